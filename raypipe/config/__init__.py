@@ -1,0 +1,40 @@
+"""Configuration: what a run is asked to do."""
+
+from raypipe.config.loading import ConfigError, load_config, presets, to_yaml
+from raypipe.config.sections import (
+    AffinityTraining,
+    Budget,
+    Cams,
+    ClassifierTraining,
+    Cluster,
+    DenseCrf,
+    Evaluation,
+    Optimizer,
+    Refinement,
+    RunConfig,
+    Section,
+    Training,
+    Trimaps,
+    Walk,
+)
+
+__all__ = [
+    "AffinityTraining",
+    "Budget",
+    "Cams",
+    "ClassifierTraining",
+    "Cluster",
+    "ConfigError",
+    "DenseCrf",
+    "Evaluation",
+    "Optimizer",
+    "Refinement",
+    "RunConfig",
+    "Section",
+    "Training",
+    "Trimaps",
+    "Walk",
+    "load_config",
+    "presets",
+    "to_yaml",
+]

@@ -1,0 +1,100 @@
+"""From YAML, presets and dotted overrides to a validated config.
+
+A config is the defaults, overlaid by a preset (`preset: psa`), by a YAML file and by dotted overrides (`walk.beta=4`).
+Merging is OmegaConf's, validation pydantic's; what is unknown or impossible is refused with what was got, what is
+allowed and the nearest name.
+"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from raypipe.config.sections import RunConfig
+
+
+class ConfigError(ValueError):
+    """A config that can't be used; the message lists every problem and its way out."""
+
+
+def presets() -> tuple[str, ...]:
+    """Names of the presets that come with raypipe."""
+    return tuple(
+        sorted(
+            Path(file.name).stem for file in resources.files("raypipe.recipes").iterdir() if file.name.endswith(".yaml")
+        )
+    )
+
+
+def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
+    """The resolved config of a YAML text and dotted overrides.
+
+    Args:
+        text: YAML; `preset: NAME` at the top names the preset that it overlays.
+        overrides: `section.name=value`, applied last.
+
+    Raises:
+        ConfigError: for unreadable YAML, unknown presets or names, impossible values; all problems in one message.
+    """
+    try:
+        given = OmegaConf.create(text or "{}")
+        overlay = OmegaConf.from_dotlist(list(overrides))
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+        raise ConfigError(f"the config isn't YAML with dotted overrides (name.name=value): {error}") from error
+    if not isinstance(given, DictConfig):
+        raise ConfigError(f"the config must be a mapping of sections, got {text.splitlines()[0]!r}")
+    user = DictConfig(OmegaConf.merge(given, overlay))
+    preset = user.pop("preset", None)
+    if preset is not None:
+        names = presets()
+        if preset not in names:
+            raise ConfigError(f"preset: got {preset!r}, allowed are {', '.join(names)}.{_nearest(str(preset), names)}")
+        recipe = OmegaConf.create(resources.files("raypipe.recipes").joinpath(f"{preset}.yaml").read_text())
+        user = DictConfig(OmegaConf.merge(recipe, user))
+    values = OmegaConf.to_container(user, resolve=True)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(error))) from error
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The config as YAML, every value spelled out."""
+    return str(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        name = ".".join(path)
+        match problem["type"]:
+            case "extra_forbidden":
+                allowed = _allowed_names(path[:-1])
+                yield f"{name}: unknown name; allowed are {', '.join(allowed)}.{_nearest(path[-1], allowed)}"
+            case "missing":
+                yield f"{name}: missing; give it in the YAML file or as {name}=VALUE."
+            case "literal_error":
+                expected = str(problem.get("ctx", {}).get("expected", ""))
+                choices = [choice.strip("' ") for choice in expected.replace(" or ", ",").split(",")]
+                nearest = _nearest(str(problem["input"]), choices)
+                yield f"{name}: got {problem['input']!r}, allowed are {expected}.{nearest}"
+            case _:
+                yield f"{name or 'config'}: got {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}."
+
+
+def _allowed_names(path: Sequence[str]) -> list[str]:
+    section: Any = RunConfig
+    for part in path:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def _nearest(name: str, choices: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(name, choices, n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,244 @@
+"""The sections of a config: one frozen, validated model a stage; algorithm and cluster apart.
+
+Values are those of the papers unless said otherwise; section numbers are AffinityNet's (Ahn & Kwak, CVPR 2018).
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Backbone = Literal["resnet38", "vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "tiny"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Section(BaseModel):
+    """A frozen part of the config that refuses unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Optimizer(Section):
+    """Optimiser and schedule: learning rate · (1 - step / total)^power, per step."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-4, gt=0)
+    new_lr_factor: float = Field(10.0, gt=0)
+    """Learning rate of layers that start from random numbers, relative to `lr`."""
+    bias_lr_factor: float = Field(1.0, gt=0)
+    """Learning rate of biases relative to their layer's weights. psa: 2."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """SGD's momentum. psa's released code passes its weight decay here by position: it really trains with 5e-4."""
+    weight_decay: float = Field(5e-4, ge=0)
+    """Not applied to biases and one-dimensional parameters."""
+    power: float = Field(0.9, ge=0)
+    """Exponent of the poly schedule."""
+    warmup_steps: int = Field(0, ge=0)
+    """Linear warm-up before the poly schedule."""
+
+
+class Training(Section):
+    """What the training of every network has in common."""
+
+    backbone: Backbone = "resnet50"
+    weights: str | None = "torchvision://resnet50/IMAGENET1K_V2"
+    """URI of pretrained weights, or a name of torchvision's registry; null starts from random numbers."""
+    preprocessing: Literal["imagenet", "caffe", "tensorflow"] | None = None
+    """What the weights were trained on; null takes the backbone's usual one."""
+    epochs: int = Field(15, ge=1)
+    batch_size: int = Field(16, ge=1)
+    """Images per step over ALL workers."""
+    crop_size: int = Field(448, ge=32, multiple_of=8)
+    optimizer: Optimizer = Optimizer()
+    jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
+    """Colour jitter: brightness, contrast, saturation, hue."""
+    precision: Precision = "auto"
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _weights(self) -> "Training":
+        if self.weights and self.weights.startswith("torchvision://") and self.weights.split("/")[2] != self.backbone:
+            raise ValueError(
+                f"backbone {self.backbone} can't take weights {self.weights}; give others, or null for random"
+            )
+        return self
+
+
+class ClassifierTraining(Training):
+    """The classification network (AffinityNet §3.1)."""
+
+    output_stride: Literal[8, 16] = 8
+    long_side: tuple[int, int] = (256, 512)
+    """Range of the random long side in pixels, before the crop."""
+
+    @model_validator(mode="after")
+    def _range(self) -> "ClassifierTraining":
+        if not 1 <= self.long_side[0] <= self.long_side[1]:
+            raise ValueError(f"long_side is (low, high) with 1 <= low <= high, got {self.long_side}")
+        return self
+
+
+class AffinityTraining(Training):
+    """AffinityNet (§3.2, §3.3)."""
+
+    epochs: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1)
+    radius: int = Field(5, ge=2, le=16)
+    """The paper's gamma: pairs closer than this many cells."""
+    depths: tuple[str, str, str] | None = None
+    """The backbone's depths that the affinity head reads, shallow first; null takes the backbone's usual ones."""
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+
+class Images(Section):
+    """How images are read."""
+
+    max_side: int = Field(1024, ge=32)
+    """Longer images are reduced to this long side; masks come back at the original size."""
+
+
+class Cams(Section):
+    """Multi-scale class activation maps (§3.1)."""
+
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    mirror: bool = True
+    output_stride: Literal[8, 16] = 8
+    out_stride: Literal[1, 4] = 4
+    """Pixels per cell at which the passes are merged, normalised and stored. psa: 1."""
+    precision: Precision = "auto"
+
+    @model_validator(mode="after")
+    def _scales(self) -> "Cams":
+        if not self.scales or any(not 0.1 <= scale <= 8 for scale in self.scales):
+            raise ValueError(f"scales need at least one value, each in 0.1..8, got {self.scales}")
+        return self
+
+
+class DenseCrf(Section):
+    """Fully connected CRF (Krähenbühl & Koltun, 2011), psa's values."""
+
+    num_iters: int = Field(10, ge=1)
+    sxy_gaussian: float = Field(3.0, gt=0)
+    compat_gaussian: float = Field(3.0, ge=0)
+    sxy_bilateral: float = Field(80.0, gt=0)
+    srgb: float = Field(13.0, gt=0)
+    compat_bilateral: float = Field(10.0, ge=0)
+
+
+class Trimaps(Section):
+    """Confident areas, from which affinity labels are made (§3.2)."""
+
+    alpha_low: float = Field(4.0, gt=0)
+    """Background exponent of the sure objects: a strong background leaves only objects that are sure."""
+    alpha_high: float = Field(24.0, gt=0)
+    """Background exponent under which background is taken for sure."""
+    dense_crf: DenseCrf = DenseCrf()
+
+    @model_validator(mode="after")
+    def _order(self) -> "Trimaps":
+        if self.alpha_low >= self.alpha_high:
+            raise ValueError(f"alpha_low must be below alpha_high, got {self.alpha_low} and {self.alpha_high}")
+        return self
+
+
+class Walk(Section):
+    """Random walk on the affinities (§3.4)."""
+
+    affinity: Literal["learned", "rgb"] = "learned"
+    """`rgb` is the baseline: affinities of plain colours, nothing learned."""
+    alpha: float = Field(16.0, gt=0)
+    beta: float = Field(8.0, gt=0)
+    num_steps: int = Field(256, ge=0)
+    tol: float = Field(1e-5, gt=0, lt=1)
+    count_padding: bool = False
+    """Averages the padding's zeros into the last cells, as psa does."""
+    precision: Precision = "auto"
+
+
+class Refinement(Section):
+    """What sharpens the masks after the walk."""
+
+    method: Literal["none", "dcrf"] = "dcrf"
+    dense_crf: DenseCrf = DenseCrf()
+
+
+class Evaluation(Section):
+    """Scores against true masks, where the manifest has them."""
+
+    splits: tuple[str, ...] | None = None
+    """Splits to score, each on its own; null scores every split that has true masks."""
+    threshold_split: str | None = None
+    """Split on which the constant background threshold of CAMs is chosen, for all splits; null takes the first."""
+    thresholds: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(1, 17))
+
+
+class Splits(Section):
+    """Which rows of the manifest do what; null means all."""
+
+    train: tuple[str, ...] | None = None
+    masks: tuple[str, ...] | None = None
+
+
+class Checkpoints(Section):
+    """Networks that are trained already; null trains them."""
+
+    classifier: str | None = None
+    affinity: str | None = None
+
+
+class ReportOptions(Section):
+    """How much the HTML report shows."""
+
+    num_samples: int = Field(6, ge=0, le=100)
+    """Images of each kind: best, worst, random."""
+
+
+class Cluster(Section):
+    """Where and how wide; nothing here changes a mask."""
+
+    address: str | None = None
+    """Ray address; null starts a local Ray unless RAY_ADDRESS is set."""
+    num_cpus: int | None = Field(None, ge=4)
+    """Logical CPUs of a local Ray; null takes the cores, at least 16: a stream holds one for each actor."""
+    train_workers: int = Field(1, ge=1)
+    gpus_per_train_worker: float = Field(0, ge=0)
+    loader_actors: int = Field(2, ge=1)
+    """Actors per training worker that load and augment crops."""
+    network_actors: int = Field(1, ge=1)
+    gpus_per_actor: float = Field(0, ge=0)
+    threads_per_actor: int | None = Field(None, ge=1)
+    """torch's threads in a network actor or training worker; null shares the cores out among them."""
+    cpu_actors: int = Field(2, ge=1)
+    """Actors of each stage that needs no network: dCRF, encoding."""
+    rows_per_shard: int = Field(32, ge=1)
+    """Rows per output file, the grain at which a run resumes."""
+    object_store_memory: int | None = Field(None, ge=80 * 2**20)
+    """Bytes of a local Ray's object store."""
+
+
+class Budget(Section):
+    """How many rows may fail before the run does: the larger of the two. A run in which every row fails, fails."""
+
+    max_fraction: float = Field(0.01, ge=0, le=1)
+    max_rows: int = Field(100, ge=0)
+
+
+class RunConfig(Section):
+    """Everything that a run needs."""
+
+    manifest: str
+    out: str
+    images: Images = Images()
+    splits: Splits = Splits()
+    classifier: ClassifierTraining = ClassifierTraining()
+    cams: Cams = Cams()
+    trimaps: Trimaps = Trimaps()
+    affinity: AffinityTraining = AffinityTraining()
+    walk: Walk = Walk()
+    refinement: Refinement = Refinement()
+    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
+    report: ReportOptions = ReportOptions()
+    budget: Budget = Budget()
+    png: bool = False
+    """Writes each mask as a PNG file too."""
+    cluster: Cluster = Cluster()

@@ -1,0 +1,1 @@
+"""Presets: YAML overlays of the default config, by name."""

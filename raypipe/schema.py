@@ -1,0 +1,80 @@
+"""The data contract: constants and Arrow schemas of everything that raypipe reads and writes.
+
+Conventions: class ids are 0 for background, 1..C for the dataset's classes in the manifest's order, 255 for "ignore".
+They are the same in seeds, masks, metrics and reports; only a classifier's output has C channels, channel c standing
+for class id c + 1.
+"""
+
+import pyarrow as pa
+
+BACKGROUND = 0
+IGNORE = 255
+MAX_CLASSES = 254
+"""Masks are 8-bit: 0 is background, 255 is ignore."""
+
+GRID_STRIDE = 8
+"""Pixels per cell of the feature grid, on which affinities and the random walk live."""
+
+CAM_STRIDE = 4
+"""Pixels per cell of a stored class activation map."""
+
+CLASSES_KEY = b"raypipe.classes"
+"""Schema metadata key: the JSON list of class names, in class-id order without background."""
+
+PROVENANCE_KEY = b"raypipe.provenance"
+"""Schema metadata key: JSON of config, checkpoint digests and version."""
+
+MANIFEST = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image_uri", pa.string()),
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("split", pa.string()),
+        pa.field("mask_uri", pa.string()),
+        pa.field("saliency_uri", pa.string()),
+        pa.field("supervision", pa.string()),
+    ]
+)
+"""One row an image. `labels`: class names; an empty list says "no object", null says "not labelled". The last three
+columns may be missing."""
+
+SEEDS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("class_ids", pa.list_(pa.uint8())),
+        pa.field("cam", pa.binary()),
+        pa.field("cam_height", pa.int32()),
+        pa.field("cam_width", pa.int32()),
+        pa.field("trimap", pa.binary()),
+    ]
+)
+"""`height, width`: working size (after EXIF rotation and max_side). `cam`: float16 bytes of (K, cam_height, cam_width).
+`trimap`: 8-bit PNG."""
+
+MASKS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("class_ids", pa.list_(pa.uint8())),
+        pa.field("mask", pa.binary()),
+        pa.field("confidence", pa.binary()),
+        pa.field("areas", pa.list_(pa.float32())),
+        pa.field("mean_confidences", pa.list_(pa.float32())),
+        pa.field("walk_mask", pa.binary()),
+    ]
+)
+"""One row an image at its original size. `class_ids`: the classes in the mask, background too; `areas` (share of the
+image) and `mean_confidences` (0..1) in the same order. `mask`, `confidence`: 8-bit PNG. `walk_mask`: the mask before
+refinement, null where nothing was refined."""
+
+QUARANTINE = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("stage", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+"""Rows that could not be processed, and why. Masks + quarantined = manifest rows."""

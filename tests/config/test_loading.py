@@ -1,0 +1,83 @@
+import pytest
+import yaml
+
+from raypipe.config import ConfigError, RunConfig, load_config, presets, to_yaml
+from raypipe.networks import BACKBONES
+
+BASE = ["manifest=m.parquet", "out=out"]
+
+
+def test_defaults_are_the_papers() -> None:
+    config = load_config("", BASE)
+    assert (config.walk.alpha, config.walk.beta, config.walk.num_steps) == (16, 8, 256)
+    assert (config.trimaps.alpha_low, config.trimaps.alpha_high) == (4, 24)
+    assert config.cams.scales == (1.0, 0.5, 1.5, 2.0)
+    assert config.affinity.radius == 5
+
+
+def test_overrides_win_over_file_and_file_over_preset() -> None:
+    text = "preset: psa\nwalk: {beta: 4, alpha: 12}\n"
+    config = load_config(text, [*BASE, "walk.alpha=10"])
+    assert (config.walk.alpha, config.walk.beta) == (10, 4)
+    assert config.trimaps.alpha_high == 32
+
+
+def test_preset_psa_names_its_traps() -> None:
+    config = load_config("preset: psa", BASE)
+    assert config.classifier.optimizer.momentum == pytest.approx(5e-4)
+    assert config.walk.count_padding
+    assert config.cams.out_stride == 1
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_loads(preset: str) -> None:
+    assert isinstance(load_config(f"preset: {preset}", BASE), RunConfig)
+
+
+def test_yaml_round_trip() -> None:
+    config = load_config("preset: psa", BASE)
+    assert load_config(to_yaml(config)) == config
+    assert yaml.safe_load(to_yaml(config))["walk"]["beta"] == 8
+
+
+def test_config_is_frozen() -> None:
+    config = load_config("", BASE)
+    with pytest.raises(ValueError, match="frozen"):
+        config.walk.beta = 3
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("", [], "manifest: missing"),
+        ("walk: {bta: 3}", BASE, "walk.bta: unknown name.*Did you mean 'beta'"),
+        ("wlak: {beta: 3}", BASE, "Did you mean 'walk'"),
+        ("", [*BASE, "walk.beta=-1"], r"walk.beta: got -1.*greater than 0"),
+        ("", [*BASE, "walk.beta=fast"], r"walk.beta: got 'fast'.*number"),
+        ("", [*BASE, "refinement.method=crf"], "allowed are 'none' or 'dcrf'.*Did you mean 'dcrf'"),
+        ("", [*BASE, "classifier.backbone=resnet5"], "Did you mean 'resnet50'"),
+        ("", [*BASE, "classifier.crop_size=100"], "classifier.crop_size: got 100.*multiple of 8"),
+        ("", [*BASE, "trimaps.alpha_low=50"], "alpha_low must be below alpha_high"),
+        ("", [*BASE, "cams.scales=[]"], "scales need at least one value"),
+        ("", [*BASE, "classifier.long_side=[300,200]"], "long_side is \\(low, high\\)"),
+        ("", [*BASE, "classifier.backbone=resnet18"], "backbone resnet18 can't take weights torchvision://resnet50"),
+        ("preset: pas", BASE, "preset: got 'pas'.*Did you mean 'psa'"),
+        ("a: [", BASE, "isn't YAML"),
+        ("- 1", [], "must be a mapping"),
+        ("", [*BASE, "novalue"], "unknown name"),
+    ],
+)
+def test_bad_config_says_what_is_wrong(text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(text, overrides)
+
+
+def test_all_problems_come_in_one_message() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config("", [*BASE, "walk.beta=-1", "walk.alpah=2", "cams.mirror=perhaps"])
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_backbones_of_config_are_those_of_networks() -> None:
+    allowed = RunConfig.model_json_schema()["$defs"]["ClassifierTraining"]["properties"]["backbone"]["enum"]
+    assert sorted(allowed) == sorted(BACKBONES)

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+
+from raypipe import storage
+
+
+def test_join_keeps_single_slashes() -> None:
+    assert storage.join("s3://bucket/a/", "/b", "c.txt") == "s3://bucket/a/b/c.txt"
+
+
+@pytest.mark.parametrize("prefix", ["", "file://", "memory://"])
+def test_round_trip_and_listing(tmp_path: Path, prefix: str) -> None:
+    root = f"{prefix}{tmp_path}"
+    storage.write_bytes_atomic(storage.join(root, "deep", "b.bin"), b"2")
+    storage.write_bytes_atomic(storage.join(root, "a.bin"), b"1")
+    storage.write_bytes_atomic(storage.join(root, "a.bin"), b"one")
+    assert storage.read_bytes(storage.join(root, "a.bin")) == b"one"
+    assert storage.exists(storage.join(root, "deep", "b.bin"))
+    assert [uri.rsplit("/", 1)[-1] for uri in storage.list_files(root, suffix=".bin")] == ["a.bin", "b.bin"]
+    assert storage.list_files(storage.join(root, "absent")) == []
+
+
+def test_write_leaves_no_temporary_file_behind(tmp_path: Path) -> None:
+    storage.write_bytes_atomic(str(tmp_path / "x" / "a.bin"), b"1")
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.bin"]
+
+
+def test_listing_shows_no_unfinished_file(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet.123.tmp").write_bytes(b"half")
+    assert storage.list_files(str(tmp_path)) == []
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = str(tmp_path / "a.bin")
+    storage.write_bytes_atomic(target, b"old")
+    fs, _ = storage.filesystem(target)
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(fs), "mv", fail)
+    with pytest.raises(OSError, match="disk full"):
+        storage.write_bytes_atomic(target, b"new")
+    assert storage.read_bytes(target) == b"old"
+
+
+def test_digest_ignores_the_order_of_keys() -> None:
+    assert storage.digest({"a": 1, "b": 2}) == storage.digest({"b": 2, "a": 1})
+    assert storage.digest({"a": 1}) != storage.digest({"a": 2})
+    assert len(storage.digest([])) == 12
