@@ -1,0 +1,74 @@
+"""Losses as sums and counts, so that distributed training can divide by counts over all workers.
+
+A mean over the pairs of one worker depends on how the batch is split, and breaks where a worker has no foreground pair.
+So the terms come as (sum, count); training adds the counts of all workers and divides its own sums by the totals. The
+gradients of all workers then add up to the gradient of the whole batch.
+
+Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.3, eq. 5.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+_EPS = 1e-5
+"""Keeps the logarithms finite at affinities of 0 and 1."""
+
+
+def multilabel_soft_margin(
+    logits: Float[Tensor, "B C"], labels: Float[Tensor, "B C"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Classification loss, summed over the images.
+
+        L = -(1/C) sum_c [ y_c log sigmoid(z_c) + (1 - y_c) log(1 - sigmoid(z_c)) ]
+
+    Args:
+        logits: z, one column a class.
+        labels: y in {0, 1}.
+
+    Returns:
+        The sum over the B images and B.
+    """
+    loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
+    return loss.sum(), loss.new_full((), len(loss))
+
+
+def affinity_loss_terms(
+    affinity: Float[Tensor, "B num_offsets h w"],
+    bg_pos: Bool[Tensor, "B num_offsets h w"],
+    fg_pos: Bool[Tensor, "B num_offsets h w"],
+    neg: Bool[Tensor, "B num_offsets h w"],
+) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+    """Sums and counts of -log(W + 1e-5) over like pairs and -log(1 + 1e-5 - W) over unlike ones.
+
+    Args:
+        affinity: W in [0, 1].
+        bg_pos: pairs of background cells.
+        fg_pos: pairs of cells of the same object class.
+        neg: pairs of cells of different class.
+
+    Returns:
+        Sums and counts in the order of the masks.
+    """
+    attract, repel = -torch.log(affinity + _EPS), -torch.log((1 - affinity) + _EPS)
+    sums = torch.stack([(attract * bg_pos).sum(), (attract * fg_pos).sum(), (repel * neg).sum()])
+    counts = torch.stack([bg_pos.sum(), fg_pos.sum(), neg.sum()]).to(sums.dtype)
+    return sums, counts
+
+
+def affinity_loss(sums: Float[Tensor, "3"], counts: Float[Tensor, "3"]) -> Float[Tensor, ""]:
+    """L = 1/4 L_bg + 1/4 L_fg + 1/2 L_neg, each term sum / max(1, count).
+
+    Args:
+        sums: those of `affinity_loss_terms`.
+        counts: the counts over all workers; where a worker passes its own sums, the results of all workers add up to
+            the loss.
+
+    Returns:
+        The loss; a kind of pair that doesn't occur adds 0.
+
+    Source: AffinityNet §3.3, eq. 5.
+    """
+    terms = sums / counts.clamp(min=1)
+    return terms[0] / 4 + terms[1] / 4 + terms[2] / 2

@@ -1,0 +1,119 @@
+"""The walk's step matrix in symmetric form, kept sparse.
+
+    S = D^-1/2 W^beta D^-1/2,   D_ii = sum_j W_ij^beta,   W_ii = 1
+
+Conventions. W is given as in `raypipe.ops.affinity`; entries that point outside the grid are ignored. Cells are
+numbered row by row, N = h * w. T = D^-1 W^beta = D^-1/2 S D^1/2 has rows that sum to 1.
+
+Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.4, eq. 6.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import scipy.sparse
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raypipe.ops.affinity import grid_pairs, pair_offsets
+
+Product = Callable[[Tensor], Tensor]
+"""v -> 2 S v for float64 maps of shape (K, N); the 2 is that of the Chebyshev recurrence."""
+
+
+def symmetric_transition(
+    affinity: Float[Tensor, "num_offsets h w"], *, beta: float | int, radius: int
+) -> tuple[Product, Float[Tensor, " N"]]:
+    """The product with 2 S and the square root of D, in float64 on the affinity's device.
+
+    Args:
+        affinity: W in [0, 1].
+        beta: exponent on W, >= 0; 0 is the limit from above: zero edges stay zero.
+        radius: the paper's gamma, of which affinity has the offsets.
+
+    Returns:
+        v -> 2 S v, and D^1/2.
+    """
+    _, height, width = affinity.shape
+    edges = affinity.to(torch.float64).flatten(1)
+    weights = torch.where(edges > 0, edges**beta, 0)  # 0**0 is 1, but a missing edge stays missing
+    build = _diagonal_transition if affinity.device.type == "cpu" else _compressed_transition
+    return build(weights, height, width, radius)
+
+
+def _diagonal_transition(weights: Tensor, height: int, width: int, radius: int) -> tuple[Product, Tensor]:
+    """By diagonals, for CPU: an offset is one diagonal, along which a product runs as fast as on plain vectors.
+
+    In float64 and at 4 maps this takes 0.2 ms a product on a 47x63 grid where scipy's CSR takes 0.5 ms.
+    """
+    num_cells = height * width
+    pairs = grid_pairs(height, width, radius)
+    edges = weights.numpy()
+    degree = np.ones(num_cells)
+    for k, shift, mask in pairs:
+        edge = edges[k, : num_cells - shift]
+        edge *= mask
+        degree[: num_cells - shift] += edge
+        degree[shift:] += edge
+    root = np.sqrt(degree)
+    # Two offsets share a diagonal on grids narrower than 2 * radius - 1, never at the same cell.
+    shifts, rows = np.unique(np.array([pair.shift for pair in pairs], np.int64), return_inverse=True)
+    diagonals = np.zeros((2 * len(shifts) + 1, num_cells))
+    diagonals[0] = 2 / degree
+    for (k, shift, _), row in zip(pairs, rows.tolist(), strict=True):
+        entry = 2 * edges[k, : num_cells - shift] / (root[: num_cells - shift] * root[shift:])
+        # scipy keeps the diagonal's entry of matrix column j at position j.
+        diagonals[1 + row, : num_cells - shift] += entry
+        diagonals[1 + len(shifts) + row, shift:] += entry
+    matrix = scipy.sparse.dia_array((diagonals, np.concatenate([[0], -shifts, shifts])), shape=(num_cells, num_cells))
+
+    def twice_s(maps: Tensor) -> Tensor:
+        return torch.from_numpy(np.stack([matrix @ row for row in maps.numpy()]))
+
+    return twice_s, torch.from_numpy(root)
+
+
+@lru_cache(maxsize=16)
+def _compressed_pattern(
+    height: int, width: int, radius: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sparsity of S: first entry of each row; of each entry the column, the row and the place of its weight.
+
+    Places count through the flattened edge weights; the one beyond them stands for the diagonal's weight of 1.
+    """
+    num_cells = height * width
+    cells = np.arange(num_cells)
+    rows, columns, sources = [cells], [cells], [np.full(num_cells, len(pair_offsets(radius)) * num_cells)]
+    for k, shift, mask in grid_pairs(height, width, radius):
+        start = cells[: num_cells - shift][mask]
+        rows += [start, start + shift]
+        columns += [start + shift, start]
+        sources += 2 * [start + k * num_cells]
+    row, column, source = np.concatenate(rows), np.concatenate(columns), np.concatenate(sources)
+    order = np.lexsort((column, row))
+    first = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=num_cells))])
+    first_t, column_t, row_t, source_t = (
+        torch.from_numpy(a).to(device) for a in (first, column[order], row[order], source[order])
+    )
+    return first_t, column_t, row_t, source_t
+
+
+def _compressed_transition(weights: Tensor, height: int, width: int, radius: int) -> tuple[Product, Tensor]:
+    """As a sparse CSR tensor, for accelerators: one kernel a product; the pattern stays on the device."""
+    num_cells = height * width
+    first, column, row, source = _compressed_pattern(height, width, radius, weights.device)
+    entries = torch.cat([weights.flatten(), weights.new_ones(1)])[source]
+    # Unlike index_add_ this gives the same bits in every run; checking the offsets would wait for the device.
+    root = torch.segment_reduce(entries, "sum", offsets=first, unsafe=True).sqrt()
+    values = 2 * entries / (root[row] * root[column])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        matrix = torch.sparse_csr_tensor(first, column, values, (num_cells, num_cells), check_invariants=False)
+
+    def twice_s(maps: Tensor) -> Tensor:
+        return (matrix @ maps.T).T
+
+    return twice_s, root

@@ -1,0 +1,64 @@
+"""Trimap: what is surely background, surely an object, or left open, from two opinions about the background.
+
+With a small alpha the background is generous, what is still an object is sure; with a large alpha it is scarce, what is
+still background is sure. Both refined score stacks are pooled to the feature grid, `low` and `high` are the winning
+channels of each cell:
+
+    (low, high) = (c, c) -> c    (0, c) -> 255    (0, 0) -> 0    (c, 0) -> 0    no score at all (padding) -> 255
+
+Conventions. Channel 0 is the background, channel k the class `class_ids[k - 1]`; the result holds class ids, 255 is
+ignore.
+
+Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.3; the table is that of the authors' released code.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+
+from raypipe.ops.cam import pool_to_grid
+from raypipe.schema import BACKGROUND, IGNORE, MAX_CLASSES
+
+_EMPTY = 1e-5
+"""A cell whose scores are all below this lies in the padding."""
+
+
+def make_trimap(
+    low: Float[np.ndarray, "channels H W"],
+    high: Float[np.ndarray, "_channels _H _W"],
+    class_ids: Sequence[int] | Int[np.ndarray, " K"] | UInt8[np.ndarray, " K"],
+    *,
+    stride: int = 8,
+) -> UInt8[np.ndarray, "h w"]:
+    """Labels of the feature grid for training the affinity.
+
+    Args:
+        low: scores with the generous background (alpha_low), background first.
+        high: scores with the scarce background (alpha_high), same channels.
+        class_ids: ids (1..254) of the channels after the background.
+        stride: pixels a grid cell; cells average over real pixels only.
+
+    Returns:
+        Class ids on a grid of (ceil(H / stride), ceil(W / stride)) cells, 255 where the two disagree or nothing scores.
+
+    Raises:
+        ValueError: the stacks differ in shape, the channels don't match class_ids, or an id isn't in 1..254.
+    """
+    if low.shape != high.shape or len(low) != 1 + len(class_ids):
+        raise ValueError(
+            f"low has shape {low.shape}, high {high.shape}; both need {1 + len(class_ids)} channels: "
+            f"background and the {len(class_ids)} classes of class_ids, on the same pixels"
+        )
+    ids = np.array([BACKGROUND, *class_ids])
+    if len(class_ids) and not (ids[1:].min() > BACKGROUND and ids[1:].max() <= MAX_CLASSES):
+        raise ValueError(f"class_ids are {ids[1:].tolist()}; each has to lie in 1..{MAX_CLASSES}")
+    pooled_low, pooled_high = (
+        pool_to_grid(torch.from_numpy(np.ascontiguousarray(scores)), stride=stride).numpy() for scores in (low, high)
+    )
+    winner_low, winner_high = ids[pooled_low.argmax(axis=0)], ids[pooled_high.argmax(axis=0)]
+    trimap = np.where(winner_low == BACKGROUND, IGNORE, winner_low)
+    trimap[winner_high == BACKGROUND] = BACKGROUND
+    trimap[np.maximum(pooled_low, pooled_high).max(axis=0) < _EMPTY] = IGNORE
+    return trimap.astype(np.uint8)
