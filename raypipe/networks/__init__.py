@@ -1,0 +1,22 @@
+"""Networks: the classifier that gives class activation maps, and AffinityNet, on a choice of backbones."""
+
+from raypipe.networks.affinity_net import AffinityNet, build_affinity_net
+from raypipe.networks.backbones import BACKBONES
+from raypipe.networks.classifier import Classifier, build_classifier
+from raypipe.networks.network import Network
+from raypipe.networks.preprocessing import PREPROCESSINGS, Preprocessing, find_preprocessing
+from raypipe.networks.weights import load_state, load_weights
+
+__all__ = [
+    "BACKBONES",
+    "PREPROCESSINGS",
+    "AffinityNet",
+    "Classifier",
+    "Network",
+    "Preprocessing",
+    "build_affinity_net",
+    "build_classifier",
+    "find_preprocessing",
+    "load_state",
+    "load_weights",
+]

@@ -1,0 +1,94 @@
+"""AffinityNet: features whose distances say whether two neighbouring pixels belong together (AffinityNet §3.2, Fig. 3).
+
+    f = elu(1x1(concat_k elu(1x1_k(depth_k))))        k = 1, 2, 3; 64 + 128 + 256 = 448 channels
+
+Conventions: features live on the grid of stride 8; the affinity of cells i and j is exp(-mean |f_i - f_j|).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raypipe.networks.backbones import Backbone, build_backbone
+from raypipe.networks.network import Network
+from raypipe.networks.preprocessing import Preprocessing
+
+WIDTHS = (64, 128, 256)
+NUM_GROUPS = (8, 16, 32)
+NUM_FEATURES = sum(WIDTHS)
+
+
+class AffinityNet(Network):
+    """1x1 convolutions on three depths of a backbone, ELU, concatenated, mixed by one more.
+
+    Where the backbone's depths have no common scale (all but ResNet38's, which are normalised) each 1x1 is followed by
+    GroupNorm, as psa does for VGG16 and irn for ResNet50.
+    """
+
+    heads = ("f8_3", "f8_4", "f8_5", "gn8_3", "gn8_4", "gn8_5", "f9")
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        depths: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        super().__init__(backbone, preprocessing=preprocessing)
+        self.depths = backbone.affinity_depths if depths is None else _check_depths(backbone, depths)
+        channels = [backbone.channels[depth] for depth in self.depths]
+        self.f8_3, self.f8_4, self.f8_5 = (
+            nn.Conv2d(num, width, 1, bias=False) for num, width in zip(channels, WIDTHS, strict=True)
+        )
+        self.gn8_3, self.gn8_4, self.gn8_5 = (
+            nn.GroupNorm(groups, width) if backbone.normalize_depths else nn.Identity()
+            for groups, width in zip(NUM_GROUPS, WIDTHS, strict=True)
+        )
+        self.f9 = nn.Conv2d(NUM_FEATURES, NUM_FEATURES, 1, bias=False)
+        for conv in (self.f8_3, self.f8_4, self.f8_5):
+            nn.init.kaiming_normal_(conv.weight)
+        nn.init.xavier_uniform_(self.f9.weight, gain=4)
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 448 h w"]:
+        """Return the features of normalised images."""
+        maps = self.backbone(x)
+        shallow, middle, deep = (maps[depth] for depth in self.depths)
+        branches = [
+            F.elu(self.gn8_3(self.f8_3(shallow))),
+            F.elu(self.gn8_4(self.f8_4(middle))),
+            F.elu(self.gn8_5(self.f8_5(deep))),
+        ]
+        return F.elu(self.f9(torch.cat(branches, dim=1)))
+
+
+def build_affinity_net(
+    backbone: str, *, depths: Sequence[str] | None = None, preprocessing: Preprocessing | None = None
+) -> AffinityNet:
+    """Return an AffinityNet at stride 8 with random weights; `load_weights` brings pretrained ones.
+
+    Args:
+        backbone: one of `BACKBONES`.
+        depths: three of the backbone's depths, shallow first, instead of its own choice; the third is its last.
+        preprocessing: of the weights that will be loaded; by default the backbone's own.
+
+    Raises:
+        ValueError: an unknown backbone or depth.
+    """
+    # psa widens the receptive field of VGG16's fc6 for this network only.
+    network = build_backbone("vgg16", fc6_dilation=4) if backbone == "vgg16" else build_backbone(backbone)
+    return AffinityNet(network, depths=depths, preprocessing=preprocessing)
+
+
+def _check_depths(backbone: Backbone, depths: Sequence[str]) -> tuple[str, str, str]:
+    known = list(backbone.channels)
+    in_order = [depth for depth in known if depth in depths]
+    # A last layer that nothing reads would get no gradient, which distributed training refuses.
+    if list(depths) != in_order or len(in_order) != 3 or in_order[-1] != backbone.last_depth:
+        raise ValueError(
+            f"depths are {list(depths)}: {backbone.name} needs three of {known}, shallow first, "
+            f"ending with {known[-1]!r}"
+        )
+    return in_order[0], in_order[1], in_order[2]

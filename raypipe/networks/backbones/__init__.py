@@ -1,0 +1,46 @@
+"""Feature extractors by name."""
+
+import difflib
+from typing import Any
+
+from raypipe.networks.backbones.base import Backbone
+from raypipe.networks.backbones.mobilenet_v2 import MobileNetV2
+from raypipe.networks.backbones.resnet38 import ResNet38
+from raypipe.networks.backbones.tiny import Tiny
+from raypipe.networks.backbones.torchvision import TorchvisionResNet
+from raypipe.networks.backbones.vgg16 import VGG16
+
+_CLASSES: dict[str, type[ResNet38 | VGG16 | TorchvisionResNet | MobileNetV2 | Tiny]] = {
+    "resnet38": ResNet38,
+    "vgg16": VGG16,
+    "resnet18": TorchvisionResNet,
+    "resnet34": TorchvisionResNet,
+    "resnet50": TorchvisionResNet,
+    "resnet101": TorchvisionResNet,
+    "mobilenet_v2": MobileNetV2,
+    "tiny": Tiny,
+}
+
+BACKBONES: tuple[str, ...] = tuple(_CLASSES)
+"""Names that `build_backbone` knows."""
+
+
+def build_backbone(name: str, *, output_stride: int = 8, **options: Any) -> Backbone:
+    """Return a new backbone with random weights.
+
+    Args:
+        name: one of `BACKBONES`.
+        output_stride: pixels per grid cell, 8 or (torchvision's networks) 16.
+        options: of this backbone's class alone (`fc6_dilation` of vgg16).
+
+    Raises:
+        ValueError: an unknown name, or a stride that the backbone doesn't have.
+    """
+    if name not in _CLASSES:
+        nearest = difflib.get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise ValueError(f"no backbone is called {name!r}: {hint}choose one of {', '.join(BACKBONES)}")
+    return _CLASSES[name](name, output_stride=output_stride, **options)
+
+
+__all__ = ["BACKBONES", "Backbone", "build_backbone"]

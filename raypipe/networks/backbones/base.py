@@ -1,0 +1,127 @@
+"""What every backbone has in common, and the two things that all of them do to convolutions: freezing and dilating.
+
+Conventions:
+    - Output size is h = ceil(H / output_stride) for every H >= 1, so images need no padding before the network.
+    - Cell i of the grid stands for pixels [8i, 8i + 8), whose centre is 8i + 3.5. Where a network really looks is its
+      own property: published networks pad their stride-2 layers symmetrically and look at 8i (kept, to be faithful);
+      `mobilenet_v2` is built to look at 8i + 3 and `tiny` at 8i + 3.5.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raypipe.networks.preprocessing import Preprocessing
+
+
+class Backbone(nn.Module, ABC):
+    """A feature extractor with named depths.
+
+    Attributes:
+        name: what `build_backbone` calls it.
+        output_stride: pixels per cell of every depth that `forward` returns.
+        channels: channels of each depth, shallow first; the last depth feeds the classifier.
+        affinity_depths: the three depths that AffinityNet's head reads.
+        preprocessing: what its published weights were trained on.
+        dropout: rate before the classifier.
+        normalize_depths: whether AffinityNet's head normalises the depths (they aren't normalised already).
+        sqrt_cam: whether the class activation map is square-rooted.
+        starts_from_scratch: trained without pretrained weights: every parameter is a new one.
+        foreign_heads: prefixes of the ImageNet head's names in published checkpoints; they are dropped.
+    """
+
+    name: str
+    output_stride: int
+    channels: dict[str, int]
+    affinity_depths: ClassVar[tuple[str, str, str]]
+    preprocessing: ClassVar[Preprocessing]
+    dropout: ClassVar[float] = 0.0
+    normalize_depths: ClassVar[bool] = True
+    sqrt_cam: ClassVar[bool] = False
+    starts_from_scratch: ClassVar[bool] = False
+    foreign_heads: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *, name: str, output_stride: int, channels: dict[str, int]) -> None:
+        super().__init__()
+        self.name = name
+        self.output_stride = output_stride
+        self.channels = channels
+
+    @property
+    def last_depth(self) -> str:
+        """Name of the depth that feeds the classifier."""
+        return next(reversed(self.channels))
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B _ h w"]]:
+        """Return the map of every depth, shallow first, all at the output stride."""
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm with its running statistics and affine parameters as loaded, in `.train()` too.
+
+    Batches of fine-tuning are too small to estimate statistics, and statistics that move would make an image's mask
+    depend on the images beside it.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        self.requires_grad_(requires_grad=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenBatchNorm2d":  # noqa: ARG002 - torch's signature
+        """Stay in evaluation mode, whatever `mode` says."""
+        super().train(mode=False)
+        return self
+
+
+def freeze(*modules: nn.Module) -> None:
+    """Exclude the modules' parameters from training."""
+    for module in modules:
+        module.requires_grad_(requires_grad=False)
+
+
+def check_output_stride(name: str, output_stride: int, allowed: tuple[int, ...]) -> None:
+    """Raise ValueError unless the backbone can be built at this stride."""
+    if output_stride not in allowed:
+        choices = " or ".join(str(stride) for stride in allowed)
+        raise ValueError(f"output_stride of {name} is {output_stride}, it must be {choices}")
+
+
+def dilate(*modules: nn.Module, input_stride: int, output_stride: int) -> None:
+    """Turn strides beyond the output stride into dilations, in place ("à trous"; DeepLab §3.1).
+
+    A stride-2 convolution that would pass the output stride gets stride 1, and every k×k convolution after it twice the
+    dilation, so each weight still sees the spacing that it was trained on. Works on the modules' convolutions, not on
+    their blocks, and so for blocks that refuse torchvision's `replace_stride_with_dilation`.
+
+    Args:
+        modules: in forward order; 1x1 convolutions with a stride are shortcuts, beside (after) their k×k one.
+        input_stride: pixels per cell of the first module's input.
+        output_stride: pixels per cell of the last module's output, when done.
+    """
+    stride, dilation = input_stride, 1
+    convolutions = [conv for module in modules for conv in module.modules() if isinstance(conv, nn.Conv2d)]
+    for conv in convolutions:
+        is_strided = conv.stride != (1, 1)
+        if conv.kernel_size == (1, 1):
+            if is_strided and dilation > 1:
+                conv.stride = (1, 1)
+            continue
+        conv.dilation = (dilation, dilation)
+        conv.padding = tuple(dilation * (size - 1) // 2 for size in conv.kernel_size)
+        if is_strided and stride >= output_stride:
+            conv.stride = (1, 1)
+            dilation *= 2
+        elif is_strided:
+            stride *= 2
+
+
+def halve(x: Float[Tensor, "B C H W"], *, times: int) -> Float[Tensor, "B C h w"]:
+    """Average 3×3 neighbourhoods at stride 2, centred where a symmetrically padded stride-2 convolution is centred."""
+    for _ in range(times):
+        x = F.avg_pool2d(x, kernel_size=3, stride=2, padding=1, count_include_pad=False)
+    return x

@@ -1,0 +1,82 @@
+"""MobileNetV2 (Sandler et al., 2018), dilated to output stride 8 or 16, its cells centred on the pixels they stand for.
+
+Conventions: a stride-2 3x3 convolution may look at pixels 2i-1..2i+1 (padded on both sides: torchvision) or at 2i..2i+2
+(padded at the right and bottom: TensorFlow). The second is the first on an input shifted by one pixel, so each layer
+may choose freely, whatever the weights were trained with: features inside the image are those of a shifted image. With
+n stride-2 layers padded on both sides cell i looks at 2^n i, with all of them padded at the right and bottom at 2^n i +
+2^n - 1; with all but the last one it looks at 2^n i + 2^(n-1) - 1, half a pixel from the centre of the pixels [2^n i,
+2^n (i+1)) that it stands for. That is what this module does.
+
+As ResNet38's, the layers up to stride 2 are frozen, and so is every BatchNorm. Attribute names are torchvision's.
+"""
+
+import torch.nn.functional as F
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raypipe.networks.backbones.base import Backbone, FrozenBatchNorm2d, check_output_stride, dilate, freeze, halve
+from raypipe.networks.preprocessing import IMAGENET
+
+CHANNELS = {"features.3": 24, "features.6": 32, "features.13": 96, "features.17": 320, "features.18": 1280}
+"""The last block of each width, and its channels; features.3 is at stride 4, features.6 at stride 8."""
+
+
+class MobileNetV2(Backbone):
+    """torchvision's mobilenet_v2 without its head.
+
+    The depth just finer than the grid is averaged down to it: features.3 at output stride 8, features.6 at 16 (which
+    has no features.3: averaged twice it would be off centre).
+    """
+
+    affinity_depths = ("features.3", "features.13", "features.18")
+    preprocessing = IMAGENET
+    dropout = 0.2
+    foreign_heads = ("classifier.",)
+
+    def __init__(self, name: str = "mobilenet_v2", *, output_stride: int = 8) -> None:
+        check_output_stride(name, output_stride, (8, 16))
+        depths = list(CHANNELS)[0 if output_stride == 8 else 1 :]
+        super().__init__(name=name, output_stride=output_stride, channels={depth: CHANNELS[depth] for depth in depths})
+        self.features = torchvision.models.mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d).features
+        dilate(self.features, input_stride=1, output_stride=output_stride)
+        _centre_cells(self.features)
+        freeze(self.features[0], self.features[1])
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B _ h w"]]:
+        """Return the outputs of the blocks that `channels` names."""
+        outputs: dict[str, Tensor] = {}
+        for index, block in enumerate(self.features):
+            x = block(x)
+            if f"features.{index}" in self.channels:
+                outputs[f"features.{index}"] = x
+        finest = next(iter(outputs))
+        return outputs | {finest: halve(outputs[finest], times=1)}
+
+
+class RightBottomPaddedConv2d(nn.Conv2d):
+    """A 3x3 stride-2 convolution of pixels 2i..2i+2: zeros at the right and bottom only, output size ceil(H / 2).
+
+    TensorFlow's "SAME" at even sizes. At odd sizes, where TensorFlow would pad both sides, two are added instead of
+    one, so that the centres don't depend on the image's size.
+    """
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        """Pad and convolve."""
+        height, width = x.shape[-2:]
+        return super().forward(F.pad(x, (0, 1 + width % 2, 0, 1 + height % 2)))
+
+
+def _centre_cells(features: nn.Sequential) -> None:
+    strided = [
+        (parent, name, conv)
+        for parent in features.modules()
+        for name, conv in parent.named_children()
+        if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2)
+    ]
+    for parent, name, conv in strided[:-1]:
+        padded = RightBottomPaddedConv2d(
+            conv.in_channels, conv.out_channels, 3, stride=2, groups=conv.groups, bias=conv.bias is not None
+        )
+        padded.load_state_dict(conv.state_dict())
+        parent.add_module(name, padded)

@@ -1,0 +1,126 @@
+"""ResNet38 of AffinityNet's authors: Wu et al., "Wider or Deeper" (2016), model A1, at output stride 8.
+
+A block is BN-ReLU-3x3-BN-ReLU-3x3 plus a skip; a bottleneck is 1x1-3x3-1x1, BN-ReLU before each. The skip is a 1x1 of
+the BN-ReLU'd input where the shape changes. Stride 8 is reached at b4; b5 is dilated by 2, b6 and b7 by 4. As in psa,
+conv1a and b2 are frozen and so is every BatchNorm. Attribute names are those of psa's checkpoints.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raypipe.networks.backbones.base import Backbone, FrozenBatchNorm2d, check_output_stride, freeze
+from raypipe.networks.preprocessing import IMAGENET
+
+
+class ResNet38(Backbone):
+    """conv1a 64 · b2 ×3 128 · b3 ×3 256 · b4 ×6 512 · b5 ×3 1024 · b6 2048 · b7 4096 (AffinityNet §4)."""
+
+    affinity_depths = ("conv4", "conv5", "conv6")
+    preprocessing = IMAGENET
+    dropout = 0.5
+    normalize_depths = False
+
+    def __init__(self, name: str = "resnet38", *, output_stride: int = 8) -> None:
+        check_output_stride(name, output_stride, (8,))
+        super().__init__(name=name, output_stride=output_stride, channels={"conv4": 512, "conv5": 1024, "conv6": 4096})
+        self.conv1a = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+
+        self.b2 = Block(64, 128, 128, stride=2)
+        self.b2_1 = Block(128, 128, 128)
+        self.b2_2 = Block(128, 128, 128)
+
+        self.b3 = Block(128, 256, 256, stride=2)
+        self.b3_1 = Block(256, 256, 256)
+        self.b3_2 = Block(256, 256, 256)
+
+        self.b4 = Block(256, 512, 512, stride=2)
+        self.b4_1 = Block(512, 512, 512)
+        self.b4_2 = Block(512, 512, 512)
+        self.b4_3 = Block(512, 512, 512)
+        self.b4_4 = Block(512, 512, 512)
+        self.b4_5 = Block(512, 512, 512)
+
+        self.b5 = Block(512, 512, 1024, first_dilation=1, dilation=2)
+        self.b5_1 = Block(1024, 512, 1024, first_dilation=2, dilation=2)
+        self.b5_2 = Block(1024, 512, 1024, first_dilation=2, dilation=2)
+
+        self.b6 = Bottleneck(1024, 2048, dilation=4, dropout=0.3)
+        self.b7 = Bottleneck(2048, 4096, dilation=4, dropout=0.5)
+        self.bn7 = FrozenBatchNorm2d(4096)
+        freeze(self.conv1a, self.b2, self.b2_1, self.b2_2)
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B _ h w"]]:
+        """Return conv4 and conv5 (the BN-ReLU'd inputs of b5 and b6) and conv6 (the BN-ReLU'd output of b7)."""
+        x = self.conv1a(x)
+        for block in (self.b2, self.b2_1, self.b2_2, self.b3, self.b3_1, self.b3_2):
+            x, _ = block(x)
+        for block in (self.b4, self.b4_1, self.b4_2, self.b4_3, self.b4_4, self.b4_5):
+            x, _ = block(x)
+        x, conv4 = self.b5(x)
+        for block in (self.b5_1, self.b5_2):
+            x, _ = block(x)
+        x, conv5 = self.b6(x)
+        x, _ = self.b7(x)
+        return {"conv4": conv4, "conv5": conv5, "conv6": F.relu(self.bn7(x))}
+
+
+class Block(nn.Module):
+    """y = skip(x) + 3x3(BNReLU(3x3(BNReLU(x)))); returns y and BNReLU(x)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        mid_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        first_dilation: int = 1,
+        dilation: int = 1,
+    ) -> None:
+        super().__init__()
+        self.bn_branch2a = FrozenBatchNorm2d(in_channels)
+        self.conv_branch2a = nn.Conv2d(
+            in_channels, mid_channels, 3, stride, padding=first_dilation, dilation=first_dilation, bias=False
+        )
+        self.bn_branch2b1 = FrozenBatchNorm2d(mid_channels)
+        self.conv_branch2b1 = nn.Conv2d(mid_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False)
+        self.conv_branch1 = None
+        if in_channels != out_channels or stride != 1:
+            self.conv_branch1 = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the block's output and its BN-ReLU'd input."""
+        activated = F.relu(self.bn_branch2a(x))
+        skip = x if self.conv_branch1 is None else self.conv_branch1(activated)
+        branch = self.conv_branch2a(activated)
+        branch = self.conv_branch2b1(F.relu(self.bn_branch2b1(branch)))
+        return skip + branch, activated
+
+
+class Bottleneck(nn.Module):
+    """1x1 to out/4, dilated 3x3 to out/2, 1x1 to out; Dropout2d before the last two; returns y and BNReLU(x)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.bn_branch2a = FrozenBatchNorm2d(in_channels)
+        self.conv_branch2a = nn.Conv2d(in_channels, out_channels // 4, 1, bias=False)
+        self.bn_branch2b1 = FrozenBatchNorm2d(out_channels // 4)
+        self.dropout_2b1 = nn.Dropout2d(dropout)
+        self.conv_branch2b1 = nn.Conv2d(
+            out_channels // 4, out_channels // 2, 3, padding=dilation, dilation=dilation, bias=False
+        )
+        self.bn_branch2b2 = FrozenBatchNorm2d(out_channels // 2)
+        self.dropout_2b2 = nn.Dropout2d(dropout)
+        self.conv_branch2b2 = nn.Conv2d(out_channels // 2, out_channels, 1, bias=False)
+        self.conv_branch1 = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the block's output and its BN-ReLU'd input."""
+        activated = F.relu(self.bn_branch2a(x))
+        branch = self.conv_branch2a(activated)
+        branch = self.dropout_2b1(F.relu(self.bn_branch2b1(branch)))
+        branch = self.conv_branch2b1(branch)
+        branch = self.dropout_2b2(F.relu(self.bn_branch2b2(branch)))
+        branch = self.conv_branch2b2(branch)
+        return self.conv_branch1(activated) + branch, activated

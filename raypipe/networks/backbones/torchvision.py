@@ -1,0 +1,42 @@
+"""torchvision's ResNets (He et al., 2015), dilated to output stride 8 or 16.
+
+As in irn, the stem's convolution is frozen, and so is every BatchNorm. Attribute names are torchvision's.
+"""
+
+import torchvision
+from jaxtyping import Float
+from torch import Tensor
+
+from raypipe.networks.backbones.base import Backbone, FrozenBatchNorm2d, check_output_stride, dilate, freeze, halve
+from raypipe.networks.preprocessing import IMAGENET
+
+
+class TorchvisionResNet(Backbone):
+    """resnet18, resnet34, resnet50 or resnet101; layer1 is at stride 4 and is averaged down to the grid."""
+
+    affinity_depths = ("layer2", "layer3", "layer4")
+    preprocessing = IMAGENET
+    foreign_heads = ("fc.",)
+
+    def __init__(self, name: str, *, output_stride: int = 8) -> None:
+        check_output_stride(name, output_stride, (8, 16))
+        net = torchvision.models.get_model(name, weights=None, norm_layer=FrozenBatchNorm2d)
+        width = net.fc.in_features // 8
+        channels = {"layer1": width, "layer2": 2 * width, "layer3": 4 * width, "layer4": 8 * width}
+        super().__init__(name=name, output_stride=output_stride, channels=channels)
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        dilate(self.layer1, self.layer2, self.layer3, self.layer4, input_stride=4, output_stride=output_stride)
+        freeze(self.conv1)
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B _ h w"]]:
+        """Return the outputs of layer1 to layer4."""
+        layer1 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        layer2 = self.layer2(layer1)
+        layer3 = self.layer3(layer2)
+        return {
+            "layer1": halve(layer1, times=1 if self.output_stride == 8 else 2),
+            "layer2": halve(layer2, times=0 if self.output_stride == 8 else 1),
+            "layer3": layer3,
+            "layer4": self.layer4(layer3),
+        }

@@ -1,0 +1,64 @@
+"""The multi-label classifier whose weights give the class activation maps (AffinityNet §3.1; Zhou et al., 2016).
+
+    z_c = mean_p w_c · f(p)        M_c(p) = relu(w_c · f(p))
+
+f: the backbone's last map; w_c: row c of a bias-free 1x1 convolution; z_c: logit; M_c: class activation map.
+Conventions: channel c is the dataset's object class c, which has class id c + 1 in masks; there is no background
+channel. Maps are not normalised.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raypipe.networks.backbones import Backbone, build_backbone
+from raypipe.networks.network import Network
+from raypipe.networks.preprocessing import Preprocessing
+
+
+class Classifier(Network):
+    """Backbone, Dropout2d, global average pooling, bias-free 1x1 to the classes."""
+
+    heads = ("fc8",)
+
+    def __init__(self, backbone: Backbone, *, num_classes: int, preprocessing: Preprocessing | None = None) -> None:
+        super().__init__(backbone, preprocessing=preprocessing)
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}, at least one object class is needed")
+        self.num_classes = num_classes
+        self.dropout = nn.Dropout2d(backbone.dropout)
+        self.fc8 = nn.Conv2d(backbone.channels[backbone.last_depth], num_classes, 1, bias=False)
+        nn.init.xavier_uniform_(self.fc8.weight)
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
+        """Return the logits z of normalised images."""
+        features = self.dropout(self._features(x))
+        logits: Tensor = self.fc8(features.mean(dim=(2, 3), keepdim=True))
+        return logits.flatten(1)
+
+    def cam(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """Return the class activation maps M, not normalised; of vgg16, as in psa, their square roots."""
+        maps = F.relu(self.fc8(self._features(x)))
+        return maps.sqrt() if self.backbone.sqrt_cam else maps
+
+    def _features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.backbone(x)[self.backbone.last_depth]
+        return features
+
+
+def build_classifier(
+    backbone: str, *, num_classes: int, output_stride: int = 8, preprocessing: Preprocessing | None = None
+) -> Classifier:
+    """Return a classifier with random weights; `load_weights` brings pretrained ones.
+
+    Args:
+        backbone: one of `BACKBONES`.
+        num_classes: object classes, background not counted.
+        output_stride: pixels per cell of the maps: 8, or 16 for torchvision's networks (faster, coarser).
+        preprocessing: of the weights that will be loaded; by default the backbone's own.
+
+    Raises:
+        ValueError: an unknown backbone, or a stride that it doesn't have.
+    """
+    network = build_backbone(backbone, output_stride=output_stride)
+    return Classifier(network, num_classes=num_classes, preprocessing=preprocessing)

@@ -1,0 +1,45 @@
+"""What the classifier and AffinityNet have in common: a backbone, a new head, and the inputs' preprocessing."""
+
+from abc import ABC
+from collections.abc import Iterator
+from itertools import chain
+from typing import ClassVar
+
+from torch import nn
+
+from raypipe.networks.backbones import Backbone
+from raypipe.networks.preprocessing import Preprocessing
+
+
+class Network(nn.Module, ABC):
+    """A backbone with a head that starts from random weights.
+
+    Attributes:
+        heads: names of the head's modules. A checkpoint may lack them, but only all at once.
+        backbone: the feature extractor.
+        preprocessing: how 8-bit images become inputs; goes into the checkpoint.
+    """
+
+    heads: ClassVar[tuple[str, ...]]
+
+    def __init__(self, backbone: Backbone, *, preprocessing: Preprocessing | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.preprocessing = preprocessing or backbone.preprocessing
+
+    @property
+    def backbone_name(self) -> str:
+        """Name that builds the same backbone again."""
+        return self.backbone.name
+
+    @property
+    def output_stride(self) -> int:
+        """Pixels per grid cell."""
+        return self.backbone.output_stride
+
+    def new_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that start from random weights: the papers give them ten times the learning rate."""
+        if self.backbone.starts_from_scratch:
+            return self.parameters()
+        heads = (module for name, module in self.named_children() if name in self.heads)
+        return chain.from_iterable(module.parameters() for module in heads)

@@ -1,0 +1,43 @@
+"""Pretrained weights by name through torchvision's registry: `torchvision://resnet50/IMAGENET1K_V2`."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import torch
+import torchvision
+from torch import Tensor
+
+TORCHVISION_SCHEME = "torchvision://"
+
+
+def load_torchvision_weights(uri: str) -> dict[str, Tensor]:
+    """Return published weights, downloaded once into torch.hub's cache.
+
+    Raises:
+        FileNotFoundError: not in the cache and no way to download; the message names the file and its place.
+        ValueError: the registry has no such model or weights.
+    """
+    model, _, version = uri.removeprefix(TORCHVISION_SCHEME).partition("/")
+    models = torchvision.models.list_models(module=torchvision.models)
+    if model not in models:
+        raise ValueError(f"{uri}: torchvision has no model {model!r}{_suggest(model, models)}")
+    versions = torchvision.models.get_model_weights(model)
+    if version not in versions.__members__:
+        available = ", ".join(f"{TORCHVISION_SCHEME}{model}/{name}" for name in versions.__members__)
+        raise ValueError(f"{uri}: torchvision has no weights {version!r} of {model}: choose one of {available}")
+    weights = versions[version]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{uri} can't be downloaded from {weights.url} ({error}). Bring the file {cached.name} from a machine "
+            f"that can, and put it at {cached}, or give its own path or URI instead"
+        ) from error
+    return state
+
+
+def _suggest(name: str, names: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, list(names), n=1)
+    return f": did you mean {nearest[0]!r}?" if nearest else ""

@@ -1,0 +1,162 @@
+"""Weights from a file, a URI or torchvision's registry into a network: by name, strictly.
+
+Conventions: names are those of psa's and torchvision's published checkpoints. This package's own checkpoints have the
+same ones with `backbone.` in front, which is ignored on both sides, as are `module.` (left by DistributedDataParallel)
+and BatchNorm's batch counters. Files are read with `weights_only=True`: tensors, never code.
+"""
+
+import io
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import fsspec
+import torch
+from torch import Tensor
+
+from raypipe.networks.backbones import BACKBONES, build_backbone
+from raypipe.networks.network import Network
+from raypipe.networks.registry import TORCHVISION_SCHEME, load_torchvision_weights
+
+logger = logging.getLogger(__name__)
+
+HEADS = ("fc8.", "f8_3.", "f8_4.", "f8_5.", "gn8_3.", "gn8_4.", "gn8_5.", "f9.")
+"""Names that begin so belong to a head of one of this package's networks (and of psa's)."""
+
+_CONTAINERS = ("state_dict", "model")
+_COUNTER = ".num_batches_tracked"
+_NUM_SHOWN = 4
+
+
+def load_weights(module: Network, uri: str | Path, *, require_head: bool = False) -> tuple[str, ...]:
+    """Copy a checkpoint's weights into the network, in place.
+
+    Every weight of the backbone must be there, in the right shape, and nothing unknown may be. A head may be missing as
+    a whole, as in a checkpoint pretrained on ImageNet; it then keeps its initial weights. Other networks' heads
+    (ImageNet's, or a classifier's when the network is an AffinityNet) are dropped. Both are logged.
+
+    Args:
+        module: a classifier or an AffinityNet.
+        uri: a path, anything that fsspec opens, or `torchvision://resnet50/IMAGENET1K_V2`.
+        require_head: refuse a checkpoint without this network's head: for use, where random weights would pass
+            unnoticed.
+
+    Returns:
+        The names that kept their initial values.
+
+    Raises:
+        FileNotFoundError: no such file, or no way to download it.
+        ValueError: the file is no checkpoint, or one of another architecture; the message names what differs.
+    """
+    return load_state(module, read_state_dict(uri), source=str(uri), require_head=require_head)
+
+
+def load_state(
+    module: Network, state: Mapping[str, Tensor], *, source: str, require_head: bool = False
+) -> tuple[str, ...]:
+    """Copy tensors into the network, in place; as `load_weights`, from memory.
+
+    Args:
+        module: a classifier or an AffinityNet.
+        state: tensors by name.
+        source: where they come from, for messages.
+        require_head: see `load_weights`.
+    """
+    state = _shorten(state)
+    own = {_short_name(name): name for name in module.state_dict() if not name.endswith(_COUNTER)}
+    own_heads = {name for name in own if name.split(".")[0] in module.heads}
+    foreign_heads = module.backbone.foreign_heads + HEADS
+
+    dropped = [name for name in state if name not in own and name.startswith(foreign_heads)]
+    given = {name: tensor for name, tensor in state.items() if name not in dropped}
+    missing = [name for name in own if name not in given]
+    kept = tuple(missing) if set(missing) == own_heads and not require_head else ()
+
+    current = module.state_dict()
+    problems = _describe_problems(
+        missing=[name for name in missing if name not in kept],
+        unexpected=[name for name in given if name not in own],
+        mismatched=[
+            f"{name} {tuple(tensor.shape)} instead of {tuple(current[own[name]].shape)}"
+            for name, tensor in given.items()
+            if name in own and tensor.shape != current[own[name]].shape
+        ],
+    )
+    if problems:
+        network = f"{type(module).__name__} of {module.backbone_name}"
+        raise ValueError(f"{source} doesn't fit the {network}: {problems}. {_find_way_out(module, given)}")
+
+    module.load_state_dict(current | {own[name]: tensor for name, tensor in given.items()})
+    if dropped:
+        logger.info("%s: dropped the head of another network: %s", source, ", ".join(dropped))
+    if kept:
+        logger.info("%s has no head: these keep their initial weights: %s", source, ", ".join(kept))
+    return kept
+
+
+def read_state_dict(uri: str | Path) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors by short name (see the module's conventions).
+
+    Raises:
+        FileNotFoundError: no such file, or no way to download it.
+        ValueError: the file holds no state dict.
+    """
+    uri = str(uri)
+    content = load_torchvision_weights(uri) if uri.startswith(TORCHVISION_SCHEME) else _read_file(uri)
+    for key in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f"{uri} holds no weights: a mapping from names to tensors, module.state_dict(), is needed")
+    return _shorten(content)
+
+
+def _read_file(uri: str) -> object:
+    try:
+        with fsspec.open(uri, "rb") as file:
+            data = io.BytesIO(file.read())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no weights at {uri}: give the path or URI of a checkpoint") from error
+    try:
+        return torch.load(data, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{uri} can't be read as PyTorch weights: it is damaged, or holds more than tensors, which is refused "
+            f"because it could run code. Save module.state_dict() again with torch.save. ({error})"
+        ) from error
+
+
+def _shorten(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {_short_name(name): tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+
+
+def _short_name(name: str) -> str:
+    return name.removeprefix("module.").removeprefix("backbone.")
+
+
+def _describe_problems(**groups: list[str]) -> str:
+    texts = []
+    for kind, names in groups.items():
+        more = ", …" if len(names) > _NUM_SHOWN else ""
+        if names:
+            texts.append(f"{len(names)} {kind} ({', '.join(names[:_NUM_SHOWN])}{more})")
+    return "; ".join(texts)
+
+
+def _find_way_out(module: Network, given: Mapping[str, Tensor]) -> str:
+    """Tell what the checkpoint looks like: the largest backbone whose every weight is in it."""
+    fitting = []
+    for name in BACKBONES:
+        with torch.device("meta"):
+            weights = build_backbone(name).state_dict()
+        names = {key: value.shape for key, value in weights.items() if not key.endswith(_COUNTER)}
+        if all(key in given and given[key].shape == shape for key, shape in names.items()):
+            fitting.append((len(names), name))
+    found = max(fitting)[1] if fitting else None
+    if found == module.backbone_name:
+        return "The backbone's weights fit: to start with a new head, leave all of the head's weights out of the file."
+    wanted = f"weights of {module.backbone_name} with the names of its published checkpoint"
+    if found is not None:
+        return f'It looks like a checkpoint of {found}: use backbone="{found}", or bring {wanted}.'
+    return f"Bring {wanted}."
