@@ -1,0 +1,1 @@
+"""Reports: what a run looks like, for people."""

@@ -1,0 +1,63 @@
+"""What a report shows: plain data, collected elsewhere.
+
+Conventions: class ids as everywhere (0 background, 1..C, 255 ignore); IoU values are shares, 0..1, nan where a class is
+in neither truth nor masks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+KINDS = ("best", "worst", "random")
+"""Why an image is in the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An image with everything that led to its mask. Maps and masks may have other sizes than the pixels."""
+
+    image_id: str
+    kind: str
+    """One of KINDS."""
+    labels: tuple[str, ...]
+    pixels: NDArray[np.uint8]
+    """(H, W, 3), RGB."""
+    class_ids: tuple[int, ...]
+    """Of the channels of `cam`."""
+    cam: NDArray[np.float32]
+    """(K, h, w), 0..1; K = 0 for an image without classes."""
+    affinity: NDArray[np.float32] | None
+    """(num_offsets, h8, w8) at stride 8, in the order of `ops.affinity.pair_offsets`."""
+    walk_mask: NDArray[np.uint8]
+    """(H, W) class ids after the random walk."""
+    mask: NDArray[np.uint8] | None
+    """(H, W) class ids after refinement; None where nothing was refined."""
+    truth: NDArray[np.uint8] | None
+    """(H, W) class ids."""
+    iou: float | None
+    """Mean IoU of this image's final mask."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that stands on the page. Any part may be empty: the page then says how to get it."""
+
+    title: str
+    classes: tuple[str, ...]
+    """Names of the class ids 1..C."""
+    scores: Sequence[Mapping[str, Any]]
+    """stage (cam | walk | dcrf), split, num_images, mean_iou, class_iou {name: IoU}, post_processing, truth_digest,
+    num_unscored; stages in the order of the pipeline."""
+    curves: Mapping[str, Sequence[Mapping[str, Any]]]
+    """Network name to metrics per epoch: epoch, loss, loss_*, lr, images_per_second, share_waiting, seconds,
+    num_unreadable."""
+    samples: Sequence[Sample]
+    streams: Mapping[str, Mapping[str, Any]]
+    """Stage to num_rows, num_finished, num_quarantined, num_computed, seconds."""
+    quarantine: Sequence[Mapping[str, Any]]
+    """image_id, stage, reason; the first rows only, where there are many."""
+    provenance: Mapping[str, Any]
+    """Config as YAML text, checkpoint digests, versions."""

@@ -1,0 +1,122 @@
+"""Charts as inline SVG, whose colours follow the page's light or dark scheme.
+
+matplotlib knows no CSS variables: charts are drawn in placeholder colours, which are replaced in the SVG text.
+"""
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+_INK, _GRID = "#010101", "#010102"
+_SERIES = ("#010111", "#010112", "#010113", "#010114", "#010115")
+_VARIABLES = {_INK: "var(--muted)", _GRID: "var(--line)"} | {
+    color: f"var(--series-{number})" for number, color in enumerate(_SERIES, start=1)
+}
+_STYLE: dict[Any, object] = {
+    "svg.fonttype": "none",  # text stays text: readable for screen readers, in the page's font
+    "text.parse_math": False,  # a class may be called "$x$"
+    "font.size": 9,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "text.color": _INK,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "legend.frameon": False,
+}
+
+
+def bar_chart(values: Mapping[str, Sequence[float]], names: Sequence[str], *, chart_id: str, description: str) -> str:
+    """Horizontal bars, one group a name, one bar a series.
+
+    Args:
+        values: series to its values (percent), one a name; nan draws no bar.
+        names: what the groups stand for, top to bottom.
+        chart_id: unique in the page.
+        description: for those who can't see it.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2, 0.75 + 0.27 * len(names)), layout="constrained")
+        axes = figure.add_subplot()
+        thickness = 0.8 / max(1, len(values))
+        for number, (series, heights) in enumerate(values.items()):
+            places = [row - 0.4 + (number + 0.5) * thickness for row in range(len(names))]
+            axes.barh(
+                places,
+                [0 if math.isnan(height) else height for height in heights],
+                0.86 * thickness,
+                color=_SERIES[number % len(_SERIES)],
+                label=series,
+            )
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("IoU, %")
+        axes.tick_params(length=0)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        figure.legend(loc="outside upper center", ncols=len(values), handlelength=1, handleheight=1)
+        return _to_svg(figure, chart_id=chart_id, description=description)
+
+
+def line_chart(values: Mapping[str, Sequence[float]], *, unit: str, chart_id: str, description: str) -> str:
+    """Lines over the epochs 1, 2, ...; the first is drawn stronger.
+
+    Args:
+        values: series to its values, one an epoch.
+        unit: of the vertical axis.
+        chart_id: unique in the page.
+        description: for those who can't see it.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.9, 2.5), layout="constrained")
+        axes = figure.add_subplot()
+        for number, (series, heights) in enumerate(values.items()):
+            axes.plot(
+                range(1, len(heights) + 1),
+                heights,
+                color=_SERIES[(number + 1) % len(_SERIES)],
+                label=series,
+                marker="o",
+                markersize=3,
+                linewidth=1.2 if number else 2.0,
+            )
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(unit)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.tick_params(length=0)
+        axes.grid(axis="y")
+        if len(values) > 1:
+            axes.legend()
+        return _to_svg(figure, chart_id=chart_id, description=description)
+
+
+def _to_svg(figure: Figure, *, chart_id: str, description: str) -> str:
+    """The figure as an <svg> element with its own ids, the page's font and colours."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": chart_id}), warnings.catch_warnings():
+        # The page's fonts have letters that the one used for measuring lacks.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<(metadata|defs>\s*<style).*?</(metadata|style>\s*</defs)>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{chart_id}-", svg)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", svg)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, variable)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)

@@ -1,0 +1,221 @@
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+
+from raypipe.reports.html import render_report
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+VOID = {"meta", "img", "br", "hr", "link"}
+
+
+class Page(HTMLParser):
+    """Tags with attributes, the text, and whether every element is closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def score(stage="cam", split="train", mean_iou=0.5, **changes):
+    plain = {
+        "stage": stage,
+        "split": split,
+        "num_images": 1464,
+        "mean_iou": mean_iou,
+        "class_iou": {"background": 0.75, "dog": 0.256, "cat": math.nan},
+        "post_processing": "none",
+        "truth_digest": "0123456789ab",
+        "num_unscored": 0,
+    }
+    return {**plain, **changes}
+
+
+def epoch(number, **changes):
+    plain = {
+        "epoch": number,
+        "loss": 1 / (number + 1),
+        "loss_background": 0.2,
+        "loss_negative": 0.4,
+        "lr": 1e-3,
+        "num_images": 100,
+        "images_per_second": 12.34,
+        "share_waiting": 0.25,
+        "seconds": 700.0,
+        "num_unreadable": 3,
+    }
+    return {**plain, **changes}
+
+
+def test_empty_report_says_which_commands_make_it(make_report):
+    page = Page(render_report(make_report()))
+    commands = ["evaluate", "masks", "train classifier", "train affinity", "seeds"]
+    assert all(f"raypipe {command} CONFIG.yaml" in page.text for command in commands)
+    assert "No image was quarantined." in page.text
+    assert page.all("img") == page.all("svg") == page.all("table") == []
+
+
+def test_results_by_split_and_stage(make_report):
+    scores = [
+        score("cam", "train", 0.4012),
+        score("cam", "val", 0.38, num_images=160),
+        score("walk", "train", 0.5549, num_unscored=2),
+        score("dcrf", "train", 0.5402, post_processing="dcrf"),
+    ]
+    text = Page(render_report(make_report(scores=scores))).text
+    assert "train CAM 40.1 1,464 0 none 0123456789ab" in text
+    assert "random walk 55.5 +15.4 1,464 2 none 0123456789ab" in text
+    assert "dCRF 54.0 −1.5 1,464 0 dcrf" in text
+    assert "val CAM 38.0 160 0" in text
+    assert "CAM 40.1 → random walk 55.5 → dCRF 54.0" in text
+    assert "dog 25.6 25.6 25.6" in text
+    assert "cat – – –" in text
+
+
+def test_all_scores_are_nan(make_report):
+    text = Page(render_report(make_report(scores=[score(mean_iou=math.nan), score("walk", mean_iou=math.nan)]))).text
+    assert "train CAM – 1,464" in text
+
+
+def test_many_classes_chart_shows_the_weakest(make_report):
+    classes = tuple(f"class {number:03}" for number in range(254))
+    ious = {name: 1 - number / 300 for number, name in enumerate(("background", *classes))}
+    page = render_report(make_report(classes=classes, scores=[score(class_iou=ious)]))
+    assert page.count("<svg") == 1
+    chart = page[page.index("<svg") : page.index("</svg>")]
+    assert ">class 253<" in chart
+    assert ">class 000<" not in chart
+    assert "215 others" in Page(page).text
+    assert "class 000 99.7" in Page(page).text
+
+
+def test_sample_pictures_have_alternative_texts_and_sizes(make_report, make_sample):
+    page = Page(render_report(make_report(samples=[make_sample()])))
+    images = page.all("img")
+    names = ["photograph", "CAM", "affinity", "random walk", "refined", "truth"]
+    assert [image["alt"] for image in images] == [f"{name} of a/b c.jpg" for name in names]
+    assert {(image["width"], image["height"]) for image in images} == {("90", "60")}
+    assert all(image["src"].startswith("data:image/webp;base64,") for image in images)
+    assert "IoU 43.2" in page.text
+
+
+def test_samples_stand_in_their_sections(make_report, make_sample):
+    samples = [make_sample("c", kind="random", iou=None, truth=None), make_sample("a"), make_sample("b", kind="worst")]
+    text = Page(render_report(make_report(samples=samples))).text
+    positions = [text.index(word) for word in ("Best a", "Worst b", "Random c")]
+    assert positions == sorted(positions)
+    assert text.count("none truth") == 1  # a place is kept for c's missing truth
+
+
+def test_without_truth_the_ranking_says_so(make_report, make_sample):
+    samples = [make_sample(kind="random", iou=None, truth=None, mask=None, affinity=None)]
+    page = Page(render_report(make_report(samples=samples)))
+    assert len(page.all("img")) == 3
+    assert page.text.count("Images are ranked by IoU") == 2
+
+
+def test_images_without_labels_and_classes(make_report, make_sample):
+    bare = make_sample(labels=(), class_ids=(), cam=np.zeros((0, 1, 1), np.float32), iou=math.nan)
+    text = Page(render_report(make_report(samples=[bare]))).text
+    assert "no label" in text
+    assert "IoU –" in text
+
+
+def test_curves_and_their_last_epoch(make_report):
+    curves = {"affinity": [epoch(0), epoch(1)], "classifier": []}
+    page = Page(render_report(make_report(curves=curves)))
+    assert len(page.all("svg")) == 3
+    assert "last loss 0.5 images per second 12.3 waiting for data 25 % seconds 1,400 unreadable images 3" in page.text
+
+
+def test_streams_and_quarantine(make_report):
+    summary = {"num_rows": 1500, "num_finished": 1498, "num_quarantined": 2, "num_computed": 750, "seconds": 300.0}
+    streams = {"seeds": summary, "masks": summary | {"num_computed": 0}}
+    quarantine = [{"image_id": "x.jpg", "stage": "DecodeImages", "reason": "truncated"}]
+    text = Page(render_report(make_report(streams=streams, quarantine=quarantine))).text
+    assert "seeds 1,500 1,498 2 750 300.0 2.5" in text
+    assert "masks 1,500 1,498 2 0 300.0 –" in text
+    assert "x.jpg DecodeImages truncated" in text
+
+
+def test_provenance(make_report):
+    provenance = {"config": "walk:\n  beta: 8.0\n", "classifier": "abc", "versions": {"torch": "2.14"}}
+    page = render_report(make_report(provenance=provenance))
+    assert '<pre tabindex="0">walk:\n  beta: 8.0\n</pre>' in page
+    assert "classifier abc versions torch: 2.14" in Page(page).text
+
+
+def test_whatever_comes_from_data_is_escaped(make_report, make_sample):
+    report = make_report(
+        title=EVIL,
+        classes=(EVIL, "cat"),
+        scores=[score(EVIL, EVIL, class_iou={EVIL: 0.5}, post_processing=EVIL, truth_digest=EVIL)],
+        curves={EVIL: [epoch(0, **{f"loss_{EVIL}": 1.0})]},
+        samples=[make_sample(EVIL, labels=(EVIL,))],
+        streams={EVIL: dict.fromkeys(("num_rows", "num_finished", "num_quarantined", "num_computed", "seconds"), 1)},
+        quarantine=[{"image_id": EVIL, "stage": EVIL, "reason": EVIL}],
+        provenance={EVIL: EVIL, "config": f"{EVIL}\n{EVIL}"},
+    )
+    page = Page(render_report(report))
+    assert page.all("script") == []
+    assert all(image["src"].startswith("data:image/webp") for image in page.all("img"))
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert page.text.count("<script>alert(1)</script>") >= 12
+
+
+def test_page_is_self_contained(make_report, make_sample):
+    html = render_report(make_report(samples=[make_sample()], scores=[score()], curves={"classifier": [epoch(0)]}))
+    page = Page(html)
+    assert not page.all("script")
+    assert not page.all("link")
+    targets = [value for _, tag in page.tags for name, value in tag.items() if name in ("src", "href", "xlink:href")]
+    assert all(target.startswith(("data:image/webp", "#")) for target in targets)
+    assert not re.search(r"@import|url\((?!#)", html)
+    policies = [tag["content"] for tag in page.all("meta") if tag.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_page_can_be_used_by_keyboard(make_report, make_sample):
+    page = Page(render_report(make_report(samples=[make_sample()], scores=[score()])))
+    ids = [tag["id"] for _, tag in page.tags if "id" in tag]
+    assert len(ids) == len(set(ids))
+    assert {link["href"].removeprefix("#") for link in page.all("a")} <= set(ids)
+    scrolling = [tag for _, tag in page.tags if set((tag.get("class") or "").split()) & {"scroll", "strip"}]
+    assert len(scrolling) == 3
+    assert all(tag["tabindex"] == "0" and tag["aria-label"] for tag in scrolling)
+
+
+def test_eighteen_samples_stay_below_four_megabytes(make_report, make_sample):
+    # Coarse noise is about as hard to compress as a busy photograph.
+    noise = np.random.default_rng(0).integers(0, 255, (94, 125, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    samples = [make_sample(str(number), size=(376, 500), pixels=noise) for number in range(18)]
+    assert len(render_report(make_report(samples=samples))) < 4e6
+
+
+def test_the_same_data_gives_the_same_page(make_report, make_sample):
+    report = make_report(samples=[make_sample()], scores=[score()], curves={"classifier": [epoch(0)]})
+    assert render_report(report) == render_report(report)

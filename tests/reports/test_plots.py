@@ -1,0 +1,50 @@
+import math
+import re
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from raypipe.reports.plots import bar_chart, line_chart
+
+NAMES = ["<script>alert(1)</script>", "$\\frac{x$", "犬", "a & b"]
+
+
+@pytest.fixture
+def bars() -> str:
+    values = {"CAM": [1.0, 20.0, math.nan, 40.0], "random walk": [10.0, 30.0, math.nan, 50.0]}
+    return bar_chart(values, NAMES, chart_id="classes0", description='"train" <split>')
+
+
+def test_names_are_text_and_escaped(bars):
+    assert "<script" not in bars
+    texts = [element.text for element in ET.fromstring(bars).iter() if element.tag.endswith("text")]  # noqa: S314
+    assert set(NAMES) <= set(texts)
+
+
+def test_description_is_an_attribute(bars):
+    assert ET.fromstring(bars).attrib["aria-label"] == '"train" <split>'  # noqa: S314
+
+
+def test_colours_follow_the_page(bars):
+    assert "var(--series-1)" in bars
+    assert "var(--series-2)" in bars
+    assert not re.search("#[0-9a-f]{6}", bars)
+
+
+def test_ids_are_its_own(bars):
+    ids = re.findall(r'\bid="([^"]*)"', bars)
+    assert len(ids) == len(set(ids))
+    assert all(name.startswith("classes0-") for name in ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", bars)) <= set(ids)
+
+
+def test_the_same_data_gives_the_same_chart(bars):
+    chart = {"unit": "loss", "chart_id": "c", "description": "d"}
+    assert line_chart({"loss": [3.0, 2.0]}, **chart) == line_chart({"loss": [3.0, 2.0]}, **chart)
+
+
+@pytest.mark.parametrize("heights", [[], [1.0], [1.0, math.nan, 0.5], [0.0, 0.0]])
+def test_smoke_lines(heights):
+    svg = line_chart({"loss": heights, "background": heights}, unit="loss", chart_id="c", description="d")
+    ET.fromstring(svg)  # noqa: S314
+    assert "<style" not in svg  # it would style the whole page
