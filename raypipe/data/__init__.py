@@ -1,0 +1,1 @@
+"""Manifests, images, importers, shards: what flows through the pipelines."""

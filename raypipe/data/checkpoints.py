@@ -1,0 +1,101 @@
+"""A trained network in one folder: `weights.pt`, and `checkpoint.json`, written last, which marks it complete."""
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from raypipe import storage
+
+Task = Literal["classifier", "affinity"]
+
+METADATA_FILE = "checkpoint.json"
+WEIGHTS_FILE = "weights.pt"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another kind than is needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A network's weights and all that is needed to use them."""
+
+    task: Task
+    backbone: str
+    classes: tuple[str, ...]
+    """Class names in class-id order, without background."""
+    preprocessing: dict[str, Any]
+    """Fields of `raypipe.networks.Preprocessing`."""
+    config: dict[str, Any]
+    """The training's config section."""
+    weights: dict[str, Tensor] = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits over names and values of the weights, backbone, classes and preprocessing."""
+        sha = hashlib.sha256(json.dumps([self.task, self.backbone, self.classes, self.preprocessing]).encode())
+        for name in sorted(self.weights):
+            sha.update(name.encode())
+            sha.update(self.weights[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return sha.hexdigest()[:12]
+
+
+def write_checkpoint(checkpoint: Checkpoint, uri: str) -> None:
+    """Writes the folder; its metadata comes last."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint.weights, buffer)
+    storage.write_bytes_atomic(storage.join(uri, WEIGHTS_FILE), buffer.getvalue())
+    metadata = {name: value for name, value in asdict(checkpoint).items() if name != "weights"}
+    metadata["digest"] = checkpoint.digest
+    storage.write_bytes_atomic(storage.join(uri, METADATA_FILE), json.dumps(metadata, indent=1).encode())
+
+
+def has_checkpoint(uri: str) -> bool:
+    """True where a complete checkpoint is at the URI."""
+    return storage.exists(storage.join(uri, METADATA_FILE))
+
+
+def read_metadata(uri: str, *, task: Task) -> dict[str, Any]:
+    """The checkpoint's metadata without its weights: task, backbone, classes, preprocessing, config, digest.
+
+    Raises:
+        CheckpointError: if there is no complete checkpoint at the URI, or it is of another task.
+    """
+    if not has_checkpoint(uri):
+        raise CheckpointError(
+            f"no complete {task} checkpoint at {uri} ({METADATA_FILE} is missing); "
+            f"train it (`raypipe train {task} CONFIG`) or set checkpoints.{task} to one that is complete"
+        )
+    metadata: dict[str, Any] = json.loads(storage.read_bytes(storage.join(uri, METADATA_FILE)))
+    if metadata.get("task") != task:
+        raise CheckpointError(f"{uri} holds a checkpoint of task {metadata.get('task')!r}, need {task!r}")
+    return metadata
+
+
+def read_checkpoint(uri: str, *, task: Task) -> Checkpoint:
+    """Reads a checkpoint; nothing in it is executed (`weights_only`).
+
+    Raises:
+        CheckpointError: as `read_metadata`, or if the weights don't match the digest in the metadata.
+    """
+    metadata = read_metadata(uri, task=task)
+    data = io.BytesIO(storage.read_bytes(storage.join(uri, WEIGHTS_FILE)))
+    checkpoint = Checkpoint(
+        task=task,
+        backbone=metadata["backbone"],
+        classes=tuple(metadata["classes"]),
+        preprocessing=metadata["preprocessing"],
+        config=metadata["config"],
+        weights=torch.load(data, map_location="cpu", weights_only=True),
+    )
+    if checkpoint.digest != metadata["digest"]:
+        raise CheckpointError(
+            f"{uri}: the weights have digest {checkpoint.digest}, {METADATA_FILE} says {metadata['digest']}; "
+            "the folder is damaged or was mixed from two: train it again"
+        )
+    return checkpoint

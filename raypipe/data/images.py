@@ -1,0 +1,203 @@
+"""Image and mask bytes to arrays and back.
+
+Conventions: pixels are RGB, 8 bit, rows first, after EXIF rotation. Transparent pixels lie on white. Masks hold class
+ids, never colours.
+"""
+
+import io
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
+"""What is decoded. Pillow's other readers (EPS starts a PostScript interpreter, for one) stay closed to such data."""
+
+MAX_PIXELS = 89_478_485
+"""Larger images are refused by their header, before anything is decoded: 256 MiB as RGB."""
+
+DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+"""What Pillow's readers were seen to raise on damaged bytes."""
+
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPPING = (5, 6, 7, 8)
+"""Orientations that exchange height and width."""
+
+
+class ImageError(ValueError):
+    """Bytes that can't be used as an image or a mask; the message says why."""
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image at its working size, and the size that it had."""
+
+    pixels: NDArray[np.uint8]
+    """(height, width, 3), RGB, after EXIF rotation and reduction to `max_side`."""
+    original_height: int
+    original_width: int
+
+
+def decode_image(data: bytes, *, max_side: int | None = 1024) -> DecodedImage:
+    """Decodes an image of any usual kind to RGB.
+
+    EXIF rotation is applied, 16-bit grey is scaled to 8 bit, transparency is laid on white, of an animation the first
+    frame counts. The longer side is reduced to `max_side` with an antialiased filter; smaller images keep their size.
+
+    Args:
+        data: the file's content.
+        max_side: pixels of the longer side at most; None keeps every size.
+
+    Raises:
+        ImageError: if the bytes are no whole image of a supported format, or more than `MAX_PIXELS` large.
+    """
+    image = _open(data)
+    width, height = image.size
+    # A JPEG can be decoded at 1/2, 1/4 or 1/8, so a large photograph never needs its full memory. Others ignore this.
+    drafted = image.draft(None, _reduced_size(width, height, max_side))
+    _load(image)
+    if drafted is None:
+        width, height = image.size  # some readers (TIFF) rotate while they load
+    pixels = _to_rgb(image)
+    orientation = _orientation(image)
+    if orientation in _TRANSPOSES:
+        pixels = pixels.transpose(_TRANSPOSES[orientation])
+    if orientation in _SWAPPING:
+        width, height = height, width
+    size = _reduced_size(width, height, max_side)
+    if pixels.size != size:
+        pixels = pixels.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return DecodedImage(pixels=np.array(pixels), original_height=height, original_width=width)
+
+
+def decode_mask(data: bytes) -> NDArray[np.uint8]:
+    """Decodes a mask, palette or 8-bit grey, to its class ids (H, W).
+
+    Raises:
+        ImageError: if the file is damaged, or if its values aren't class ids: colour, 16 bit, or grey of fewer than
+            8 bits (which image programs stretch to 0..255).
+    """
+    image = _open(data)
+    raw_mode = str(image.tile[0][3]) if image.tile else ""
+    if image.mode not in ("P", "L") or (image.mode == "L" and any(f"L;{bits}" in raw_mode for bits in (2, 4))):
+        kind = "grey of fewer than 8 bits" if image.mode in ("1", "L") else f"mode {image.mode}"
+        raise ImageError(f"the mask is {kind}: its values aren't class ids. Save it as 8-bit grey or palette PNG")
+    _load(image)
+    return np.array(image, dtype=np.uint8)
+
+
+def encode_png(array: NDArray[np.uint8]) -> bytes:
+    """An 8-bit grey PNG of (H, W) values, kept exactly.
+
+    Raises:
+        ValueError: if the array is not uint8 of shape (H, W) with at least one pixel.
+    """
+    if array.dtype != np.uint8 or array.ndim != 2 or array.size == 0:
+        raise ValueError(f"got {array.dtype} {array.shape}, need a uint8 array of shape (height, width)")
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Reads the header only."""
+    if not data:
+        raise ImageError("the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"not an image in a supported format ({', '.join(FORMATS)}), or its header is damaged"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"more than {MAX_PIXELS:,} pixels: reduce the image first") from error
+    except DECODER_ERRORS as error:
+        raise ImageError(f"the header can't be read: {_reason(error)}") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels: reduce the image first")
+    if width < 1 or height < 1:
+        raise ImageError(f"{width} x {height} has no pixels")
+    return image
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    try:
+        image.load()
+    except DECODER_ERRORS as error:
+        raise ImageError(f"damaged or truncated {image.format}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """One line, never the file's bytes, which some readers quote."""
+    if isinstance(error, OSError | SyntaxError) and str(error).isascii() and str(error).isprintable():
+        return str(error)[:100]
+    return type(error).__name__
+
+
+def _reduced_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
+    longer = max(width, height)
+    if max_side is None or longer <= max_side:
+        return width, height
+    scale = max_side / longer
+    return max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except DECODER_ERRORS:
+        return 1  # a damaged EXIF block says nothing about the orientation; the pixels are whole
+    return value if isinstance(value, int) and value in _TRANSPOSES else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    try:
+        if image.mode.startswith(("I", "F")):
+            return _from_wide(image)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return image.convert("RGB")
+    except DECODER_ERRORS as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"mode {image.mode} can't be shown as RGB: {_reason(error)}") from error
+
+
+def _from_wide(image: Image.Image) -> Image.Image:
+    """16-bit grey to RGB: 0..65535 becomes 0..255."""
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f" or low < 0 or high > 65535:
+        raise ImageError(f"pixels of mode {image.mode}, {low} to {high}, have no known range: save 8 or 16 bit")
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")

@@ -1,0 +1,1 @@
+"""Importers: other data layouts to a manifest."""

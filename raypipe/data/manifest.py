@@ -1,0 +1,222 @@
+"""The manifest: one row an image, and the dataset's class names.
+
+Conventions: class ids are 1..C in the order of `classes`; 0 is background. A null in `labels` says "not labelled", an
+empty list "no object".
+"""
+
+import difflib
+import json
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raypipe import schema, storage
+
+REQUIRED_COLUMNS = ("image_id", "image_uri", "labels")
+URI_COLUMNS = ("image_uri", "mask_uri", "saliency_uri")
+
+_NULLABLE = pa.schema([field.with_nullable(nullable=True) for field in schema.MANIFEST])
+"""A null image_id is reported by a check of its own, with the row's number, not as a type error."""
+
+
+class UnknownLabel(ValueError):  # noqa: N818 - a kind of row, named as in the quarantine table
+    """A label that is none of the dataset's classes."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest. `table` has exactly the columns of `schema.MANIFEST`, nulls where the source had none.
+
+    Raises:
+        ValueError: if a column is missing or of another kind, an `image_id` is empty, missing or given twice, or
+            `classes` can't be used.
+    """
+
+    table: pa.Table
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_classes(self.classes)
+        table = _conform(self.table)
+        _check_image_ids(table["image_id"])
+        object.__setattr__(self, "table", table)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> "Manifest":
+        """A manifest of dictionaries with the columns' names as keys; keys that are left out are null.
+
+        Raises:
+            ValueError: as the class, and if a value has the wrong type.
+        """
+        rows = list(rows)
+        if texts := [row["labels"] for row in rows if isinstance(row.get("labels"), str)]:
+            raise ValueError(f"labels must be a list of class names, got the text {texts[0]!r}")
+        known = set(schema.MANIFEST.names)
+        for key in {key for row in rows for key in row}:
+            if key not in known:
+                raise ValueError(f"unknown column {key!r}{nearest(key, sorted(known))}")
+        try:
+            table = pa.Table.from_pylist(rows, schema=_NULLABLE)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ValueError(f"a row doesn't fit the manifest's columns: {error}") from error
+        return cls(table, tuple(classes))
+
+    def select(self, *, splits: Sequence[str] | None = None) -> "Manifest":
+        """The rows of the named splits, in the manifest's order; None gives all rows.
+
+        Raises:
+            ValueError: if `splits` is empty or names a split that no row has.
+        """
+        if splits is None:
+            return self
+        present = sorted(split for split in pc.unique(self.table["split"]).to_pylist() if split is not None)
+        unknown = [split for split in splits if split not in present]
+        if unknown or not splits:
+            raise ValueError(
+                f"no such split: {unknown}. The manifest has {present or 'no splits: leave the option out'}"
+            )
+        return Manifest(self.table.filter(pc.is_in(self.table["split"], pa.array(splits, pa.string()))), self.classes)
+
+
+def class_ids_of(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Class ids of an image's labels: 1..C, ascending, each once.
+
+    Raises:
+        UnknownLabel: if a label is none of `classes`.
+    """
+    ids = {name: index for index, name in enumerate(classes, start=1)}
+    for label in labels:
+        if label not in ids:
+            raise UnknownLabel(f"unknown label {label!r}{nearest(str(label), classes)}")
+    return sorted({ids[label] for label in labels})
+
+
+def read_manifest(uri: str) -> Manifest:
+    """Reads a manifest from Parquet.
+
+    Relative URIs in it count from the manifest's own folder, so a dataset can be moved as a whole.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a manifest, or has no rows.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{uri} is not a Parquet file ({error}). `raypipe import` writes manifests") from error
+    encoded = (table.schema.metadata or {}).get(schema.CLASSES_KEY)
+    if encoded is None:
+        raise ValueError(
+            f"{uri} doesn't name its classes (schema metadata {schema.CLASSES_KEY.decode()!r}). "
+            "`raypipe import table` makes a manifest of such a file"
+        )
+    if table.num_rows == 0:
+        raise ValueError(f"{uri} has no rows: import the dataset again, and look at what the importer reports")
+    try:
+        manifest = Manifest(table, tuple(json.loads(encoded)))
+    except ValueError as error:
+        raise ValueError(f"{uri}: {error}") from error
+    return Manifest(_resolve_uris(manifest.table, uri), manifest.classes)
+
+
+def write_manifest(manifest: Manifest, uri: str) -> None:
+    """Writes a manifest as one Parquet file, atomically; the class names go into its metadata."""
+    encoded = json.dumps(list(manifest.classes), ensure_ascii=False).encode()
+    buffer = pa.BufferOutputStream()
+    pq.write_table(manifest.table.replace_schema_metadata({schema.CLASSES_KEY: encoded}), buffer)
+    storage.write_bytes_atomic(uri, buffer.getvalue().to_pybytes())
+
+
+def absolute_uri(uri: str) -> str:
+    """The full URI, protocol included; a relative path counts from the working directory."""
+    fs, path = storage.filesystem(uri)
+    return str(fs.unstrip_protocol(posixpath.normpath(path)))
+
+
+def resolve_uri(uri: str, *, folder: str) -> str:
+    """A relative URI counted from a folder; any other as it is."""
+    return absolute_uri(storage.join(folder, uri)) if _is_relative(uri) else uri
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of an error message about an unknown name: what was probably meant, or what there is."""
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f": did you mean {near[0]!r}?"
+    return f": known are {', '.join(known[:10])}{', …' if len(known) > 10 else ''}"
+
+
+def check_classes(classes: Sequence[object]) -> None:
+    """Checks a dataset's class names.
+
+    Raises:
+        ValueError: if there are none or more than an 8-bit mask holds, or if a name is empty, not a string or given
+            twice.
+    """
+    if not classes:
+        raise ValueError("the dataset has no classes: at least one name is needed")
+    if unusable := [name for name in classes if not isinstance(name, str) or not name.strip()]:
+        raise ValueError(f"class names must be non-empty strings, got {unusable[:3]}")
+    if len(set(classes)) < len(classes):
+        twice = sorted({str(name) for name in classes if list(classes).count(name) > 1})
+        raise ValueError(f"class names given twice: {twice[:5]}")
+    if len(classes) > schema.MAX_CLASSES:
+        surplus = ", ".join(map(str, classes[schema.MAX_CLASSES : schema.MAX_CLASSES + 5]))
+        raise ValueError(
+            f"{len(classes)} classes, but 8-bit masks hold {schema.MAX_CLASSES}; those over the limit begin with "
+            f"{surplus}. Merge classes, or split the dataset"
+        )
+
+
+def _conform(table: pa.Table) -> pa.Table:
+    """The table with exactly the manifest's columns and types."""
+    if missing := [name for name in REQUIRED_COLUMNS if name not in table.column_names]:
+        raise ValueError(f"the manifest lacks {missing}; it has {table.column_names}")
+    columns = []
+    for field in schema.MANIFEST:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table[field.name]
+        try:
+            columns.append(column.cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"column {field.name!r} is {column.type}, needed is {field.type}") from error
+    return pa.Table.from_arrays(columns, schema=_NULLABLE)
+
+
+def _check_image_ids(ids: pa.ChunkedArray) -> None:
+    unusable = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), fill_value=True)
+    if pc.any(unusable).as_py():
+        rows = pc.indices_nonzero(unusable).to_pylist()
+        raise ValueError(
+            f"{len(rows)} rows have no image_id, first row {rows[0]} (counted from 0): every row needs its own"
+        )
+    counts = pc.value_counts(ids)
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+    if twice:
+        raise ValueError(
+            f"{len(twice)} image_ids are given more than once, such as {twice[:3]}: every row needs its own"
+        )
+
+
+def _resolve_uris(table: pa.Table, manifest_uri: str) -> pa.Table:
+    folder = posixpath.dirname(absolute_uri(manifest_uri))
+    for name in URI_COLUMNS:
+        uris = table[name].to_pylist()
+        if any(uri and _is_relative(uri) for uri in uris):
+            resolved = [uri and resolve_uri(uri, folder=folder) for uri in uris]
+            index = table.schema.get_field_index(name)
+            table = table.set_column(index, table.schema.field(name), [pa.array(resolved, pa.string())])
+    return table
+
+
+def _is_relative(uri: str) -> bool:
+    return "://" not in uri and not uri.startswith("/")

@@ -1,0 +1,196 @@
+"""Training augmentations: pure functions of 8-bit arrays and a random generator.
+
+Conventions: images are (H, W, 3) uint8 RGB. Pixels outside the image get the colour `fill`, never jittered, because it
+stands for "nothing". Cell (i, j) of a trimap belongs to the pixels [8i, 8i + 8) × [8j, 8j + 8). Every function draws
+its numbers in a fixed order.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from raypipe.schema import GRID_STRIDE, IGNORE
+
+DEFAULT_JITTER = (0.3, 0.3, 0.3, 0.1)
+"""Largest relative change of brightness, contrast and saturation, and largest turn of the hue."""
+
+
+def augmentation_rng(seed: int, epoch: int, image_id: str) -> np.random.Generator:
+    """The random generator of one image in one epoch: the same on any worker, in any order."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{image_id}".encode("utf-8", "surrogatepass")).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+def augment_for_classifier(
+    pixels: NDArray[np.uint8],
+    rng: np.random.Generator,
+    *,
+    crop: int,
+    long_side: tuple[int, int],
+    fill: Sequence[int],
+    jitter: Sequence[float] | None = DEFAULT_JITTER,
+) -> NDArray[np.uint8]:
+    """Random size, crop, mirror and colours, for training the classifier.
+
+    Args:
+        pixels: (H, W, 3).
+        rng: of `augmentation_rng`.
+        crop: side of the square result, pixels.
+        long_side: smallest and largest length of the resized image's longer side, pixels, both included.
+        fill: RGB colour around images smaller than the crop, which lie at a random place.
+        jitter: see `color_jitter`; None leaves the colours.
+
+    Returns:
+        (crop, crop, 3).
+
+    Raises:
+        ValueError: if `long_side` or `crop` is impossible.
+    """
+    low, high = long_side
+    if not 1 <= low <= high or crop < 1:
+        raise ValueError(f"need 1 <= smallest <= largest long side and a positive crop, got {long_side} and {crop}")
+    height, width = pixels.shape[:2]
+    scale = int(rng.integers(low, high + 1)) / max(height, width)
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
+    image = Image.fromarray(pixels)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    rows = _crop_window(height, crop, rng)
+    columns = _crop_window(width, crop, rng)
+    mirror = bool(rng.integers(2))
+    patch = np.asarray(
+        image.crop((columns.source, rows.source, columns.source + columns.size, rows.source + rows.size))
+    )
+    return _finish(patch, rows, columns, rng, crop=crop, mirror=mirror, fill=fill, jitter=jitter)
+
+
+def augment_for_affinity(
+    pixels: NDArray[np.uint8],
+    trimap: NDArray[np.uint8],
+    rng: np.random.Generator,
+    *,
+    crop: int,
+    fill: Sequence[int],
+    jitter: Sequence[float] | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Random crop and mirror of an image together with its trimap, for training AffinityNet.
+
+    The image is padded at the right and bottom to a multiple of 8 first, and windows start at multiples of 8: so every
+    cell of the trimap keeps exactly its own pixels, mirrored or not.
+
+    Args:
+        pixels: (H, W, 3).
+        trimap: (ceil(H / 8), ceil(W / 8)), class ids or 255.
+        rng: of `augmentation_rng`.
+        crop: side of the square result, pixels, a multiple of 8.
+        fill: RGB colour outside the image; the trimap is 255 there.
+        jitter: see `color_jitter`; None leaves the colours.
+
+    Returns:
+        (crop, crop, 3) and (crop / 8, crop / 8).
+
+    Raises:
+        ValueError: if `crop` is not a multiple of 8, or the trimap isn't the image's.
+    """
+    height, width = pixels.shape[:2]
+    grid = (-(-height // GRID_STRIDE), -(-width // GRID_STRIDE))
+    if crop < GRID_STRIDE or crop % GRID_STRIDE:
+        raise ValueError(
+            f"crop must be a positive multiple of {GRID_STRIDE}, got {crop}; near is {max(1, crop // 8) * 8}"
+        )
+    if trimap.shape != grid:
+        raise ValueError(f"an image of {height} x {width} needs a trimap of {grid}, got {trimap.shape}")
+    cells = crop // GRID_STRIDE
+    cell_rows = _crop_window(grid[0], cells, rng)
+    cell_columns = _crop_window(grid[1], cells, rng)
+    mirror = bool(rng.integers(2))
+    rows, columns = cell_rows.scaled(GRID_STRIDE), cell_columns.scaled(GRID_STRIDE)
+    patch = pixels[rows.source : rows.source + rows.size, columns.source : columns.source + columns.size]
+    image = _finish(patch, rows, columns, rng, crop=crop, mirror=mirror, fill=fill, jitter=jitter)
+    labels = np.full((cells, cells), IGNORE, np.uint8)
+    labels[cell_rows.target_slice, cell_columns.target_slice] = trimap[
+        cell_rows.source_slice, cell_columns.source_slice
+    ]
+    return image, np.ascontiguousarray(labels[:, ::-1]) if mirror else labels
+
+
+def color_jitter(
+    pixels: NDArray[np.uint8], rng: np.random.Generator, *, strength: Sequence[float] = DEFAULT_JITTER
+) -> NDArray[np.uint8]:
+    """Random brightness, contrast, saturation and hue, in random order.
+
+    Args:
+        pixels: (H, W, 3).
+        rng: of `augmentation_rng`.
+        strength: (brightness, contrast, saturation, hue). The first three factors are drawn from [1 - s, 1 + s], the
+            turn of the hue from [-s, s] of the full circle.
+
+    Returns:
+        (H, W, 3).
+    """
+    brightness, contrast, saturation = (float(rng.uniform(max(0.0, 1 - s), 1 + s)) for s in strength[:3])
+    turn = float(rng.uniform(-strength[3], strength[3]))
+    steps: list[Callable[[Image.Image], Image.Image]] = [
+        lambda image: ImageEnhance.Brightness(image).enhance(brightness),
+        lambda image: ImageEnhance.Contrast(image).enhance(contrast),
+        lambda image: ImageEnhance.Color(image).enhance(saturation),
+        lambda image: _turn_hue(image, turn),
+    ]
+    image = Image.fromarray(pixels)
+    for index in rng.permutation(len(steps)):
+        image = steps[index](image)
+    return np.asarray(image)
+
+
+def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
+    hue, saturation, value = image.convert("HSV").split()
+    shift = round(turn * 255)
+    hue = hue.point([(level + shift) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+class _Window:
+    """Where a run of `size` elements starts in the source and in the crop."""
+
+    def __init__(self, source: int, target: int, size: int) -> None:
+        self.source, self.target, self.size = source, target, size
+
+    @property
+    def source_slice(self) -> slice:
+        return slice(self.source, self.source + self.size)
+
+    @property
+    def target_slice(self) -> slice:
+        return slice(self.target, self.target + self.size)
+
+    def scaled(self, factor: int) -> "_Window":
+        return _Window(self.source * factor, self.target * factor, self.size * factor)
+
+
+def _crop_window(length: int, crop: int, rng: np.random.Generator) -> _Window:
+    """A random window of the source where it is longer than the crop, else a random place for the whole source."""
+    offset = int(rng.integers(abs(length - crop) + 1))
+    return _Window(offset, 0, crop) if length >= crop else _Window(0, offset, length)
+
+
+def _finish(
+    patch: NDArray[np.uint8],
+    rows: _Window,
+    columns: _Window,
+    rng: np.random.Generator,
+    *,
+    crop: int,
+    mirror: bool,
+    fill: Sequence[int],
+    jitter: Sequence[float] | None,
+) -> NDArray[np.uint8]:
+    """Jitters a patch, lays it on a square of the fill colour, and mirrors that."""
+    if jitter is not None:
+        patch = color_jitter(np.ascontiguousarray(patch), rng, strength=jitter)
+    canvas = np.empty((crop, crop, 3), np.uint8)
+    canvas[:] = np.asarray(fill, np.uint8)
+    canvas[rows.target : rows.target + patch.shape[0], columns.target : columns.target + patch.shape[1]] = patch
+    return np.ascontiguousarray(canvas[:, ::-1]) if mirror else canvas

@@ -1,0 +1,191 @@
+"""Augmentations: aligned, repeatable, and within their ranges."""
+
+import numpy as np
+import pytest
+
+from raypipe.data.transforms import augment_for_affinity, augment_for_classifier, augmentation_rng, color_jitter
+from raypipe.schema import IGNORE
+
+FILL = (11, 22, 33)
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(40, 216, (height, width, 3)).astype(np.uint8)
+
+
+def test_rng_is_a_function_of_seed_epoch_and_id() -> None:
+    def draw(*key: object) -> float:
+        return float(augmentation_rng(*key).random())  # type: ignore[arg-type]
+
+    assert draw(1, 2, "a/ü") == draw(1, 2, "a/ü")
+    assert (
+        len({draw(1, 2, "a"), draw(1, 2, "b"), draw(1, 3, "a"), draw(2, 2, "a"), draw(12, 0, "a"), draw(1, 20, "a")})
+        == 6
+    )
+    # Pinned: another value would change every training run.
+    assert augmentation_rng(0, 0, "x").integers(2**32) == 1569497076
+
+
+def cell_colours(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image whose 8 × 8 blocks have one colour each, and the trimap that says which."""
+    trimap = (np.arange(rows * columns) % 200).astype(np.uint8).reshape(rows, columns)
+    blocks = np.kron(trimap, np.ones((8, 8), np.uint8))
+    return np.stack([blocks] * 3, axis=-1), trimap
+
+
+@pytest.mark.parametrize(("height", "width"), [(120, 160), (117, 153), (40, 200), (30, 30), (64, 64)])
+@pytest.mark.parametrize("crop", [64, 8, 128])
+def test_convention_trimap_cells_keep_their_pixels(height: int, width: int, crop: int) -> None:
+    image, trimap = cell_colours(-(-height // 8), -(-width // 8))
+    image = image[:height, :width]
+    for seed in range(30):
+        pixels, labels = augment_for_affinity(image, trimap, augmentation_rng(seed, 0, "x"), crop=crop, fill=(255,) * 3)
+        assert pixels.shape == (crop, crop, 3)
+        assert labels.shape == (crop // 8, crop // 8)
+        blocks = pixels[..., 0].reshape(crop // 8, 8, crop // 8, 8)
+        # Within a cell there are only its own colour and the fill of the padded border; cells outside are all fill.
+        low = blocks.min(axis=(1, 3))
+        assert (low == labels).all()
+        assert np.isin(blocks, [255]).sum() + (blocks == labels[:, None, :, None]).sum() >= blocks.size
+
+
+def test_affinity_mirror_of_an_odd_width_moves_the_padding() -> None:
+    image, trimap = cell_colours(1, 2)
+    seen = set()
+    for seed in range(20):
+        pixels, labels = augment_for_affinity(
+            image[:, :13], trimap, augmentation_rng(seed, 0, ""), crop=16, fill=(255,) * 3
+        )
+        row = labels[(labels != IGNORE).any(axis=1)][0].tolist()
+        padding = (pixels[pixels[..., 0].min(axis=1) < 255][0, :, 0] == 255).tolist()
+        assert padding == ([False] * 13 + [True] * 3 if row == [0, 1] else [True] * 3 + [False] * 13)
+        seen.add(tuple(row))
+    assert seen == {(0, 1), (1, 0)}
+
+
+def test_affinity_outside_is_fill_and_ignore() -> None:
+    image, trimap = photograph(20, 20), np.ones((3, 3), np.uint8)
+    pixels, labels = augment_for_affinity(image, trimap, augmentation_rng(0, 0, "x"), crop=64, fill=FILL)
+    assert (labels == 1).sum() == 9
+    assert (labels == IGNORE).sum() == 55
+    assert (pixels == FILL).all(axis=-1).sum() == 64 * 64 - 20 * 20
+
+
+def test_affinity_every_place_is_reached() -> None:
+    image, trimap = cell_colours(3, 3)
+    corners = {
+        int(augment_for_affinity(image, trimap, augmentation_rng(s, 0, "x"), crop=16, fill=FILL)[1].min())
+        for s in range(60)
+    }
+    assert corners == {0, 1, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("crop", "grid", "message"),
+    [
+        (60, (3, 3), "multiple of 8, got 60; near is 56"),
+        (0, (3, 3), "positive multiple"),
+        (64, (2, 3), r"trimap of \(3, 3\), got \(2, 3\)"),
+    ],
+)
+def test_affinity_bad_arguments(crop: int, grid: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        augment_for_affinity(
+            photograph(20, 20), np.zeros(grid, np.uint8), augmentation_rng(0, 0, ""), crop=crop, fill=FILL
+        )
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 375), (1, 300), (300, 1), (1, 1), (64, 64)])
+def test_classifier_crop_has_its_size(height: int, width: int) -> None:
+    for seed in range(5):
+        pixels = augment_for_classifier(
+            photograph(height, width), augmentation_rng(seed, 0, "x"), crop=96, long_side=(64, 160), fill=FILL
+        )
+        assert pixels.shape == (96, 96, 3)
+        assert pixels.dtype == np.uint8
+        assert pixels.flags.c_contiguous
+
+
+def test_classifier_small_image_lies_whole_at_a_random_place() -> None:
+    image = np.full((20, 40, 3), 200, np.uint8)
+    places = set()
+    for seed in range(20):
+        pixels = augment_for_classifier(
+            image, augmentation_rng(seed, 0, "x"), crop=64, long_side=(40, 40), fill=FILL, jitter=None
+        )
+        rows, columns = np.nonzero(~(pixels == FILL).all(axis=-1))
+        assert (np.ptp(rows), np.ptp(columns)) == (19, 39)
+        places.add((rows.min(), columns.min()))
+    assert len(places) > 10
+
+
+def test_classifier_long_side_covers_its_range() -> None:
+    lengths = set()
+    for seed in range(60):
+        pixels = augment_for_classifier(
+            np.full((30, 60, 3), 200, np.uint8),
+            augmentation_rng(seed, 0, "x"),
+            crop=70,
+            long_side=(60, 64),
+            fill=FILL,
+            jitter=None,
+        )
+        columns = np.nonzero(~(pixels == FILL).all(axis=-1))[1]
+        lengths.add(int(np.ptp(columns)) + 1)
+    assert lengths == {60, 61, 62, 63, 64}
+
+
+def test_classifier_without_change_is_a_window_or_its_mirror() -> None:
+    image = photograph(50, 80)
+    flips = set()
+    for seed in range(20):
+        crop = augment_for_classifier(
+            image, augmentation_rng(seed, 0, "x"), crop=50, long_side=(80, 80), fill=FILL, jitter=None
+        )
+        windows = [(x, m) for x in range(31) for m in (1, -1) if np.array_equal(crop, image[:, x : x + 50][:, ::m])]
+        assert len(windows) == 1
+        flips.add(windows[0][1])
+    assert flips == {1, -1}
+
+
+@pytest.mark.parametrize(("long_side", "crop"), [((0, 5), 8), ((9, 5), 8), ((5, 9), 0)])
+def test_classifier_bad_arguments(long_side: tuple[int, int], crop: int) -> None:
+    with pytest.raises(ValueError, match="long side"):
+        augment_for_classifier(photograph(9, 9), augmentation_rng(0, 0, ""), crop=crop, long_side=long_side, fill=FILL)
+
+
+def test_same_key_gives_the_same_pixels() -> None:
+    def once() -> np.ndarray:
+        return augment_for_classifier(
+            photograph(60, 80), augmentation_rng(3, 1, "k"), crop=64, long_side=(50, 90), fill=FILL
+        )
+
+    np.testing.assert_array_equal(once(), once())
+
+
+def test_jitter_of_zero_is_nearly_the_identity() -> None:
+    image = photograph(32, 32)
+    jittered = color_jitter(image, augmentation_rng(0, 0, ""), strength=(0, 0, 0, 0))
+    assert np.abs(jittered.astype(int) - image).max() <= 4  # what the way to hue and back costs in 8 bit
+
+
+def test_jitter_brightness_stays_in_its_range() -> None:
+    image = np.full((4, 4, 3), 100, np.uint8)
+    means = [color_jitter(image, augmentation_rng(s, 0, ""), strength=(0.3, 0, 0, 0)).mean() for s in range(50)]
+    assert min(means) >= 69
+    assert max(means) <= 131
+    assert np.ptp(means) > 45
+
+
+def test_jitter_turns_the_hue() -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[..., 0] = 200
+    greens = [int(color_jitter(image, augmentation_rng(s, 0, ""), strength=(0, 0, 0, 0.1))[0, 0, 1]) for s in range(40)]
+    assert 90 < max(greens) <= 0.6 * 200 + 5  # a tenth of the circle is 36 of the 60 degrees from red to yellow
+
+
+def test_fill_is_never_jittered() -> None:
+    pixels = augment_for_classifier(
+        photograph(10, 10), augmentation_rng(0, 0, ""), crop=64, long_side=(10, 10), fill=FILL
+    )
+    assert (pixels == FILL).all(axis=-1).sum() == 64 * 64 - 100
