@@ -1,0 +1,1 @@
+"""Stages: callables that map columns of a batch to columns; they know nothing of Ray."""

@@ -1,0 +1,89 @@
+"""Training crops: fetched, decoded and augmented; what is random depends on (seed, epoch, image_id) alone."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raypipe import storage
+from raypipe.data.images import decode_image, decode_mask
+from raypipe.data.manifest import class_ids_of
+from raypipe.data.transforms import augment_for_affinity, augment_for_classifier, augmentation_rng
+from raypipe.stages.base import Row, Stage
+
+
+class LoadCrops(Stage):
+    """`crop`: bytes of (crop_size, crop_size, 3) uint8; `target`: bytes of what the network is to learn of it."""
+
+    writes = pa.schema([pa.field("crop", pa.binary()), pa.field("target", pa.binary())])
+
+    def __init__(
+        self, *, crop_size: int, fill: Sequence[int], jitter: Sequence[float], seed: int, max_side: int
+    ) -> None:
+        self.crop_size = crop_size
+        self.fill = tuple(fill)
+        self.jitter = tuple(jitter)
+        self.seed = seed
+        self.max_side = max_side
+
+    def process(self, row: Row) -> Row:
+        """Makes one crop."""
+        pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=self.max_side).pixels
+        rng = augmentation_rng(self.seed, row["epoch"], row["image_id"])
+        crop, target = self.augment(pixels, row, rng)
+        return {"crop": crop.tobytes(), "target": target.tobytes()}
+
+    @abstractmethod
+    def augment(
+        self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Crop (crop_size, crop_size, 3) and target of an image."""
+
+
+class LoadClassifierCrops(LoadCrops):
+    """Target: (C,) multi-hot labels."""
+
+    reads = ("image_id", "image_uri", "labels", "epoch")
+    drops = ("labels",)
+
+    def __init__(
+        self,
+        *,
+        classes: tuple[str, ...],
+        long_side: tuple[int, int],
+        crop_size: int,
+        fill: Sequence[int],
+        jitter: Sequence[float],
+        seed: int,
+        max_side: int,
+    ) -> None:
+        super().__init__(crop_size=crop_size, fill=fill, jitter=jitter, seed=seed, max_side=max_side)
+        self.classes = classes
+        self.long_side = long_side
+
+    def augment(
+        self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Random size, crop, mirror and colours."""
+        crop = augment_for_classifier(
+            pixels, rng, crop=self.crop_size, long_side=self.long_side, fill=self.fill, jitter=self.jitter
+        )
+        target = np.zeros(len(self.classes), dtype=np.uint8)
+        target[[class_id - 1 for class_id in class_ids_of(row["labels"], self.classes)]] = 1
+        return crop, target
+
+
+class LoadAffinityCrops(LoadCrops):
+    """Target: (crop_size / 8, crop_size / 8) trimap, cropped and mirrored with the image."""
+
+    reads = ("image_id", "image_uri", "trimap", "epoch")
+    drops = ("trimap",)
+
+    def augment(
+        self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Random crop and mirror."""
+        trimap = decode_mask(row["trimap"])
+        return augment_for_affinity(pixels, trimap, rng, crop=self.crop_size, fill=self.fill, jitter=self.jitter)

@@ -1,0 +1,113 @@
+"""Compares masks and class activation maps with true masks, one confusion matrix a row.
+
+Matrices add up, so rows can be counted anywhere and in any order.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from raypipe import storage
+from raypipe.data.arrays import decode_cam
+from raypipe.data.images import decode_mask
+from raypipe.ops.cam import resize_cam
+from raypipe.ops.metrics import confusion_matrix
+from raypipe.stages.base import Row, Stage
+
+
+def read_truth(mask_uri: str, *, num_classes: int) -> tuple[NDArray[np.uint8], str]:
+    """The true mask (H, W) of class ids, and a digest of it.
+
+    Raises:
+        ValueError: if a value is neither a class id nor 255.
+    """
+    truth = decode_mask(storage.read_bytes(mask_uri))
+    values = np.unique(truth)
+    if unknown := [int(value) for value in values if value >= num_classes and value != 255]:
+        raise ValueError(f"the true mask has values {unknown[:5]}, but class ids end at {num_classes - 1}")
+    return truth, hashlib.sha256(truth.tobytes()).hexdigest()
+
+
+def pack(confusion: NDArray[np.int64]) -> bytes:
+    """A matrix, or several, as bytes of a column."""
+    return confusion.astype("<i8").tobytes()
+
+
+def unpack(data: bytes, *, num_classes: int) -> NDArray[np.int64]:
+    """The matrices (n, num_classes, num_classes) of `pack`."""
+    return np.frombuffer(data, dtype="<i8").reshape(-1, num_classes, num_classes).astype(np.int64)
+
+
+class ScoreMasks(Stage):
+    """Confusion matrices of `mask` and, where there is one, of `walk_mask`.
+
+    Args:
+        num_classes: with background.
+    """
+
+    reads = ("mask_uri", "mask", "walk_mask")
+    writes = pa.schema(
+        [
+            pa.field("confusion", pa.binary()),
+            pa.field("walk_confusion", pa.binary()),
+            pa.field("truth_digest", pa.string()),
+        ]
+    )
+    drops = ("mask", "walk_mask")
+
+    def __init__(self, *, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def process(self, row: Row) -> Row:
+        """Scores one mask.
+
+        Raises:
+            ValueError: if the true mask has another size, or values that are no class ids.
+        """
+        truth, truth_digest = read_truth(row["mask_uri"], num_classes=self.num_classes)
+        walk_mask = row["walk_mask"]
+        return {
+            "confusion": self._score(truth, row["mask"]),
+            "walk_confusion": None if walk_mask is None else self._score(truth, walk_mask),
+            "truth_digest": truth_digest,
+        }
+
+    def _score(self, truth: NDArray[np.uint8], mask: bytes) -> bytes:
+        prediction = decode_mask(mask)
+        if prediction.shape != truth.shape:
+            raise ValueError(f"the true mask is {truth.shape} (height, width), the image {prediction.shape}")
+        return pack(confusion_matrix(truth, prediction, num_classes=self.num_classes))
+
+
+class ScoreCams(Stage):
+    """Confusion matrices of the maps cut at constant background thresholds, one a threshold.
+
+    Background is where no map reaches the threshold.
+    """
+
+    reads = ("mask_uri", "class_ids", "cam", "cam_height", "cam_width")
+    writes = pa.schema([pa.field("confusions", pa.binary()), pa.field("truth_digest", pa.string())])
+    drops = ("cam",)
+
+    def __init__(self, *, num_classes: int, thresholds: Sequence[float]) -> None:
+        self.num_classes = num_classes
+        self.thresholds = tuple(thresholds)
+
+    def process(self, row: Row) -> Row:
+        """Scores one image's maps at the true mask's size."""
+        truth, truth_digest = read_truth(row["mask_uri"], num_classes=self.num_classes)
+        cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
+        best, best_score = np.zeros(truth.shape, np.uint8), np.zeros(truth.shape, np.float32)
+        if len(cam):
+            full = resize_cam(torch.from_numpy(cam), size=(truth.shape[0], truth.shape[1])).numpy()
+            best = np.array(row["class_ids"], np.uint8)[full.argmax(axis=0)]
+            best_score = full.max(axis=0)
+        matrices = [
+            confusion_matrix(truth, np.where(best_score > threshold, best, 0), num_classes=self.num_classes)
+            for threshold in self.thresholds
+        ]
+        return {"confusions": pack(np.stack(matrices)), "truth_digest": truth_digest}

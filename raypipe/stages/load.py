@@ -1,0 +1,61 @@
+"""Takes up what an earlier stream has written, row by row."""
+
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe import storage
+from raypipe.schema import MASKS, SEEDS
+from raypipe.stages.base import Row, Stage
+
+
+class LoadFromShard(Stage):
+    """Columns `writes` of the row's shard.
+
+    The last shard stays in memory: rows come in the order of their shards, so that each is read about once.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("image_id", "shard_uri")
+    drops: ClassVar[tuple[str, ...]] = ("shard_uri",)
+
+    def __init__(self) -> None:
+        self._uri: str | None = None
+        self._rows: dict[str, dict[str, Any]] = {}
+
+    def process(self, row: Row) -> Row:
+        """Finds the row in its shard.
+
+        Raises:
+            ValueError: if it isn't there.
+        """
+        if row["shard_uri"] != self._uri:
+            names = ["image_id", *self.writes.names]
+            table = pq.read_table(pa.BufferReader(storage.read_bytes(row["shard_uri"])), columns=names)
+            self._rows = {found.pop("image_id"): found for found in table.to_pylist()}
+            self._uri = row["shard_uri"]
+        if row["image_id"] not in self._rows:
+            raise ValueError(f"{row['shard_uri']} has no row {row['image_id']!r}; delete the shard to compute it again")
+        return self._rows[row["image_id"]]
+
+
+def _columns(schema: pa.Schema, *names: str) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in names])
+
+
+class LoadCams(LoadFromShard):
+    """Class activation maps of a seed shard: the same columns as `ComputeCams` writes."""
+
+    writes = _columns(SEEDS, "cam", "cam_height", "cam_width")
+
+
+class LoadSeeds(LoadFromShard):
+    """Class activation maps and class ids of a seed shard."""
+
+    writes = _columns(SEEDS, "class_ids", "cam", "cam_height", "cam_width")
+
+
+class LoadMasks(LoadFromShard):
+    """Masks of a mask shard, final and before refinement."""
+
+    writes = _columns(MASKS, "mask", "walk_mask")

@@ -1,0 +1,55 @@
+"""Trimaps: what is surely an object or surely background; affinity labels are made of it (AffinityNet §3.2)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raypipe.data.arrays import decode_cam
+from raypipe.data.images import decode_image, encode_png
+from raypipe.ops.cam import resize_cam, stack_background
+from raypipe.ops.dense_crf import dense_crf_many
+from raypipe.ops.trimap import make_trimap
+from raypipe.schema import GRID_STRIDE
+from raypipe.stages.base import Row, Stage
+
+
+class MakeTrimaps(Stage):
+    """Trimap (ceil(H/8), ceil(W/8)) of an image as a PNG: class ids, 0 background, 255 unsure.
+
+    The maps and the background score are refined by a dense CRF twice, under a weak background (`alpha_high`) and under
+    a strong one (`alpha_low`); what is an object under both is taken for an object, what is background under both for
+    background.
+    """
+
+    reads = ("image", "split", "class_ids", "cam", "cam_height", "cam_width")
+    writes = pa.schema([pa.field("trimap", pa.binary())])
+
+    def __init__(
+        self,
+        *,
+        splits: Sequence[str] | None,
+        alpha_low: float,
+        alpha_high: float,
+        max_side: int,
+        dense_crf: Mapping[str, Any],
+    ) -> None:
+        self.splits = None if splits is None else frozenset(splits)
+        self.alphas = (alpha_low, alpha_high)
+        self.max_side = max_side
+        self.dense_crf = dict(dense_crf)
+
+    def process(self, row: Row) -> Row:
+        """Makes one image's trimap; null where its split isn't trained on."""
+        if self.splits is not None and row["split"] not in self.splits:
+            return {"trimap": None}
+        pixels = decode_image(row["image"], max_side=self.max_side).pixels
+        size = (pixels.shape[0], pixels.shape[1])
+        cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
+        full = resize_cam(torch.from_numpy(cam), size=size) if len(cam) else torch.zeros(0, *size)
+        scores = [stack_background(full, alpha=alpha).numpy() for alpha in self.alphas]
+        low, high = dense_crf_many(pixels, scores, **self.dense_crf)
+        class_ids = np.asarray(row["class_ids"], dtype=np.uint8)
+        return {"trimap": encode_png(make_trimap(low, high, class_ids, stride=GRID_STRIDE))}

@@ -1,0 +1,83 @@
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from raypipe.data.arrays import decode_cam
+from raypipe.stages.cams import ComputeCams
+
+ARGS: dict[str, Any] = {
+    "scales": (1.0, 0.5),
+    "mirror": True,
+    "output_stride": 8,
+    "out_stride": 4,
+    "max_side": 1024,
+    "precision": "fp32",
+}
+
+
+def compute(stage: ComputeCams, image: bytes, class_ids: list[int]) -> np.ndarray:
+    row = stage.process({"image": image, "class_ids": class_ids})
+    return decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
+
+
+@pytest.fixture(scope="module")
+def stage(classifier_uri: str) -> ComputeCams:
+    return ComputeCams(checkpoint=classifier_uri, **ARGS)
+
+
+def test_maps_of_the_labelled_classes_at_stride_4(stage: ComputeCams, jpeg: bytes) -> None:
+    cam = compute(stage, jpeg, [1, 2])
+    assert cam.shape == (2, 16, 21)
+    assert cam.min() >= 0
+    np.testing.assert_allclose(cam.max(axis=(1, 2)), 1, atol=1e-3)
+
+
+def test_a_class_has_its_own_channel(stage: ComputeCams, jpeg: bytes) -> None:
+    both = compute(stage, jpeg, [1, 2])
+    np.testing.assert_array_equal(compute(stage, jpeg, [2]), both[1:])
+
+
+def test_mirrored_image_has_mirrored_maps(stage: ComputeCams) -> None:
+    # Width a multiple of 16, so that the padding is none at both scales.
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((96, 64), Image.Resampling.BICUBIC)
+    flipped = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    maps = []
+    for picture in (image, flipped):
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        maps.append(compute(stage, buffer.getvalue(), [1, 2]))
+    np.testing.assert_allclose(maps[1], maps[0][..., ::-1], atol=2e-3)
+
+
+def test_no_labels_no_maps(stage: ComputeCams, jpeg: bytes) -> None:
+    assert compute(stage, jpeg, []).shape == (0, 16, 21)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (7, 3)])
+def test_tiny_images(stage: ComputeCams, size: tuple[int, int]) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "red").save(buffer, format="PNG")
+    cam = compute(stage, buffer.getvalue(), [1])
+    assert cam.shape == (1, -(-size[1] // 4), -(-size[0] // 4))
+    assert np.isfinite(cam).all()
+
+
+def test_same_bytes_every_time(stage: ComputeCams, jpeg: bytes) -> None:
+    first, second = (stage.process({"image": jpeg, "class_ids": [1]})["cam"] for _ in range(2))
+    assert first == second
+
+
+def test_stage_declares_what_it_writes(stage: ComputeCams, jpeg: bytes) -> None:
+    out = stage(pa.table({"image": [jpeg], "class_ids": pa.array([[1]], pa.list_(pa.uint8()))}))
+    assert out["error_stage"].to_pylist() == [None]
+    assert set(ComputeCams.writes.names) <= set(out.column_names)
+
+
+def test_checkpoint_of_another_task_is_refused(affinity_uri: str) -> None:
+    with pytest.raises(ValueError, match="holds a checkpoint of task 'affinity', need 'classifier'"):
+        ComputeCams(checkpoint=affinity_uri, **ARGS)

@@ -1,0 +1,83 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raypipe.data.arrays import decode_scores, encode_cam
+from raypipe.data.images import decode_image
+from raypipe.ops.cam import pool_to_grid, stack_background
+from raypipe.stages.propagate import PropagateCams, RgbAffinity, affinity_source, grid_scores
+
+ARGS: dict[str, Any] = {
+    "radius": 5,
+    "alpha": 4.0,
+    "beta": 8.0,
+    "num_steps": 16,
+    "tol": 1e-5,
+    "count_padding": False,
+    "precision": "fp32",
+    "cam_stride": 4,
+    "max_side": 1024,
+}
+
+
+@pytest.fixture
+def row(jpeg: bytes) -> dict[str, Any]:
+    cam = np.random.default_rng(0).random((2, 16, 21)).astype(np.float32)
+    return {"image": jpeg, "cam": encode_cam(cam), "cam_height": 16, "cam_width": 21}
+
+
+def walk(stage: PropagateCams, row: dict[str, Any]) -> np.ndarray:
+    out = stage.process(row)
+    return decode_scores(out["scores"], height=out["grid_height"], width=out["grid_width"])
+
+
+def test_scores_of_background_and_classes_on_the_grid(affinity_uri: str, row: dict[str, Any]) -> None:
+    scores = walk(PropagateCams(affinity="learned", checkpoint=affinity_uri, **ARGS), row)
+    assert scores.shape == (3, 8, 11)
+    assert scores.min() >= -1e-5
+    assert scores.max() <= 1 + 1e-5
+
+
+def test_zero_steps_leave_the_input(affinity_uri: str, row: dict[str, Any]) -> None:
+    scores = walk(PropagateCams(affinity="learned", checkpoint=affinity_uri, **{**ARGS, "num_steps": 0}), row)
+    cam = torch.from_numpy(np.frombuffer(row["cam"], np.float16).reshape(2, 16, 21).astype(np.float32))
+    np.testing.assert_array_equal(scores, grid_scores(cam, alpha=4, cam_stride=4).numpy())
+
+
+def test_rgb_needs_no_checkpoint(row: dict[str, Any]) -> None:
+    assert walk(PropagateCams(affinity="rgb", checkpoint=None, **ARGS), row).shape == (3, 8, 11)
+
+
+def test_learned_without_checkpoint_says_the_way_out() -> None:
+    with pytest.raises(ValueError, match=r"train one, or set walk\.affinity=rgb"):
+        affinity_source("learned", checkpoint=None, radius=5)
+
+
+def test_image_without_labels_is_background(row: dict[str, Any]) -> None:
+    scores = walk(PropagateCams(affinity="rgb", checkpoint=None, **ARGS), row | {"cam": b""})
+    assert scores.shape == (1, 8, 11)
+    np.testing.assert_array_equal(scores, 1)
+
+
+def test_convention_background_comes_before_pooling() -> None:
+    cam = torch.zeros(1, 2, 2)
+    cam[0, 0, 0] = 1
+    scores = grid_scores(cam, alpha=2, cam_stride=4)
+    np.testing.assert_allclose(scores.flatten(), [0.75, 0.25])  # (1 - mean)^2 would be 0.5625
+    torch.testing.assert_close(scores, pool_to_grid(stack_background(cam, alpha=2), stride=2))
+
+
+def test_rgb_affinity_is_one_inside_a_plain_area() -> None:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:, 16:] = 255
+    affinity = RgbAffinity(radius=5)(pixels)
+    assert affinity[0, 0, 0] == 1  # cells (0, 0) and (0, 1)
+    assert affinity[0, 0, 1] < 0.1  # across the edge
+
+
+def test_learned_affinity_covers_the_padded_image(affinity_uri: str, jpeg: bytes) -> None:
+    pixels = decode_image(jpeg).pixels
+    source = affinity_source("learned", checkpoint=affinity_uri, radius=5)
+    assert source(pixels).shape == (34, 8, 11)

@@ -1,0 +1,44 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raypipe.data.arrays import encode_cam
+from raypipe.data.images import decode_mask
+from raypipe.stages.trimaps import MakeTrimaps
+
+ARGS: dict[str, Any] = {"alpha_low": 1.0, "alpha_high": 8.0, "max_side": 1024, "dense_crf": {"num_iters": 2}}
+
+
+@pytest.fixture
+def row(jpeg: bytes) -> dict[str, Any]:
+    cam = np.zeros((1, 16, 21), np.float32)
+    cam[0, :, :7] = 1.0  # surely an object
+    cam[0, :, 7:14] = 0.3  # an object under a weak background alone
+    return {
+        "image": jpeg,
+        "class_ids": [4],
+        "split": "train",
+        "cam": encode_cam(cam),
+        "cam_height": 16,
+        "cam_width": 21,
+    }
+
+
+def test_sure_object_unsure_and_sure_background(row: dict[str, Any]) -> None:
+    trimap = decode_mask(MakeTrimaps(splits=None, **ARGS).process(row)["trimap"])
+    assert trimap.shape == (8, 11)
+    assert (trimap[:, 0] == 4).all()
+    assert (trimap[:, 5] == 255).all()
+    assert (trimap[:, -1] == 0).all()
+
+
+def test_splits_that_are_not_trained_on_get_none(row: dict[str, Any]) -> None:
+    stage = MakeTrimaps(splits=["other"], **ARGS)
+    assert stage.process(row) == {"trimap": None}
+    assert stage.process(row | {"split": "other"})["trimap"] is not None
+
+
+def test_image_without_labels_is_background(row: dict[str, Any]) -> None:
+    trimap = decode_mask(MakeTrimaps(splits=None, **ARGS).process(row | {"class_ids": [], "cam": b""})["trimap"])
+    assert not trimap.any()
