@@ -1,0 +1,51 @@
+# `make demo` and `make test` set up everything they need: a virtual environment in .venv with pinned versions.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+VOC_ROOT ?= ../shared/voc
+VOC_WEIGHTS ?= $(VOC_ROOT)/../weights/mobilenet_v2_imagenet.pth
+VOC_OUT ?= runs/voc
+VOC_LIMIT ?=
+
+.PHONY: help install demo test test-slow lint format check voc clean
+
+help: ## Print this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/installed ## Make the virtual environment.
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install ## Synthetic images to masks and a report, in a few minutes.
+	$(BIN)/raypipe synthetic demo/data
+	$(BIN)/raypipe run raypipe/recipes/demo.yaml manifest=demo/data/manifest.parquet out=demo/run
+
+test: install ## The test suite.
+	$(BIN)/python -m pytest
+
+test-slow: install ## Tests that take minutes.
+	$(BIN)/python -m pytest -m slow
+
+lint: install ## Format check, lint, types, import contracts.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Format the code.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: lint test ## All that must pass before a change lands.
+
+voc: install ## PASCAL VOC to masks and scores; VOC_ROOT=..., VOC_LIMIT=n for a quick turn.
+	$(BIN)/raypipe import voc $(VOC_ROOT) $(VOC_OUT)/manifest.parquet --labels image_labels.csv $(if $(VOC_LIMIT),--limit $(VOC_LIMIT))
+	$(BIN)/raypipe run raypipe/recipes/voc_mobilenet_v2.yaml manifest=$(VOC_OUT)/manifest.parquet out=$(VOC_OUT) \
+	  classifier.weights=$(VOC_WEIGHTS) affinity.weights=$(VOC_WEIGHTS)
+
+clean: ## Delete the environment and the demo's output.
+	rm -rf $(VENV) demo

@@ -1,0 +1,12 @@
+"""Scores masks against true masks.
+
+ray job submit --working-dir . -- python jobs/evaluate.py config.yaml [name=value ...]
+"""
+
+import sys
+
+from raypipe.cli import main
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["evaluate"]
+    main()

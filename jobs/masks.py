@@ -1,0 +1,12 @@
+"""Computes pseudo-masks.
+
+ray job submit --working-dir . -- python jobs/masks.py config.yaml [name=value ...]
+"""
+
+import sys
+
+from raypipe.cli import main
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["masks"]
+    main()

@@ -1,0 +1,12 @@
+"""Writes the HTML report.
+
+ray job submit --working-dir . -- python jobs/report.py config.yaml [name=value ...]
+"""
+
+import sys
+
+from raypipe.cli import main
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["report"]
+    main()

@@ -1,0 +1,12 @@
+"""Does everything.
+
+ray job submit --working-dir . -- python jobs/run.py config.yaml [name=value ...]
+"""
+
+import sys
+
+from raypipe.cli import main
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["run"]
+    main()

@@ -1,0 +1,209 @@
+"""The `raypipe` command: one sub-command a step; each takes a config file and dotted overrides.
+
+raypipe import voc VOC2012 manifest.parquet
+raypipe run config.yaml walk.beta=4 out=s3://bucket/run
+"""
+
+import logging
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from raypipe import storage
+from raypipe.config import ConfigError, RunConfig, load_config, to_yaml
+from raypipe.data.importers.folder import import_folder
+from raypipe.data.importers.table import import_table
+from raypipe.data.importers.voc import import_voc
+from raypipe.data.manifest import Manifest, write_manifest
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+import_app = typer.Typer(no_args_is_help=True, help="Write a manifest of a dataset in another layout.")
+train_app = typer.Typer(no_args_is_help=True, help="Train a network on Ray Train.")
+app.add_typer(import_app, name="import")
+app.add_typer(train_app, name="train")
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or URI; - takes the defaults.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Dotted overrides, such as walk.beta=4.")
+]
+Folder = Annotated[str, typer.Argument(help="Folder or URI of the dataset.")]
+ManifestFile = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet file to write.")]
+
+
+def read_config(config: str, overrides: list[str] | None) -> RunConfig:
+    """The resolved config of a file and overrides.
+
+    Raises:
+        ConfigError: if it can't be used.
+    """
+    if config != "-" and not storage.exists(config):
+        raise ConfigError(f"there is no config file {config}; `raypipe config` prints one to start from")
+    text = "" if config == "-" else storage.read_bytes(config).decode()
+    return load_config(text, overrides or [])
+
+
+def _open(config: str, overrides: list[str] | None) -> Any:
+    resolved = read_config(config, overrides)
+    from raypipe.pipelines.run import Run  # torch and ray take seconds to import; --help shouldn't
+
+    return Run(resolved)
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")] = False,
+) -> None:
+    """Do everything: classifier, seeds, affinity, masks, evaluation, report. Goes on where it was interrupted."""
+    if print_config:
+        typer.echo(to_yaml(read_config(config, overrides)))
+        return
+    steps = _open(config, overrides)
+    typer.echo(f"masks: {steps.masks.uri}")
+    _print_scores(steps)
+    typer.echo(f"report: {steps.report}")
+
+
+@app.command()
+def seeds(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Compute class activation maps and trimaps."""
+    typer.echo(_open(config, overrides).seeds.uri)
+
+
+@app.command()
+def masks(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Compute pseudo-masks."""
+    typer.echo(_open(config, overrides).masks.uri)
+
+
+@app.command()
+def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Score maps and masks against true masks, per split and class."""
+    _print_scores(_open(config, overrides), per_class=True)
+
+
+@app.command()
+def report(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Write the HTML report."""
+    typer.echo(_open(config, overrides).report)
+
+
+@app.command()
+def describe(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the plan of the streams: stages, resources, columns."""
+    typer.echo(_open(config, overrides).describe())
+
+
+@app.command(name="config")
+def show_config(
+    preset: Annotated[str | None, typer.Option(help="Start from this preset.")] = None, overrides: Overrides = None
+) -> None:
+    """Print a complete config to start from."""
+    base = ["manifest=manifest.parquet", "out=out"]
+    typer.echo(to_yaml(load_config(f"preset: {preset}" if preset else "", [*base, *(overrides or [])])))
+
+
+def _write(manifest: Manifest, uri: str) -> None:
+    write_manifest(manifest, uri)
+    unlabelled = manifest.table["labels"].null_count
+    typer.echo(f"{len(manifest)} images, {len(manifest.classes)} classes, {unlabelled} without labels: {uri}")
+
+
+@import_app.command(name="voc")
+def voc(
+    root: Folder,
+    manifest: ManifestFile,
+    lists: Annotated[list[str] | None, typer.Option("--list", help="Image list; repeat for several.")] = None,
+    labels: Annotated[str | None, typer.Option(help="CSV image_id,labels instead of Annotations.")] = None,
+    skip_missing: Annotated[bool, typer.Option(help="Leave out listed images that aren't there.")] = False,
+) -> None:
+    """A folder in PASCAL VOC's layout: ImageSets, JPEGImages, Annotations, SegmentationClass."""
+    _write(import_voc(root, lists=lists, labels=labels, skip_missing=skip_missing), manifest)
+
+
+@import_app.command(name="folder")
+def folder(
+    root: Folder,
+    manifest: ManifestFile,
+    split: Annotated[str | None, typer.Option(help="Split of all images.")] = None,
+    split_folders: Annotated[bool, typer.Option(help="The first level of folders names the split.")] = False,
+) -> None:
+    """A folder per class."""
+    _write(import_folder(root, split=split, split_folders=split_folders), manifest)
+
+
+@import_app.command(name="table")
+def table(
+    source: Annotated[str, typer.Argument(metavar="TABLE", help="CSV, JSON lines or Parquet.")],
+    manifest: ManifestFile,
+    image_column: Annotated[str, typer.Option(help="Column of image URIs.")] = "image_uri",
+    label_column: Annotated[str, typer.Option(help="Column of labels.")] = "labels",
+    id_column: Annotated[str, typer.Option(help="Column of ids, if there is one.")] = "image_id",
+    separator: Annotated[str, typer.Option(help="Between names in a text of labels.")] = "|",
+    empty_labels: Annotated[str, typer.Option(help="What an empty text says: null (not labelled) or none.")] = "null",
+) -> None:
+    """A table of image URIs and labels."""
+    if empty_labels not in ("null", "none"):
+        raise typer.BadParameter(f"got {empty_labels!r}, allowed are null, none", param_hint="--empty-labels")
+    found = import_table(
+        source,
+        image_column=image_column,
+        label_column=label_column,
+        id_column=id_column,
+        separator=separator,
+        empty_labels="none" if empty_labels == "none" else "null",
+    )
+    _write(found, manifest)
+
+
+@train_app.command(name="classifier")
+def train_classifier(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train the classification network."""
+    typer.echo(_open(config, overrides).classifier.uri)
+
+
+@train_app.command(name="affinity")
+def train_affinity(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train the AffinityNet."""
+    artifact = _open(config, overrides).affinity
+    typer.echo(artifact.uri if artifact else "walk.affinity=rgb needs no AffinityNet")
+
+
+@app.command()
+def synthetic(
+    out: Annotated[str, typer.Argument(help="Folder or URI to write images, masks and manifest.parquet into.")],
+    num_images: Annotated[int, typer.Option(min=8)] = 320,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Generate a dataset of textured objects with exact masks."""
+    from raypipe.data.synthetic import generate
+
+    manifest = generate(out, num_images=num_images, seed=seed)
+    typer.echo(f"{len(manifest)} images of {', '.join(manifest.classes)}: {storage.join(out, 'manifest.parquet')}")
+
+
+def _print_scores(steps: Any, *, per_class: bool = False) -> None:
+    from raypipe.pipelines.evaluate import has_truth
+    from raypipe.pipelines.run import scores_table
+
+    if not has_truth(steps.context):
+        typer.echo("no true masks in the manifest (mask_uri): nothing to score")
+        return
+    typer.echo(scores_table(steps.scores))
+    for score in steps.scores if per_class else []:
+        typer.echo(f"\n{score.stage} on {score.split}")
+        for name, value in score.class_iou.items():
+            typer.echo(f"  {name:<20} {100 * value:5.1f}")
+
+
+def main() -> None:
+    """Entry point: what is wrong with the input is one message, not a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)

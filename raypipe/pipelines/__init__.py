@@ -1,0 +1,1 @@
+"""Scheduling: which stages run in which order with which resources."""

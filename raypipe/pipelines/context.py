@@ -1,0 +1,81 @@
+"""What every pipeline needs: the config, the manifest's rows, a running Ray."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from raypipe import storage
+from raypipe.config import Cluster, RunConfig
+from raypipe.data.manifest import Manifest, read_manifest
+from raypipe.pipelines.records import table_digest
+from raypipe.pipelines.sink import SHARDS
+
+_MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")
+
+
+@dataclass(frozen=True)
+class Context:
+    """A config and the manifest that it names."""
+
+    config: RunConfig
+    manifest: Manifest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in class-id order, without background."""
+        return self.manifest.classes
+
+    def rows(self, splits: Sequence[str] | None) -> pa.Table:
+        """Manifest rows of the splits; None means all."""
+        return self.manifest.select(splits=splits).table.select(_MANIFEST_COLUMNS)
+
+    def seed_rows(self) -> pa.Table:
+        """Rows that need class activation maps: those trained on and those that get masks."""
+        train, masks = self.config.splits.train, self.config.splits.masks
+        return self.rows(None if train is None or masks is None else sorted({*train, *masks}))
+
+    def inputs_digest(self, rows: pa.Table) -> str:
+        """Digest of what a stage takes from the manifest."""
+        return storage.digest([table_digest(rows), self.classes])
+
+
+def open_context(config: RunConfig) -> Context:
+    """Reads the manifest that a config names."""
+    return Context(config, read_manifest(config.manifest))
+
+
+def start_ray(cluster: Cluster) -> None:
+    """Connects to a Ray cluster, or starts a local one, unless this process has one already."""
+    if ray.is_initialized():
+        return
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=False)
+        return
+    ray.init(
+        address="local",
+        num_cpus=cluster.num_cpus or max(16, os.cpu_count() or 1),
+        object_store_memory=cluster.object_store_memory,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
+
+
+def with_shards(rows: pa.Table, folder: str) -> tuple[pa.Table, pa.Table]:
+    """Splits rows into those that a folder's shards hold, with a `shard_uri` column, ordered by it, and the others."""
+    uris: list[str] = []
+    image_ids: list[str] = []
+    for uri in storage.list_files(storage.join(folder, SHARDS), suffix=".parquet"):
+        found = pa.parquet.read_table(pa.BufferReader(storage.read_bytes(uri)), columns=["image_id"])["image_id"]
+        image_ids += found.to_pylist()
+        uris += [uri] * len(found)
+    position = pc.index_in(rows["image_id"], pa.array(image_ids, pa.string()))
+    shard_uri = pc.take(pa.array(uris, pa.string()), position)
+    held = rows.append_column("shard_uri", shard_uri).filter(pc.is_valid(shard_uri))
+    return held.sort_by([("shard_uri", "ascending"), ("image_id", "ascending")]), rows.filter(pc.is_null(shard_uri))

@@ -1,0 +1,184 @@
+"""Scores class activation maps, walked masks and refined masks against true masks, split by split."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+import raypipe
+from raypipe import storage
+from raypipe.ops.metrics import iou, mean_iou
+from raypipe.pipelines import graph
+from raypipe.pipelines.context import Context, with_shards
+from raypipe.pipelines.records import Record, open_folder, read_summary, write_summary
+from raypipe.stages.evaluate import ScoreCams, ScoreMasks, unpack
+from raypipe.stages.load import LoadMasks, LoadSeeds
+
+RESULTS_FILE = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One row of the results table."""
+
+    stage: str
+    """cam | walk | dcrf."""
+    split: str
+    num_images: int
+    mean_iou: float
+    """Over background and all classes that are in truth or masks, 0..1."""
+    class_iou: dict[str, float]
+    post_processing: str
+    truth_digest: str
+    """Of the true masks, by image_id."""
+    num_unscored: int
+    """Images whose true mask couldn't be compared: their reasons are in `unscored`."""
+    unscored: dict[str, str] = field(default_factory=dict)
+    image_iou: dict[str, float] = field(default_factory=dict, repr=False)
+    """Mean IoU of single images, for finding the best and the worst."""
+
+
+@dataclass
+class _Tally:
+    """Confusion matrices of one split, added up."""
+
+    confusion: NDArray[np.int64]
+    image_iou: dict[str, float] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    unscored: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: dict[str, Any], column: str) -> None:
+        """Adds a row's matrices."""
+        if row["error_stage"] is not None:
+            self.unscored[row["image_id"]] = row["error_reason"]
+            return
+        matrices = unpack(row[column], num_classes=self.confusion.shape[-1])
+        self.confusion += matrices
+        self.digests[row["image_id"]] = row["truth_digest"]
+        self.image_iou[row["image_id"]] = round(mean_iou(matrices[0]), 4)
+
+    def score(self, *, stage: str, split: str, post_processing: str, classes: tuple[str, ...], index: int = 0) -> Score:
+        """The table's row of one of the matrices."""
+        confusion = self.confusion[index]
+        names = ("background", *classes)
+        return Score(
+            stage=stage,
+            split=split,
+            num_images=len(self.digests),
+            mean_iou=mean_iou(confusion),
+            class_iou={name: float(value) for name, value in zip(names, iou(confusion), strict=True)},
+            post_processing=post_processing,
+            truth_digest=hashlib.sha256(json.dumps(sorted(self.digests.items())).encode()).hexdigest()[:12],
+            num_unscored=len(self.unscored),
+            unscored=dict(sorted(self.unscored.items())[:20]),
+            image_iou=self.image_iou,
+        )
+
+
+def run_evaluate(context: Context, *, seeds: str, masks: str) -> tuple[str, list[Score]]:
+    """Scores a seeds folder and a masks folder on every split that has true masks, unless that is done already.
+
+    Returns:
+        The folder with `results.json`, and the scores, CAMs first.
+
+    Raises:
+        ValueError: if no row has a true mask.
+    """
+    config = context.config
+    rows = _rows_with_truth(context)
+    if rows.num_rows == 0:
+        raise ValueError("no row has a true mask (mask_uri is null everywhere); give the importer the masks' folder")
+    record = Record(
+        stage="evaluate",
+        config=config.evaluation.model_dump(mode="json"),
+        inputs={"seeds": seeds, "masks": masks, "manifest": context.inputs_digest(rows)},
+    )
+    folder = open_folder(record, config.out)
+    uri = storage.join(folder, RESULTS_FILE)
+    if read_summary(folder) is None:
+        scores = [*_score_cams(context, rows, seeds), *_score_masks(context, rows, masks)]
+        results = {
+            "raypipe": raypipe.__version__,
+            "config": config.model_dump(mode="json"),
+            "scores": [asdict(score) for score in scores],
+        }
+        storage.write_bytes_atomic(uri, json.dumps(results, indent=1).encode())
+        write_summary(folder, {"num_scores": len(scores)})
+    return folder, [Score(**score) for score in json.loads(storage.read_bytes(uri))["scores"]]
+
+
+def has_truth(context: Context) -> bool:
+    """True where a row that is to be scored has a true mask."""
+    return bool(_rows_with_truth(context).num_rows)
+
+
+def _rows_with_truth(context: Context) -> pa.Table:
+    rows = context.rows(context.config.evaluation.splits)
+    return rows.filter(pc.is_valid(rows["mask_uri"]))
+
+
+def _score_cams(context: Context, rows: pa.Table, seeds: str) -> list[Score]:
+    evaluation = context.config.evaluation
+    args = {"num_classes": len(context.classes) + 1, "thresholds": evaluation.thresholds}
+    steps = [graph.Step(stage=LoadSeeds), graph.Step(stage=ScoreCams, args=args)]
+    tallies = _tally(context, rows, seeds, steps, {"confusions": len(evaluation.thresholds)})["confusions"]
+    if not tallies:
+        return []
+    chosen_on = evaluation.threshold_split or next(iter(tallies))
+    if chosen_on not in tallies:
+        raise ValueError(f"evaluation.threshold_split is {chosen_on!r}; splits with true masks: {sorted(tallies)}")
+    best = int(np.argmax([mean_iou(confusion) for confusion in tallies[chosen_on].confusion]))
+    how = f"background {evaluation.thresholds[best]:g}, best on {chosen_on}"
+    return [
+        tally.score(stage="cam", split=split, post_processing=how, classes=context.classes, index=best)
+        for split, tally in tallies.items()
+    ]
+
+
+def _score_masks(context: Context, rows: pa.Table, masks: str) -> list[Score]:
+    steps = [
+        graph.Step(stage=LoadMasks),
+        graph.Step(stage=ScoreMasks, args={"num_classes": len(context.classes) + 1}),
+    ]
+    refined = context.config.refinement.method != "none"
+    columns = {"walk_confusion": 1, "confusion": 1} if refined else {"confusion": 1}
+    names = {"walk_confusion": "walk", "confusion": context.config.refinement.method if refined else "walk"}
+    return [
+        tally.score(
+            stage=names[column],
+            split=split,
+            post_processing="none" if names[column] == "walk" else names[column],
+            classes=context.classes,
+        )
+        for column, tallies in _tally(context, rows, masks, steps, columns).items()
+        for split, tally in tallies.items()
+    ]
+
+
+def _tally(
+    context: Context, rows: pa.Table, folder: str, steps: list[graph.Step], columns: dict[str, int]
+) -> dict[str, dict[str, _Tally]]:
+    """Adds up, per column of matrices (its number of matrices given) and split, over the rows that a folder holds."""
+    held, _ = with_shards(rows, folder)
+    num_classes = len(context.classes) + 1
+    splits = sorted({split or "all" for split in held["split"].to_pylist()})
+    tallies = {
+        column: {split: _Tally(np.zeros((count, num_classes, num_classes), np.int64)) for split in splits}
+        for column, count in columns.items()
+    }
+    if held.num_rows == 0:
+        return tallies
+    graph.check(held.column_names, steps)
+    dataset = graph.apply(graph.source(held, rows_per_block=16), steps)
+    batches = cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+    for batch in batches:
+        for row in batch.to_pylist():
+            for column in columns:
+                tallies[column][row["split"] or "all"].add(row, column)
+    return tallies

@@ -1,0 +1,110 @@
+"""A stream as a list of steps: what runs in which order with which resources.
+
+`apply` is the only caller of `map_batches`. Before any actor starts, `check` makes sure that every column a stage reads
+is produced upstream, and `describe` prints the plan.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, Dataset
+
+from raypipe.stages.base import ERRORS, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A stage and how it is run; resources live here, never in the stage."""
+
+    stage: type[Stage]
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """The stage's keyword arguments."""
+    num_actors: int = 1
+    num_cpus: float = 1
+    """Logical CPUs of an actor; Ray gives torch and OpenMP as many threads."""
+    num_gpus: float = 0
+    batch_size: int = 4
+    """Rows per call: the stage works row by row, so this only spreads the cost of a call."""
+
+
+def check(columns: Iterable[str], steps: Sequence[Step]) -> None:
+    """Makes sure that each step's columns are there.
+
+    Args:
+        columns: the source's columns.
+        steps: in order.
+
+    Raises:
+        ValueError: naming stage, missing columns and what is there.
+    """
+    present = set(columns)
+    for step in steps:
+        missing = [name for name in step.stage.reads if name not in present]
+        if missing:
+            raise ValueError(
+                f"{step.stage.__name__} reads {missing}, but upstream there are only {sorted(present)}; "
+                "put the stage that writes them before it"
+            )
+        present = (present - set(step.stage.drops)) | {column.name for column in step.stage.writes}
+
+
+def describe(steps: Sequence[Step]) -> str:
+    """The plan as a table: stage, actors, resources, batch size, reads, writes."""
+    rows = [("stage", "actors", "cpus", "gpus", "batch", "reads → writes")]
+    for step in steps:
+        writes = ", ".join(column.name for column in step.stage.writes)
+        rows.append(
+            (
+                step.stage.__name__,
+                str(step.num_actors),
+                f"{step.num_cpus:g}",
+                f"{step.num_gpus:g}",
+                str(step.batch_size),
+                f"{', '.join(step.stage.reads)} → {writes}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows
+    )
+
+
+def apply(dataset: Dataset, steps: Sequence[Step]) -> Dataset:
+    """Adds the steps to a dataset; each is a pool of actors that hold their stage.
+
+    Raises:
+        ValueError: if the actors need more CPUs or GPUs than the cluster has: the stream would wait for ever.
+    """
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    needs = {
+        "CPU": sum(step.num_actors * step.num_cpus for step in steps) + 1,  # one for the task that writes
+        "GPU": sum(step.num_actors * step.num_gpus for step in steps),
+    }
+    for kind, need in needs.items():
+        if need > have.get(kind, 0):
+            raise ValueError(
+                f"the stream needs {need:g} {kind}s, the cluster has {have.get(kind, 0):g}; lower cluster.*_actors, "
+                f"or raise cluster.num_cpus on a local Ray\n{describe(steps)}"
+            )
+    for step in steps:
+        dataset = dataset.map_batches(
+            step.stage,
+            fn_constructor_kwargs=dict(step.args),
+            batch_format="pyarrow",
+            batch_size=step.batch_size,
+            compute=ActorPoolStrategy(size=step.num_actors),
+            num_cpus=step.num_cpus,
+            num_gpus=step.num_gpus,
+        )
+    return dataset
+
+
+def source(table: pa.Table, *, rows_per_block: int) -> Dataset:
+    """A dataset of an Arrow table, cut into blocks, with the error columns that every row carries."""
+    for column in ERRORS:
+        table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    blocks = [table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block)]
+    return ray.data.from_arrow(blocks)

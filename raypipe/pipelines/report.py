@@ -1,0 +1,129 @@
+"""Collects what a report shows: scores, curves, a few images with everything that led to their masks."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+import raypipe
+from raypipe import storage
+from raypipe.config import to_yaml
+from raypipe.data.arrays import decode_cam
+from raypipe.data.checkpoints import Task, read_metadata
+from raypipe.data.images import decode_image, decode_mask
+from raypipe.data.shards import read_rows, read_shards
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.evaluate import Score
+from raypipe.pipelines.records import read_summary
+from raypipe.pipelines.sink import QUARANTINED, SHARDS
+from raypipe.reports.html import Report, Sample, render_report
+from raypipe.schema import MASKS, QUARANTINE, SEEDS
+from raypipe.stages.propagate import AffinitySource, affinity_source
+from raypipe.training.run import read_metrics
+
+REPORT_FILE = "report.html"
+_NUM_QUARANTINE_ROWS = 100
+
+
+def write_report(
+    context: Context, *, seeds: str, masks: str, networks: Mapping[Task, str], scores: Sequence[Score]
+) -> str:
+    """Writes the HTML report of a run; its URI.
+
+    Args:
+        context: config and manifest.
+        seeds: folder of seeds; may be missing where the maps were computed in the masks' stream.
+        masks: folder of masks.
+        networks: task to checkpoint URI.
+        scores: none where there are no true masks.
+    """
+    config = context.config
+    folders = {"seeds": seeds, "masks": masks}
+    summaries = {name: read_summary(folder) for name, folder in folders.items()}
+    quarantine = [
+        row
+        for folder in folders.values()
+        for row in read_shards(storage.join(folder, QUARANTINED), schema=QUARANTINE).to_pylist()
+    ]
+    report = Report(
+        title="raypipe report",
+        classes=context.classes,
+        scores=[asdict(score) for score in scores],
+        curves={name: read_metrics(uri.rsplit("/", 1)[0]) for name, uri in networks.items()},
+        samples=collect_samples(context, seeds=seeds, masks=masks, affinity=networks.get("affinity"), scores=scores),
+        streams={name: summary for name, summary in summaries.items() if summary is not None},
+        quarantine=quarantine[:_NUM_QUARANTINE_ROWS],
+        provenance={
+            "config": to_yaml(config),
+            "raypipe": raypipe.__version__,
+            **{str(name): read_metadata(uri, task=name)["digest"] for name, uri in networks.items()},
+        },
+    )
+    uri = storage.join(config.out, REPORT_FILE)
+    storage.write_bytes_atomic(uri, render_report(report).encode())
+    return uri
+
+
+def collect_samples(
+    context: Context, *, seeds: str, masks: str, affinity: str | None, scores: Sequence[Score]
+) -> list[Sample]:
+    """Best, worst and random images, with maps, affinities, masks and truth."""
+    config = context.config
+    chosen = choose_samples(context, masks=masks, scores=scores)
+    image_ids = [image_id for image_id, _, _ in chosen]
+    manifest = {row["image_id"]: row for row in context.rows(None).to_pylist() if row["image_id"] in set(image_ids)}
+    seed_rows = read_rows(storage.join(seeds, SHARDS), image_ids, schema=SEEDS)
+    mask_rows = read_rows(storage.join(masks, SHARDS), image_ids, schema=MASKS)
+    source = affinity_source(config.walk.affinity, checkpoint=affinity, radius=config.affinity.radius)
+    return [
+        _sample(context, manifest[image_id], seed_rows.get(image_id), mask_rows[image_id], kind, score, source)
+        for image_id, kind, score in chosen
+        if image_id in mask_rows
+    ]
+
+
+def choose_samples(context: Context, *, masks: str, scores: Sequence[Score]) -> list[tuple[str, str, float | None]]:
+    """(image_id, best | worst | random, IoU or None), each image once; random ones are the same in every run."""
+    number = context.config.report.num_samples
+    final = {image_id: iou for score in scores[-1:] for image_id, iou in score.image_iou.items()}
+    ranked = sorted(final, key=lambda image_id: (final[image_id], image_id))
+    chosen: dict[str, str] = {}
+    for kind, candidates in (("best", ranked[::-1][:number]), ("worst", ranked[:number])):
+        for image_id in candidates:
+            chosen.setdefault(image_id, kind)
+    columns = read_shards(storage.join(masks, SHARDS), columns=["image_id"], schema=MASKS)
+    others = [image_id for image_id in columns["image_id"].to_pylist() if image_id not in chosen]
+    for image_id in random.Random(0).sample(others, min(number, len(others))):  # noqa: S311 - a choice of pictures
+        chosen[image_id] = "random"
+    return [(image_id, kind, final.get(image_id)) for image_id, kind in chosen.items()]
+
+
+def _sample(
+    context: Context,
+    row: dict[str, Any],
+    seed: dict[str, Any] | None,
+    mask: dict[str, Any],
+    kind: str,
+    score: float | None,
+    source: AffinitySource,
+) -> Sample:
+    pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=context.config.images.max_side).pixels
+    final = decode_mask(mask["mask"])
+    walk = decode_mask(mask["walk_mask"]) if mask["walk_mask"] is not None else None
+    return Sample(
+        image_id=row["image_id"],
+        kind=kind,
+        labels=tuple(row["labels"]),
+        pixels=pixels,
+        class_ids=tuple(seed["class_ids"]) if seed else (),
+        cam=decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"])
+        if seed
+        else np.zeros((0, 1, 1), np.float32),
+        affinity=source(pixels).cpu().numpy(),
+        walk_mask=final if walk is None else walk,
+        mask=None if walk is None else final,
+        truth=decode_mask(storage.read_bytes(row["mask_uri"])) if row["mask_uri"] else None,
+        iou=score,
+    )

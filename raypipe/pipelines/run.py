@@ -1,0 +1,121 @@
+"""Everything in order: classifier → seeds → affinity → masks → evaluation → report.
+
+What is finished is found by its digest and not computed again, so each step also stands alone: it makes what it needs.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+
+from raypipe import storage
+from raypipe.config import RunConfig, to_yaml
+from raypipe.data.checkpoints import Task
+from raypipe.pipelines import graph
+from raypipe.pipelines.context import Context, open_context, start_ray
+from raypipe.pipelines.evaluate import Score, has_truth, run_evaluate
+from raypipe.pipelines.masks import masks_steps, run_masks
+from raypipe.pipelines.report import write_report
+from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
+from raypipe.pipelines.train import train_affinity, train_classifier
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something that a step made: where it is, and a digest that changes with its content."""
+
+    uri: str
+    digest: str
+
+
+class Run:
+    """The steps of one config. Each property makes its artifact, and those that it needs, unless they are there."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.context: Context = open_context(config)
+        self.config = config
+        start_ray(config.cluster)
+        storage.write_bytes_atomic(storage.join(config.out, "config.yaml"), to_yaml(config).encode())
+
+    @cached_property
+    def classifier(self) -> Artifact:
+        """The trained classifier."""
+        return self._log("classifier", Artifact(*train_classifier(self.context)))
+
+    @cached_property
+    def seeds(self) -> Artifact:
+        """Class activation maps and trimaps."""
+        folder, summary = run_seeds(
+            self.context, classifier=self.classifier.uri, classifier_digest=self.classifier.digest
+        )
+        logger.info("seeds: %s", summary)
+        return self._log("seeds", Artifact(folder, folder.rsplit("/", 1)[-1]))
+
+    @cached_property
+    def affinity(self) -> Artifact | None:
+        """The trained AffinityNet; None where the walk goes along plain colours."""
+        if self.config.walk.affinity == "rgb":
+            return None
+        return self._log(
+            "affinity",
+            Artifact(*train_affinity(self.context, seeds=self.seeds.uri, seeds_digest=self.seeds.digest)),
+        )
+
+    @cached_property
+    def masks(self) -> Artifact:
+        """Pseudo-masks; maps that seeds hold already aren't computed again."""
+        affinity = self.affinity
+        folder, summary = run_masks(
+            self.context,
+            classifier=self.classifier.uri,
+            classifier_digest=self.classifier.digest,
+            affinity=affinity.uri if affinity else None,
+            affinity_digest=affinity.digest if affinity else None,
+            seeds=seeds_stream(self.context, classifier_digest=self.classifier.digest).folder,
+        )
+        logger.info("masks: %s", summary)
+        return self._log("masks", Artifact(folder, folder.rsplit("/", 1)[-1]))
+
+    @cached_property
+    def report(self) -> str:
+        """URI of the HTML report; without scores where there are no true masks."""
+        masks, scores = self.masks.uri, self.scores if has_truth(self.context) else []
+        seeds = seeds_stream(self.context, classifier_digest=self.classifier.digest).folder
+        networks: dict[Task, str] = {"classifier": self.classifier.uri}
+        if self.affinity is not None:
+            networks["affinity"] = self.affinity.uri
+        uri = write_report(self.context, seeds=seeds, masks=masks, networks=networks, scores=scores)
+        logger.info("report: %s", uri)
+        return uri
+
+    @cached_property
+    def scores(self) -> list[Score]:
+        """Scores on every split with true masks."""
+        masks = self.masks.uri
+        seeds = seeds_stream(self.context, classifier_digest=self.classifier.digest).folder
+        folder, scores = run_evaluate(self.context, seeds=seeds, masks=masks)
+        self._log("evaluate", Artifact(folder, folder.rsplit("/", 1)[-1]))
+        return scores
+
+    def describe(self) -> str:
+        """The plan of both streams; computes nothing."""
+        seeds = graph.describe(seeds_steps(self.context, classifier="CLASSIFIER"))
+        affinity = None if self.config.walk.affinity == "rgb" else "AFFINITY"
+        masks = graph.describe(masks_steps(self.context, classifier="CLASSIFIER", affinity=affinity, reuse_cams=False))
+        return f"seeds\n{seeds}\n\nmasks\n{masks}"
+
+    def _log(self, step: str, artifact: Artifact) -> Artifact:
+        logger.info("%s: %s (digest %s)", step, artifact.uri, artifact.digest)
+        return artifact
+
+
+def scores_table(scores: list[Score]) -> str:
+    """The results as text."""
+    rows = [("split", "images", "stage", "mIoU", "post-processing")]
+    rows += [
+        (score.split, str(score.num_images), score.stage, f"{100 * score.mean_iou:.1f}", score.post_processing)
+        for score in scores
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

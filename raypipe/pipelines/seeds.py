@@ -1,0 +1,89 @@
+"""Seeds: class activation maps of every image, trimaps of those that the AffinityNet is trained on."""
+
+import os
+from typing import Any
+
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.graph import Step
+from raypipe.pipelines.records import Record
+from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream
+from raypipe.schema import SEEDS
+from raypipe.stages.cams import ComputeCams
+from raypipe.stages.decode import DecodeImages
+from raypipe.stages.trimaps import MakeTrimaps
+
+
+def seeds_steps(context: Context, *, classifier: str) -> list[Step]:
+    """DecodeImages → ComputeCams → MakeTrimaps.
+
+    Args:
+        context: config and manifest.
+        classifier: the checkpoint's URI.
+    """
+    config, cluster = context.config, context.config.cluster
+    max_side = config.images.max_side
+    return [
+        decode_step(context),
+        cams_step(context, classifier=classifier),
+        Step(
+            stage=MakeTrimaps,
+            args={"splits": config.splits.train, "max_side": max_side, **config.trimaps.model_dump()},
+            num_actors=cluster.cpu_actors,
+        ),
+    ]
+
+
+def decode_step(context: Context) -> Step:
+    """Fetches and checks images."""
+    args = {"classes": context.classes, "max_side": context.config.images.max_side}
+    return Step(stage=DecodeImages, args=args, batch_size=8)
+
+
+def cams_step(context: Context, *, classifier: str) -> Step:
+    """Computes class activation maps on network actors."""
+    args = {"checkpoint": classifier, "max_side": context.config.images.max_side, **context.config.cams.model_dump()}
+    return Step(stage=ComputeCams, args=args, **network_resources(context))
+
+
+def network_resources(context: Context) -> dict[str, Any]:
+    """Actors, CPUs and GPUs of a stage that holds a network."""
+    cluster = context.config.cluster
+    return {
+        "num_actors": cluster.network_actors,
+        "num_gpus": cluster.gpus_per_actor,
+        "num_cpus": cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.network_actors),
+    }
+
+
+def seeds_stream(context: Context, *, classifier_digest: str) -> Stream:
+    """Where the seeds go."""
+    config = context.config
+    record = Record(
+        stage="seeds",
+        config={
+            "images": config.images.model_dump(),
+            "cams": config.cams.model_dump(),
+            "trimaps": config.trimaps.model_dump(),
+            "train": config.splits.train,
+        },
+        inputs={"classifier": classifier_digest, "manifest": context.inputs_digest(context.seed_rows())},
+    )
+    return Stream(
+        record=record,
+        out=config.out,
+        schema=SEEDS,
+        classes=context.classes,
+        budget=config.budget,
+        rows_per_shard=config.cluster.rows_per_shard,
+    )
+
+
+def run_seeds(context: Context, *, classifier: str, classifier_digest: str) -> tuple[str, StreamSummary]:
+    """Computes the seeds that aren't there yet.
+
+    Returns:
+        The folder's URI and what was done.
+    """
+    stream = seeds_stream(context, classifier_digest=classifier_digest)
+    summary = run_stream(stream, Part(context.seed_rows(), seeds_steps(context, classifier=classifier)))
+    return stream.folder, summary

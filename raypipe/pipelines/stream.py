@@ -1,0 +1,144 @@
+"""Runs a stream so that no row is lost, none is computed twice, and an interrupted run goes on where it was."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe import storage
+from raypipe.config import Budget
+from raypipe.data.shards import read_shards
+from raypipe.pipelines import graph
+from raypipe.pipelines.records import Record, open_folder, read_summary, write_summary
+from raypipe.pipelines.sink import QUARANTINED, SHARDS, ShardSink
+from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, QUARANTINE
+
+
+class BudgetExceeded(RuntimeError):  # noqa: N818 - the standard term
+    """More rows failed than the config allows."""
+
+
+class RowsLost(RuntimeError):  # noqa: N818 - says what happened
+    """Finished and quarantined rows don't add up to the manifest's: a defect, never a user's mistake."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSummary:
+    """What a stream did."""
+
+    num_rows: int
+    num_finished: int
+    num_quarantined: int
+    num_computed: int
+    """Rows of the last run; the others were done before."""
+    seconds: float
+    """Wall time of the last run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """A stream's fixed parts: where its outputs go and in which form."""
+
+    record: Record
+    out: str
+    schema: pa.Schema
+    classes: tuple[str, ...]
+    budget: Budget
+    rows_per_shard: int
+    png_column: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """The output folder's URI."""
+        return self.record.folder(self.out)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that take the same stages."""
+
+    rows: pa.Table
+    """The source, with an `image_id` that no other row of the stream has."""
+    steps: Sequence[graph.Step]
+
+
+def run_stream(stream: Stream, *parts: Part) -> StreamSummary:
+    """Computes the rows that aren't done yet and checks that all are accounted for.
+
+    Raises:
+        BudgetExceeded: if too many rows are in quarantine.
+        MixedOutputs: if the folder holds outputs of another config.
+    """
+    for part in parts:
+        graph.check(part.rows.column_names, part.steps)
+    folder = open_folder(stream.record, stream.out)
+    if (finished := read_summary(folder)) is not None:
+        return StreamSummary(**finished)
+    started = time.monotonic()
+    done = pc.unique(_done(stream))
+    num_computed = 0
+    for part in parts:
+        todo = part.rows.filter(pc.invert(pc.is_in(part.rows["image_id"], done)))
+        if todo.num_rows:
+            _compute(stream, todo, part.steps)
+        num_computed += todo.num_rows
+    image_ids = pa.chunked_array([chunk for part in parts for chunk in part.rows["image_id"].chunks], pa.string())
+    num_finished, num_quarantined = (len(_ids(stream, kind)) for kind in (SHARDS, QUARANTINED))
+    summary = StreamSummary(
+        num_rows=len(image_ids),
+        num_finished=num_finished,
+        num_quarantined=num_quarantined,
+        num_computed=num_computed,
+        seconds=round(time.monotonic() - started, 2),
+    )
+    _check_accounts(stream, summary, image_ids)
+    write_summary(folder, asdict(summary))
+    return summary
+
+
+def _compute(stream: Stream, rows: pa.Table, steps: Sequence[graph.Step]) -> None:
+    metadata = {
+        CLASSES_KEY: json.dumps(list(stream.classes), ensure_ascii=False).encode(),
+        PROVENANCE_KEY: json.dumps(stream.record.provenance(), default=str).encode(),
+    }
+    sink = ShardSink(
+        stream.folder,
+        stream.schema.with_metadata(metadata),
+        rows_per_shard=stream.rows_per_shard,
+        png_column=stream.png_column,
+    )
+    # Small blocks keep the first actors from waiting for a whole shard; the sink gathers them.
+    rows_per_block = max(1, min(stream.rows_per_shard, 8))
+    dataset = graph.apply(graph.source(rows, rows_per_block=rows_per_block), steps)
+    dataset.write_datasink(sink)
+
+
+def _ids(stream: Stream, kind: str) -> pa.ChunkedArray:
+    folder = storage.join(stream.folder, kind)
+    return read_shards(folder, columns=["image_id"], schema=QUARANTINE)["image_id"]
+
+
+def _done(stream: Stream) -> pa.ChunkedArray:
+    return pa.chunked_array([*_ids(stream, SHARDS).chunks, *_ids(stream, QUARANTINED).chunks], pa.string())
+
+
+def _check_accounts(stream: Stream, summary: StreamSummary, image_ids: pa.ChunkedArray) -> None:
+    done = _done(stream)
+    unique = pc.unique(done)
+    if len(unique) != len(done) or set(unique.to_pylist()) != set(image_ids.to_pylist()):
+        raise RowsLost(
+            f"{stream.folder}: {summary.num_finished} finished + {summary.num_quarantined} quarantined rows "
+            f"({len(unique)} different ids) for {summary.num_rows} rows"
+        )
+    allowed = max(stream.budget.max_fraction * summary.num_rows, stream.budget.max_rows)
+    if summary.num_quarantined > allowed or (summary.num_rows and not summary.num_finished):
+        reasons = read_shards(storage.join(stream.folder, QUARANTINED), schema=QUARANTINE).slice(0, 3).to_pylist()
+        first = "; ".join(f"{row['image_id']}: {row['reason']}" for row in reasons)
+        raise BudgetExceeded(
+            f"{summary.num_quarantined} of {summary.num_rows} rows are in quarantine, allowed are {int(allowed)}. "
+            f"First: {first}. All: {storage.join(stream.folder, QUARANTINED)}; mend the rows and delete that folder "
+            "to try them again, or raise budget.max_rows"
+        )

@@ -1,0 +1,187 @@
+"""Trains the networks: rows and crops by Ray Data, steps by Ray Train."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.train import ScalingConfig
+
+from raypipe import storage
+from raypipe.config import AffinityTraining, ClassifierTraining, Training
+from raypipe.data.checkpoints import has_checkpoint, read_metadata
+from raypipe.data.manifest import UnknownLabel, class_ids_of
+from raypipe.data.shards import read_shards
+from raypipe.pipelines import graph
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.records import Record, open_folder
+from raypipe.pipelines.sink import SHARDS
+from raypipe.schema import SEEDS
+from raypipe.stages.augment import LoadAffinityCrops, LoadClassifierCrops
+from raypipe.training.loop import Feed, LoopSettings
+from raypipe.training.order import worker_indices
+from raypipe.training.run import CHECKPOINT, train
+from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
+
+_ROWS_PER_STREAM = 200_000
+"""Epochs are loaded by one stream together up to here: a stream costs a second to start."""
+
+
+def train_classifier(context: Context) -> tuple[str, str]:
+    """Trains the classifier, unless it is there already.
+
+    Returns:
+        The checkpoint's URI and digest.
+    """
+    config = context.config
+    if config.checkpoints.classifier is not None:
+        return _given(context, config.checkpoints.classifier, task="classifier")
+    rows = _labelled(context, context.rows(config.splits.train))
+    training: ClassifierTraining = config.classifier
+    task = ClassifierTask(
+        backbone=training.backbone,
+        weights=training.weights,
+        preprocessing=training.preprocessing,
+        num_classes=len(context.classes),
+        output_stride=training.output_stride,
+    )
+    step = graph.Step(
+        stage=LoadClassifierCrops,
+        args={"classes": context.classes, "long_side": training.long_side, **_crop_args(context, training, task)},
+    )
+    return _train(context, task, training, rows, step)
+
+
+def train_affinity(context: Context, *, seeds: str, seeds_digest: str) -> tuple[str, str]:
+    """Trains the AffinityNet on the trimaps of a seeds folder, unless it is there already.
+
+    Returns:
+        The checkpoint's URI and digest.
+    """
+    config = context.config
+    if config.checkpoints.affinity is not None:
+        return _given(context, config.checkpoints.affinity, task="affinity")
+    manifest = context.rows(config.splits.train).select(["image_id", "image_uri"])
+    trimaps = read_shards(storage.join(seeds, SHARDS), columns=["image_id", "trimap"], schema=SEEDS)
+    trimaps = trimaps.filter(pc.is_valid(trimaps["trimap"]))
+    rows = manifest.join(trimaps, keys="image_id", join_type="inner").sort_by("image_id")
+    if rows.num_rows == 0:
+        raise ValueError(f"{seeds} has no trimaps of splits.train={config.splits.train}: run `raypipe seeds` for them")
+    training: AffinityTraining = config.affinity
+    task = AffinityTask(
+        backbone=training.backbone,
+        weights=training.weights,
+        preprocessing=training.preprocessing,
+        radius=training.radius,
+        depths=training.depths,
+    )
+    step = graph.Step(stage=LoadAffinityCrops, args=_crop_args(context, training, task))
+    return _train(context, task, training, rows, step, seeds=seeds_digest)
+
+
+def _train(
+    context: Context, task: TrainingTask, training: Training, rows: pa.Table, step: graph.Step, **inputs: str
+) -> tuple[str, str]:
+    cluster = context.config.cluster
+    record = Record(
+        stage=task.name,
+        config={"training": training.model_dump(mode="json"), "images": context.config.images.model_dump()},
+        inputs={"manifest": context.inputs_digest(rows), **inputs},
+    )
+    folder = open_folder(record, context.config.out)
+    uri = storage.join(folder, CHECKPOINT)
+    if not has_checkpoint(uri):
+        step = graph.Step(stage=step.stage, args=step.args, num_actors=cluster.loader_actors)
+        graph.check([*rows.column_names, "epoch"], [step])
+        feed = make_feed(ray.put(rows), rows["image_id"].to_pylist(), step, training)
+        settings = LoopSettings(task=task, training=training, feed=feed, num_images=rows.num_rows)
+        threads = cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.train_workers)
+        scaling = ScalingConfig(
+            num_workers=cluster.train_workers,
+            use_gpu=cluster.gpus_per_train_worker > 0,
+            resources_per_worker={"CPU": threads, "GPU": cluster.gpus_per_train_worker},
+        )
+        train(settings, folder=folder, classes=context.classes, scaling=scaling)
+    return uri, read_metadata(uri, task=task.name)["digest"]
+
+
+def make_feed(rows: Any, image_ids: list[str], step: graph.Step, training: Training) -> Feed:
+    """The function that a training worker calls for its batches.
+
+    Args:
+        rows: reference to the table in Ray's object store.
+        image_ids: the table's.
+        step: the stage that makes crops.
+        training: seed, epochs, batch size.
+    """
+
+    def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
+        table: pa.Table = ray.get(rows)
+        epochs_per_stream = max(1, _ROWS_PER_STREAM * world_size // len(image_ids))
+        for start in range(first_epoch, training.epochs, epochs_per_stream):
+            parts = []
+            for epoch in range(start, min(start + epochs_per_stream, training.epochs)):
+                indices = worker_indices(
+                    image_ids,
+                    seed=training.seed,
+                    epoch=epoch,
+                    batch_size=training.batch_size,
+                    rank=rank,
+                    world_size=world_size,
+                )
+                part = table.take(pa.array(indices))
+                parts.append(part.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(indices))))
+            num_rows = len(range(rank, training.batch_size, world_size))
+            ray.data.DataContext.get_current().execution_options.preserve_order = True
+            dataset = graph.apply(graph.source(pa.concat_tables(parts), rows_per_block=num_rows), [step])
+            yield from dataset.iter_batches(batch_size=num_rows, batch_format="pyarrow", prefetch_batches=4)
+
+    return feed
+
+
+def _crop_args(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
+    return {
+        "crop_size": training.crop_size,
+        "fill": tuple(int(value) for value in task.build().preprocessing.fill),
+        "jitter": training.jitter,
+        "seed": training.seed,
+        "max_side": context.config.images.max_side,
+    }
+
+
+def _labelled(context: Context, rows: pa.Table) -> pa.Table:
+    """Rows whose labels can be learned; the others are named by the streams' quarantine."""
+
+    def usable(labels: list[str] | None) -> bool:
+        if labels is None:
+            return False
+        try:
+            class_ids_of(labels, context.classes)
+        except UnknownLabel:
+            return False
+        return True
+
+    usable_rows = rows.filter(pa.array([usable(labels) for labels in rows["labels"].to_pylist()]))
+    if usable_rows.num_rows == 0:
+        raise ValueError(
+            f"none of the {rows.num_rows} rows of splits.train={context.config.splits.train} has usable labels; "
+            f"labels must be lists of {', '.join(context.classes[:5])}…"
+        )
+    return usable_rows
+
+
+def _given(context: Context, uri: str, *, task: Any) -> tuple[str, str]:
+    """A checkpoint that the config names.
+
+    Raises:
+        ValueError: if it was trained for other classes.
+    """
+    metadata = read_metadata(uri, task=task)
+    if tuple(metadata["classes"]) != context.classes:
+        raise ValueError(
+            f"{uri} was trained for classes {metadata['classes']}, the manifest has {list(context.classes)}; "
+            "train again, or give the manifest the same classes in the same order"
+        )
+    return uri, metadata["digest"]

@@ -1,0 +1,216 @@
+"""The training loop of every network, on one worker of a Ray Train group.
+
+The global batch is fixed: its parts on 1, 2 or 3 workers give the same loss and the same gradient, because sums and
+counts are added up over the workers before they are divided.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed
+from ray.experimental import tqdm_ray
+from torch import Tensor
+
+from raypipe.config import Training
+from raypipe.networks import Network
+from raypipe.networks.precision import autocast
+from raypipe.training.optimizer import build_optimizer, parameter_groups, poly_factor
+from raypipe.training.order import num_steps_per_epoch
+from raypipe.training.tasks import TrainingTask
+
+STATE_FILE = "state.pt"
+
+Feed = Callable[[int, int, int], Iterator[pa.Table]]
+"""(first epoch, rank, world size) to this worker's parts of all batches to come, epoch after epoch."""
+
+
+class TrainingDiverged(RuntimeError):  # noqa: N818 - the standard term
+    """The loss is no longer finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """What a worker needs to know."""
+
+    task: TrainingTask
+    training: Training
+    feed: Feed
+    num_images: int
+
+
+def train_on_worker(config: dict[str, Any]) -> None:
+    """Trains on one worker; Ray Train calls it with `{"settings": LoopSettings}`."""
+    settings: LoopSettings = config["settings"]
+    training = settings.training
+    torch.manual_seed(training.seed)
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+    network = settings.task.build_pretrained()
+    steps_per_epoch = num_steps_per_epoch(settings.num_images, training.batch_size)
+    options = training.optimizer
+    groups = parameter_groups(
+        network,
+        lr=options.lr,
+        new_lr_factor=options.new_lr_factor,
+        bias_lr_factor=options.bias_lr_factor,
+        weight_decay=options.weight_decay,
+    )
+    optimizer = build_optimizer(groups, name=options.name, momentum=options.momentum)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: poly_factor(
+            step, num_steps=steps_per_epoch * training.epochs, power=options.power, warmup_steps=options.warmup_steps
+        ),
+    )
+    network.to(device=device).to(memory_format=torch.channels_last)
+    first_epoch, history = _restore(network, optimizer, schedule)
+    wrapped = ray.train.torch.prepare_model(network, move_to_device=False)
+    wrapped.train()
+    if first_epoch == training.epochs:
+        return
+    batches = settings.feed(first_epoch, rank, world_size)
+    for epoch in range(first_epoch, training.epochs):
+        # One stream of noise an epoch and worker: a resumed epoch repeats the undisturbed one.
+        torch.manual_seed(hash((training.seed, epoch, rank)) % 2**63)
+        bar = _progress(context, f"{settings.task.name} epoch {epoch + 1}/{training.epochs}", total=steps_per_epoch)
+        totals = EpochTotals(len(settings.task.term_names), device)
+        for _ in range(steps_per_epoch):
+            waited = time.perf_counter()
+            crops, targets, valid = to_tensors(next(batches), settings.task, training.crop_size)
+            totals.seconds_waiting += time.perf_counter() - waited
+            crops = network.preprocessing.normalize(crops.to(device, non_blocking=True))
+            with autocast(device, training.precision):
+                output = wrapped(crops.contiguous(memory_format=torch.channels_last))
+            sums, counts = settings.task.loss_terms(output, targets.to(device), valid.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss = distributed_loss(settings.task, sums, counts, world_size=world_size)
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+            totals.add(sums, counts, num_images=len(valid), num_unreadable=len(valid) - int(valid.sum()))
+            if bar is not None:
+                bar.update(1)
+        if bar is not None:
+            bar.close()
+        metrics = totals.metrics(settings.task) | {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
+        if not math.isfinite(metrics["loss"]):
+            raise TrainingDiverged(
+                f"{settings.task.name}: the loss of epoch {epoch} is {metrics['loss']}; "
+                f"lower optimizer.lr ({options.lr}) or optimizer.new_lr_factor ({options.new_lr_factor})"
+            )
+        history.append(metrics)
+        _report(history, network, optimizer, schedule, rank=rank)
+
+
+def distributed_loss(task: TrainingTask, sums: Tensor, counts: Tensor, *, world_size: int) -> Tensor:
+    """This worker's loss, whose gradient averaged over the workers is that of the whole batch.
+
+        world_size · loss(own sums, counts of all workers)
+
+    Args:
+        task: gives the loss.
+        sums: (T,) of this worker, with gradient.
+        counts: (T,) of this worker.
+        world_size: number of workers, over which DistributedDataParallel averages gradients.
+    """
+    total_counts = counts.detach().clone()
+    if world_size > 1:
+        torch.distributed.all_reduce(total_counts)
+    return task.loss(sums, total_counts) * world_size
+
+
+class EpochTotals:
+    """Sums of an epoch on one worker, kept on the device: nothing waits for it before the epoch's end."""
+
+    def __init__(self, num_terms: int, device: torch.device) -> None:
+        self.totals = torch.zeros(2 * num_terms + 2, dtype=torch.float64, device=device)
+        self.seconds_waiting = 0.0
+        self.started = time.perf_counter()
+
+    def add(self, sums: Tensor, counts: Tensor, *, num_images: int, num_unreadable: int) -> None:
+        """Adds a step."""
+        extra = self.totals.new_tensor([num_images, num_unreadable])
+        self.totals += torch.cat([sums.detach().double(), counts.detach().double(), extra])
+
+    def metrics(self, task: TrainingTask) -> dict[str, Any]:
+        """Metrics over all workers: losses, images, throughput and the share of time spent waiting for data."""
+        seconds = time.perf_counter() - self.started
+        totals = self.totals.clone()
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(totals)
+        num_terms = len(task.term_names)
+        sums, counts = totals[:num_terms], totals[num_terms : 2 * num_terms]
+        num_images, num_unreadable = totals[-2:].tolist()
+        means = (sums / counts.clamp(min=1)).tolist()
+        return {
+            "loss": task.loss(sums, counts).item(),
+            **{f"loss_{name}": mean for name, mean in zip(task.term_names, means, strict=True)},
+            "num_images": int(num_images),
+            "num_unreadable": int(num_unreadable),
+            "seconds": seconds,
+            "images_per_second": num_images / seconds,
+            "share_waiting": self.seconds_waiting / seconds,
+        }
+
+
+def to_tensors(batch: pa.Table, task: TrainingTask, crop_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A worker's part of a batch: crops (B, 3, S, S) uint8, targets (B, ...) uint8, valid (B,) bool.
+
+    Crops that couldn't be loaded keep their place, so that every worker takes every step; they are invalid, black, and
+    their targets 255.
+    """
+    shape = task.target_shape(crop_size)
+    crops = np.zeros((batch.num_rows, crop_size, crop_size, 3), dtype=np.uint8)
+    targets = np.full((batch.num_rows, *shape), 255, dtype=np.uint8)
+    valid = np.array([error is None for error in batch["error_stage"].to_pylist()], dtype=bool)
+    for index in np.flatnonzero(valid):
+        row = int(index)
+        crops[row] = np.frombuffer(batch["crop"][row].as_buffer(), np.uint8).reshape(crops[row].shape)
+        targets[row] = np.frombuffer(batch["target"][row].as_buffer(), np.uint8).reshape(shape)
+    return torch.from_numpy(crops).permute(0, 3, 1, 2), torch.from_numpy(targets), torch.from_numpy(valid)
+
+
+def _progress(context: Any, description: str, *, total: int) -> Any:
+    return tqdm_ray.tqdm(desc=description, total=total, unit="step") if context.get_world_rank() == 0 else None
+
+
+def _restore(network: Network, optimizer: torch.optim.Optimizer, schedule: Any) -> tuple[int, list[dict[str, Any]]]:
+    """Loads the last checkpoint of this run, if there is one; the epoch to go on with, and the metrics up to there."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return 0, []
+    with checkpoint.as_directory() as folder:
+        state = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    return len(state["history"]), state["history"]
+
+
+def _report(
+    history: list[dict[str, Any]], network: Network, optimizer: torch.optim.Optimizer, schedule: Any, *, rank: int
+) -> None:
+    """Ends an epoch: metrics from everyone, the state from worker 0."""
+    if rank != 0:
+        ray.train.report(history[-1])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        state = {
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"},
+            "history": history,
+        }
+        torch.save(state, Path(folder) / STATE_FILE)
+        ray.train.report(history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))

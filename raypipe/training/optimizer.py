@@ -1,0 +1,46 @@
+"""Optimiser and schedule: parameter groups of the paper's code, polynomial decay per step."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from raypipe.networks import Network
+
+
+def parameter_groups(
+    network: Network, *, lr: float, new_lr_factor: float, bias_lr_factor: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Trainable parameters in up to four groups: {pretrained, new} x {weights, biases}.
+
+    Biases and one-dimensional parameters (norms' scales) take no weight decay.
+    """
+    new = {id(parameter) for parameter in network.new_parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in new, parameter.ndim <= 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": lr * (new_lr_factor if is_new else 1.0) * (bias_lr_factor if is_bias else 1.0),
+            "weight_decay": 0.0 if is_bias else weight_decay,
+        }
+        for (is_new, is_bias), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def build_optimizer(groups: list[dict[str, Any]], *, name: str, momentum: float) -> torch.optim.Optimizer:
+    """The optimiser of the groups; every hyper-parameter goes by name.
+
+    psa's own class hands its weight decay to SGD's momentum by position.
+    """
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=momentum)
+    return torch.optim.AdamW(groups)
+
+
+def poly_factor(step: int, *, num_steps: int, power: float, warmup_steps: int) -> float:
+    """Factor of the learning rate at a step: linear warm-up times (1 - step / num_steps)^power."""
+    warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    return float(warmup * (1 - min(step, num_steps) / num_steps) ** power)

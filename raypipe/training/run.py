@@ -1,0 +1,86 @@
+"""Runs a training on Ray Train and leaves a checkpoint, metrics per epoch and a TensorBoard log."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from torch.utils.tensorboard import SummaryWriter
+
+from raypipe import storage
+from raypipe.data.checkpoints import Checkpoint, write_checkpoint
+from raypipe.training.loop import STATE_FILE, LoopSettings, train_on_worker
+
+CHECKPOINT = "checkpoint"
+METRICS_FILE = "metrics.jsonl"
+RUN = "ray_train"
+"""Ray Train's own folder: the state after each epoch. A run that was interrupted goes on from there."""
+
+
+def train(
+    settings: LoopSettings, *, folder: str, classes: tuple[str, ...], scaling: ScalingConfig, max_failures: int = 3
+) -> Checkpoint:
+    """Trains a network; goes on where an interrupted training of the same folder was.
+
+    Args:
+        settings: task, config, data.
+        folder: URI; gets `checkpoint/`, `metrics.jsonl`, `tensorboard/`.
+        classes: the dataset's, stored in the checkpoint.
+        scaling: workers and their resources.
+        max_failures: times that the group is started again after a worker's death.
+    """
+    fs, path = storage.arrow_filesystem(folder)
+    trainer = TorchTrainer(
+        train_on_worker,
+        train_loop_config={"settings": settings},
+        scaling_config=scaling,
+        run_config=RunConfig(
+            name=RUN,
+            storage_path=path,
+            storage_filesystem=fs,
+            failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    result = trainer.fit()
+    if result.checkpoint is None:
+        raise RuntimeError(f"the training in {folder} ended without a checkpoint: {result.error}")
+    with result.checkpoint.as_directory() as state_folder:
+        state = torch.load(f"{state_folder}/{STATE_FILE}", map_location="cpu", weights_only=True)
+    network = settings.task.build()
+    checkpoint = Checkpoint(
+        task=settings.task.name,
+        backbone=settings.task.backbone,
+        classes=classes,
+        preprocessing=network.preprocessing.to_dict(),
+        config=settings.training.model_dump(mode="json"),
+        weights=state["network"],
+    )
+    write_metrics(state["history"], folder)
+    write_checkpoint(checkpoint, storage.join(folder, CHECKPOINT))
+    return checkpoint
+
+
+def write_metrics(history: list[dict[str, Any]], folder: str) -> None:
+    """Metrics per epoch as JSON lines and for TensorBoard."""
+    lines = "".join(json.dumps(metrics) + "\n" for metrics in history)
+    storage.write_bytes_atomic(storage.join(folder, METRICS_FILE), lines.encode())
+    # TensorBoard's writer knows local folders only.
+    with tempfile.TemporaryDirectory() as local:
+        with SummaryWriter(local) as writer:
+            for metrics in history:
+                for name, value in metrics.items():
+                    writer.add_scalar(name, value, global_step=metrics["epoch"])
+        for file in Path(local).iterdir():
+            storage.write_bytes_atomic(storage.join(folder, "tensorboard", file.name), file.read_bytes())
+
+
+def read_metrics(folder: str) -> list[dict[str, Any]]:
+    """Metrics per epoch of a finished training; none if it isn't finished."""
+    uri = storage.join(folder, METRICS_FILE)
+    if not storage.exists(uri):
+        return []
+    return [json.loads(line) for line in storage.read_bytes(uri).decode().splitlines()]

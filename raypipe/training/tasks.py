@@ -1,0 +1,119 @@
+"""What is trained: networks, their losses as sums and counts, and how the sums make one loss.
+
+A loss is given as sums and counts over a worker's part of the batch, so that the workers' parts add up to exactly the
+loss of the whole batch: `loss` is linear in the sums, and the counts are GLOBAL.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from raypipe.data.checkpoints import Task
+from raypipe.networks import Network, build_affinity_net, build_classifier, find_preprocessing, load_weights
+from raypipe.ops.affinity import affinity_labels, pairwise_affinity
+from raypipe.ops.losses import affinity_loss, affinity_loss_terms, multilabel_soft_margin
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTask(ABC):
+    """A network to train, its targets and its loss."""
+
+    backbone: str
+    weights: str | None
+    preprocessing: str | None
+
+    name: ClassVar[Task]
+    term_names: ClassVar[tuple[str, ...]]
+    """Names of the T terms, each with a sum and a count."""
+
+    @abstractmethod
+    def build(self) -> Network:
+        """The network with random weights."""
+
+    def build_pretrained(self) -> Network:
+        """The network with the configured weights, random where there are none."""
+        network = self.build()
+        if self.weights is not None:
+            load_weights(network, self.weights)
+        return network
+
+    @abstractmethod
+    def target_shape(self, crop_size: int) -> tuple[int, ...]:
+        """Shape of one crop's uint8 target."""
+
+    @abstractmethod
+    def loss_terms(self, output: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums and counts (T,) of a worker's part of the batch.
+
+        Args:
+            output: the network's.
+            targets: (B, ...) uint8.
+            valid: (B,) bool; False where the image couldn't be read.
+        """
+
+    @abstractmethod
+    def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """The loss of sums and counts (T,); linear in the sums."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierTask(TrainingTask):
+    """Multi-label classification (AffinityNet §3.1)."""
+
+    num_classes: int
+    output_stride: int
+
+    name = "classifier"
+    term_names = ("classification",)
+
+    def build(self) -> Network:
+        """The classifier."""
+        preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
+        return build_classifier(
+            self.backbone, num_classes=self.num_classes, output_stride=self.output_stride, preprocessing=preprocessing
+        )
+
+    def target_shape(self, crop_size: int) -> tuple[int, ...]:  # noqa: ARG002 - labels have no size
+        """(C,)."""
+        return (self.num_classes,)
+
+    def loss_terms(self, output: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Multi-label soft margin loss of the crops that could be read."""
+        total, count = multilabel_soft_margin(output[valid].float(), targets[valid].float())
+        return total.reshape(1), count.reshape(1)
+
+    def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """The mean over images and classes."""
+        return sums[0] / counts[0].clamp(min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AffinityTask(TrainingTask):
+    """Pixel affinities (AffinityNet §3.2, eqs. 4-8)."""
+
+    radius: int
+    depths: tuple[str, ...] | None
+
+    name = "affinity"
+    term_names = ("background", "foreground", "negative")
+
+    def build(self) -> Network:
+        """The AffinityNet."""
+        preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
+        return build_affinity_net(self.backbone, depths=self.depths, preprocessing=preprocessing)
+
+    def target_shape(self, crop_size: int) -> tuple[int, ...]:
+        """The trimap's grid."""
+        return (crop_size // 8, crop_size // 8)
+
+    def loss_terms(self, output: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Affinity loss; a crop that couldn't be read has an all-ignore trimap and so no pairs."""
+        background, foreground, negative = affinity_labels(targets, radius=self.radius)
+        affinity = pairwise_affinity(output.float(), radius=self.radius)
+        return affinity_loss_terms(affinity, background, foreground, negative)
+
+    def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """1/4 background + 1/4 foreground + 1/2 negative pairs."""
+        return affinity_loss(sums, counts)

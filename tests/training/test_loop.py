@@ -1,0 +1,108 @@
+"""The loop's parts without Ray; real process groups check that workers add up to the whole batch."""
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from raypipe.training.loop import EpochTotals, distributed_loss, to_tensors
+from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
+
+CLASSIFIER = ClassifierTask(backbone="tiny", weights=None, preprocessing=None, num_classes=3, output_stride=8)
+AFFINITY = AffinityTask(backbone="tiny", weights=None, preprocessing=None, radius=5, depths=None)
+BATCH_SIZE = 6
+
+
+def make_batch(task: TrainingTask) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.standard_normal((BATCH_SIZE, 3, 48, 48)).astype(np.float32))
+    if isinstance(task, ClassifierTask):
+        return images, torch.from_numpy(rng.integers(0, 2, (BATCH_SIZE, 3)).astype(np.uint8))
+    trimaps = rng.choice(np.array([0, 1, 2, 255], np.uint8), (BATCH_SIZE, 3, 3)).repeat(2, axis=1).repeat(2, axis=2)
+    trimaps[0::3] = 0  # worker 0 of three has no foreground pair
+    return images, torch.from_numpy(trimaps)
+
+
+def loss_and_gradient(task: TrainingTask, rank: int, world_size: int) -> tuple[float, np.ndarray]:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    network: torch.nn.Module = task.build().eval()  # dropout off
+    if world_size > 1:
+        network = torch.nn.parallel.DistributedDataParallel(network)
+    images, targets = (tensor[rank::world_size] for tensor in make_batch(task))
+    valid = torch.ones(len(images), dtype=torch.bool)
+    sums, counts = task.loss_terms(network(images), targets, valid)
+    distributed_loss(task, sums, counts, world_size=world_size).backward()
+    totals = EpochTotals(len(task.term_names), torch.device("cpu"))
+    totals.add(sums, counts, num_images=len(images), num_unreadable=0)
+    gradient = torch.cat([p.grad.reshape(-1) for p in network.parameters() if p.grad is not None])
+    return totals.metrics(task)["loss"], gradient.numpy()
+
+
+def run_worker(rank: int, world_size: int, port: int, task: TrainingTask, result: Path) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world_size)
+    loss, gradient = loss_and_gradient(task, rank, world_size)
+    if rank == 0:
+        np.savez(result, loss=loss, gradient=gradient)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("task", [CLASSIFIER, AFFINITY], ids=["classifier", "affinity"])
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_workers_give_the_loss_and_gradient_of_the_whole_batch(
+    task: TrainingTask, world_size: int, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(run_worker, (world_size, port, task, tmp_path / "result.npz"), nprocs=world_size)
+    expected_loss, expected_gradient = loss_and_gradient(task, 0, 1)
+    with np.load(tmp_path / "result.npz") as result:
+        assert result["loss"] == pytest.approx(expected_loss, rel=1e-5)
+        np.testing.assert_allclose(result["gradient"], expected_gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_unreadable_crops_keep_their_place_and_count_nothing() -> None:
+    crop = np.full((32, 32, 3), 7, np.uint8).tobytes()
+    batch = pa.table(
+        {
+            "crop": pa.array([crop, None], pa.binary()),
+            "target": pa.array([bytes([0, 1, 0]), None], pa.binary()),
+            "error_stage": pa.array([None, "LoadClassifierCrops"], pa.string()),
+        }
+    )
+    crops, targets, valid = to_tensors(batch, CLASSIFIER, 32)
+    assert crops.shape == (2, 3, 32, 32)
+    assert (crops[0] == 7).all()
+    assert valid.tolist() == [True, False]
+    logits = torch.zeros(2, 3)
+    sums, counts = CLASSIFIER.loss_terms(logits, targets, valid)
+    alone, alone_counts = CLASSIFIER.loss_terms(logits[:1], targets[:1], valid[:1])
+    assert (sums.item(), counts.item()) == (alone.item(), alone_counts.item())
+
+
+def test_a_batch_without_any_readable_crop_has_zero_loss_and_gradient() -> None:
+    logits = torch.zeros(2, 3, requires_grad=True)
+    sums, counts = CLASSIFIER.loss_terms(logits, torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.bool))
+    loss = distributed_loss(CLASSIFIER, sums, counts, world_size=1)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_totals_are_means_over_the_epoch() -> None:
+    totals = EpochTotals(1, torch.device("cpu"))
+    totals.add(torch.tensor([6.0]), torch.tensor([3.0]), num_images=3, num_unreadable=1)
+    totals.add(torch.tensor([2.0]), torch.tensor([1.0]), num_images=1, num_unreadable=0)
+    metrics = totals.metrics(CLASSIFIER)
+    assert metrics["loss"] == 2
+    assert (metrics["num_images"], metrics["num_unreadable"]) == (4, 1)
+    assert metrics["images_per_second"] > 0
