@@ -118,9 +118,11 @@ def voc(
     lists: Annotated[list[str] | None, typer.Option("--list", help="Image list; repeat for several.")] = None,
     labels: Annotated[str | None, typer.Option(help="CSV image_id,labels instead of Annotations.")] = None,
     skip_missing: Annotated[bool, typer.Option(help="Leave out listed images that aren't there.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Keep that many images of each list, for quick turns.")] = None,
 ) -> None:
     """A folder in PASCAL VOC's layout: ImageSets, JPEGImages, Annotations, SegmentationClass."""
-    _write(import_voc(root, lists=lists, labels=labels, skip_missing=skip_missing), manifest)
+    found = import_voc(root, lists=lists, labels=labels, skip_missing=skip_missing)
+    _write(found if limit is None else found.limit(limit), manifest)
 
 
 @import_app.command(name="folder")

@@ -7,6 +7,7 @@ config.
 import hashlib
 import json
 import uuid
+from pathlib import Path
 from typing import Any, cast
 
 import fsspec
@@ -19,7 +20,10 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     Listings are never cached: other processes write to the same place.
     """
     protocol = fsspec.utils.get_protocol(uri)
-    fs = fsspec.filesystem(protocol, **({} if protocol in ("file", "local") else {"use_listings_cache": False}))
+    if protocol in ("file", "local"):
+        fs = fsspec.filesystem("file")
+        return fs, str(Path(fs._strip_protocol(uri)).resolve())
+    fs = fsspec.filesystem(protocol, use_listings_cache=False)
     return fs, cast(str, fs._strip_protocol(uri))
 
 

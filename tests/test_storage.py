@@ -21,6 +21,14 @@ def test_round_trip_and_listing(tmp_path: Path, prefix: str) -> None:
     assert storage.list_files(storage.join(root, "absent")) == []
 
 
+def test_relative_and_dotted_local_paths_name_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.bin").write_bytes(b"1")
+    monkeypatch.chdir(tmp_path / "sub")
+    assert storage.list_files("..") == [f"file://{tmp_path}/a.bin"]
+    assert storage.read_bytes("../a.bin") == b"1"
+
+
 def test_write_leaves_no_temporary_file_behind(tmp_path: Path) -> None:
     storage.write_bytes_atomic(str(tmp_path / "x" / "a.bin"), b"1")
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.bin"]

@@ -85,6 +85,16 @@ class Manifest:
             )
         return Manifest(self.table.filter(pc.is_in(self.table["split"], pa.array(splits, pa.string()))), self.classes)
 
+    def limit(self, num_images: int) -> "Manifest":
+        """The first `num_images` rows of each split."""
+        seen: dict[str | None, int] = {}
+        kept = []
+        for index, split in enumerate(self.table["split"].to_pylist()):
+            seen[split] = seen.get(split, 0) + 1
+            if seen[split] <= num_images:
+                kept.append(index)
+        return Manifest(self.table.take(pa.array(kept, pa.int64())), self.classes)
+
 
 def class_ids_of(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
     """Class ids of an image's labels: 1..C, ascending, each once.

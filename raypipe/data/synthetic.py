@@ -220,12 +220,12 @@ def _paint_body(
 ) -> Map:
     """Two colours in the animal's texture: one near the background's, the other new and of the opposite brightness."""
     shared = int(rng.integers(2))
-    near = np.clip(ground[shared] + rng.normal(0, 0.06, 3).astype(np.float32), 0, 1)
+    near = np.clip(ground[shared] + rng.normal(0, 0.03, 3).astype(np.float32), 0, 1)
     other = textures.hue_color(animal.hue, rng, saturation=(0.4, 0.75), value=((0.75, 1.0), (0.3, 0.55))[shared])
     angle = float(rng.uniform(0, textures.TAU))
     across = u * np.float32(np.cos(angle)) + v * np.float32(np.sin(angle))
     along = v * np.float32(np.cos(angle)) - u * np.float32(np.sin(angle))
-    return textures.mix(near, other, textures.BODIES[animal.body](across, along, float(rng.uniform(11, 20))))
+    return textures.mix(near, other, textures.BODIES[animal.body](across, along, float(rng.uniform(18, 30))))
 
 
 def _leaves_enough(

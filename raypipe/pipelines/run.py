@@ -16,7 +16,7 @@ from raypipe.pipelines.evaluate import Score, has_truth, run_evaluate
 from raypipe.pipelines.masks import masks_steps, run_masks
 from raypipe.pipelines.report import write_report
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
-from raypipe.pipelines.train import train_affinity, train_classifier
+from raypipe.pipelines.train import given_checkpoint, train_affinity, train_classifier
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ class Run:
     @cached_property
     def classifier(self) -> Artifact:
         """The trained classifier."""
-        return self._log("classifier", Artifact(*train_classifier(self.context)))
+        given = given_checkpoint(self.context, task="classifier")
+        return self._log("classifier", Artifact(*(given or train_classifier(self.context))))
 
     @cached_property
     def seeds(self) -> Artifact:
@@ -57,10 +58,11 @@ class Run:
         """The trained AffinityNet; None where the walk goes along plain colours."""
         if self.config.walk.affinity == "rgb":
             return None
-        return self._log(
-            "affinity",
-            Artifact(*train_affinity(self.context, seeds=self.seeds.uri, seeds_digest=self.seeds.digest)),
-        )
+        if given := given_checkpoint(self.context, task="affinity"):
+            return self._log("affinity", Artifact(*given))
+        seeds = self.seeds
+        trained = train_affinity(self.context, seeds=seeds.uri, seeds_digest=seeds.digest)
+        return self._log("affinity", Artifact(*trained))
 
     @cached_property
     def masks(self) -> Artifact:

@@ -11,7 +11,7 @@ from ray.train import ScalingConfig
 
 from raypipe import storage
 from raypipe.config import AffinityTraining, ClassifierTraining, Training
-from raypipe.data.checkpoints import has_checkpoint, read_metadata
+from raypipe.data.checkpoints import Task, has_checkpoint, read_metadata
 from raypipe.data.manifest import UnknownLabel, class_ids_of
 from raypipe.data.shards import read_shards
 from raypipe.pipelines import graph
@@ -36,8 +36,6 @@ def train_classifier(context: Context) -> tuple[str, str]:
         The checkpoint's URI and digest.
     """
     config = context.config
-    if config.checkpoints.classifier is not None:
-        return _given(context, config.checkpoints.classifier, task="classifier")
     rows = _labelled(context, context.rows(config.splits.train))
     training: ClassifierTraining = config.classifier
     task = ClassifierTask(
@@ -61,8 +59,6 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str) -> tuple[
         The checkpoint's URI and digest.
     """
     config = context.config
-    if config.checkpoints.affinity is not None:
-        return _given(context, config.checkpoints.affinity, task="affinity")
     manifest = context.rows(config.splits.train).select(["image_id", "image_uri"])
     trimaps = read_shards(storage.join(seeds, SHARDS), columns=["image_id", "trimap"], schema=SEEDS)
     trimaps = trimaps.filter(pc.is_valid(trimaps["trimap"]))
@@ -172,12 +168,15 @@ def _labelled(context: Context, rows: pa.Table) -> pa.Table:
     return usable_rows
 
 
-def _given(context: Context, uri: str, *, task: Any) -> tuple[str, str]:
-    """A checkpoint that the config names.
+def given_checkpoint(context: Context, *, task: Task) -> tuple[str, str] | None:
+    """URI and digest of the checkpoint that the config names, None where it names none.
 
     Raises:
         ValueError: if it was trained for other classes.
     """
+    uri: str | None = getattr(context.config.checkpoints, task)
+    if uri is None:
+        return None
     metadata = read_metadata(uri, task=task)
     if tuple(metadata["classes"]) != context.classes:
         raise ValueError(
