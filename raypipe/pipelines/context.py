@@ -55,14 +55,14 @@ def start_ray(cluster: Cluster) -> None:
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     if address:
-        ray.init(address=address, log_to_driver=False)
+        ray.init(address=address, log_to_driver=True)
         return
     ray.init(
         address="local",
         num_cpus=cluster.num_cpus or max(16, os.cpu_count() or 1),
         object_store_memory=cluster.object_store_memory,
         include_dashboard=False,
-        log_to_driver=False,
+        log_to_driver=True,
         logging_level=logging.WARNING,
     )
 

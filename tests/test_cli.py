@@ -1,0 +1,96 @@
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from raypipe.cli import app, main
+from raypipe.config import load_config
+from raypipe.data.manifest import read_manifest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RUNNER = CliRunner()
+
+
+def call(*args: object) -> str:
+    result = RUNNER.invoke(app, [str(arg) for arg in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def photos(tmp_path: Path, jpeg: bytes) -> Path:
+    for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(jpeg)
+    return tmp_path / "photos"
+
+
+def test_import_folder(photos: Path, tmp_path: Path) -> None:
+    output = call("import", "folder", photos, tmp_path / "m.parquet", "--split", "train")
+    assert "3 images, 2 classes, 0 without labels" in output
+    manifest = read_manifest(str(tmp_path / "m.parquet"))
+    assert manifest.classes == ("cat", "dog")
+    assert set(manifest.table["split"].to_pylist()) == {"train"}
+
+
+def test_import_table(photos: Path, tmp_path: Path) -> None:
+    (photos / "t.csv").write_text("path,tags\ncat/1.jpg,cat;dog\ndog/1.jpg,\n")
+    table = ["import", "table", photos / "t.csv", tmp_path / "m.parquet"]
+    output = call(*table, "--image-column", "path", "--label-column", "tags", "--separator", ";")
+    assert "2 images, 2 classes, 1 without labels" in output
+
+
+def test_import_voc_with_a_limit(tmp_path: Path, jpeg: bytes) -> None:
+    root = tmp_path / "voc"
+    for folder in ("JPEGImages", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    names = ["a", "b", "c"]
+    for name in names:
+        (root / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg)
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(names))
+    (root / "labels.csv").write_text("image_id,labels\n" + "".join(f"{name},cat|dog\n" for name in names))
+    output = call("import", "voc", root, tmp_path / "m.parquet", "--labels", "labels.csv", "--limit", 2)
+    assert "2 images" in output
+
+
+def test_config_prints_what_run_takes(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(call("config", "--preset", "demo", "manifest=m.parquet", "walk.beta=3"))
+    assert load_config(config.read_text()).walk.beta == 3
+    printed = yaml.safe_load(call("run", config, "walk.alpha=5", "--print-config"))
+    assert (printed["walk"]["alpha"], printed["walk"]["beta"]) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run", "absent.yaml"], "there is no config file absent.yaml"),
+        (["run", "-", "walk.bta=3"], "Did you mean 'beta'"),
+        (["masks", "-", "manifest=absent.parquet", "out=out"], "absent.parquet"),
+        (["import", "folder", "absent", "m.parquet"], "no such folder: absent"),
+    ],
+)
+def test_mistakes_are_one_message_without_traceback(
+    args: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["raypipe", *args])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("job", sorted((REPOSITORY / "jobs").glob("*.py")), ids=lambda path: path.stem)
+def test_jobs_are_the_commands(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(job.read_text().splitlines()) <= 30
+    monkeypatch.setattr(sys, "argv", [str(job), "absent.yaml"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(job), run_name="__main__")
+    assert stop.value.code == 2
+    assert "there is no config file absent.yaml" in capsys.readouterr().err
