@@ -93,7 +93,10 @@ def report(config: ConfigFile, overrides: Overrides = None) -> None:
 @app.command()
 def describe(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the plan of the streams: stages, resources, columns."""
-    typer.echo(_open(config, overrides).describe())
+    from raypipe.pipelines.context import open_context
+    from raypipe.pipelines.run import describe as describe_streams
+
+    typer.echo(describe_streams(open_context(read_config(config, overrides))))
 
 
 @app.command(name="config")
@@ -118,7 +121,9 @@ def voc(
     lists: Annotated[list[str] | None, typer.Option("--list", help="Image list; repeat for several.")] = None,
     labels: Annotated[str | None, typer.Option(help="CSV image_id,labels instead of Annotations.")] = None,
     skip_missing: Annotated[bool, typer.Option(help="Leave out listed images that aren't there.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Keep that many images of each list, for quick turns.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Keep that many images of each list, for quick turns.")
+    ] = None,
 ) -> None:
     """A folder in PASCAL VOC's layout: ImageSets, JPEGImages, Annotations, SegmentationClass."""
     found = import_voc(root, lists=lists, labels=labels, skip_missing=skip_missing)

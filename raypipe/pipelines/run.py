@@ -100,16 +100,17 @@ class Run:
         self._log("evaluate", Artifact(folder, folder.rsplit("/", 1)[-1]))
         return scores
 
-    def describe(self) -> str:
-        """The plan of both streams; computes nothing."""
-        seeds = graph.describe(seeds_steps(self.context, classifier="CLASSIFIER"))
-        affinity = None if self.config.walk.affinity == "rgb" else "AFFINITY"
-        masks = graph.describe(masks_steps(self.context, classifier="CLASSIFIER", affinity=affinity, reuse_cams=False))
-        return f"seeds\n{seeds}\n\nmasks\n{masks}"
-
     def _log(self, step: str, artifact: Artifact) -> Artifact:
         logger.info("%s: %s (digest %s)", step, artifact.uri, artifact.digest)
         return artifact
+
+
+def describe(context: Context) -> str:
+    """The plan of both streams; computes nothing, starts nothing."""
+    seeds = graph.describe(seeds_steps(context, classifier="CLASSIFIER"))
+    affinity = None if context.config.walk.affinity == "rgb" else "AFFINITY"
+    masks = graph.describe(masks_steps(context, classifier="CLASSIFIER", affinity=affinity, reuse_cams=False))
+    return f"seeds\n{seeds}\n\nmasks\n{masks}"
 
 
 def scores_table(scores: list[Score]) -> str:

@@ -12,7 +12,8 @@ from raypipe.config import RunConfig, load_config
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
-from raypipe.pipelines.run import Run, scores_table
+from raypipe.pipelines.context import open_context
+from raypipe.pipelines.run import Run, describe, scores_table
 from raypipe.schema import MASKS, QUARANTINE
 
 OVERRIDES = [
@@ -175,7 +176,7 @@ def test_checkpoint_of_other_classes_is_refused(
         _ = run.classifier
 
 
-def test_describe_shows_both_plans(finished: Run) -> None:
-    text = finished.describe()
+def test_describe_shows_both_plans(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
+    text = describe(open_context(make_config(synthetic[0], tmp_path)))
     for stage in ("DecodeImages", "ComputeCams", "MakeTrimaps", "PropagateCams", "RefineMasks", "EncodeMasks"):
         assert stage in text
