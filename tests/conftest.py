@@ -2,15 +2,19 @@
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from PIL import Image
 
+from raypipe.config import Cluster
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.networks import build_affinity_net, build_classifier
+from raypipe.pipelines.context import start_ray
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -38,6 +42,14 @@ def voc_root() -> Path:
 def weights_dir() -> Path:
     """Folder of pretrained weights."""
     return _shared_folder("RAYPIPE_WEIGHTS", "weights")
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One local Ray for the whole suite: starting one costs seconds."""
+    start_ray(Cluster(num_cpus=16, object_store_memory=300 * 2**20))
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -54,4 +54,8 @@ class Stage(ABC):
             return row | self.process(row)
         except ROW_ERRORS as error:
             reason = f"{type(error).__name__}: {error}"
-            return row | {"error_stage": type(self).__name__, "error_reason": reason}
+            return row | {"error_stage": self._name(), "error_reason": reason}
+
+    def _name(self) -> str:
+        # Ray Data runs a subclass of its own making: the stage is the class that declares columns.
+        return next(cls.__name__ for cls in type(self).__mro__ if "reads" in vars(cls) or "writes" in vars(cls))

@@ -34,10 +34,6 @@ Feed = Callable[[int, int, int], Iterator[pa.Table]]
 """(first epoch, rank, world size) to this worker's parts of all batches to come, epoch after epoch."""
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818 - the standard term
-    """The loss is no longer finite."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
     """What a worker needs to know."""
@@ -104,13 +100,10 @@ def train_on_worker(config: dict[str, Any]) -> None:
         if bar is not None:
             bar.close()
         metrics = totals.metrics(settings.task) | {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
-        if not math.isfinite(metrics["loss"]):
-            raise TrainingDiverged(
-                f"{settings.task.name}: the loss of epoch {epoch} is {metrics['loss']}; "
-                f"lower optimizer.lr ({options.lr}) or optimizer.new_lr_factor ({options.new_lr_factor})"
-            )
         history.append(metrics)
         _report(history, network, optimizer, schedule, rank=rank)
+        if not math.isfinite(metrics["loss"]):
+            return  # not raised here: Ray Train would start the workers again, which can't help
 
 
 def distributed_loss(task: TrainingTask, sums: Tensor, counts: Tensor, *, world_size: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Runs a training on Ray Train and leaves a checkpoint, metrics per epoch and a TensorBoard log."""
 
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ CHECKPOINT = "checkpoint"
 METRICS_FILE = "metrics.jsonl"
 RUN = "ray_train"
 """Ray Train's own folder: the state after each epoch. A run that was interrupted goes on from there."""
+
+
+class TrainingDiverged(ValueError):  # noqa: N818 - the standard term
+    """The loss is no longer finite."""
 
 
 def train(
@@ -50,6 +55,13 @@ def train(
         raise RuntimeError(f"the training in {folder} ended without a checkpoint: {result.error}")
     with result.checkpoint.as_directory() as state_folder:
         state = torch.load(f"{state_folder}/{STATE_FILE}", map_location="cpu", weights_only=True)
+    last = state["history"][-1]
+    if not math.isfinite(last["loss"]):
+        options = settings.training.optimizer
+        raise TrainingDiverged(
+            f"{settings.task.name}: the loss of epoch {last['epoch']} is {last['loss']}; "
+            f"lower optimizer.lr ({options.lr}) or optimizer.new_lr_factor ({options.new_lr_factor})"
+        )
     network = settings.task.build()
     checkpoint = Checkpoint(
         task=settings.task.name,

@@ -1,8 +1,10 @@
+import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from ray import cloudpickle
 
 from raypipe.config import Budget
 from raypipe.data.shards import read_shards
@@ -11,6 +13,9 @@ from raypipe.pipelines.records import Record
 from raypipe.pipelines.stream import BudgetExceeded, Part, Stream, run_stream
 from raypipe.schema import QUARANTINE
 from raypipe.stages.base import Row, Stage
+
+# Workers can't import test modules: what is defined here travels by value.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SCHEMA = pa.schema([pa.field("image_id", pa.string(), nullable=False), pa.field("number", pa.int64())])
 

@@ -1,0 +1,106 @@
+"""Training on real Ray Train workers: repeatable, the same on two workers, resumed after a worker was killed."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from ray import cloudpickle
+from ray.train import ScalingConfig
+
+from raypipe.config import ClassifierTraining, Optimizer
+from raypipe.data.checkpoints import Checkpoint, read_checkpoint
+from raypipe.training.loop import Feed, LoopSettings
+from raypipe.training.order import worker_indices
+from raypipe.training.run import TrainingDiverged, read_metrics, train
+from raypipe.training.tasks import ClassifierTask
+
+# Workers can't import test modules: what is defined here travels by value.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+TASK = ClassifierTask(backbone="tiny", weights=None, preprocessing=None, num_classes=2, output_stride=8)
+NUM_IMAGES = 10
+
+
+def make_feed(training: ClassifierTraining, *, kill_once: Path | None = None) -> Feed:
+    """Striped and plain crops; kills its own worker once, in the middle of the second epoch, where it is told to."""
+
+    def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
+        ids = [str(index) for index in range(NUM_IMAGES)]
+        num_rows = len(range(rank, training.batch_size, world_size))
+        for epoch in range(first_epoch, training.epochs):
+            indices = worker_indices(
+                ids, seed=0, epoch=epoch, batch_size=training.batch_size, rank=rank, world_size=world_size
+            )
+            for step, start in enumerate(range(0, len(indices), num_rows)):
+                if kill_once is not None and (epoch, step) == (1, 1) and not kill_once.exists():
+                    kill_once.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield make_batch(indices[start : start + num_rows])
+
+    return feed
+
+
+def make_batch(indices: np.ndarray) -> pa.Table:
+    crops, targets = [], []
+    for index in indices.tolist():
+        crop = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        crop[:, :: 2 + index % 2] = 255
+        crops.append(crop.tobytes())
+        targets.append(bytes([index % 2, 1 - index % 2]))
+    return pa.table({"crop": crops, "target": targets, "error_stage": pa.nulls(len(crops), pa.string())})
+
+
+def run(folder: Path, *, num_workers: int = 1, kill_once: Path | None = None, lr: float = 1e-3) -> Checkpoint:
+    training = ClassifierTraining(
+        backbone="tiny",
+        weights=None,
+        epochs=2,
+        batch_size=4,
+        crop_size=32,
+        long_side=(32, 32),
+        precision="fp32",
+        optimizer=Optimizer(lr=lr, new_lr_factor=1),
+    )
+    feed = make_feed(training, kill_once=kill_once)
+    settings = LoopSettings(task=TASK, training=training, feed=feed, num_images=NUM_IMAGES)
+    scaling = ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1})
+    return train(settings, folder=str(folder), classes=("a", "b"), scaling=scaling)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Checkpoint]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, run(folder)
+
+
+def test_leaves_a_checkpoint_metrics_and_a_log(undisturbed: tuple[Path, Checkpoint]) -> None:
+    folder, checkpoint = undisturbed
+    assert read_checkpoint(str(folder / "checkpoint"), task="classifier").digest == checkpoint.digest
+    metrics = read_metrics(str(folder))
+    assert [epoch["num_images"] for epoch in metrics] == [12, 12]  # 10 images in batches of 4, filled up
+    assert metrics[1]["loss"] < metrics[0]["loss"]
+    assert json.loads((folder / "checkpoint" / "checkpoint.json").read_text())["digest"] == checkpoint.digest
+
+
+def test_a_killed_worker_changes_nothing(undisturbed: tuple[Path, Checkpoint], tmp_path: Path) -> None:
+    checkpoint = run(tmp_path / "out", kill_once=tmp_path / "killed")
+    assert (tmp_path / "killed").exists()
+    assert checkpoint.digest == undisturbed[1].digest
+
+
+def test_two_workers_learn_the_same(undisturbed: tuple[Path, Checkpoint], tmp_path: Path) -> None:
+    run(tmp_path, num_workers=2)
+    losses = [[epoch["loss"] for epoch in read_metrics(str(folder))] for folder in (undisturbed[0], tmp_path)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+def test_divergence_says_which_knob_to_turn(local_ray: None, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match=r"the loss of epoch 0 is .*lower optimizer\.lr"):
+        run(tmp_path, lr=1e30)
+    assert not (tmp_path / "checkpoint").exists()
