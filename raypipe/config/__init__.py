@@ -2,6 +2,7 @@
 
 from raypipe.config.loading import ConfigError, load_config, presets, to_yaml
 from raypipe.config.sections import (
+    CLASSIFIER,
     AffinityTraining,
     Budget,
     Cams,
@@ -19,6 +20,7 @@ from raypipe.config.sections import (
 )
 
 __all__ = [
+    "CLASSIFIER",
     "AffinityTraining",
     "Budget",
     "Cams",

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Backbone = Literal["resnet38", "vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "tiny"]
 Precision = Literal["auto", "fp32", "bf16"]
 
+CLASSIFIER = "classifier"
+"""Value of affinity.weights: start from the trained classifier."""
+
 
 class Section(BaseModel):
     """A frozen part of the config that refuses unknown names."""
@@ -82,6 +85,8 @@ class AffinityTraining(Training):
 
     epochs: int = Field(8, ge=1)
     batch_size: int = Field(8, ge=1)
+    weights: str | None = "torchvision://resnet50/IMAGENET1K_V2"
+    """As the classifier's; `classifier` starts from the trained classifier, of the same backbone."""
     radius: int = Field(5, ge=2, le=16)
     """The paper's gamma: pairs closer than this many cells."""
     depths: tuple[str, str, str] | None = None
@@ -242,3 +247,14 @@ class RunConfig(Section):
     png: bool = False
     """Writes each mask as a PNG file too."""
     cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _start(self) -> "RunConfig":
+        if self.classifier.weights == CLASSIFIER:
+            raise ValueError("classifier.weights can't be the classifier itself; give a URI, or null for random")
+        if self.affinity.weights == CLASSIFIER and self.affinity.backbone != self.classifier.backbone:
+            raise ValueError(
+                f"affinity.weights=classifier needs the classifier's backbone, {self.classifier.backbone}; "
+                f"affinity.backbone is {self.affinity.backbone}"
+            )
+        return self

@@ -49,13 +49,15 @@ AT_HOME = 0.7
 """Share of pictures that are taken at the home of their first animal."""
 AREAS = {1: (0.16, 0.5), 2: (0.12, 0.28), 3: (0.09, 0.19), 4: (0.07, 0.14)}
 """Smallest and largest share of the image of one animal, by the number of animals."""
-HEAD_SEEN = 0.6
+HEAD_SEEN = 0.85
 """Share of animals that show their head; a classifier can't do without the bodies of the others."""
 MIN_VISIBLE = 0.6
 """An animal of which less would be left by one in front of it is put elsewhere."""
 MIN_VISIBLE_HEAD = 0.75
 MIN_SIDE = 32
 """Smaller pictures have no room for an animal, pixels."""
+SHADE, SHADE_SIZE = 0.6, 34.0
+"""How much darker the shade is, and how far its spots lie apart, pixels."""
 NOISE = 0.035
 """Standard deviation of the sensor's noise; white is 1."""
 JPEG_QUALITY = 92
@@ -129,7 +131,7 @@ def draw_scene(seed: int, index: int, *, sizes: tuple[int, int] = (96, 320)) -> 
     class_ids = _draw_class_ids(rng, num_animals)
     home = ANIMALS[class_ids[0] - 1].home
     place = home if rng.random() < AT_HOME else str(rng.choice(list(textures.BACKGROUNDS)))
-    ground = (textures.random_color(rng, value=(0.25, 0.5)), textures.random_color(rng, value=(0.6, 0.9)))
+    ground = (textures.random_color(rng, value=(0.25, 0.5)), textures.random_color(rng, value=(0.65, 1.0)))
     canvas = textures.mix(*ground, textures.BACKGROUNDS[place](height, width, rng))
     owner = np.zeros((height, width), np.uint8)  # 1-based number of the animal seen at a pixel
     head_owner = np.zeros((height, width), np.uint8)
@@ -138,7 +140,8 @@ def draw_scene(seed: int, index: int, *, sizes: tuple[int, int] = (96, 320)) -> 
             canvas, owner, head_owner, rng, number=number, class_id=class_id, area=AREAS[num_animals], ground=ground
         )
     mask = np.array([0, *class_ids], np.uint8)[owner]
-    canvas *= 1 + 0.12 * textures.smooth_noise(height, width, (height / 1.5, width / 1.5), rng)[..., None]
+    shade = textures.smooth_noise(height, width, (SHADE_SIZE, SHADE_SIZE), rng)
+    canvas *= 1 - SHADE * np.clip(0.5 + 2 * shade, 0, 1)[..., None]
     canvas += NOISE * rng.standard_normal(canvas.shape, dtype=np.float32)
     pixels = (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
     return Scene(pixels, mask, tuple(CLASSES[class_id - 1] for class_id in np.unique(mask) if class_id))
@@ -218,14 +221,15 @@ def _place_animal(
 def _paint_body(
     rng: np.random.Generator, animal: Animal, u: Map, v: Map, ground: tuple[NDArray[np.float32], NDArray[np.float32]]
 ) -> Map:
-    """Two colours in the animal's texture: the background's mean colour, and a tint of the animal's own hue."""
-    near = np.clip((ground[0] + ground[1]) / 2 + rng.normal(0, 0.02, 3).astype(np.float32), 0, 1)
-    value = ((0.25, 0.4), (0.85, 1.0))[int(rng.integers(2))]
+    """Two colours in the animal's texture: one near the background's, the other a tint of the animal's own hue."""
+    shared = int(rng.integers(2))
+    near = np.clip(ground[shared] + rng.normal(0, 0.05, 3).astype(np.float32), 0, 1)
+    value = ((0.75, 1.0), (0.3, 0.55))[shared]
     other = textures.hue_color(animal.hue, rng, saturation=(0.4, 0.75), value=value)
     angle = float(rng.uniform(0, textures.TAU))
     across = u * np.float32(np.cos(angle)) + v * np.float32(np.sin(angle))
     along = v * np.float32(np.cos(angle)) - u * np.float32(np.sin(angle))
-    return textures.mix(near, other, textures.BODIES[animal.body](across, along, float(rng.uniform(18, 32))))
+    return textures.mix(near, other, textures.BODIES[animal.body](across, along, float(rng.uniform(11, 20))))
 
 
 def _leaves_enough(

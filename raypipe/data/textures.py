@@ -152,7 +152,7 @@ SHAPES = (ellipse, polygon, star, blob)
 
 def random_color(rng: np.random.Generator, *, value: tuple[float, float]) -> NDArray[np.float32]:
     """A colour (3,) in [0, 1] of any hue, pale, and a brightness in the given range."""
-    return _rgb(float(rng.random()), float(rng.uniform(0.1, 0.55)), float(rng.uniform(*value)))
+    return _rgb(float(rng.random()), float(rng.uniform(0.05, 0.45)), float(rng.uniform(*value)))
 
 
 def hue_color(

@@ -61,7 +61,9 @@ class Run:
         if given := given_checkpoint(self.context, task="affinity"):
             return self._log("affinity", Artifact(*given))
         seeds = self.seeds
-        trained = train_affinity(self.context, seeds=seeds.uri, seeds_digest=seeds.digest)
+        trained = train_affinity(
+            self.context, seeds=seeds.uri, seeds_digest=seeds.digest, classifier=self.classifier.uri
+        )
         return self._log("affinity", Artifact(*trained))
 
     @cached_property

@@ -10,8 +10,8 @@ import ray
 from ray.train import ScalingConfig
 
 from raypipe import storage
-from raypipe.config import AffinityTraining, ClassifierTraining, Training
-from raypipe.data.checkpoints import Task, has_checkpoint, read_metadata
+from raypipe.config import CLASSIFIER, AffinityTraining, ClassifierTraining, Training
+from raypipe.data.checkpoints import WEIGHTS_FILE, Task, has_checkpoint, read_metadata
 from raypipe.data.manifest import UnknownLabel, class_ids_of
 from raypipe.data.shards import read_shards
 from raypipe.pipelines import graph
@@ -52,8 +52,15 @@ def train_classifier(context: Context) -> tuple[str, str]:
     return _train(context, task, training, rows, step)
 
 
-def train_affinity(context: Context, *, seeds: str, seeds_digest: str) -> tuple[str, str]:
+def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifier: str) -> tuple[str, str]:
     """Trains the AffinityNet on the trimaps of a seeds folder, unless it is there already.
+
+    Args:
+        context: config and manifest.
+        seeds: the folder's URI, and its digest.
+        seeds_digest: see `seeds`.
+        classifier: URI of the checkpoint that made the seeds; the AffinityNet starts from it where
+            `affinity.weights=classifier`.
 
     Returns:
         The checkpoint's URI and digest.
@@ -66,9 +73,10 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str) -> tuple[
     if rows.num_rows == 0:
         raise ValueError(f"{seeds} has no trimaps of splits.train={config.splits.train}: run `raypipe seeds` for them")
     training: AffinityTraining = config.affinity
+    from_classifier = training.weights == CLASSIFIER
     task = AffinityTask(
         backbone=training.backbone,
-        weights=training.weights,
+        weights=storage.join(classifier, WEIGHTS_FILE) if from_classifier else training.weights,
         preprocessing=training.preprocessing,
         radius=training.radius,
         depths=training.depths,

@@ -61,6 +61,8 @@ def test_config_is_frozen() -> None:
         ("", [*BASE, "cams.scales=[]"], "scales need at least one value"),
         ("", [*BASE, "classifier.long_side=[300,200]"], "long_side is \\(low, high\\)"),
         ("", [*BASE, "classifier.backbone=resnet18"], "backbone resnet18 can't take weights torchvision://resnet50"),
+        ("preset: demo", [*BASE, "affinity.backbone=resnet18"], "needs the classifier's backbone, tiny"),
+        ("preset: demo", [*BASE, "classifier.weights=classifier"], "can't be the classifier itself"),
         ("preset: pas", BASE, "preset: got 'pas'.*Did you mean 'psa'"),
         ("a: [", BASE, "isn't YAML"),
         ("- 1", [], "must be a mapping"),
