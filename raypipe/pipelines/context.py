@@ -57,6 +57,9 @@ def start_ray(cluster: Cluster) -> None:
     if address:
         ray.init(address=address, log_to_driver=True)
         return
+    # Workers inherit this. More of them than cores is usual in a stream, and threads that wait by spinning would take
+    # the cores from those that work: training was seen three times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     ray.init(
         address="local",
         num_cpus=cluster.num_cpus or max(16, os.cpu_count() or 1),

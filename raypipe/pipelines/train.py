@@ -123,6 +123,9 @@ def make_feed(rows: Any, image_ids: list[str], step: graph.Step, training: Train
 
     def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
         table: pa.Table = ray.get(rows)
+        options = ray.data.DataContext.get_current()
+        options.execution_options.preserve_order = True
+        options.enable_progress_bars = False  # the training shows its own
         epochs_per_stream = max(1, _ROWS_PER_STREAM * world_size // len(image_ids))
         for start in range(first_epoch, training.epochs, epochs_per_stream):
             parts = []
@@ -138,7 +141,6 @@ def make_feed(rows: Any, image_ids: list[str], step: graph.Step, training: Train
                 part = table.take(pa.array(indices))
                 parts.append(part.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(indices))))
             num_rows = len(range(rank, training.batch_size, world_size))
-            ray.data.DataContext.get_current().execution_options.preserve_order = True
             dataset = graph.apply(graph.source(pa.concat_tables(parts), rows_per_block=num_rows), [step])
             yield from dataset.iter_batches(batch_size=num_rows, batch_format="pyarrow", prefetch_batches=4)
 

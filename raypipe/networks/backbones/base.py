@@ -10,6 +10,7 @@ Conventions:
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -71,6 +72,17 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         super().__init__(num_features)
         self.requires_grad_(requires_grad=False)
         self.eval()
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        """Apply the affine map that frozen statistics leave, in one pass and in the input's precision.
+
+        torch's own BatchNorm takes three times as long in the backward pass, for gradients that nobody uses.
+        """
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        shift = self.bias - self.running_mean * scale
+        return torch.addcmul(shift.to(x.dtype)[:, None, None], x, scale.to(x.dtype)[:, None, None])
 
     def train(self, mode: bool = True) -> "FrozenBatchNorm2d":  # noqa: ARG002 - torch's signature
         """Stay in evaluation mode, whatever `mode` says."""
