@@ -136,6 +136,9 @@ class Trimaps(Section):
     """Background exponent of the sure objects: a strong background leaves only objects that are sure."""
     alpha_high: float = Field(24.0, gt=0)
     """Background exponent under which background is taken for sure."""
+    crf_stride: Literal[1, 2, 4] = 1
+    """Pixels per cell at which the dense CRF runs. A trimap has cells of 8 pixels: at 4 it came out as good as at 2
+    on VOC, for a quarter of the time."""
     dense_crf: DenseCrf = DenseCrf()
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image, encode_png
@@ -33,23 +34,28 @@ class MakeTrimaps(Stage):
         splits: Sequence[str] | None,
         alpha_low: float,
         alpha_high: float,
+        crf_stride: int,
         max_side: int,
         dense_crf: Mapping[str, Any],
     ) -> None:
         self.splits = None if splits is None else frozenset(splits)
         self.alphas = (alpha_low, alpha_high)
+        self.crf_stride = crf_stride
         self.max_side = max_side
-        self.dense_crf = dict(dense_crf)
+        # Distances of the dense CRF are in pixels of the image that it sees.
+        lengths = {name: dense_crf[name] / crf_stride for name in ("sxy_gaussian", "sxy_bilateral")}
+        self.dense_crf = dict(dense_crf) | lengths
 
     def process(self, row: Row) -> Row:
         """Makes one image's trimap; null where its split isn't trained on."""
         if self.splits is not None and row["split"] not in self.splits:
             return {"trimap": None}
-        pixels = decode_image(row["image"], max_side=self.max_side).pixels
+        image = Image.fromarray(decode_image(row["image"], max_side=self.max_side).pixels)
+        pixels = np.array(image.reduce(self.crf_stride))
         size = (pixels.shape[0], pixels.shape[1])
         cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
         full = resize_cam(torch.from_numpy(cam), size=size) if len(cam) else torch.zeros(0, *size)
         scores = [stack_background(full, alpha=alpha).numpy() for alpha in self.alphas]
         low, high = dense_crf_many(pixels, scores, **self.dense_crf)
         class_ids = np.asarray(row["class_ids"], dtype=np.uint8)
-        return {"trimap": encode_png(make_trimap(low, high, class_ids, stride=GRID_STRIDE))}
+        return {"trimap": encode_png(make_trimap(low, high, class_ids, stride=GRID_STRIDE // self.crf_stride))}

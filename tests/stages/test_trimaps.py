@@ -7,7 +7,8 @@ from raypipe.data.arrays import encode_cam
 from raypipe.data.images import decode_mask
 from raypipe.stages.trimaps import MakeTrimaps
 
-ARGS: dict[str, Any] = {"alpha_low": 1.0, "alpha_high": 8.0, "max_side": 1024, "dense_crf": {"num_iters": 2}}
+CRF = {"num_iters": 2, "sxy_gaussian": 3.0, "sxy_bilateral": 80.0}
+ARGS: dict[str, Any] = {"alpha_low": 1.0, "alpha_high": 8.0, "crf_stride": 1, "max_side": 1024, "dense_crf": CRF}
 
 
 @pytest.fixture
@@ -25,8 +26,10 @@ def row(jpeg: bytes) -> dict[str, Any]:
     }
 
 
-def test_sure_object_unsure_and_sure_background(row: dict[str, Any]) -> None:
-    trimap = decode_mask(MakeTrimaps(splits=None, **ARGS).process(row)["trimap"])
+@pytest.mark.parametrize("crf_stride", [1, 2, 4])
+def test_sure_object_unsure_and_sure_background(row: dict[str, Any], crf_stride: int) -> None:
+    stage = MakeTrimaps(splits=None, **{**ARGS, "crf_stride": crf_stride})
+    trimap = decode_mask(stage.process(row)["trimap"])
     assert trimap.shape == (8, 11)
     assert (trimap[:, 0] == 4).all()
     assert (trimap[:, 5] == 255).all()
