@@ -1,9 +1,9 @@
 """A synthetic dataset with exact masks, on which a CAM alone is visibly incomplete.
 
-An animal has a body and a head. Only the head tells its class: bodies come in four textures, each shared by two
-classes. So a classifier looks at heads (and at backgrounds: most animals are at home on one of them), and its CAM
-misses bodies. A body's two colours differ strongly and change from image to image, and one of them is also the
-background's: colours alone group the wrong pixels, textures group the right ones.
+An animal has a body and, mostly in sight, a head. The head is vivid and tells the class at a glance, the body by its
+texture and a paler tint: so a classifier looks at heads first, and its CAM misses parts of the bodies. Of a body's two
+colours one is near the background's, and spots of shade lie over everything: they part the colours within an animal
+and bring those of animal and background together, so plain colours are a poor guide to what belongs together.
 """
 
 import io

@@ -114,9 +114,7 @@ _EMBLEMS: dict[str, Callable[[Map, Map, Map, Map], Map]] = {
     "pinwheel": lambda _u, _v, _rho, theta: np.sin(3 * theta),
     "cross": lambda u, v, _rho, _theta: 5 * (0.27 - np.minimum(np.abs(u), np.abs(v))),
     "halves": lambda u, _v, _rho, _theta: 5 * u,
-    "eye": lambda _u, _v, rho, _theta: 5 * (0.5 - rho),
     "bars": lambda _u, v, _rho, _theta: np.sin(v * (TAU * 1.25)),
-    "quarters": lambda u, v, _rho, _theta: 25 * u * v,
     "spiral": lambda _u, _v, rho, theta: np.sin(theta + rho * (TAU * 1.1)),
 }
 EMBLEMS = tuple(_EMBLEMS)

@@ -18,6 +18,7 @@ from raypipe.networks import (
     build_classifier,
     load_state,
 )
+from raypipe.networks.folding import fold_batchnorm
 from raypipe.networks.precision import default_device
 from raypipe.schema import GRID_STRIDE
 
@@ -58,6 +59,7 @@ def load_affinity_net(uri: str) -> tuple[AffinityNet, Checkpoint, torch.device]:
 def _ready(network: AnyNetwork, checkpoint: Checkpoint) -> AnyNetwork:
     load_state(network, checkpoint.weights, source=f"the checkpoint {checkpoint.digest}", require_head=True)
     network.eval()
+    fold_batchnorm(network)
     network.to(device=default_device())
     return network.to(memory_format=torch.channels_last)
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import schema
-from raypipe.data.manifest import Manifest, UnknownLabel, read_manifest, write_manifest
+from raypipe.data.manifest import Manifest, UnknownLabel, class_ids_of, read_manifest, write_manifest
 
 CLASSES = ("cat", "dog", "zebra")
 
@@ -40,9 +40,8 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_convention_class_ids_count_from_one() -> None:
-    manifest = Manifest.from_rows([row("a")], CLASSES)
-    assert manifest.class_ids(["zebra", "cat", "zebra"]) == [1, 3]
-    assert manifest.class_ids([]) == []
+    assert class_ids_of(["zebra", "cat", "zebra"], CLASSES) == [1, 3]
+    assert class_ids_of([], CLASSES) == []
 
 
 @pytest.mark.parametrize(
@@ -51,7 +50,7 @@ def test_convention_class_ids_count_from_one() -> None:
 )
 def test_unknown_label(label: Any, hint: str) -> None:
     with pytest.raises(UnknownLabel, match=hint):
-        Manifest.from_rows([row("a")], CLASSES).class_ids(["cat", label])
+        class_ids_of(["cat", label], CLASSES)
 
 
 def test_select() -> None:
@@ -66,6 +65,13 @@ def test_select() -> None:
         manifest.select(splits=["train", "trian"])
     with pytest.raises(ValueError, match="no such split"):
         manifest.select(splits=[])
+
+
+def test_limit_is_per_split() -> None:
+    rows = [row("a"), row("b", split="val"), row("c"), row("d", split=None), row("e", split="val"), row("f")]
+    limited = Manifest.from_rows(rows, CLASSES).limit(1)
+    assert limited.table["image_id"].to_pylist() == ["a", "b", "d"]
+    assert limited.classes == CLASSES
 
 
 def test_select_without_any_split() -> None:
@@ -110,7 +116,7 @@ def test_bad_classes(classes: list[Any], message: str) -> None:
 
 def test_254_classes_are_fine() -> None:
     classes = [f"c{i}" for i in range(254)]
-    assert Manifest.from_rows([row("a")], classes).class_ids(["c253"]) == [254]
+    assert class_ids_of(["c253"], Manifest.from_rows([row("a")], classes).classes) == [254]
 
 
 def write_table(table: pa.Table, path: Path, *, classes: bytes | None = b'["cat", "dog"]') -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from raypipe.data.images import decode_mask
 from raypipe.data.importers.voc import VOC_CLASSES, import_voc
+from raypipe.data.manifest import class_ids_of
 from raypipe.storage import read_bytes
 
 
@@ -121,7 +122,7 @@ def test_real_voc(voc_root: Path) -> None:
     rows = manifest.select(splits=["train"]).table.to_pylist()[:20]
     for row in rows:
         present = set(np.unique(decode_mask(read_bytes(row["mask_uri"])))) - {0, 255}
-        assert present <= set(manifest.class_ids(row["labels"]))
+        assert present <= set(class_ids_of(row["labels"], manifest.classes))
 
 
 @pytest.mark.shared_data
