@@ -80,6 +80,7 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifie
         preprocessing=training.preprocessing,
         radius=training.radius,
         depths=training.depths,
+        freeze_backbone=training.freeze_backbone,
     )
     step = graph.Step(stage=LoadAffinityCrops, args=_crop_args(context, training, task))
     return _train(context, task, training, rows, step, seeds=seeds_digest)

@@ -95,6 +95,7 @@ class AffinityTask(TrainingTask):
 
     radius: int
     depths: tuple[str, ...] | None
+    freeze_backbone: bool = False
 
     name = "affinity"
     term_names = ("background", "foreground", "negative")
@@ -102,7 +103,10 @@ class AffinityTask(TrainingTask):
     def build(self) -> Network:
         """The AffinityNet."""
         preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
-        return build_affinity_net(self.backbone, depths=self.depths, preprocessing=preprocessing)
+        network = build_affinity_net(self.backbone, depths=self.depths, preprocessing=preprocessing)
+        if self.freeze_backbone:
+            network.backbone.requires_grad_(requires_grad=False)
+        return network
 
     def target_shape(self, crop_size: int) -> tuple[int, ...]:
         """The trimap's grid."""

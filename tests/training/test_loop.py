@@ -106,3 +106,9 @@ def test_totals_are_means_over_the_epoch() -> None:
     assert metrics["loss"] == 2
     assert (metrics["num_images"], metrics["num_unreadable"]) == (4, 1)
     assert metrics["images_per_second"] > 0
+
+
+def test_a_frozen_backbone_trains_the_head_alone() -> None:
+    task = AffinityTask(backbone="tiny", weights=None, preprocessing=None, radius=5, depths=None, freeze_backbone=True)
+    trained = {name.split(".")[0] for name, parameter in task.build().named_parameters() if parameter.requires_grad}
+    assert trained == {"f8_3", "f8_4", "f8_5", "gn8_3", "gn8_4", "gn8_5", "f9"}
