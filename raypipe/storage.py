@@ -27,6 +27,12 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, cast(str, fs._strip_protocol(uri))
 
 
+def absolute(uri: str) -> str:
+    """The URI as other processes understand it: a relative local path counts from this process's working directory."""
+    local = fsspec.utils.get_protocol(uri) in ("file", "local")
+    return filesystem(uri)[1] if local else uri
+
+
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """The same as pyarrow knows it, for Ray and Parquet."""
     fs, path = filesystem(uri)

@@ -29,6 +29,13 @@ def test_relative_and_dotted_local_paths_name_the_same_file(tmp_path: Path, monk
     assert storage.read_bytes("../a.bin") == b"1"
 
 
+def test_absolute_paths_and_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("a/b") == f"{tmp_path}/a/b"
+    assert storage.absolute(f"file://{tmp_path}/a") == f"{tmp_path}/a"
+    assert storage.absolute("s3://bucket/a") == "s3://bucket/a"
+
+
 def test_write_leaves_no_temporary_file_behind(tmp_path: Path) -> None:
     storage.write_bytes_atomic(str(tmp_path / "x" / "a.bin"), b"1")
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.bin"]

@@ -1,9 +1,9 @@
 """A synthetic dataset with exact masks, on which a CAM alone is visibly incomplete.
 
 An animal has a body and, mostly in sight, a head. The head is vivid and tells the class at a glance, the body by its
-texture and a paler tint: so a classifier looks at heads first, and its CAM misses parts of the bodies. Of a body's two
-colours one is near the background's, and spots of shade lie over everything: they part the colours within an animal
-and bring those of animal and background together, so plain colours are a poor guide to what belongs together.
+texture and a paler tint: so a classifier looks at heads first, and its CAM misses parts of the bodies. A body's two
+colours differ strongly, and one of them is near the background's: plain colours are a poor guide to what belongs
+together, textures a good one.
 """
 
 import io
@@ -56,8 +56,6 @@ MIN_VISIBLE = 0.6
 MIN_VISIBLE_HEAD = 0.75
 MIN_SIDE = 32
 """Smaller pictures have no room for an animal, pixels."""
-SHADE, SHADE_SIZE = 0.6, 34.0
-"""How much darker the shade is, and how far its spots lie apart, pixels."""
 NOISE = 0.035
 """Standard deviation of the sensor's noise; white is 1."""
 JPEG_QUALITY = 92
@@ -140,8 +138,6 @@ def draw_scene(seed: int, index: int, *, sizes: tuple[int, int] = (96, 320)) -> 
             canvas, owner, head_owner, rng, number=number, class_id=class_id, area=AREAS[num_animals], ground=ground
         )
     mask = np.array([0, *class_ids], np.uint8)[owner]
-    shade = textures.smooth_noise(height, width, (SHADE_SIZE, SHADE_SIZE), rng)
-    canvas *= 1 - SHADE * np.clip(0.5 + 2 * shade, 0, 1)[..., None]
     canvas += NOISE * rng.standard_normal(canvas.shape, dtype=np.float32)
     pixels = (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
     return Scene(pixels, mask, tuple(CLASSES[class_id - 1] for class_id in np.unique(mask) if class_id))

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import ray
 
 from raypipe import storage
-from raypipe.config import Cluster, RunConfig
+from raypipe.config import CLASSIFIER, Cluster, RunConfig
 from raypipe.data.manifest import Manifest, read_manifest
 from raypipe.pipelines.records import table_digest
 from raypipe.pipelines.sink import SHARDS
@@ -45,8 +45,24 @@ class Context:
 
 
 def open_context(config: RunConfig) -> Context:
-    """Reads the manifest that a config names."""
+    """Reads the manifest that a config names; relative paths count from this process's working directory."""
+    config = _with_absolute_paths(config)
     return Context(config, read_manifest(config.manifest))
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    def absolute(uri: str | None) -> str | None:
+        return uri if uri is None or uri == CLASSIFIER or uri.startswith("torchvision://") else storage.absolute(uri)
+
+    values = config.model_dump()
+    for section, names in {
+        "classifier": ["weights"],
+        "affinity": ["weights"],
+        "checkpoints": ["classifier", "affinity"],
+    }.items():
+        values[section] |= {name: absolute(values[section][name]) for name in names}
+    values |= {name: absolute(values[name]) for name in ("manifest", "out")}
+    return RunConfig.model_validate(values)
 
 
 def start_ray(cluster: Cluster) -> None:

@@ -34,7 +34,7 @@ class Run:
 
     def __init__(self, config: RunConfig) -> None:
         self.context: Context = open_context(config)
-        self.config = config
+        self.config = config = self.context.config
         start_ray(config.cluster)
         storage.write_bytes_atomic(storage.join(config.out, "config.yaml"), to_yaml(config).encode())
 

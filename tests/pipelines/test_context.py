@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from raypipe.config import load_config
+from raypipe.data.manifest import Manifest
+from raypipe.pipelines.context import open_context, with_shards
+from raypipe.pipelines.sink import ShardSink
+
+
+def test_relative_paths_count_from_the_working_directory(
+    synthetic: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(synthetic[0]).parent
+    monkeypatch.chdir(folder)
+    config = load_config("preset: demo", ["manifest=manifest.parquet", "out=run", "classifier.weights=w.pt"])
+    resolved = open_context(config).config
+    assert resolved.manifest == str(folder / "manifest.parquet")
+    assert resolved.out == str(folder / "run")
+    assert resolved.classifier.weights == str(folder / "w.pt")
+    assert resolved.affinity.weights == "classifier"
+
+
+def test_seeds_are_needed_for_training_and_for_masks(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
+    base = [f"manifest={synthetic[0]}", f"out={tmp_path}"]
+    context = open_context(load_config("preset: demo", [*base, "splits.masks=[val]"]))
+    assert context.seed_rows().num_rows == 24
+    assert context.rows(["val"]).num_rows == 6
+    assert open_context(load_config("preset: demo", [*base, "splits.masks=null"])).seed_rows().num_rows == 24
+
+
+def test_rows_are_matched_with_the_shards_that_hold_them(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("image_id", pa.string(), nullable=False)])
+    nothing = {name: pa.nulls(2, pa.string()) for name in ("error_stage", "error_reason")}
+    sink = ShardSink(str(tmp_path), schema, rows_per_shard=2)
+    for ids in (["a", "d"], ["b", "x"]):
+        sink.write([pa.table({"image_id": ids, **nothing})], None)
+    held, others = with_shards(pa.table({"image_id": ["a", "b", "c", "d"]}), str(tmp_path))
+    assert sorted(held["image_id"].to_pylist()) == ["a", "b", "d"]
+    assert others["image_id"].to_pylist() == ["c"]
+    uris = held["shard_uri"].to_pylist()
+    assert uris == sorted(uris)
+    assert len(set(uris)) == 2
