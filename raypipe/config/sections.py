@@ -168,6 +168,9 @@ class Refinement(Section):
     """What sharpens the masks after the walk."""
 
     method: Literal["none", "dcrf"] = "dcrf"
+    power: float = Field(1.0, gt=0)
+    """Exponent of the walked scores before the dense CRF. A walk averages and so flattens the scores: with 1, the CRF's
+    smoothing outweighs them after a short walk along weak affinities (VOC, n = 78: 36.2 mIoU with 1, 41.6 with 16)."""
     dense_crf: DenseCrf = DenseCrf()
 
 
