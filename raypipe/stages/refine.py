@@ -34,8 +34,8 @@ def margin(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
 class RefineMasks(Stage):
     """Mask, confidence and the mask before refinement, at the working size, as PNGs.
 
-    `none` takes the best walked score; `dcrf` refines the scores, normalised to sum 1, by a dense CRF first. The
-    confidence is always the walked scores' margin.
+    `none` takes the best walked score; `dcrf` raises the scores to `power`, normalises them to sum 1 and refines them by
+    a dense CRF first. The confidence is always the walked scores' margin.
     """
 
     reads = ("image", "class_ids", "scores", "grid_height", "grid_width", "height", "width")
@@ -44,8 +44,11 @@ class RefineMasks(Stage):
     )
     drops = ("scores",)
 
-    def __init__(self, *, method: Literal["none", "dcrf"], dense_crf: Mapping[str, Any], max_side: int) -> None:
+    def __init__(
+        self, *, method: Literal["none", "dcrf"], power: float, dense_crf: Mapping[str, Any], max_side: int
+    ) -> None:
         self.method = method
+        self.power = power
         self.dense_crf = dict(dense_crf)
         self.max_side = max_side
 
@@ -59,7 +62,8 @@ class RefineMasks(Stage):
         mask = walk_mask
         if self.method == "dcrf" and len(scores) > 1:
             pixels = decode_image(row["image"], max_side=self.max_side).pixels
-            refined = dense_crf(pixels, scores / np.maximum(scores.sum(axis=0), _EPS), **self.dense_crf)
+            sharpened = (scores / np.maximum(scores.max(axis=0), _EPS)) ** self.power
+            refined = dense_crf(pixels, sharpened / np.maximum(sharpened.sum(axis=0), _EPS), **self.dense_crf)
             mask = encode_png(names[refined.argmax(axis=0)])
         return {
             "mask": mask,

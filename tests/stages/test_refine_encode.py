@@ -36,7 +36,7 @@ def test_margin_by_hand() -> None:
 
 
 def test_none_takes_the_best_score_and_the_datasets_ids(row: dict[str, Any]) -> None:
-    out = RefineMasks(method="none", dense_crf={}, max_side=1024).process(row)
+    out = RefineMasks(method="none", power=1, dense_crf={}, max_side=1024).process(row)
     mask = decode_mask(out["mask"])
     assert mask.shape == (61, 83)
     assert mask[30, [0, 50, 80]].tolist() == [0, 2, 7]
@@ -44,16 +44,22 @@ def test_none_takes_the_best_score_and_the_datasets_ids(row: dict[str, Any]) -> 
 
 
 def test_dcrf_keeps_the_mask_before_it(row: dict[str, Any]) -> None:
-    plain = RefineMasks(method="none", dense_crf={}, max_side=1024).process(row)
-    out = RefineMasks(method="dcrf", dense_crf={"num_iters": 3}, max_side=1024).process(row)
+    plain = RefineMasks(method="none", power=1, dense_crf={}, max_side=1024).process(row)
+    out = RefineMasks(method="dcrf", power=1, dense_crf={"num_iters": 3}, max_side=1024).process(row)
     assert out["walk_mask"] == plain["mask"]
     assert out["confidence"] == plain["confidence"]
     assert set(np.unique(decode_mask(out["mask"]))) <= {0, 2, 7}
 
 
+def test_a_large_power_keeps_the_walked_mask(row: dict[str, Any]) -> None:
+    out = RefineMasks(method="dcrf", power=1000, dense_crf={"num_iters": 1}, max_side=1024).process(row)
+    changed = decode_mask(out["mask"]) != decode_mask(out["walk_mask"])
+    assert changed.mean() < 0.01
+
+
 def test_background_alone(row: dict[str, Any]) -> None:
     row |= {"class_ids": [], "scores": encode_scores(np.ones((1, 8, 11), np.float32))}
-    out = RefineMasks(method="dcrf", dense_crf={}, max_side=1024).process(row)
+    out = RefineMasks(method="dcrf", power=1, dense_crf={}, max_side=1024).process(row)
     assert not decode_mask(out["mask"]).any()
     assert (decode_mask(out["confidence"]) == 255).all()
 
@@ -82,7 +88,7 @@ def test_encode_brings_back_the_original_size_and_sums_up() -> None:
 
 
 def test_encode_at_the_same_size_is_exact(row: dict[str, Any]) -> None:
-    refined = RefineMasks(method="dcrf", dense_crf={"num_iters": 1}, max_side=1024).process(row)
+    refined = RefineMasks(method="dcrf", power=1, dense_crf={"num_iters": 1}, max_side=1024).process(row)
     out = EncodeMasks().process(refined | {"original_height": 61, "original_width": 83})
     np.testing.assert_array_equal(decode_mask(out["mask"]), decode_mask(refined["mask"]))
     np.testing.assert_array_equal(decode_mask(out["walk_mask"]), decode_mask(refined["walk_mask"]))
