@@ -34,8 +34,8 @@ def margin(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
 class RefineMasks(Stage):
     """Mask, confidence and the mask before refinement, at the working size, as PNGs.
 
-    `none` takes the best walked score. `dcrf` raises the scores to `power`, normalises them to sum 1 and refines them by
-    a dense CRF first. The confidence is always the walked scores' margin.
+    `none` takes the best walked score. `dcrf` raises the scores to `power`, normalises them to sum 1 and refines them
+    by a dense CRF first. The confidence is always the walked scores' margin.
     """
 
     reads = ("image", "class_ids", "scores", "grid_height", "grid_width", "height", "width")

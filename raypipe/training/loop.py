@@ -76,10 +76,12 @@ def train_on_worker(config: dict[str, Any]) -> None:
     if first_epoch == training.epochs:
         return
     batches = settings.feed(first_epoch, rank, world_size)
+    num_epochs = training.epochs - first_epoch
+    description = f"{settings.task.name}: {training.epochs} epochs of {settings.num_images} images"
+    bar = _progress(context, description, total=steps_per_epoch * num_epochs)
     for epoch in range(first_epoch, training.epochs):
         # One stream of noise an epoch and worker: a resumed epoch repeats the undisturbed one.
         torch.manual_seed(hash((training.seed, epoch, rank)) % 2**63)
-        bar = _progress(context, f"{settings.task.name} epoch {epoch + 1}/{training.epochs}", total=steps_per_epoch)
         totals = EpochTotals(len(settings.task.term_names), device)
         for _ in range(steps_per_epoch):
             waited = time.perf_counter()
@@ -97,13 +99,13 @@ def train_on_worker(config: dict[str, Any]) -> None:
             totals.add(sums, counts, num_images=len(valid), num_unreadable=len(valid) - int(valid.sum()))
             if bar is not None:
                 bar.update(1)
-        if bar is not None:
-            bar.close()
         metrics = totals.metrics(settings.task) | {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
         history.append(metrics)
         _report(history, network, optimizer, schedule, rank=rank)
         if not math.isfinite(metrics["loss"]):
-            return  # not raised here: Ray Train would start the workers again, which can't help
+            break  # not raised here: Ray Train would start the workers again, which can't help
+    if bar is not None:
+        bar.close()
 
 
 def distributed_loss(task: TrainingTask, sums: Tensor, counts: Tensor, *, world_size: int) -> Tensor:
