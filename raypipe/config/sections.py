@@ -72,6 +72,9 @@ class ClassifierTraining(Training):
     output_stride: Literal[8, 16] = 8
     long_side: tuple[int, int] = (256, 512)
     """Range of the random long side in pixels, before the crop."""
+    repeat_threshold: float | None = Field(None, gt=0, le=1)
+    """Draws images of classes that a smaller share of images shows more often, by sqrt(threshold / share); null draws
+    every image once an epoch."""
 
     @model_validator(mode="after")
     def _range(self) -> "ClassifierTraining":

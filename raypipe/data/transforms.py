@@ -18,9 +18,9 @@ DEFAULT_JITTER = (0.3, 0.3, 0.3, 0.1)
 """Largest relative change of brightness, contrast and saturation, and largest turn of the hue."""
 
 
-def augmentation_rng(seed: int, epoch: int, image_id: str) -> np.random.Generator:
-    """The random generator of one image in one epoch: the same on any worker, in any order."""
-    digest = hashlib.sha256(f"{seed}/{epoch}/{image_id}".encode("utf-8", "surrogatepass")).digest()
+def augmentation_rng(seed: int, epoch: int, image_id: str, *, repeat: int = 0) -> np.random.Generator:
+    """The random generator of one draw of an image in one epoch: the same on any worker, in any order."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{repeat}/{image_id}".encode("utf-8", "surrogatepass")).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 

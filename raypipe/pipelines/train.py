@@ -4,9 +4,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from numpy.typing import NDArray
 from ray.train import ScalingConfig
 
 from raypipe import storage
@@ -21,7 +23,7 @@ from raypipe.pipelines.sink import SHARDS
 from raypipe.schema import SEEDS
 from raypipe.stages.augment import LoadAffinityCrops, LoadClassifierCrops
 from raypipe.training.loop import Feed, LoopSettings
-from raypipe.training.order import worker_indices
+from raypipe.training.order import repeat_factors, worker_draws
 from raypipe.training.run import CHECKPOINT, train
 from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
 
@@ -49,7 +51,9 @@ def train_classifier(context: Context) -> tuple[str, str]:
         stage=LoadClassifierCrops,
         args={"classes": context.classes, "long_side": training.long_side, **_crop_args(context, training, task)},
     )
-    return _train(context, task, training, rows, step)
+    threshold = training.repeat_threshold
+    factors = None if threshold is None else repeat_factors(rows["labels"].to_pylist(), threshold=threshold)
+    return _train(context, task, training, rows, step, factors=factors)
 
 
 def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifier: str) -> tuple[str, str]:
@@ -87,7 +91,14 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifie
 
 
 def _train(
-    context: Context, task: TrainingTask, training: Training, rows: pa.Table, step: graph.Step, **inputs: str
+    context: Context,
+    task: TrainingTask,
+    training: Training,
+    rows: pa.Table,
+    step: graph.Step,
+    *,
+    factors: NDArray[np.float64] | None = None,
+    **inputs: str,
 ) -> tuple[str, str]:
     cluster = context.config.cluster
     record = Record(
@@ -99,8 +110,8 @@ def _train(
     uri = storage.join(folder, CHECKPOINT)
     if not has_checkpoint(uri):
         step = graph.Step(stage=step.stage, args=step.args, num_actors=cluster.loader_actors)
-        graph.check([*rows.column_names, "epoch"], [step])
-        feed = make_feed(ray.put(rows), rows["image_id"].to_pylist(), step, training)
+        graph.check([*rows.column_names, "epoch", "repeat"], [step])
+        feed = make_feed(ray.put(rows), rows["image_id"].to_pylist(), step, training, factors=factors)
         settings = LoopSettings(task=task, training=training, feed=feed, num_images=rows.num_rows)
         threads = cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.train_workers)
         scaling = ScalingConfig(
@@ -112,7 +123,14 @@ def _train(
     return uri, read_metadata(uri, task=task.name)["digest"]
 
 
-def make_feed(rows: Any, image_ids: list[str], step: graph.Step, training: Training) -> Feed:
+def make_feed(
+    rows: Any,
+    image_ids: list[str],
+    step: graph.Step,
+    training: Training,
+    *,
+    factors: NDArray[np.float64] | None = None,
+) -> Feed:
     """The function that a training worker calls for its batches.
 
     Args:
@@ -120,6 +138,7 @@ def make_feed(rows: Any, image_ids: list[str], step: graph.Step, training: Train
         image_ids: the table's.
         step: the stage that makes crops.
         training: seed, epochs, batch size.
+        factors: how often each image is drawn, relative to the others; None draws each once an epoch.
     """
 
     def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
@@ -131,15 +150,16 @@ def make_feed(rows: Any, image_ids: list[str], step: graph.Step, training: Train
         for start in range(first_epoch, training.epochs, epochs_per_stream):
             parts = []
             for epoch in range(start, min(start + epochs_per_stream, training.epochs)):
-                indices = worker_indices(
+                indices, repeats = worker_draws(
                     image_ids,
                     seed=training.seed,
                     epoch=epoch,
                     batch_size=training.batch_size,
                     rank=rank,
                     world_size=world_size,
+                    factors=factors,
                 )
-                part = table.take(pa.array(indices))
+                part = table.take(pa.array(indices)).append_column("repeat", pa.array(repeats, pa.int32()))
                 parts.append(part.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(indices))))
             num_rows = len(range(rank, training.batch_size, world_size))
             dataset = graph.apply(graph.source(pa.concat_tables(parts), rows_per_block=num_rows), [step])

@@ -1,4 +1,4 @@
-"""Training crops: fetched, decoded and augmented; what is random depends on (seed, epoch, image_id) alone."""
+"""Training crops: fetched, decoded and augmented; what is random depends on (seed, epoch, repeat, image_id) alone."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class LoadCrops(Stage):
     def process(self, row: Row) -> Row:
         """Makes one crop."""
         pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=self.max_side).pixels
-        rng = augmentation_rng(self.seed, row["epoch"], row["image_id"])
+        rng = augmentation_rng(self.seed, row["epoch"], row["image_id"], repeat=row["repeat"])
         crop, target = self.augment(pixels, row, rng)
         return {"crop": crop.tobytes(), "target": target.tobytes()}
 
@@ -45,7 +45,7 @@ class LoadCrops(Stage):
 class LoadClassifierCrops(LoadCrops):
     """Target: (C,) multi-hot labels."""
 
-    reads = ("image_id", "image_uri", "labels", "epoch")
+    reads = ("image_id", "image_uri", "labels", "epoch", "repeat")
     drops = ("labels",)
 
     def __init__(
@@ -78,7 +78,7 @@ class LoadClassifierCrops(LoadCrops):
 class LoadAffinityCrops(LoadCrops):
     """Target: (crop_size / 8, crop_size / 8) trimap, cropped and mirrored with the image."""
 
-    reads = ("image_id", "image_uri", "trimap", "epoch")
+    reads = ("image_id", "image_uri", "trimap", "epoch", "repeat")
     drops = ("trimap",)
 
     def augment(

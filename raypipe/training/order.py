@@ -1,19 +1,74 @@
-"""The order of images in an epoch: a function of (seed, epoch, image_id), whatever the workers."""
+"""The order of images in an epoch: a function of (seed, epoch, image_id), whatever the workers.
+
+An epoch is always as many draws as there are images. Without repeat factors each image is drawn once.
+"""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def epoch_order(image_ids: Sequence[str], *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Indices of the images in the epoch's order."""
-    keys = [
-        hashlib.blake2b(f"{seed}/{epoch}/{image_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        for image_id in image_ids
+def repeat_factors(labels: Sequence[Sequence[str]], *, threshold: float) -> NDArray[np.float64]:
+    """How many times more often than others an image is to be drawn: those of rare classes come more often.
+
+        r_i = max over the classes c of image i of max(1, sqrt(threshold / f_c))
+
+    f_c is the share of the images that show class c.
+
+    Args:
+        labels: class names of each image.
+        threshold: classes that fewer images show are raised, as a share in 0..1.
+
+    Returns:
+        A factor >= 1 an image.
+
+    Source: Gupta, Dollár and Girshick, "LVIS", CVPR 2019, https://arxiv.org/abs/1908.03195, appendix B.
+    """
+    counts = Counter(name for names in labels for name in set(names))
+    factors = {name: max(1.0, (threshold * len(labels) / count) ** 0.5) for name, count in counts.items()}
+    return np.array([max((factors[name] for name in names), default=1.0) for names in labels])
+
+
+def epoch_order(
+    image_ids: Sequence[str], *, seed: int, epoch: int, factors: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The epoch's draws, as many as there are images.
+
+    Args:
+        image_ids: of all images.
+        seed: of the training.
+        epoch: its number.
+        factors: relative frequency of each image, from `repeat_factors`: an image comes floor or ceil of
+            N · factor / sum(factors) times (systematic sampling); None draws each once.
+
+    Returns:
+        Index of the image of each draw, and how many times it was drawn before in this epoch.
+    """
+    order = np.argsort(_keys(image_ids, f"{seed}/{epoch}"), kind="stable")
+    if factors is None:
+        return order, np.zeros_like(order)
+    position = np.cumsum(factors[order]) * (len(order) / factors.sum())
+    position[-1] = len(order)
+    offset = float(_keys(["offset"], f"{seed}/{epoch}")[0]) / 2**64
+    counts = np.diff(np.floor(position + offset), prepend=0.0).astype(np.int64)
+    indices = np.repeat(order, counts)
+    repeats = np.arange(len(indices)) - np.repeat(np.cumsum(counts) - counts, counts)
+    # Shuffled once more, or an image's repeats would lie in one batch.
+    keys = _keys(
+        [f"{repeat}/{image_ids[index]}" for index, repeat in zip(indices, repeats, strict=True)], f"{seed}/{epoch}"
+    )
+    shuffled = np.argsort(keys, kind="stable")
+    return indices[shuffled], repeats[shuffled]
+
+
+def _keys(names: Sequence[str], salt: str) -> NDArray[np.uint64]:
+    digests = [
+        hashlib.blake2b(f"{salt}/{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names
     ]
-    return np.argsort(np.array(keys), kind="stable")
+    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
 
 
 def num_steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -21,15 +76,24 @@ def num_steps_per_epoch(num_images: int, batch_size: int) -> int:
     return -(-num_images // batch_size)
 
 
-def worker_indices(
-    image_ids: Sequence[str], *, seed: int, epoch: int, batch_size: int, rank: int, world_size: int
-) -> NDArray[np.int64]:
-    """Indices of one worker's images, step by step.
+def worker_draws(
+    image_ids: Sequence[str],
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    rank: int,
+    world_size: int,
+    factors: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One worker's draws, step by step: as `epoch_order`.
 
-    Step s takes images s · batch_size onwards of the epoch's order; the last batch is filled up from the order's start,
-    so that no image is left out. Worker `rank` takes every world_size-th image of each batch.
+    Step s takes draws s · batch_size onwards of the epoch's order; the last batch is filled up from the order's start,
+    so that nothing is left out. Worker `rank` takes every world_size-th draw of each batch.
     """
-    order = epoch_order(image_ids, seed=seed, epoch=epoch)
-    steps = num_steps_per_epoch(len(order), batch_size)
-    batches = np.resize(order, (steps, batch_size))
-    return batches[:, rank::world_size].reshape(-1)
+    steps = num_steps_per_epoch(len(image_ids), batch_size)
+    indices, repeats = (
+        np.resize(draws, (steps, batch_size))[:, rank::world_size].reshape(-1)
+        for draws in epoch_order(image_ids, seed=seed, epoch=epoch, factors=factors)
+    )
+    return indices, repeats

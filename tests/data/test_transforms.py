@@ -13,7 +13,7 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(40, 216, (height, width, 3)).astype(np.uint8)
 
 
-def test_rng_is_a_function_of_seed_epoch_and_id() -> None:
+def test_rng_is_a_function_of_seed_epoch_repeat_and_id() -> None:
     def draw(*key: object) -> float:
         return float(augmentation_rng(*key).random())  # type: ignore[arg-type]
 
@@ -22,8 +22,9 @@ def test_rng_is_a_function_of_seed_epoch_and_id() -> None:
         len({draw(1, 2, "a"), draw(1, 2, "b"), draw(1, 3, "a"), draw(2, 2, "a"), draw(12, 0, "a"), draw(1, 20, "a")})
         == 6
     )
+    assert augmentation_rng(0, 1, "a", repeat=2).random() not in {draw(0, 1, "a"), draw(1, 2, "a"), draw(0, 2, "a")}
     # Pinned: another value would change every training run.
-    assert augmentation_rng(0, 0, "x").integers(2**32) == 1569497076
+    assert augmentation_rng(0, 0, "x").integers(2**32) == 76803917
 
 
 def cell_colours(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

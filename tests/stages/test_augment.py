@@ -16,7 +16,8 @@ def row(tmp_path: Path, jpeg: bytes) -> dict[str, Any]:
     trimap = np.full((8, 11), 255, np.uint8)
     trimap[:4] = 1
     uri = str(tmp_path / "a.jpg")
-    return {"image_id": "a", "image_uri": uri, "labels": ["dog"], "trimap": encode_png(trimap), "epoch": 3}
+    key = {"image_id": "a", "epoch": 3, "repeat": 0}
+    return key | {"image_uri": uri, "labels": ["dog"], "trimap": encode_png(trimap)}
 
 
 def test_classifier_crop_and_labels(row: dict[str, Any]) -> None:
@@ -26,13 +27,13 @@ def test_classifier_crop_and_labels(row: dict[str, Any]) -> None:
     np.testing.assert_array_equal(np.frombuffer(out["target"], np.uint8), [0, 1, 0])
 
 
-def test_random_depends_on_seed_epoch_and_id_alone(row: dict[str, Any]) -> None:
+def test_random_depends_on_seed_epoch_repeat_and_id_alone(row: dict[str, Any]) -> None:
     def crop(**changes: Any) -> bytes:
         stage = LoadClassifierCrops(classes=("dog",), long_side=(40, 80), **{**ARGS, "seed": changes.pop("seed", 0)})
         return bytes(stage.process(row | changes)["crop"])
 
     assert crop() == crop()
-    assert len({crop(), crop(epoch=4), crop(image_id="b"), crop(seed=1)}) == 4
+    assert len({crop(), crop(epoch=4), crop(repeat=1), crop(image_id="b"), crop(seed=1)}) == 5
 
 
 def test_affinity_crop_and_trimap(row: dict[str, Any]) -> None:

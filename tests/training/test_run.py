@@ -16,7 +16,7 @@ from ray.train import ScalingConfig
 from raypipe.config import ClassifierTraining, Optimizer
 from raypipe.data.checkpoints import Checkpoint, read_checkpoint
 from raypipe.training.loop import Feed, LoopSettings
-from raypipe.training.order import worker_indices
+from raypipe.training.order import worker_draws
 from raypipe.training.run import TrainingDiverged, read_metrics, train
 from raypipe.training.tasks import ClassifierTask
 
@@ -34,7 +34,7 @@ def make_feed(training: ClassifierTraining, *, kill_once: Path | None = None) ->
         ids = [str(index) for index in range(NUM_IMAGES)]
         num_rows = len(range(rank, training.batch_size, world_size))
         for epoch in range(first_epoch, training.epochs):
-            indices = worker_indices(
+            indices, _ = worker_draws(
                 ids, seed=0, epoch=epoch, batch_size=training.batch_size, rank=rank, world_size=world_size
             )
             for step, start in enumerate(range(0, len(indices), num_rows)):
