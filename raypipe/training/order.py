@@ -58,7 +58,8 @@ def epoch_order(
     repeats = np.arange(len(indices)) - np.repeat(np.cumsum(counts) - counts, counts)
     # Shuffled once more, or an image's repeats would lie in one batch.
     keys = _keys(
-        [f"{repeat}/{image_ids[index]}" for index, repeat in zip(indices, repeats, strict=True)], f"{seed}/{epoch}"
+        [f"{repeat}/{image_ids[index]}" for index, repeat in zip(indices.tolist(), repeats.tolist(), strict=True)],
+        f"{seed}/{epoch}",
     )
     shuffled = np.argsort(keys, kind="stable")
     return indices[shuffled], repeats[shuffled]
