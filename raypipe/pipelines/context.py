@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,11 +77,17 @@ def start_ray(cluster: Cluster) -> None:
     # Workers inherit this. More of them than cores is usual in a stream, and threads that wait by spinning would take
     # the cores from those that work: training was seen three times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Ray Train asks the dashboard's server once a second whether the training still lives. Without one it complains as
+    # often; and left to find one, it was seen to ask that of another Ray on the machine and to end the training.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     ray.init(
         address="local",
         num_cpus=cluster.num_cpus or max(16, os.cpu_count() or 1),
         object_store_memory=cluster.object_store_memory,
-        include_dashboard=False,
+        include_dashboard=True,
+        dashboard_port=port,
         log_to_driver=True,
         logging_level=logging.WARNING,
     )

@@ -204,7 +204,7 @@ def _report(
         state = {
             "network": network.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "schedule": {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"},
+            "schedule": schedule.state_dict(),
             "history": history,
         }
         torch.save(state, Path(folder) / STATE_FILE)

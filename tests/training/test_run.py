@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,9 +29,15 @@ NUM_IMAGES = 10
 
 
 def make_feed(training: ClassifierTraining, *, kill_once: Path | None = None) -> Feed:
-    """Striped and plain crops; kills its own worker once, in the middle of the second epoch, where it is told to."""
+    """Striped and plain crops; kills its own worker once, in the middle of the second epoch, where it is told to.
+
+    The file `kill_once` then tells the epoch that each start of the worker began with.
+    """
 
     def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
+        if kill_once is not None:
+            with kill_once.open("a") as file:
+                file.write(f"{first_epoch} ")
         ids = [str(index) for index in range(NUM_IMAGES)]
         num_rows = len(range(rank, training.batch_size, world_size))
         for epoch in range(first_epoch, training.epochs):
@@ -38,12 +45,21 @@ def make_feed(training: ClassifierTraining, *, kill_once: Path | None = None) ->
                 ids, seed=0, epoch=epoch, batch_size=training.batch_size, rank=rank, world_size=world_size
             )
             for step, start in enumerate(range(0, len(indices), num_rows)):
-                if kill_once is not None and (epoch, step) == (1, 1) and not kill_once.exists():
-                    kill_once.touch()
+                if kill_once is not None and (epoch, step) == (1, 1) and first_epoch == 0:
+                    wait_for_checkpoint(kill_once.parent / "out")
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield make_batch(indices[start : start + num_rows])
 
     return feed
+
+
+def wait_for_checkpoint(folder: Path) -> None:
+    """Until Ray Train's controller knows of the first one: the worker doesn't wait for it to be registered."""
+    for _ in range(300):
+        if any('"checkpoint_' in file.read_text() for file in folder.rglob("checkpoint_manager_snapshot.json")):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"no checkpoint in {folder} after 30 seconds")
 
 
 def make_batch(indices: np.ndarray) -> pa.Table:
@@ -90,7 +106,7 @@ def test_leaves_a_checkpoint_metrics_and_a_log(undisturbed: tuple[Path, Checkpoi
 
 def test_a_killed_worker_changes_nothing(undisturbed: tuple[Path, Checkpoint], tmp_path: Path) -> None:
     checkpoint = run(tmp_path / "out", kill_once=tmp_path / "killed")
-    assert (tmp_path / "killed").exists()
+    assert (tmp_path / "killed").read_text() == "0 1 "
     assert checkpoint.digest == undisturbed[1].digest
 
 
