@@ -37,7 +37,7 @@ Approximation Theory", 2014, §3.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raypipe.ops.affinity import pair_offsets
-from raypipe.ops.transition import Product, symmetric_transition
+from raypipe.ops.transition import Product, block_transition, symmetric_transition
 
 _RADII = {len(pair_offsets(radius)): radius for radius in range(1, 17)}
 
@@ -107,14 +107,92 @@ def propagate_at(
         return cams.new_empty(len(steps), *cams.shape)
     maps = cams.detach().to(torch.float64).flatten(1)
     twice_s, root_degree = symmetric_transition(affinity.detach().to(cams.device), beta=beta, radius=radius)
-    max_tail = tol / (2 * math.sqrt((2 * len(affinity) + 1) * maps.shape[1]))
+    max_tail = _max_tail(tol, num_offsets=len(affinity), num_cells=maps.shape[1])
     coefficients = [chebyshev_coefficients(t, max_tail=max_tail).tolist() for t in steps]
-    sums = _chebyshev_sums(twice_s, maps * root_degree, coefficients)
+    sums = [torch.zeros_like(maps) for _ in steps]
+    for k, vector in enumerate(_chebyshev_vectors(twice_s, maps * root_degree, max(map(len, coefficients), default=0))):
+        for total, weights in zip(sums, coefficients, strict=True):
+            if k < len(weights) and weights[k] > 0:
+                total.add_(vector, alpha=weights[k])
     low, high = maps.amin(dim=1, keepdim=True), maps.amax(dim=1, keepdim=True)
     walked = cams.new_empty(len(steps), *cams.shape)
     for result, total, t in zip(walked, sums, steps, strict=True):
         # Step 0 is the identity, which dividing by what was multiplied with would miss by rounding.
         result.copy_((maps if t == 0 else (total / root_degree).clamp_(low, high)).reshape(cams.shape))
+    return walked
+
+
+def propagate_batch(
+    cams: Sequence[Float[Tensor, "_K _h _w"]],
+    affinities: Sequence[Float[Tensor, "num_offsets _h _w"]],
+    *,
+    beta: float | int = 8.0,
+    num_steps: int = 256,
+    tol: float = 1e-5,
+) -> list[Float[Tensor, "_K _h _w"]]:
+    """`propagate` for images of any sizes in one go, where one alone would leave an accelerator idle.
+
+    On an accelerator the images are the blocks of one block-diagonal matrix: as many kernels as for one image. Each has
+    the degree that its own size asks for, so nothing depends on its company. A CPU's caches hold one image: there they
+    are walked one by one.
+
+    Args:
+        cams: as in `propagate`, one an image; the numbers of maps may differ.
+        affinities: as in `propagate`, one an image, of one radius, all on one device.
+        beta: as in `propagate`.
+        num_steps: as in `propagate`.
+        tol: as in `propagate`.
+
+    Returns:
+        What `propagate` gives for each image.
+
+    Raises:
+        ValueError: as in `propagate`, or the numbers of cams and affinities differ, or the radii do.
+    """
+    if len(cams) != len(affinities):
+        raise ValueError(f"there are cams of {len(cams)} images and affinities of {len(affinities)}")
+    if all(affinity.device.type == "cpu" for affinity in affinities):
+        pairs = zip(cams, affinities, strict=True)
+        return [propagate(cam, affinity, beta=beta, num_steps=num_steps, tol=tol) for cam, affinity in pairs]
+    return _propagate_blocks(cams, affinities, beta=beta, num_steps=num_steps, tol=tol)
+
+
+def _propagate_blocks(
+    cams: Sequence[Tensor], affinities: Sequence[Tensor], *, beta: float | int, num_steps: int, tol: float
+) -> list[Tensor]:
+    """`propagate_batch` by one block-diagonal matrix."""
+    radii = {_check(cam, affinity, beta, [num_steps], tol) for cam, affinity in zip(cams, affinities, strict=True)}
+    if len(radii) > 1:
+        raise ValueError(f"affinities have radii {sorted(radii)}; a batch needs one radius")
+    walked = [cam.detach().clone() for cam in cams]
+    filled = [index for index, cam in enumerate(cams) if cam.numel()]
+    if num_steps == 0 or not filled:
+        return walked
+    device = affinities[0].device
+    sizes = [cams[index][0].numel() for index in filled]
+    maps = torch.zeros(max(len(cams[index]) for index in filled), sum(sizes), dtype=torch.float64, device=device)
+    blocks = [
+        block[: len(cams[index])].copy_(cams[index].detach().flatten(1))
+        for index, block in zip(filled, maps.split(sizes, dim=1), strict=True)
+    ]
+    twice_s, root_degree = block_transition(
+        [affinities[index].detach() for index in filled], beta=beta, radius=radii.pop()
+    )
+    coefficients = [
+        chebyshev_coefficients(num_steps, max_tail=_max_tail(tol, num_offsets=len(affinities[0]), num_cells=size))
+        for size in sizes
+    ]
+    num_terms = max(map(len, coefficients))
+    weights = torch.from_numpy(np.stack([np.pad(c, (0, num_terms - len(c))) for c in coefficients], axis=1)).to(device)
+    block_of_cell = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)).to(device)
+    total = torch.zeros_like(maps)
+    for k, vector in enumerate(_chebyshev_vectors(twice_s, maps * root_degree, num_terms)):
+        if k % 2 == num_steps % 2:
+            total.addcmul_(vector, weights[k][block_of_cell])
+    total /= root_degree
+    for index, block, result in zip(filled, blocks, total.split(sizes, dim=1), strict=True):
+        low, high = block.amin(dim=1, keepdim=True), block.amax(dim=1, keepdim=True)
+        walked[index].copy_(result[: len(block)].clamp(low, high).reshape(cams[index].shape))
     return walked
 
 
@@ -174,16 +252,17 @@ def _check(cams: Tensor, affinity: Tensor, beta: float | int, steps: Sequence[in
     return _RADII[len(affinity)]
 
 
-def _chebyshev_sums(twice_s: Product, start: Tensor, coefficients: Sequence[Sequence[float]]) -> list[Tensor]:
-    """sum_k c_k T_k(S) v for several sets of coefficients, by T_(k+1) = 2 S T_k - T_(k-1)."""
-    sums = [torch.zeros_like(start) for _ in coefficients]
+def _max_tail(tol: float, *, num_offsets: int, num_cells: int) -> float:
+    """Sum of dropped coefficients that keeps the error within `tol`, by the bound of the module's docstring."""
+    return tol / (2 * math.sqrt((2 * num_offsets + 1) * num_cells))
+
+
+def _chebyshev_vectors(twice_s: Product, start: Tensor, num_terms: int) -> Iterator[Tensor]:
+    """T_k(S) v for k = 0 .. num_terms - 1, by T_(k+1) = 2 S T_k - T_(k-1)."""
     previous, current = start, start
-    for k in range(max(map(len, coefficients), default=0)):
+    for k in range(num_terms):
         if k == 1:
             current = twice_s(start).mul_(0.5)
         elif k > 1:
             previous, current = current, twice_s(current).sub_(previous)
-        for total, weights in zip(sums, coefficients, strict=True):
-            if k < len(weights) and weights[k] > 0:
-                total.add_(current, alpha=weights[k])
-    return sums
+        yield current

@@ -9,8 +9,9 @@ Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.4, eq. 6.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -38,10 +39,30 @@ def symmetric_transition(
         v -> 2 S v, and D^1/2.
     """
     _, height, width = affinity.shape
-    edges = affinity.to(torch.float64).flatten(1)
-    weights = torch.where(edges > 0, edges**beta, 0)  # 0**0 is 1, but a missing edge stays missing
     build = _diagonal_transition if affinity.device.type == "cpu" else _compressed_transition
-    return build(weights, height, width, radius)
+    return build(_edge_weights(affinity, beta), height, width, radius)
+
+
+def block_transition(
+    affinities: Sequence[Float[Tensor, "num_offsets _h _w"]], *, beta: float | int, radius: int
+) -> tuple[Product, Float[Tensor, " N"]]:
+    """`symmetric_transition` of several images as the blocks of one matrix; N counts the cells of all, image by image.
+
+    Args:
+        affinities: of each image, as in `symmetric_transition`, on one device.
+        beta: as in `symmetric_transition`.
+        radius: as in `symmetric_transition`.
+
+    Returns:
+        As `symmetric_transition`.
+    """
+    blocks = [_compressed_block(_edge_weights(a, beta), *a.shape[1:], radius) for a in affinities]
+    return _compressed_product(blocks)
+
+
+def _edge_weights(affinity: Tensor, beta: float | int) -> Tensor:
+    edges = affinity.to(torch.float64).flatten(1)
+    return torch.where(edges > 0, edges**beta, 0)  # 0**0 is 1, but a missing edge stays missing
 
 
 def _diagonal_transition(weights: Tensor, height: int, width: int, radius: int) -> tuple[Product, Tensor]:
@@ -101,11 +122,39 @@ def _compressed_pattern(
     return first_t, column_t, row_t, source_t
 
 
+class _Block(NamedTuple):
+    """W^beta of one image as a CSR matrix."""
+
+    first: Tensor
+    column: Tensor
+    row: Tensor
+    entries: Tensor
+
+
+def _compressed_block(weights: Tensor, height: int, width: int, radius: int) -> _Block:
+    first, column, row, source = _compressed_pattern(height, width, radius, weights.device)
+    return _Block(first, column, row, torch.cat([weights.flatten(), weights.new_ones(1)])[source])
+
+
 def _compressed_transition(weights: Tensor, height: int, width: int, radius: int) -> tuple[Product, Tensor]:
     """As a sparse CSR tensor, for accelerators: one kernel a product; the pattern stays on the device."""
-    num_cells = height * width
-    first, column, row, source = _compressed_pattern(height, width, radius, weights.device)
-    entries = torch.cat([weights.flatten(), weights.new_ones(1)])[source]
+    return _compressed_product([_compressed_block(weights, height, width, radius)])
+
+
+def _compressed_product(blocks: Sequence[_Block]) -> tuple[Product, Tensor]:
+    first_cell = np.cumsum([0, *(len(block.first) - 1 for block in blocks)]).tolist()
+    first_entry = np.cumsum([0, *(len(block.entries) for block in blocks)]).tolist()
+    num_cells = first_cell[-1]
+    # Each block's last offset is the next one's first.
+    first = torch.cat(
+        [
+            *(block.first[:-1] + start for block, start in zip(blocks, first_entry, strict=False)),
+            blocks[-1].first[-1:] + first_entry[-2],
+        ]
+    )
+    column = torch.cat([block.column + start for block, start in zip(blocks, first_cell, strict=False)])
+    row = torch.cat([block.row + start for block, start in zip(blocks, first_cell, strict=False)])
+    entries = torch.cat([block.entries for block in blocks])
     # Unlike index_add_ this gives the same bits in every run; checking the offsets would wait for the device.
     root = torch.segment_reduce(entries, "sum", offsets=first, unsafe=True).sqrt()
     values = 2 * entries / (root[row] * root[column])

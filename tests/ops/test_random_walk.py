@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from raypipe.ops import transition
+from raypipe.ops import random_walk, transition
 from raypipe.ops.affinity import pair_offsets, pairwise_affinity
-from raypipe.ops.random_walk import chebyshev_coefficients, propagate, propagate_at
+from raypipe.ops.random_walk import chebyshev_coefficients, propagate, propagate_at, propagate_batch
 
 STEPS = [0, 1, 2, 3, 7, 16, 64, 255, 256, 1000]
 
@@ -289,6 +289,59 @@ class TestPropagateAt:
 
     def test_no_steps(self) -> None:
         assert propagate_at(torch.zeros(2, 3, 4), torch.zeros(34, 3, 4), steps=[]).shape == (0, 2, 3, 4)
+
+
+SIZES = [(17, 19), (1, 1), (4, 30), (12, 3), (17, 19)]
+
+
+class TestPropagateBatch:
+    @pytest.fixture
+    def images(self, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        cams = [torch.rand(1 + index % 3, *size, generator=generator) for index, size in enumerate(SIZES)]
+        return cams, [block_affinity(*size) for size in SIZES]
+
+    def test_each_image_equals_its_single_run(self, images: tuple[list[Tensor], list[Tensor]]) -> None:
+        for cam, affinity, walked in zip(*images, propagate_batch(*images, beta=4.0, num_steps=100), strict=True):
+            assert torch.equal(walked, propagate(cam, affinity, beta=4.0, num_steps=100))
+
+    @pytest.mark.parametrize("num_steps", [0, 1, 7, 256])
+    def test_path_of_accelerators_gives_the_same(
+        self, images: tuple[list[Tensor], list[Tensor]], num_steps: int
+    ) -> None:
+        batch = random_walk._propagate_blocks(*images, beta=8.0, num_steps=num_steps, tol=1e-5)
+        for cam, affinity, walked in zip(*images, batch, strict=True):
+            torch.testing.assert_close(walked, propagate(cam, affinity, num_steps=num_steps), rtol=0, atol=1e-7)
+
+    def test_company_changes_nothing(self, images: tuple[list[Tensor], list[Tensor]]) -> None:
+        options = {"beta": 8.0, "num_steps": 64, "tol": 1e-2}
+        together = random_walk._propagate_blocks(*images, **options)
+        for cam, affinity, walked in zip(*images, together, strict=True):
+            assert torch.equal(random_walk._propagate_blocks([cam], [affinity], **options)[0], walked)
+
+    def test_images_without_maps_or_cells(self) -> None:
+        cams = [torch.zeros(0, 4, 5), torch.zeros(2, 0, 5), torch.ones(1, 2, 2)]
+        affinities = [torch.zeros(34, *cam.shape[1:]) for cam in cams]
+        for walk in (propagate_batch, random_walk._propagate_blocks):
+            walked = walk(cams, affinities, beta=8.0, num_steps=9, tol=1e-5)  # type: ignore[operator]
+            assert [cam.shape for cam in walked] == [cam.shape for cam in cams]
+        assert propagate_batch([], []) == []
+
+    def test_counts_differ(self) -> None:
+        with pytest.raises(ValueError, match="cams of 1 images and affinities of 0"):
+            propagate_batch([torch.zeros(1, 4, 4)], [])
+
+    def test_radii_differ(self) -> None:
+        cams = [torch.zeros(1, 4, 4)] * 2
+        with pytest.raises(ValueError, match=r"radii \[3, 5\]"):
+            random_walk._propagate_blocks(
+                cams, [torch.zeros(34, 4, 4), torch.zeros(12, 4, 4)], beta=8.0, num_steps=1, tol=1e-5
+            )
+
+    @pytest.mark.gpu
+    def test_on_a_gpu(self, images: tuple[list[Tensor], list[Tensor]]) -> None:
+        batch = propagate_batch([cam.cuda() for cam in images[0]], [affinity.cuda() for affinity in images[1]])
+        for cam, affinity, walked in zip(*images, batch, strict=True):
+            torch.testing.assert_close(walked.cpu(), propagate(cam, affinity), rtol=0, atol=1e-7)
 
 
 class TestGolden:
