@@ -173,7 +173,7 @@ def _propagate_blocks(
     maps = torch.zeros(max(len(cams[index]) for index in filled), sum(sizes), dtype=torch.float64, device=device)
     blocks = [
         block[: len(cams[index])].copy_(cams[index].detach().flatten(1))
-        for index, block in zip(filled, maps.split(sizes, dim=1), strict=True)
+        for index, block in zip(filled, torch.split(maps, sizes, dim=1), strict=True)
     ]
     twice_s, root_degree = block_transition(
         [affinities[index].detach() for index in filled], beta=beta, radius=radii.pop()
@@ -190,7 +190,7 @@ def _propagate_blocks(
         if k % 2 == num_steps % 2:
             total.addcmul_(vector, weights[k][block_of_cell])
     total /= root_degree
-    for index, block, result in zip(filled, blocks, total.split(sizes, dim=1), strict=True):
+    for index, block, result in zip(filled, blocks, torch.split(total, sizes, dim=1), strict=True):
         low, high = block.amin(dim=1, keepdim=True), block.amax(dim=1, keepdim=True)
         walked[index].copy_(result[: len(block)].clamp(low, high).reshape(cams[index].shape))
     return walked

@@ -56,7 +56,7 @@ def block_transition(
     Returns:
         As `symmetric_transition`.
     """
-    blocks = [_compressed_block(_edge_weights(a, beta), *a.shape[1:], radius) for a in affinities]
+    blocks = [_compressed_block(_edge_weights(a, beta), a.shape[1], a.shape[2], radius) for a in affinities]
     return _compressed_product(blocks)
 
 
