@@ -7,7 +7,7 @@ VOC_WEIGHTS ?= $(VOC_ROOT)/../weights/mobilenet_v2_imagenet.pth
 VOC_OUT ?= runs/voc
 VOC_LIMIT ?=
 
-.PHONY: help install demo test test-slow lint format check voc clean
+.PHONY: help install demo demo-rgb test test-slow lint format check voc clean
 
 help: ## Print this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install ## Synthetic images to masks and a report, in a few minutes.
 	$(BIN)/raypipe synthetic demo/data
 	$(BIN)/raypipe run raypipe/recipes/demo.yaml manifest=demo/data/manifest.parquet out=demo/run
+
+demo-rgb: install ## After the demo: the same walk along plain colours, to see what the learned affinity is worth.
+	$(BIN)/raypipe evaluate raypipe/recipes/demo.yaml manifest=demo/data/manifest.parquet out=demo/run \
+	  walk.affinity=rgb refinement.method=none
 
 test: install ## The test suite.
 	$(BIN)/python -m pytest

@@ -37,6 +37,12 @@ class StreamSummary:
     seconds: float
     """Wall time of the last run."""
 
+    def __str__(self) -> str:
+        return (
+            f"{self.num_finished} of {self.num_rows} rows finished, {self.num_quarantined} quarantined; "
+            f"{self.num_computed} computed in {self.seconds:.0f} s"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:

@@ -1,0 +1,200 @@
+"""Stages of the masks against the recipe that released codes follow: fp32, one pass after another, dense matrices.
+
+    python benchmarks/inference.py [--backbone resnet38] [--num-runs 5]
+
+One photograph-sized synthetic image, random weights (the time doesn't depend on them), all cores for both sides. The
+reference shares raypipe's networks and the decoding of the image, not its precision, layout, folding, batching, walk.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from measure import machine, table, time_interleaved
+from numpy.typing import NDArray
+from torch import Tensor
+from walk import ALPHAS, BETAS, STEPS, dense_transition, dense_walk
+
+from raypipe.config import RunConfig, load_config
+from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
+from raypipe.data.images import encode_png
+from raypipe.data.synthetic import CLASSES, draw_scene
+from raypipe.networks import Network, build_affinity_net, build_classifier
+from raypipe.ops.affinity import pairwise_affinity
+from raypipe.ops.cam import merge_cams, normalize_cams, pool_to_grid, resize_cam, stack_background
+from raypipe.ops.dense_crf import dense_crf, dense_crf_many
+from raypipe.ops.random_walk import propagate_at
+from raypipe.schema import GRID_STRIDE
+from raypipe.stages.base import Row, Stage
+from raypipe.stages.cams import ComputeCams
+from raypipe.stages.networks import network_input
+from raypipe.stages.propagate import LearnedAffinity, PropagateCams, grid_scores
+
+SIZE = (376, 504)
+CLASS_IDS = [1, 3]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An image, and networks with random weights as checkpoints and as plain modules."""
+
+    pixels: NDArray[np.uint8]
+    row: Row
+    config: RunConfig
+    classifier: Network
+    affinity_net: Network
+    checkpoints: dict[Task, str]
+
+
+@contextmanager
+def make_setting(backbone: str) -> Iterator[Setting]:
+    """Builds it in a temporary folder."""
+    torch.manual_seed(0)
+    networks: dict[Task, Network] = {
+        "classifier": build_classifier(backbone, num_classes=len(CLASSES)).eval(),
+        "affinity": build_affinity_net(backbone).eval(),
+    }
+    scene = next(s for s in (draw_scene(1, i, sizes=(504, 504)) for i in range(99)) if s.pixels.shape[0] >= SIZE[0])
+    pixels = np.ascontiguousarray(scene.pixels[: SIZE[0], : SIZE[1]])
+    config = load_config(
+        "", ["manifest=-", "out=-", f"classifier.backbone={backbone}", f"affinity.backbone={backbone}"]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints: dict[Task, str] = {}
+        for task, network in networks.items():
+            checkpoints[task] = f"{folder}/{task}"
+            checkpoint = Checkpoint(
+                task=task,
+                backbone=backbone,
+                classes=CLASSES,
+                preprocessing=network.preprocessing.to_dict(),
+                config={},
+                weights=network.state_dict(),
+            )
+            write_checkpoint(checkpoint, checkpoints[task])
+        row = {"image": encode_png(pixels), "class_ids": CLASS_IDS}
+        yield Setting(pixels, row, config, networks["classifier"], networks["affinity"], checkpoints)
+
+
+@torch.inference_mode()
+def reference_cams(setting: Setting) -> Tensor:
+    """One scale and side after the other in float32."""
+    passes, mirrored, scaled_sizes = [], [], []
+    for scale in setting.config.cams.scales:
+        x, scaled_size = network_input(
+            setting.pixels,
+            preprocessing=setting.classifier.preprocessing,
+            device=torch.device("cpu"),
+            scale=scale,
+        )
+        x = x.contiguous()
+        for flip in (False, True):
+            passes.append(setting.classifier.cam(x.flip(-1) if flip else x)[0, [c - 1 for c in CLASS_IDS]])
+            mirrored.append(flip)
+            scaled_sizes.append(scaled_size)
+    merged = merge_cams(passes, mirrored=mirrored, scaled_sizes=scaled_sizes, image_size=SIZE, out_stride=4)
+    return normalize_cams(merged)
+
+
+@torch.inference_mode()
+def reference_walk(setting: Setting, cam: Tensor) -> Tensor:
+    """Features in float32, all affinities as a dense matrix, squared."""
+    x, _ = network_input(setting.pixels, preprocessing=setting.affinity_net.preprocessing, device=torch.device("cpu"))
+    features = setting.affinity_net(x.contiguous())[0]
+    matrix = dense_transition(pairwise_affinity(features), beta=8, dtype=torch.float32)
+    scores = pool_to_grid(stack_background(cam, alpha=16), stride=GRID_STRIDE // 4)
+    return dense_walk(scores, matrix, num_squarings=8)
+
+
+def make_stages(setting: Setting) -> tuple[Stage, Stage]:
+    """The stages as the pipeline configures them for t = 256."""
+    cams, walk = setting.config.cams, setting.config.walk
+    compute = ComputeCams(
+        checkpoint=setting.checkpoints["classifier"],
+        scales=cams.scales,
+        mirror=cams.mirror,
+        output_stride=8,
+        out_stride=4,
+        max_side=1024,
+        precision="auto",
+    )
+    propagate_cams = PropagateCams(
+        affinity="learned",
+        checkpoint=setting.checkpoints["affinity"],
+        radius=walk.radius,
+        alpha=16,
+        beta=8,
+        num_steps=256,
+        tol=1e-5,
+        count_padding=False,
+        precision="auto",
+        cam_stride=4,
+        max_side=1024,
+    )
+    return compute, propagate_cams
+
+
+def main(
+    backbone: Annotated[str, typer.Option(help="network of both stages")] = "resnet38",
+    num_runs: Annotated[int, typer.Option(min=1, help="timed calls of each")] = 5,
+) -> None:
+    """Prints the tables of benchmarks/speed.md's section on inference."""
+    print(machine(), end="\n\n")
+    with make_setting(backbone) as setting:
+        compute, walk = make_stages(setting)
+        row = setting.row | compute.process(setting.row)
+        cam = reference_cams(setting)
+
+        reference, ours = time_interleaved(
+            [lambda: reference_cams(setting), lambda: compute.process(setting.row)], num_runs=num_runs
+        )
+        num_passes = 2 * len(setting.config.cams.scales)
+        rows: list[tuple[object, ...]] = [
+            (f"multi-scale CAM, {num_passes} passes", reference, ours, f"{reference.median / ours.median:.1f}")
+        ]
+
+        reference, ours = time_interleaved(
+            [lambda: reference_walk(setting, cam), lambda: walk.process(row)], num_runs=num_runs
+        )
+        rows.append(("affinity network and walk", reference, ours, f"{reference.median / ours.median:.1f}"))
+
+        full = resize_cam(cam, size=SIZE)
+        scores = [stack_background(full, alpha=alpha).numpy() for alpha in (4.0, 24.0)]
+        reference, ours = time_interleaved(
+            [
+                lambda: [dense_crf(setting.pixels, s) for s in scores],
+                lambda: dense_crf_many(setting.pixels, scores),
+            ],
+            num_runs=num_runs,
+        )
+        rows.append(("dense CRF at two alphas", reference, ours, f"{reference.median / ours.median:.2f}"))
+        print(f"{backbone}, image of {SIZE[0]}x{SIZE[1]}\n")
+        print(table(("stage", "reference", "raypipe", "times faster"), rows), end="\n\n")
+
+        affinity = LearnedAffinity(checkpoint=setting.checkpoints["affinity"], radius=5, precision="auto")
+
+        def all_settings() -> list[Tensor]:
+            edges = affinity(setting.pixels)
+            grids = [grid_scores(cam, alpha=alpha, cam_stride=4) for alpha in ALPHAS]
+            maps = torch.cat([*(scores[:1] for scores in grids), grids[0][1:]])
+            return [propagate_at(maps, edges, beta=beta, steps=STEPS) for beta in BETAS]
+
+        one, grid = time_interleaved([lambda: walk.process(row), all_settings], num_runs=num_runs)
+        print(
+            table(
+                ("affinity and walk, settings", "time", "times one setting"),
+                [
+                    ("one", one, 1),
+                    (f"{len(ALPHAS) * len(BETAS) * len(STEPS)}", grid, f"{grid.median / one.median:.2f}"),
+                ],
+            )
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

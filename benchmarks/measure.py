@@ -1,0 +1,82 @@
+"""What every benchmark needs: repeated timings, the machine, a table."""
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+class Timing(NamedTuple):
+    """Seconds of one call."""
+
+    median: float
+    lowest: float
+    highest: float
+    num_runs: int
+
+    def __str__(self) -> str:
+        unit, factor = ("ms", 1e3) if self.median < 1 else ("s", 1.0)
+        return (
+            f"{self.median * factor:.3g} {unit} "
+            f"({self.lowest * factor:.3g} to {self.highest * factor:.3g}, n = {self.num_runs})"
+        )
+
+
+def time_interleaved(calls: Sequence[Callable[[], object]], *, num_runs: int) -> list[Timing]:
+    """Times several calls in turns, so that a slow minute of the machine falls on all of them; one warm-up each."""
+    for call in calls:
+        call()
+    seconds: list[list[float]] = [[] for _ in calls]
+    for _ in range(num_runs):
+        for call, times in zip(calls, seconds, strict=True):
+            started = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - started)
+    return [Timing(statistics.median(times), min(times), max(times), num_runs) for times in seconds]
+
+
+def machine() -> str:
+    """Hardware, versions and commit, as a line for a result page."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    flags = [
+        name
+        for name, seen in (
+            ("AMX", torch.cpu._is_amx_tile_supported()),
+            ("AVX512-bf16", torch.cpu._is_avx512_bf16_supported()),
+        )
+        if seen
+    ]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=7"],  # noqa: S607 - git is where the user's PATH says
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return (
+        f"{cpu} ({', '.join(flags) or 'neither AMX nor AVX512-bf16'}), {torch.get_num_threads()} threads, {gpu}; "
+        f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}; commit {commit or 'unknown'}"
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
