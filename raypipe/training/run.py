@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ def train(
         scaling: workers and their resources.
         max_failures: times that the group is started again after a worker's death.
     """
+    # Ray Train would log what workers print, and with it the progress bar's messages to the driver, which then come
+    # late, or apart from the line break after them.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     fs, path = storage.arrow_filesystem(folder)
     trainer = TorchTrainer(
         train_on_worker,
