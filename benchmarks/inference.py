@@ -62,7 +62,7 @@ def make_setting(backbone: str) -> Iterator[Setting]:
     scene = next(s for s in (draw_scene(1, i, sizes=(504, 504)) for i in range(99)) if s.pixels.shape[0] >= SIZE[0])
     pixels = np.ascontiguousarray(scene.pixels[: SIZE[0], : SIZE[1]])
     config = load_config(
-        "", ["manifest=-", "out=-", f"classifier.backbone={backbone}", f"affinity.backbone={backbone}"]
+        "", ["manifest=unused", "out=unused", f"classifier.backbone={backbone}", f"affinity.backbone={backbone}"]
     )
     with tempfile.TemporaryDirectory() as folder:
         checkpoints: dict[Task, str] = {}
