@@ -4,6 +4,7 @@ The global batch is fixed: its parts on 1, 2 or 3 workers give the same loss and
 counts are added up over the workers before they are divided.
 """
 
+import logging
 import math
 import tempfile
 import time
@@ -46,6 +47,9 @@ class LoopSettings:
 
 def train_on_worker(config: dict[str, Any]) -> None:
     """Trains on one worker; Ray Train calls it with `{"settings": LoopSettings}`."""
+    # What Ray reports of every epoch and every stream would push the progress bar off the screen.
+    for name in ("ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     settings: LoopSettings = config["settings"]
     training = settings.training
     torch.manual_seed(training.seed)
