@@ -47,9 +47,7 @@ class LoopSettings:
 
 def train_on_worker(config: dict[str, Any]) -> None:
     """Trains on one worker; Ray Train calls it with `{"settings": LoopSettings}`."""
-    # What Ray reports of every epoch and every stream would push the progress bar off the screen.
-    for name in ("ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # its plans would push the progress bar off the screen
     settings: LoopSettings = config["settings"]
     training = settings.training
     torch.manual_seed(training.seed)

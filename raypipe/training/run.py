@@ -1,6 +1,7 @@
 """Runs a training on Ray Train and leaves a checkpoint, metrics per epoch and a TensorBoard log."""
 
 import json
+import logging
 import math
 import os
 import tempfile
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from torch.utils.tensorboard import SummaryWriter
 
@@ -20,6 +21,18 @@ CHECKPOINT = "checkpoint"
 METRICS_FILE = "metrics.jsonl"
 RUN = "ray_train"
 """Ray Train's own folder: the state after each epoch. A run that was interrupted goes on from there."""
+
+
+logger = logging.getLogger(__name__)
+
+
+class ReportFailures(UserCallback):
+    """Says why workers are started again, which Ray Train logs at the level of what it does all the time."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        """Called on the controller."""
+        for rank, error in worker_exceptions.items():
+            logger.warning("training worker %d failed: %s", rank, error)
 
 
 class TrainingDiverged(ValueError):  # noqa: N818 - the standard term
@@ -46,12 +59,15 @@ def train(
         train_on_worker,
         train_loop_config={"settings": settings},
         scaling_config=scaling,
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg] # seen as that of Ray Train's first version
             name=RUN,
             storage_path=path,
             storage_filesystem=fs,
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            # Its reports of every epoch would push the progress bar off the screen.
+            logging_config=LoggingConfig(log_level="WARNING"),
+            callbacks=[ReportFailures()],  # type: ignore[list-item]
         ),
     )
     result = trainer.fit()
