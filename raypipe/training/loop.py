@@ -47,7 +47,9 @@ class LoopSettings:
 
 def train_on_worker(config: dict[str, Any]) -> None:
     """Trains on one worker; Ray Train calls it with `{"settings": LoopSettings}`."""
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # its plans would push the progress bar off the screen
+    # Ray Train reports every epoch on the root logger, Ray Data its plans: they would push the progress bar off the screen.
+    for name in ("", "ray.data"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     settings: LoopSettings = config["settings"]
     training = settings.training
     torch.manual_seed(training.seed)
