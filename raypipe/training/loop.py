@@ -47,9 +47,9 @@ class LoopSettings:
 
 def train_on_worker(config: dict[str, Any]) -> None:
     """Trains on one worker; Ray Train calls it with `{"settings": LoopSettings}`."""
-    # Ray Train reports every epoch on the root logger, Ray Data its plans: they would push the progress bar off the screen.
-    for name in ("", "ray.data"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Ray Train's reports come on the root logger, Ray Data's plans on its own: they would push the bar off the screen.
+    for name, level in {"": logging.WARNING, "ray.data": logging.WARNING, "raypipe": logging.INFO}.items():
+        logging.getLogger(name).setLevel(level)
     settings: LoopSettings = config["settings"]
     training = settings.training
     torch.manual_seed(training.seed)
