@@ -89,9 +89,7 @@ class Run:
         networks: dict[Task, str] = {"classifier": self.classifier.uri}
         if self.affinity is not None:
             networks["affinity"] = self.affinity.uri
-        uri = write_report(self.context, seeds=seeds, masks=masks, networks=networks, scores=scores)
-        logger.info("report: %s", uri)
-        return uri
+        return write_report(self.context, seeds=seeds, masks=masks, networks=networks, scores=scores)
 
     @cached_property
     def scores(self) -> list[Score]:

@@ -1,7 +1,11 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import ray
+from ray.util.state import list_nodes
 
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
@@ -42,3 +46,18 @@ def test_rows_are_matched_with_the_shards_that_hold_them(tmp_path: Path) -> None
     uris = held["shard_uri"].to_pylist()
     assert uris == sorted(uris)
     assert len(set(uris)) == 2
+
+
+def test_a_local_ray_is_asked_about_itself_beside_another_one(local_ray: None) -> None:
+    """Ray Train ends a training whose controller the state API doesn't know."""
+    other = "import ray, sys; ray.init(address='local', num_cpus=1, object_store_memory=100 * 2**20); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", other], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if b"Started a local Ray instance" in line:
+                    break
+            nodes = list_nodes()
+        finally:
+            process.communicate()
+    assert [node.node_id for node in nodes] == [ray.get_runtime_context().get_node_id()]
