@@ -17,9 +17,14 @@ import numpy as np
 import scipy.sparse
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.ops.affinity import grid_pairs, pair_offsets
+
+_BLOCK_BYTES = 2**22
+"""Bytes of the matrix that are worked on at once on CPU. Of 1 to 8 MiB all do equally well, and on a 256x256 grid half
+again as well as none: 7.0 ms a product of 4 maps instead of 10.5."""
 
 Product = Callable[[Tensor], Tensor]
 """v -> 2 S v for float64 maps of shape (K, N); the 2 is that of the Chebyshev recurrence."""
@@ -89,12 +94,37 @@ def _diagonal_transition(weights: Tensor, height: int, width: int, radius: int) 
         # scipy keeps the diagonal's entry of matrix column j at position j.
         diagonals[1 + row, : num_cells - shift] += entry
         diagonals[1 + len(shifts) + row, shift:] += entry
-    matrix = scipy.sparse.dia_array((diagonals, np.concatenate([[0], -shifts, shifts])), shape=(num_cells, num_cells))
+    blocks = _row_blocks(diagonals, np.concatenate([[0], -shifts, shifts]))
 
     def twice_s(maps: Tensor) -> Tensor:
-        return torch.from_numpy(np.stack([matrix @ row for row in maps.numpy()]))
+        product = torch.empty(maps.shape, dtype=maps.dtype)
+        for rows, columns, matrix in blocks:
+            for source, target in zip(maps.numpy(), product.numpy(), strict=True):
+                target[rows] = matrix @ source[columns]
+        return product
 
     return twice_s, torch.from_numpy(root)
+
+
+def _row_blocks(
+    diagonals: NDArray[np.float64], shifts: NDArray[np.int64]
+) -> list[tuple[slice, slice, scipy.sparse.dia_array]]:
+    """The matrix cut into blocks of rows that stay in the cache while every map is multiplied with them.
+
+    Each block comes with its rows and with the columns that its entries can reach.
+    """
+    num_cells = diagonals.shape[1]
+    num_blocks = -(-diagonals.nbytes // _BLOCK_BYTES)
+    height = -(-num_cells // num_blocks)
+    reach = int(shifts.max())
+    blocks = []
+    for first in range(0, num_cells, height):
+        rows = slice(first, min(num_cells, first + height))
+        columns = slice(max(0, first - reach), min(num_cells, rows.stop + reach))
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        block = (np.ascontiguousarray(diagonals[:, columns]), shifts + (first - columns.start))
+        blocks.append((rows, columns, scipy.sparse.dia_array(block, shape=shape)))
+    return blocks
 
 
 @lru_cache(maxsize=16)

@@ -53,3 +53,15 @@ def test_the_pattern_is_kept_for_grids_of_the_same_size() -> None:
     for _ in range(2):
         module._compressed_transition(torch.rand(34, 30, dtype=torch.float64), 5, 6, 5)
     assert module._compressed_pattern.cache_info().misses == 1
+
+
+@pytest.mark.parametrize(("height", "width"), GRIDS)
+def test_blocks_of_rows_change_nothing(
+    height: int, width: int, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = torch.rand(34, height * width, generator=generator, dtype=torch.float64)
+    maps = torch.rand(3, height * width, generator=generator, dtype=torch.float64)
+    whole, _ = module._diagonal_transition(weights.clone(), height, width, 5)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 4000)
+    in_blocks, _ = module._diagonal_transition(weights.clone(), height, width, 5)
+    assert torch.equal(in_blocks(maps), whole(maps))
