@@ -6,6 +6,7 @@ One photograph-sized synthetic image, random weights (the time doesn't depend on
 reference shares raypipe's networks and the decoding of the image, not its precision, layout, folding, batching, walk.
 """
 
+import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,12 @@ import torch
 import typer
 from measure import machine, table, time_interleaved
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from walk import ALPHAS, BETAS, STEPS, dense_transition, dense_walk
 
 from raypipe.config import RunConfig, load_config
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
-from raypipe.data.images import encode_png
 from raypipe.data.synthetic import CLASSES, draw_scene
 from raypipe.networks import Network, build_affinity_net, build_classifier
 from raypipe.ops.affinity import pairwise_affinity
@@ -61,9 +62,8 @@ def make_setting(backbone: str) -> Iterator[Setting]:
     }
     scene = next(s for s in (draw_scene(1, i, sizes=(504, 504)) for i in range(99)) if s.pixels.shape[0] >= SIZE[0])
     pixels = np.ascontiguousarray(scene.pixels[: SIZE[0], : SIZE[1]])
-    config = load_config(
-        "", ["manifest=unused", "out=unused", f"classifier.backbone={backbone}", f"affinity.backbone={backbone}"]
-    )
+    chosen = [f"{task}.{key}" for task in networks for key in (f"backbone={backbone}", "weights=null")]
+    config = load_config("", ["manifest=unused", "out=unused", *chosen])
     with tempfile.TemporaryDirectory() as folder:
         checkpoints: dict[Task, str] = {}
         for task, network in networks.items():
@@ -77,7 +77,9 @@ def make_setting(backbone: str) -> Iterator[Setting]:
                 weights=network.state_dict(),
             )
             write_checkpoint(checkpoint, checkpoints[task])
-        row = {"image": encode_png(pixels), "class_ids": CLASS_IDS}
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, format="PNG")
+        row = {"image": encoded.getvalue(), "class_ids": CLASS_IDS}
         yield Setting(pixels, row, config, networks["classifier"], networks["affinity"], checkpoints)
 
 
@@ -113,7 +115,7 @@ def reference_walk(setting: Setting, cam: Tensor) -> Tensor:
 
 def make_stages(setting: Setting) -> tuple[Stage, Stage]:
     """The stages as the pipeline configures them for t = 256."""
-    cams, walk = setting.config.cams, setting.config.walk
+    cams = setting.config.cams
     compute = ComputeCams(
         checkpoint=setting.checkpoints["classifier"],
         scales=cams.scales,
@@ -126,7 +128,7 @@ def make_stages(setting: Setting) -> tuple[Stage, Stage]:
     propagate_cams = PropagateCams(
         affinity="learned",
         checkpoint=setting.checkpoints["affinity"],
-        radius=walk.radius,
+        radius=setting.config.affinity.radius,
         alpha=16,
         beta=8,
         num_steps=256,
