@@ -147,10 +147,12 @@ def propagate_batch(
         What `propagate` gives for each image.
 
     Raises:
-        ValueError: as in `propagate`, or the numbers of cams and affinities differ, or the radii do.
+        ValueError: as in `propagate`, or the numbers of cams and affinities differ, or the numbers of offsets do.
     """
     if len(cams) != len(affinities):
         raise ValueError(f"there are cams of {len(cams)} images and affinities of {len(affinities)}")
+    if len(counts := {len(affinity) for affinity in affinities}) > 1:
+        raise ValueError(f"affinities have {sorted(counts)} offsets; a batch needs those of one radius")
     if all(affinity.device.type == "cpu" for affinity in affinities):
         pairs = zip(cams, affinities, strict=True)
         return [propagate(cam, affinity, beta=beta, num_steps=num_steps, tol=tol) for cam, affinity in pairs]
@@ -161,9 +163,8 @@ def _propagate_blocks(
     cams: Sequence[Tensor], affinities: Sequence[Tensor], *, beta: float | int, num_steps: int, tol: float
 ) -> list[Tensor]:
     """`propagate_batch` by one block-diagonal matrix."""
-    radii = {_check(cam, affinity, beta, [num_steps], tol) for cam, affinity in zip(cams, affinities, strict=True)}
-    if len(radii) > 1:
-        raise ValueError(f"affinities have radii {sorted(radii)}; a batch needs one radius")
+    for cam, affinity in zip(cams, affinities, strict=True):
+        radius = _check(cam, affinity, beta, [num_steps], tol)
     walked = [cam.detach().clone() for cam in cams]
     filled = [index for index, cam in enumerate(cams) if cam.numel()]
     if num_steps == 0 or not filled:
@@ -175,9 +176,7 @@ def _propagate_blocks(
         block[: len(cams[index])].copy_(cams[index].detach().flatten(1))
         for index, block in zip(filled, torch.split(maps, sizes, dim=1), strict=True)
     ]
-    twice_s, root_degree = block_transition(
-        [affinities[index].detach() for index in filled], beta=beta, radius=radii.pop()
-    )
+    twice_s, root_degree = block_transition([affinities[index].detach() for index in filled], beta=beta, radius=radius)
     coefficients = [
         chebyshev_coefficients(num_steps, max_tail=_max_tail(tol, num_offsets=len(affinities[0]), num_cells=size))
         for size in sizes

@@ -332,10 +332,8 @@ class TestPropagateBatch:
 
     def test_radii_differ(self) -> None:
         cams = [torch.zeros(1, 4, 4)] * 2
-        with pytest.raises(ValueError, match=r"radii \[3, 5\]"):
-            random_walk._propagate_blocks(
-                cams, [torch.zeros(34, 4, 4), torch.zeros(12, 4, 4)], beta=8.0, num_steps=1, tol=1e-5
-            )
+        with pytest.raises(ValueError, match=r"\[12, 34\] offsets"):
+            propagate_batch(cams, [torch.zeros(34, 4, 4), torch.zeros(12, 4, 4)])
 
     @pytest.mark.gpu
     def test_on_a_gpu(self, images: tuple[list[Tensor], list[Tensor]]) -> None:
