@@ -3,7 +3,7 @@
 from raypipe.pipelines.context import Context, with_shards
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import Record
-from raypipe.pipelines.seeds import cams_step, decode_step, network_resources
+from raypipe.pipelines.seeds import cams_step, decode_step, network_step
 from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream
 from raypipe.schema import MASKS
 from raypipe.stages.encode import EncodeMasks
@@ -26,16 +26,16 @@ def masks_steps(context: Context, *, classifier: str, affinity: str | None, reus
     return [
         decode_step(context),
         Step(stage=LoadCams, batch_size=8) if reuse_cams else cams_step(context, classifier=classifier),
-        Step(
-            stage=PropagateCams,
-            args={
+        network_step(
+            context,
+            PropagateCams,
+            {
                 "checkpoint": affinity,
                 "radius": config.affinity.radius,
                 "cam_stride": config.cams.out_stride,
                 "max_side": max_side,
                 **config.walk.model_dump(),
             },
-            **network_resources(context),
         ),
         Step(
             stage=RefineMasks,
@@ -54,6 +54,7 @@ def masks_stream(context: Context, *, classifier_digest: str, affinity_digest: s
         config={
             "images": config.images.model_dump(),
             "cams": config.cams.model_dump(),
+            "mode": config.inference.mode,
             "walk": config.walk.model_dump() | {"radius": config.affinity.radius},
             "refinement": config.refinement.model_dump(),
             "png": config.png,

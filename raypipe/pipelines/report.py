@@ -121,7 +121,7 @@ def _sample(
         cam=decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"])
         if seed
         else np.zeros((0, 1, 1), np.float32),
-        affinity=source(pixels).cpu().numpy(),
+        affinity=source([pixels])[0].cpu().numpy(),
         walk_mask=final if walk is None else walk,
         mask=None if walk is None else final,
         truth=decode_mask(storage.read_bytes(row["mask_uri"])) if row["mask_uri"] else None,

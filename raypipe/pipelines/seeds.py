@@ -1,6 +1,7 @@
 """Seeds: class activation maps of every image, trimaps of those that the AffinityNet is trained on."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from raypipe.pipelines.context import Context
@@ -10,6 +11,7 @@ from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream
 from raypipe.schema import SEEDS
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.decode import DecodeImages
+from raypipe.stages.joint import JointStage
 from raypipe.stages.trimaps import MakeTrimaps
 
 
@@ -42,17 +44,21 @@ def decode_step(context: Context) -> Step:
 def cams_step(context: Context, *, classifier: str) -> Step:
     """Computes class activation maps on network actors."""
     args = {"checkpoint": classifier, "max_side": context.config.images.max_side, **context.config.cams.model_dump()}
-    return Step(stage=ComputeCams, args=args, **network_resources(context))
+    return network_step(context, ComputeCams, args)
 
 
-def network_resources(context: Context) -> dict[str, Any]:
-    """Actors, CPUs and GPUs of a stage that holds a network."""
-    cluster = context.config.cluster
-    return {
-        "num_actors": cluster.network_actors,
-        "num_gpus": cluster.gpus_per_actor,
-        "num_cpus": cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.network_actors),
-    }
+def network_step(context: Context, stage: type[JointStage[Any]], args: Mapping[str, Any]) -> Step:
+    """A stage that holds a network, on network actors."""
+    cluster, inference = context.config.cluster, context.config.inference
+    together = inference.mode == "throughput"
+    return Step(
+        stage=stage,
+        args={**args, "pixels_per_pass": inference.pixels_per_pass if together else None},
+        batch_size=inference.rows_per_call if together else 4,
+        num_actors=cluster.network_actors,
+        num_gpus=cluster.gpus_per_actor,
+        num_cpus=cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.network_actors),
+    )
 
 
 def seeds_stream(context: Context, *, classifier_digest: str) -> Stream:
@@ -63,6 +69,7 @@ def seeds_stream(context: Context, *, classifier_digest: str) -> Stream:
         config={
             "images": config.images.model_dump(),
             "cams": config.cams.model_dump(),
+            "mode": config.inference.mode,
             "trimaps": config.trimaps.model_dump(),
             "train": config.splits.train,
         },

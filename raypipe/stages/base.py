@@ -5,6 +5,7 @@ writes it to the quarantine table.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -42,10 +43,14 @@ class Stage(ABC):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Processes the rows of a batch; rows in error pass by."""
-        rows = [self._guarded(row) for row in batch.to_pylist()]
+        rows = self.process_all(batch.to_pylist())
         names = {field.name for field in self.writes} | {field.name for field in ERRORS}
         kept = [field for field in batch.schema if field.name not in names and field.name not in self.drops]
         return pa.Table.from_pylist(rows, schema=pa.schema([*kept, *self.writes, *ERRORS]))
+
+    def process_all(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with their new columns, or with an error."""
+        return [self._guarded(row) for row in rows]
 
     def _guarded(self, row: Row) -> Row:
         if row.get("error_stage") is not None:
@@ -53,9 +58,10 @@ class Stage(ABC):
         try:
             return row | self.process(row)
         except ROW_ERRORS as error:
-            reason = f"{type(error).__name__}: {error}"
-            return row | {"error_stage": self._name(), "error_reason": reason}
+            return self.failed(row, error)
 
-    def _name(self) -> str:
+    def failed(self, row: Row, error: Exception) -> Row:
+        """The row in error."""
         # Ray Data runs a subclass of its own making: the stage is the class that declares columns.
-        return next(cls.__name__ for cls in type(self).__mro__ if "reads" in vars(cls) or "writes" in vars(cls))
+        name = next(cls.__name__ for cls in type(self).__mro__ if "reads" in vars(cls) or "writes" in vars(cls))
+        return row | {"error_stage": name, "error_reason": f"{type(error).__name__}: {error}"}

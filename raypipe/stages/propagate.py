@@ -1,6 +1,7 @@
 """Spreads class activation maps along affinities by a random walk (AffinityNet §3.4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,30 +15,44 @@ from raypipe.data.images import decode_image
 from raypipe.networks.precision import autocast
 from raypipe.ops.affinity import pairwise_affinity, rgb_affinity
 from raypipe.ops.cam import pool_to_grid, stack_background
-from raypipe.ops.random_walk import propagate
+from raypipe.ops.random_walk import propagate_batch
 from raypipe.schema import GRID_STRIDE
-from raypipe.stages.base import Row, Stage
+from raypipe.stages.base import Row
+from raypipe.stages.joint import JointStage, in_passes
 from raypipe.stages.networks import load_affinity_net, network_input
 
-AffinitySource = Callable[[NDArray[np.uint8]], Tensor]
-"""Pixels (H, W, 3) to affinities (num_offsets, ceil(H/8), ceil(W/8))."""
+AffinitySource = Callable[[Sequence[NDArray[np.uint8]]], list[Tensor]]
+"""Pixels (H, W, 3) of images to affinities (num_offsets, ceil(H/8), ceil(W/8)) of each."""
 
 
 class LearnedAffinity:
     """Affinities of AffinityNet's features."""
 
-    def __init__(self, *, checkpoint: str, radius: int, precision: Literal["auto", "fp32", "bf16"]) -> None:
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        radius: int,
+        precision: Literal["auto", "fp32", "bf16"],
+        pixels_per_pass: int | None = None,
+    ) -> None:
         self.network, _, self.device = load_affinity_net(checkpoint)
         self.radius = radius
         self.precision = precision
+        self.pixels_per_pass = pixels_per_pass
 
     @torch.inference_mode()
-    def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """One forward pass of the whole image."""
-        x, _ = network_input(pixels, preprocessing=self.network.preprocessing, device=self.device)
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        """One forward pass an image, or one of several images of equal size."""
+        preprocessing = self.network.preprocessing
+        inputs = [network_input(pixels, preprocessing=preprocessing, device=self.device)[0] for pixels in images]
+        features = in_passes(self._features, inputs, pixels_per_pass=self.pixels_per_pass)
+        return [pairwise_affinity(maps[0].float(), radius=self.radius) for maps in features]
+
+    def _features(self, x: Tensor) -> Tensor:
         with autocast(self.device, self.precision):
-            features = self.network(x)[0]
-        return pairwise_affinity(features.float(), radius=self.radius)
+            features: Tensor = self.network(x)
+        return features
 
 
 class RgbAffinity:
@@ -46,10 +61,10 @@ class RgbAffinity:
     def __init__(self, *, radius: int) -> None:
         self.radius = radius
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Affinities of the image at the grid's resolution."""
-        image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-        return rgb_affinity(pool_to_grid(image, stride=GRID_STRIDE), radius=self.radius)
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        """Affinities of the images at the grid's resolution."""
+        grids = [torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 for pixels in images]
+        return [rgb_affinity(pool_to_grid(grid, stride=GRID_STRIDE), radius=self.radius) for grid in grids]
 
 
 def affinity_source(
@@ -58,6 +73,7 @@ def affinity_source(
     checkpoint: str | None,
     radius: int,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    pixels_per_pass: int | None = None,
 ) -> AffinitySource:
     """The affinities that a config asks for.
 
@@ -68,7 +84,7 @@ def affinity_source(
         return RgbAffinity(radius=radius)
     if checkpoint is None:
         raise ValueError("learned affinities need a checkpoint; train one, or set walk.affinity=rgb")
-    return LearnedAffinity(checkpoint=checkpoint, radius=radius, precision=precision)
+    return LearnedAffinity(checkpoint=checkpoint, radius=radius, precision=precision, pixels_per_pass=pixels_per_pass)
 
 
 def grid_scores(cam: Tensor, *, alpha: float, count_padding: bool = False, cam_stride: int) -> Tensor:
@@ -80,7 +96,15 @@ def grid_scores(cam: Tensor, *, alpha: float, count_padding: bool = False, cam_s
     return pool_to_grid(scores, stride=GRID_STRIDE // cam_stride, count_padding=count_padding)
 
 
-class PropagateCams(Stage):
+@dataclass
+class PooledImage:
+    """The walk's input (1 + K, h, w) of an image; pixels are None where no label asks for a walk."""
+
+    scores: Tensor
+    pixels: NDArray[np.uint8] | None
+
+
+class PropagateCams(JointStage[PooledImage]):
     """Walked scores (1 + K, grid_height, grid_width) of background and labelled classes."""
 
     reads = ("image", "cam", "cam_height", "cam_width")
@@ -103,8 +127,12 @@ class PropagateCams(Stage):
         precision: Literal["auto", "fp32", "bf16"],
         cam_stride: int,
         max_side: int,
+        pixels_per_pass: int | None = None,
     ) -> None:
-        self.affinity = affinity_source(affinity, checkpoint=checkpoint, radius=radius, precision=precision)
+        self.affinity = affinity_source(
+            affinity, checkpoint=checkpoint, radius=radius, precision=precision, pixels_per_pass=pixels_per_pass
+        )
+        self.pixels_per_pass = pixels_per_pass
         self.alpha = alpha
         self.beta = beta
         self.num_steps = num_steps
@@ -113,16 +141,23 @@ class PropagateCams(Stage):
         self.cam_stride = cam_stride
         self.max_side = max_side
 
-    @torch.inference_mode()
-    def process(self, row: Row) -> Row:
-        """Walks one image; one without labels is background and needs no walk."""
+    def prepare(self, row: Row) -> PooledImage:
+        """Pools the maps; an image without labels is background and needs no walk."""
         cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
         scores = grid_scores(cam, alpha=self.alpha, count_padding=self.count_padding, cam_stride=self.cam_stride)
-        if len(cam):
-            pixels = decode_image(row["image"], max_side=self.max_side).pixels
-            affinity = self.affinity(pixels)
-            scores = propagate(
-                scores.to(affinity.device), affinity, beta=self.beta, num_steps=self.num_steps, tol=self.tol
-            )
-        _, height, width = scores.shape
-        return {"scores": encode_scores(scores.cpu().numpy()), "grid_height": height, "grid_width": width}
+        pixels = decode_image(row["image"], max_side=self.max_side).pixels if len(cam) else None
+        return PooledImage(scores, pixels)
+
+    @torch.inference_mode()
+    def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
+        """Walks the images that have labels."""
+        affinities = self.affinity([image.pixels for image in prepared if image.pixels is not None])
+        cams = [image.scores for image in prepared if image.pixels is not None]
+        moved = [cam.to(affinity.device) for cam, affinity in zip(cams, affinities, strict=True)]
+        walked = iter(propagate_batch(moved, affinities, beta=self.beta, num_steps=self.num_steps, tol=self.tol))
+        return [_encode(image.scores if image.pixels is None else next(walked)) for image in prepared]
+
+
+def _encode(scores: Tensor) -> Row:
+    _, height, width = scores.shape
+    return {"scores": encode_scores(scores.cpu().numpy()), "grid_height": height, "grid_width": width}

@@ -4,6 +4,7 @@ import torchvision
 from torch import nn
 
 from raypipe.networks.backbones import BACKBONES, build_backbone
+from raypipe.networks.backbones.mobilenet_v2 import NUM_EXACT_BLOCKS
 from raypipe.networks.backbones.tiny import StandardizedConv2d
 
 LIGHT = ("resnet18", "mobilenet_v2", "tiny", "vgg16")
@@ -151,3 +152,16 @@ def test_frozen_layers() -> None:
             if isinstance(norm, nn.BatchNorm2d)
             for parameter in norm.parameters()
         )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_mobilenet_infers_its_first_blocks_in_float32(training: bool) -> None:
+    network = build_backbone("mobilenet_v2").train(training)
+    seen = []
+    for block in network.features:
+        block.register_forward_hook(lambda *args: seen.append(args[-1].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        network(torch.randn(1, 3, 16, 16))
+    num_exact = seen.count(torch.float32)
+    assert num_exact == (0 if training else NUM_EXACT_BLOCKS)
+    assert set(seen[num_exact:]) == {torch.bfloat16}

@@ -1,0 +1,85 @@
+"""Images of equal size through a network together: throughput mode, which keeps an accelerator busy."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from raypipe.stages.base import ROW_ERRORS, Row, Stage
+
+Prepared = TypeVar("Prepared")
+
+
+class JointStage(Stage, Generic[Prepared]):
+    """A stage whose rows may share passes of its network.
+
+    Attributes:
+        pixels_per_pass: None takes every row alone, so that its result depends on nothing else, bit for bit. A number
+            lets images share passes of that many pixels (mirror images not counted); their rounding then depends on
+            their company.
+    """
+
+    pixels_per_pass: int | None = None
+
+    @abstractmethod
+    def prepare(self, row: Row) -> Prepared:
+        """What `compute` needs of a row.
+
+        Raises:
+            ValueError: (or another of ROW_ERRORS) if this row can't be processed.
+        """
+
+    @abstractmethod
+    def compute(self, prepared: Sequence[Prepared]) -> list[Row]:
+        """The columns `writes` of each prepared row."""
+
+    def process(self, row: Row) -> Row:
+        """One row alone."""
+        return self.compute([self.prepare(row)])[0]
+
+    def process_all(self, rows: Sequence[Row]) -> list[Row]:
+        """All rows, together where they may be; rows in error don't hold up the others."""
+        if self.pixels_per_pass is None:
+            return super().process_all(rows)
+        done = list(rows)
+        prepared: dict[int, Prepared] = {}
+        for index, row in enumerate(rows):
+            if row.get("error_stage") is not None:
+                continue
+            try:
+                prepared[index] = self.prepare(row)
+            except ROW_ERRORS as error:
+                done[index] = self.failed(row, error)
+        for index, columns in zip(prepared, self.compute(list(prepared.values())), strict=True):
+            done[index] = rows[index] | columns
+        return done
+
+
+def in_passes(
+    network: Callable[[Tensor], Tensor], inputs: Sequence[Tensor], *, pixels_per_pass: int | None
+) -> list[Tensor]:
+    """The network's output of each input, those of equal size in common passes.
+
+    Inputs are never padded to one another's size: that would change the features inside the image.
+
+    Args:
+        network: (B, 3, H, W) to (B, ...), row by row.
+        inputs: (1, 3, H, W) each, of any sizes.
+        pixels_per_pass: B · H · W at most, unless B = 1; None passes each input alone.
+
+    Returns:
+        (1, ...) of each input, in their order.
+    """
+    members: dict[tuple[int, int], list[int]] = {}
+    for index, x in enumerate(inputs):
+        members.setdefault((x.shape[-2], x.shape[-1]), []).append(index)
+    outputs: dict[int, Tensor] = {}
+    for (height, width), indices in members.items():
+        number = max(1, (pixels_per_pass or 0) // (height * width))
+        for start in range(0, len(indices), number):
+            together = indices[start : start + number]
+            passed = network(torch.cat([inputs[index] for index in together]))
+            outputs.update(zip(together, torch.split(passed, 1), strict=True))
+    return [outputs[index] for index in range(len(inputs))]
