@@ -21,6 +21,17 @@ def test_round_trip_and_listing(tmp_path: Path, prefix: str) -> None:
     assert storage.list_files(storage.join(root, "absent")) == []
 
 
+def test_many_files_are_read_or_their_errors_told(tmp_path: Path) -> None:
+    names = [f"{tmp_path}/a*[1].bin", f"memory://{tmp_path}/b.bin"]
+    for name in names:
+        storage.write_bytes_atomic(name, name.encode())
+    found = storage.read_many([*names, f"{tmp_path}/absent", "nosuch://bucket/a", str(tmp_path)])
+    assert [found[name] for name in names] == [name.encode() for name in names]
+    assert isinstance(found[f"{tmp_path}/absent"], FileNotFoundError)
+    assert isinstance(found["nosuch://bucket/a"], ValueError)
+    assert isinstance(found[str(tmp_path)], IsADirectoryError)
+
+
 def test_relative_and_dotted_local_paths_name_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.bin").write_bytes(b"1")

@@ -235,8 +235,9 @@ class Cluster(Section):
     gpus_per_actor: float = Field(0, ge=0)
     threads_per_actor: int | None = Field(None, ge=1)
     """torch's threads in a network actor or training worker; null shares the cores out among them."""
-    cpu_actors: int = Field(2, ge=1)
-    """Actors of each stage that needs no network: dCRF, encoding."""
+    cpu_actors: int | None = Field(None, ge=1)
+    """Actors of each stage that needs no network: decoding, dCRF, encoding. null lets each pool grow with its work, so
+    that networks don't wait: up to the cores of a local Ray, as far as there are CPUs on a cluster."""
     rows_per_shard: int = Field(32, ge=1)
     """Rows per output file, the grain at which a run resumes."""
     object_store_memory: int | None = Field(None, ge=80 * 2**20)

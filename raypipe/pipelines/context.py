@@ -66,12 +66,16 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     return RunConfig.model_validate(values)
 
 
+def cluster_address(cluster: Cluster) -> str | None:
+    """Address of the cluster to run on; None for a local Ray."""
+    return cluster.address or os.environ.get("RAY_ADDRESS")
+
+
 def start_ray(cluster: Cluster) -> None:
     """Connects to a Ray cluster, or starts a local one, unless this process has one already."""
     if ray.is_initialized():
         return
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if address:
+    if address := cluster_address(cluster):
         ray.init(address=address, log_to_driver=True)
         return
     # Workers inherit this. More of them than cores is usual in a stream, and threads that wait by spinning would take

@@ -23,6 +23,8 @@ class Step:
     args: Mapping[str, Any] = field(default_factory=dict)
     """The stage's keyword arguments."""
     num_actors: int = 1
+    max_actors: int | None = None
+    """The pool grows up to here while rows pile up before it; None keeps `num_actors`."""
     num_cpus: float = 1
     """Logical CPUs of an actor; Ray gives torch and OpenMP as many threads."""
     num_gpus: float = 0
@@ -59,7 +61,7 @@ def describe(steps: Sequence[Step]) -> str:
         rows.append(
             (
                 step.stage.__name__,
-                str(step.num_actors),
+                str(step.num_actors) if step.max_actors is None else f"{step.num_actors}-{step.max_actors}",
                 f"{step.num_cpus:g}",
                 f"{step.num_gpus:g}",
                 str(step.batch_size),
@@ -95,7 +97,7 @@ def apply(dataset: Dataset, steps: Sequence[Step]) -> Dataset:
             fn_constructor_kwargs=dict(step.args),
             batch_format="pyarrow",
             batch_size=step.batch_size,
-            compute=ActorPoolStrategy(size=step.num_actors),
+            compute=ActorPoolStrategy(min_size=step.num_actors, max_size=step.max_actors or step.num_actors),
             num_cpus=step.num_cpus,
             num_gpus=step.num_gpus,
         )

@@ -3,7 +3,7 @@
 from raypipe.pipelines.context import Context, with_shards
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import Record
-from raypipe.pipelines.seeds import cams_step, decode_step, network_step
+from raypipe.pipelines.seeds import cams_step, cpu_pool, decode_step, network_step
 from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream
 from raypipe.schema import MASKS
 from raypipe.stages.encode import EncodeMasks
@@ -21,7 +21,7 @@ def masks_steps(context: Context, *, classifier: str, affinity: str | None, reus
         affinity: the AffinityNet's; None with `walk.affinity=rgb`.
         reuse_cams: takes the maps from seed shards; the rows must have a `shard_uri`.
     """
-    config, cluster = context.config, context.config.cluster
+    config = context.config
     max_side = config.images.max_side
     return [
         decode_step(context),
@@ -40,9 +40,9 @@ def masks_steps(context: Context, *, classifier: str, affinity: str | None, reus
         Step(
             stage=RefineMasks,
             args={"max_side": max_side, **config.refinement.model_dump()},
-            num_actors=cluster.cpu_actors,
+            **cpu_pool(context),
         ),
-        Step(stage=EncodeMasks, batch_size=8),
+        Step(stage=EncodeMasks, batch_size=8, **cpu_pool(context)),
     ]
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from raypipe.pipelines.context import Context
+from raypipe.pipelines.context import Context, cluster_address
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import Record
 from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream
@@ -22,7 +22,7 @@ def seeds_steps(context: Context, *, classifier: str) -> list[Step]:
         context: config and manifest.
         classifier: the checkpoint's URI.
     """
-    config, cluster = context.config, context.config.cluster
+    config = context.config
     max_side = config.images.max_side
     return [
         decode_step(context),
@@ -30,7 +30,7 @@ def seeds_steps(context: Context, *, classifier: str) -> list[Step]:
         Step(
             stage=MakeTrimaps,
             args={"splits": config.splits.train, "max_side": max_side, **config.trimaps.model_dump()},
-            num_actors=cluster.cpu_actors,
+            **cpu_pool(context),
         ),
     ]
 
@@ -38,7 +38,16 @@ def seeds_steps(context: Context, *, classifier: str) -> list[Step]:
 def decode_step(context: Context) -> Step:
     """Fetches and checks images."""
     args = {"classes": context.classes, "max_side": context.config.images.max_side}
-    return Step(stage=DecodeImages, args=args, batch_size=8)
+    return Step(stage=DecodeImages, args=args, batch_size=16, **cpu_pool(context))
+
+
+def cpu_pool(context: Context) -> dict[str, Any]:
+    """Actors of a stage that needs no network."""
+    cluster = context.config.cluster
+    if cluster.cpu_actors is not None:
+        return {"num_actors": cluster.cpu_actors}
+    # On a cluster Ray Data stops at the CPUs that there are.
+    return {"num_actors": 1, "max_actors": 10_000 if cluster_address(cluster) else os.cpu_count() or 1}
 
 
 def cams_step(context: Context, *, classifier: str) -> Step:

@@ -27,6 +27,7 @@ class MakeTrimaps(Stage):
 
     reads = ("image", "split", "class_ids", "cam", "cam_height", "cam_width")
     writes = pa.schema([pa.field("trimap", pa.binary())])
+    drops = ("image",)
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class Second(Stage):
 
 STEPS = [
     graph.Step(stage=First, args={}, num_actors=2, num_cpus=3, num_gpus=0.5, batch_size=7),
-    graph.Step(stage=Second),
+    graph.Step(stage=Second, max_actors=5),
 ]
 
 
@@ -61,17 +61,18 @@ def test_describe_shows_stages_in_order_with_resources_and_columns() -> None:
     lines = graph.describe(STEPS).splitlines()
     assert lines[0].split()[:5] == ["stage", "actors", "cpus", "gpus", "batch"]
     assert lines[1].split() == ["First", "2", "3", "0.5", "7", "image_id", "→", "cam"]
-    assert lines[2].startswith("Second")
+    assert lines[2].split()[:2] == ["Second", "1-5"]
 
 
 def test_apply_schedules_each_stage_as_its_step_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 1.0})
     dataset = RecordingDataset()
     graph.apply(dataset, STEPS)  # type: ignore[arg-type]
-    (first, options), (second, _) = dataset.calls
+    (first, options), (second, growing) = dataset.calls
     assert (first, second) == (First, Second)
     assert isinstance(options["compute"], ActorPoolStrategy)
     assert (options["compute"].min_size, options["compute"].max_size) == (2, 2)
+    assert (growing["compute"].min_size, growing["compute"].max_size) == (1, 5)
     assert (options["num_cpus"], options["num_gpus"], options["batch_size"]) == (3, 0.5, 7)
     assert options["batch_format"] == "pyarrow"
 
