@@ -2,9 +2,16 @@
 
 import io
 import os
-from collections.abc import Iterator
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import ray
@@ -44,9 +51,67 @@ def weights_dir() -> Path:
     return _shared_folder("RAYPIPE_WEIGHTS", "weights")
 
 
+@contextmanager
+def serving(command: Sequence[str], port: int) -> Iterator[str]:
+    """A server process on loopback; its URL."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert process.poll() is None, f"{command[0]} ended"
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One local Ray for the whole suite: starting one costs seconds."""
+def s3_url() -> Iterator[str]:
+    """URL of a real S3 server over the network; the environment names it, with credentials."""
+    port = free_port()
+    with serving([str(Path(sys.executable).parent / "moto_server"), "-p", str(port)], port) as url:
+        os.environ |= {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "testtest",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        yield url
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Starts servers (command; `--port` is added) that end with the test; their URLs."""
+    with ExitStack() as stack:
+
+        def start(*command: str) -> str:
+            port = free_port()
+            return stack.enter_context(serving([*command, "--port", str(port)], port))
+
+        yield start
+
+
+@pytest.fixture
+def bucket(s3_url: str) -> Iterator[str]:
+    """URI of an empty bucket."""
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    fs = fsspec.filesystem("s3", use_listings_cache=False)
+    fs.mkdir(name)
+    yield f"s3://{name}"
+    fs.rm(name, recursive=True)
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3_url: str) -> Iterator[None]:
+    """One local Ray for the whole suite: starting one costs seconds. Its workers inherit where the S3 server is."""
     start_ray(Cluster(num_cpus=16, object_store_memory=300 * 2**20))
     yield
     ray.shutdown()

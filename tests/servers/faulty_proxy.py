@@ -1,0 +1,96 @@
+"""An HTTP proxy on loopback that spoils a share of the requests to an object store, as networks and busy stores do.
+
+python tests/servers/faulty_proxy.py --port 9001 --upstream http://127.0.0.1:9000 --rate 0.05 --seed 0
+
+Faults: 500, 503 SlowDown, a connection reset before or after the store has seen the request, a slow answer, a body that
+ends too early. How often each happened is printed as JSON at the end (SIGTERM).
+"""
+
+import argparse
+import asyncio
+import collections
+import json
+import random
+import signal
+
+import aiohttp
+from aiohttp import web
+
+FAULTS = ("error 500", "slow down", "reset before", "reset after", "slow answer", "truncated")
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-encoding"}
+SLOW_SECONDS = 2.0
+
+
+def error(status: int, code: str) -> web.Response:
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>"
+    return web.Response(status=status, text=body, content_type="application/xml")
+
+
+class Proxy:
+    def __init__(self, upstream: str, *, rate: float, seed: int) -> None:
+        self.upstream = upstream
+        self.rate = rate
+        self.random = random.Random(seed)
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.session: aiohttp.ClientSession
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        fault = self.random.choice(FAULTS) if self.random.random() < self.rate else None
+        self.counts[fault or "passed on"] += 1
+        if fault == "error 500":
+            return error(500, "InternalError")
+        if fault == "slow down":
+            return error(503, "SlowDown")
+        if fault == "reset before":
+            return self.reset(request)
+        # The raw path: the signature covers it as it stands.
+        url = aiohttp.client.URL(self.upstream + request.raw_path, encoded=True)
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
+        async with self.session.request(request.method, url, headers=headers, data=body or None) as answer:
+            content = await answer.read()
+            kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
+            if fault == "reset after":
+                return self.reset(request)
+            if fault == "slow answer":
+                await asyncio.sleep(SLOW_SECONDS)
+            if fault == "truncated" and len(content) > 1:
+                response = web.StreamResponse(status=answer.status, headers=kept)
+                await response.prepare(request)
+                await response.write(content[: len(content) // 2])
+                return self.reset(request)
+            if request.method == "HEAD":
+                return web.Response(status=answer.status, headers=kept)
+            kept.pop("Content-Length", None)
+            return web.Response(status=answer.status, headers=kept, body=content)
+
+    def reset(self, request: web.Request) -> web.Response:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+
+    async def serve(self, port: int) -> None:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self.session:
+            app = web.Application(client_max_size=2**30)
+            app.router.add_route("*", "/{path:.*}", self.handle)
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+            stopped = asyncio.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+            await stopped.wait()
+            await runner.cleanup()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--upstream", required=True)
+    parser.add_argument("--rate", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    proxy = Proxy(arguments.upstream, rate=arguments.rate, seed=arguments.seed)
+    asyncio.run(proxy.serve(arguments.port))
+    print(json.dumps(proxy.counts), flush=True)
