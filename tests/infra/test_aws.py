@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.scripts import cli as ray_cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 AWS = REPOSITORY / "infra/aws"
@@ -54,6 +56,9 @@ def test_ray_starts_with_the_token_and_the_dashboard_on_loopback() -> None:
     assert "RAY_AUTH_MODE=token" in head
     assert "RAY_AUTH_MODE=token" in worker
     assert "~/.ray/auth_token" in CONFIG["file_mounts"]
+    known = {option for parameter in ray_cli.commands["start"].params for option in parameter.opts}
+    for line in (head, worker):
+        assert {word.split("=")[0] for word in shlex.split(line) if word.startswith("--")} <= known
 
 
 def test_nodes_install_the_package_with_constraints() -> None:

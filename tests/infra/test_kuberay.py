@@ -30,7 +30,9 @@ def container(pod: str) -> Any:
 
 
 def toleration_keys(pod: str) -> set[str]:
-    return {toleration["key"] for toleration in PODS[pod].get("tolerations", [])}
+    tolerations = PODS[pod].get("tolerations", [])
+    assert all((rule["operator"], rule["effect"]) == ("Exists", "NoSchedule") for rule in tolerations)
+    return {rule["key"] for rule in tolerations}
 
 
 def validate_pod(spec: dict[str, Any]) -> None:
