@@ -1,0 +1,155 @@
+"""infra/README.md: its commands exist, its values are filled in, its config fits the nodes; no secrets anywhere."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from ray.scripts.scripts import cli as ray_cli
+
+import raypipe
+from raypipe.cli import app
+from raypipe.config import load_config
+from raypipe.pipelines.graph import Step
+from raypipe.pipelines.masks import masks_steps
+from raypipe.pipelines.seeds import seeds_steps
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+INFRA = REPOSITORY / "infra"
+README = (INFRA / "README.md").read_text()
+FILES = [path for path in INFRA.rglob("*") if path.is_file()]
+RAYCLUSTER = yaml.safe_load((INFRA / "kuberay/raycluster.yaml").read_text())["spec"]
+LAUNCHER = yaml.safe_load((INFRA / "aws/cluster.yaml").read_text())
+
+OTHER_PROGRAMS = {"aws", "base64", "bash", "curl", "df", "docker", "du", "eksctl", "env", "envsubst", "grep", "helm"}
+OTHER_PROGRAMS |= {"kubectl", "nvidia-smi", "openssl", "python", "sort", "tail", ".venv/bin/pip"}
+SHELL = {"export", "for", "do", "done", "fill", "fill()", "{", "}"}
+
+
+def commands() -> Iterator[list[str]]:
+    """Each command, as words, of the console fences and of inline code that starts with ray, raypipe or kubectl."""
+    fences = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
+    lines = [line for fence in fences for line in fence.replace("\\\n", " ").splitlines()]
+    lines += [" ".join(code.split()) for code in inline if re.match(r"(ray|raypipe|kubectl) [a-z]", code)]
+    for line in lines:
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";|&")
+        lexer.whitespace_split, lexer.commenters = True, ""
+        command: list[str] = []
+        for word in [*lexer, ";"]:
+            if not set(word) <= set(";|&"):
+                command.append(word)
+            elif command:
+                yield command
+                command = []
+
+
+def check(command: Any, words: list[str]) -> None:
+    """Fails where words name a sub-command, an option or a choice that a command of click's doesn't have."""
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        assert words[0] in command.commands, f"{command.name} has no {words[0]}: {sorted(command.commands)}"
+        command, words = command.commands[words[0]], words[1:]
+    own = words[: words.index("--")] if "--" in words else words
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word.split("=")[0] for word in own if word.startswith("-")} <= options | {"--help"}, words
+    arguments = [parameter for parameter in command.params if not parameter.opts[0].startswith("-")]
+    choices = getattr(getattr(arguments[0], "type", None), "choices", None) if arguments else None
+    assert choices is None or words[0] in choices, f"{command.name} knows {choices}"
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_command_exists(words: list[str]) -> None:
+    while words and re.match(r"[A-Z_]+=", words[0]):  # VARIABLE=value command
+        words = words[1:]
+    if words[:1] == ["ray"]:
+        check(ray_cli, words[1:])
+    elif words[:1] == ["raypipe"]:
+        check(typer.main.get_command(app), words[1:])
+    elif words:
+        assert words[0] in OTHER_PROGRAMS | SHELL
+    for word in words:
+        for path in re.findall(r"(?<![\w/.])infra/[\w./-]+", word):
+            assert (REPOSITORY / path).is_file(), path
+    if "submit" in words and "--" in words:
+        python, script, *_ = words[words.index("--") + 1 :]
+        assert python == "python"
+        assert (REPOSITORY / words[words.index("--working-dir") + 1] / script).is_file(), script
+
+
+def test_the_commands_are_found() -> None:
+    starts = [words[:2] for words in commands()]
+    assert starts.count(["ray", "job"]) > 5
+    assert ["raypipe", "describe"] in starts
+
+
+def test_placeholders_are_filled_in() -> None:
+    (listed,) = re.findall(r"envsubst '([^']+)'", README)
+    names = set(re.findall(r"\$(\w+)", listed))
+    used = {name for path in FILES if path.suffix in (".yaml", ".json") for name in placeholders(path)}
+    assert used == names
+    exported = {name for line in re.findall(r"export (.*)", README) for name in re.findall(r"(\w+)=", line)}
+    assert names <= exported
+
+
+def placeholders(path: Path) -> set[str]:
+    return set(re.findall(r"\$\{(\w+)\}", path.read_text()))
+
+
+def test_ray_and_raypipe_are_those_of_the_repository() -> None:
+    (ray,) = re.findall(r"^ray==(\S+)$", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+    assert RAYCLUSTER["rayVersion"] == ray
+    for path in FILES:
+        images = re.findall(r"raypipe:[\w.-]+", path.read_text())
+        assert set(images) <= {f"raypipe:{raypipe.__version__}-ray{ray}"}, path
+        for image in re.findall(r"image:(?: &\w+)? (\S+)", path.read_text()):
+            assert image in ("*image", "${REGISTRY}/" + f"raypipe:{raypipe.__version__}-ray{ray}"), path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_secrets(path: Path) -> None:
+    secrets = r"(AKIA|ASIA)[0-9A-Z]{16}|-----BEGIN|aws_secret_access_key|\b[0-9a-f]{32,}\b|ghp_\w+"
+    assert not re.search(secrets, path.read_text(), re.IGNORECASE)
+    assert not re.search(r"(TOKEN|SECRET|PASSWORD)\w*, value:", path.read_text())
+
+
+def kuberay_nodes() -> tuple[int, int]:
+    groups = RAYCLUSTER["workerGroupSpecs"]
+    gpus = [
+        group["template"]["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", 0) for group in groups
+    ]
+    return (
+        sum(int(group["rayStartParams"]["num-cpus"]) * group["minReplicas"] for group in groups),
+        sum(int(count) * group["minReplicas"] for count, group in zip(gpus, groups, strict=True)),
+    )
+
+
+def launcher_nodes() -> tuple[int, int]:
+    nodes = [node for node in LAUNCHER["available_node_types"].values() if "min_workers" in node]
+    cpus, gpus = (
+        sum(node["resources"].get(kind, 0) * node["min_workers"] for node in nodes) for kind in ("CPU", "GPU")
+    )
+    return cpus, gpus
+
+
+@pytest.mark.parametrize("nodes", [kuberay_nodes, launcher_nodes])
+def test_the_config_fits_the_nodes(nodes: Any) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    config = load_config(text, [])
+    cluster, (cpus, gpus) = config.cluster, nodes()
+    context: Any = SimpleNamespace(config=config, classes=("dog",))
+
+    def fits(steps: list[Step]) -> bool:  # as pipelines.graph.apply counts: one CPU for the writer
+        held_cpus = sum(step.num_actors * step.num_cpus for step in steps) + 1
+        return held_cpus <= cpus and sum(step.num_actors * step.num_gpus for step in steps) <= gpus
+
+    assert fits(seeds_steps(context, classifier="C"))
+    for reuse_cams in (False, True):
+        assert fits(masks_steps(context, classifier="C", affinity="A", reuse_cams=reuse_cams))
+    assert cluster.threads_per_actor is not None
+    assert cluster.train_workers * cluster.gpus_per_train_worker <= gpus
+    assert cluster.train_workers * (cluster.threads_per_actor + cluster.loader_actors + 1) <= cpus
