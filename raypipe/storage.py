@@ -96,6 +96,12 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
         fs.pipe_file(path, data)
 
 
+def delete(uri: str) -> None:
+    """Deletes a file."""
+    fs, path = filesystem(uri)
+    fs.rm_file(path)
+
+
 def list_files(uri: str, *, suffix: str = "") -> list[str]:
     """URIs of all files under a folder, sorted; an absent folder has none. Temporary files are left out."""
     fs, path = filesystem(uri)

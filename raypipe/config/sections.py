@@ -225,6 +225,8 @@ class Cluster(Section):
 
     address: str | None = None
     """Ray address; null starts a local Ray unless RAY_ADDRESS is set."""
+    autoscaling: bool = False
+    """The cluster brings nodes when they are asked for; else a stream for which it is too small is refused."""
     num_cpus: int | None = Field(None, ge=4)
     """Logical CPUs of a local Ray; null takes the cores, at least 16: a stream holds one for each actor."""
     train_workers: int = Field(1, ge=1)

@@ -14,6 +14,12 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from raypipe.stages.base import ERRORS, Stage
 
+TRANSIENT = (r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*): ",)
+"""What passes by itself: storage that is away or busy for a while. In the words of Ray Data's error messages."""
+
+MAX_RETRIES = 8
+"""A task is tried again after 1, 2, 4 ... 32 seconds on average halved: an outage of about a minute is sat out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -74,8 +80,13 @@ def describe(steps: Sequence[Step]) -> str:
     )
 
 
-def apply(dataset: Dataset, steps: Sequence[Step]) -> Dataset:
+def apply(dataset: Dataset, steps: Sequence[Step], *, autoscaling: bool = False) -> Dataset:
     """Adds the steps to a dataset; each is a pool of actors that hold their stage.
+
+    Args:
+        dataset: rows.
+        steps: in order.
+        autoscaling: the cluster gets the nodes that are missing.
 
     Raises:
         ValueError: if the actors need more CPUs or GPUs than the cluster has: the stream would wait for ever.
@@ -86,10 +97,11 @@ def apply(dataset: Dataset, steps: Sequence[Step]) -> Dataset:
         "GPU": sum(step.num_actors * step.num_gpus for step in steps),
     }
     for kind, need in needs.items():
-        if need > have.get(kind, 0):
+        if need > have.get(kind, 0) and not autoscaling:
             raise ValueError(
                 f"the stream needs {need:g} {kind}s, the cluster has {have.get(kind, 0):g}; lower cluster.*_actors, "
-                f"or raise cluster.num_cpus on a local Ray\n{describe(steps)}"
+                "raise cluster.num_cpus on a local Ray, or set cluster.autoscaling on a cluster that brings nodes when "
+                f"they are asked for\n{describe(steps)}"
             )
     for step in steps:
         dataset = dataset.map_batches(
@@ -108,5 +120,8 @@ def source(table: pa.Table, *, rows_per_block: int) -> Dataset:
     """A dataset of an Arrow table, cut into blocks, with the error columns that every row carries."""
     for column in ERRORS:
         table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    options = ray.data.DataContext.get_current()
+    options.retried_map_errors = list(TRANSIENT)
+    options.max_map_retries = MAX_RETRIES
     blocks = [table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block)]
     return ray.data.from_arrow(blocks)

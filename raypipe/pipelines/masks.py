@@ -72,6 +72,7 @@ def masks_stream(context: Context, *, classifier_digest: str, affinity_digest: s
         classes=context.classes,
         budget=config.budget,
         rows_per_shard=config.cluster.rows_per_shard,
+        autoscaling=config.cluster.autoscaling,
         png_column="mask" if config.png else None,
     )
 

@@ -91,6 +91,7 @@ def seeds_stream(context: Context, *, classifier_digest: str) -> Stream:
         classes=context.classes,
         budget=config.budget,
         rows_per_shard=config.cluster.rows_per_shard,
+        autoscaling=config.cluster.autoscaling,
     )
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
 from raypipe import storage
+from raypipe.pipelines.budget import BudgetExceeded
 from raypipe.schema import QUARANTINE
 
 SHARDS = "shards"
@@ -31,13 +33,23 @@ class ShardSink(Datasink[None]):
         schema: columns of a shard, with metadata.
         rows_per_shard: rows that a shard should have at least.
         png_column: column of PNG bytes that is also written as one file a row; None writes none.
+        count: `QuarantineCount` actor that says when too many rows have failed; None never stops.
     """
 
-    def __init__(self, folder: str, schema: pa.Schema, *, rows_per_shard: int, png_column: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        schema: pa.Schema,
+        *,
+        rows_per_shard: int,
+        png_column: str | None = None,
+        count: Any = None,
+    ) -> None:
         self.folder = folder
         self.schema = schema
         self.rows_per_shard = rows_per_shard
         self.png_column = png_column
+        self.count = count
 
     @property
     def min_rows_per_write(self) -> int:
@@ -45,7 +57,11 @@ class ShardSink(Datasink[None]):
         return self.rows_per_shard
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> None:  # noqa: ARG002 - the name of a shard depends on its ids alone
-        """Writes one shard of finished rows and one of quarantined rows."""
+        """Writes one shard of finished rows and one of quarantined rows.
+
+        Raises:
+            BudgetExceeded: if too many rows of the stream are in quarantine.
+        """
         tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
         tables = [table for table in tables if table.num_rows]
         if not tables:
@@ -56,17 +72,41 @@ class ShardSink(Datasink[None]):
         if self.png_column is not None:
             for image_id, png in zip(finished["image_id"], finished[self.png_column], strict=True):
                 storage.write_bytes_atomic(storage.join(self.folder, PNG, png_name(image_id.as_py())), png.as_py())
-        self._write_shard(QUARANTINED, _quarantine_rows(table.filter(failed)))
-        self._write_shard(SHARDS, finished.select(self.schema.names).cast(self.schema))
+        quarantined = _quarantine_rows(table.filter(failed))
+        name = write_shard(self.folder, QUARANTINED, quarantined)
+        write_shard(self.folder, SHARDS, finished.select(self.schema.names).cast(self.schema))
+        if self.count is not None and name is not None:
+            too_many = ray.get(self.count.add.remote(name, quarantined.num_rows))
+            if too_many is not None:
+                raise BudgetExceeded(too_many)
 
-    def _write_shard(self, kind: str, table: pa.Table) -> None:
-        if table.num_rows == 0:
-            return
-        table = table.sort_by("image_id")
-        name = hashlib.sha256("\0".join(table["image_id"].to_pylist()).encode()).hexdigest()[:16]
-        buffer = pa.BufferOutputStream()
-        pq.write_table(table, buffer, compression="zstd")
-        storage.write_bytes_atomic(storage.join(self.folder, kind, f"{name}.parquet"), buffer.getvalue().to_pybytes())
+
+def write_shard(folder: str, kind: str, table: pa.Table) -> str | None:
+    """Writes rows as one shard; its name, None where there are no rows."""
+    if table.num_rows == 0:
+        return None
+    table = table.sort_by("image_id")
+    name = hashlib.sha256("\0".join(table["image_id"].to_pylist()).encode()).hexdigest()[:16]
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    storage.write_bytes_atomic(storage.join(folder, kind, f"{name}.parquet"), buffer.getvalue().to_pybytes())
+    return name
+
+
+def drop_doubled(folder: str) -> None:
+    """Leaves each row in one shard; a finished row is dropped from the quarantine.
+
+    Rows are doubled when a writer of an interrupted run ends after the next run has looked at what is done.
+    """
+    seen: set[str] = set()
+    for kind in (SHARDS, QUARANTINED):
+        for uri in storage.list_files(storage.join(folder, kind), suffix=".parquet"):
+            table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+            new = [image_id not in seen for image_id in table["image_id"].to_pylist()]
+            if not all(new):
+                write_shard(folder, kind, table.filter(pa.array(new)))
+                storage.delete(uri)
+            seen.update(table["image_id"].to_pylist())
 
 
 def png_name(image_id: str) -> str:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,13 +13,10 @@ from raypipe import storage
 from raypipe.config import Budget
 from raypipe.data.shards import read_shards
 from raypipe.pipelines import graph
+from raypipe.pipelines.budget import BudgetExceeded, allowed_rows, start_count
 from raypipe.pipelines.records import Record, open_folder, read_summary, write_summary
-from raypipe.pipelines.sink import QUARANTINED, SHARDS, ShardSink
+from raypipe.pipelines.sink import QUARANTINED, SHARDS, ShardSink, drop_doubled
 from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, QUARANTINE
-
-
-class BudgetExceeded(RuntimeError):  # noqa: N818 - the standard term
-    """More rows failed than the config allows."""
 
 
 class RowsLost(RuntimeError):  # noqa: N818 - says what happened
@@ -55,6 +53,7 @@ class Stream:
     budget: Budget
     rows_per_shard: int
     png_column: str | None = None
+    autoscaling: bool = False
 
     @property
     def folder(self) -> str:
@@ -84,14 +83,21 @@ def run_stream(stream: Stream, *parts: Part) -> StreamSummary:
     if (finished := read_summary(folder)) is not None:
         return StreamSummary(**finished)
     started = time.monotonic()
-    done = pc.unique(_done(stream))
+    image_ids = pa.chunked_array([chunk for part in parts for chunk in part.rows["image_id"].chunks], pa.string())
+    done, num_quarantined = pc.unique(_done(stream)), len(_ids(stream, QUARANTINED))
+    count = start_count(stream.budget, num_rows=len(image_ids), known=num_quarantined)
     num_computed = 0
     for part in parts:
         todo = part.rows.filter(pc.invert(pc.is_in(part.rows["image_id"], done)))
         if todo.num_rows:
-            _compute(stream, todo, part.steps)
+            try:
+                _compute(stream, todo, part.steps, count)
+            except Exception:
+                _check_budget(stream, len(image_ids))  # which says more than the task that ended the stream
+                raise
         num_computed += todo.num_rows
-    image_ids = pa.chunked_array([chunk for part in parts for chunk in part.rows["image_id"].chunks], pa.string())
+    if len(pc.unique(done := _done(stream))) < len(done):
+        drop_doubled(stream.folder)
     num_finished, num_quarantined = (len(_ids(stream, kind)) for kind in (SHARDS, QUARANTINED))
     summary = StreamSummary(
         num_rows=len(image_ids),
@@ -101,11 +107,12 @@ def run_stream(stream: Stream, *parts: Part) -> StreamSummary:
         seconds=round(time.monotonic() - started, 2),
     )
     _check_accounts(stream, summary, image_ids)
+    _check_budget(stream, len(image_ids))
     write_summary(folder, asdict(summary))
     return summary
 
 
-def _compute(stream: Stream, rows: pa.Table, steps: Sequence[graph.Step]) -> None:
+def _compute(stream: Stream, rows: pa.Table, steps: Sequence[graph.Step], count: Any) -> None:
     metadata = {
         CLASSES_KEY: json.dumps(list(stream.classes), ensure_ascii=False).encode(),
         PROVENANCE_KEY: json.dumps(stream.record.provenance(), default=str).encode(),
@@ -115,10 +122,11 @@ def _compute(stream: Stream, rows: pa.Table, steps: Sequence[graph.Step]) -> Non
         stream.schema.with_metadata(metadata),
         rows_per_shard=stream.rows_per_shard,
         png_column=stream.png_column,
+        count=count,
     )
     # Small blocks keep the first actors from waiting for a whole shard; the sink gathers them.
     rows_per_block = max(1, min(stream.rows_per_shard, 8))
-    dataset = graph.apply(graph.source(rows, rows_per_block=rows_per_block), steps)
+    dataset = graph.apply(graph.source(rows, rows_per_block=rows_per_block), steps, autoscaling=stream.autoscaling)
     dataset.write_datasink(sink)
 
 
@@ -139,12 +147,15 @@ def _check_accounts(stream: Stream, summary: StreamSummary, image_ids: pa.Chunke
             f"{stream.folder}: {summary.num_finished} finished + {summary.num_quarantined} quarantined rows "
             f"({len(unique)} different ids) for {summary.num_rows} rows"
         )
-    allowed = max(stream.budget.max_fraction * summary.num_rows, stream.budget.max_rows)
-    if summary.num_quarantined > allowed or (summary.num_rows and not summary.num_finished):
-        reasons = read_shards(storage.join(stream.folder, QUARANTINED), schema=QUARANTINE).slice(0, 3).to_pylist()
-        first = "; ".join(f"{row['image_id']}: {row['reason']}" for row in reasons)
+
+
+def _check_budget(stream: Stream, num_rows: int) -> None:
+    quarantine = read_shards(storage.join(stream.folder, QUARANTINED), schema=QUARANTINE)
+    allowed = allowed_rows(stream.budget, num_rows)
+    if quarantine.num_rows > allowed or (num_rows and quarantine.num_rows == num_rows):
+        first = "; ".join(f"{row['image_id']}: {row['reason']}" for row in quarantine.slice(0, 3).to_pylist())
         raise BudgetExceeded(
-            f"{summary.num_quarantined} of {summary.num_rows} rows are in quarantine, allowed are {int(allowed)}. "
+            f"{quarantine.num_rows} of {num_rows} rows are in quarantine, allowed are {allowed}. "
             f"First: {first}. All: {storage.join(stream.folder, QUARANTINED)}; mend the rows and delete that folder "
             "to try them again, or raise budget.max_rows"
         )

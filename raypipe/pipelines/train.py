@@ -111,7 +111,8 @@ def _train(
     if not has_checkpoint(uri):
         step = graph.Step(stage=step.stage, args=step.args, num_actors=cluster.loader_actors)
         graph.check([*rows.column_names, "epoch", "repeat"], [step])
-        feed = make_feed(ray.put(rows), rows["image_id"].to_pylist(), step, training, factors=factors)
+        image_ids = rows["image_id"].to_pylist()
+        feed = make_feed(ray.put(rows), image_ids, step, training, factors=factors, autoscaling=cluster.autoscaling)
         settings = LoopSettings(task=task, training=training, feed=feed, num_images=rows.num_rows)
         threads = cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.train_workers)
         scaling = ScalingConfig(
@@ -130,6 +131,7 @@ def make_feed(
     training: Training,
     *,
     factors: NDArray[np.float64] | None = None,
+    autoscaling: bool = False,
 ) -> Feed:
     """The function that a training worker calls for its batches.
 
@@ -139,6 +141,7 @@ def make_feed(
         step: the stage that makes crops.
         training: seed, epochs, batch size.
         factors: how often each image is drawn, relative to the others; None draws each once an epoch.
+        autoscaling: see `graph.apply`.
     """
 
     def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
@@ -162,7 +165,9 @@ def make_feed(
                 part = table.take(pa.array(indices)).append_column("repeat", pa.array(repeats, pa.int32()))
                 parts.append(part.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(indices))))
             num_rows = len(range(rank, training.batch_size, world_size))
-            dataset = graph.apply(graph.source(pa.concat_tables(parts), rows_per_block=num_rows), [step])
+            dataset = graph.apply(
+                graph.source(pa.concat_tables(parts), rows_per_block=num_rows), [step], autoscaling=autoscaling
+            )
             yield from dataset.iter_batches(batch_size=num_rows, batch_format="pyarrow", prefetch_batches=4)
 
     return feed

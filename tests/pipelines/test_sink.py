@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.pipelines.sink import ShardSink, png_name
+from raypipe.pipelines.sink import ShardSink, drop_doubled, png_name
 
 SCHEMA = pa.schema([pa.field("image_id", pa.string(), nullable=False), pa.field("mask", pa.binary())])
 
@@ -52,6 +52,23 @@ def test_png_files_on_request(tmp_path: Path) -> None:
 def test_empty_blocks_write_nothing(tmp_path: Path) -> None:
     write(tmp_path, make_block().cast(make_block(a=None).schema))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_doubled_rows_are_left_in_one_shard(tmp_path: Path) -> None:
+    write(tmp_path, make_block(a=None, b=None))
+    write(tmp_path, make_block(b=None, c=None, d="broken"))
+    write(tmp_path, make_block(c="denied", e="broken"))
+    drop_doubled(str(tmp_path))
+    found = {
+        kind: sorted(
+            name for path in (tmp_path / kind).iterdir() for name in pq.read_table(path)["image_id"].to_pylist()
+        )
+        for kind in ("shards", "quarantine")
+    }
+    assert found == {"shards": ["a", "b", "c"], "quarantine": ["d", "e"]}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    drop_doubled(str(tmp_path))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
 
 
 @pytest.mark.parametrize("image_id", ["../../etc/passwd", "a/b", "ü ñ", "x" * 300, ".", "..", "a\\b", "\ud800"])

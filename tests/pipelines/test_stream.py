@@ -3,14 +3,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ray import cloudpickle
 
 from raypipe.config import Budget
 from raypipe.data.shards import read_shards
+from raypipe.pipelines.budget import BudgetExceeded
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import Record
-from raypipe.pipelines.stream import BudgetExceeded, Part, Stream, run_stream
+from raypipe.pipelines.sink import write_shard
+from raypipe.pipelines.stream import Part, Stream, run_stream
 from raypipe.schema import QUARANTINE
 from raypipe.stages.base import Row, Stage
 
@@ -26,17 +29,22 @@ class Count(Stage):
     reads = ("image_id",)
     writes = pa.schema([pa.field("number", pa.int64())])
 
-    def __init__(self, *, log: str, bad: tuple[str, ...] = (), crash: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, log: str, bad: tuple[str, ...] = (), crash: tuple[str, ...] = (), away: tuple[str, ...] = ()
+    ) -> None:
         self.log = Path(log)
+        self.away = away
         self.bad = bad
         self.crash = crash
 
     def process(self, row: Row) -> Row:
         name = row["image_id"]
         if name in self.crash:
-            raise ConnectionError("the machine is gone")
+            raise RuntimeError("the machine is gone")
         with (self.log / name).open("a") as file:
             file.write("x")
+        if name in self.away and (self.log / name).stat().st_size < 3:
+            raise ConnectionResetError("the storage is away")
         if name in self.bad:
             raise ValueError("bad row")
         return {"number": len(name)}
@@ -96,6 +104,33 @@ def test_budget_fails_the_run_and_says_where_to_look(local_ray: None, tmp_path: 
     stream = make_stream(tmp_path, max_rows=1)
     with pytest.raises(BudgetExceeded, match=r"2 of 21 rows are in quarantine, allowed are 1\..*image3: ValueError"):
         run_stream(stream, make_part(tmp_path, NAMES, bad=("image3", "image4")))
+
+
+def test_budget_stops_the_stream_before_its_end(local_ray: None, tmp_path: Path) -> None:
+    names = [f"image{index:04d}" for index in range(2000)]
+    stream = make_stream(tmp_path, max_rows=5, max_fraction=0)
+    with pytest.raises(BudgetExceeded, match=r"of 2000 rows are in quarantine, allowed are 5\."):
+        run_stream(stream, make_part(tmp_path, names, bad=tuple(names)))
+    assert len(computed(tmp_path)) < 1000
+
+
+def test_what_passes_by_itself_is_tried_again(local_ray: None, tmp_path: Path) -> None:
+    summary = run_stream(make_stream(tmp_path), make_part(tmp_path, NAMES, away=("image3", "image7")))
+    assert (summary.num_finished, summary.num_quarantined) == (21, 0)
+    assert computed(tmp_path)["image3"] == 3
+
+
+def test_rows_that_a_late_writer_doubled_are_counted_once(local_ray: None, tmp_path: Path) -> None:
+    stream = make_stream(tmp_path)
+    run_stream(stream, make_part(tmp_path, NAMES))
+    shards = Path(stream.folder, "shards")
+    late = pa.table({"image_id": ["image3", "image20"], "number": [6, 7]})
+    write_shard(stream.folder, "shards", late.cast(SCHEMA))
+    next(path for path in shards.iterdir() if "image5" in pq.read_table(path)["image_id"].to_pylist()).unlink()
+    Path(stream.folder, "summary.json").unlink()
+    assert run_stream(stream, make_part(tmp_path, NAMES)).num_finished == 21
+    rows = read_shards(str(shards), schema=SCHEMA).to_pylist()
+    assert sorted(row["image_id"] for row in rows) == sorted(NAMES)
 
 
 def test_missing_columns_are_found_before_anything_starts(tmp_path: Path) -> None:
