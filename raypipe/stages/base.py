@@ -14,9 +14,12 @@ Row = dict[str, Any]
 ERRORS = pa.schema([pa.field("error_stage", pa.string()), pa.field("error_reason", pa.string())])
 """Columns that every row carries; null while nothing went wrong."""
 
-ROW_ERRORS = (ValueError, FileNotFoundError, PermissionError, IsADirectoryError)
+ROW_ERRORS = (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """What is wrong with a row. Everything else (a lost connection, memory) is wrong with the machine: it is raised, and
 the scheduler runs the batch again."""
+
+_LONGEST_REASON = 1000
+"""Characters: a reason may quote a label, which may be of any length."""
 
 
 class Stage(ABC):
@@ -54,7 +57,7 @@ class Stage(ABC):
             return row | self.process(row)
         except ROW_ERRORS as error:
             reason = f"{type(error).__name__}: {error}"
-            return row | {"error_stage": self._name(), "error_reason": reason}
+            return row | {"error_stage": self._name(), "error_reason": reason[:_LONGEST_REASON]}
 
     def _name(self) -> str:
         # Ray Data runs a subclass of its own making: the stage is the class that declares columns.
