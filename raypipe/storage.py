@@ -1,36 +1,73 @@
 """Files by URI: local paths, s3://, and whatever else fsspec opens. Every write is atomic.
 
 Credentials, endpoint and region come from the environment or the provider's chain (AWS_* variables), never from a
-config.
+config or a URI.
 """
 
+import errno
 import hashlib
 import json
+import os
+import re
 import uuid
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, cast
 
+import aiohttp
 import fsspec
 import pyarrow.fs
+from botocore.exceptions import ParamValidationError
+
+from raypipe.credentials import refuse_credentials
+
+_IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system says of paths at which no file can ever be."""
+
+_TEMPORARY = (408, 425, 429)
+"""HTTP's "try again"; the other codes from 400 to 499 say that this request will never work."""
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
+"""Ranges of one object side by side would need its size first, a second request for every image."""
+
+
+def _protocol(uri: str) -> str:
+    # fsspec's own takes what is before any "::" for a protocol, so that such a file could not be named.
+    match = re.match(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)", uri)
+    return match[0].lower() if match else "file"
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The filesystem of a URI and the path in it.
 
     Listings are never cached: other processes write to the same place.
+
+    Raises:
+        ValueError: if nothing here opens such a URI, or credentials stand in it.
     """
-    protocol = fsspec.utils.get_protocol(uri)
+    refuse_credentials(uri, where="a URI")
+    protocol = _protocol(uri)
     if protocol in ("file", "local"):
         fs = fsspec.filesystem("file")
-        return fs, str(Path(fs._strip_protocol(uri)).resolve())
-    fs = fsspec.filesystem(protocol, use_listings_cache=False)
+        return fs, os.path.realpath(fs._strip_protocol(uri))  # Path.resolve() raises where links go round in a circle
+    try:
+        fs = fsspec.filesystem(protocol, use_listings_cache=False, **_OPTIONS.get(protocol, {}))
+    except (ImportError, ValueError, TypeError, AttributeError, IsADirectoryError) as error:
+        raise ValueError(
+            f"{protocol}:// can't be opened ({error}): needed is a path, s3://, https://, or a scheme whose fsspec "
+            "package is installed on every machine"
+        ) from error
     return fs, cast(str, fs._strip_protocol(uri))
 
 
 def absolute(uri: str) -> str:
-    """The URI as other processes understand it: a relative local path counts from this process's working directory."""
-    local = fsspec.utils.get_protocol(uri) in ("file", "local")
+    """The URI as other processes understand it: a relative local path counts from this process's working directory.
+
+    Raises:
+        ValueError: if credentials stand in it.
+    """
+    refuse_credentials(uri, where="a URI")
+    local = _protocol(uri) in ("file", "local")
     return filesystem(uri)[1] if local else uri
 
 
@@ -56,19 +93,23 @@ def read_bytes(uri: str) -> bytes:
 
     Raises:
         FileNotFoundError: if there is none.
+        PermissionError: if a server refuses to give it.
+        ValueError: if none can be there.
     """
-    fs, path = filesystem(uri)
-    return cast(bytes, fs.cat_file(path))
+    content = read_many([uri])[uri]
+    if isinstance(content, Exception):
+        raise content
+    return content
 
 
 def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
-    """The content of several files, or what went wrong with each; over a network they are fetched side by side."""
+    """The content of several files, or what `read_bytes` raises; over a network they are fetched side by side."""
     contents: dict[str, bytes | Exception] = {}
     groups: dict[fsspec.AbstractFileSystem, dict[str, str]] = {}
     for uri in uris:
         try:
             fs, path = filesystem(uri)
-        except (ValueError, ImportError) as error:  # no such protocol, or its library isn't there
+        except ValueError as error:
             contents[uri] = error
         else:
             groups.setdefault(fs, {})[uri] = path
@@ -76,8 +117,24 @@ def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
         # No ends: whole files. Unlike `cat`, this takes a name with an asterisk in it as it stands.
         whole = [None] * len(paths)
         found = fs.cat_ranges(list(paths.values()), whole, whole, on_error="return")
-        contents.update(zip(paths, found, strict=True))
+        for uri, content in zip(paths, found, strict=True):
+            contents[uri] = _explained(uri, content) if isinstance(content, Exception) else content
     return contents
+
+
+def _explained(uri: str, error: Exception) -> Exception:
+    """What will never work told from what may work at another time."""
+    explained: Exception = error
+    if isinstance(error, ParamValidationError):
+        explained = ValueError(f"{uri[:200]} is no object's URI: needed is s3://bucket/key")
+    elif isinstance(error, aiohttp.ClientResponseError):
+        if 400 <= error.status < 500 and error.status not in _TEMPORARY:
+            explained = PermissionError(f"the server answers {error.status} {error.message}")
+    elif isinstance(error, OSError) and error.errno in _IMPOSSIBLE:
+        explained = ValueError(f"no file can be at {uri[:200]}: {error.strerror}")
+    if explained is not error:
+        explained.__cause__ = error
+    return explained
 
 
 def write_bytes_atomic(uri: str, data: bytes) -> None:

@@ -15,6 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 import ray
+import s3fs
 import torch
 from PIL import Image
 
@@ -84,6 +85,7 @@ def s3_url() -> Iterator[str]:
             "AWS_SECRET_ACCESS_KEY": "testtest",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+        s3fs.S3FileSystem.clear_instance_cache()  # those made before don't know the server
         yield url
 
 

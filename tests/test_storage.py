@@ -1,5 +1,9 @@
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from raypipe import storage
@@ -75,3 +79,56 @@ def test_digest_ignores_the_order_of_keys() -> None:
     assert storage.digest({"a": 1, "b": 2}) == storage.digest({"b": 2, "a": 1})
     assert storage.digest({"a": 1}) != storage.digest({"a": 2})
     assert len(storage.digest([])) == 12
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers with the code that the path names."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path.strip("/")))
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *args: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+@pytest.mark.parametrize(("code", "error"), [(404, FileNotFoundError), (403, PermissionError), (410, PermissionError)])
+def test_a_servers_refusal_is_the_files_fault(server: str, code: int, error: type[Exception]) -> None:
+    assert storage.read_bytes(f"{server}/200") == b"ok"
+    with pytest.raises(error):
+        storage.read_bytes(f"{server}/{code}")
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_servers_trouble_is_not_the_files_fault(server: str, code: int) -> None:
+    with pytest.raises(aiohttp.ClientResponseError):
+        storage.read_bytes(f"{server}/{code}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("foo://bucket/a", "foo:// can't be opened .Protocol not known: foo"),
+        ("github://a", "github:// can't be opened"),
+        ("s3://no bucket/a", "needed is s3://bucket/key"),
+        ("/" + "x" * 300, "no file can be at /xxx"),
+    ],
+)
+def test_what_no_file_can_have_for_a_uri(uri: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        storage.read_bytes(uri)
+
+
+def test_a_file_name_may_look_like_a_chained_uri(tmp_path: Path) -> None:
+    (tmp_path / "a::b").write_bytes(b"1")
+    assert storage.read_bytes(f"{tmp_path}/a::b") == b"1"

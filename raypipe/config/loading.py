@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from raypipe.config.sections import RunConfig
+from raypipe.credentials import refuse_credentials
 
 
 class ConfigError(ValueError):
@@ -40,7 +41,8 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
         overrides: `section.name=value`, applied last.
 
     Raises:
-        ConfigError: for unreadable YAML, unknown presets or names, impossible values; all problems in one message.
+        ConfigError: for unreadable YAML, unknown presets or names, impossible values, all problems in one message; for
+            a URI with credentials.
     """
     try:
         given = OmegaConf.create(text or "{}")
@@ -59,6 +61,10 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
         user = DictConfig(OmegaConf.merge(recipe, user))
     values = OmegaConf.to_container(user, resolve=True)
     try:
+        _refuse_credentials(values, "config")  # first: what follows quotes values
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(error))) from error
@@ -67,6 +73,17 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
 def to_yaml(config: BaseModel) -> str:
     """The config as YAML, every value spelled out."""
     return str(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
+
+
+def _refuse_credentials(value: Any, name: str) -> None:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _refuse_credentials(part, f"{name}.{key}".removeprefix("config."))
+    elif isinstance(value, list):
+        for part in value:
+            _refuse_credentials(part, name)
+    elif isinstance(value, str):
+        refuse_credentials(value, where=name)
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from raypipe import storage
+from raypipe.tensors import load_tensors
 
 Task = Literal["classifier", "affinity"]
 
 METADATA_FILE = "checkpoint.json"
 WEIGHTS_FILE = "weights.pt"
+
+_METADATA = frozenset({"task", "backbone", "classes", "preprocessing", "config", "digest"})
 
 
 class CheckpointError(ValueError):
@@ -64,16 +67,21 @@ def read_metadata(uri: str, *, task: Task) -> dict[str, Any]:
     """The checkpoint's metadata without its weights: task, backbone, classes, preprocessing, config, digest.
 
     Raises:
-        CheckpointError: if there is no complete checkpoint at the URI, or it is of another task.
+        CheckpointError: if there is no complete checkpoint at the URI, it is damaged, or of another task.
     """
     if not has_checkpoint(uri):
         raise CheckpointError(
             f"no complete {task} checkpoint at {uri} ({METADATA_FILE} is missing); "
             f"train it (`raypipe train {task} CONFIG`) or set checkpoints.{task} to one that is complete"
         )
-    metadata: dict[str, Any] = json.loads(storage.read_bytes(storage.join(uri, METADATA_FILE)))
-    if metadata.get("task") != task:
-        raise CheckpointError(f"{uri} holds a checkpoint of task {metadata.get('task')!r}, need {task!r}")
+    try:
+        metadata = json.loads(storage.read_bytes(storage.join(uri, METADATA_FILE)))
+    except ValueError as error:
+        raise CheckpointError(f"{uri}: {METADATA_FILE} is no JSON ({error}); copy the checkpoint again") from error
+    if not isinstance(metadata, dict) or not metadata.keys() >= _METADATA:
+        raise CheckpointError(f"{uri}: {METADATA_FILE} needs {sorted(_METADATA)}; copy the checkpoint again")
+    if metadata["task"] != task:
+        raise CheckpointError(f"{uri} holds a checkpoint of task {metadata['task']!r}, need {task!r}")
     return metadata
 
 
@@ -81,17 +89,17 @@ def read_checkpoint(uri: str, *, task: Task) -> Checkpoint:
     """Reads a checkpoint; nothing in it is executed (`weights_only`).
 
     Raises:
-        CheckpointError: as `read_metadata`, or if the weights don't match the digest in the metadata.
+        CheckpointError: as `read_metadata`, or if the weights hold anything but tensors, or don't match the digest in
+            the metadata.
     """
     metadata = read_metadata(uri, task=task)
-    data = io.BytesIO(storage.read_bytes(storage.join(uri, WEIGHTS_FILE)))
     checkpoint = Checkpoint(
         task=task,
         backbone=metadata["backbone"],
         classes=tuple(metadata["classes"]),
         preprocessing=metadata["preprocessing"],
         config=metadata["config"],
-        weights=torch.load(data, map_location="cpu", weights_only=True),
+        weights=_read_weights(storage.join(uri, WEIGHTS_FILE)),
     )
     if checkpoint.digest != metadata["digest"]:
         raise CheckpointError(
@@ -99,3 +107,13 @@ def read_checkpoint(uri: str, *, task: Task) -> Checkpoint:
             "the folder is damaged or was mixed from two: train it again"
         )
     return checkpoint
+
+
+def _read_weights(uri: str) -> dict[str, Tensor]:
+    try:
+        weights = load_tensors(storage.read_bytes(uri), source=uri)
+    except (ValueError, FileNotFoundError) as error:
+        raise CheckpointError(f"{error}: copy the checkpoint again, or train it") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f"{uri} holds no tensors by name: copy the checkpoint again, or train it")
+    return weights

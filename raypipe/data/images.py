@@ -7,7 +7,10 @@ ids, never colours.
 import io
 import math
 import struct
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +37,6 @@ DECODER_ERRORS = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
 )
 """What Pillow's readers were seen to raise on damaged bytes."""
 
@@ -79,20 +81,21 @@ def decode_image(data: bytes, *, max_side: int | None = 1024) -> DecodedImage:
     Raises:
         ImageError: if the bytes are no whole image of a supported format, or more than `MAX_PIXELS` large.
     """
-    image = _open(data)
-    width, height = image.size
-    # A JPEG can be decoded at 1/2, 1/4 or 1/8, so a large photograph never needs its full memory. Others ignore this.
-    drafted = image.draft(None, _reduced_size(width, height, max_side))
-    _load(image)
-    if drafted is None:
-        width, height = image.size  # some readers (TIFF) rotate while they load
-    pixels = _to_rgb(image)
-    orientation = _orientation(image)
+    with _quiet_pillow():
+        image = _open(data)
+        width, height = image.size
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8, so a large photograph never needs its full memory.
+        drafted = image.draft(None, reduced_size(width, height, max_side))
+        _load(image)
+        if drafted is None:
+            width, height = image.size  # some readers (TIFF) rotate while they load
+        pixels = _to_rgb(image)
+        orientation = _orientation(image)
     if orientation in _TRANSPOSES:
         pixels = pixels.transpose(_TRANSPOSES[orientation])
     if orientation in _SWAPPING:
         width, height = height, width
-    size = _reduced_size(width, height, max_side)
+    size = reduced_size(width, height, max_side)
     if pixels.size != size:
         pixels = pixels.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
     return DecodedImage(pixels=np.array(pixels), original_height=height, original_width=width)
@@ -105,13 +108,14 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
         ImageError: if the file is damaged, or if its values aren't class ids: colour, 16 bit, or grey of fewer than
             8 bits (which image programs stretch to 0..255).
     """
-    image = _open(data)
-    raw_mode = str(image.tile[0][3]) if image.tile else ""
-    if image.mode not in ("P", "L") or (image.mode == "L" and any(f"L;{bits}" in raw_mode for bits in (2, 4))):
-        kind = "grey of fewer than 8 bits" if image.mode in ("1", "L") else f"mode {image.mode}"
-        raise ImageError(f"the mask is {kind}: its values aren't class ids. Save it as 8-bit grey or palette PNG")
-    _load(image)
-    return np.array(image, dtype=np.uint8)
+    with _quiet_pillow():
+        image = _open(data)
+        raw_mode = str(image.tile[0][3]) if image.tile else ""
+        if image.mode not in ("P", "L") or (image.mode == "L" and any(f"L;{bits}" in raw_mode for bits in (2, 4))):
+            kind = "grey of fewer than 8 bits" if image.mode in ("1", "L") else f"mode {image.mode}"
+            raise ImageError(f"the mask is {kind}: its values aren't class ids. Save it as 8-bit grey or palette PNG")
+        _load(image)
+        return np.array(image, dtype=np.uint8)
 
 
 def encode_png(array: NDArray[np.uint8]) -> bytes:
@@ -127,6 +131,23 @@ def encode_png(array: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def reduced_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
+    """Width and height at which an image is worked on: the longer side has at most `max_side` pixels."""
+    longer = max(width, height)
+    if max_side is None or longer <= max_side:
+        return width, height
+    scale = max_side / longer
+    return max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5))
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Pillow warns of damage that costs no pixel (a broken EXIF block) and can't say in which of a million images."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _open(data: bytes) -> ImageFile.ImageFile:
     """Reads the header only."""
     if not data:
@@ -137,7 +158,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         raise ImageError(
             f"not an image in a supported format ({', '.join(FORMATS)}), or its header is damaged"
         ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise ImageError(f"more than {MAX_PIXELS:,} pixels: reduce the image first") from error
     except DECODER_ERRORS as error:
         raise ImageError(f"the header can't be read: {_reason(error)}") from error
@@ -161,14 +182,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError | SyntaxError) and str(error).isascii() and str(error).isprintable():
         return str(error)[:100]
     return type(error).__name__
-
-
-def _reduced_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-    longer = max(width, height)
-    if max_side is None or longer <= max_side:
-        return width, height
-    scale = max_side / longer
-    return max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5))
 
 
 def _orientation(image: Image.Image) -> int:

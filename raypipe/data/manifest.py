@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe import schema, storage
+from raypipe.credentials import refuse_credentials
 
 REQUIRED_COLUMNS = ("image_id", "image_uri", "labels")
 URI_COLUMNS = ("image_uri", "mask_uri", "saliency_uri")
@@ -33,8 +34,8 @@ class Manifest:
     """A checked manifest. `table` has exactly the columns of `schema.MANIFEST`, nulls where the source had none.
 
     Raises:
-        ValueError: if a column is missing or of another kind, an `image_id` is empty, missing or given twice, or
-            `classes` can't be used.
+        ValueError: if a column is missing or of another kind, an `image_id` is empty, missing or given twice, a URI has
+            credentials in it, or `classes` can't be used.
     """
 
     table: pa.Table
@@ -44,6 +45,7 @@ class Manifest:
         check_classes(self.classes)
         table = _conform(self.table)
         _check_image_ids(table["image_id"])
+        _check_uris(table)
         object.__setattr__(self, "table", table)
 
     def __len__(self) -> int:
@@ -65,7 +67,7 @@ class Manifest:
                 raise ValueError(f"unknown column {key!r}{nearest(key, sorted(known))}")
         try:
             table = pa.Table.from_pylist(rows, schema=_NULLABLE)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
             raise ValueError(f"a row doesn't fit the manifest's columns: {error}") from error
         return cls(table, tuple(classes))
 
@@ -118,10 +120,13 @@ def read_manifest(uri: str) -> Manifest:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a manifest, or has no rows.
     """
+    data = storage.read_bytes(uri)
     try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{uri} is not a Parquet file ({error}). `raypipe import` writes manifests") from error
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:  # a damaged page is Arrow's OSError
+        raise ValueError(
+            f"{uri} is not a Parquet file, or a damaged one ({error}). `raypipe import` writes manifests"
+        ) from error
     encoded = (table.schema.metadata or {}).get(schema.CLASSES_KEY)
     if encoded is None:
         raise ValueError(
@@ -132,7 +137,7 @@ def read_manifest(uri: str) -> Manifest:
         raise ValueError(f"{uri} has no rows: import the dataset again, and look at what the importer reports")
     try:
         manifest = Manifest(table, tuple(json.loads(encoded)))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{uri}: {error}") from error
     return Manifest(_resolve_uris(manifest.table, uri), manifest.classes)
 
@@ -197,8 +202,9 @@ def _conform(table: pa.Table) -> pa.Table:
         column = table[field.name]
         try:
             columns.append(column.cast(field.type))
+            columns[-1].validate(full=True)  # Parquet's texts may be any bytes; those in no UTF-8 would fail much later
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ValueError(f"column {field.name!r} is {column.type}, needed is {field.type}") from error
+            raise ValueError(f"column {field.name!r} is {column.type}, needed is {field.type} ({error})") from error
     return pa.Table.from_arrays(columns, schema=_NULLABLE)
 
 
@@ -215,6 +221,12 @@ def _check_image_ids(ids: pa.ChunkedArray) -> None:
         raise ValueError(
             f"{len(twice)} image_ids are given more than once, such as {twice[:3]}: every row needs its own"
         )
+
+
+def _check_uris(table: pa.Table) -> None:
+    for name in URI_COLUMNS:
+        for row in pc.indices_nonzero(pc.fill_null(pc.match_substring(table[name], "@"), fill_value=False)).to_pylist():
+            refuse_credentials(table[name][row].as_py(), where=f"{name} of row {row} (counted from 0)")
 
 
 def _resolve_uris(table: pa.Table, manifest_uri: str) -> pa.Table:

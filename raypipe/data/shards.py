@@ -13,6 +13,19 @@ from raypipe import storage
 _NUM_THREADS = 16
 
 
+class ShardError(ValueError):
+    """A shard that is damaged, or isn't what it should be."""
+
+
+def read_shard(uri: str, *, columns: Sequence[str]) -> pa.Table:
+    """Columns of one shard.
+
+    Raises:
+        ShardError: if it is damaged or lacks a column.
+    """
+    return _read(pa.BufferReader(storage.read_bytes(uri)), uri, columns)
+
+
 def read_shards(folder: str, *, columns: Sequence[str] | None = None, schema: pa.Schema) -> pa.Table:
     """All rows of a folder's shards, in the order of `image_id`; an empty table of `schema` if there are none.
 
@@ -22,25 +35,21 @@ def read_shards(folder: str, *, columns: Sequence[str] | None = None, schema: pa
         schema: the shards' schema.
 
     Raises:
-        ValueError: if a shard lacks a column, naming the shard.
+        ShardError: as `read_shard`.
     """
     names = list(columns or schema.names)
     # From an object store each shard is a few round trips: side by side they take as long as one.
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        tables = list(threads.map(lambda uri: _read(uri, names), storage.list_files(folder, suffix=".parquet")))
+        tables = list(threads.map(lambda uri: _read_columns(uri, names), storage.list_files(folder, suffix=".parquet")))
     if not tables:
         return pa.schema([schema.field(name) for name in names]).empty_table()
     return pa.concat_tables(tables).sort_by("image_id")
 
 
-def _read(uri: str, names: list[str]) -> pa.Table:
+def _read_columns(uri: str, columns: Sequence[str]) -> pa.Table:
     fs, path = storage.filesystem(uri)
     with fs.open(path, "rb") as file:
-        parquet = pq.ParquetFile(file)
-        missing = [name for name in names if name not in parquet.schema_arrow.names]
-        if missing:
-            raise ValueError(f"{uri} lacks columns {missing}; it has {parquet.schema_arrow.names}")
-        return parquet.read(columns=names).replace_schema_metadata(None)
+        return _read(file, uri, columns)
 
 
 def read_rows(folder: str, image_ids: Sequence[str], *, schema: pa.Schema) -> dict[str, dict[str, Any]]:
@@ -51,3 +60,16 @@ def read_rows(folder: str, image_ids: Sequence[str], *, schema: pa.Schema) -> di
     dataset = pa.dataset.dataset(path, filesystem=fs, schema=schema, format="parquet")
     table = dataset.to_table(filter=pa.dataset.field("image_id").isin(list(image_ids)))
     return {row["image_id"]: row for row in table.to_pylist()}
+
+
+def _read(file: Any, uri: str, columns: Sequence[str]) -> pa.Table:
+    way_out = "delete it and the summary.json of its folder, and the same command computes its rows again"
+    try:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        present = parquet.schema_arrow.names
+        if all(name in present for name in columns):
+            return parquet.read(columns=list(columns)).replace_schema_metadata(None)
+    except (pa.ArrowException, OSError) as error:  # a page that can't be decompressed is Arrow's OSError
+        raise ShardError(f"{uri} can't be read ({error}): if it is damaged, {way_out}") from error
+    missing = [name for name in columns if name not in present]
+    raise ShardError(f"{uri} lacks columns {missing}; it has {present}: {way_out}")

@@ -5,9 +5,7 @@ same ones with `backbone.` in front, which is ignored on both sides, as are `mod
 and BatchNorm's batch counters. Files are read with `weights_only=True`: tensors, never code.
 """
 
-import io
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from torch import Tensor
 from raypipe.networks.backbones import BACKBONES, build_backbone
 from raypipe.networks.network import Network
 from raypipe.networks.registry import TORCHVISION_SCHEME, load_torchvision_weights
+from raypipe.tensors import load_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -115,16 +114,10 @@ def read_state_dict(uri: str | Path) -> dict[str, Tensor]:
 def _read_file(uri: str) -> object:
     try:
         with fsspec.open(uri, "rb") as file:
-            data = io.BytesIO(file.read())
+            data = file.read()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no weights at {uri}: give the path or URI of a checkpoint") from error
-    try:
-        return torch.load(data, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{uri} can't be read as PyTorch weights: it is damaged, or holds more than tensors, which is refused "
-            f"because it could run code. Save module.state_dict() again with torch.save. ({error})"
-        ) from error
+    return load_tensors(data, source=uri)
 
 
 def _shorten(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import ray
 from raypipe import storage
 from raypipe.config import CLASSIFIER, Cluster, RunConfig
 from raypipe.data.manifest import Manifest, read_manifest
+from raypipe.data.shards import read_shard
 from raypipe.pipelines.records import table_digest
 from raypipe.pipelines.sink import SHARDS
 
@@ -91,6 +92,7 @@ def start_ray(cluster: Cluster) -> None:
         num_cpus=cluster.num_cpus or max(16, os.cpu_count() or 1),
         object_store_memory=cluster.object_store_memory,
         include_dashboard=True,
+        dashboard_host="127.0.0.1",  # whoever reaches it can run code
         dashboard_port=port,
         log_to_driver=True,
         logging_level=logging.WARNING,
@@ -102,7 +104,7 @@ def with_shards(rows: pa.Table, folder: str) -> tuple[pa.Table, pa.Table]:
     uris: list[str] = []
     image_ids: list[str] = []
     for uri in storage.list_files(storage.join(folder, SHARDS), suffix=".parquet"):
-        found = pa.parquet.read_table(pa.BufferReader(storage.read_bytes(uri)), columns=["image_id"])["image_id"]
+        found = read_shard(uri, columns=["image_id"])["image_id"]
         image_ids += found.to_pylist()
         uris += [uri] * len(found)
     position = pc.index_in(rows["image_id"], pa.array(image_ids, pa.string()))

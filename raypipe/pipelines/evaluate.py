@@ -125,7 +125,11 @@ def _rows_with_truth(context: Context) -> pa.Table:
 
 def _score_cams(context: Context, rows: pa.Table, seeds: str) -> list[Score]:
     evaluation = context.config.evaluation
-    args = {"num_classes": len(context.classes) + 1, "thresholds": evaluation.thresholds}
+    args = {
+        "num_classes": len(context.classes) + 1,
+        "thresholds": evaluation.thresholds,
+        "max_side": context.config.images.max_side,
+    }
     steps = [graph.Step(stage=LoadSeeds), graph.Step(stage=ScoreCams, args=args)]
     tallies = _tally(context, rows, seeds, steps, {"confusions": len(evaluation.thresholds)})["confusions"]
     if not tallies:

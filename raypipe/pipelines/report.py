@@ -1,11 +1,13 @@
 """Collects what a report shows: scores, curves, a few images with everything that led to their masks."""
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import raypipe
 from raypipe import storage
@@ -20,8 +22,11 @@ from raypipe.pipelines.records import read_summary
 from raypipe.pipelines.sink import QUARANTINED, SHARDS
 from raypipe.reports.html import Report, Sample, render_report
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
+from raypipe.stages.base import ROW_ERRORS
 from raypipe.stages.propagate import AffinitySource, affinity_source
 from raypipe.training.run import read_metrics
+
+logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
 _NUM_QUARANTINE_ROWS = 100
@@ -124,6 +129,17 @@ def _sample(
         affinity=source([pixels])[0].cpu().numpy(),
         walk_mask=final if walk is None else walk,
         mask=None if walk is None else final,
-        truth=decode_mask(storage.read_bytes(row["mask_uri"])) if row["mask_uri"] else None,
+        truth=_truth(row["mask_uri"]),
         iou=score,
     )
+
+
+def _truth(mask_uri: str | None) -> NDArray[np.uint8] | None:
+    """The true mask; None for one that can't be used, which the scores count as unscored."""
+    if not mask_uri:
+        return None
+    try:
+        return decode_mask(storage.read_bytes(mask_uri))
+    except ROW_ERRORS as error:
+        logger.warning("no true mask in the report: %s", error)
+        return None

@@ -6,6 +6,7 @@ to agree with them after a crash.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -86,9 +87,10 @@ def write_shard(folder: str, kind: str, table: pa.Table) -> str | None:
     if table.num_rows == 0:
         return None
     table = table.sort_by("image_id")
-    name = hashlib.sha256("\0".join(table["image_id"].to_pylist()).encode()).hexdigest()[:16]
+    # Ids may hold any character, so none could stand between them.
+    name = hashlib.sha256(json.dumps(table["image_id"].to_pylist()).encode()).hexdigest()[:16]
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     storage.write_bytes_atomic(storage.join(folder, kind, f"{name}.parquet"), buffer.getvalue().to_pybytes())
     return name
 

@@ -15,9 +15,12 @@ Row = dict[str, Any]
 ERRORS = pa.schema([pa.field("error_stage", pa.string()), pa.field("error_reason", pa.string())])
 """Columns that every row carries; null while nothing went wrong."""
 
-ROW_ERRORS = (ValueError, FileNotFoundError, PermissionError, IsADirectoryError)
+ROW_ERRORS = (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """What is wrong with a row. Everything else (a lost connection, memory) is wrong with the machine: it is raised, and
 the scheduler runs the batch again."""
+
+_LONGEST_REASON = 1000
+"""Characters: a reason may quote a label, which may be of any length."""
 
 
 class Stage(ABC):
@@ -64,4 +67,4 @@ class Stage(ABC):
         """The row in error."""
         # Ray Data runs a subclass of its own making: the stage is the class that declares columns.
         name = next(cls.__name__ for cls in type(self).__mro__ if "reads" in vars(cls) or "writes" in vars(cls))
-        return row | {"error_stage": name, "error_reason": f"{type(error).__name__}: {error}"}
+        return row | {"error_stage": name, "error_reason": f"{type(error).__name__}: {error}"[:_LONGEST_REASON]}

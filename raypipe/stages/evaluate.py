@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.data.arrays import decode_cam
-from raypipe.data.images import decode_mask
+from raypipe.data.images import decode_mask, reduced_size
 from raypipe.ops.cam import resize_cam
 from raypipe.ops.metrics import confusion_matrix
 from raypipe.stages.base import Row, Stage
@@ -86,24 +86,34 @@ class ScoreMasks(Stage):
 class ScoreCams(Stage):
     """Confusion matrices of the maps cut at constant background thresholds, one a threshold.
 
-    Background is where no map reaches the threshold.
+    Background is where no map reaches the threshold. Maps have no size of their own to compare with the true mask's, so
+    the image's working size is.
     """
 
-    reads = ("mask_uri", "class_ids", "cam", "cam_height", "cam_width")
+    reads = ("mask_uri", "height", "width", "class_ids", "cam", "cam_height", "cam_width")
     writes = pa.schema([pa.field("confusions", pa.binary()), pa.field("truth_digest", pa.string())])
     drops = ("cam",)
 
-    def __init__(self, *, num_classes: int, thresholds: Sequence[float]) -> None:
+    def __init__(self, *, num_classes: int, thresholds: Sequence[float], max_side: int) -> None:
         self.num_classes = num_classes
+        self.max_side = max_side
         self.thresholds = tuple(thresholds)
 
     def process(self, row: Row) -> Row:
-        """Scores one image's maps at the true mask's size."""
+        """Scores one image's maps at the true mask's size.
+
+        Raises:
+            ValueError: as `ScoreMasks`.
+        """
         truth, truth_digest = read_truth(row["mask_uri"], num_classes=self.num_classes)
+        height, width = truth.shape
+        if reduced_size(width, height, self.max_side) != (row["width"], row["height"]):
+            size = (row["height"], row["width"])
+            raise ValueError(f"the true mask is {truth.shape} (height, width), the image, reduced to max_side, {size}")
         cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
         best, best_score = np.zeros(truth.shape, np.uint8), np.zeros(truth.shape, np.float32)
         if len(cam):
-            full = resize_cam(torch.from_numpy(cam), size=(truth.shape[0], truth.shape[1])).numpy()
+            full = resize_cam(torch.from_numpy(cam), size=(height, width)).numpy()
             best = np.array(row["class_ids"], np.uint8)[full.argmax(axis=0)]
             best_score = full.max(axis=0)
         matrices = [

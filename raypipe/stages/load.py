@@ -3,9 +3,8 @@
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from raypipe import storage
+from raypipe.data.shards import read_shard
 from raypipe.schema import MASKS, SEEDS
 from raypipe.stages.base import Row, Stage
 
@@ -27,11 +26,10 @@ class LoadFromShard(Stage):
         """Finds the row in its shard.
 
         Raises:
-            ValueError: if it isn't there.
+            ValueError: if it isn't there, or the shard is damaged.
         """
         if row["shard_uri"] != self._uri:
-            names = ["image_id", *self.writes.names]
-            table = pq.read_table(pa.BufferReader(storage.read_bytes(row["shard_uri"])), columns=names)
+            table = read_shard(row["shard_uri"], columns=["image_id", *self.writes.names])
             self._rows = {found.pop("image_id"): found for found in table.to_pylist()}
             self._uri = row["shard_uri"]
         if row["image_id"] not in self._rows:
@@ -50,9 +48,9 @@ class LoadCams(LoadFromShard):
 
 
 class LoadSeeds(LoadFromShard):
-    """Class activation maps and class ids of a seed shard."""
+    """Class activation maps, class ids and working size of a seed shard."""
 
-    writes = _columns(SEEDS, "class_ids", "cam", "cam_height", "cam_width")
+    writes = _columns(SEEDS, "height", "width", "class_ids", "cam", "cam_height", "cam_width")
 
 
 class LoadMasks(LoadFromShard):

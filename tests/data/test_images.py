@@ -56,7 +56,7 @@ def test_exif_rotation(kind: str, orientation: int, turns: int, flip: bool) -> N
     assert np.abs(decoded.pixels.astype(int) - expected).max() <= (0 if kind in ("PNG", "TIFF") else 24)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.filterwarnings("error")
 def test_damaged_exif_does_not_cost_the_image() -> None:
     data = encode(Image.fromarray(gradient(16, 16)), "JPEG", exif=b"Exif\0\0" + b"II*\0\xff\xff\xff\xff broken")
     assert decode_image(data).pixels.shape == (16, 16, 3)
@@ -157,7 +157,7 @@ def png_header(width: int, height: int) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [(12_000, 12_000), (60_000, 60_000), (MAX_PIXELS + 1, 1)])
 def test_pixel_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match="pixels: reduce the image"):
@@ -186,22 +186,6 @@ def test_bad_bytes(data: bytes, reason: str) -> None:
         decode_image(data)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 250
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
-def test_mutated_bytes_never_crash(kind: str) -> None:
-    original = encode(Image.fromarray(gradient(24, 24)), kind)
-    rng = np.random.default_rng(5)
-    for _ in range(100):
-        data = bytearray(original)
-        for position in rng.integers(len(data), size=int(rng.integers(1, 6))):
-            data[position] = int(rng.integers(256))
-        try:
-            pixels = decode_image(bytes(data), max_side=64).pixels
-        except ImageError:
-            continue
-        assert max(pixels.shape[:2]) <= 64
 
 
 def test_convention_mask_holds_class_ids() -> None:

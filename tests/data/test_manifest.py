@@ -162,6 +162,30 @@ def test_bad_files(tmp_path: Path) -> None:
         read_manifest(str(tmp_path / "absent.parquet"))
 
 
+def test_damaged_manifest(tmp_path: Path) -> None:
+    rows = [row(f"image {number}") for number in range(50)]
+    path = tmp_path / "m.parquet"
+    write_manifest(Manifest.from_rows(rows, CLASSES), str(path))
+    data = bytearray(path.read_bytes())
+    data[20:200] = bytes(180)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"m\.parquet is not a Parquet file, or a damaged one"):
+        read_manifest(str(path))
+
+
+def test_texts_that_are_no_utf_8(tmp_path: Path) -> None:
+    ids = pa.array([b"a", b"caf\xe9"]).view(pa.string())
+    table = pa.table({"image_id": ids, "image_uri": ["x", "y"], "labels": [["cat"], []]})
+    with pytest.raises(ValueError, match=r"column 'image_id' .*UTF8"):
+        read_manifest(write_table(table, tmp_path / "m.parquet"))
+
+
+def test_classes_that_are_no_list(tmp_path: Path) -> None:
+    table = pa.table({"image_id": ["a"], "image_uri": ["b"], "labels": [["cat"]]})
+    with pytest.raises(ValueError, match=r"m\.parquet: "):
+        read_manifest(write_table(table, tmp_path / "m.parquet", classes=b"3"))
+
+
 def test_relative_uris_count_from_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         row("a", image_uri="images/a.jpg", mask_uri="../masks/a#1.png"),

@@ -1,5 +1,8 @@
+import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +12,7 @@ from ray.util.state import list_nodes
 
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
+from raypipe.data.shards import ShardError
 from raypipe.pipelines.context import open_context, with_shards
 from raypipe.pipelines.sink import ShardSink
 
@@ -46,6 +50,29 @@ def test_rows_are_matched_with_the_shards_that_hold_them(tmp_path: Path) -> None
     uris = held["shard_uri"].to_pylist()
     assert uris == sorted(uris)
     assert len(set(uris)) == 2
+
+
+def test_damaged_shard_is_named_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "s.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(ShardError, match=r"s\.parquet can't be read"):
+        with_shards(pa.table({"image_id": ["a"]}), str(tmp_path))
+
+
+def listening_addresses(port: int) -> set[str]:
+    """Local addresses, in the kernel's hexadecimal, at which something listens on the port."""
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    return {line[1].split(":")[0] for line in lines if line[3] == "0A" and line[1].endswith(f":{port:04X}")}
+
+
+def test_a_local_rays_dashboard_is_on_loopback_and_asks_for_the_token(local_ray: None) -> None:
+    """Whoever may use it, or the ports of Ray itself, can run code."""
+    url = os.environ["RAY_API_SERVER_ADDRESS"]
+    assert list_nodes(timeout=120)  # asks with the token, and waits for a dashboard that is still starting
+    assert listening_addresses(int(url.rsplit(":", 1)[1])) == {"0100007F"}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{url}/api/jobs/", timeout=20)  # noqa: S310 - http, as above
+    assert refused.value.code == 401
 
 
 def test_a_local_ray_is_asked_about_itself_beside_another_one(local_ray: None) -> None:

@@ -44,6 +44,13 @@ def test_a_task_that_runs_again_overwrites_its_own_shard(tmp_path: Path) -> None
     assert (second.name, second.read_bytes()) == (first.name, content)
 
 
+def test_shards_of_different_ids_have_different_names(tmp_path: Path) -> None:
+    write(tmp_path, make_block(a=None, b=None))
+    write(tmp_path, make_block(**{"a\0b": None}))
+    write(tmp_path, make_block(**{'a", "b': None}))
+    assert len(list((tmp_path / "shards").iterdir())) == 3
+
+
 def test_png_files_on_request(tmp_path: Path) -> None:
     write(tmp_path, make_block(a=None, c="broken"), png_column="mask")
     assert [path.name for path in (tmp_path / "png").iterdir()] == ["a.png"]

@@ -49,5 +49,13 @@ def test_machine_trouble_is_raised_not_quarantined() -> None:
         Half()(make_batch(4))
 
 
+def test_reason_has_an_end() -> None:
+    class Endless(Half):
+        def process(self, row: Row) -> Row:
+            raise ValueError(f"{row['number']}" * 100_000)
+
+    assert len(Endless()(make_batch(2)).to_pylist()[0]["error_reason"]) == 1000
+
+
 def test_empty_batch_keeps_its_schema() -> None:
     assert Half()(make_batch(2).slice(0, 0)).schema == Half()(make_batch(2)).schema

@@ -137,9 +137,9 @@ def _read_annotations(root: str, ids: Sequence[str]) -> Mapping[str, list[str]]:
 
 
 def _object_names(xml: bytes, image_id: str) -> list[str]:
-    # No annotation needs a document type; refusing it refuses entity bombs.
-    if b"<!DOCTYPE" in xml:
-        raise ValueError(f"Annotations/{image_id}.xml has a document type declaration: remove it")
+    # No annotation needs a document type; refusing it refuses entity bombs. UTF-16 would hide one.
+    if b"<!DOCTYPE" in xml or b"\0" in xml:
+        raise ValueError(f"Annotations/{image_id}.xml has a document type declaration or isn't UTF-8: mend it")
     try:
         tree = ET.fromstring(xml)  # noqa: S314 - without document type nothing is expanded
     except ET.ParseError as error:

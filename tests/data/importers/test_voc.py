@@ -105,6 +105,13 @@ def test_bad_annotations(root: Path, text: str, message: str) -> None:
         import_voc(str(root))
 
 
+def test_utf_16_hides_no_document_type(root: Path) -> None:
+    text = '<?xml version="1.0" encoding="UTF-16"?><!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>'
+    (root / "Annotations/1.xml").write_bytes(text.encode("utf-16"))
+    with pytest.raises(ValueError, match="document type"):
+        import_voc(str(root))
+
+
 def test_no_labels_at_all(root: Path) -> None:
     for path in (root / "Annotations").rglob("*.xml"):
         path.unlink()
