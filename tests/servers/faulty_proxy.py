@@ -3,7 +3,8 @@
 python tests/servers/faulty_proxy.py --port 9001 --upstream http://127.0.0.1:9000 --rate 0.05 --seed 0
 
 Faults: 500, 503 SlowDown, a connection reset before or after the store has seen the request, a slow answer, a body that
-ends too early. How often each happened is printed as JSON at the end (SIGTERM).
+ends too early. How often each happened is printed as JSON at the end (SIGTERM), and how many whole objects whose key
+holds `/images/` were read.
 """
 
 import argparse
@@ -62,6 +63,8 @@ class Proxy:
             if request.method == "HEAD":
                 return web.Response(status=answer.status, headers=kept)
             kept.pop("Content-Length", None)
+            if request.method == "GET" and answer.status == 200 and "/images/" in request.path:
+                self.counts["images read"] += 1
             return web.Response(status=answer.status, headers=kept, body=content)
 
     def reset(self, request: web.Request) -> web.Response:

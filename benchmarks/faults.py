@@ -1,0 +1,354 @@
+"""Faults on a cluster of three raylets: the same masks whatever is killed, and hardly a row computed twice.
+
+    python benchmarks/faults.py VOC2012 [--num-images 640] [--server http://127.0.0.1:7480] [--local]
+
+Real photographs at 160 pixels and small random networks. Every object is read through a proxy on loopback that counts,
+spoils a share of the requests, or is away for a while. The S3 server is moto unless `--server` names another
+(credentials from the environment). `--local` does without: a folder, and the faults that are none of the storage's.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import fsspec
+import psutil
+import pyarrow as pa
+import torch
+import typer
+from measure import ROOT, machine, table
+from ray.cluster_utils import Cluster
+
+from raypipe import storage
+from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
+from raypipe.data.importers.voc import import_voc
+from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.shards import read_shards
+from raypipe.networks import build_affinity_net, build_classifier
+from raypipe.pipelines.sink import QUARANTINED, SHARDS
+from raypipe.schema import MASKS, QUARANTINE, SEEDS
+
+PROXY = ROOT / "tests" / "servers" / "faulty_proxy.py"
+SCHEMAS = {"seeds": SEEDS, "masks": MASKS}
+SECONDS_AWAY = 10
+LIMIT = 400
+"""Seconds after which a run is given up."""
+
+CONFIG = """preset: demo
+images: {{ max_side: 160 }}
+cams: {{ scales: [1.0] }}
+trimaps: {{ crf_stride: 2 }}
+splits: {{ train: null, masks: null }}
+manifest: {base}/manifest.parquet
+checkpoints: {{ classifier: {base}/classifier, affinity: {base}/affinity }}
+cluster: {{ network_actors: 2, threads_per_actor: 1, cpu_actors: 1, rows_per_shard: 16, address: {address} }}
+"""
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def start_server(command: list[str], port: int, **options: Any) -> subprocess.Popen[str]:
+    """Starts a server and waits until it listens."""
+    process = subprocess.Popen(command, text=True, stderr=subprocess.DEVNULL, **options)  # noqa: S603 - ours
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return process
+    raise RuntimeError(f"{command} doesn't listen on {port}")
+
+
+@dataclass
+class Proxy:
+    """The proxy before the S3 server; None upstream: there is no S3."""
+
+    upstream: str | None
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[str] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def start(self, rate: float = 0.0) -> None:
+        """Starts it, with a share of spoiled requests."""
+        if self.upstream is None:
+            return
+        command = [sys.executable, str(PROXY), "--port", str(self.port), "--upstream", self.upstream]
+        command += ["--rate", str(rate)]
+        self.process = start_server(command, self.port, stdout=subprocess.PIPE)
+
+    def stop(self) -> None:
+        """Ends it and adds up its counts."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        counts = json.loads(self.process.communicate(timeout=60)[0])
+        self.process = None
+        for name, number in counts.items():
+            self.counts[name] = self.counts.get(name, 0) + number
+
+
+@dataclass
+class Setting:
+    """Where everything is."""
+
+    base: str
+    config: str
+    num_images: int
+    cluster: Cluster
+    proxy: Proxy
+
+
+def prepare(base: str, voc: str, num_images: int) -> int:
+    """Photographs, manifest and networks at the base; the number of images."""
+    manifest = import_voc(voc, labels="image_labels.csv")
+    rows = manifest.table.to_pylist()[:num_images]
+    for row in rows:
+        uri = storage.join(base, "images", f"{row['image_id']}.jpg")
+        storage.write_bytes_atomic(uri, storage.read_bytes(row["image_uri"]))
+        row["image_uri"] = uri
+    write_manifest(Manifest.from_rows(rows, manifest.classes), storage.join(base, "manifest.parquet"))
+    torch.manual_seed(0)
+    networks: dict[Task, Any] = {
+        "classifier": build_classifier("tiny", num_classes=len(manifest.classes)),
+        "affinity": build_affinity_net("tiny"),
+    }
+    for task, network in networks.items():
+        checkpoint = Checkpoint(
+            task=task,
+            backbone="tiny",
+            classes=manifest.classes,
+            preprocessing=network.preprocessing.to_dict(),
+            config={},
+            weights=network.state_dict(),
+        )
+        write_checkpoint(checkpoint, storage.join(base, task))
+    return len(rows)
+
+
+def start_driver(setting: Setting, step: str, out: str) -> subprocess.Popen[str]:
+    """The job of a step as a process of its own."""
+    log = Path(tempfile.gettempdir(), "faults.log").open("a")  # noqa: SIM115 - the process keeps it
+    command = [sys.executable, str(ROOT / "jobs" / f"{step}.py"), setting.config, f"out={out}"]
+    return subprocess.Popen(command, text=True, stdout=log, stderr=log, cwd=ROOT)  # noqa: S603 - ours
+
+
+def shard_files(step: str, out: str) -> list[str]:
+    """What is written so far."""
+    return [uri for uri in storage.list_files(storage.join(out, step), suffix=".parquet") if f"/{SHARDS}/" in uri]
+
+
+def wait_until(condition: Callable[[], bool], driver: subprocess.Popen[str], *, what: str) -> None:
+    """Waits for a moment of a run."""
+    for _ in range(LIMIT * 4):
+        if condition():
+            return
+        if driver.poll() is not None:
+            raise RuntimeError(f"the run ended with {driver.returncode} before {what}")
+        time.sleep(0.25)
+    raise RuntimeError(f"{what} didn't come within {LIMIT} s")
+
+
+def kill_actor(_: Setting, __: subprocess.Popen[str]) -> None:
+    """SIGKILL to a process that holds a network, of those that this cluster has."""
+    for process in psutil.Process().children(recursive=True):
+        if any(stage in " ".join(process.cmdline()) for stage in ("ComputeCams", "PropagateCams")):
+            process.kill()
+            return
+    raise RuntimeError("no actor with a network runs")
+
+
+def kill_node(setting: Setting, _: subprocess.Popen[str]) -> None:
+    """SIGKILL to a raylet and all on it; another node comes ten seconds later."""
+    setting.cluster.remove_node(setting.cluster.worker_nodes.copy().pop(), allow_graceful=False)
+    time.sleep(SECONDS_AWAY)
+    add_node(setting.cluster)
+
+
+def kill_driver(_: Setting, driver: subprocess.Popen[str]) -> None:
+    """SIGKILL to the job."""
+    driver.kill()
+
+
+def restart_storage(setting: Setting, _: subprocess.Popen[str]) -> None:
+    """No storage for ten seconds."""
+    setting.proxy.stop()
+    time.sleep(SECONDS_AWAY)
+    setting.proxy.start()
+
+
+Fault = Callable[[Setting, subprocess.Popen[str]], None]
+FAULTS: dict[str, tuple[float, Fault | None]] = {
+    "none": (0, None),
+    "actor killed": (0, kill_actor),
+    "raylet killed, another added": (0, kill_node),
+    "driver killed, same command again": (0, kill_driver),
+    "storage away for 10 s": (0, restart_storage),
+    "5 % of requests spoiled": (0.05, None),
+}
+"""Name: share of spoiled requests, and what happens when a third is done."""
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    digest: str
+    num_rows: int
+    num_unique: int
+    num_quarantined: int
+    num_done_before: int
+    images_read: int
+    seconds: float
+    spoiled: int
+
+
+def run_once(setting: Setting, step: str, name: str) -> Outcome:
+    """One cell of the matrix."""
+    rate, fault = FAULTS[name]
+    out = storage.join(setting.base, "out", step, name.replace(" ", "-").replace("%", "percent").replace(",", ""))
+    setting.proxy.counts = {}
+    setting.proxy.start(rate)
+    started = time.monotonic()
+    driver = start_driver(setting, step, out)
+    num_done = 0
+    if fault is not None:
+        third = setting.num_images // 16 // 3
+        wait_until(lambda: len(shard_files(step, out)) >= third, driver, what="a third")
+        fault(setting, driver)
+    status = driver.wait(timeout=LIMIT)
+    if fault is kill_driver:
+        num_done = sum(read_rows(uri, step).num_rows for uri in shard_files(step, out))
+        driver = start_driver(setting, step, out)
+        status = driver.wait(timeout=LIMIT)
+    seconds = time.monotonic() - started
+    if status != 0:
+        raise RuntimeError(f"{step}, {name}: the run ended with {status}; see {tempfile.gettempdir()}/faults.log")
+    folder = shard_files(step, out)[0].rsplit(f"/{SHARDS}/", 1)[0]
+    rows = read_shards(storage.join(folder, SHARDS), schema=SCHEMAS[step])
+    quarantined = read_shards(storage.join(folder, QUARANTINED), schema=QUARANTINE).num_rows
+    setting.proxy.stop()
+    counts = setting.proxy.counts
+    return Outcome(
+        digest=digest(rows),
+        num_rows=rows.num_rows,
+        num_unique=len(set(rows["image_id"].to_pylist())),
+        num_quarantined=quarantined,
+        num_done_before=num_done,
+        images_read=counts.get("images read", 0),
+        seconds=seconds,
+        spoiled=sum(n for kind, n in counts.items() if kind not in ("passed on", "images read")),
+    )
+
+
+def read_rows(uri: str, step: str) -> pa.Table:
+    """The ids in one shard."""
+    return read_shards(uri, columns=["image_id"], schema=SCHEMAS[step])
+
+
+def digest(rows: pa.Table) -> str:
+    """Of all columns by image_id, whatever the shards."""
+    sha = hashlib.sha256()
+    for row in rows.sort_by("image_id").to_pylist():
+        sha.update(repr(sorted(row.items())).encode())
+    return sha.hexdigest()[:12]
+
+
+def add_node(cluster: Cluster) -> None:
+    """A node for actors."""
+    cluster.add_node(num_cpus=8, object_store_memory=150 * 2**20)
+
+
+@contextmanager
+def make_setting(voc: str, num_images: int, server: str | None, *, local: bool) -> Iterator[Setting]:
+    """Storage, cluster and data."""
+    moto = None
+    cluster = None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            base, upstream = f"{folder}/data", None
+            if not local:
+                if server is None:
+                    port = free_port()
+                    moto = start_server([str(Path(sys.executable).parent / "moto_server"), "-p", str(port)], port)
+                    server = f"http://127.0.0.1:{port}"
+                    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest"}
+                    os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
+                upstream = server
+            proxy = Proxy(upstream)
+            if upstream is not None:
+                os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.port}"
+                base = f"s3://faults-{os.getpid()}"
+                proxy.start()
+                fsspec.filesystem("s3").mkdir(base)
+            number = prepare(base, voc, num_images)
+            proxy.stop()
+            os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 150 * 2**20})
+            for _ in range(2):
+                add_node(cluster)
+            config = f"{folder}/config.yaml"
+            Path(config).write_text(CONFIG.format(base=base, address=cluster.address))
+            yield Setting(base, config, number, cluster, proxy)
+        finally:
+            if cluster is not None:
+                cluster.shutdown()
+            if moto is not None:
+                moto.kill()
+
+
+def main(
+    voc: Annotated[str, typer.Argument(help="folder in PASCAL VOC's layout with image_labels.csv")],
+    num_images: Annotated[int, typer.Option(min=100)] = 640,
+    server: Annotated[str | None, typer.Option(help="S3 server to use instead of moto")] = None,
+    local: Annotated[bool, typer.Option(help="a folder instead of S3")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="faults to try; repeat for several")] = None,
+) -> None:
+    """Prints the table of benchmarks/faults.md."""
+    print(machine(), end="\n\n", flush=True)
+    lines = []
+    with make_setting(voc, num_images, server, local=local) as setting:
+        for step in ("seeds", "masks"):
+            undisturbed = None
+            for name, (rate, fault) in FAULTS.items():
+                if (local and (rate or fault is restart_storage)) or (only and name not in ("none", *only)):
+                    continue
+                outcome = run_once(setting, step, name)
+                undisturbed = undisturbed or outcome
+                again = "" if local else outcome.images_read - setting.num_images
+                lines.append(
+                    (
+                        step,
+                        name,
+                        f"{outcome.seconds:.0f} s",
+                        f"{outcome.num_rows} + {outcome.num_quarantined} of {setting.num_images}",
+                        outcome.num_rows - outcome.num_unique,
+                        again,
+                        outcome.num_done_before or "",
+                        outcome.spoiled or "",
+                        "equal" if outcome.digest == undisturbed.digest else "DIFFERENT",
+                        outcome.digest,
+                    )
+                )
+                print(lines[-1], file=sys.stderr, flush=True)
+    header = ("step", "fault", "time", "rows + quarantined", "doubled", "images read again", "done before")
+    print(table((*header, "requests spoiled", "bytes of all rows", "digest"), lines))
+
+
+if __name__ == "__main__":
+    typer.run(main)
