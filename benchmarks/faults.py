@@ -10,12 +10,12 @@ spoils a share of the requests, or is away for a while. The S3 server is moto un
 import hashlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -90,17 +90,25 @@ class Proxy:
             return
         command = [sys.executable, str(PROXY), "--port", str(self.port), "--upstream", self.upstream]
         command += ["--rate", str(rate)]
-        self.process = start_server(command, self.port, stdout=subprocess.PIPE)
+        self.process = start_server(command, self.port)
 
     def stop(self) -> None:
         """Ends it and adds up its counts."""
         if self.process is None:
             return
-        self.process.send_signal(signal.SIGTERM)
-        counts = json.loads(self.process.communicate(timeout=60)[0])
-        self.process = None
-        for name, number in counts.items():
+        for name, number in self.now().items():
             self.counts[name] = self.counts.get(name, 0) + number
+        self.process.terminate()
+        self.process.wait(timeout=60)
+        self.process = None
+
+    def now(self) -> dict[str, int]:
+        """Its counts since it was started."""
+        if self.process is None:
+            return {}
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/counts", timeout=10) as answer:
+            counts: dict[str, int] = json.load(answer)
+        return counts
 
 
 @dataclass
@@ -212,7 +220,8 @@ class Outcome:
     num_rows: int
     num_unique: int
     num_quarantined: int
-    num_done_before: int
+    num_in_flight: int | None
+    """Rows whose image had been read and which no shard held when the fault came."""
     images_read: int
     seconds: float
     spoiled: int
@@ -226,14 +235,15 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
     setting.proxy.start(rate)
     started = time.monotonic()
     driver = start_driver(setting, step, out)
-    num_done = 0
+    in_flight = None
     if fault is not None:
         third = setting.num_images // 16 // 3
         wait_until(lambda: len(shard_files(step, out)) >= third, driver, what="a third")
+        read = setting.proxy.now().get("images read", 0)
+        in_flight = read - num_done(step, out)
         fault(setting, driver)
     status = driver.wait(timeout=LIMIT)
     if fault is kill_driver:
-        num_done = sum(read_rows(uri, step).num_rows for uri in shard_files(step, out))
         driver = start_driver(setting, step, out)
         status = driver.wait(timeout=LIMIT)
     seconds = time.monotonic() - started
@@ -249,16 +259,17 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
         num_rows=rows.num_rows,
         num_unique=len(set(rows["image_id"].to_pylist())),
         num_quarantined=quarantined,
-        num_done_before=num_done,
+        num_in_flight=in_flight,
         images_read=counts.get("images read", 0),
         seconds=seconds,
         spoiled=sum(n for kind, n in counts.items() if kind not in ("passed on", "images read")),
     )
 
 
-def read_rows(uri: str, step: str) -> pa.Table:
-    """The ids in one shard."""
-    return read_shards(uri, columns=["image_id"], schema=SCHEMAS[step])
+def num_done(step: str, out: str) -> int:
+    """Rows in shards so far."""
+    folder = shard_files(step, out)[0].rsplit("/", 1)[0]
+    return read_shards(folder, columns=["image_id"], schema=SCHEMAS[step]).num_rows
 
 
 def digest(rows: pa.Table) -> str:
@@ -338,15 +349,15 @@ def main(
                         f"{outcome.seconds:.0f} s",
                         f"{outcome.num_rows} + {outcome.num_quarantined} of {setting.num_images}",
                         outcome.num_rows - outcome.num_unique,
+                        "" if local or outcome.num_in_flight is None else outcome.num_in_flight,
                         again,
-                        outcome.num_done_before or "",
                         outcome.spoiled or "",
                         "equal" if outcome.digest == undisturbed.digest else "DIFFERENT",
                         outcome.digest,
                     )
                 )
                 print(lines[-1], file=sys.stderr, flush=True)
-    header = ("step", "fault", "time", "rows + quarantined", "doubled", "images read again", "done before")
+    header = ("step", "fault", "time", "rows + quarantined", "doubled", "in flight at the fault", "read again")
     print(table((*header, "requests spoiled", "bytes of all rows", "digest"), lines))
 
 

@@ -3,14 +3,13 @@
 python tests/servers/faulty_proxy.py --port 9001 --upstream http://127.0.0.1:9000 --rate 0.05 --seed 0
 
 Faults: 500, 503 SlowDown, a connection reset before or after the store has seen the request, a slow answer, a body that
-ends too early. How often each happened is printed as JSON at the end (SIGTERM), and how many whole objects whose key
-holds `/images/` were read.
+ends too early. GET /-/counts tells how often each happened, and how many whole objects whose key holds `/images/`
+were read.
 """
 
 import argparse
 import asyncio
 import collections
-import json
 import random
 import signal
 
@@ -67,6 +66,9 @@ class Proxy:
                 self.counts["images read"] += 1
             return web.Response(status=answer.status, headers=kept, body=content)
 
+    async def tell(self, _: web.Request) -> web.Response:
+        return web.json_response(self.counts)
+
     def reset(self, request: web.Request) -> web.Response:
         if request.transport is not None:
             request.transport.abort()
@@ -76,6 +78,7 @@ class Proxy:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self.session:
             app = web.Application(client_max_size=2**30)
+            app.router.add_get("/-/counts", self.tell)
             app.router.add_route("*", "/{path:.*}", self.handle)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
@@ -96,4 +99,3 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     proxy = Proxy(arguments.upstream, rate=arguments.rate, seed=arguments.seed)
     asyncio.run(proxy.serve(arguments.port))
-    print(json.dumps(proxy.counts), flush=True)
