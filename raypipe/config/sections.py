@@ -234,6 +234,9 @@ class Cluster(Section):
     loader_actors: int = Field(2, ge=1)
     """Actors per training worker that load and augment crops."""
     network_actors: int = Field(1, ge=1)
+    """Actors of each stage that holds a network, at the start."""
+    max_network_actors: int | None = Field(None, ge=1)
+    """The pools grow up to here while rows wait, where nodes come and go; null keeps `network_actors`."""
     gpus_per_actor: float = Field(0, ge=0)
     threads_per_actor: int | None = Field(None, ge=1)
     """torch's threads in a network actor or training worker; null shares the cores out among them."""
@@ -244,6 +247,15 @@ class Cluster(Section):
     """Rows per output file, the grain at which a run resumes."""
     object_store_memory: int | None = Field(None, ge=80 * 2**20)
     """Bytes of a local Ray's object store."""
+
+    @model_validator(mode="after")
+    def _growth(self) -> "Cluster":
+        if self.max_network_actors is not None and self.max_network_actors < self.network_actors:
+            raise ValueError(
+                f"max_network_actors is {self.max_network_actors}, needed is at least network_actors, "
+                f"{self.network_actors}, or null"
+            )
+        return self
 
 
 class Budget(Section):
