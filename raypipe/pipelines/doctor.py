@@ -160,7 +160,7 @@ def _forecast_text(sample: Sample, streams: Sequence[StreamForecast]) -> Iterato
     text = f"Forecast from {sample.num_images} images, timed one stage at a time"
     if sample.random:
         text += f", {' and '.join(sample.random)} with random weights: time doesn't depend on them, bytes do a little"
-    yield f"{text}. Trainings, the start of the actors and Ray Data's own work aren't in it."
+    yield f"{text}. Trainings, Ray Data's own work and what else the machines do aren't in it."
     for stream in streams:
         yield _stream_text(stream)
 
@@ -179,8 +179,8 @@ def _stream_text(stream: StreamForecast) -> str:
     gpu_hours = f", {time_text(stream.gpu_hours)} of GPUs" if stream.gpu_hours else ""
     return "\n".join(
         [
-            f"{stream.name}: about {time_text(stream.hours)} for {stream.num_rows:,} images; bottleneck: "
-            f"{stream.bottleneck}",
+            f"{stream.name}: about {time_text(stream.hours)} for {stream.num_rows:,} images, after at least "
+            f"{stream.start_seconds:.0f} seconds to start; bottleneck: {stream.bottleneck}",
             f"  about {time_text(stream.cpu_hours)} of CPU work{gpu_hours}; reads about "
             f"{size_text(stream.read_bytes)} of images, writes about {size_text(stream.output_bytes)}; at most about "
             f"{size_text(stream.in_flight_bytes)} in the object store",

@@ -6,7 +6,8 @@ a stream with N rows is
     N · max( max_s t_s / actors_s ,  Σ_s c_s / cores )
 
 t_s: a row's time in stage s; c_s: the time of all its threads; cores: what the actors share. Growing pools share the
-CPUs that no other actor holds in proportion to their time. Starting the actors, and Ray Data's own work, aren't in it.
+CPUs that no other actor holds in proportion to their time. Starting the actors comes to it once, by the same formula.
+Ray Data's own work isn't in it, nor what others do on the machines.
 """
 
 from collections.abc import Sequence
@@ -81,6 +82,9 @@ class StreamForecast:
     num_rows: int
     stages: list[StageForecast]
     hours: float
+    """Once its actors have started."""
+    start_seconds: float
+    """Until they have, at least: Ray starts processes of its own, too."""
     bottleneck: str
     cpu_hours: float
     """Of work, all threads together."""
@@ -220,6 +224,8 @@ def _forecast_stream(
     if by_cores > by_pools:
         bottleneck = f"{steps[longest].stage.__name__} (cores that all stages share: {cores:g})"
     hours = max(by_pools, by_cores) * num_rows / 3600
+    starts = [time.start_seconds if time else 0.0 for time in times]
+    all_starts = sum(count * start for count, start in zip(actors, starts, strict=True))
     waiting = [count * max(step.batch_size, ROWS_PER_BLOCK) for step, count in zip(steps, actors, strict=True)]
     row_bytes = [time.row_bytes if time else 0.0 for time in times]
     in_flight = sum(number * size for number, size in zip(waiting, row_bytes, strict=True))
@@ -231,6 +237,7 @@ def _forecast_stream(
             for step, count, time in zip(steps, actors, times, strict=True)
         ],
         hours=hours,
+        start_seconds=max(*starts, all_starts / cores),
         bottleneck=bottleneck,
         cpu_hours=sum(worked) * num_rows / 3600,
         gpu_hours=hours * needs(steps)["GPU"],

@@ -24,6 +24,8 @@ class StageTime:
     seconds: float
     cpu_seconds: float
     """Of all threads together."""
+    start_seconds: float
+    """CPU time until the process could begin: imports, the network, a first row. Once, not per image."""
     row_bytes: float
     """Of a row after the stage, in Ray's object store."""
     memory: int
@@ -75,6 +77,7 @@ def time_stage(
         run = stage(**args) if network is None else stage(**{**args, "checkpoint": network.write(folder)})
     good = table.filter(pc.is_null(table["error_stage"]))
     run(good.slice(0, 1))
+    start_seconds = time.process_time()
     started, cpu_started = time.perf_counter(), time.process_time()
     done = [run(table.slice(start, batch_size)) for start in range(0, table.num_rows, batch_size)]
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
@@ -83,6 +86,7 @@ def time_stage(
     return after, StageTime(
         seconds=seconds / num_rows,
         cpu_seconds=cpu_seconds / num_rows,
+        start_seconds=start_seconds,
         row_bytes=after.nbytes / max(1, after.num_rows),
         memory=_own_peak(),
         gpu_memory=_gpu_peak(),

@@ -37,7 +37,7 @@ class Dummy(Stage):
         return row
 
 
-TIME = StageTime(seconds=0.1, cpu_seconds=0.1, row_bytes=1e6, memory=GIB, gpu_memory=10 * GIB)
+TIME = StageTime(seconds=0.1, cpu_seconds=0.1, start_seconds=2, row_bytes=1e6, memory=GIB, gpu_memory=10 * GIB)
 SAMPLE = Sample(
     num_images=16, quarantined={}, largest=(500, 375), image_bytes=1e5, random=[], times={}, output_bytes={}
 )
@@ -49,6 +49,7 @@ def stream(*, actors: int = 4, num_gpus: float = 0, in_flight: float = GIB) -> S
         num_rows=100,
         stages=[StageForecast(name="Dummy", actors=actors, time=TIME, num_gpus=num_gpus)],
         hours=1,
+        start_seconds=1,
         bottleneck="Dummy",
         cpu_hours=1,
         gpu_hours=0,
