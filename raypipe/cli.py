@@ -99,6 +99,23 @@ def describe(config: ConfigFile, overrides: Overrides = None) -> None:
     typer.echo(describe_streams(open_context(read_config(config, overrides))))
 
 
+@app.command()
+def doctor(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    sample: Annotated[int, typer.Option(min=1, help="Images to read and to time.")] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check storage, networks and cluster before a run, and forecast its hours and bytes; 1 if there is a problem."""
+    resolved = read_config(config, overrides)
+    from raypipe.pipelines.doctor import diagnose
+
+    diagnosis = diagnose(resolved, num_images=sample)
+    typer.echo(diagnosis.to_json() if as_json else str(diagnosis))
+    if not diagnosis.healthy:
+        raise typer.Exit(1)
+
+
 @app.command(name="config")
 def show_config(
     preset: Annotated[str | None, typer.Option(help="Start from this preset.")] = None, overrides: Overrides = None

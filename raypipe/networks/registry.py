@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 import torchvision
@@ -18,6 +19,27 @@ def load_torchvision_weights(uri: str) -> dict[str, Tensor]:
         FileNotFoundError: not in the cache and no way to download; the message names the file and its place.
         ValueError: the registry has no such model or weights.
     """
+    weights, cached = _find(uri)
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{uri} can't be downloaded from {weights.url} ({error}). Bring the file {cached.name} from a machine "
+            f"that can, and put it at {cached}, or give its own path or URI instead"
+        ) from error
+    return state
+
+
+def cached_file(uri: str) -> Path:
+    """Where torch.hub's cache of this machine keeps published weights, once they are downloaded.
+
+    Raises:
+        ValueError: if the registry has no such model or weights.
+    """
+    return _find(uri)[1]
+
+
+def _find(uri: str) -> tuple[Any, Path]:
     model, _, version = uri.removeprefix(TORCHVISION_SCHEME).partition("/")
     models = torchvision.models.list_models(module=torchvision.models)
     if model not in models:
@@ -27,15 +49,7 @@ def load_torchvision_weights(uri: str) -> dict[str, Tensor]:
         available = ", ".join(f"{TORCHVISION_SCHEME}{model}/{name}" for name in versions.__members__)
         raise ValueError(f"{uri}: torchvision has no weights {version!r} of {model}: choose one of {available}")
     weights = versions[version]
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
-    try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{uri} can't be downloaded from {weights.url} ({error}). Bring the file {cached.name} from a machine "
-            f"that can, and put it at {cached}, or give its own path or URI instead"
-        ) from error
-    return state
+    return weights, Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
 
 
 def _suggest(name: str, names: Iterable[str]) -> str:

@@ -18,6 +18,9 @@ from raypipe.pipelines.records import Record, open_folder, read_summary, write_s
 from raypipe.pipelines.sink import QUARANTINED, SHARDS, ShardSink, drop_doubled
 from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, QUARANTINE
 
+ROWS_PER_BLOCK = 8
+"""Small blocks keep the first actors from waiting for a whole shard; the sink gathers them."""
+
 
 class RowsLost(RuntimeError):  # noqa: N818 - says what happened
     """Finished and quarantined rows don't add up to the manifest's: a defect, never a user's mistake."""
@@ -124,8 +127,7 @@ def _compute(stream: Stream, rows: pa.Table, steps: Sequence[graph.Step], count:
         png_column=stream.png_column,
         count=count,
     )
-    # Small blocks keep the first actors from waiting for a whole shard; the sink gathers them.
-    rows_per_block = max(1, min(stream.rows_per_shard, 8))
+    rows_per_block = max(1, min(stream.rows_per_shard, ROWS_PER_BLOCK))
     dataset = graph.apply(graph.source(rows, rows_per_block=rows_per_block), steps, autoscaling=stream.autoscaling)
     dataset.write_datasink(sink)
 

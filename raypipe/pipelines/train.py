@@ -40,13 +40,7 @@ def train_classifier(context: Context) -> tuple[str, str]:
     config = context.config
     rows = _labelled(context, context.rows(config.splits.train))
     training: ClassifierTraining = config.classifier
-    task = ClassifierTask(
-        backbone=training.backbone,
-        weights=training.weights,
-        preprocessing=training.preprocessing,
-        num_classes=len(context.classes),
-        output_stride=training.output_stride,
-    )
+    task = classifier_task(context)
     step = graph.Step(
         stage=LoadClassifierCrops,
         args={"classes": context.classes, "long_side": training.long_side, **_crop_args(context, training, task)},
@@ -77,8 +71,28 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifie
     if rows.num_rows == 0:
         raise ValueError(f"{seeds} has no trimaps of splits.train={config.splits.train}: run `raypipe seeds` for them")
     training: AffinityTraining = config.affinity
+    task = affinity_task(context, classifier=classifier)
+    step = graph.Step(stage=LoadAffinityCrops, args=_crop_args(context, training, task))
+    return _train(context, task, training, rows, step, seeds=seeds_digest)
+
+
+def classifier_task(context: Context) -> ClassifierTask:
+    """The classifier that the config asks for."""
+    training = context.config.classifier
+    return ClassifierTask(
+        backbone=training.backbone,
+        weights=training.weights,
+        preprocessing=training.preprocessing,
+        num_classes=len(context.classes),
+        output_stride=training.output_stride,
+    )
+
+
+def affinity_task(context: Context, *, classifier: str) -> AffinityTask:
+    """The AffinityNet that the config asks for; it may start from a classifier's checkpoint."""
+    training = context.config.affinity
     from_classifier = training.weights == CLASSIFIER
-    task = AffinityTask(
+    return AffinityTask(
         backbone=training.backbone,
         weights=storage.join(classifier, WEIGHTS_FILE) if from_classifier else training.weights,
         preprocessing=training.preprocessing,
@@ -86,8 +100,6 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifie
         depths=training.depths,
         freeze_backbone=training.freeze_backbone,
     )
-    step = graph.Step(stage=LoadAffinityCrops, args=_crop_args(context, training, task))
-    return _train(context, task, training, rows, step, seeds=seeds_digest)
 
 
 def _train(

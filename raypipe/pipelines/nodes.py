@@ -1,0 +1,230 @@
+"""What the driver and each node of a cluster have and can reach, looked at from there.
+
+Credentials that only the driver has, and a folder that isn't the same one everywhere, are seen in no other way.
+"""
+
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import raypipe
+from raypipe import storage
+
+PROBES = ".doctor"
+"""Folder of the probes under `out`: listing `out` itself could take long."""
+
+SECONDS = 300
+"""How long a node may take to tell what it sees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What one machine sees."""
+
+    versions: dict[str, str]
+    """Of python, ray, raypipe and torch."""
+    out: list[str]
+    """What didn't work at `out`."""
+    unread: dict[str, str]
+    """Images that can't be read, and why."""
+    absent: dict[str, str]
+    """Files that aren't there, and why."""
+    cores: int
+    disk: tuple[int, int] | None = None
+    """Bytes of the disk that Ray spills to, and how many of them are free."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node of the cluster."""
+
+    name: str
+    resources: dict[str, float]
+    view: View | str
+    """A text says why there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """What torch sees of a node's first GPU."""
+
+    name: str
+    memory: int
+
+
+def survey(*, out: str, image_uris: Sequence[str], files: Sequence[str]) -> tuple[View, list[Node]]:
+    """What the driver and every node see.
+
+    Args:
+        out: URI under which probes are written, read, listed and deleted.
+        image_uris: images to read.
+        files: files that must be there.
+    """
+    with probing(out) as (beacon, problems):
+        given: dict[str, Any] = {
+            "out": out,
+            "beacon": None if problems else beacon,
+            "image_uris": image_uris,
+            "files": files,
+        }
+        alive = _alive()
+        # Ray spills beside its sockets, unless it was told another folder.
+        folders = [str(Path(node["ObjectStoreSocketName"]).parent.parent) for node in alive]
+        refs = [
+            _on(node).remote(**given, spill_folder=folder)  # no CPUs: a busy node can tell, too
+            for node, folder in zip(alive, folders, strict=True)
+        ]
+        driver = look(**given)
+        views = [_result(ref) for ref in refs]
+    return driver, [
+        Node(name=_name(node), resources=node["Resources"], view=view) for node, view in zip(alive, views, strict=True)
+    ]
+
+
+def find_gpus() -> dict[str, Gpu | str]:
+    """What torch sees on each node that has GPUs; a text says why it sees none."""
+    nodes = [node for node in _alive() if node["Resources"].get("GPU")]
+    # Ray shows a GPU to those only that ask for a part of one.
+    refs = [_on(node, look_for_gpu, num_gpus=0.01).remote() for node in nodes]
+    return {_name(node): _result(ref) for node, ref in zip(nodes, refs, strict=True)}
+
+
+def look(
+    *, out: str, beacon: str | None, image_uris: Sequence[str], files: Sequence[str], spill_folder: str | None = None
+) -> View:
+    """What this machine sees.
+
+    Args:
+        out: see `survey`.
+        beacon: probe of another machine, which should be seen from here; None where it couldn't be written.
+        image_uris: see `survey`.
+        files: see `survey`.
+        spill_folder: where Ray spills to.
+    """
+    with probing(out) as (_, problems):
+        if beacon and not problems and (hidden := _absent(beacon)):
+            problems.append(f"it is another place than the driver's: a probe of the driver isn't there ({hidden})")
+    unread = {uri: found for uri, found in storage.read_many(set(image_uris)).items() if isinstance(found, Exception)}
+    return View(
+        versions={
+            "python": platform.python_version(),
+            "ray": ray.__version__,
+            "raypipe": raypipe.__version__,
+            "torch": version("torch"),
+        },
+        out=problems,
+        unread={uri: _describe(error) for uri, error in unread.items()},
+        absent={uri: reason for uri in files if (reason := _absent(uri))},
+        cores=len(os.sched_getaffinity(0)),
+        disk=_disk(spill_folder) if spill_folder else None,
+    )
+
+
+def look_for_gpu() -> Gpu | str:
+    """What torch sees of this machine's first GPU."""
+    import torch  # takes seconds
+
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} sees no GPU there"
+    properties = torch.cuda.get_device_properties(0)
+    return Gpu(name=properties.name, memory=properties.total_memory)
+
+
+@contextmanager
+def probing(out: str) -> Iterator[tuple[str, list[str]]]:
+    """Writes, reads and lists a probe; deletes it, and the folders that it needed, at the end.
+
+    Yields:
+        The probe's URI and what doesn't work. That is complete at the end only.
+    """
+    folder, name = storage.join(out, PROBES), uuid.uuid4().hex
+    uri = storage.join(folder, name)
+    new: list[Path] = []
+    problems: list[str] = []
+    doing = "opened"
+    try:
+        new = _new_folders(uri)
+        doing = "written to"
+        storage.write_bytes_atomic(uri, name.encode())
+        doing = "read from"
+        if storage.read_bytes(uri) != name.encode():
+            problems.append("other bytes are read than were written")
+        doing = "listed"
+        if not any(found.endswith(name) for found in storage.list_files(folder)):
+            problems.append("a file that was written isn't listed")
+    except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and all of them are findings
+        reason = _describe(error).replace(f"/{PROBES}/{name}", "")  # so that machines say the same of the same fault
+        problems.append(f"can't be {doing}: {reason}")
+    try:
+        yield uri, problems
+    finally:
+        if doing in ("read from", "listed"):
+            try:
+                storage.delete(uri)
+            except Exception as error:  # noqa: BLE001 - as above
+                problems.append(f"{uri} can't be deleted: {_describe(error)}")
+        for path in new:
+            with suppress(OSError):  # another machine's probe is in it, or it was never made
+                path.rmdir()
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _name(node: dict[str, Any]) -> str:
+    # As `ray list nodes` finds it; several may share an address.
+    return f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+
+
+def _on(node: dict[str, Any], function: Any = look, *, num_gpus: float = 0) -> Any:
+    here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    remote: Any = ray.remote(function)
+    return remote.options(num_cpus=0, num_gpus=num_gpus, max_retries=0, scheduling_strategy=here)
+
+
+def _result(ref: Any) -> Any:
+    try:
+        return ray.get(ref, timeout=SECONDS)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(ref)
+        return f"it didn't answer within {SECONDS} s: it is busy or hangs"
+    except ray.exceptions.RayError as error:
+        return f"a task failed there: {str(error).strip().splitlines()[-1]}"
+
+
+def _absent(uri: str) -> str | None:
+    try:
+        return None if storage.exists(uri) else "there is no such file"
+    except Exception as error:  # noqa: BLE001 - as above
+        return _describe(error)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _new_folders(uri: str) -> list[Path]:
+    """Local folders that a file needs and that aren't there, the innermost first; object stores have none."""
+    fs, path = storage.filesystem(uri)
+    if "file" not in fs.protocol:
+        return []
+    return [parent for parent in Path(path).parents if not parent.exists()]
+
+
+def _disk(folder: str) -> tuple[int, int] | None:
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return usage.total, usage.free
