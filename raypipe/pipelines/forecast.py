@@ -25,7 +25,7 @@ from raypipe.pipelines.context import Context
 from raypipe.pipelines.graph import CALLS_PER_ACTOR, Step, needs
 from raypipe.pipelines.masks import masks_steps
 from raypipe.pipelines.seeds import seeds_steps
-from raypipe.pipelines.stream import ROWS_PER_BLOCK
+from raypipe.pipelines.stream import rows_per_block
 from raypipe.pipelines.timing import RandomNetwork, StageTime, time_stage
 from raypipe.pipelines.train import affinity_task, classifier_task
 from raypipe.schema import MASKS, SEEDS
@@ -226,7 +226,8 @@ def _forecast_stream(
     hours = max(by_pools, by_cores) * num_rows / 3600
     starts = [time.start_seconds if time else 0.0 for time in times]
     all_starts = sum(count * start for count, start in zip(actors, starts, strict=True))
-    waiting = [count * max(step.batch_size, ROWS_PER_BLOCK) for step, count in zip(steps, actors, strict=True)]
+    block = rows_per_block(num_rows, rows_per_shard=cluster.rows_per_shard)
+    waiting = [count * max(step.batch_size, block) for step, count in zip(steps, actors, strict=True)]
     row_bytes = [time.row_bytes if time else 0.0 for time in times]
     in_flight = sum(number * size for number, size in zip(waiting, row_bytes, strict=True))
     return StreamForecast(

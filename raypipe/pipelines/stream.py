@@ -18,8 +18,8 @@ from raypipe.pipelines.records import Record, open_folder, read_summary, write_s
 from raypipe.pipelines.sink import QUARANTINED, SHARDS, ShardSink, drop_doubled
 from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, QUARANTINE
 
-ROWS_PER_BLOCK = 8
-"""Small blocks keep the first actors from waiting for a whole shard; the sink gathers them."""
+NUM_BLOCKS = 128
+"""So many blocks keep all actors of a stream at work to its end; more of them only cost time."""
 
 
 class RowsLost(RuntimeError):  # noqa: N818 - says what happened
@@ -127,9 +127,17 @@ def _compute(stream: Stream, rows: pa.Table, steps: Sequence[graph.Step], count:
         png_column=stream.png_column,
         count=count,
     )
-    rows_per_block = max(1, min(stream.rows_per_shard, ROWS_PER_BLOCK))
-    dataset = graph.apply(graph.source(rows, rows_per_block=rows_per_block), steps, autoscaling=stream.autoscaling)
+    size = rows_per_block(rows.num_rows, rows_per_shard=stream.rows_per_shard)
+    dataset = graph.apply(graph.source(rows, rows_per_block=size), steps, autoscaling=stream.autoscaling)
     dataset.write_datasink(sink)
+
+
+def rows_per_block(num_rows: int, *, rows_per_shard: int) -> int:
+    """Rows that go through the stages together: few in a short stream, so that nobody waits, a shard's in a long one.
+
+    A block costs some 10 ms a stage, however many rows are in it.
+    """
+    return min(rows_per_shard, max(8, num_rows // NUM_BLOCKS))
 
 
 def _ids(stream: Stream, kind: str) -> pa.ChunkedArray:

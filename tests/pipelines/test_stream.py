@@ -13,7 +13,7 @@ from raypipe.pipelines.budget import BudgetExceeded
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import Record
 from raypipe.pipelines.sink import write_shard
-from raypipe.pipelines.stream import Part, Stream, run_stream
+from raypipe.pipelines.stream import Part, Stream, rows_per_block, run_stream
 from raypipe.schema import QUARANTINE
 from raypipe.stages.base import Row, Stage
 
@@ -131,6 +131,12 @@ def test_rows_that_a_late_writer_doubled_are_counted_once(local_ray: None, tmp_p
     assert run_stream(stream, make_part(tmp_path, NAMES)).num_finished == 21
     rows = read_shards(str(shards), schema=SCHEMA).to_pylist()
     assert sorted(row["image_id"] for row in rows) == sorted(NAMES)
+
+
+@pytest.mark.parametrize(("num_rows", "rows"), [(0, 8), (100, 8), (2_048, 16), (20_000, 32), (1_000_000, 32)])
+def test_blocks_grow_with_the_stream_up_to_a_shard(num_rows: int, rows: int) -> None:
+    assert rows_per_block(num_rows, rows_per_shard=32) == rows
+    assert rows_per_block(num_rows, rows_per_shard=4) == 4
 
 
 def test_missing_columns_are_found_before_anything_starts(tmp_path: Path) -> None:
