@@ -174,7 +174,7 @@ def main(
             ],
             num_runs=4 * num_runs,  # the difference is small
         )
-        rows.append(("dense CRF at two alphas", reference, ours, f"{reference.median / ours.median:.2f}"))
+        rows.append(("dense CRF at two alphas", reference, ours, f"{reference.median / ours.median:.3f}"))
         print(f"{backbone}, image of {SIZE[0]}x{SIZE[1]}\n")
         print(table(("stage", "reference", "raypipe", "times faster"), rows), end="\n\n")
 
