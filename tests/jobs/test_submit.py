@@ -1,5 +1,6 @@
 """The documented commands: a run submitted to a cluster of three raylets, everything in a bucket."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -36,16 +37,18 @@ def cluster(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789" * 4)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")  # where nodes find `python`
     head = ["--head", "--port", gcs, "--dashboard-port", dashboard, "--num-cpus", 2]
     node = ["--address", f"127.0.0.1:{gcs}", "--num-cpus", 8]
     with ExitStack() as stack:
         # The GPU is one of Ray's logical resources: networks go where it is, and find no CUDA there.
-        for options in (head, [*node, "--num-gpus", 1], node):
+        for number, options in enumerate((head, [*node, "--num-gpus", 1], node), start=1):
             words = [BIN / "ray", "start", "--block", "--object-store-memory", 150 * 2**20, *options]
             process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL)
             stack.callback(process.wait, timeout=60)
             stack.callback(process.terminate)
             _wait_for(dashboard)
+            _wait_for_nodes(f"127.0.0.1:{gcs}", number)
         yield f"http://127.0.0.1:{dashboard}"
 
 
@@ -60,6 +63,17 @@ def _wait_for(port: int) -> None:
             return
         time.sleep(0.1)
     raise TimeoutError(f"nothing listens on port {port}")
+
+
+def _wait_for_nodes(address: str, number: int) -> None:
+    command = [str(BIN / "ray"), "status", "--address", address]
+    for _ in range(20):
+        status = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+        active = status.partition("Active:")[2].partition("Pending:")[0]
+        if active.count("node_") >= number:
+            return
+        time.sleep(1)
+    raise TimeoutError(f"{number} nodes didn't come; the last status:\n{status}")
 
 
 @pytest.mark.slow
