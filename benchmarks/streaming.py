@@ -44,7 +44,7 @@ from raypipe.pipelines.seeds import decode_step, seeds_steps
 from raypipe.pipelines.sink import SHARDS, ShardSink
 from raypipe.pipelines.stream import Part, Stream, run_stream
 from raypipe.schema import MASKS
-from raypipe.stages.base import ERRORS, Row, Stage
+from raypipe.stages.base import Row, Stage, with_error_columns
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -107,8 +107,7 @@ def _loop(config: RunConfig, part: int, num_parts: int, num_rows: Sequence[int],
     size = config.cluster.rows_per_shard
     for index, number in enumerate(num_rows):
         rows = context.rows(None).slice(0, number).take(list(range(part, number, num_parts)))
-        for column in ERRORS:
-            rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
+        rows = with_error_columns(rows)
         sink = ShardSink(storage.join(config.out, f"loop{index}"), MASKS, rows_per_shard=size)
         ready.wait()
         started = time.perf_counter()
@@ -244,8 +243,7 @@ def bytes_a_row(long_side: Annotated[int, typer.Option(help="of the images, pixe
         streams = {"seeds": seeds_steps(context, classifier=classifier), "masks": mask_steps(context)}
         for name, steps in streams.items():
             batch = context.rows(None)
-            for column in ERRORS:
-                batch = batch.append_column(column, pa.nulls(batch.num_rows, column.type))
+            batch = with_error_columns(batch)
             lines = []
             for step in steps:
                 batch = step.stage(**step.args)(batch)

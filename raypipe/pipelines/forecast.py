@@ -29,7 +29,7 @@ from raypipe.pipelines.stream import rows_per_block
 from raypipe.pipelines.timing import RandomNetwork, StageTime, time_stage
 from raypipe.pipelines.train import affinity_task, classifier_task
 from raypipe.schema import MASKS, SEEDS
-from raypipe.stages.base import ERRORS
+from raypipe.stages.base import with_error_columns
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.propagate import PropagateCams
 
@@ -153,8 +153,7 @@ def time_sample(context: Context, rows: pa.Table) -> Sample:
             table, times[step.stage.__name__] = _time(step, table, networks.get(task) if task else None)
         return table
 
-    for column in ERRORS:
-        rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
+    rows = with_error_columns(rows)
     steps = stream_steps(context, reuse_cams=False)
     decode, cams, trimaps = steps["seeds"]
     decoded = run([decode], rows)

@@ -12,13 +12,14 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from raypipe.stages.base import ERRORS, Stage
+from raypipe.stages.base import Stage, with_error_columns
 
 TRANSIENT = (r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*): ",)
 """What passes by itself: storage that is away or busy for a while. In the words of Ray Data's error messages."""
 
 MAX_RETRIES = 8
-"""A task is tried again after 1, 2, 4 ... 32 seconds on average halved: an outage of about a minute is sat out."""
+"""Tries after the first. Ray Data waits a random part of 2, 4, 8 ... 32 seconds before each, over a minute in all on
+average: so long an outage is sat out."""
 
 CALLS_PER_ACTOR = 2
 """Stages still run one batch at a time, but the next one is at hand when they are done: a stage that takes 20 ms a row
@@ -135,8 +136,7 @@ def apply(dataset: Dataset, steps: Sequence[Step], *, autoscaling: bool = False)
 
 def source(table: pa.Table, *, rows_per_block: int) -> Dataset:
     """A dataset of an Arrow table, cut into blocks, with the error columns that every row carries."""
-    for column in ERRORS:
-        table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    table = with_error_columns(table)
     options = ray.data.DataContext.get_current()
     options.retried_map_errors = list(TRANSIENT)
     options.max_map_retries = MAX_RETRIES

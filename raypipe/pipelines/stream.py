@@ -87,11 +87,11 @@ def run_stream(stream: Stream, *parts: Part) -> StreamSummary:
         return StreamSummary(**finished)
     started = time.monotonic()
     image_ids = pa.chunked_array([chunk for part in parts for chunk in part.rows["image_id"].chunks], pa.string())
-    done, num_quarantined = pc.unique(_done(stream)), len(_ids(stream, QUARANTINED))
-    count = start_count(stream.budget, num_rows=len(image_ids), known=num_quarantined)
+    done = _read_done(stream)
+    count = start_count(stream.budget, num_rows=len(image_ids), known=len(done.quarantined))
     num_computed = 0
     for part in parts:
-        todo = part.rows.filter(pc.invert(pc.is_in(part.rows["image_id"], done)))
+        todo = part.rows.filter(pc.invert(pc.is_in(part.rows["image_id"], pc.unique(done.image_ids))))
         if todo.num_rows:
             try:
                 _compute(stream, todo, part.steps, count)
@@ -99,17 +99,18 @@ def run_stream(stream: Stream, *parts: Part) -> StreamSummary:
                 _check_budget(stream, len(image_ids))  # which says more than the task that ended the stream
                 raise
         num_computed += todo.num_rows
-    if len(pc.unique(done := _done(stream))) < len(done):
+    done = _read_done(stream)
+    if len(pc.unique(done.image_ids)) < len(done.image_ids):
         drop_doubled(stream.folder)
-    num_finished, num_quarantined = (len(_ids(stream, kind)) for kind in (SHARDS, QUARANTINED))
+        done = _read_done(stream)
     summary = StreamSummary(
         num_rows=len(image_ids),
-        num_finished=num_finished,
-        num_quarantined=num_quarantined,
+        num_finished=len(done.finished),
+        num_quarantined=len(done.quarantined),
         num_computed=num_computed,
         seconds=round(time.monotonic() - started, 2),
     )
-    _check_accounts(stream, summary, image_ids)
+    _check_accounts(stream, summary, done.image_ids, image_ids)
     _check_budget(stream, len(image_ids))
     write_summary(folder, asdict(summary))
     return summary
@@ -140,17 +141,27 @@ def rows_per_block(num_rows: int, *, rows_per_shard: int) -> int:
     return min(rows_per_shard, max(8, num_rows // NUM_BLOCKS))
 
 
-def _ids(stream: Stream, kind: str) -> pa.ChunkedArray:
-    folder = storage.join(stream.folder, kind)
-    return read_shards(folder, columns=["image_id"], schema=QUARANTINE)["image_id"]
+@dataclass(frozen=True)
+class _Done:
+    """Ids in a stream's shards: nothing else says what is done."""
+
+    finished: pa.ChunkedArray
+    quarantined: pa.ChunkedArray
+
+    @property
+    def image_ids(self) -> pa.ChunkedArray:
+        return pa.chunked_array([*self.finished.chunks, *self.quarantined.chunks], pa.string())
 
 
-def _done(stream: Stream) -> pa.ChunkedArray:
-    return pa.chunked_array([*_ids(stream, SHARDS).chunks, *_ids(stream, QUARANTINED).chunks], pa.string())
+def _read_done(stream: Stream) -> _Done:
+    finished, quarantined = (
+        read_shards(storage.join(stream.folder, kind), columns=["image_id"], schema=QUARANTINE)["image_id"]
+        for kind in (SHARDS, QUARANTINED)
+    )
+    return _Done(finished, quarantined)
 
 
-def _check_accounts(stream: Stream, summary: StreamSummary, image_ids: pa.ChunkedArray) -> None:
-    done = _done(stream)
+def _check_accounts(stream: Stream, summary: StreamSummary, done: pa.ChunkedArray, image_ids: pa.ChunkedArray) -> None:
     unique = pc.unique(done)
     if len(unique) != len(done) or set(unique.to_pylist()) != set(image_ids.to_pylist()):
         raise RowsLost(

@@ -23,6 +23,13 @@ _LONGEST_REASON = 1000
 """Characters: a reason may quote a label, which may be of any length."""
 
 
+def with_error_columns(table: pa.Table) -> pa.Table:
+    """Rows as stages take them: with the error columns, all null."""
+    for column in ERRORS:
+        table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    return table
+
+
 class Stage(ABC):
     """One step of a stream.
 

@@ -14,7 +14,7 @@ from raypipe.pipelines.records import read_summary
 from raypipe.pipelines.run import Run
 from raypipe.pipelines.timing import RandomNetwork, StageTime, time_stage
 from raypipe.pipelines.train import affinity_task, classifier_task
-from raypipe.stages.base import ERRORS
+from raypipe.stages.base import with_error_columns
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.decode import DecodeImages
 from raypipe.stages.encode import EncodeMasks
@@ -102,15 +102,9 @@ def test_maps_of_seeds_are_not_computed_twice(synthetic: tuple[str, Manifest], t
     assert [stage.name for stage in masks.stages if stage.time is None] == ["LoadCams"]
 
 
-def with_errors(table: pa.Table) -> pa.Table:
-    for column in ERRORS:
-        table = table.append_column(column, pa.nulls(table.num_rows, column.type))
-    return table
-
-
 def test_a_stage_is_timed_on_the_rows_that_are_well(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     context = make_context(synthetic[0], tmp_path)
-    rows = with_errors(context.rows(None).slice(0, 3))
+    rows = with_error_columns(context.rows(None).slice(0, 3))
     bad = rows.slice(0, 1).set_column(1, "image_uri", [["/absent.jpg"]])
     decode, cams, _ = stream_steps(context, reuse_cams=False)["seeds"]
     decoded, time = time_stage(decode.stage, decode.args, pa.concat_tables([rows, bad]), batch_size=2, network=None)
