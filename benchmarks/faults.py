@@ -25,17 +25,14 @@ from typing import Annotated, Any
 import fsspec
 import psutil
 import pyarrow as pa
-import torch
 import typer
-from measure import ROOT, machine, table
+from measure import ROOT, machine, table, write_random_networks
 from ray.cluster_utils import Cluster
 
 from raypipe import storage
-from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.data.importers.voc import import_voc
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
-from raypipe.networks import build_affinity_net, build_classifier
 from raypipe.pipelines.sink import QUARANTINED, SHARDS
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
 
@@ -131,21 +128,7 @@ def prepare(base: str, voc: str, num_images: int) -> int:
         storage.write_bytes_atomic(uri, storage.read_bytes(row["image_uri"]))
         row["image_uri"] = uri
     write_manifest(Manifest.from_rows(rows, manifest.classes), storage.join(base, "manifest.parquet"))
-    torch.manual_seed(0)
-    networks: dict[Task, Any] = {
-        "classifier": build_classifier("tiny", num_classes=len(manifest.classes)),
-        "affinity": build_affinity_net("tiny"),
-    }
-    for task, network in networks.items():
-        checkpoint = Checkpoint(
-            task=task,
-            backbone="tiny",
-            classes=manifest.classes,
-            preprocessing=network.preprocessing.to_dict(),
-            config={},
-            weights=network.state_dict(),
-        )
-        write_checkpoint(checkpoint, storage.join(base, task))
+    write_random_networks(base, "tiny", manifest.classes)
     return len(rows)
 
 

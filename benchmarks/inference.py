@@ -16,16 +16,16 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from measure import machine, table, time_interleaved
+from measure import machine, table, time_interleaved, write_random_networks
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from walk import ALPHAS, BETAS, STEPS, dense_transition, dense_walk
 
 from raypipe.config import RunConfig, load_config
-from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
+from raypipe.data.checkpoints import Task
 from raypipe.data.synthetic import CLASSES, draw_scene
-from raypipe.networks import Network, build_affinity_net, build_classifier
+from raypipe.networks import Network
 from raypipe.ops.affinity import pairwise_affinity
 from raypipe.ops.cam import merge_cams, normalize_cams, pool_to_grid, resize_cam, stack_background
 from raypipe.ops.dense_crf import dense_crf, dense_crf_many
@@ -55,28 +55,15 @@ class Setting:
 @contextmanager
 def make_setting(backbone: str) -> Iterator[Setting]:
     """Builds it in a temporary folder."""
-    torch.manual_seed(0)
-    networks: dict[Task, Network] = {
-        "classifier": build_classifier(backbone, num_classes=len(CLASSES)).eval(),
-        "affinity": build_affinity_net(backbone).eval(),
-    }
     scene = next(s for s in (draw_scene(1, i, sizes=(504, 504)) for i in range(99)) if s.pixels.shape[0] >= SIZE[0])
     pixels = np.ascontiguousarray(scene.pixels[: SIZE[0], : SIZE[1]])
-    chosen = [f"{task}.{key}" for task in networks for key in (f"backbone={backbone}", "weights=null")]
+    chosen = [
+        f"{task}.{key}" for task in ("classifier", "affinity") for key in (f"backbone={backbone}", "weights=null")
+    ]
     config = load_config("", ["manifest=unused", "out=unused", *chosen])
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints: dict[Task, str] = {}
-        for task, network in networks.items():
-            checkpoints[task] = f"{folder}/{task}"
-            checkpoint = Checkpoint(
-                task=task,
-                backbone=backbone,
-                classes=CLASSES,
-                preprocessing=network.preprocessing.to_dict(),
-                config={},
-                weights=network.state_dict(),
-            )
-            write_checkpoint(checkpoint, checkpoints[task])
+        networks = write_random_networks(folder, backbone, CLASSES)
+        checkpoints: dict[Task, str] = {task: f"{folder}/{task}" for task in networks}
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, format="PNG")
         row = {"image": encoded.getvalue(), "class_ids": CLASS_IDS}

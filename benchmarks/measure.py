@@ -1,4 +1,4 @@
-"""What every benchmark needs: repeated timings, the machine, a table."""
+"""What benchmarks share: repeated timings, networks, the machine, a table."""
 
 import platform
 import statistics
@@ -11,6 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 import torch
+
+from raypipe import storage
+from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
+from raypipe.networks import Network, build_affinity_net, build_classifier
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,6 +46,26 @@ def time_interleaved(calls: Sequence[Callable[[], object]], *, num_runs: int) ->
             call()
             times.append(time.perf_counter() - started)
     return [Timing(statistics.median(times), min(times), max(times), num_runs) for times in seconds]
+
+
+def write_random_networks(folder: str, backbone: str, classes: Sequence[str]) -> dict[Task, Network]:
+    """Networks of both tasks with random weights, as checkpoints `<folder>/<task>` too."""
+    torch.manual_seed(0)
+    networks: dict[Task, Network] = {
+        "classifier": build_classifier(backbone, num_classes=len(classes)).eval(),
+        "affinity": build_affinity_net(backbone).eval(),
+    }
+    for task, network in networks.items():
+        checkpoint = Checkpoint(
+            task=task,
+            backbone=backbone,
+            classes=tuple(classes),
+            preprocessing=network.preprocessing.to_dict(),
+            config={},
+            weights=network.state_dict(),
+        )
+        write_checkpoint(checkpoint, storage.join(folder, task))
+    return networks
 
 
 def machine() -> str:

@@ -26,16 +26,14 @@ import pyarrow as pa
 import ray
 import torch
 import typer
-from measure import machine, table
+from measure import machine, table, write_random_networks
 from PIL import Image
 
 from raypipe import storage
 from raypipe.config import Budget, RunConfig, load_config
-from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.data.synthetic import CLASSES, draw_scene
-from raypipe.networks import build_affinity_net, build_classifier
 from raypipe.pipelines.context import Context, open_context, start_ray
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.masks import masks_steps, masks_stream
@@ -63,21 +61,7 @@ def make_context(num_rows: int, *overrides: str, long_side: int = 256) -> Iterat
             rows.append({"image_uri": f"{folder}/{index}.jpg", "labels": list(scene.labels), "split": "train"})
         named = [{"image_id": f"{index:06d}", **rows[index % NUM_FILES]} for index in range(num_rows)]
         write_manifest(Manifest.from_rows(named, CLASSES), f"{folder}/manifest.parquet")
-        torch.manual_seed(0)
-        tasks: dict[Task, Any] = {
-            "classifier": build_classifier("tiny", num_classes=len(CLASSES)),
-            "affinity": build_affinity_net("tiny"),
-        }
-        for task, network in tasks.items():
-            checkpoint = Checkpoint(
-                task=task,
-                backbone="tiny",
-                classes=CLASSES,
-                preprocessing=network.preprocessing.to_dict(),
-                config={},
-                weights=network.state_dict(),
-            )
-            write_checkpoint(checkpoint, f"{folder}/{task}")
+        tasks = write_random_networks(folder, "tiny", CLASSES)
         given = [f"manifest={folder}/manifest.parquet", f"out={folder}/out"]
         given += [f"checkpoints.{task}={folder}/{task}" for task in tasks]
         yield open_context(load_config("preset: demo", [*given, "splits.masks=null", *overrides]))
