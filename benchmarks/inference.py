@@ -168,7 +168,7 @@ def main(
         affinity = LearnedAffinity(checkpoint=setting.checkpoints["affinity"], radius=5, precision="auto")
 
         def all_settings() -> list[Tensor]:
-            (edges,) = affinity([setting.pixels])
+            edges = affinity([setting.pixels])[0].affinity
             grids = [grid_scores(cam, alpha=alpha, cam_stride=4) for alpha in ALPHAS]
             maps = torch.cat([*(scores[:1] for scores in grids), grids[0][1:]])
             return [propagate_at(maps, edges, beta=beta, steps=STEPS) for beta in BETAS]

@@ -64,11 +64,12 @@ MASKS = pa.schema(
         pa.field("areas", pa.list_(pa.float32())),
         pa.field("mean_confidences", pa.list_(pa.float32())),
         pa.field("walk_mask", pa.binary()),
+        pa.field("predicted_iou", pa.float32()),
     ]
 )
 """One row an image at its original size. `class_ids`: the classes in the mask, background too; `areas` (share of the
 image) and `mean_confidences` (0..1) in the same order. `mask`, `confidence`: 8-bit PNG. `walk_mask`: the mask before
-refinement, null where nothing was refined."""
+refinement, null where nothing was refined. `predicted_iou`: of the walked mask, from what is known without truth."""
 
 QUARANTINE = pa.schema(
     [

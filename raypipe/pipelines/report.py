@@ -126,7 +126,7 @@ def _sample(
         cam=decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"])
         if seed
         else np.zeros((0, 1, 1), np.float32),
-        affinity=source([pixels])[0].cpu().numpy(),
+        affinity=source([pixels])[0].affinity.cpu().numpy(),
         walk_mask=final if walk is None else walk,
         mask=None if walk is None else final,
         truth=_truth(row["mask_uri"]),

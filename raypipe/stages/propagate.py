@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +15,28 @@ from raypipe.data.images import decode_image
 from raypipe.networks.precision import autocast
 from raypipe.ops.affinity import pairwise_affinity, rgb_affinity
 from raypipe.ops.cam import pool_to_grid, stack_background
+from raypipe.ops.predicted_iou import predicted_iou
 from raypipe.ops.random_walk import propagate_batch
+from raypipe.ops.separation import separation
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.joint import JointStage, in_passes
 from raypipe.stages.networks import load_affinity_net, network_input
 
-AffinitySource = Callable[[Sequence[NDArray[np.uint8]]], list[Tensor]]
-"""Pixels (H, W, 3) of images to affinities (num_offsets, ceil(H/8), ceil(W/8)) of each."""
+_EPS = 1e-12
+
+
+class Cells(NamedTuple):
+    """What is known of the cells (h, w) = (ceil(H/8), ceil(W/8)) of an image's grid."""
+
+    features: Tensor
+    """(D, h, w)."""
+    affinity: Tensor
+    """(num_offsets, h, w)."""
+
+
+AffinitySource = Callable[[Sequence[NDArray[np.uint8]]], list[Cells]]
+"""Pixels (H, W, 3) of images to their cells."""
 
 
 class LearnedAffinity:
@@ -42,12 +56,13 @@ class LearnedAffinity:
         self.pixels_per_pass = pixels_per_pass
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Cells]:
         """One forward pass an image, or one of several images of equal size."""
         preprocessing = self.network.preprocessing
         inputs = [network_input(pixels, preprocessing=preprocessing, device=self.device)[0] for pixels in images]
-        features = in_passes(self._features, inputs, pixels_per_pass=self.pixels_per_pass)
-        return [pairwise_affinity(maps[0].float(), radius=self.radius) for maps in features]
+        passed = in_passes(self._features, inputs, pixels_per_pass=self.pixels_per_pass)
+        features = [maps[0].float() for maps in passed]
+        return [Cells(maps, pairwise_affinity(maps, radius=self.radius)) for maps in features]
 
     def _features(self, x: Tensor) -> Tensor:
         with autocast(self.device, self.precision):
@@ -61,10 +76,15 @@ class RgbAffinity:
     def __init__(self, *, radius: int) -> None:
         self.radius = radius
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
-        """Affinities of the images at the grid's resolution."""
-        grids = [torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 for pixels in images]
-        return [rgb_affinity(pool_to_grid(grid, stride=GRID_STRIDE), radius=self.radius) for grid in grids]
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Cells]:
+        """The cells' mean colours and their affinities."""
+        colours = [cell_colours(pixels) for pixels in images]
+        return [Cells(maps, rgb_affinity(maps, radius=self.radius)) for maps in colours]
+
+
+def cell_colours(pixels: NDArray[np.uint8]) -> Tensor:
+    """Mean colours (3, h, w) in [0, 1] of the cells of an image (H, W, 3)."""
+    return pool_to_grid(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, stride=GRID_STRIDE)
 
 
 def affinity_source(
@@ -109,7 +129,12 @@ class PropagateCams(JointStage[PooledImage]):
 
     reads = ("image", "cam", "cam_height", "cam_width")
     writes = pa.schema(
-        [pa.field("scores", pa.binary()), pa.field("grid_height", pa.int32()), pa.field("grid_width", pa.int32())]
+        [
+            pa.field("scores", pa.binary()),
+            pa.field("grid_height", pa.int32()),
+            pa.field("grid_width", pa.int32()),
+            pa.field("predicted_iou", pa.float32()),
+        ]
     )
     drops = ("cam",)
 
@@ -151,13 +176,38 @@ class PropagateCams(JointStage[PooledImage]):
     @torch.inference_mode()
     def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
         """Walks the images that have labels."""
-        affinities = self.affinity([image.pixels for image in prepared if image.pixels is not None])
+        cells = self.affinity([image.pixels for image in prepared if image.pixels is not None])
         cams = [image.scores for image in prepared if image.pixels is not None]
+        affinities = [of_image.affinity for of_image in cells]
         moved = [cam.to(affinity.device) for cam, affinity in zip(cams, affinities, strict=True)]
-        walked = iter(propagate_batch(moved, affinities, beta=self.beta, num_steps=self.num_steps, tol=self.tol))
-        return [_encode(image.scores if image.pixels is None else next(walked)) for image in prepared]
+        walked = propagate_batch(moved, affinities, beta=self.beta, num_steps=self.num_steps, tol=self.tol)
+        ious = predict_ious(walked, [of_image.features for of_image in cells])
+        results = zip(walked, ious, strict=True)
+        return [_encode(*((image.scores, 1.0) if image.pixels is None else next(results))) for image in prepared]
 
 
-def _encode(scores: Tensor) -> Row:
+def predict_ious(scores: Sequence[Tensor], features: Sequence[Tensor]) -> list[float]:
+    """Predicted IoU of each image's mask, from its walked scores (1 + K, h, w) and features (D, h, w)."""
+    if not scores:
+        return []
+    cues = torch.stack([torch.stack(_cues(*pair)) for pair in zip(scores, features, strict=True)]).tolist()
+    return [
+        predicted_iou(margin=margin, separation=parted, num_classes=len(of_image) - 1)
+        for (margin, parted), of_image in zip(cues, scores, strict=True)
+    ]
+
+
+def _cues(scores: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    labels = scores.argmax(dim=0, keepdim=True).to(torch.uint8)
+    best = (scores / scores.sum(dim=0).clamp(min=_EPS)).topk(2, dim=0).values
+    return (best[0] - best[1]).mean(), separation(features, labels, num_labels=len(scores))[0]
+
+
+def _encode(scores: Tensor, iou: float) -> Row:
     _, height, width = scores.shape
-    return {"scores": encode_scores(scores.cpu().numpy()), "grid_height": height, "grid_width": width}
+    return {
+        "scores": encode_scores(scores.cpu().numpy()),
+        "grid_height": height,
+        "grid_width": width,
+        "predicted_iou": iou,
+    }

@@ -72,7 +72,7 @@ def test_convention_background_comes_before_pooling() -> None:
 def test_rgb_affinity_is_one_inside_a_plain_area() -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:, 16:] = 255
-    affinity = RgbAffinity(radius=5)([pixels])[0]
+    affinity = RgbAffinity(radius=5)([pixels])[0].affinity
     assert affinity[0, 0, 0] == 1  # cells (0, 0) and (0, 1)
     assert affinity[0, 0, 1] < 0.1  # across the edge
 
@@ -80,4 +80,6 @@ def test_rgb_affinity_is_one_inside_a_plain_area() -> None:
 def test_learned_affinity_covers_the_padded_image(affinity_uri: str, jpeg: bytes) -> None:
     pixels = decode_image(jpeg).pixels
     source = affinity_source("learned", checkpoint=affinity_uri, radius=5)
-    assert source([pixels])[0].shape == (34, 8, 11)
+    cells = source([pixels])[0]
+    assert cells.affinity.shape == (34, 8, 11)
+    assert cells.features.shape[1:] == (8, 11)

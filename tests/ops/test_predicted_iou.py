@@ -1,0 +1,20 @@
+import pytest
+
+from raypipe.ops.predicted_iou import INTERCEPT, MARGIN_WEIGHT, SEPARATION_WEIGHT, SINGLE_CLASS_WEIGHT, predicted_iou
+
+
+def test_hand_worked() -> None:
+    value = INTERCEPT + 0.5 * MARGIN_WEIGHT + 0.2 * SEPARATION_WEIGHT + SINGLE_CLASS_WEIGHT / 2
+    assert predicted_iou(margin=0.5, separation=0.2, num_classes=2) == pytest.approx(value)
+
+
+def test_no_label_is_background_for_sure() -> None:
+    assert predicted_iou(margin=1, separation=0, num_classes=0) == 1
+
+
+def test_surer_and_better_parted_is_better() -> None:
+    worse = predicted_iou(margin=0.2, separation=0.1, num_classes=3)
+    assert predicted_iou(margin=0.3, separation=0.1, num_classes=3) > worse
+    assert predicted_iou(margin=0.2, separation=0.2, num_classes=3) > worse
+    assert predicted_iou(margin=0.2, separation=0.1, num_classes=1) > worse
+    assert 0 <= worse <= predicted_iou(margin=1, separation=1, num_classes=1) <= 1
