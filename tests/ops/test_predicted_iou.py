@@ -9,7 +9,7 @@ def test_hand_worked() -> None:
 
 
 def test_no_label_is_background_for_sure() -> None:
-    assert predicted_iou(margin=1, separation=0, num_classes=0) == 1
+    assert predicted_iou(margin=1.0, separation=0.0, num_classes=0) == 1
 
 
 def test_surer_and_better_parted_is_better() -> None:
@@ -17,4 +17,4 @@ def test_surer_and_better_parted_is_better() -> None:
     assert predicted_iou(margin=0.3, separation=0.1, num_classes=3) > worse
     assert predicted_iou(margin=0.2, separation=0.2, num_classes=3) > worse
     assert predicted_iou(margin=0.2, separation=0.1, num_classes=1) > worse
-    assert 0 <= worse <= predicted_iou(margin=1, separation=1, num_classes=1) <= 1
+    assert 0 <= worse <= predicted_iou(margin=1.0, separation=1.0, num_classes=1) <= 1
