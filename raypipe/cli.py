@@ -85,6 +85,16 @@ def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Score many settings of the walk in one pass and choose one, without true masks if there are none."""
+    result = _open(config, overrides).sweep
+    from raypipe.pipelines.sweep import result_table
+
+    typer.echo(result_table(result))
+    typer.echo(f"table and plots: {result.folder}\nconfig for `raypipe masks`: {result.best_config}")
+
+
+@app.command()
 def report(config: ConfigFile, overrides: Overrides = None) -> None:
     """Write the HTML report."""
     typer.echo(_open(config, overrides).report)

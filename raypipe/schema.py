@@ -71,6 +71,22 @@ MASKS = pa.schema(
 image) and `mean_confidences` (0..1) in the same order. `mask`, `confidence`: 8-bit PNG. `walk_mask`: the mask before
 refinement, null where nothing was refined. `predicted_iou`: of the walked mask, from what is known without truth."""
 
+SETTINGS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("class_ids", pa.list_(pa.uint8())),
+        pa.field("feature_separations", pa.list_(pa.float32())),
+        pa.field("colour_separations", pa.list_(pa.float32())),
+        pa.field("hits", pa.binary()),
+        pa.field("predicted", pa.binary()),
+        pa.field("truth_ids", pa.list_(pa.uint8())),
+        pa.field("truth_pixels", pa.list_(pa.int64())),
+    ]
+)
+"""One row an image, scores of S settings of the walk in their order. `class_ids`: the K labels. `hits`, `predicted`:
+int32 bytes of (S, 1 + K), pixels that are rightly and that are at all taken for background and each label;
+`truth_ids, truth_pixels`: the true mask's; all null without a true mask."""
+
 QUARANTINE = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

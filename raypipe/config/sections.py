@@ -161,6 +161,8 @@ class Walk(Section):
     alpha: float = Field(16.0, gt=0)
     beta: float = Field(8.0, gt=0)
     num_steps: int = Field(256, ge=0)
+    radius: int | None = Field(None, ge=2, le=16)
+    """Reach of the walk's steps in cells; null takes that of the AffinityNet's training."""
     tol: float = Field(1e-5, gt=0, lt=1)
     count_padding: bool = False
     """Averages the padding's zeros into the last cells, as psa does."""
@@ -197,6 +199,38 @@ class Evaluation(Section):
     threshold_split: str | None = None
     """Split on which the constant background threshold of CAMs is chosen, for all splits; null takes the first."""
     thresholds: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(1, 17))
+
+
+class Sweep(Section):
+    """Settings of the walk that are compared in one pass: every combination, the config's own and the paper's."""
+
+    alphas: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
+    betas: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
+    steps: tuple[int, ...] = (0, 4, 8, 16, 32, 64, 128, 256, 512)
+    radii: tuple[int, ...] | None = None
+    """null takes the walk's."""
+    splits: tuple[str, ...] | None = None
+    """Splits whose images are scored; null takes those that get masks."""
+    num_images: int | None = Field(1000, ge=1)
+    """Images that are scored, drawn at random; null takes all."""
+    num_labelled: int = Field(0, ge=0)
+    """True masks, of images drawn at random, that the choice may use; 0 chooses by what is known without truth."""
+    num_finalists: int = Field(10, ge=1)
+    """The best settings, which are scored again at full resolution where there are true masks."""
+    stride: Literal[1, 4] = 4
+    """Pixels per counted pixel of the first scoring, in both directions."""
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _values(self) -> "Sweep":
+        for name in ("alphas", "betas", "steps", "radii"):
+            values = getattr(self, name)
+            if values is not None and not values:
+                raise ValueError(f"{name} needs at least one value")
+        for name, lowest in (("alphas", 0.0), ("betas", 0.0), ("steps", -1), ("radii", 1)):
+            if any(value <= lowest for value in getattr(self, name) or ()):
+                raise ValueError(f"{name} are above {lowest:g}, got {getattr(self, name)}")
+        return self
 
 
 class Splits(Section):
@@ -280,12 +314,18 @@ class RunConfig(Section):
     inference: Inference = Inference()
     refinement: Refinement = Refinement()
     evaluation: Evaluation = Evaluation()
+    sweep: Sweep = Sweep()
     checkpoints: Checkpoints = Checkpoints()
     report: ReportOptions = ReportOptions()
     budget: Budget = Budget()
     png: bool = False
     """Writes each mask as a PNG file too."""
     cluster: Cluster = Cluster()
+
+    @property
+    def walk_radius(self) -> int:
+        """Reach of the walk's steps in cells."""
+        return self.affinity.radius if self.walk.radius is None else self.walk.radius
 
     @model_validator(mode="after")
     def _start(self) -> "RunConfig":

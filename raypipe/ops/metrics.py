@@ -6,6 +6,7 @@ whose truth is 255 don't count. Matrices of parts add up to the matrix of the wh
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
+from numpy.typing import NDArray
 
 from raypipe.schema import IGNORE
 
@@ -67,3 +68,24 @@ def mean_iou(confusion: Int64[np.ndarray, "num_classes num_classes"]) -> float:
     values = iou(confusion)
     occurs = ~np.isnan(values)
     return float(values[occurs].mean()) if occurs.any() else float("nan")
+
+
+def mean_iou_of_counts(
+    hits: Float64[np.ndarray, "*batch C"], predicted: Float64[np.ndarray, "*batch C"], truth: Float64[np.ndarray, " C"]
+) -> Float64[np.ndarray, "*batch"]:
+    """`mean_iou` where only the pixels of each class are known, not which class was taken for which.
+
+    Args:
+        hits: pixels of each class that were predicted as it.
+        predicted: pixels that were predicted as each class, among those whose truth is known.
+        truth: pixels of each class.
+
+    Returns:
+        As `mean_iou`, one value a prediction.
+    """
+    union = predicted + truth - hits
+    occurs = union > 0
+    total = np.divide(hits, union, out=np.zeros_like(hits), where=occurs).sum(axis=-1)
+    count = occurs.sum(axis=-1)
+    means: NDArray[np.float64] = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    return means

@@ -1,5 +1,10 @@
 """Masks: class activation maps, walked along affinities, refined, encoded."""
 
+from collections.abc import Callable
+from functools import partial
+
+import pyarrow as pa
+
 from raypipe.pipelines.context import Context, with_shards
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import Record
@@ -31,10 +36,10 @@ def masks_steps(context: Context, *, classifier: str, affinity: str | None, reus
             PropagateCams,
             {
                 "checkpoint": affinity,
-                "radius": config.affinity.radius,
                 "cam_stride": config.cams.out_stride,
                 "max_side": max_side,
                 **config.walk.model_dump(),
+                "radius": config.walk_radius,
             },
         ),
         Step(
@@ -55,7 +60,7 @@ def masks_stream(context: Context, *, classifier_digest: str, affinity_digest: s
             "images": config.images.model_dump(),
             "cams": config.cams.model_dump(),
             "mode": config.inference.mode,
-            "walk": config.walk.model_dump() | {"radius": config.affinity.radius},
+            "walk": config.walk.model_dump() | {"radius": config.walk_radius},
             "refinement": config.refinement.model_dump(),
             "png": config.png,
         },
@@ -102,10 +107,19 @@ def run_masks(
     """
     stream = masks_stream(context, classifier_digest=classifier_digest, affinity_digest=affinity_digest)
     rows = context.rows(context.config.splits.masks)
-    parts = []
-    if seeds is not None:
-        seeded, rows = with_shards(rows, seeds)
-        steps = masks_steps(context, classifier=classifier, affinity=affinity, reuse_cams=True)
-        parts.append(Part(seeded, steps))
-    steps = masks_steps(context, classifier=classifier, affinity=affinity, reuse_cams=False)
-    return stream.folder, run_stream(stream, *parts, Part(rows, steps))
+    parts = parts_by_cams(rows, seeds, partial(masks_steps, context, classifier=classifier, affinity=affinity))
+    return stream.folder, run_stream(stream, *parts)
+
+
+def parts_by_cams(rows: pa.Table, seeds: str | None, steps: Callable[..., list[Step]]) -> list[Part]:
+    """The rows whose maps a folder of seeds holds, and those whose maps have to be computed.
+
+    Args:
+        rows: of the manifest.
+        seeds: the folder's URI; None where there is none.
+        steps: `reuse_cams` to the stages.
+    """
+    if seeds is None:
+        return [Part(rows, steps(reuse_cams=False))]
+    seeded, others = with_shards(rows, seeds)
+    return [Part(seeded, steps(reuse_cams=True)), Part(others, steps(reuse_cams=False))]

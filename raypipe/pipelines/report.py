@@ -81,7 +81,7 @@ def collect_samples(
     manifest = {row["image_id"]: row for row in context.rows(None).to_pylist() if row["image_id"] in set(image_ids)}
     seed_rows = read_rows(storage.join(seeds, SHARDS), image_ids, schema=SEEDS)
     mask_rows = read_rows(storage.join(masks, SHARDS), image_ids, schema=MASKS)
-    source = affinity_source(config.walk.affinity, checkpoint=affinity, radius=config.affinity.radius)
+    source = affinity_source(config.walk.affinity, checkpoint=affinity, radius=config.walk_radius)
     return [
         _sample(context, manifest[image_id], seed_rows.get(image_id), mask_rows[image_id], kind, score, source)
         for image_id, kind, score in chosen

@@ -16,6 +16,7 @@ from raypipe.pipelines.evaluate import Score, has_truth, run_evaluate
 from raypipe.pipelines.masks import masks_steps, run_masks
 from raypipe.pipelines.report import write_report
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
+from raypipe.pipelines.sweep import Networks, SweepResult, run_sweep
 from raypipe.pipelines.train import given_checkpoint, train_affinity, train_classifier
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,21 @@ class Run:
         )
         logger.info("masks: %s", summary)
         return self._log("masks", Artifact(folder, folder.rsplit("/", 1)[-1]))
+
+    @cached_property
+    def sweep(self) -> SweepResult:
+        """Scores of many settings of the walk, and the chosen one."""
+        affinity = self.affinity
+        networks = Networks(
+            classifier=self.classifier.uri,
+            classifier_digest=self.classifier.digest,
+            affinity=affinity.uri if affinity else None,
+            affinity_digest=affinity.digest if affinity else None,
+            seeds=seeds_stream(self.context, classifier_digest=self.classifier.digest).folder,
+        )
+        result = run_sweep(self.context, networks)
+        self._log("sweep", Artifact(result.folder, result.folder.rsplit("/", 1)[-1]))
+        return result
 
     @cached_property
     def report(self) -> str:

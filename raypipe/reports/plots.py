@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -103,6 +104,59 @@ def line_chart(values: Mapping[str, Sequence[float]], *, unit: str, chart_id: st
         if len(values) > 1:
             axes.legend()
         return _to_svg(figure, chart_id=chart_id, description=description)
+
+
+def setting_charts(table: pd.DataFrame, *, chosen: Mapping[str, float]) -> dict[str, str]:
+    """AffinityNet's Fig. 8 of a sweep: over beta and the number of steps, and over alpha, the others as chosen.
+
+    Args:
+        table: a setting a row, with `alpha, beta, num_steps, radius`, `objective` and `mean_iou` (nan without truth).
+        chosen: the setting that is marked.
+
+    Returns:
+        File name to a stand-alone SVG.
+    """
+    same = {name: table[name] == value for name, value in chosen.items()}
+    return {
+        "beta_and_steps": _setting_chart(
+            table[same["alpha"] & same["radius"]], x="num_steps", series="beta", chosen=chosen
+        ),
+        "alpha": _setting_chart(
+            table[same["beta"] & same["num_steps"] & same["radius"]], x="alpha", series="beta", chosen=chosen
+        ),
+    }
+
+
+def _setting_chart(table: pd.DataFrame, *, x: str, series: str, chosen: Mapping[str, float]) -> str:
+    names = {"num_steps": "steps t", "alpha": "alpha", "beta": "beta"}
+    panels = {"objective (no truth)": table["objective"]}
+    if table["mean_iou"].notna().any():
+        panels["mIoU, %"] = 100 * table["mean_iou"]
+    colors = mpl.colormaps["viridis"]
+    with mpl.rc_context(_STYLE | {name: "#444444" for name, value in _STYLE.items() if value in (_INK, _GRID)}):
+        figure = Figure(figsize=(0.8 + 3.9 * len(panels), 3.2), layout="constrained")
+        for axes, (label, heights) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
+            groups = sorted(table[series].unique())
+            for number, value in enumerate(groups):
+                line = table[table[series] == value].assign(height=heights).sort_values(x)
+                if len(line) > 1 or len(groups) == 1:
+                    color = colors(0.9 * number / max(1, len(groups) - 1))
+                    axes.plot(line[x], line["height"], color=color, marker="o", markersize=3, label=f"{value:g}")
+            at = (table[x] == chosen[x]) & (table[series] == chosen[series])
+            axes.plot(table[x][at], heights[at], "o", markersize=10, fillstyle="none", color="#c00000", label="chosen")
+            axes.set_xscale("symlog" if (table[x] == 0).any() else "log", base=2)
+            ticks = sorted(table[x].unique())
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+            axes.set_xlabel(names[x])
+            axes.set_ylabel(label)
+            axes.grid(axis="y", color="#dddddd")
+        axes.legend(title=names[series], loc="center left", bbox_to_anchor=(1.0, 0.5))
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return buffer.getvalue()
 
 
 def _to_svg(figure: Figure, *, chart_id: str, description: str) -> str:

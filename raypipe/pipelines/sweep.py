@@ -1,0 +1,285 @@
+"""Sweep: every setting of the walk on a sample of images in one pass, and the choice of one, without truth if need be.
+
+The whole grid is scored inside the actors that hold the AffinityNet, so the cluster sees one stream, which resumes as
+the masks' does. Where there are true masks, the best settings are scored again at full resolution.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raypipe import storage
+from raypipe.config import to_yaml
+from raypipe.data.shards import read_shards
+from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
+from raypipe.ops.metrics import mean_iou_of_counts
+from raypipe.ops.separation import COLOUR_WEIGHT
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.graph import Step
+from raypipe.pipelines.masks import parts_by_cams
+from raypipe.pipelines.records import Record
+from raypipe.pipelines.seeds import cams_step, decode_step, network_step
+from raypipe.pipelines.sink import SHARDS
+from raypipe.pipelines.stream import Stream, run_stream
+from raypipe.reports.plots import setting_charts
+from raypipe.schema import SETTINGS
+from raypipe.stages.load import LoadCams
+from raypipe.stages.settings import ScoreSettings, Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """Checkpoints and digests of what the sweep looks through."""
+
+    classifier: str
+    classifier_digest: str
+    affinity: str | None
+    affinity_digest: str | None
+    seeds: str | None
+    """Folder whose maps needn't be computed again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What a sweep found."""
+
+    folder: str
+    table: pd.DataFrame
+    """One row a setting, the best first."""
+    choice: Choice
+    chosen: Setting
+    num_images: int
+    num_labelled: int
+    best_config: str
+    """URI of the config with the chosen setting."""
+
+
+class SettingScores:
+    """Scores of settings, image by image, as `ScoreSettings` wrote them."""
+
+    def __init__(self, rows: pa.Table, settings: Sequence[Setting], *, num_classes: int) -> None:
+        self.settings = list(settings)
+        self.num_classes = num_classes
+        self.rows = rows.to_pylist()
+        walked = [row for row in self.rows if row["class_ids"]]
+        self.feature, self.colour = (
+            np.array([row[name] for row in walked], np.float64).reshape(len(walked), len(settings))
+            for name in ("feature_separations", "colour_separations")
+        )
+
+    def objective(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The objective of each setting; images that have labels weighted by `weights`."""
+        feature, colour = (np.maximum(weights @ parted / weights.sum(), 0) for parted in (self.feature, self.colour))
+        objective: NDArray[np.float64] = feature * colour**COLOUR_WEIGHT
+        return objective
+
+    def with_truth(self) -> list[int]:
+        """Indices of the rows with truth."""
+        return [index for index, row in enumerate(self.rows) if row["hits"] is not None]
+
+    def mean_iou(self, indices: Sequence[int], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Mean IoU of each setting on rows with truth."""
+        hits = np.zeros((len(self.settings), self.num_classes))
+        predicted, truth = np.zeros_like(hits), np.zeros(self.num_classes)
+        for index, weight in zip(indices, np.ones(len(indices)) if weights is None else weights, strict=True):
+            row = self.rows[index]
+            labels = [0, *row["class_ids"]]
+            hits[:, labels] += weight * _counts(row["hits"], len(labels))
+            predicted[:, labels] += weight * _counts(row["predicted"], len(labels))
+            truth[row["truth_ids"]] += weight * np.array(row["truth_pixels"], np.float64)
+        return mean_iou_of_counts(hits, predicted, truth)
+
+
+def _counts(data: bytes, num_labels: int) -> NDArray[np.float64]:
+    return np.frombuffer(data, "<i4").reshape(-1, num_labels).astype(np.float64)
+
+
+def known_settings(context: Context) -> dict[str, Setting]:
+    """The config's own setting and the paper's (AffinityNet §3.4)."""
+    walk, radius = context.config.walk, context.config.walk_radius
+    return {
+        "config": Setting(walk.alpha, walk.beta, walk.num_steps, radius),
+        "paper": Setting(16.0, 8.0, 256, radius),
+    }
+
+
+def grid(context: Context) -> list[Setting]:
+    """All settings of a sweep: every combination, the config's own, the paper's."""
+    sweep = context.config.sweep
+    radii = sweep.radii or [context.config.walk_radius]
+    settings = [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps, radii)]
+    return list(dict.fromkeys([*settings, *known_settings(context).values()]))
+
+
+def draw(image_ids: Sequence[str], number: int | None, *, seed: int) -> list[int]:
+    """Indices of that many ids drawn at random, the same ones whatever their order and the cluster."""
+    ranked = sorted(
+        range(len(image_ids)),
+        key=lambda index: hashlib.sha256(json.dumps([seed, image_ids[index]]).encode()).digest(),
+    )
+    return sorted(ranked[:number])
+
+
+def run_sweep(context: Context, networks: Networks) -> SweepResult:
+    """Scores the grid and chooses.
+
+    Raises:
+        ValueError: if no image has a label.
+    """
+    config, sweep = context.config, context.config.sweep
+    rows = context.rows(sweep.splits or config.splits.masks)
+    rows = rows.take(draw(rows["image_id"].to_pylist(), sweep.num_images, seed=sweep.seed))
+    settings = grid(context)
+    folder, scores = score_settings(context, networks, rows, settings, stride=sweep.stride)
+    choice, num_labelled = choose(scores, num_labelled=sweep.num_labelled, seed=sweep.seed)
+    table = _table(scores, choice)
+    known = known_settings(context)
+    notes = [", ".join(name for name in known if known[name] == setting) for setting in settings]
+    table.insert(0, "note", notes)
+    table = table.sort_values("score", ascending=False, kind="stable")
+    if scores.with_truth():
+        finalists = list(dict.fromkeys([*table.index[: sweep.num_finalists], *table.index[table["note"] != ""]]))
+        _, full = score_settings(context, networks, rows, [settings[index] for index in finalists], stride=1)
+        table.loc[finalists, "full_mean_iou"] = full.mean_iou(full.with_truth())
+    chosen = settings[choice.index]
+    values = config.model_dump()
+    values["walk"] |= chosen._asdict()
+    best_config = storage.join(folder, "best.yaml")
+    storage.write_bytes_atomic(best_config, to_yaml(type(config).model_validate(values)).encode())
+    _write_table(folder, table)
+    for name, svg in setting_charts(table, chosen=chosen._asdict()).items():
+        storage.write_bytes_atomic(storage.join(folder, f"{name}.svg"), svg.encode())
+    found = {"chosen": chosen._asdict(), "num_images": len(scores.rows), "num_labelled": num_labelled}
+    found |= {"score": choice.scores[choice.index], "low": choice.low, "high": choice.high, "regret": choice.regret}
+    storage.write_bytes_atomic(storage.join(folder, "choice.json"), json.dumps(found, indent=1).encode())
+    return SweepResult(
+        folder=folder,
+        table=table,
+        choice=choice,
+        chosen=chosen,
+        num_images=len(scores.rows),
+        num_labelled=num_labelled,
+        best_config=best_config,
+    )
+
+
+def choose(scores: SettingScores, *, num_labelled: int, seed: int) -> tuple[Choice, int]:
+    """The choice, and the number of true masks that it used.
+
+    Raises:
+        ValueError: if no image has a label, or fewer have a true mask than are asked for.
+    """
+    if not num_labelled:
+        return choose_by_objective(scores.objective, num_images=len(scores.feature), seed=seed), 0
+    known = scores.with_truth()
+    if len(known) < num_labelled:
+        raise ValueError(
+            f"sweep.num_labelled is {num_labelled}, but {len(known)} of the {len(scores.rows)} scored images have a "
+            "true mask; lower it, or give more mask_uri"
+        )
+    labelled = [known[i] for i in draw([scores.rows[i]["image_id"] for i in known], num_labelled, seed=seed)]
+    objective = scores.objective(np.ones(len(scores.feature)))
+    choice = choose_with_truth(objective, partial(scores.mean_iou, labelled), num_images=num_labelled, seed=seed)
+    return choice, num_labelled
+
+
+def score_settings(
+    context: Context, networks: Networks, rows: pa.Table, settings: Sequence[Setting], *, stride: int
+) -> tuple[str, SettingScores]:
+    """Scores settings on rows of the manifest, unless that is done already; the folder, and the scores."""
+    config = context.config
+    walk = {name: value for name, value in config.walk.model_dump().items() if name not in Setting._fields}
+    num_classes = len(context.classes) + 1
+    record = Record(
+        stage="sweep",
+        config={
+            "images": config.images.model_dump(),
+            "cams": config.cams.model_dump(),
+            "mode": config.inference.mode,
+            "walk": walk,
+            "settings": [list(setting) for setting in settings],
+            "stride": stride,
+        },
+        inputs={
+            "classifier": networks.classifier_digest,
+            "affinity": networks.affinity_digest or "none",
+            "manifest": context.inputs_digest(rows),
+        },
+    )
+    stream = Stream(
+        record=record,
+        out=config.out,
+        schema=SETTINGS,
+        classes=context.classes,
+        budget=config.budget,
+        rows_per_shard=config.cluster.rows_per_shard,
+        autoscaling=config.cluster.autoscaling,
+    )
+    args = {
+        "settings": [tuple(setting) for setting in settings],
+        "stride": stride,
+        "num_classes": num_classes,
+        "checkpoint": networks.affinity,
+        "cam_stride": config.cams.out_stride,
+        "max_side": config.images.max_side,
+        **walk,
+    }
+
+    def steps(*, reuse_cams: bool) -> list[Step]:
+        cams = Step(stage=LoadCams, batch_size=8) if reuse_cams else cams_step(context, classifier=networks.classifier)
+        return [decode_step(context), cams, network_step(context, ScoreSettings, args)]
+
+    run_stream(stream, *parts_by_cams(rows, networks.seeds, steps))
+    table = read_shards(storage.join(stream.folder, SHARDS), schema=SETTINGS)
+    return stream.folder, SettingScores(table, settings, num_classes=num_classes)
+
+
+def _table(scores: SettingScores, choice: Choice) -> pd.DataFrame:
+    known = scores.with_truth()
+    ones = np.ones(len(scores.feature))
+    return pd.DataFrame(
+        {
+            **{name: [getattr(setting, name) for setting in scores.settings] for name in Setting._fields},
+            "score": choice.scores,
+            "objective": scores.objective(ones),
+            "feature_separation": scores.feature.mean(axis=0),
+            "colour_separation": scores.colour.mean(axis=0),
+            "mean_iou": scores.mean_iou(known) if known else np.nan,
+            "full_mean_iou": np.nan,
+        }
+    )
+
+
+def _write_table(folder: str, table: pd.DataFrame) -> None:
+    storage.write_bytes_atomic(storage.join(folder, "table.parquet"), table.to_parquet(index=False))
+    storage.write_bytes_atomic(storage.join(folder, "table.csv"), table.to_csv(index=False).encode())
+
+
+def result_table(result: SweepResult, *, num_rows: int = 10) -> str:
+    """The best settings, the config's and the paper's, and the choice, as text."""
+    table = result.table
+    shown = table[(np.arange(len(table)) < num_rows) | (table["note"] != "")].drop(columns=["note"])
+    shown = shown.assign(
+        note=table["note"],
+        mean_iou=100 * shown["mean_iou"],
+        full_mean_iou=100 * shown["full_mean_iou"],
+    )
+    choice = result.choice
+    by = (
+        f"{result.num_labelled} true masks and the objective" if result.num_labelled else "the objective, without truth"
+    )
+    return (
+        f"{shown.to_string(index=False, float_format=lambda value: f'{value:.4g}', na_rep='')}\n\n"
+        f"chosen by {by}, on {result.num_images} images: "
+        f"{', '.join(f'{name} {value:g}' for name, value in result.chosen._asdict().items())}; score "
+        f"{choice.scores[choice.index]:.4f}, 95 % interval {choice.low:.4f} to {choice.high:.4f}, expected loss "
+        f"against the best {choice.regret:.4f}"
+    )
