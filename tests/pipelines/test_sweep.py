@@ -1,0 +1,110 @@
+"""The sweep on a local Ray, on networks that a run has trained."""
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from raypipe import storage
+from raypipe.config import RunConfig, load_config
+from raypipe.data.manifest import Manifest
+from raypipe.pipelines.context import open_context
+from raypipe.pipelines.run import Run
+from raypipe.pipelines.sweep import draw, result_table
+from raypipe.pipelines.timing import RandomNetwork
+from raypipe.pipelines.train import affinity_task, classifier_task
+
+SWEEP = ["sweep.alphas=[4,32]", "sweep.betas=[4,8]", "sweep.steps=[0,16]", "sweep.num_finalists=2"]
+
+
+def make_config(manifest: str, out: Path, networks: dict[str, str], *overrides: str) -> RunConfig:
+    given = [f"checkpoints.{name}={uri}" for name, uri in networks.items()]
+    return load_config(
+        "preset: demo",
+        [
+            f"manifest={manifest}",
+            f"out={out}",
+            "cams.scales=[1.0]",
+            "refinement.method=none",
+            *given,
+            *SWEEP,
+            *overrides,
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(local_ray: None, synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished sweep."""
+    out = tmp_path_factory.mktemp("sweep")
+    context = open_context(load_config("preset: demo", [f"manifest={synthetic[0]}", f"out={out}"]))
+    networks = {
+        str(task.name): RandomNetwork(task, synthetic[1].classes).write(str(out / f"{task.name}-network"))
+        for task in (classifier_task(context), affinity_task(context, classifier=""))
+    }
+    run = Run(make_config(synthetic[0], out, networks))
+    assert run.sweep
+    return run
+
+
+def test_every_setting_is_in_the_table_best_first(swept: Run) -> None:
+    result = swept.sweep
+    assert len(result.table) == 2 * 2 * 2 + 1  # the config's own is in the grid, the paper's isn't
+    assert set(result.table["note"]) == {"", "config", "paper"}
+    assert result.table["score"].is_monotonic_decreasing
+    assert result.table["mean_iou"].between(0, 1).all()
+    assert result.table["full_mean_iou"].notna().sum() in (2, 3, 4)
+    assert result.chosen == tuple(result.table.iloc[0][["alpha", "beta", "num_steps", "radius"]])
+    text = result_table(result)
+    assert "without truth" in text
+    assert "paper" in text
+
+
+def test_the_files(swept: Run) -> None:
+    folder = swept.sweep.folder
+    table = pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(folder, "table.parquet"))))
+    pd.testing.assert_frame_equal(table, swept.sweep.table.reset_index(drop=True))
+    assert len(pd.read_csv(io.BytesIO(storage.read_bytes(storage.join(folder, "table.csv"))))) == len(table)
+    assert json.loads(storage.read_bytes(storage.join(folder, "choice.json")))["num_images"] == swept.sweep.num_images
+    for name in ("alpha", "beta_and_steps"):
+        assert b"<svg" in storage.read_bytes(storage.join(folder, f"{name}.svg"))
+
+
+def test_masks_of_the_best_config_have_the_iou_of_the_table(swept: Run) -> None:
+    best = Run(load_config(storage.read_bytes(swept.sweep.best_config).decode()))
+    assert best.config.walk.alpha == swept.sweep.chosen.alpha
+    every_split = {score.split: score for score in best.scores if score.stage == "walk"}
+    alone = Run(load_config(storage.read_bytes(swept.sweep.best_config).decode(), ["sweep.splits=[val]"]))
+    names = list(swept.sweep.chosen._fields)
+    same = (alone.sweep.table[names] == pd.Series(swept.sweep.chosen._asdict())).all(axis=1)
+    row = alone.sweep.table[same]
+    assert row["full_mean_iou"].item() == pytest.approx(every_split["val"].mean_iou, abs=1e-9)
+
+
+def test_a_second_sweep_computes_nothing(swept: Run) -> None:
+    shards = Path(swept.sweep.folder) / "shards"
+    written = {file: file.stat().st_mtime_ns for file in shards.iterdir()}
+    again = Run(swept.config)
+    pd.testing.assert_frame_equal(again.sweep.table, swept.sweep.table)
+    assert written == {file: file.stat().st_mtime_ns for file in shards.iterdir()}
+
+
+def test_true_masks_may_help_to_choose(swept: Run) -> None:
+    config = load_config(storage.read_bytes(swept.sweep.best_config).decode(), ["sweep.num_labelled=5"])
+    result = Run(config).sweep
+    assert result.num_labelled == 5
+    assert result.choice.low <= result.choice.high
+    assert "5 true masks" in result_table(result)
+    too_many = load_config(storage.read_bytes(swept.sweep.best_config).decode(), ["sweep.num_labelled=500"])
+    with pytest.raises(ValueError, match="num_labelled is 500"):
+        _ = Run(too_many).sweep
+
+
+def test_draws_depend_on_ids_alone() -> None:
+    ids = [f"image {number}" for number in range(50)]
+    drawn = {ids[index] for index in draw(ids, 10, seed=0)}
+    assert drawn == {ids[::-1][index] for index in draw(ids[::-1], 10, seed=0)}
+    assert drawn != {ids[index] for index in draw(ids, 10, seed=1)}
+    assert draw(ids, None, seed=0) == list(range(50))
