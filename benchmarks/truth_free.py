@@ -1,0 +1,387 @@
+"""Scores of masks that need no truth, against the truth: which choose a good setting, which say how good a mask is.
+
+    python benchmarks/truth_free.py synthetic/config.yaml voc/config.yaml
+
+Each config is that of a finished run (its networks are given as `checkpoints`, or found under its `out`); the first is
+the synthetic dataset's. Settings are those of `sweep`, masks are compared at a quarter of the resolution, without
+post-processing. Whatever is chosen by truth is chosen on the synthetic images and on one half of VOC's train (every
+second image_id), and reported on the other half and on val.
+"""
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from measure import machine, table
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.stats import spearmanr
+
+from raypipe import storage
+from raypipe.config import RunConfig, load_config
+from raypipe.data.arrays import decode_cam
+from raypipe.data.images import decode_image
+from raypipe.data.manifest import class_ids_of, read_manifest
+from raypipe.ops.affinity import grid_pairs
+from raypipe.ops.cam import resize_cam, upsample_to_image
+from raypipe.ops.choice import choose_by_objective, choose_with_truth
+from raypipe.ops.metrics import mean_iou_of_counts
+from raypipe.ops.separation import objective, separation
+from raypipe.stages.base import Row
+from raypipe.stages.cams import ComputeCams
+from raypipe.stages.propagate import cell_colours
+from raypipe.stages.settings import ScoreSettings, Setting, _Counts, best_labels, sample_truth
+
+STRIDE = 4
+HIGHER_IS_BETTER = {
+    "feature separation": "regions part the AffinityNet's features",
+    "colour separation": "regions part the cells' colours",
+    "objective": "both: features x colours^(1/4)",
+    "class evidence": "the classifier's maps are higher inside a class's region than outside",
+    "image edges": "gradient of the colours at the mask's edges, against the image's mean",
+    "cut": "weak affinities across the mask's edges (minus the cut over its expectation)",
+    "margin": "best minus second-best score",
+    "area": "small objects (minus their share of the image)",
+    "border": "few objects at the image's border",
+    "stable in t": "agreement with the neighbouring numbers of steps",
+    "stable in beta": "agreement with the neighbouring betas",
+    "mirror": "agreement of the masks of the image's maps and its mirror image's",
+}
+NUM_LABELLED = (10, 50)
+NUM_DRAWS = 20
+
+
+@dataclass
+class Scored:
+    """Scores of N images x S settings."""
+
+    cues: dict[str, NDArray[np.float64]]
+    hits: NDArray[np.float64]
+    """(N, S, C), as `predicted`; `truth` is (N, C)."""
+    predicted: NDArray[np.float64]
+    truth: NDArray[np.float64]
+    num_labels: NDArray[np.int64]
+
+    def take(self, index: Any) -> "Scored":
+        """A part of the images."""
+        cues = {name: values[index] for name, values in self.cues.items()}
+        return Scored(cues, self.hits[index], self.predicted[index], self.truth[index], self.num_labels[index])
+
+    def mean_iou(self, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Of each setting, over the weighted images."""
+        weights = np.ones(len(self.hits)) if weights is None else weights
+        sums = [np.tensordot(weights, counts, 1) for counts in (self.hits, self.predicted, self.truth)]
+        return mean_iou_of_counts(*sums)
+
+    def image_iou(self, setting: int) -> NDArray[np.float64]:
+        """Of each image."""
+        parts = zip(self.hits[:, setting], self.predicted[:, setting], self.truth, strict=True)
+        return np.array([mean_iou_of_counts(*counts) for counts in parts])
+
+    def score(self, name: str, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """A cue's mean of each setting."""
+        weights = np.ones(len(self.hits)) if weights is None else weights
+        if name != "objective":
+            mean: NDArray[np.float64] = weights @ self.cues[name] / weights.sum()
+            return mean
+        parts = [torch.from_numpy(self.score(f"{kind} separation", weights)) for kind in ("feature", "colour")]
+        return objective(*parts).numpy()
+
+
+class ScoreCues(ScoreSettings):
+    """All cues of an image's masks."""
+
+    def cues(self, row: Row, mirror_cam: torch.Tensor, plain_cam: torch.Tensor) -> tuple[dict[str, Any], "_Counts"]:
+        """Cues (S,) of the settings, and the pixel counts."""
+        image = self.prepare(row)
+        assert image.pixels is not None
+        assert image.truth is not None
+        features = self.source([image.pixels])[0].features
+        size = (-(-image.size[0] // STRIDE), -(-image.size[1] // STRIDE))
+        num_labels, num_settings = 1 + len(image.class_ids), len(self.settings)
+        truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=STRIDE))
+        counts = _Counts(truth, class_ids=image.class_ids, num_settings=num_settings)
+        labels = torch.zeros(num_settings, *size, dtype=torch.uint8)
+        cells = torch.zeros(num_settings, *features.shape[1:], dtype=torch.uint8)
+        margins = torch.zeros(num_settings)
+        for indices, maps in self.walk(image.cam, features):
+            fine = upsample_to_image(maps, size=size, stride=2)
+            labels[indices] = best_labels(fine, num_backgrounds=len(indices))
+            cells[indices] = best_labels(maps, num_backgrounds=len(indices))
+            counts.add(indices, labels[indices])
+            margins[indices] = _margins(maps, len(indices))
+        colours = cell_colours(image.pixels)
+        pixels = F.adaptive_avg_pool2d(torch.from_numpy(image.pixels).permute(2, 0, 1).float()[None] / 255, size)[0]
+        grid = (len({s.alpha for s in self.settings}), len({s.beta for s in self.settings}), -1)
+        by_setting = labels.reshape(*grid, *size)
+        cues: dict[str, torch.Tensor] = {
+            "feature separation": separation(features, cells, num_labels=num_labels),
+            "colour separation": separation(colours, cells, num_labels=num_labels),
+            "class evidence": _class_evidence(labels, resize_cam(image.cam, size=size)),
+            "image edges": _edge_contrast(labels, pixels),
+            "cut": -_relative_cut(cells, self.pair(features, radius=self.settings[0].radius)),
+            "margin": margins,
+            "area": -(labels > 0).float().mean(dim=(1, 2)),
+            "border": -torch.cat([labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]], 1)
+            .gt(0)
+            .float()
+            .mean(1),
+            "stable in t": _stability(by_setting, dim=2).flatten(),
+            "stable in beta": _stability(by_setting, dim=1).flatten(),
+            "mirror": torch.zeros(num_settings),
+        }
+        both = zip(self.walk(plain_cam, features), self.walk(mirror_cam, features), strict=True)
+        for (indices, plain), (_, mirrored) in both:
+            sides = [best_labels(maps, num_backgrounds=len(indices)) for maps in (plain, mirrored)]
+            cues["mirror"][indices] = _agreement(*sides)
+        return {name: values.numpy() for name, values in cues.items()}, counts
+
+
+def _margins(maps: torch.Tensor, num_backgrounds: int) -> torch.Tensor:
+    classes = maps[num_backgrounds:]
+    scores = torch.stack([torch.cat([background[None], classes]) for background in maps[:num_backgrounds]])
+    best = (scores / scores.sum(dim=1, keepdim=True).clamp(min=1e-12)).topk(2, dim=1).values
+    return (best[:, 0] - best[:, 1]).mean(dim=(1, 2))
+
+
+def _class_evidence(labels: torch.Tensor, cam: torch.Tensor) -> torch.Tensor:
+    values = []
+    for index, one in enumerate(cam, start=1):
+        inside = (labels == index).float()
+        of_region = (inside * one).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
+        of_rest = ((1 - inside) * one).sum(dim=(1, 2)) / (1 - inside).sum(dim=(1, 2)).clamp(min=1)
+        values.append(of_region - of_rest)
+    return torch.stack(values).mean(dim=0)
+
+
+def _edge_contrast(labels: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    total, number, mean = torch.zeros(len(labels)), torch.zeros(len(labels)), 0.0
+    for dim in (1, 2):
+        gradient = pixels.diff(dim=dim).abs().sum(dim=0)
+        edge = (labels.to(torch.int16).diff(dim=dim) != 0).float()
+        total += (edge * gradient).sum(dim=(1, 2))
+        number += edge.sum(dim=(1, 2))
+        mean += gradient.mean().item() / 2
+    return total / number.clamp(min=1) / max(mean, 1e-6)
+
+
+def _relative_cut(cells: torch.Tensor, affinity: torch.Tensor) -> torch.Tensor:
+    height, width = cells.shape[1:]
+    flat, edges = cells.flatten(1), affinity.flatten(1)
+    cut, number, total, num_pairs = torch.zeros(len(flat)), torch.zeros(len(flat)), 0.0, 0
+    radius = {34: 5, 152: 10}[len(affinity)]
+    for k, shift, mask in grid_pairs(height, width, radius):
+        inside = torch.from_numpy(np.flatnonzero(np.broadcast_to(mask, height * width - shift)))
+        weights = edges[k, inside]
+        across = (flat[:, inside] != flat[:, inside + shift]).float()
+        cut += across @ weights
+        number += across.sum(dim=1)
+        total += weights.sum().item()
+        num_pairs += len(inside)
+    return (cut / number.clamp(min=1)) / (total / max(1, num_pairs))
+
+
+def _agreement(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    objects = (a > 0) | (b > 0)
+    return ((a == b) & objects).sum(dim=(-2, -1)).add(1) / objects.sum(dim=(-2, -1)).add(1)
+
+
+def _stability(labels: torch.Tensor, *, dim: int) -> torch.Tensor:
+    moved = labels.movedim(dim, 0)
+    pairs = _agreement(moved[1:], moved[:-1])
+    total = torch.zeros(moved.shape[:3])
+    total[1:] += pairs
+    total[:-1] += pairs
+    total[1:-1] /= 2
+    return total.movedim(0, dim)
+
+
+@dataclass
+class ImageScores:
+    """Of one image, as `Scored` has them of many."""
+
+    cues: dict[str, NDArray[np.float64]]
+    hits: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    truth: NDArray[np.float64]
+    num_labels: int
+
+
+def settings_of(config: RunConfig) -> list[Setting]:
+    """The grid, without the settings that a sweep adds."""
+    sweep = config.sweep
+    return [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps, [config.walk_radius])]
+
+
+def _score_rows(config: RunConfig, rows: list[Row]) -> list[ImageScores]:
+    """Scores images that have labels and a true mask."""
+    torch.set_num_threads(1)
+    classes = read_manifest(config.manifest).classes
+    settings, num_classes = settings_of(config), len(classes) + 1
+    shared: dict[str, Any] = {"max_side": config.images.max_side}
+    cams_args = config.cams.model_dump() | {"checkpoint": config.checkpoints.classifier}
+    cams = ComputeCams(**shared, **cams_args)
+    one_pass = ComputeCams(**shared, **(cams_args | {"mirror": False, "scales": (1.0,)}))
+    stage = ScoreCues(
+        settings=settings,
+        stride=STRIDE,
+        num_classes=num_classes,
+        checkpoint=config.checkpoints.affinity,
+        cam_stride=config.cams.out_stride,
+        **shared,
+        **{name: value for name, value in config.walk.model_dump().items() if name not in Setting._fields},
+    )
+    results = []
+    for row in rows:
+        image = storage.read_bytes(row["image_uri"])
+        pixels = decode_image(image, max_side=config.images.max_side).pixels
+        height, width = pixels.shape[:2]
+        ids = class_ids_of(row["labels"], classes)
+        full: Row = {"image": image, "class_ids": ids, "mask_uri": row["mask_uri"], "height": height, "width": width}
+        full |= {"original_height": height, "original_width": width}
+        mirror_image = _png(pixels[:, ::-1])
+        plain, mirrored = (_maps(one_pass.process(full | {"image": data})) for data in (image, mirror_image))
+        cues, counts = stage.cues(full | cams.process(full), mirrored.flip(-1), plain)
+        scores = ImageScores(
+            cues, *(np.zeros((len(settings), num_classes)) for _ in range(2)), np.zeros(num_classes), 0
+        )
+        scores.hits[:, [0, *ids]], scores.predicted[:, [0, *ids]] = counts.hits, counts.predicted
+        scores.truth[counts.truth_ids] = counts.truth_pixels
+        scores.num_labels = len(ids)
+        results.append(scores)
+    return results
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _maps(row: Row) -> torch.Tensor:
+    return torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
+
+
+def score_split(config: RunConfig, split: str, *, limit: int | None) -> Scored:
+    """Scores the images of a split, in the order of their ids."""
+    found = read_manifest(config.manifest).select(splits=[split]).table.sort_by("image_id").to_pylist()
+    rows = [row for row in found if row["mask_uri"] and row["labels"]][:limit]
+    parts = [rows[start : start + 8] for start in range(0, len(rows), 8)]
+    with ProcessPoolExecutor(os.cpu_count()) as processes:
+        results = [result for part in processes.map(partial(_score_rows, config), parts) for result in part]
+    return Scored(
+        cues={name: np.stack([result.cues[name] for result in results]) for name in results[0].cues},
+        hits=np.stack([result.hits for result in results]),
+        predicted=np.stack([result.predicted for result in results]),
+        truth=np.stack([result.truth for result in results]),
+        num_labels=np.array([result.num_labels for result in results]),
+    )
+
+
+def cues_table(sets: Mapping[str, Scored]) -> str:
+    """Rank correlation over the settings with the true mean IoU and loss of the chosen one, of each cue and set."""
+    rows = []
+    for name, meaning in HIGHER_IS_BETTER.items():
+        cells = []
+        for scored in sets.values():
+            truth, score = 100 * scored.mean_iou(), scored.score(name)
+            cells.append(f"{spearmanr(score, truth)[0]:+.2f}, {truth.max() - truth[score.argmax()]:.1f}")
+        rows.append((name, meaning, *cells))
+    return table(("score (higher is better)", "what it says", *sets), rows)
+
+
+def choices_table(sets: Mapping[str, Scored], settings: list[Setting]) -> str:
+    """Mean IoU of the settings that are chosen."""
+    paper = settings.index(Setting(16.0, 8.0, 256, settings[0].radius))
+    rows = []
+    for name, scored in sets.items():
+        truth, number = 100 * scored.mean_iou(), len(scored.hits)
+        free = choose_by_objective(partial(scored.score, "objective"), num_images=number)
+        alpha, beta, num_steps, _ = settings[free.index]
+        cells = [f"{truth[free.index]:.1f} ({alpha:g}, {beta:g}, {num_steps})"]
+        for labelled in NUM_LABELLED:
+            found = [100 * iou for iou in _with_labelled(scored, labelled)]
+            cells.append(f"{np.mean(found):.1f} ({min(found):.1f})")
+        best = f"{truth.max():.1f} ({', '.join(f'{value:g}' for value in settings[truth.argmax()][:3])})"
+        rows.append((name, number, best, *cells, f"{truth[paper]:.1f}", f"{np.median(truth):.1f}"))
+    header = ("images", "n", "best (alpha, beta, t)", "chosen without truth")
+    return table(
+        (*header, *(f"with {number} true masks, mean (worst)" for number in NUM_LABELLED), "paper's", "median"), rows
+    )
+
+
+def _with_labelled(scored: Scored, number: int) -> Iterator[float]:
+    """Mean IoU of what is chosen with the true masks of some of the images, over several draws."""
+    number = min(number, len(scored.hits))
+    truth, objective_of = scored.mean_iou(), scored.score("objective")
+    for seed in range(NUM_DRAWS):
+        part = scored.take(np.random.default_rng(seed).permutation(len(scored.hits))[:number])
+        choice = choose_with_truth(objective_of, part.mean_iou, num_images=number, num_resamples=50)
+        yield truth[choice.index]
+
+
+def predicted_iou_tables(sets: Mapping[str, tuple[Scored, int]], fitted_on: list[str]) -> str:
+    """The weights of `predicted_iou` by least squares, and what they are good for."""
+
+    def design(scored: Scored, setting: int) -> NDArray[np.float64]:
+        margin, parted = (scored.cues[name][:, setting] for name in ("margin", "feature separation"))
+        return np.stack([np.ones(len(margin)), margin, parted, 1 / scored.num_labels], axis=1)
+
+    x = np.concatenate([design(*sets[name]) for name in fitted_on])
+    y = np.concatenate([sets[name][0].image_iou(sets[name][1]) for name in fitted_on])
+    weights = np.linalg.lstsq(x, y)[0]
+    rows = []
+    for name, (scored, setting) in sets.items():
+        iou = scored.image_iou(setting)
+        errors = design(scored, setting) @ weights - iou
+        cues = {"margin alone": design(scored, setting)[:, 1], "separation alone": design(scored, setting)[:, 2]}
+        ranks = [spearmanr(values, iou)[0] for values in (errors + iou, *cues.values())]
+        rows.append(
+            (name, len(iou), *(f"{rank:.2f}" for rank in ranks), f"{errors.mean():+.2f}", f"{abs(errors).mean():.2f}")
+        )
+    names = ("constant", "margin", "separation", "1 / K")
+    header = ("images", "n", "Spearman", "of the margin alone", "of the separation alone", "bias", "mean error")
+    return f"weights: {', '.join(f'{n} {w:.3f}' for n, w in zip(names, weights, strict=True))}\n\n{table(header, rows)}"
+
+
+def main(
+    synthetic: Annotated[str, typer.Argument(help="config of a run on the synthetic dataset")],
+    voc: Annotated[str, typer.Argument(help="config of a run on VOC")],
+    limit: Annotated[int | None, typer.Option(min=2, help="images of each split at most")] = None,
+) -> None:
+    """Prints the tables of benchmarks/sweep.md."""
+    print(machine(), end="\n\n")
+    configs = [load_config(storage.read_bytes(uri).decode()) for uri in (synthetic, voc)]
+    train = score_split(configs[1], "train", limit=limit)
+    sets = {
+        "synthetic train": score_split(configs[0], "train", limit=limit),
+        "VOC train, half A": train.take(slice(0, None, 2)),
+        "VOC train, half B": train.take(slice(1, None, 2)),
+        "VOC val": score_split(configs[1], "val", limit=limit),
+    }
+    settings = settings_of(configs[0])
+    print("rank correlation over the settings with mIoU, mIoU lost by the setting that the score chooses\n")
+    print(cues_table(sets), end="\n\n")
+    print(choices_table(sets, settings), end="\n\n")
+    at = [_nearest(settings, config) for config in (configs[0], *[configs[1]] * 3)]
+    with_setting = {name: (scored, index) for (name, scored), index in zip(sets.items(), at, strict=True)}
+    print("predicted IoU at", *(tuple(settings[index]) for index in (at[0], at[-1])))
+    print(predicted_iou_tables(with_setting, ["synthetic train", "VOC train, half A"]))
+
+
+def _nearest(settings: list[Setting], config: RunConfig) -> int:
+    own = np.log1p([config.walk.alpha, config.walk.beta, config.walk.num_steps])
+    return int(np.argmin([abs(np.log1p(setting[:3]) - own).sum() for setting in settings]))
+
+
+if __name__ == "__main__":
+    typer.run(main)
