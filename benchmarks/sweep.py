@@ -1,0 +1,107 @@
+"""What a sweep costs beside one run of the masks, and that its settings are those of single runs.
+
+    python benchmarks/sweep.py config.yaml sweep.splits=[train] splits.masks=[train]
+
+The config names trained networks in `checkpoints`. Both start from nothing but them, in the same Ray, in turns: maps,
+affinities and one walk an image, without dense CRF; maps, affinities and the grid, its best settings once more at full
+resolution, the choice and the plots. Then masks are made with a few of the best settings, and their pixels are counted
+against those of the sweep, image by image.
+"""
+
+import statistics
+import tempfile
+import time
+from typing import Annotated
+
+import numpy as np
+import typer
+from measure import machine, table
+
+from raypipe import storage
+from raypipe.config import RunConfig, load_config
+from raypipe.data.images import decode_mask
+from raypipe.data.manifest import class_ids_of, read_manifest
+from raypipe.data.shards import read_shards
+from raypipe.pipelines.run import Run
+from raypipe.pipelines.sink import SHARDS
+from raypipe.schema import MASKS, SETTINGS
+from raypipe.stages.evaluate import read_truth
+
+NUM_CHECKED = 3
+
+
+def with_values(config: RunConfig, **sections: object) -> RunConfig:
+    """The config with other values."""
+    values = config.model_dump()
+    for name, value in sections.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    return RunConfig.model_validate(values)
+
+
+def seconds(config: RunConfig, step: str) -> tuple[float, Run]:
+    """Wall time of a step from nothing, and the run."""
+    run = Run(with_values(config, out=tempfile.mkdtemp()))
+    started = time.monotonic()
+    getattr(run, step)
+    return time.monotonic() - started, run
+
+
+def num_differing(run: Run, swept: Run, position: int) -> tuple[int, int]:
+    """Images whose counts differ between masks and the sweep's finalist at a position, and all images."""
+    manifest = read_manifest(run.config.manifest)
+    rows = {row["image_id"]: row for row in manifest.table.to_pylist()}
+    records = storage.list_files(storage.join(swept.config.out, "sweep"), suffix="record.json")
+    full = next(uri.rsplit("/", 1)[0] for uri in records if not uri.startswith(swept.sweep.folder))
+    scores = {row["image_id"]: row for row in read_shards(storage.join(full, SHARDS), schema=SETTINGS).to_pylist()}
+    differing = compared = 0
+    for mask_row in read_shards(storage.join(run.masks.uri, SHARDS), schema=MASKS).to_pylist():
+        row, scored = rows[mask_row["image_id"]], scores[mask_row["image_id"]]
+        truth, _ = read_truth(row["mask_uri"], num_classes=len(manifest.classes) + 1)
+        mask, labels = decode_mask(mask_row["mask"]), [0, *class_ids_of(row["labels"], manifest.classes)]
+        counts = [
+            [np.count_nonzero((mask == label) & (truth == label)) for label in labels],
+            [np.count_nonzero((mask == label) & (truth != 255)) for label in labels],
+        ]
+        of_sweep = [
+            np.frombuffer(scored[name], "<i4").reshape(-1, len(labels))[position].tolist()
+            for name in ("hits", "predicted")
+        ]
+        differing += counts != of_sweep
+        compared += 1
+    return differing, compared
+
+
+def main(
+    config: Annotated[str, typer.Argument(help="config with trained networks in `checkpoints`")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="dotted overrides")] = None,
+    num_runs: Annotated[int, typer.Option(min=1, help="of each")] = 2,
+) -> None:
+    """Prints the table of benchmarks/sweep.md."""
+    print(machine(), end="\n\n")
+    base = load_config(storage.read_bytes(config).decode(), [*(overrides or []), "refinement.method=none"])
+    times: dict[str, list[float]] = {"masks": [], "sweep": []}
+    for _ in range(num_runs):
+        for step, found in times.items():
+            taken, run = seconds(base, step)
+            found.append(taken)
+    swept = run
+    rows = [
+        (step, f"{statistics.mean(t):.0f} s ({min(t):.0f} to {max(t):.0f}, n = {len(t)})") for step, t in times.items()
+    ]
+    print(table(("step", "time"), rows))
+    ratios = [sweep / masks for masks, sweep in zip(times["masks"], times["sweep"], strict=True)]
+    print(f"\nsweep / masks: {', '.join(f'{ratio:.2f}' for ratio in ratios)}\n")
+    result = swept.sweep
+    print(f"{len(result.table)} settings, {result.num_images} images, {result.table['full_mean_iou'].count()} in full")
+    finalists = list(result.table.index[result.table["full_mean_iou"].notna()])  # in the order of their scoring
+    checks = []
+    for position in np.linspace(0, len(finalists) - 1, NUM_CHECKED, dtype=int).tolist():
+        setting = result.table.loc[finalists[position], ["alpha", "beta", "num_steps", "radius"]].to_dict()
+        alone = Run(with_values(base, out=tempfile.mkdtemp(), walk=setting))
+        differing, compared = num_differing(alone, swept, position)
+        checks.append((", ".join(f"{name} {value:g}" for name, value in setting.items()), f"{differing} of {compared}"))
+    print(table(("setting", "images whose pixel counts differ from a run of its own"), checks))
+
+
+if __name__ == "__main__":
+    typer.run(main)
