@@ -276,10 +276,17 @@ def result_table(result: SweepResult, *, num_rows: int = 10) -> str:
     by = (
         f"{result.num_labelled} true masks and the objective" if result.num_labelled else "the objective, without truth"
     )
-    return (
-        f"{shown.to_string(index=False, float_format=lambda value: f'{value:.4g}', na_rep='')}\n\n"
+    lines = [
+        shown.to_string(index=False, float_format=lambda value: f"{value:.4g}", na_rep=""),
+        "",
         f"chosen by {by}, on {result.num_images} images: "
         f"{', '.join(f'{name} {value:g}' for name, value in result.chosen._asdict().items())}; score "
         f"{choice.scores[choice.index]:.4f}, 95 % interval {choice.low:.4f} to {choice.high:.4f}, expected loss "
-        f"against the best {choice.regret:.4f}"
-    )
+        f"against the best {choice.regret:.4f}",
+    ]
+    for name, option in (("alpha", "alphas"), ("beta", "betas"), ("num_steps", "steps")):
+        tried, value = table[name], getattr(result.chosen, name)
+        if tried.nunique() > 1 and value in (tried.max(), tried.min() or tried.max()):
+            end = "largest" if value == tried.max() else "smallest"
+            lines.append(f"{name} {value:g} is the {end} that was tried: sweep.{option} could go further")
+    return "\n".join(lines)

@@ -58,6 +58,8 @@ def test_every_setting_is_in_the_table_best_first(swept: Run) -> None:
     assert result.table["full_mean_iou"].notna().sum() in (2, 3, 4)
     assert result.chosen == tuple(result.table.iloc[0][["alpha", "beta", "num_steps", "radius"]])
     text = result_table(result)
+    at_the_end = result.chosen.alpha in (4, 32)  # or the paper's 16, between them
+    assert ("sweep.alphas could go further" in text) == at_the_end
     assert "without truth" in text
     assert "paper" in text
 
