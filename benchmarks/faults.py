@@ -1,26 +1,24 @@
 """Faults on a cluster of three raylets: the same masks whatever is killed, and hardly a row computed twice.
 
-    python benchmarks/faults.py VOC2012 [--num-images 640] [--server http://127.0.0.1:7480] [--local]
+    python benchmarks/faults.py VOC2012 [--num-images 640] [--server http://127.0.0.1:7480 [--server-pid 123]] [--local]
 
 Real photographs at 160 pixels and small random networks. Every object is read through a proxy on loopback that counts,
 spoils a share of the requests, or is away for a while. The S3 server is moto unless `--server` names another
-(credentials from the environment). `--local` does without: a folder, and the faults that are none of the storage's.
+(credentials from the environment); with `--server-pid`, its process on this machine, that is killed and started again
+where else the proxy goes away. `--local` does without: a folder, and the faults that are none of the storage's.
 """
 
 import hashlib
-import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import fsspec
 import psutil
@@ -28,6 +26,7 @@ import pyarrow as pa
 import typer
 from measure import ROOT, machine, table, write_random_networks
 from ray.cluster_utils import Cluster
+from servers import Proxy, free_port, restart, start_server
 
 from raypipe import storage
 from raypipe.data.importers.voc import import_voc
@@ -36,7 +35,6 @@ from raypipe.data.shards import read_shards
 from raypipe.pipelines.sink import QUARANTINED, SHARDS
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
 
-PROXY = ROOT / "tests" / "servers" / "faulty_proxy.py"
 SCHEMAS = {"seeds": SEEDS, "masks": MASKS}
 SECONDS_AWAY = 10
 LIMIT = 400
@@ -53,61 +51,6 @@ cluster: {{ network_actors: 2, threads_per_actor: 1, cpu_actors: 1, rows_per_sha
 """
 
 
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def start_server(command: list[str], port: int, **options: Any) -> subprocess.Popen[str]:
-    """Starts a server and waits until it listens."""
-    process = subprocess.Popen(command, text=True, stderr=subprocess.DEVNULL, **options)  # noqa: S603 - ours
-    for _ in range(300):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return process
-    raise RuntimeError(f"{command} doesn't listen on {port}")
-
-
-@dataclass
-class Proxy:
-    """The proxy before the S3 server; None upstream: there is no S3."""
-
-    upstream: str | None
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[str] | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def start(self, rate: float = 0.0) -> None:
-        """Starts it, with a share of spoiled requests."""
-        if self.upstream is None:
-            return
-        command = [sys.executable, str(PROXY), "--port", str(self.port), "--upstream", self.upstream]
-        command += ["--rate", str(rate)]
-        self.process = start_server(command, self.port)
-
-    def stop(self) -> None:
-        """Ends it and adds up its counts."""
-        if self.process is None:
-            return
-        for name, number in self.now().items():
-            self.counts[name] = self.counts.get(name, 0) + number
-        self.process.terminate()
-        self.process.wait(timeout=60)
-        self.process = None
-
-    def now(self) -> dict[str, int]:
-        """Its counts since it was started."""
-        if self.process is None:
-            return {}
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/counts", timeout=10) as answer:
-            counts: dict[str, int] = json.load(answer)
-        return counts
-
-
 @dataclass
 class Setting:
     """Where everything is."""
@@ -117,6 +60,8 @@ class Setting:
     num_images: int
     cluster: Cluster
     proxy: Proxy
+    server: psutil.Process | None
+    """The storage's process, where it may be killed."""
 
 
 def prepare(base: str, voc: str, num_images: int) -> int:
@@ -177,7 +122,10 @@ def kill_driver(_: Setting, driver: subprocess.Popen[str]) -> None:
 
 
 def restart_storage(setting: Setting, _: subprocess.Popen[str]) -> None:
-    """No storage for ten seconds."""
+    """No storage for ten seconds: SIGKILL to it and the same command again, or the proxy before it gone."""
+    if setting.server is not None:
+        setting.server = restart(setting.server, after=SECONDS_AWAY)
+        return
     setting.proxy.stop()
     time.sleep(SECONDS_AWAY)
     setting.proxy.start()
@@ -269,7 +217,9 @@ def add_node(cluster: Cluster) -> None:
 
 
 @contextmanager
-def make_setting(voc: str, num_images: int, server: str | None, *, local: bool) -> Iterator[Setting]:
+def make_setting(
+    voc: str, num_images: int, server: str | None, server_pid: int | None, *, local: bool
+) -> Iterator[Setting]:
     """Storage, cluster and data."""
     moto = None
     cluster = None
@@ -298,7 +248,8 @@ def make_setting(voc: str, num_images: int, server: str | None, *, local: bool) 
                 add_node(cluster)
             config = f"{folder}/config.yaml"
             Path(config).write_text(CONFIG.format(base=base, address=cluster.address))
-            yield Setting(base, config, number, cluster, proxy)
+            process = None if server_pid is None else psutil.Process(server_pid)
+            yield Setting(base, config, number, cluster, proxy, process)
         finally:
             if cluster is not None:
                 cluster.shutdown()
@@ -310,13 +261,14 @@ def main(
     voc: Annotated[str, typer.Argument(help="folder in PASCAL VOC's layout with image_labels.csv")],
     num_images: Annotated[int, typer.Option(min=100)] = 640,
     server: Annotated[str | None, typer.Option(help="S3 server to use instead of moto")] = None,
+    server_pid: Annotated[int | None, typer.Option(help="its process, to be killed and started again")] = None,
     local: Annotated[bool, typer.Option(help="a folder instead of S3")] = False,
     only: Annotated[list[str] | None, typer.Option(help="faults to try; repeat for several")] = None,
 ) -> None:
     """Prints the table of benchmarks/faults.md."""
     print(machine(), end="\n\n", flush=True)
     lines = []
-    with make_setting(voc, num_images, server, local=local) as setting:
+    with make_setting(voc, num_images, server, server_pid, local=local) as setting:
         for step in ("seeds", "masks"):
             undisturbed = None
             for name, (rate, fault) in FAULTS.items():

@@ -3,8 +3,8 @@
 python tests/servers/faulty_proxy.py --port 9001 --upstream http://127.0.0.1:9000 --rate 0.05 --seed 0
 
 Faults: 500, 503 SlowDown, a connection reset before or after the store has seen the request, a slow answer, a body that
-ends too early. GET /-/counts tells how often each happened, and how many whole objects whose key holds `/images/`
-were read.
+ends too early. GET /-/counts tells how often each happened, how many requests met no store, and how many whole objects
+whose key holds `/images/` were read.
 """
 
 import argparse
@@ -47,24 +47,28 @@ class Proxy:
         # The raw path: the signature covers it as it stands.
         url = aiohttp.client.URL(self.upstream + request.raw_path, encoded=True)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
-        async with self.session.request(request.method, url, headers=headers, data=body or None) as answer:
-            content = await answer.read()
-            kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
-            if fault == "reset after":
-                return self.reset(request)
-            if fault == "slow answer":
-                await asyncio.sleep(SLOW_SECONDS)
-            if fault == "truncated" and len(content) > 1:
-                response = web.StreamResponse(status=answer.status, headers=kept)
-                await response.prepare(request)
-                await response.write(content[: len(content) // 2])
-                return self.reset(request)
-            if request.method == "HEAD":
-                return web.Response(status=answer.status, headers=kept)
-            kept.pop("Content-Length", None)
-            if request.method == "GET" and answer.status == 200 and "/images/" in request.path:
-                self.counts["images read"] += 1
-            return web.Response(status=answer.status, headers=kept, body=content)
+        try:
+            async with self.session.request(request.method, url, headers=headers, data=body or None) as answer:
+                content = await answer.read()
+        except aiohttp.ClientError:  # no store there: without the proxy its client would see the same
+            self.counts["store away"] += 1
+            return self.reset(request)
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
+        if fault == "reset after":
+            return self.reset(request)
+        if fault == "slow answer":
+            await asyncio.sleep(SLOW_SECONDS)
+        if fault == "truncated" and len(content) > 1:
+            response = web.StreamResponse(status=answer.status, headers=kept)
+            await response.prepare(request)
+            await response.write(content[: len(content) // 2])
+            return self.reset(request)
+        if request.method == "HEAD":
+            return web.Response(status=answer.status, headers=kept)
+        kept.pop("Content-Length", None)
+        if request.method == "GET" and answer.status == 200 and "/images/" in request.path:
+            self.counts["images read"] += 1
+        return web.Response(status=answer.status, headers=kept, body=content)
 
     async def tell(self, _: web.Request) -> web.Response:
         return web.json_response(self.counts)

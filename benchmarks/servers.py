@@ -1,0 +1,78 @@
+"""Servers on this machine for benchmarks, and the proxy that spoils requests to one."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass, field
+
+import psutil
+from measure import ROOT
+
+PROXY = ROOT / "tests" / "servers" / "faulty_proxy.py"
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def start_server(command: list[str], port: int) -> subprocess.Popen[str]:
+    """Starts a server and waits until it listens."""
+    process = subprocess.Popen(command, text=True, stderr=subprocess.DEVNULL)  # noqa: S603 - ours
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return process
+    raise RuntimeError(f"{command} doesn't listen on {port}")
+
+
+@dataclass
+class Proxy:
+    """The proxy before the S3 server; None upstream: there is no S3."""
+
+    upstream: str | None
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[str] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def start(self, rate: float = 0.0) -> None:
+        """Starts it, with a share of spoiled requests."""
+        if self.upstream is None:
+            return
+        command = [sys.executable, str(PROXY), "--port", str(self.port), "--upstream", self.upstream]
+        command += ["--rate", str(rate)]
+        self.process = start_server(command, self.port)
+
+    def stop(self) -> None:
+        """Ends it and adds up its counts."""
+        if self.process is None:
+            return
+        for name, number in self.now().items():
+            self.counts[name] = self.counts.get(name, 0) + number
+        self.process.terminate()
+        self.process.wait(timeout=60)
+        self.process = None
+
+    def now(self) -> dict[str, int]:
+        """Its counts since it was started."""
+        if self.process is None:
+            return {}
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/counts", timeout=10) as answer:
+            counts: dict[str, int] = json.load(answer)
+        return counts
+
+
+def restart(server: psutil.Process, *, after: float) -> psutil.Process:
+    """SIGKILL to a server, and some seconds later the same command again: the new process, which outlives this one."""
+    command, folder, environment = server.cmdline(), server.cwd(), server.environ()
+    server.kill()
+    time.sleep(after)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return psutil.Popen(command, cwd=folder, env=environment, start_new_session=True, **quiet)
