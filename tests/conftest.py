@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
@@ -74,19 +75,45 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests run on moto; those that want a bucket are there once more for another server, marked `ceph`."""
+    if "s3_url" in metafunc.fixturenames:
+        servers = [pytest.param("moto", id=pytest.HIDDEN_PARAM)]
+        if "bucket" in metafunc.fixturenames:
+            servers.append(pytest.param("ceph", marks=pytest.mark.ceph))
+        metafunc.parametrize("s3_url", servers, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
+def s3_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """URL of a real S3 server over the network; the environment names it, with credentials."""
-    port = free_port()
-    with serving([str(Path(sys.executable).parent / "moto_server"), "-p", str(port)], port) as url:
-        os.environ |= {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "testtest",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
+    with ExitStack() as stack:
+        if request.param == "ceph":
+            url = _external_server()
+        else:
+            port = free_port()
+            url = stack.enter_context(
+                serving([str(Path(sys.executable).parent / "moto_server"), "-p", str(port)], port)
+            )
+            environment = stack.enter_context(pytest.MonkeyPatch.context())  # what names the other server comes back
+            environment.setenv("AWS_ENDPOINT_URL", url)
+            environment.setenv("AWS_ACCESS_KEY_ID", "test")
+            environment.setenv("AWS_SECRET_ACCESS_KEY", "testtest")
+            environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
         s3fs.S3FileSystem.clear_instance_cache()  # those made before don't know the server
         yield url
+
+
+def _external_server() -> str:
+    url = os.environ.get("AWS_ENDPOINT_URL")
+    if url is None:
+        pytest.skip("AWS_ENDPOINT_URL names no S3 server: see CONTRIBUTING.md")
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or parts.scheme), timeout=5).close()
+    except OSError as error:
+        pytest.skip(f"{url}, the server of AWS_ENDPOINT_URL, doesn't answer: {error}")
+    return url
 
 
 @pytest.fixture
