@@ -32,7 +32,7 @@ test: install ## The test suite.
 	$(BIN)/python -m pytest
 
 test-slow: install ## Tests that take minutes.
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not ceph'
 
 lint: install ## Format check, lint, types, import contracts.
 	$(BIN)/ruff format --check .
