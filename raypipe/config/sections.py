@@ -216,7 +216,8 @@ class Sweep(Section):
     num_labelled: int = Field(0, ge=0)
     """True masks, of images drawn at random, that the choice may use; 0 chooses by what is known without truth."""
     num_finalists: int = Field(10, ge=1)
-    """The best settings, which are scored again at full resolution where there are true masks."""
+    """The best settings without truth: `num_labelled` true masks choose among them, and where there are true masks they
+    are scored again at full resolution."""
     stride: Literal[1, 4] = 4
     """Pixels per counted pixel of the first scoring, in both directions."""
     seed: int = Field(0, ge=0)

@@ -5,18 +5,18 @@ resampling images with replacement (the bootstrap; Efron, 1979).
 
 Without truth the setting with the highest `objective` of the mean separations is chosen.
 
-With truth of N images their mean IoU m_s is measured as well, but on few images by chance as much as by merit. The
-objective o_s orders the settings nearly as the true mean IoU does, so m_s is drawn to its regression on it,
+With truth of N images the mean IoU m_s of the few settings with the highest objective o_s is measured as well, but on
+few images it is as much chance as merit. It is drawn to its regression on the objective,
 
     estimate_s = a + b log o_s + w r_s,   r_s = m_s - a - b log o_s,   w = max(0, 1 - noise / var_s(r))
 
-with a and b by least squares over the settings, and `noise` the mean over the settings of the bootstrap's variance of
+with a and b >= 0 by least squares over these settings, and `noise` the mean over them of the bootstrap's variance of
 r_s (James and Stein, 1961, in Efron and Morris's empirical Bayes form): on ten images the objective decides, on many
 the measurement.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -72,15 +72,17 @@ def choose_with_truth(
     mean_iou: Callable[[NDArray[np.float64]], Float[np.ndarray, " S"]],
     *,
     num_images: int,
+    num_candidates: int = 10,
     num_resamples: int = 200,
     seed: int = 0,
 ) -> Choice:
-    """The setting with the highest estimated mean IoU.
+    """The setting with the highest estimated mean IoU among those with the highest objective.
 
     Args:
         objective: of each setting, over all images.
         mean_iou: weights (N,) of the images with truth to the settings' mean IoU on them.
         num_images: N, images with truth.
+        num_candidates: settings to choose among; the others' scores are nan.
         num_resamples: as in `choose_by_objective`.
         seed: as in `choose_by_objective`.
 
@@ -89,17 +91,26 @@ def choose_with_truth(
     """
     if num_images < 1:
         raise ValueError("there is no image with a true mask; choose by the objective")
-    log_objective = np.log(np.maximum(objective, _EPS))
-    design = np.stack([np.ones_like(log_objective), log_objective], axis=1)
-    project = design @ np.linalg.pinv(design)  # onto what the objective explains
+    candidates = np.argsort(-objective, kind="stable")[:num_candidates]
+    merit = np.log(np.maximum(objective[candidates], _EPS))
+    measured = np.asarray(mean_iou(np.ones(num_images)))[candidates]
+    samples = resample(mean_iou, num_images=num_images, num_resamples=num_resamples, seed=seed)[:, candidates]
+    fitted, of_samples = _regress(merit, measured[None])[0], _regress(merit, samples)
+    residual, residuals = measured - fitted, samples - of_samples
+    weight = max(0.0, 1 - residuals.var(axis=0).mean() / max(residual.var(), _EPS**2))
+    estimate = fitted + weight * residual
+    chosen = _choice(int(estimate.argmax()), estimate, of_samples + weight * residuals)
+    scores = np.full(len(objective), np.nan)
+    scores[candidates] = estimate
+    return replace(chosen, index=int(candidates[chosen.index]), scores=scores)
 
-    measured = np.asarray(mean_iou(np.ones(num_images)))
-    samples = resample(mean_iou, num_images=num_images, num_resamples=num_resamples, seed=seed)
-    residual, residuals = measured - project @ measured, samples - samples @ project.T
-    noise = residuals.var(axis=0).mean()
-    weight = max(0.0, 1 - noise / max(residual.var(), _EPS**2))
-    scores = project @ measured + weight * residual
-    return _choice(int(scores.argmax()), scores, samples @ project.T + weight * residuals)
+
+def _regress(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least-squares fits (R, S) of y (R, S) on x (S,), falling ones replaced by the mean."""
+    centred = x - x.mean()
+    slope = np.maximum(y @ centred / max(centred @ centred, _EPS**2), 0)
+    fitted: NDArray[np.float64] = y.mean(axis=1, keepdims=True) + slope[:, None] * centred
+    return fitted
 
 
 def resample(

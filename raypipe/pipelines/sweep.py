@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.config import to_yaml
+from raypipe.config import Sweep, to_yaml
 from raypipe.data.shards import read_shards
 from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
@@ -139,12 +139,12 @@ def run_sweep(context: Context, networks: Networks) -> SweepResult:
     rows = rows.take(draw(rows["image_id"].to_pylist(), sweep.num_images, seed=sweep.seed))
     settings = grid(context)
     folder, scores = score_settings(context, networks, rows, settings, stride=sweep.stride)
-    choice, num_labelled = choose(scores, num_labelled=sweep.num_labelled, seed=sweep.seed)
+    choice, num_labelled = choose(scores, sweep)
     table = _table(scores, choice)
     known = known_settings(context)
     notes = [", ".join(name for name in known if known[name] == setting) for setting in settings]
     table.insert(0, "note", notes)
-    table = table.sort_values("score", ascending=False, kind="stable")
+    table = table.sort_values(["score", "objective"], ascending=False, kind="stable")
     if scores.with_truth():
         finalists = list(dict.fromkeys([*table.index[: sweep.num_finalists], *table.index[table["note"] != ""]]))
         _, full = score_settings(context, networks, rows, [settings[index] for index in finalists], stride=1)
@@ -171,24 +171,26 @@ def run_sweep(context: Context, networks: Networks) -> SweepResult:
     )
 
 
-def choose(scores: SettingScores, *, num_labelled: int, seed: int) -> tuple[Choice, int]:
+def choose(scores: SettingScores, sweep: Sweep) -> tuple[Choice, int]:
     """The choice, and the number of true masks that it used.
 
     Raises:
         ValueError: if no image has a label, or fewer have a true mask than are asked for.
     """
-    if not num_labelled:
+    number, seed = sweep.num_labelled, sweep.seed
+    if not number:
         return choose_by_objective(scores.objective, num_images=len(scores.feature), seed=seed), 0
     known = scores.with_truth()
-    if len(known) < num_labelled:
+    if len(known) < number:
         raise ValueError(
-            f"sweep.num_labelled is {num_labelled}, but {len(known)} of the {len(scores.rows)} scored images have a "
-            "true mask; lower it, or give more mask_uri"
+            f"sweep.num_labelled is {number}, but {len(known)} of the {len(scores.rows)} scored images have a true "
+            "mask; lower it, or give more mask_uri"
         )
-    labelled = [known[i] for i in draw([scores.rows[i]["image_id"] for i in known], num_labelled, seed=seed)]
+    labelled = [known[i] for i in draw([scores.rows[i]["image_id"] for i in known], number, seed=seed)]
     objective = scores.objective(np.ones(len(scores.feature)))
-    choice = choose_with_truth(objective, partial(scores.mean_iou, labelled), num_images=num_labelled, seed=seed)
-    return choice, num_labelled
+    mean_iou = partial(scores.mean_iou, labelled)
+    choice = choose_with_truth(objective, mean_iou, num_images=number, num_candidates=sweep.num_finalists, seed=seed)
+    return choice, number
 
 
 def score_settings(
