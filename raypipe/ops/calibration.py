@@ -1,0 +1,166 @@
+"""From confidence to the probability of being right: one monotone map, fitted on a few true masks.
+
+Confidence is 8-bit, so whatever is asked about it follows from counts per level 0..255. Counts of images add up.
+
+Conventions. Counts are (3, 256, C): for each level of confidence and each class the pixels that are right (`hits`),
+that are predicted and that are true; a confusion matrix's diagonal and margins, all that IoU takes. Pixels whose truth
+is 255 don't count, nor those whose prediction is: what has no label is neither right nor wrong.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+from scipy.optimize import isotonic_regression
+
+from raypipe.schema import IGNORE
+
+NUM_LEVELS = 256
+
+
+def confidence_counts(
+    truth: UInt8[np.ndarray, "..."],
+    prediction: UInt8[np.ndarray, "..."],
+    confidence: UInt8[np.ndarray, "..."],
+    *,
+    num_classes: int,
+) -> Int64[np.ndarray, "3 256 num_classes"]:
+    """Hits, predicted and true pixels of each confidence level and class.
+
+    Args:
+        truth: class ids, 255 where unknown; any shape.
+        prediction: class ids, 255 where none is given.
+        confidence: 0..255, the larger the surer.
+        num_classes: classes with the background.
+
+    Returns:
+        Counts of pixels.
+
+    Raises:
+        ValueError: the shapes differ, or an id is out of range.
+    """
+    if not truth.shape == prediction.shape == confidence.shape:
+        raise ValueError(
+            f"the true mask is {truth.shape} (height, width), the mask {prediction.shape}, its confidence "
+            f"{confidence.shape}: all need the image's size"
+        )
+    known = (truth != IGNORE) & (prediction != IGNORE)
+    truth, prediction, level = truth[known], prediction[known], confidence[known].astype(np.int64) * num_classes
+    for name, ids in (("truth", truth), ("prediction", prediction)):
+        if ids.size and ids.max() >= num_classes:
+            raise ValueError(
+                f"{name} holds class id {ids.max()}; with num_classes={num_classes} ids go from 0 to {num_classes - 1}"
+            )
+    right = truth == prediction
+    cells = (level[right] + truth[right], level + prediction, level + truth)
+    counts = [np.bincount(cell, minlength=NUM_LEVELS * num_classes) for cell in cells]
+    return np.stack(counts).astype(np.int64).reshape(3, NUM_LEVELS, num_classes)
+
+
+def fit_isotonic(
+    total: Int64[np.ndarray, " levels"], correct: Int64[np.ndarray, " levels"]
+) -> Float64[np.ndarray, " levels"]:
+    """Isotonic regression: of all maps that never fall, the one nearest to the shares of right pixels.
+
+        min over p_0 <= p_1 <= ... of sum_i total_i (p_i - correct_i / total_i)^2
+
+    Levels without pixels lie on the straight line between their neighbours; beyond the first and last level with
+    pixels the map is constant.
+
+    Args:
+        total: pixels of each level.
+        correct: those of them that are right.
+
+    Returns:
+        Probability of being right in each level, in [0, 1], ascending.
+
+    Raises:
+        ValueError: the counts can't be, or there are no pixels.
+
+    Source: Zadrozny and Elkan, "Transforming classifier scores into accurate multiclass probability estimates",
+    KDD 2002.
+    """
+    _check_pixels(total, correct)
+    seen = np.flatnonzero(total)
+    fitted = isotonic_regression(correct[seen] / total[seen], weights=total[seen].astype(np.float64)).x
+    probability: Float64[np.ndarray, " levels"] = np.interp(np.arange(len(total)), seen, fitted).clip(0, 1)
+    return probability
+
+
+def expected_calibration_error(
+    total: Int64[np.ndarray, " levels"],
+    correct: Int64[np.ndarray, " levels"],
+    probability: Float64[np.ndarray, " levels"],
+    *,
+    num_bins: int = 15,
+) -> float:
+    """How far stated probabilities are from the shares of right pixels.
+
+        ECE = sum_m |B_m| / n * |acc(B_m) - conf(B_m)|
+
+    Bin B_m holds the pixels with a probability in ((m - 1) / num_bins, m / num_bins]; acc is the share of them that is
+    right, conf the mean of their probabilities, n the number of all pixels.
+
+    Args:
+        total: pixels of each level.
+        correct: those of them that are right.
+        probability: stated for each level, in [0, 1].
+        num_bins: bins of equal width.
+
+    Returns:
+        A value in [0, 1].
+
+    Raises:
+        ValueError: the counts can't be, there are no pixels, or a probability is outside [0, 1].
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599, eq. 3.
+    """
+    _check_pixels(total, correct)
+    if not ((probability >= 0) & (probability <= 1)).all():
+        raise ValueError(f"probabilities must be in [0, 1], got {probability.min():g} to {probability.max():g}")
+    bins = np.maximum(np.ceil(probability * num_bins).astype(np.int64) - 1, 0)
+    gap = np.bincount(bins, weights=correct - total * probability, minlength=num_bins)
+    return float(np.abs(gap).sum() / total.sum())
+
+
+def mean_iou_at_coverage(
+    counts: Int64[np.ndarray, "3 levels classes"], coverages: Sequence[float]
+) -> Float64[np.ndarray, " coverages"]:
+    """Mean IoU of the surest pixels.
+
+    The pixels of one level can't be told apart: of the level in which the cut lies, the share that is needed is taken
+    of all its counts, which is what a random choice gives on average.
+
+    Args:
+        counts: as `confidence_counts` gives them, or a sum of such.
+        coverages: shares of the pixels that are kept, in (0, 1].
+
+    Returns:
+        For each coverage the mean over the classes that occur in truth or prediction of what is kept; in [0, 1], nan
+        where there are no pixels.
+
+    Raises:
+        ValueError: if a coverage is out of range.
+    """
+    if wrong := [coverage for coverage in coverages if not 0 < coverage <= 1]:
+        raise ValueError(f"coverages are shares in (0, 1], got {wrong}")
+    per_level = counts[2].sum(axis=1)
+    surer = per_level[::-1].cumsum()[::-1] - per_level  # pixels of higher levels
+    result = np.full(len(coverages), np.nan)
+    for index, coverage in enumerate(coverages):
+        share = ((coverage * per_level.sum() - surer) / np.maximum(per_level, 1)).clip(0, 1)
+        hits, predicted, true = np.einsum("l,klc->kc", share, counts)
+        union = predicted + true - hits
+        if union.any():
+            result[index] = (hits[union > 0] / union[union > 0]).mean()
+    return result
+
+
+def _check_pixels(total: Int64[np.ndarray, " levels"], correct: Int64[np.ndarray, " levels"]) -> None:
+    if (correct < 0).any() or (correct > total).any():
+        level = np.flatnonzero((correct < 0) | (correct > total))[0]
+        raise ValueError(
+            f"level {level} has {correct[level]} right pixels of {total[level]}: needed is 0 to all of them"
+        )
+    if not total.any():
+        raise ValueError("there are no pixels with known truth: at least one true mask is needed")
