@@ -60,12 +60,13 @@ def confidence_counts(
 def fit_isotonic(
     total: Int64[np.ndarray, " levels"], correct: Int64[np.ndarray, " levels"]
 ) -> Float64[np.ndarray, " levels"]:
-    """Isotonic regression: of all maps that never fall, the one nearest to the shares of right pixels.
+    """Isotonic regression, smoothed: of all maps that never fall, the one nearest to the shares of right pixels.
 
         min over p_0 <= p_1 <= ... of sum_i total_i (p_i - correct_i / total_i)^2
 
-    Levels without pixels lie on the straight line between their neighbours; beyond the first and last level with
-    pixels the map is constant.
+    The minimum is a staircase, which would make levels equal that differ. So each step stands at the mean level of its
+    pixels, and the map is the straight line from step to step; before the first and after the last it is constant.
+    Levels without pixels lie on the line too.
 
     Args:
         total: pixels of each level.
@@ -82,9 +83,11 @@ def fit_isotonic(
     """
     _check_pixels(total, correct)
     seen = np.flatnonzero(total)
-    fitted = isotonic_regression(correct[seen] / total[seen], weights=total[seen].astype(np.float64)).x
-    probability: Float64[np.ndarray, " levels"] = np.interp(np.arange(len(total)), seen, fitted).clip(0, 1)
-    return probability
+    fitted = isotonic_regression(correct[seen] / total[seen], weights=total[seen].astype(np.float64))
+    starts = fitted.blocks[:-1]
+    mean_levels = np.add.reduceat(total[seen] * seen, starts) / np.add.reduceat(total[seen], starts)
+    probability: Float64[np.ndarray, " levels"] = np.interp(np.arange(len(total)), mean_levels, fitted.x[starts])
+    return probability.clip(0, 1)
 
 
 def expected_calibration_error(
