@@ -67,9 +67,10 @@ MASKS = pa.schema(
         pa.field("predicted_iou", pa.float32()),
     ]
 )
-"""One row an image at its original size. `class_ids`: the classes in the mask, background too; `areas` (share of the
-image) and `mean_confidences` (0..1) in the same order. `mask`, `confidence`: 8-bit PNG. `walk_mask`: the mask before
-refinement, null where nothing was refined. `predicted_iou`: of the walked mask, from what is known without truth."""
+"""One row an image at its original size. `class_ids`: the classes in the mask, background too, ignore not; `areas`
+(share of the image) and `mean_confidences` (0..1) in the same order. `mask`, `confidence`: 8-bit PNG. `walk_mask`: the
+mask before refinement, null where nothing was refined. `predicted_iou`: of the walked mask, from what is known without
+truth."""
 
 SETTINGS = pa.schema(
     [

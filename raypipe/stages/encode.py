@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raypipe.data.images import decode_mask, encode_png
+from raypipe.schema import IGNORE
 from raypipe.stages.base import Row, Stage
 
 
@@ -32,22 +33,29 @@ class EncodeMasks(Stage):
         size = (row["original_height"], row["original_width"])
         mask = _resize(decode_mask(row["mask"]), size, Image.Resampling.NEAREST)
         confidence = _resize(decode_mask(row["confidence"]), size, Image.Resampling.BILINEAR)
-        areas = np.bincount(mask.reshape(-1), minlength=256)
-        sums = np.bincount(mask.reshape(-1), weights=confidence.reshape(-1), minlength=256)
-        present = np.flatnonzero(areas)
         walk_mask = row["walk_mask"]
         if walk_mask is not None:
             walk_mask = encode_png(_resize(decode_mask(walk_mask), size, Image.Resampling.NEAREST))
         return {
             "height": size[0],
             "width": size[1],
-            "class_ids": present.tolist(),
             "mask": encode_png(mask),
             "confidence": encode_png(confidence),
-            "areas": (areas[present] / mask.size).tolist(),
-            "mean_confidences": (sums[present] / areas[present] / 255).tolist(),
             "walk_mask": walk_mask,
+            **sums_of_classes(mask, confidence),
         }
+
+
+def sums_of_classes(mask: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> Row:
+    """`class_ids`, `areas` and `mean_confidences` of a mask (H, W); ignored pixels are of no class."""
+    areas = np.bincount(mask.reshape(-1), minlength=256)
+    sums = np.bincount(mask.reshape(-1), weights=confidence.reshape(-1), minlength=256)
+    present = np.flatnonzero(areas[:IGNORE])
+    return {
+        "class_ids": present.tolist(),
+        "areas": (areas[present] / mask.size).tolist(),
+        "mean_confidences": (sums[present] / areas[present] / 255).tolist(),
+    }
 
 
 def _resize(array: NDArray[np.uint8], size: tuple[int, int], resampling: Image.Resampling) -> NDArray[np.uint8]:

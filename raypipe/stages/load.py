@@ -57,3 +57,15 @@ class LoadMasks(LoadFromShard):
     """Masks of a mask shard, final and before refinement."""
 
     writes = _columns(MASKS, "mask", "walk_mask")
+
+
+class LoadConfidences(LoadFromShard):
+    """Final masks of a mask shard with their confidence."""
+
+    writes = _columns(MASKS, "mask", "confidence")
+
+
+class LoadMaskRows(LoadFromShard):
+    """Everything that a mask shard has of an image."""
+
+    writes = _columns(MASKS, *(name for name in MASKS.names if name != "image_id"))

@@ -1,0 +1,94 @@
+"""Calibrates the confidence of masks: counts how often it is right where truth is known, and applies what follows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raypipe.data.images import decode_mask, encode_png
+from raypipe.ops.calibration import NUM_LEVELS, confidence_counts
+from raypipe.schema import IGNORE
+from raypipe.stages.base import Row, Stage
+from raypipe.stages.encode import sums_of_classes
+from raypipe.stages.evaluate import read_truth
+
+
+def pack_counts(counts: NDArray[np.int64]) -> tuple[list[int], bytes]:
+    """Counts (3, 256, C) as columns: the class ids that occur, and the bytes of theirs alone."""
+    present = np.flatnonzero(counts.any(axis=(0, 1)))
+    return present.tolist(), counts[..., present].astype("<i4").tobytes()
+
+
+def add_counts(counts: NDArray[np.int64], class_ids: Sequence[int], data: bytes) -> None:
+    """Adds what `pack_counts` gave to counts (3, 256, C)."""
+    parts = np.frombuffer(data, dtype="<i4").reshape(3, NUM_LEVELS, len(class_ids))
+    counts[..., list(class_ids)] += parts
+
+
+class CountHits(Stage):
+    """Pixels per level of confidence and class: right, predicted, true.
+
+    Args:
+        num_classes: with background.
+    """
+
+    reads = ("mask_uri", "mask", "confidence")
+    writes = pa.schema([pa.field("counted_ids", pa.list_(pa.uint8())), pa.field("counts", pa.binary())])
+    drops = ("mask", "confidence")
+
+    def __init__(self, *, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def process(self, row: Row) -> Row:
+        """Counts one image's pixels.
+
+        Raises:
+            ValueError: if the true mask has another size, or values that are no class ids.
+        """
+        truth, _ = read_truth(row["mask_uri"], num_classes=self.num_classes)
+        mask, confidence = decode_mask(row["mask"]), decode_mask(row["confidence"])
+        counts = confidence_counts(truth, mask, confidence, num_classes=self.num_classes)
+        counted_ids, data = pack_counts(counts)
+        return {"counted_ids": counted_ids, "counts": data}
+
+
+def probability_levels(probability: Sequence[float] | NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Probabilities as confidence is stored: round(255 P)."""
+    levels: NDArray[np.uint8] = np.rint(255 * np.asarray(probability)).astype(np.uint8)
+    return levels
+
+
+class CalibrateMasks(Stage):
+    """Writes the probability of being right as confidence, and 255 into the mask where the risk is too high.
+
+    Args:
+        probability: of being right, for each level of confidence.
+        max_risk: largest 1 - P of a pixel that keeps its label; None keeps all.
+    """
+
+    reads = ("mask", "confidence")
+    writes = pa.schema(
+        [
+            pa.field("class_ids", pa.list_(pa.uint8())),
+            pa.field("mask", pa.binary()),
+            pa.field("confidence", pa.binary()),
+            pa.field("areas", pa.list_(pa.float32())),
+            pa.field("mean_confidences", pa.list_(pa.float32())),
+        ]
+    )
+
+    def __init__(self, *, probability: Sequence[float], max_risk: float | None) -> None:
+        self.levels = probability_levels(probability)
+        self.risky = np.asarray(probability) < (0 if max_risk is None else 1 - max_risk)
+
+    def process(self, row: Row) -> Row:
+        """Looks up one image's pixels."""
+        mask, confidence = decode_mask(row["mask"]), decode_mask(row["confidence"])
+        kept = np.where(self.risky[confidence], np.uint8(IGNORE), mask)
+        calibrated = self.levels[confidence]
+        return {
+            "mask": encode_png(kept),
+            "confidence": encode_png(calibrated),
+            **sums_of_classes(kept, calibrated),
+        }
