@@ -95,6 +95,16 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def calibrate(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Write the masks again with the probability of being right as confidence, learned from a few true masks."""
+    steps = _open(config, overrides)
+    from raypipe.pipelines.calibrate import calibration_table
+
+    typer.echo(steps.calibrated.uri)
+    typer.echo(calibration_table(steps.confidence_map))
+
+
+@app.command()
 def report(config: ConfigFile, overrides: Overrides = None) -> None:
     """Write the HTML report."""
     typer.echo(_open(config, overrides).report)

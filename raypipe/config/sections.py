@@ -234,6 +234,19 @@ class Sweep(Section):
         return self
 
 
+class Calibration(Section):
+    """The masks' confidence made a probability, by a few of the true masks."""
+
+    num_images: int = Field(50, ge=1)
+    """Images that the probabilities are fitted on; the other images with true masks measure them."""
+    splits: tuple[str, ...] | None = None
+    """Splits from which those images are drawn; null draws from all that have masks and true masks."""
+    seed: int = Field(0, ge=0)
+    """Another seed draws other images."""
+    max_risk: float | None = Field(None, ge=0, le=1)
+    """Calibrated masks get 255 (ignore) where a pixel's label is wrong with a larger probability; null keeps all."""
+
+
 class Splits(Section):
     """Which rows of the manifest do what; null means all."""
 
@@ -316,6 +329,7 @@ class RunConfig(Section):
     refinement: Refinement = Refinement()
     evaluation: Evaluation = Evaluation()
     sweep: Sweep = Sweep()
+    calibration: Calibration = Calibration()
     checkpoints: Checkpoints = Checkpoints()
     report: ReportOptions = ReportOptions()
     budget: Budget = Budget()

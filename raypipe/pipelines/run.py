@@ -11,6 +11,7 @@ from raypipe import storage
 from raypipe.config import RunConfig, to_yaml
 from raypipe.data.checkpoints import Task
 from raypipe.pipelines import graph
+from raypipe.pipelines.calibrate import ConfidenceMap, rows_with_truth, run_calibrated, run_calibration
 from raypipe.pipelines.context import Context, open_context, start_ray
 from raypipe.pipelines.evaluate import Score, has_truth, run_evaluate
 from raypipe.pipelines.masks import masks_steps, run_masks
@@ -96,6 +97,25 @@ class Run:
         result = run_sweep(self.context, networks)
         self._log("sweep", Artifact(result.folder, result.folder.rsplit("/", 1)[-1]))
         return result
+
+    @cached_property
+    def confidence_map(self) -> ConfidenceMap:
+        """What the masks' confidence is worth, by the true masks of a few images."""
+        rows_with_truth(self.context)  # without any, says so before hours of masks
+        masks = self.masks
+        folder, fitted = run_calibration(self.context, masks=masks.uri, masks_digest=masks.digest)
+        self._log("calibrate", Artifact(folder, folder.rsplit("/", 1)[-1]))
+        return fitted
+
+    @cached_property
+    def calibrated(self) -> Artifact:
+        """The masks with the probability of being right as confidence; no label where the risk is too high."""
+        confidence_map, masks = self.confidence_map, self.masks
+        folder, summary = run_calibrated(
+            self.context, masks=masks.uri, masks_digest=masks.digest, confidence_map=confidence_map
+        )
+        logger.info("calibrated: %s", summary)
+        return self._log("calibrated", Artifact(folder, folder.rsplit("/", 1)[-1]))
 
     @cached_property
     def report(self) -> str:

@@ -1,0 +1,283 @@
+"""Calibrated masks: their confidence is the probability that a pixel's label is right, learned from a few true masks.
+
+The images to learn from are drawn by a hash of (seed, image_id), so they are the same on every cluster; on the other
+images with true masks is measured what came of it.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from raypipe import storage
+from raypipe.ops.calibration import NUM_LEVELS, expected_calibration_error, fit_isotonic, mean_iou_at_coverage
+from raypipe.pipelines import graph
+from raypipe.pipelines.context import Context, with_shards
+from raypipe.pipelines.records import Record, open_folder, read_summary, write_summary
+from raypipe.pipelines.seeds import cpu_pool
+from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream
+from raypipe.schema import MASKS
+from raypipe.stages.calibrate import CalibrateMasks, CountHits, add_counts, probability_levels
+from raypipe.stages.load import LoadConfidences, LoadMaskRows
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_FILE = "calibration.json"
+COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Shares of the pixels, surest first, whose mIoU is reported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a map is worth on images that it wasn't fitted on."""
+
+    num_images: int
+    num_pixels: int
+    ece_before: float
+    """Expected calibration error of confidence / 255 as the masks have it."""
+    ece: float
+    """The same after calibration."""
+    mean_iou: dict[str, float]
+    """By coverage: of the share of pixels whose calibrated confidence is highest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidenceMap:
+    """From a mask's confidence to the probability that the pixel's label is right."""
+
+    probability: tuple[float, ...]
+    """For each confidence 0..255; ascending."""
+    image_ids: tuple[str, ...]
+    """Images that it was fitted on."""
+    num_pixels: int
+    measured: Measured | None
+    """None where no other image has a true mask."""
+    num_unscored: int
+    """Images whose true mask couldn't be compared: their reasons are in `unscored`."""
+    unscored: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Changes with the probabilities alone."""
+        return storage.digest(self.probability)
+
+
+def rows_with_truth(context: Context) -> tuple[pa.Table, frozenset[str]]:
+    """Rows that have masks and true masks, and the ids of those that may be drawn for the fit.
+
+    Raises:
+        ValueError: if there is none to draw.
+    """
+    config = context.config
+    rows = context.rows(config.splits.masks)
+    rows = rows.filter(pc.is_valid(rows["mask_uri"]))
+    allowed = context.rows(config.calibration.splits)["image_id"]
+    drawable = frozenset(rows["image_id"].to_pylist()) & frozenset(allowed.to_pylist())
+    if not drawable:
+        raise ValueError(
+            f"no row of splits.masks={config.splits.masks} and calibration.splits={config.calibration.splits} has a "
+            "true mask (mask_uri), and calibration learns from those; 50 are enough: give the importer their folder"
+        )
+    return rows, drawable
+
+
+def run_calibration(context: Context, *, masks: str, masks_digest: str) -> tuple[str, ConfidenceMap]:
+    """Fits the map on the masks of a folder and measures it, unless that is done already.
+
+    Args:
+        context: config and manifest.
+        masks: the folder's URI, and its digest.
+        masks_digest: see `masks`.
+
+    Returns:
+        The folder with `calibration.json`, and the map.
+
+    Raises:
+        ValueError: if no image has a true mask that can be compared.
+    """
+    config = context.config
+    rows, drawable = rows_with_truth(context)
+    record = Record(
+        stage="calibrate",
+        config=config.calibration.model_dump(mode="json", exclude={"max_risk"}),
+        inputs={"masks": masks_digest, "manifest": context.inputs_digest(rows)},
+    )
+    folder = open_folder(record, config.out)
+    uri = storage.join(folder, CALIBRATION_FILE)
+    if read_summary(folder) is None:
+        fitted = _fit(_count(context, rows, drawable, masks))
+        content = asdict(fitted) | {"provenance": record.provenance()}
+        storage.write_bytes_atomic(uri, json.dumps(content, indent=1).encode())
+        write_summary(folder, {"num_images": len(fitted.image_ids)})
+    return folder, _read(uri)
+
+
+def run_calibrated(
+    context: Context, *, masks: str, masks_digest: str, confidence_map: ConfidenceMap
+) -> tuple[str, StreamSummary]:
+    """Writes the masks of a folder with calibrated confidence; those that aren't there yet.
+
+    Args:
+        context: config and manifest.
+        masks: the folder's URI, and its digest.
+        masks_digest: see `masks`.
+        confidence_map: what to make of their confidence.
+
+    Returns:
+        The calibrated masks' folder and what was done.
+    """
+    config = context.config
+    max_risk = config.calibration.max_risk
+    stream = Stream(
+        record=Record(
+            stage="calibrated",
+            config={"max_risk": max_risk, "png": config.png},
+            inputs={"masks": masks_digest, "probability": confidence_map.digest},
+        ),
+        out=config.out,
+        schema=MASKS,
+        classes=context.classes,
+        budget=config.budget,
+        rows_per_shard=config.cluster.rows_per_shard,
+        autoscaling=config.cluster.autoscaling,
+        png_column="mask" if config.png else None,
+    )
+    held, _ = with_shards(context.rows(config.splits.masks).select(["image_id"]), masks)
+    args = {"probability": confidence_map.probability, "max_risk": max_risk}
+    steps = [
+        graph.Step(stage=LoadMaskRows, batch_size=8),
+        graph.Step(stage=CalibrateMasks, args=args, batch_size=8, **cpu_pool(context)),
+    ]
+    return stream.folder, run_stream(stream, Part(held, steps))
+
+
+class _Tally:
+    """Counts of the images that are drawn, kept apart until it is clear which they are, and of all others together."""
+
+    def __init__(self, drawable: frozenset[str], *, seed: int, num_images: int, num_classes: int) -> None:
+        self.drawable = drawable
+        self.seed = seed
+        self.num_images = num_images
+        self.drawn: dict[tuple[str, str], dict[str, Any]] = {}
+        self.num_others = 0
+        self.others = self.zeros(num_classes)
+        self.unscored: dict[str, str] = {}
+
+    @staticmethod
+    def zeros(num_classes: int) -> NDArray[np.int64]:
+        return np.zeros((3, NUM_LEVELS, num_classes), np.int64)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds an image. The drawn are those with the least hashes among all that can be compared."""
+        image_id = row["image_id"]
+        if row["error_stage"] is not None:
+            self.unscored[image_id] = row["error_reason"]
+            return
+        other: dict[str, Any] | None = row
+        if image_id in self.drawable:
+            self.drawn[storage.digest([self.seed, image_id]), image_id] = row
+            other = self.drawn.pop(max(self.drawn)) if len(self.drawn) > self.num_images else None
+        if other is not None:
+            add_counts(self.others, other["counted_ids"], other["counts"])
+            self.num_others += 1
+
+
+def _count(context: Context, rows: pa.Table, drawable: frozenset[str], masks: str) -> _Tally:
+    calibration, num_classes = context.config.calibration, len(context.classes) + 1
+    tally = _Tally(drawable, seed=calibration.seed, num_images=calibration.num_images, num_classes=num_classes)
+    held, _ = with_shards(rows.select(["image_id", "mask_uri"]), masks)
+    if held.num_rows == 0:
+        return tally
+    steps = [
+        graph.Step(stage=LoadConfidences, batch_size=8),
+        graph.Step(stage=CountHits, args={"num_classes": num_classes}, batch_size=8, **cpu_pool(context)),
+    ]
+    graph.check(held.column_names, steps)
+    dataset = graph.apply(graph.source(held, rows_per_block=16), steps, autoscaling=context.config.cluster.autoscaling)
+    for batch in cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
+        for row in batch.to_pylist():
+            tally.add(row)
+    return tally
+
+
+def _fit(tally: _Tally) -> ConfidenceMap:
+    unscored = dict(sorted(tally.unscored.items())[:20])
+    counts = tally.zeros(tally.others.shape[-1])
+    for row in tally.drawn.values():
+        add_counts(counts, row["counted_ids"], row["counts"])
+    total, correct = _pixels(counts)
+    if not total.any():
+        first = "; ".join(f"{image_id}: {reason}" for image_id, reason in list(unscored.items())[:3])
+        raise ValueError(
+            f"no mask could be compared with its true mask, and calibration learns from them. First: {first or 'none'}"
+        )
+    probability = fit_isotonic(total, correct)
+    return ConfidenceMap(
+        probability=tuple(probability.tolist()),
+        image_ids=tuple(sorted(image_id for _, image_id in tally.drawn)),
+        num_pixels=int(total.sum()),
+        measured=_measure(tally.others, probability_levels(probability), num_images=tally.num_others),
+        num_unscored=len(tally.unscored),
+        unscored=unscored,
+    )
+
+
+def _measure(counts: NDArray[np.int64], levels: NDArray[np.uint8], *, num_images: int) -> Measured | None:
+    """What the masks are worth as they are stored: counts go from each level of confidence to its calibrated one."""
+    total, correct = _pixels(counts)
+    if not total.any():
+        logger.warning("every true mask is used to calibrate: none is left to measure the calibration on")
+        return None
+    calibrated = np.zeros_like(counts)
+    np.add.at(calibrated.swapaxes(0, 1), levels, counts.swapaxes(0, 1))
+    stated = np.arange(NUM_LEVELS) / (NUM_LEVELS - 1)
+    return Measured(
+        num_images=num_images,
+        num_pixels=int(total.sum()),
+        ece_before=expected_calibration_error(total, correct, stated),
+        ece=expected_calibration_error(*_pixels(calibrated), stated),
+        mean_iou={
+            f"{coverage:g}": value
+            for coverage, value in zip(COVERAGES, mean_iou_at_coverage(calibrated, COVERAGES).tolist(), strict=True)
+        },
+    )
+
+
+def _pixels(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All pixels and the right ones, per level."""
+    return counts[2].sum(axis=1), counts[0].sum(axis=1)
+
+
+def _read(uri: str) -> ConfidenceMap:
+    content = json.loads(storage.read_bytes(uri))
+    del content["provenance"]
+    measured = content.pop("measured")
+    return ConfidenceMap(
+        probability=tuple(content.pop("probability")),
+        image_ids=tuple(content.pop("image_ids")),
+        measured=Measured(**measured) if measured else None,
+        **content,
+    )
+
+
+def calibration_table(confidence_map: ConfidenceMap) -> str:
+    """What was fitted and what it is worth, as text."""
+    lines = [f"fitted on {len(confidence_map.image_ids)} images, {confidence_map.num_pixels:,} pixels"]
+    if confidence_map.num_unscored:
+        lines.append(f"{confidence_map.num_unscored} true masks couldn't be compared")
+    measured = confidence_map.measured
+    if measured is None:
+        return "\n".join([*lines, "no other image has a true mask to measure it on"])
+    lines += [
+        f"measured on {measured.num_images} others, {measured.num_pixels:,} pixels",
+        f"expected calibration error  {measured.ece_before:.3f} before, {measured.ece:.3f} after",
+        "surest pixels  " + "  ".join(f"{100 * float(coverage):3.0f} %" for coverage in measured.mean_iou),
+        "mIoU           " + "  ".join(f"{100 * value:5.1f}" for value in measured.mean_iou.values()),
+    ]
+    return "\n".join(lines)
