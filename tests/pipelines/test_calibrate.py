@@ -27,7 +27,8 @@ HALF = 12
 
 
 def make_context(manifest: Manifest, out: Path, *overrides: str) -> Context:
-    values = [f"out={out}", "manifest=m", f"calibration.num_images={HALF}", "cluster.rows_per_shard=8", *overrides]
+    cluster = ["cluster.rows_per_shard=8", "cluster.cpu_actors=1"]
+    values = [f"out={out}", "manifest=m", f"calibration.num_images={HALF}", *cluster, *overrides]
     return Context(load_config("", values), manifest)
 
 
