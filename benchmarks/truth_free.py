@@ -39,7 +39,7 @@ from raypipe.ops.separation import objective, separation
 from raypipe.stages.base import Row
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.propagate import cell_colours
-from raypipe.stages.settings import ScoreSettings, Setting, _Counts, best_labels, sample_truth
+from raypipe.stages.settings import PixelCounts, ScoreSettings, Setting, best_labels, sample_truth
 
 STRIDE = 4
 HIGHER_IS_BETTER = {
@@ -100,7 +100,7 @@ class Scored:
 class ScoreCues(ScoreSettings):
     """All cues of an image's masks."""
 
-    def cues(self, row: Row, mirror_cam: torch.Tensor, plain_cam: torch.Tensor) -> tuple[dict[str, Any], "_Counts"]:
+    def cues(self, row: Row, mirror_cam: torch.Tensor, plain_cam: torch.Tensor) -> tuple[dict[str, Any], "PixelCounts"]:
         """Cues (S,) of the settings, and the pixel counts."""
         image = self.prepare(row)
         assert image.pixels is not None
@@ -109,7 +109,7 @@ class ScoreCues(ScoreSettings):
         size = (-(-image.size[0] // STRIDE), -(-image.size[1] // STRIDE))
         num_labels, num_settings = 1 + len(image.class_ids), len(self.settings)
         truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=STRIDE))
-        counts = _Counts(truth, class_ids=image.class_ids, num_settings=num_settings)
+        counts = PixelCounts(truth, class_ids=image.class_ids, num_settings=num_settings)
         labels = torch.zeros(num_settings, *size, dtype=torch.uint8)
         cells = torch.zeros(num_settings, *features.shape[1:], dtype=torch.uint8)
         margins = torch.zeros(num_settings)

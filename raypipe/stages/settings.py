@@ -125,7 +125,7 @@ class ScoreSettings(JointStage[ScoredImage]):
         if image.truth is not None:
             size = (-(-image.size[0] // self.stride), -(-image.size[1] // self.stride))
             truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=self.stride))
-            counts = _Counts(truth, class_ids=image.class_ids, num_settings=len(self.settings))
+            counts = PixelCounts(truth, class_ids=image.class_ids, num_settings=len(self.settings))
         if features is None:
             if counts is not None:
                 counts.add([*range(len(self.settings))], torch.zeros(1, *truth.shape, dtype=torch.uint8))
@@ -209,7 +209,7 @@ def sample_truth(truth: NDArray[np.uint8], *, size: tuple[int, int], stride: int
 _NO_TRUTH = {"hits": None, "predicted": None, "truth_ids": None, "truth_pixels": None}
 
 
-class _Counts:
+class PixelCounts:
     """Pixels by setting and label."""
 
     def __init__(self, truth: Tensor, *, class_ids: Sequence[int], num_settings: int) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.ops.metrics import confusion_matrix, iou, mean_iou
+from raypipe.ops.metrics import confusion_matrix, iou, mean_iou, mean_iou_of_counts
 
 TRUTH = np.array([[0, 0, 1], [2, 255, 1]], np.uint8)
 PREDICTION = np.array([[0, 1, 1], [2, 2, 0]], np.uint8)
@@ -66,3 +66,12 @@ def test_shapes_differ() -> None:
 def test_ids_out_of_range(truth: int, prediction: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         confusion_matrix(np.full((2, 2), truth, np.uint8), np.full((2, 2), prediction, np.uint8), num_classes=3)
+
+
+def test_counts_give_the_mean_iou_of_the_matrix() -> None:
+    confusion = confusion_matrix(TRUTH, PREDICTION, num_classes=4).astype(np.float64)
+    hits, predicted, truth = np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    nothing_right = np.stack([hits, np.zeros(4)])
+    both = mean_iou_of_counts(nothing_right, np.stack([predicted, predicted]), truth)
+    np.testing.assert_allclose(both, [5 / 9, 0])
+    assert np.isnan(mean_iou_of_counts(np.zeros(2), np.zeros(2), np.zeros(2)))

@@ -2,9 +2,10 @@ import math
 import re
 from xml.etree import ElementTree as ET
 
+import pandas as pd
 import pytest
 
-from raypipe.reports.plots import bar_chart, line_chart
+from raypipe.reports.plots import bar_chart, line_chart, setting_charts
 
 NAMES = ["<script>alert(1)</script>", "$\\frac{x$", "犬", "a & b"]
 
@@ -48,3 +49,28 @@ def test_smoke_lines(heights):
     svg = line_chart({"loss": heights, "background": heights}, unit="loss", chart_id="c", description="d")
     ET.fromstring(svg)  # noqa: S314
     assert "<style" not in svg  # it would style the whole page
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_settings_over_steps_and_alpha(truth):
+    rows = [
+        {
+            "alpha": a,
+            "beta": b,
+            "num_steps": t,
+            "radius": 5,
+            "objective": a / (b + t + 1),
+            "mean_iou": 0.5 if truth else math.nan,
+        }
+        for a in (2.0, 8.0)
+        for b in (4.0, 8.0)
+        for t in (0, 16, 64)
+    ]
+    chosen = {"alpha": 8.0, "beta": 4.0, "num_steps": 16, "radius": 5}
+    charts = setting_charts(pd.DataFrame(rows), chosen=chosen)
+    assert set(charts) == {"alpha", "beta_and_steps"}
+    for name, axis, ticks in (("alpha", "alpha", {"2", "8"}), ("beta_and_steps", "steps t", {"0", "16", "64"})):
+        texts = {element.text for element in ET.fromstring(charts[name]).iter() if element.tag.endswith("text")}  # noqa: S314
+        assert ticks | {axis, "objective (no truth)", "chosen"} <= texts
+        assert ("mIoU, %" in texts) == truth
+        assert "#010101" not in charts[name]
