@@ -88,6 +88,25 @@ SETTINGS = pa.schema(
 int32 bytes of (S, 1 + K), pixels that are rightly and that are at all taken for background and each label;
 `truth_ids, truth_pixels`: the true mask's; all null without a true mask."""
 
+GATES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("score_before", pa.float64()),
+        pa.field("score_after", pa.float64()),
+    ]
+)
+"""One row an image of a gate's sample: the truth-free score of its mask before and after a refinement."""
+
+GATED_WALKS = pa.schema(
+    [
+        *GATES,
+        pa.field("scores", pa.binary()),
+        pa.field("grid_height", pa.int32()),
+        pa.field("grid_width", pa.int32()),
+    ]
+)
+"""The same for the walk. `scores`: float32 bytes of (1 + K, grid_height, grid_width), walked."""
+
 QUARANTINE = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

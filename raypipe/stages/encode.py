@@ -26,7 +26,7 @@ class EncodeMasks(Stage):
             pa.field("walk_mask", pa.binary()),
         ]
     )
-    drops = ("grid_height", "grid_width", "cam_height", "cam_width", "original_height", "original_width")
+    drops = ("image", "grid_height", "grid_width", "cam_height", "cam_width", "original_height", "original_width")
 
     def process(self, row: Row) -> Row:
         """Resizes (nearest for class ids, bilinear for confidence) and sums up."""

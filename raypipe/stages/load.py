@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from raypipe.data.shards import read_shard
-from raypipe.schema import MASKS, SEEDS
+from raypipe.schema import GATED_WALKS, MASKS, SEEDS
 from raypipe.stages.base import Row, Stage
 
 
@@ -51,6 +51,12 @@ class LoadSeeds(LoadFromShard):
     """Class activation maps, class ids and working size of a seed shard."""
 
     writes = _columns(SEEDS, "height", "width", "class_ids", "cam", "cam_height", "cam_width")
+
+
+class LoadScores(LoadFromShard):
+    """Walked scores of a gate's shard: the columns of `PropagateCams` that masks are made of."""
+
+    writes = _columns(GATED_WALKS, "scores", "grid_height", "grid_width")
 
 
 class LoadMasks(LoadFromShard):

@@ -176,14 +176,23 @@ class PropagateCams(JointStage[PooledImage]):
     @torch.inference_mode()
     def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
         """Walks the images that have labels."""
-        cells = self.affinity([image.pixels for image in prepared if image.pixels is not None])
-        cams = [image.scores for image in prepared if image.pixels is not None]
+        labelled = [image for image in prepared if image.pixels is not None]
+        cells = self.affinity([image.pixels for image in labelled if image.pixels is not None])
         affinities = [of_image.affinity for of_image in cells]
-        moved = [cam.to(affinity.device) for cam, affinity in zip(cams, affinities, strict=True)]
+        moved = [image.scores.to(affinity.device) for image, affinity in zip(labelled, affinities, strict=True)]
         walked = propagate_batch(moved, affinities, beta=self.beta, num_steps=self.num_steps, tol=self.tol)
+        results = iter(self.finish(labelled, walked, cells))
+        return [_encode(image.scores, 1.0) if image.pixels is None else next(results) for image in prepared]
+
+    def finish(
+        self,
+        images: Sequence[PooledImage],  # noqa: ARG002 - for those that compare
+        walked: Sequence[Tensor],
+        cells: Sequence[Cells],
+    ) -> list[Row]:
+        """The columns of images with labels, from their walked scores (1 + K, h, w)."""
         ious = predict_ious(walked, [of_image.features for of_image in cells])
-        results = zip(walked, ious, strict=True)
-        return [_encode(*((image.scores, 1.0) if image.pixels is None else next(results))) for image in prepared]
+        return [_encode(scores, iou) for scores, iou in zip(walked, ious, strict=True)]
 
 
 def predict_ious(scores: Sequence[Tensor], features: Sequence[Tensor]) -> list[float]:

@@ -42,7 +42,7 @@ class RefineMasks(Stage):
     writes = pa.schema(
         [pa.field("mask", pa.binary()), pa.field("confidence", pa.binary()), pa.field("walk_mask", pa.binary())]
     )
-    drops = ("image", "scores")
+    drops = ("scores",)
 
     def __init__(
         self, *, method: Literal["none", "dcrf"], power: float, dense_crf: Mapping[str, Any], max_side: int
