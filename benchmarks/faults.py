@@ -45,6 +45,7 @@ images: {{ max_side: 160 }}
 cams: {{ scales: [1.0] }}
 trimaps: {{ crf_stride: 2 }}
 splits: {{ train: null, masks: null }}
+refinement: {{ gate: off }}
 manifest: {base}/manifest.parquet
 checkpoints: {{ classifier: {base}/classifier, affinity: {base}/affinity }}
 cluster: {{ network_actors: 2, threads_per_actor: 1, cpu_actors: 1, rows_per_shard: 16, address: {address} }}

@@ -5,7 +5,7 @@ Values are those of the papers unless said otherwise; section numbers are Affini
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Backbone = Literal["resnet38", "vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "tiny"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -177,6 +177,17 @@ class Refinement(Section):
     """Exponent of the walked scores before the dense CRF. A walk averages and so flattens the scores: with 1, the CRF's
     smoothing outweighs them after a short walk along weak affinities (VOC, n = 78: 36.2 mIoU with 1, 41.6 with 16)."""
     dense_crf: DenseCrf = DenseCrf()
+    gate: Literal["off", "run", "image"] = "run"
+    """Keeps the walk, and what refines its masks, only where a score that needs no truth says that it helps. `run`
+    decides once for all images, on a sample; `image` gives each image the better of its masks, for one more network in
+    the stream. A walk along plain colours has no judge and is left alone."""
+    gate_images: int = Field(64, ge=1)
+    """Images with labels in the sample of `gate=run`."""
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _off(cls, value: object) -> object:
+        return "off" if value is False else value  # as YAML reads a bare off
 
 
 class Inference(Section):

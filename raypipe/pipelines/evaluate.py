@@ -150,14 +150,14 @@ def _score_masks(context: Context, rows: pa.Table, masks: str) -> list[Score]:
         graph.Step(stage=LoadMasks),
         graph.Step(stage=ScoreMasks, args={"num_classes": len(context.classes) + 1}),
     ]
-    refined = context.config.refinement.method != "none"
+    refined, num_steps = context.config.refinement.method != "none", context.config.walk.num_steps
     columns = {"walk_confusion": 1, "confusion": 1} if refined else {"confusion": 1}
     names = {"walk_confusion": "walk", "confusion": context.config.refinement.method if refined else "walk"}
     return [
         tally.score(
             stage=names[column],
             split=split,
-            post_processing="none" if names[column] == "walk" else names[column],
+            post_processing=names[column] if names[column] != "walk" else "none" if num_steps else "none, no walk",
             classes=context.classes,
         )
         for column, tallies in _tally(context, rows, masks, steps, columns).items()

@@ -31,12 +31,18 @@ from raypipe.pipelines.train import affinity_task, classifier_task
 from raypipe.schema import MASKS, SEEDS
 from raypipe.stages.base import with_error_columns
 from raypipe.stages.cams import ComputeCams
+from raypipe.stages.gate import GateMasks, GateWalk
 from raypipe.stages.propagate import PropagateCams
 
 SECONDS = 900
 """How long a stage may take for the sample, the wait for free CPUs included."""
 
-_NETWORKS: dict[type, Task] = {ComputeCams: "classifier", PropagateCams: "affinity"}
+_NETWORKS: dict[type, Task] = {
+    ComputeCams: "classifier",
+    GateMasks: "classifier",
+    GateWalk: "affinity",
+    PropagateCams: "affinity",
+}
 
 
 class SampleFailed(RuntimeError):  # noqa: N818 - says what happened

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, TypedDict
 
 import pyarrow as pa
 
+from raypipe.config import RunConfig
 from raypipe.pipelines.context import Context, with_shards
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import Record
@@ -12,13 +14,29 @@ from raypipe.pipelines.seeds import cams_step, cpu_pool, decode_step, network_st
 from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream
 from raypipe.schema import MASKS
 from raypipe.stages.encode import EncodeMasks
+from raypipe.stages.gate import GateMasks, GateWalk
 from raypipe.stages.load import LoadCams
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
 
+_GATE = {"gate", "gate_images"}
+"""Settings of the refinement that say whether, not how."""
+
+
+class MaskInputs(TypedDict):
+    """What `run_masks`, `run_gates` and `run_sweep` take, beside the context."""
+
+    classifier: str
+    classifier_digest: str
+    affinity: str | None
+    affinity_digest: str | None
+    seeds: str | None
+
 
 def masks_steps(context: Context, *, classifier: str, affinity: str | None, reuse_cams: bool) -> list[Step]:
     """DecodeImages → ComputeCams (or LoadCams) → PropagateCams → RefineMasks → EncodeMasks.
+
+    With `refinement.gate=image`, GateWalk is in the place of PropagateCams, and GateMasks comes after RefineMasks.
 
     Args:
         context: config and manifest.
@@ -26,29 +44,66 @@ def masks_steps(context: Context, *, classifier: str, affinity: str | None, reus
         affinity: the AffinityNet's; None with `walk.affinity=rgb`.
         reuse_cams: takes the maps from seed shards; the rows must have a `shard_uri`.
     """
-    config = context.config
-    max_side = config.images.max_side
+    refinement = context.config.refinement
+    walk, gates = walk_step(context, PropagateCams, affinity=affinity), []
+    if refinement.gate == "image":
+        if context.config.walk.affinity != "rgb":  # nothing judges a walk along colours
+            walk = walk_step(context, GateWalk, affinity=affinity, keep_better=True)
+        gates = [gate_masks_step(context, classifier=classifier, keep_better=True)]
     return [
         decode_step(context),
         Step(stage=LoadCams, batch_size=8) if reuse_cams else cams_step(context, classifier=classifier),
-        network_step(
-            context,
-            PropagateCams,
-            {
-                "checkpoint": affinity,
-                "cam_stride": config.cams.out_stride,
-                "max_side": max_side,
-                **config.walk.model_dump(),
-                "radius": config.walk_radius,
-            },
-        ),
-        Step(
-            stage=RefineMasks,
-            args={"max_side": max_side, **config.refinement.model_dump()},
-            **cpu_pool(context),
-        ),
+        walk,
+        refine_step(context),
+        *(gates if refinement.method != "none" else []),
         Step(stage=EncodeMasks, batch_size=8, **cpu_pool(context)),
     ]
+
+
+def walk_step(context: Context, stage: type[PropagateCams], *, affinity: str | None, **more: Any) -> Step:
+    """PropagateCams, or a stage that does more (its other arguments in `more`)."""
+    config = context.config
+    args = {
+        "checkpoint": affinity,
+        "cam_stride": config.cams.out_stride,
+        "max_side": config.images.max_side,
+        **config.walk.model_dump(),
+        "radius": config.walk_radius,
+        **more,
+    }
+    return network_step(context, stage, args)
+
+
+def refine_step(context: Context) -> Step:
+    """From walked scores to masks."""
+    config = context.config
+    args = {"max_side": config.images.max_side, **config.refinement.model_dump(exclude=_GATE)}
+    return Step(stage=RefineMasks, args=args, **cpu_pool(context))
+
+
+def gate_masks_step(context: Context, *, classifier: str, keep_better: bool) -> Step:
+    """Judges masks before and after their refinement."""
+    config = context.config
+    args = {
+        "checkpoint": classifier,
+        "output_stride": config.cams.output_stride,
+        "precision": config.cams.precision,
+        "max_side": config.images.max_side,
+        "keep_better": keep_better,
+    }
+    return network_step(context, GateMasks, args)
+
+
+def masks_settings(config: RunConfig) -> dict[str, Any]:
+    """What masks depend on, beside their inputs. A gate of the run shows in what it has switched off."""
+    gate = {"gate": "image"} if config.refinement.gate == "image" else {}
+    return {
+        "images": config.images.model_dump(),
+        "cams": config.cams.model_dump(),
+        "mode": config.inference.mode,
+        "walk": config.walk.model_dump() | {"radius": config.walk_radius},
+        "refinement": config.refinement.model_dump(exclude=_GATE) | gate,
+    }
 
 
 def masks_stream(context: Context, *, classifier_digest: str, affinity_digest: str | None) -> Stream:
@@ -56,14 +111,7 @@ def masks_stream(context: Context, *, classifier_digest: str, affinity_digest: s
     config = context.config
     record = Record(
         stage="masks",
-        config={
-            "images": config.images.model_dump(),
-            "cams": config.cams.model_dump(),
-            "mode": config.inference.mode,
-            "walk": config.walk.model_dump() | {"radius": config.walk_radius},
-            "refinement": config.refinement.model_dump(),
-            "png": config.png,
-        },
+        config=masks_settings(config) | {"png": config.png},
         inputs={
             "classifier": classifier_digest,
             "affinity": affinity_digest or "none",

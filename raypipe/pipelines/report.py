@@ -18,6 +18,7 @@ from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.shards import read_rows, read_shards
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.evaluate import Score
+from raypipe.pipelines.gate import Decision
 from raypipe.pipelines.records import read_summary
 from raypipe.pipelines.sink import QUARANTINED, SHARDS
 from raypipe.reports.html import Report, Sample, render_report
@@ -33,7 +34,13 @@ _NUM_QUARANTINE_ROWS = 100
 
 
 def write_report(
-    context: Context, *, seeds: str, masks: str, networks: Mapping[Task, str], scores: Sequence[Score]
+    context: Context,
+    *,
+    seeds: str,
+    masks: str,
+    networks: Mapping[Task, str],
+    scores: Sequence[Score],
+    decisions: Sequence[Decision],
 ) -> str:
     """Writes the HTML report of a run; its URI.
 
@@ -43,6 +50,7 @@ def write_report(
         masks: folder of masks.
         networks: task to checkpoint URI.
         scores: none where there are no true masks.
+        decisions: of the gates.
     """
     config = context.config
     folders = {"seeds": seeds, "masks": masks}
@@ -56,6 +64,8 @@ def write_report(
         title="raypipe report",
         classes=context.classes,
         scores=[asdict(score) for score in scores],
+        gate=config.refinement.gate,
+        decisions=[asdict(decision) for decision in decisions],
         curves={name: read_metrics(uri.rsplit("/", 1)[0]) for name, uri in networks.items()},
         samples=collect_samples(context, seeds=seeds, masks=masks, affinity=networks.get("affinity"), scores=scores),
         streams={name: summary for name, summary in summaries.items() if summary is not None},

@@ -14,7 +14,8 @@ from raypipe.pipelines import graph
 from raypipe.pipelines.calibrate import ConfidenceMap, rows_with_truth, run_calibrated, run_calibration
 from raypipe.pipelines.context import Context, open_context, start_ray
 from raypipe.pipelines.evaluate import Score, has_truth, run_evaluate
-from raypipe.pipelines.masks import masks_steps, run_masks
+from raypipe.pipelines.gate import Gated, run_gates
+from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
 from raypipe.pipelines.sweep import Networks, SweepResult, run_sweep
@@ -69,17 +70,17 @@ class Run:
         return self._log("affinity", Artifact(*trained))
 
     @cached_property
+    def gated(self) -> Gated:
+        """The refinements that are kept, and why."""
+        gated = run_gates(self.context, **self._mask_inputs())
+        for decision in gated.decisions:
+            logger.info("gate: %s", decision)
+        return gated
+
+    @cached_property
     def masks(self) -> Artifact:
         """Pseudo-masks; maps that seeds hold already aren't computed again."""
-        affinity = self.affinity
-        folder, summary = run_masks(
-            self.context,
-            classifier=self.classifier.uri,
-            classifier_digest=self.classifier.digest,
-            affinity=affinity.uri if affinity else None,
-            affinity_digest=affinity.digest if affinity else None,
-            seeds=seeds_stream(self.context, classifier_digest=self.classifier.digest).folder,
-        )
+        folder, summary = run_masks(self.gated.context, **self._mask_inputs())
         logger.info("masks: %s", summary)
         return self._log("masks", Artifact(folder, folder.rsplit("/", 1)[-1]))
 
@@ -125,16 +126,28 @@ class Run:
         networks: dict[Task, str] = {"classifier": self.classifier.uri}
         if self.affinity is not None:
             networks["affinity"] = self.affinity.uri
-        return write_report(self.context, seeds=seeds, masks=masks, networks=networks, scores=scores)
+        return write_report(
+            self.context, seeds=seeds, masks=masks, networks=networks, scores=scores, decisions=self.gated.decisions
+        )
 
     @cached_property
     def scores(self) -> list[Score]:
         """Scores on every split with true masks."""
         masks = self.masks.uri
         seeds = seeds_stream(self.context, classifier_digest=self.classifier.digest).folder
-        folder, scores = run_evaluate(self.context, seeds=seeds, masks=masks)
+        folder, scores = run_evaluate(self.gated.context, seeds=seeds, masks=masks)
         self._log("evaluate", Artifact(folder, folder.rsplit("/", 1)[-1]))
         return scores
+
+    def _mask_inputs(self) -> MaskInputs:
+        affinity = self.affinity
+        return {
+            "classifier": self.classifier.uri,
+            "classifier_digest": self.classifier.digest,
+            "affinity": affinity.uri if affinity else None,
+            "affinity_digest": affinity.digest if affinity else None,
+            "seeds": seeds_stream(self.context, classifier_digest=self.classifier.digest).folder,
+        }
 
     def _log(self, step: str, artifact: Artifact) -> Artifact:
         logger.info("%s: %s (digest %s)", step, artifact.uri, artifact.digest)

@@ -41,6 +41,8 @@ def render_report(report: Report) -> str:
         legend=_legend(report.classes),
         results=[_result(split, scores) for split, scores in by_split.items()],
         class_tables=[_class_table(number, split, scores) for number, (split, scores) in enumerate(by_split.items())],
+        gate=report.gate,
+        decisions=[_decision(decision) for decision in report.decisions],
         samples=_samples(report),
         columns=[name for name in COLUMNS if _has_column(report.samples, name)],
         curves=[_curves(number, *item) for number, item in enumerate(report.curves.items()) if item[1]],
@@ -85,6 +87,22 @@ def _result(split: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _rank(value: float) -> float:
     return -1.0 if math.isnan(value) else value
+
+
+def _decision(decision: Mapping[str, Any]) -> dict[str, Any]:
+    """Row of the gates' table."""
+    before, after, difference, error = (decision[name] for name in ("before", "after", "difference", "standard_error"))
+    change = "–" if difference is None else f"{difference:+.3f}".replace("-", "−")
+    return {
+        "refinement": _stage_name(decision["refinement"]),
+        "judge": decision["judge"],
+        "before": "–" if before is None else f"{before:.3f}",
+        "after": "–" if after is None else f"{after:.3f}",
+        "difference": change if error is None else f"{change} ± {error:.3f}",
+        "num_images": f"{decision['num_images']:,}",
+        "verdict": "kept" if decision["kept"] else "rejected",
+        "reason": decision["reason"] if before is None else "",
+    }
 
 
 def _class_table(number: int, split: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -40,6 +40,11 @@ def test_yaml_round_trip() -> None:
     assert yaml.safe_load(to_yaml(config))["walk"]["beta"] == 8
 
 
+def test_off_is_what_yaml_reads_as_false() -> None:
+    assert load_config("refinement: {gate: off}", BASE).refinement.gate == "off"
+    assert load_config("", [*BASE, "refinement.gate=off"]).refinement.gate == "off"
+
+
 def test_config_is_frozen() -> None:
     config = load_config("", BASE)
     with pytest.raises(ValueError, match="frozen"):

@@ -30,6 +30,7 @@ def run(local_ray: None, classifier_uri: str, tmp_path_factory: pytest.TempPathF
         "cams.scales=[1.0]",
         "cluster.cpu_actors=1",
         "walk.affinity=rgb",
+        "refinement.gate=off",
         "png=true",
         "splits.masks=null",
         "report.num_samples=100",

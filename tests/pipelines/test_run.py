@@ -23,6 +23,7 @@ OVERRIDES = [
     "affinity.epochs=1",
     "affinity.crop_size=96",
     "cams.scales=[1.0]",
+    "refinement.gate=off",
     "report.num_samples=1",
     "cluster.loader_actors=1",
 ]

@@ -43,6 +43,8 @@ def make_report() -> Callable[..., Report]:
             "title": "A report",
             "classes": ("dog", "cat"),
             "scores": [],
+            "gate": "off",
+            "decisions": [],
             "curves": {},
             "samples": [],
             "streams": {},

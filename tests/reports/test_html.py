@@ -96,6 +96,27 @@ def test_results_by_split_and_stage(make_report):
     assert "cat – – –" in text
 
 
+def test_gates_say_what_was_kept_and_why(make_report):
+    decision = {
+        "refinement": "dcrf",
+        "judge": "class consistency",
+        "kept": False,
+        "reason": "",
+        "num_images": 64,
+        "before": 0.186,
+        "after": 0.009,
+        "difference": -0.177,
+        "standard_error": 0.0204,
+    }
+    unknown = dict.fromkeys(("before", "after", "difference", "standard_error"))
+    walk = {"refinement": "walk", "judge": "separation", "kept": True, "reason": "no image <b>", "num_images": 0}
+    text = Page(render_report(make_report(gate="run", decisions=[walk | unknown, decision]))).text
+    assert "random walk separation – – – 0 kept no image <b>" in text
+    assert "dCRF class consistency 0.186 0.009 −0.177 ± 0.020 64 rejected" in text
+    assert "No refinement was judged" in Page(render_report(make_report())).text
+    assert "Each image has the better of its masks" in Page(render_report(make_report(gate="image"))).text
+
+
 def test_all_scores_are_nan(make_report):
     text = Page(render_report(make_report(scores=[score(mean_iou=math.nan), score("walk", mean_iou=math.nan)]))).text
     assert "train CAM – 1,464" in text

@@ -1,0 +1,183 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raypipe import storage
+from raypipe.config import RunConfig, load_config
+from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
+from raypipe.data.images import decode_image
+from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.shards import read_shards
+from raypipe.networks import Network, build_affinity_net, build_classifier
+from raypipe.pipelines.context import open_context
+from raypipe.pipelines.gate import sample_rows, weigh
+from raypipe.pipelines.graph import describe
+from raypipe.pipelines.masks import masks_steps, masks_stream
+from raypipe.pipelines.run import Run
+from raypipe.schema import MASKS
+from raypipe.stages.networks import network_input
+
+HARMFUL = [
+    # Says background everywhere.
+    "refinement.dense_crf.compat_bilateral=1000",
+    "refinement.dense_crf.srgb=1000",
+    "refinement.dense_crf.sxy_bilateral=1000",
+]
+
+
+@pytest.fixture(scope="module")
+def given(synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that name the manifest and its networks: random ones, but for the classifier's head.
+
+    That is fitted to know each image's classes, and that none is in a plain one of its mean colour.
+    """
+    torch.manual_seed(0)
+    classes = synthetic[1].classes
+    classifier = build_classifier("tiny", num_classes=len(classes)).eval()
+    features, targets = [], []
+    for row in synthetic[1].table.to_pylist():
+        pixels = decode_image(storage.read_bytes(row["image_uri"])).pixels
+        plain = np.full_like(pixels, pixels.mean(axis=(0, 1)).round())
+        for picture, labels in ((pixels, row["labels"]), (plain, [])):
+            x, _ = network_input(picture, preprocessing=classifier.preprocessing, device=torch.device("cpu"))
+            with torch.inference_mode():
+                features.append(classifier.backbone(x)[classifier.backbone.last_depth].mean(dim=(2, 3))[0])
+            targets.append(torch.tensor([4.0 if name in labels else -4.0 for name in classes]))
+    head = torch.linalg.pinv(torch.stack(features), rtol=1e-4) @ torch.stack(targets)
+    classifier.fc8.weight.data = head.T[..., None, None].contiguous()
+    folder = tmp_path_factory.mktemp("networks")
+    networks: dict[Task, Network] = {"classifier": classifier, "affinity": build_affinity_net("tiny")}
+    for task, network in networks.items():
+        checkpoint = Checkpoint(
+            task=task,
+            backbone="tiny",
+            classes=classes,
+            preprocessing=network.preprocessing.to_dict(),
+            config={},
+            weights=network.state_dict(),
+        )
+        write_checkpoint(checkpoint, f"{folder}/{task}")
+    return [
+        f"manifest={synthetic[0]}",
+        *(f"checkpoints.{task}={folder}/{task}" for task in networks),
+        "cams.scales=[1.0]",
+        "refinement.gate_images=6",
+    ]
+
+
+def make_config(given: list[str], out: Path, *overrides: str) -> RunConfig:
+    return load_config("preset: demo", [*given, f"out={out}", *overrides])
+
+
+def test_weigh_by_hand() -> None:
+    """Differences 0.1, 0.3, -0.1: mean 0.1, standard deviation 0.2."""
+    decision = weigh([0.2, 0.2, 0.5], [0.3, 0.5, 0.4], refinement="dcrf", judge="class consistency")
+    assert decision.kept
+    assert (decision.before, decision.after) == (pytest.approx(0.3), pytest.approx(0.4))
+    assert decision.difference == pytest.approx(0.1)
+    assert decision.standard_error == pytest.approx(0.2 / 3**0.5)
+    assert str(decision) == "dcrf kept: class consistency 0.3000 → 0.4000, +0.1000 ± 0.1155, n = 3"
+
+
+@pytest.mark.parametrize(("after", "kept"), [(0.6, True), (0.5, False), (0.4, False)])
+def test_what_doesnt_help_is_rejected(after: float, *, kept: bool) -> None:
+    decision = weigh([0.5], [after], refinement="walk", judge="separation")
+    assert decision.kept == kept
+    assert decision.standard_error is None
+
+
+def test_nothing_judged_leaves_the_refinement_as_configured() -> None:
+    decision = weigh([], [], refinement="walk", judge="separation")
+    assert decision.kept
+    assert "stays as configured" in str(decision)
+
+
+def test_sample_depends_on_ids_alone_and_has_labels(
+    synthetic: tuple[str, Manifest], given: list[str], tmp_path: Path
+) -> None:
+    rows = synthetic[1].table.to_pylist()
+    rows[0]["labels"], rows[1]["labels"] = [], None
+    context = open_context(make_config(given, tmp_path, "refinement.gate_images=100"))
+    drawn = []
+    for number, order in enumerate((rows, rows[::-1])):
+        write_manifest(Manifest.from_rows(order, synthetic[1].classes), str(tmp_path / f"{number}.parquet"))
+        given_here = [f"manifest={tmp_path}/{number}.parquet", "splits.masks=null"]
+        context = open_context(make_config(given, tmp_path, *given_here, "refinement.gate_images=100"))
+        assert set(sample_rows(context)["image_id"].to_pylist()) == {row["image_id"] for row in rows[2:]}
+        context = open_context(make_config(given, tmp_path, *given_here))
+        drawn.append(sample_rows(context)["image_id"].to_pylist())
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 6
+
+
+def test_masks_depend_on_what_was_decided_not_on_the_gate(given: list[str], tmp_path: Path) -> None:
+    def digest(*overrides: str) -> str:
+        context = open_context(make_config(given, tmp_path, *overrides))
+        return masks_stream(context, classifier_digest="c", affinity_digest=None).record.digest
+
+    assert digest() == digest("refinement.gate=off") == digest("refinement.gate_images=9")
+    assert len({digest(), digest("refinement.method=none"), digest("refinement.gate=image")}) == 3
+
+
+def test_gates_of_images_are_stages_of_the_masks(given: list[str], tmp_path: Path) -> None:
+    def plan(*overrides: str) -> str:
+        context = open_context(make_config(given, tmp_path, *overrides))
+        return describe(masks_steps(context, classifier="C", affinity=None, reuse_cams=False))
+
+    assert "Gate" not in plan()
+    assert "GateWalk" in plan("refinement.gate=image")
+    assert "GateMasks" in plan("refinement.gate=image")
+    assert "GateMasks" not in plan("refinement.gate=image", "refinement.method=none")
+    assert "GateWalk" not in plan("refinement.gate=image", "walk.affinity=rgb")
+
+
+def read_masks(run: Run, *columns: str) -> list[dict[str, Any]]:
+    names = ["image_id", *columns]
+    return read_shards(run.masks.uri + "/shards", columns=names, schema=MASKS).to_pylist()
+
+
+def test_a_harmful_refinement_is_rejected_once_for_the_run(
+    local_ray: None, given: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(make_config(given, tmp_path / "gated", *HARMFUL))
+    with caplog.at_level("INFO"):
+        gated = run.gated
+    decisions = {decision.refinement: decision for decision in gated.decisions}
+    assert list(decisions) == ["walk", "dcrf"]
+    assert not decisions["dcrf"].kept
+    assert decisions["dcrf"].num_images == 6
+    assert "gate: dcrf rejected: class consistency" in caplog.text
+    assert {score.stage for score in run.scores} == {"walk"}
+    assert "rejected" in Path(run.report).read_text()
+
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "gated/gate").rglob("*.*")}
+    assert Run(run.config).gated.decisions == gated.decisions
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "gated/gate").rglob("*.*")} == files
+
+    steps = [] if decisions["walk"].kept else ["walk.num_steps=0"]
+    plain = Run(make_config(given, tmp_path / "plain", "refinement.gate=off", "refinement.method=none", *steps))
+    columns = ("mask", "confidence", "walk_mask")
+    assert read_masks(run, *columns) == read_masks(plain, *columns)
+
+
+def test_an_image_keeps_the_better_mask(local_ray: None, given: list[str], tmp_path: Path) -> None:
+    run = Run(make_config(given, tmp_path, *HARMFUL, "refinement.gate=image"))
+    assert run.gated.decisions == []
+    masks = read_masks(run, "mask", "walk_mask")
+    assert len(masks) == 24
+    assert any(row["mask"] == row["walk_mask"] for row in masks)
+
+
+def test_a_sample_that_fails_decides_nothing(
+    local_ray: None, synthetic: tuple[str, Manifest], given: list[str], tmp_path: Path
+) -> None:
+    rows = synthetic[1].table.slice(0, 3).to_pylist()
+    for row in rows:
+        row["image_uri"] = str(tmp_path / "absent.jpg")
+    write_manifest(Manifest.from_rows(rows, synthetic[1].classes), str(tmp_path / "manifest.parquet"))
+    run = Run(make_config(given, tmp_path, f"manifest={tmp_path}/manifest.parquet", "splits.masks=null"))
+    assert [(decision.kept, decision.num_images) for decision in run.gated.decisions] == [(True, 0), (True, 0)]
+    assert run.gated.context.config == run.context.config
