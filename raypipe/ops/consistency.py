@@ -6,8 +6,11 @@ A region that holds all of its object, and nothing else, keeps the class where i
 hidden. What is not shown is filled with the image's mean colour.
 
 Conventions. Regions and channels are those of the image's labels, in one order. A region may be empty: then nothing is
-shown, and nothing hidden. The score says nothing about maps that come from the same classifier: they part what it
-looks at, whatever that is.
+shown, and nothing hidden.
+
+What it doesn't say. A region of the whole image scores like a right one: what spills over costs only as far as it hides
+nothing more and shows what speaks against the class. And maps that come from the same classifier are beyond it: they
+part what it looks at, whatever that is.
 
 Source: the preservation and deletion games of Fong & Vedaldi, "Interpretable Explanations of Black Boxes by Meaningful
 Perturbation", ICCV 2017, §4.
