@@ -78,7 +78,9 @@ def main(
 ) -> None:
     """Prints the table of benchmarks/sweep.md."""
     print(machine(), end="\n\n")
-    base = load_config(storage.read_bytes(config).decode(), [*(overrides or []), "refinement.method=none"])
+    base = load_config(
+        storage.read_bytes(config).decode(), [*(overrides or []), "refinement.method=none", "refinement.gate=off"]
+    )
     times: dict[str, list[float]] = {"masks": [], "sweep": []}
     for _ in range(num_runs):
         for step, found in times.items():

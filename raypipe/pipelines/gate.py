@@ -4,7 +4,6 @@ Decided once, on a sample that depends on the manifest alone, before the masks a
 off in the masks' config and so changes their digest: masks depend on what was decided, whenever that was.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -19,16 +18,23 @@ from raypipe import storage
 from raypipe.config import Budget
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.budget import BudgetExceeded
-from raypipe.pipelines.context import Context, with_shards
+from raypipe.pipelines.context import Context, draw, with_shards
 from raypipe.pipelines.graph import Step
-from raypipe.pipelines.masks import gate_masks_step, masks_settings, refine_step, walk_step
+from raypipe.pipelines.masks import (
+    gate_masks_step,
+    maps_step,
+    masks_settings,
+    parts_by_cams,
+    refine_step,
+    walk_step,
+)
 from raypipe.pipelines.records import Record
-from raypipe.pipelines.seeds import cams_step, decode_step
+from raypipe.pipelines.seeds import decode_step
 from raypipe.pipelines.sink import SHARDS
 from raypipe.pipelines.stream import Part, Stream, run_stream
 from raypipe.schema import GATED_WALKS, GATES
 from raypipe.stages.gate import GateWalk
-from raypipe.stages.load import LoadCams, LoadScores
+from raypipe.stages.load import LoadScores
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +96,14 @@ def run_gates(
         "affinity": affinity_digest or "none",
         "manifest": context.inputs_digest(sample),
     }
-    seeded, rest = with_shards(sample, seeds) if seeds is not None else (sample.slice(0, 0), sample)
 
     def walk() -> tuple[Stream, list[Part]]:
         judge = walk_step(context, GateWalk, affinity=affinity, keep_better=False)
-        load, compute = Step(stage=LoadCams, batch_size=8), cams_step(context, classifier=classifier)
-        parts = [Part(rows, [decode_step(context), cams, judge]) for rows, cams in ((seeded, load), (rest, compute))]
-        return _stream(context, "walk", GATED_WALKS, inputs), [part for part in parts if part.rows.num_rows]
+
+        def steps(*, reuse_cams: bool) -> list[Step]:
+            return [decode_step(context), maps_step(context, classifier=classifier, reuse_cams=reuse_cams), judge]
+
+        return _stream(context, "walk", GATED_WALKS, inputs), parts_by_cams(sample, seeds, steps)
 
     decisions = []
     if context.config.walk.affinity == "rgb":
@@ -116,21 +123,19 @@ def run_gates(
             gate_masks_step(context, classifier=classifier, keep_better=False),
         ]
         walked, _ = with_shards(sample, walks.folder)
-        parts = [Part(walked, steps)] if walked.num_rows else []
         stream = _stream(context, method, GATES, inputs)
-        decisions.append(_decide(stream, parts, refinement=method, judge="class consistency"))
+        decisions.append(_decide(stream, [Part(walked, steps)], refinement=method, judge="class consistency"))
         if not decisions[-1].kept:
             context = _changed(context, "refinement", method="none")
     return Gated(context, decisions)
 
 
 def sample_rows(context: Context) -> pa.Table:
-    """Rows with labels that gates judge: those whose ids have the lowest digests, whatever the manifest's order."""
+    """Rows with labels that gates judge."""
     rows = context.rows(context.config.splits.masks)
     labelled = rows.filter(pc.fill_null(pc.greater(pc.list_value_length(rows["labels"]), 0), False))  # noqa: FBT003
-    digests = [hashlib.sha256(image_id.encode()).hexdigest() for image_id in labelled["image_id"].to_pylist()]
-    order = np.argsort(np.array(digests, dtype=str))[: context.config.refinement.gate_images]
-    return labelled.take(pa.array(order, pa.int64()))
+    drawn = draw(labelled["image_id"].to_pylist(), context.config.refinement.gate_images)
+    return labelled.take(pa.array(drawn, pa.int64()))
 
 
 def weigh(before: Sequence[float], after: Sequence[float], *, refinement: str, judge: str) -> Decision:
@@ -172,8 +177,6 @@ def _decide(stream: Stream, parts: Sequence[Part], *, refinement: str, judge: st
 
 def _finish(stream: Stream, parts: Sequence[Part]) -> None:
     """Runs a gate's stream. A sample of which every row fails decides nothing: how many may fail is for the masks."""
-    if not parts:
-        return
     try:
         run_stream(stream, *parts)
     except BudgetExceeded as error:

@@ -52,12 +52,17 @@ def masks_steps(context: Context, *, classifier: str, affinity: str | None, reus
         gates = [gate_masks_step(context, classifier=classifier, keep_better=True)]
     return [
         decode_step(context),
-        Step(stage=LoadCams, batch_size=8) if reuse_cams else cams_step(context, classifier=classifier),
+        maps_step(context, classifier=classifier, reuse_cams=reuse_cams),
         walk,
         refine_step(context),
         *(gates if refinement.method != "none" else []),
         Step(stage=EncodeMasks, batch_size=8, **cpu_pool(context)),
     ]
+
+
+def maps_step(context: Context, *, classifier: str, reuse_cams: bool) -> Step:
+    """Class activation maps, computed or from seed shards."""
+    return Step(stage=LoadCams, batch_size=8) if reuse_cams else cams_step(context, classifier=classifier)
 
 
 def walk_step(context: Context, stage: type[PropagateCams], *, affinity: str | None, **more: Any) -> Step:

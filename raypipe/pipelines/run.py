@@ -18,7 +18,7 @@ from raypipe.pipelines.gate import Gated, run_gates
 from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
-from raypipe.pipelines.sweep import Networks, SweepResult, run_sweep
+from raypipe.pipelines.sweep import SweepResult, run_sweep
 from raypipe.pipelines.train import given_checkpoint, train_affinity, train_classifier
 
 logger = logging.getLogger(__name__)
@@ -87,15 +87,7 @@ class Run:
     @cached_property
     def sweep(self) -> SweepResult:
         """Scores of many settings of the walk, and the chosen one."""
-        affinity = self.affinity
-        networks = Networks(
-            classifier=self.classifier.uri,
-            classifier_digest=self.classifier.digest,
-            affinity=affinity.uri if affinity else None,
-            affinity_digest=affinity.digest if affinity else None,
-            seeds=seeds_stream(self.context, classifier_digest=self.classifier.digest).folder,
-        )
-        result = run_sweep(self.context, networks)
+        result = run_sweep(self.context, self._mask_inputs())
         self._log("sweep", Artifact(result.folder, result.folder.rsplit("/", 1)[-1]))
         return result
 

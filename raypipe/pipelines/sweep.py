@@ -4,7 +4,6 @@ The whole grid is scored inside the actors that hold the AffinityNet, so the clu
 the masks' does. Where there are true masks, the best settings are scored again at full resolution.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,29 +21,16 @@ from raypipe.data.shards import read_shards
 from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.separation import COLOUR_WEIGHT
-from raypipe.pipelines.context import Context
+from raypipe.pipelines.context import Context, draw
 from raypipe.pipelines.graph import Step
-from raypipe.pipelines.masks import parts_by_cams
+from raypipe.pipelines.masks import MaskInputs, maps_step, parts_by_cams
 from raypipe.pipelines.records import Record
-from raypipe.pipelines.seeds import cams_step, decode_step, network_step
+from raypipe.pipelines.seeds import decode_step, network_step
 from raypipe.pipelines.sink import SHARDS
 from raypipe.pipelines.stream import Stream, run_stream
 from raypipe.reports.plots import setting_charts
 from raypipe.schema import SETTINGS
-from raypipe.stages.load import LoadCams
 from raypipe.stages.settings import ScoreSettings, Setting
-
-
-@dataclass(frozen=True, kw_only=True)
-class Networks:
-    """Checkpoints and digests of what the sweep looks through."""
-
-    classifier: str
-    classifier_digest: str
-    affinity: str | None
-    affinity_digest: str | None
-    seeds: str | None
-    """Folder whose maps needn't be computed again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +105,7 @@ def grid(context: Context) -> list[Setting]:
     return list(dict.fromkeys([*settings, *known_settings(context).values()]))
 
 
-def draw(image_ids: Sequence[str], number: int | None, *, seed: int) -> list[int]:
-    """Indices of that many ids drawn at random, the same ones whatever their order and the cluster."""
-    ranked = sorted(
-        range(len(image_ids)),
-        key=lambda index: hashlib.sha256(json.dumps([seed, image_ids[index]]).encode()).digest(),
-    )
-    return sorted(ranked[:number])
-
-
-def run_sweep(context: Context, networks: Networks) -> SweepResult:
+def run_sweep(context: Context, inputs: MaskInputs) -> SweepResult:
     """Scores the grid and chooses.
 
     Raises:
@@ -138,7 +115,7 @@ def run_sweep(context: Context, networks: Networks) -> SweepResult:
     rows = context.rows(sweep.splits or config.splits.masks)
     rows = rows.take(draw(rows["image_id"].to_pylist(), sweep.num_images, seed=sweep.seed))
     settings = grid(context)
-    folder, scores = score_settings(context, networks, rows, settings, stride=sweep.stride)
+    folder, scores = score_settings(context, inputs, rows, settings, stride=sweep.stride)
     choice, num_labelled = choose(scores, sweep)
     table = _table(scores, choice)
     known = known_settings(context)
@@ -147,7 +124,7 @@ def run_sweep(context: Context, networks: Networks) -> SweepResult:
     table = table.sort_values(["score", "objective"], ascending=False, kind="stable")
     if scores.with_truth():
         finalists = list(dict.fromkeys([*table.index[: sweep.num_finalists], *table.index[table["note"] != ""]]))
-        _, full = score_settings(context, networks, rows, [settings[index] for index in finalists], stride=1)
+        _, full = score_settings(context, inputs, rows, [settings[index] for index in finalists], stride=1)
         table.loc[finalists, "full_mean_iou"] = full.mean_iou(full.with_truth())
     chosen = settings[choice.index]
     values = config.model_dump()
@@ -194,7 +171,7 @@ def choose(scores: SettingScores, sweep: Sweep) -> tuple[Choice, int]:
 
 
 def score_settings(
-    context: Context, networks: Networks, rows: pa.Table, settings: Sequence[Setting], *, stride: int
+    context: Context, inputs: MaskInputs, rows: pa.Table, settings: Sequence[Setting], *, stride: int
 ) -> tuple[str, SettingScores]:
     """Scores settings on rows of the manifest, unless that is done already; the folder, and the scores."""
     config = context.config
@@ -211,8 +188,8 @@ def score_settings(
             "stride": stride,
         },
         inputs={
-            "classifier": networks.classifier_digest,
-            "affinity": networks.affinity_digest or "none",
+            "classifier": inputs["classifier_digest"],
+            "affinity": inputs["affinity_digest"] or "none",
             "manifest": context.inputs_digest(rows),
         },
     )
@@ -229,17 +206,17 @@ def score_settings(
         "settings": [tuple(setting) for setting in settings],
         "stride": stride,
         "num_classes": num_classes,
-        "checkpoint": networks.affinity,
+        "checkpoint": inputs["affinity"],
         "cam_stride": config.cams.out_stride,
         "max_side": config.images.max_side,
         **walk,
     }
 
     def steps(*, reuse_cams: bool) -> list[Step]:
-        cams = Step(stage=LoadCams, batch_size=8) if reuse_cams else cams_step(context, classifier=networks.classifier)
-        return [decode_step(context), cams, network_step(context, ScoreSettings, args)]
+        maps = maps_step(context, classifier=inputs["classifier"], reuse_cams=reuse_cams)
+        return [decode_step(context), maps, network_step(context, ScoreSettings, args)]
 
-    run_stream(stream, *parts_by_cams(rows, networks.seeds, steps))
+    run_stream(stream, *parts_by_cams(rows, inputs["seeds"], steps))
     table = read_shards(storage.join(stream.folder, SHARDS), schema=SETTINGS)
     return stream.folder, SettingScores(table, settings, num_classes=num_classes)
 

@@ -10,9 +10,9 @@ import pytest
 from raypipe import storage
 from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
-from raypipe.pipelines.context import open_context
+from raypipe.pipelines.context import draw, open_context
 from raypipe.pipelines.run import Run
-from raypipe.pipelines.sweep import draw, result_table
+from raypipe.pipelines.sweep import result_table
 from raypipe.pipelines.timing import RandomNetwork
 from raypipe.pipelines.train import affinity_task, classifier_task
 
