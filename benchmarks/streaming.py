@@ -3,12 +3,14 @@
     python benchmarks/streaming.py overhead   # Ray Data against a bare loop of the same stages on the same cores
     python benchmarks/streaming.py memory     # driver and workers at 2,000 and at 20,000 rows
     python benchmarks/streaming.py bytes      # what a row weighs between stages
+    python benchmarks/streaming.py source     # a million rows until the first is through, and the driver's memory
     python benchmarks/streaming.py busy       # share of its time that a GPU stage works, at 1, 2 and 4 actors
 
 Images are synthetic animals (JPEG), networks small and random: little work a row, so what streaming adds shows.
 """
 
 import io
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -34,13 +36,14 @@ from raypipe.config import Budget, RunConfig, load_config
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.data.synthetic import CLASSES, draw_scene
+from raypipe.pipelines import graph
 from raypipe.pipelines.context import Context, open_context, start_ray
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.masks import masks_steps, masks_stream
 from raypipe.pipelines.records import Record
 from raypipe.pipelines.seeds import decode_step, seeds_steps
 from raypipe.pipelines.sink import SHARDS, ShardSink
-from raypipe.pipelines.stream import Part, Stream, run_stream
+from raypipe.pipelines.stream import Part, Stream, rows_per_block, run_stream
 from raypipe.schema import MASKS
 from raypipe.stages.base import Row, Stage, with_error_columns
 
@@ -243,6 +246,48 @@ def bytes_a_row(long_side: Annotated[int, typer.Option(help="of the images, pixe
 def _sizes(context: Context) -> list[tuple[int, int]]:
     files = set(context.rows(None)["image_uri"].to_pylist())
     return [Image.open(io.BytesIO(storage.read_bytes(uri))).size for uri in files]
+
+
+class PassOn(Stage):
+    """Does nothing."""
+
+    reads = ("image_id",)
+    writes = pa.schema([])
+
+    def process(self, row: Row) -> Row:  # noqa: ARG002
+        """One row."""
+        return {}
+
+
+@app.command()
+def source(
+    num_rows: Annotated[int, typer.Option(min=1, help="rows of a manifest that is made up")] = 1_000_000,
+) -> None:
+    """From a table to the first batch behind a stage that does nothing, in blocks of a long stream."""
+    print(machine(), end="\n\n")
+    names = [f"train/{index:08d}" for index in range(num_rows)]
+    columns = {
+        "image_id": names,
+        "image_uri": [f"s3://bucket/dataset/images/{name}.jpg" for name in names],
+        "labels": [list(CLASSES[: 1 + index % 2]) for index in range(num_rows)],
+        "split": ["train"] * num_rows,
+        "mask_uri": pa.nulls(num_rows, pa.string()),
+    }
+    rows = pa.table(columns)
+    ray.init(num_cpus=4, object_store_memory=1_000_000_000, log_to_driver=False, include_dashboard=False)
+    memory = [psutil.Process().memory_full_info().uss]
+    moments = [time.perf_counter()]
+    size = rows_per_block(num_rows, rows_per_shard=RunConfig(manifest="", out="").cluster.rows_per_shard)
+    dataset = graph.source(rows, rows_per_block=size)
+    moments.append(time.perf_counter())
+    dataset = graph.apply(dataset, [Step(stage=PassOn)])
+    next(iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow")))
+    moments.append(time.perf_counter())
+    memory.append(psutil.Process().memory_full_info().uss)
+    made, first = (later - moment for moment, later in itertools.pairwise(moments))
+    cells = (f"{num_rows:,}", f"{-(-num_rows // size):,}", f"{made:.1f} s", f"{first:.1f} s")
+    header = ("rows", "blocks", "source", "then the first batch", "driver grows by")
+    print(table(header, [(*cells, f"{(memory[1] - memory[0]) / 2**20:.0f} MiB")]))
 
 
 class FakeGpuStage(Stage):

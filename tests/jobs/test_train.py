@@ -45,14 +45,15 @@ class Training:
 
     def wait_for_checkpoint(self, driver: subprocess.Popen[bytes]) -> list[dict[str, float]]:
         """Until the first one is in the bucket and Ray Train's record names it; the metrics in it."""
-        for _ in range(1200):
+        end = time.monotonic() + 240
+        while time.monotonic() < end:
             assert driver.poll() is None, self.log.read_text()[-3000:]
             for uri in storage.list_files(self.out, suffix="checkpoint_manager_snapshot.json"):
                 if results := json.loads(storage.read_bytes(uri))["checkpoint_results"]:
                     state = storage.join(uri.rsplit("/", 1)[0], results[-1]["checkpoint_dir_name"], STATE_FILE)
                     return torch.load(io.BytesIO(storage.read_bytes(state)), weights_only=True)["history"]
             time.sleep(0.1)
-        raise TimeoutError(f"no checkpoint below {self.out} after two minutes")
+        raise TimeoutError(f"no checkpoint below {self.out} after four minutes")
 
     @property
     def folder(self) -> str:
@@ -65,7 +66,7 @@ class Training:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_lost_driver_and_a_lost_node_change_no_weight(cluster: RayCluster, bucket: str, tmp_path: Path) -> None:
     generate(f"{bucket}/data", num_images=128, sizes=(96, 128))
     config = CONFIG.format(bucket=bucket, epochs=NUM_EPOCHS, address=cluster.address)

@@ -82,3 +82,15 @@ def test_apply_refuses_what_would_wait_for_ever(resources: dict[str, float], mon
     monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
     with pytest.raises(ValueError, match=r"the stream needs .* (CPU|GPU)s, the cluster has"):
         graph.apply(RecordingDataset(), STEPS)  # type: ignore[arg-type]
+
+
+def test_source_cuts_a_table_into_blocks_in_its_order(local_ray: None) -> None:
+    names = [f"image{index:04d}" for index in range(1000)]
+    table = pa.table({"image_id": names, "number": range(1000)}).filter(pa.array([True, True, False, True] * 250))
+    dataset = graph.source(table, rows_per_block=32)
+    assert dataset.num_blocks() == 24
+    batches = list(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+    assert [batch.num_rows for batch in batches] == [32] * 23 + [14]
+    rows = pa.concat_tables(batches)
+    assert rows.select(table.column_names).equals(table)
+    assert rows["error_stage"].null_count == rows["error_reason"].null_count == 750
