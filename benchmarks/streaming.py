@@ -274,7 +274,8 @@ def source(
         "mask_uri": pa.nulls(num_rows, pa.string()),
     }
     rows = pa.table(columns)
-    ray.init(num_cpus=4, object_store_memory=1_000_000_000, log_to_driver=False, include_dashboard=False)
+    options = {"log_to_driver": False, "include_dashboard": False}
+    ray.init(address="local", num_cpus=4, object_store_memory=1_000_000_000, **options)
     memory = [psutil.Process().memory_full_info().uss]
     moments = [time.perf_counter()]
     size = rows_per_block(num_rows, rows_per_shard=RunConfig(manifest="", out="").cluster.rows_per_shard)
