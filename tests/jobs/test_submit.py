@@ -48,9 +48,9 @@ def test_a_whole_run_submitted_to_three_raylets(cluster: RayCluster, bucket: str
 
 
 @pytest.mark.slow
-def test_without_the_token_nothing_is_accepted(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_token_nothing_is_accepted(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "9876543210" * 4)
-    command = [str(BIN / "ray"), "job", "submit", "--address", cluster, "--", "echo", "hello"]
+    command = [str(BIN / "ray"), "job", "submit", "--address", cluster.jobs, "--", "echo", "hello"]
     job = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert job.returncode != 0
     assert "hello" not in job.stdout.replace("echo hello", "")
