@@ -1,6 +1,12 @@
 """Configuration: what a run is asked to do."""
 
-from raypipe.config.loading import ConfigError, load_config, presets, to_yaml
+from raypipe.config.loading import (
+    ConfigError,
+    load_config,
+    presets,
+    to_yaml,
+    trial_config,
+)
 from raypipe.config.sections import (
     CLASSIFIER,
     AffinityTraining,
@@ -19,6 +25,7 @@ from raypipe.config.sections import (
     Training,
     Trimaps,
     Walk,
+    flat_changes,
 )
 
 __all__ = [
@@ -40,7 +47,9 @@ __all__ = [
     "Training",
     "Trimaps",
     "Walk",
+    "flat_changes",
     "load_config",
     "presets",
     "to_yaml",
+    "trial_config",
 ]

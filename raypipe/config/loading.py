@@ -6,7 +6,7 @@ allowed and the nearest name.
 """
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,35 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(error))) from error
+    for changes in config.sweep.training_changes:
+        trial_config(config, changes)
+    return config
+
+
+def trial_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The config of one trial, which sweeps the walk alone.
+
+    Args:
+        config: the outer sweep's.
+        changes: dotted names to values.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    values = config.model_dump(mode="json")
+    values["sweep"] |= {"training": {}, "scheduler": "fifo"}
+    changed = OmegaConf.create(values)
+    try:
+        for name, value in changes.items():
+            OmegaConf.update(changed, name, value)
+        return RunConfig.model_validate(OmegaConf.to_container(changed))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"sweep.training: {error}") from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"sweep.training: {line}" for line in _explain(error))) from error
 
 
 def to_yaml(config: BaseModel) -> str:

@@ -3,7 +3,9 @@
 Values are those of the papers unless said otherwise; section numbers are AffinityNet's (Ahn & Kwak, CVPR 2018).
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from itertools import product
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -212,6 +214,18 @@ class Evaluation(Section):
     thresholds: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(1, 17))
 
 
+TRAINED = ("classifier", "cams", "trimaps", "affinity", "checkpoints")
+"""Sections that make the networks: what an outer sweep may change without scoring other images, or otherwise."""
+
+
+def flat_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names to values, of one combination of `sweep.training`: what is named in mappings beside the rest."""
+    flat: dict[str, Any] = {}
+    for name, value in changes.items():
+        flat |= value if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
 class Sweep(Section):
     """Settings of the walk that are compared in one pass: every combination, the config's own and the paper's."""
 
@@ -232,6 +246,13 @@ class Sweep(Section):
     stride: Literal[1, 4] = 4
     """Pixels per counted pixel of the first scoring, in both directions."""
     seed: int = Field(0, ge=0)
+    training: dict[str, tuple[Any, ...]] = {}
+    """Outer sweep: dotted names of what is trained to values, such as `{classifier.optimizer.lr: [1e-4, 3e-4]}`. Every
+    combination is a trial of Ray Tune: its networks are trained, then swept. What changes together is a mapping,
+    under any name: `{network: [{classifier.backbone: vgg16, classifier.weights: null}, {classifier.epochs: 30}]}`."""
+    scheduler: Literal["fifo", "asha"] = "fifo"
+    """`asha` stops a trial early (Li et al., 2020) if its classifier's training loss is above the median of those
+    before at the same epoch. For values under which losses compare: more epochs, or harder crops, lose."""
 
     @model_validator(mode="after")
     def _values(self) -> "Sweep":
@@ -242,6 +263,29 @@ class Sweep(Section):
         for name, lowest in (("alphas", 0.0), ("betas", 0.0), ("steps", -1), ("radii", 1)):
             if any(value <= lowest for value in getattr(self, name) or ()):
                 raise ValueError(f"{name} are above {lowest:g}, got {getattr(self, name)}")
+        return self
+
+    @property
+    def training_changes(self) -> list[dict[str, Any]]:
+        """What each trial changes, dotted names to values: every combination of `training`."""
+        return [
+            flat_changes(dict(zip(self.training, values, strict=True))) for values in product(*self.training.values())
+        ]
+
+    @model_validator(mode="after")
+    def _training(self) -> "Sweep":
+        for name, values in self.training.items():
+            if not values:
+                raise ValueError(f"training needs at least one value of {name}")
+        names = sorted({str(name) for changes in self.training_changes for name in changes})
+        for name in names:
+            section, _, rest = name.partition(".")
+            if section not in TRAINED or not rest:
+                raise ValueError(f"training takes dotted names in {', '.join(TRAINED)}, got {name!r}")
+        if self.scheduler == "asha" and not any(name.startswith("classifier.") for name in names):
+            raise ValueError(
+                "scheduler asha watches the classifier's training; name a classifier.… in training, or fifo"
+            )
         return self
 
 

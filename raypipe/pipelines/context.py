@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,14 +57,18 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     def absolute(uri: str | None) -> str | None:
         return uri if uri is None or uri == CLASSIFIER or uri.startswith("torchvision://") else storage.absolute(uri)
 
+    def swept(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {part: swept(part, value[part]) for part in value}
+        return absolute(value) if name in uris else value
+
+    uris = ("classifier.weights", "affinity.weights", "checkpoints.classifier", "checkpoints.affinity")
     values = config.model_dump()
-    for section, names in {
-        "classifier": ["weights"],
-        "affinity": ["weights"],
-        "checkpoints": ["classifier", "affinity"],
-    }.items():
-        values[section] |= {name: absolute(values[section][name]) for name in names}
+    for section, name in (uri.split(".") for uri in uris):
+        values[section][name] = absolute(values[section][name])
     values |= {name: absolute(values[name]) for name in ("manifest", "out")}
+    training = values["sweep"]["training"]
+    values["sweep"]["training"] = {name: [swept(name, value) for value in training[name]] for name in training}
     return RunConfig.model_validate(values)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from raypipe.config import ConfigError, RunConfig, load_config, presets, to_yaml
+from raypipe.config import ConfigError, RunConfig, load_config, presets, to_yaml, trial_config
 from raypipe.networks import BACKBONES
 
 BASE = ["manifest=m.parquet", "out=out"]
@@ -77,11 +77,40 @@ def test_config_is_frozen() -> None:
         ("a: [", BASE, "isn't YAML"),
         ("- 1", [], "must be a mapping"),
         ("", [*BASE, "novalue"], "unknown name"),
+        ("", [*BASE, "sweep.training={classifier.optimiser.lr: [1]}"], "classifier.optimiser: unknown.*'optimizer'"),
+        ("", [*BASE, "sweep.training={classifier.epochs: [4, 0]}"], "sweep.training: classifier.epochs: got 0"),
+        ("", [*BASE, "sweep.training={classifier.backbone: [resnet18]}"], "resnet18 can't take weights torchvision"),
+        ("", [*BASE, "sweep.training={classifier.epochs: []}"], "needs at least one value of classifier.epochs"),
+        ("", [*BASE, "sweep.training={walk.beta: [1]}"], "dotted names in classifier, .*, got 'walk.beta'"),
+        ("", [*BASE, "sweep.training={classifier: [1]}"], "got 'classifier'"),
+        ("", [*BASE, "sweep.training={both: [{out: elsewhere}]}"], "got 'out'"),
+        ("", [*BASE, "sweep.scheduler=asha", "sweep.training={affinity.epochs: [1]}"], "asha watches the classifier's"),
     ],
 )
 def test_bad_config_says_what_is_wrong(text: str, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(text, overrides)
+
+
+def test_trials_are_all_combinations_and_what_changes_together() -> None:
+    text = """
+    sweep:
+      training:
+        classifier.optimizer.lr: [1e-4, 3e-4]
+        network:
+        - {classifier.backbone: tiny, classifier.weights: null, affinity.backbone: tiny, affinity.weights: classifier}
+        - {classifier.epochs: 3}
+    """
+    config = load_config(text, BASE)
+    trials = [trial_config(config, changes) for changes in config.sweep.training_changes]
+    assert [(trial.classifier.optimizer.lr, trial.affinity.backbone, trial.classifier.epochs) for trial in trials] == [
+        (1e-4, "tiny", 15),
+        (1e-4, "resnet50", 3),
+        (3e-4, "tiny", 15),
+        (3e-4, "resnet50", 3),
+    ]
+    assert not any(trial.sweep.training for trial in trials)
+    assert load_config(to_yaml(config)) == config
 
 
 def test_all_problems_come_in_one_message() -> None:
