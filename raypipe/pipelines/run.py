@@ -35,11 +35,12 @@ class Artifact:
 class Run:
     """The steps of one config. Each property makes its artifact, and those that it needs, unless they are there."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, write_config: bool = True) -> None:
         self.context: Context = open_context(config)
         self.config = config = self.context.config
         start_ray(config.cluster)
-        storage.write_bytes_atomic(storage.join(config.out, "config.yaml"), to_yaml(config).encode())
+        if write_config:
+            storage.write_bytes_atomic(storage.join(config.out, "config.yaml"), to_yaml(config).encode())
 
     @cached_property
     def classifier(self) -> Artifact:

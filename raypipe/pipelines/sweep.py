@@ -105,6 +105,13 @@ def grid(context: Context) -> list[Setting]:
     return list(dict.fromkeys([*settings, *known_settings(context).values()]))
 
 
+def scored_rows(context: Context) -> pa.Table:
+    """Rows of the manifest that a sweep scores."""
+    sweep = context.config.sweep
+    rows = context.rows(sweep.splits or context.config.splits.masks)
+    return rows.take(draw(rows["image_id"].to_pylist(), sweep.num_images, seed=sweep.seed))
+
+
 def run_sweep(context: Context, inputs: MaskInputs) -> SweepResult:
     """Scores the grid and chooses.
 
@@ -112,8 +119,7 @@ def run_sweep(context: Context, inputs: MaskInputs) -> SweepResult:
         ValueError: if no image has a label.
     """
     config, sweep = context.config, context.config.sweep
-    rows = context.rows(sweep.splits or config.splits.masks)
-    rows = rows.take(draw(rows["image_id"].to_pylist(), sweep.num_images, seed=sweep.seed))
+    rows = scored_rows(context)
     settings = grid(context)
     folder, scores = score_settings(context, inputs, rows, settings, stride=sweep.stride)
     choice, num_labelled = choose(scores, sweep)

@@ -1,7 +1,7 @@
 """Trains the networks: rows and crops by Ray Data, steps by Ray Train."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
-from ray.train import ScalingConfig
+from ray.train import ScalingConfig, UserCallback
 
 from raypipe import storage
 from raypipe.config import CLASSIFIER, AffinityTraining, ClassifierTraining, Training
@@ -31,8 +31,12 @@ _ROWS_PER_STREAM = 200_000
 """Epochs are loaded by one stream together up to here: a stream costs a second to start."""
 
 
-def train_classifier(context: Context) -> tuple[str, str]:
+def train_classifier(context: Context, *, callbacks: Sequence[UserCallback] = ()) -> tuple[str, str]:
     """Trains the classifier, unless it is there already.
+
+    Args:
+        context: config and manifest.
+        callbacks: see `training.run.train`.
 
     Returns:
         The checkpoint's URI and digest.
@@ -47,7 +51,7 @@ def train_classifier(context: Context) -> tuple[str, str]:
     )
     threshold = training.repeat_threshold
     factors = None if threshold is None else repeat_factors(rows["labels"].to_pylist(), threshold=threshold)
-    return _train(context, task, training, rows, step, factors=factors)
+    return _train(context, task, training, rows, step, factors=factors, callbacks=callbacks)
 
 
 def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifier: str) -> tuple[str, str]:
@@ -110,6 +114,7 @@ def _train(
     step: graph.Step,
     *,
     factors: NDArray[np.float64] | None = None,
+    callbacks: Sequence[UserCallback] = (),
     **inputs: str,
 ) -> tuple[str, str]:
     cluster = context.config.cluster
@@ -132,7 +137,7 @@ def _train(
             use_gpu=cluster.gpus_per_train_worker > 0,
             resources_per_worker={"CPU": threads, "GPU": cluster.gpus_per_train_worker},
         )
-        train(settings, folder=folder, classes=context.classes, scaling=scaling)
+        train(settings, folder=folder, classes=context.classes, scaling=scaling, callbacks=callbacks)
     return uri, read_metadata(uri, task=task.name)["digest"]
 
 

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,13 @@ class TrainingDiverged(ValueError):  # noqa: N818 - the standard term
 
 
 def train(
-    settings: LoopSettings, *, folder: str, classes: tuple[str, ...], scaling: ScalingConfig, max_failures: int = 3
+    settings: LoopSettings,
+    *,
+    folder: str,
+    classes: tuple[str, ...],
+    scaling: ScalingConfig,
+    max_failures: int = 3,
+    callbacks: Sequence[UserCallback] = (),
 ) -> Checkpoint:
     """Trains a network; goes on where an interrupted training of the same folder was.
 
@@ -50,6 +57,7 @@ def train(
         classes: the dataset's, stored in the checkpoint.
         scaling: workers and their resources.
         max_failures: times that the group is started again after a worker's death.
+        callbacks: Ray Train's, of whoever wants to see each epoch.
     """
     # Ray Train would log what workers print, and with it the progress bar's messages to the driver, which then come
     # late, or apart from the line break after them.
@@ -67,7 +75,7 @@ def train(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             # Its reports of every epoch would push the progress bar off the screen.
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=[ReportFailures()],  # type: ignore[list-item]
+            callbacks=[ReportFailures(), *callbacks],  # type: ignore[list-item]
         ),
     )
     result = trainer.fit()
