@@ -86,10 +86,22 @@ def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Score many settings of the walk in one pass and choose one, without true masks if there are none."""
-    result = _open(config, overrides).sweep
+    """Score many settings of the walk in one pass and choose one, without true masks if there are none.
+
+    With sweep.training, do so for networks that are trained in different ways, and compare those by true masks.
+    """
+    resolved = read_config(config, overrides)
+    if resolved.sweep.training:
+        from raypipe.pipelines.trials import run_trials, trials_table
+
+        trials = run_trials(resolved)
+        typer.echo(trials_table(trials))
+        typer.echo(f"table: {trials.folder}\nconfig for `raypipe run`: {trials.best_config}")
+        return
+    from raypipe.pipelines.run import Run
     from raypipe.pipelines.sweep import result_table
 
+    result = Run(resolved).sweep
     typer.echo(result_table(result))
     typer.echo(f"table and plots: {result.folder}\nconfig for `raypipe masks`: {result.best_config}")
 
