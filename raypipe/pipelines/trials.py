@@ -64,12 +64,13 @@ def run_trials(config: RunConfig) -> TrialsResult:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # what relative paths on sys.path count from
     grid = _tuner(config, folder).fit()
     trials = [grid[index] for index in range(len(grid))]
-    table = pd.DataFrame([trial_row(trial) for trial in trials]).sort_values("score", ascending=False, kind="stable")
+    rows = pd.DataFrame([trial_row(trial) for trial in trials]).sort_values("score", ascending=False, kind="stable")
+    best, table = trials[int(rows.index[0])], rows.reset_index(drop=True)
     storage.write_bytes_atomic(storage.join(folder, "table.parquet"), table.to_parquet(index=False))
     storage.write_bytes_atomic(storage.join(folder, "table.csv"), table.to_csv(index=False).encode())
     if table["score"].isna().all():
         raise RuntimeError(f"no trial has a score: {'; '.join(table['status'])}. The same command tries again")
-    best, setting = trials[int(table.index[0])], table.iloc[0][list(Setting._fields)].to_dict()
+    setting = table.iloc[0][list(Setting._fields)].to_dict()
     changes = flat_changes(best.config or {}) | {f"walk.{name}": value for name, value in setting.items()}
     best_config = storage.join(folder, "best.yaml")
     storage.write_bytes_atomic(best_config, to_yaml(trial_config(config, changes)).encode())

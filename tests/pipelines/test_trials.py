@@ -58,7 +58,7 @@ def test_trials_are_ranked_by_mean_iou(finished: tuple[RunConfig, TrialsResult])
     assert table["score"].between(0, 1).all()
     assert set(table["status"]) == {"done"}
     assert len(list(Path(config.out, "classifier").iterdir())) == 2
-    pd.testing.assert_frame_equal(pd.read_parquet(Path(result.folder, "table.parquet")), table.reset_index(drop=True))
+    pd.testing.assert_frame_equal(pd.read_parquet(Path(result.folder, "table.parquet")), table)
     assert "classifier.optimizer.lr" in trials_table(result)
 
 
