@@ -13,7 +13,7 @@ from ray.util.state import list_nodes
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.shards import ShardError
-from raypipe.pipelines.context import open_context, with_shards
+from raypipe.pipelines.context import draw, open_context, with_shards
 from raypipe.pipelines.sink import ShardSink
 
 
@@ -93,3 +93,11 @@ def test_a_local_ray_is_asked_about_itself_beside_another_one(local_ray: None) -
         finally:
             process.communicate()
     assert [node.node_id for node in nodes] == [ray.get_runtime_context().get_node_id()]
+
+
+def test_draws_depend_on_ids_alone() -> None:
+    ids = [f"image {number}" for number in range(50)]
+    drawn = [ids[index] for index in draw(ids, 10)]
+    assert drawn == [ids[::-1][index] for index in draw(ids[::-1], 10)]
+    assert set(drawn) != {ids[index] for index in draw(ids, 10, seed=1)}
+    assert sorted(draw(ids, None)) == list(range(50))

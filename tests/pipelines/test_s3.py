@@ -23,6 +23,9 @@ OVERRIDES = [
     "cluster.loader_actors=1",
     "cluster.rows_per_shard=8",
     "cluster.train_workers=1",
+    "cluster.network_actors=1",
+    "cluster.cpu_actors=1",
+    "refinement.gate=off",
 ]
 
 
