@@ -105,7 +105,7 @@ def start_ray(cluster: Cluster) -> None:
 
 
 def draw(image_ids: Sequence[str], number: int | None, *, seed: int = 0) -> list[int]:
-    """Indices of that many ids drawn at random, all where None: the same ids in the same order, however they are given."""
+    """Indices of that many ids drawn at random, all where None: the same ids in the same order however they come."""
     return sorted(range(len(image_ids)), key=lambda index: storage.digest([seed, image_ids[index]]))[:number]
 
 
