@@ -4,8 +4,8 @@
 
 The config names trained networks in `checkpoints`. Both start from nothing but them, in the same Ray, in turns: maps,
 affinities and one walk an image, without dense CRF; maps, affinities and the grid, its best settings once more at full
-resolution, the choice and the plots. Then masks are made with a few of the best settings, and their pixels are counted
-against those of the sweep, image by image.
+resolution, the choice and the plots. Then masks of some images are made with a few of the best settings, and their
+pixels are counted against those of the sweep, image by image.
 """
 
 import statistics
@@ -27,7 +27,7 @@ from raypipe.pipelines.sink import SHARDS
 from raypipe.schema import MASKS, SETTINGS
 from raypipe.stages.evaluate import read_truth
 
-NUM_CHECKED = 3
+NUM_CHECKED, NUM_CHECKED_IMAGES = 3, 40
 
 
 def with_values(config: RunConfig, **sections: object) -> RunConfig:
@@ -96,10 +96,11 @@ def main(
     result = swept.sweep
     print(f"{len(result.table)} settings, {result.num_images} images, {result.table['full_mean_iou'].count()} in full")
     finalists = list(result.table.index[result.table["full_mean_iou"].notna()])  # in the order of their scoring
-    checks = []
+    checks, few = [], storage.join(tempfile.mkdtemp(), "manifest.parquet")
+    write_manifest(read_manifest(base.manifest).limit(NUM_CHECKED_IMAGES), few)
     for position in np.linspace(0, len(finalists) - 1, NUM_CHECKED, dtype=int).tolist():
         setting = result.table.loc[finalists[position], ["alpha", "beta", "num_steps", "radius"]].to_dict()
-        alone = Run(with_values(base, out=tempfile.mkdtemp(), walk=setting))
+        alone = Run(with_values(base, manifest=few, out=tempfile.mkdtemp(), walk=setting))
         differing, compared = num_differing(alone, swept, position)
         checks.append((", ".join(f"{name} {value:g}" for name, value in setting.items()), f"{differing} of {compared}"))
     print(table(("setting", "images whose pixel counts differ from a run of its own"), checks))

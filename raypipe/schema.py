@@ -82,11 +82,14 @@ SETTINGS = pa.schema(
         pa.field("predicted", pa.binary()),
         pa.field("truth_ids", pa.list_(pa.uint8())),
         pa.field("truth_pixels", pa.list_(pa.int64())),
+        pa.field("cam", pa.binary()),
+        pa.field("cam_height", pa.int32()),
+        pa.field("cam_width", pa.int32()),
     ]
 )
 """One row an image, scores of S settings of the walk in their order. `class_ids`: the K labels. `hits`, `predicted`:
 int32 bytes of (S, 1 + K), pixels that are rightly and that are at all taken for background and each label;
-`truth_ids, truth_pixels`: the true mask's; all null without a true mask."""
+`truth_ids, truth_pixels`: the true mask's; all null without a true mask. `cam`: as in seeds, for the next scoring."""
 
 GATES = pa.schema(
     [

@@ -30,7 +30,7 @@ from raypipe.pipelines.sink import SHARDS
 from raypipe.pipelines.stream import Stream, run_stream
 from raypipe.reports.plots import setting_charts
 from raypipe.schema import SETTINGS
-from raypipe.stages.settings import ScoreSettings, Setting
+from raypipe.stages.settings import SCORES, ScoreSettings, Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,8 @@ def run_sweep(context: Context, inputs: MaskInputs) -> SweepResult:
     table = table.sort_values(["score", "objective"], ascending=False, kind="stable")
     if scores.with_truth():
         finalists = list(dict.fromkeys([*table.index[: sweep.num_finalists], *table.index[table["note"] != ""]]))
-        _, full = score_settings(context, inputs, rows, [settings[index] for index in finalists], stride=1)
+        with_maps: MaskInputs = {**inputs, "seeds": folder}  # the first scoring's
+        _, full = score_settings(context, with_maps, rows, [settings[index] for index in finalists], stride=1)
         table.loc[finalists, "full_mean_iou"] = full.mean_iou(full.with_truth())
     chosen = settings[choice.index]
     values = config.model_dump()
@@ -223,7 +224,8 @@ def score_settings(
         return [decode_step(context), maps, network_step(context, ScoreSettings, args)]
 
     run_stream(stream, *parts_by_cams(rows, inputs["seeds"], steps))
-    table = read_shards(storage.join(stream.folder, SHARDS), schema=SETTINGS)
+    columns = ["image_id", "class_ids", *SCORES]
+    table = read_shards(storage.join(stream.folder, SHARDS), columns=columns, schema=SETTINGS)
     return stream.folder, SettingScores(table, settings, num_classes=num_classes)
 
 

@@ -26,6 +26,9 @@ from raypipe.stages.evaluate import read_truth
 from raypipe.stages.joint import JointStage
 from raypipe.stages.propagate import affinity_source, cell_colours
 
+SCORES = ("feature_separations", "colour_separations", "hits", "predicted", "truth_ids", "truth_pixels")
+"""Columns that this stage writes."""
+
 
 class Setting(NamedTuple):
     """Of the walk."""
@@ -59,8 +62,8 @@ class ScoreSettings(JointStage[ScoredImage]):
         *("image", "class_ids", "height", "width", "original_height", "original_width"),
         *("cam", "cam_height", "cam_width", "mask_uri"),
     )
-    writes = pa.schema([field for field in SETTINGS if field.name not in ("image_id", "class_ids")])
-    drops = ("image", "cam")
+    writes = pa.schema([SETTINGS.field(name) for name in SCORES])
+    drops = ("image",)
 
     def __init__(
         self,
