@@ -20,7 +20,7 @@ from measure import machine, table
 from raypipe import storage
 from raypipe.config import RunConfig, load_config
 from raypipe.data.images import decode_mask
-from raypipe.data.manifest import class_ids_of, read_manifest
+from raypipe.data.manifest import class_ids_of, read_manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.run import Run
 from raypipe.pipelines.sink import SHARDS
