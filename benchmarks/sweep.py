@@ -51,7 +51,8 @@ def num_differing(run: Run, swept: Run, position: int) -> tuple[int, int]:
     manifest = read_manifest(run.config.manifest)
     rows = {row["image_id"]: row for row in manifest.table.to_pylist()}
     records = storage.list_files(storage.join(swept.config.out, "sweep"), suffix="record.json")
-    full = next(uri.rsplit("/", 1)[0] for uri in records if not uri.startswith(swept.sweep.folder))
+    grid = swept.sweep.folder.rsplit("/", 1)[-1]
+    full = next(uri.rsplit("/", 1)[0] for uri in records if grid not in uri)
     scores = {row["image_id"]: row for row in read_shards(storage.join(full, SHARDS), schema=SETTINGS).to_pylist()}
     differing = compared = 0
     for mask_row in read_shards(storage.join(run.masks.uri, SHARDS), schema=MASKS).to_pylist():
