@@ -165,10 +165,10 @@ def main(
         print(f"{backbone}, image of {SIZE[0]}x{SIZE[1]}\n")
         print(table(("stage", "reference", "raypipe", "times faster"), rows), end="\n\n")
 
-        affinity = LearnedAffinity(checkpoint=setting.checkpoints["affinity"], radius=5, precision="auto")
+        affinity = LearnedAffinity(checkpoint=setting.checkpoints["affinity"], precision="auto")
 
         def all_settings() -> list[Tensor]:
-            edges = affinity([setting.pixels])[0].affinity
+            edges = affinity([setting.pixels])[0].affinity(radius=5)
             grids = [grid_scores(cam, alpha=alpha, cam_stride=4) for alpha in ALPHAS]
             maps = torch.cat([*(scores[:1] for scores in grids), grids[0][1:]])
             return [propagate_at(maps, edges, beta=beta, steps=STEPS) for beta in BETAS]

@@ -105,7 +105,8 @@ class ScoreCues(ScoreSettings):
         image = self.prepare(row)
         assert image.pixels is not None
         assert image.truth is not None
-        features = self.source([image.pixels])[0].features
+        of_cells = self.source([image.pixels])[0]
+        features = of_cells.features
         size = (-(-image.size[0] // STRIDE), -(-image.size[1] // STRIDE))
         num_labels, num_settings = 1 + len(image.class_ids), len(self.settings)
         truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=STRIDE))
@@ -113,7 +114,7 @@ class ScoreCues(ScoreSettings):
         labels = torch.zeros(num_settings, *size, dtype=torch.uint8)
         cells = torch.zeros(num_settings, *features.shape[1:], dtype=torch.uint8)
         margins = torch.zeros(num_settings)
-        for indices, maps in self.walk(image.cam, features):
+        for indices, maps in self.walk(image.cam, of_cells):
             fine = upsample_to_image(maps, size=size, stride=2)
             labels[indices] = best_labels(fine, num_backgrounds=len(indices))
             cells[indices] = best_labels(maps, num_backgrounds=len(indices))
@@ -128,7 +129,7 @@ class ScoreCues(ScoreSettings):
             "colour separation": separation(colours, cells, num_labels=num_labels),
             "class evidence": _class_evidence(labels, resize_cam(image.cam, size=size)),
             "image edges": _edge_contrast(labels, pixels),
-            "cut": -_relative_cut(cells, self.pair(features, radius=self.settings[0].radius)),
+            "cut": -_relative_cut(cells, of_cells.affinity(radius=self.settings[0].radius)),
             "margin": margins,
             "area": -(labels > 0).float().mean(dim=(1, 2)),
             "border": -torch.cat([labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]], 1)
@@ -139,7 +140,7 @@ class ScoreCues(ScoreSettings):
             "stable in beta": _stability(by_setting, dim=1).flatten(),
             "mirror": torch.zeros(num_settings),
         }
-        both = zip(self.walk(plain_cam, features), self.walk(mirror_cam, features), strict=True)
+        both = zip(self.walk(plain_cam, of_cells), self.walk(mirror_cam, of_cells), strict=True)
         for (indices, plain), (_, mirrored) in both:
             sides = [best_labels(maps, num_backgrounds=len(indices)) for maps in (plain, mirrored)]
             cues["mirror"][indices] = _agreement(*sides)

@@ -91,7 +91,7 @@ def collect_samples(
     manifest = {row["image_id"]: row for row in context.rows(None).to_pylist() if row["image_id"] in set(image_ids)}
     seed_rows = read_rows(storage.join(seeds, SHARDS), image_ids, schema=SEEDS)
     mask_rows = read_rows(storage.join(masks, SHARDS), image_ids, schema=MASKS)
-    source = affinity_source(config.walk.affinity, checkpoint=affinity, radius=config.walk_radius)
+    source = affinity_source(config.walk.affinity, checkpoint=affinity)
     return [
         _sample(context, manifest[image_id], seed_rows.get(image_id), mask_rows[image_id], kind, score, source)
         for image_id, kind, score in chosen
@@ -136,7 +136,7 @@ def _sample(
         cam=decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"])
         if seed
         else np.zeros((0, 1, 1), np.float32),
-        affinity=source([pixels])[0].affinity.cpu().numpy(),
+        affinity=source([pixels])[0].affinity(radius=context.config.walk_radius).cpu().numpy(),
         walk_mask=final if walk is None else walk,
         mask=None if walk is None else final,
         truth=_truth(row["mask_uri"]),

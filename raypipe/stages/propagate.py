@@ -31,8 +31,12 @@ class Cells(NamedTuple):
 
     features: Tensor
     """(D, h, w)."""
-    affinity: Tensor
-    """(num_offsets, h, w)."""
+    pair: Callable[..., Tensor]
+    """From features and a `radius` to affinities (num_offsets, h, w)."""
+
+    def affinity(self, *, radius: int) -> Tensor:
+        """Affinities (num_offsets, h, w) of cells closer than `radius`, the paper's gamma."""
+        return self.pair(self.features, radius=radius)
 
 
 AffinitySource = Callable[[Sequence[NDArray[np.uint8]]], list[Cells]]
@@ -46,12 +50,10 @@ class LearnedAffinity:
         self,
         *,
         checkpoint: str,
-        radius: int,
         precision: Literal["auto", "fp32", "bf16"],
         pixels_per_pass: int | None = None,
     ) -> None:
         self.network, _, self.device = load_affinity_net(checkpoint)
-        self.radius = radius
         self.precision = precision
         self.pixels_per_pass = pixels_per_pass
 
@@ -62,7 +64,7 @@ class LearnedAffinity:
         inputs = [network_input(pixels, preprocessing=preprocessing, device=self.device)[0] for pixels in images]
         passed = in_passes(self._features, inputs, pixels_per_pass=self.pixels_per_pass)
         features = [maps[0].float() for maps in passed]
-        return [Cells(maps, pairwise_affinity(maps, radius=self.radius)) for maps in features]
+        return [Cells(maps, pairwise_affinity) for maps in features]
 
     def _features(self, x: Tensor) -> Tensor:
         with autocast(self.device, self.precision):
@@ -73,13 +75,9 @@ class LearnedAffinity:
 class RgbAffinity:
     """The baseline: affinities of the cells' mean colours; nothing is learned."""
 
-    def __init__(self, *, radius: int) -> None:
-        self.radius = radius
-
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Cells]:
         """The cells' mean colours and their affinities."""
-        colours = [cell_colours(pixels) for pixels in images]
-        return [Cells(maps, rgb_affinity(maps, radius=self.radius)) for maps in colours]
+        return [Cells(cell_colours(pixels), rgb_affinity) for pixels in images]
 
 
 def cell_colours(pixels: NDArray[np.uint8]) -> Tensor:
@@ -91,7 +89,6 @@ def affinity_source(
     kind: Literal["learned", "rgb"],
     *,
     checkpoint: str | None,
-    radius: int,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     pixels_per_pass: int | None = None,
 ) -> AffinitySource:
@@ -101,10 +98,10 @@ def affinity_source(
         ValueError: if learned affinities come without a checkpoint.
     """
     if kind == "rgb":
-        return RgbAffinity(radius=radius)
+        return RgbAffinity()
     if checkpoint is None:
         raise ValueError("learned affinities need a checkpoint; train one, or set walk.affinity=rgb")
-    return LearnedAffinity(checkpoint=checkpoint, radius=radius, precision=precision, pixels_per_pass=pixels_per_pass)
+    return LearnedAffinity(checkpoint=checkpoint, precision=precision, pixels_per_pass=pixels_per_pass)
 
 
 def grid_scores(cam: Tensor, *, alpha: float, count_padding: bool = False, cam_stride: int) -> Tensor:
@@ -155,8 +152,9 @@ class PropagateCams(JointStage[PooledImage]):
         pixels_per_pass: int | None = None,
     ) -> None:
         self.affinity = affinity_source(
-            affinity, checkpoint=checkpoint, radius=radius, precision=precision, pixels_per_pass=pixels_per_pass
+            affinity, checkpoint=checkpoint, precision=precision, pixels_per_pass=pixels_per_pass
         )
+        self.radius = radius
         self.pixels_per_pass = pixels_per_pass
         self.alpha = alpha
         self.beta = beta
@@ -178,7 +176,7 @@ class PropagateCams(JointStage[PooledImage]):
         """Walks the images that have labels."""
         labelled = [image for image in prepared if image.pixels is not None]
         cells = self.affinity([image.pixels for image in labelled if image.pixels is not None])
-        affinities = [of_image.affinity for of_image in cells]
+        affinities = [of_image.affinity(radius=self.radius) for of_image in cells]
         moved = [image.scores.to(affinity.device) for image, affinity in zip(labelled, affinities, strict=True)]
         walked = propagate_batch(moved, affinities, beta=self.beta, num_steps=self.num_steps, tol=self.tol)
         results = iter(self.finish(labelled, walked, cells))

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image
-from raypipe.ops.affinity import pairwise_affinity, rgb_affinity
 from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
 from raypipe.ops.random_walk import propagate_at
 from raypipe.ops.separation import separation
@@ -24,7 +23,7 @@ from raypipe.schema import GRID_STRIDE, IGNORE, SETTINGS
 from raypipe.stages.base import Row
 from raypipe.stages.evaluate import read_truth
 from raypipe.stages.joint import JointStage
-from raypipe.stages.propagate import affinity_source, cell_colours
+from raypipe.stages.propagate import Cells, affinity_source, cell_colours
 
 SCORES = ("feature_separations", "colour_separations", "hits", "predicted", "truth_ids", "truth_pixels")
 """Columns that this stage writes."""
@@ -84,13 +83,8 @@ class ScoreSettings(JointStage[ScoredImage]):
         self.stride = stride
         self.num_classes = num_classes
         self.source = affinity_source(
-            affinity,
-            checkpoint=checkpoint,
-            radius=self.settings[0].radius,
-            precision=precision,
-            pixels_per_pass=pixels_per_pass,
+            affinity, checkpoint=checkpoint, precision=precision, pixels_per_pass=pixels_per_pass
         )
-        self.pair = rgb_affinity if affinity == "rgb" else pairwise_affinity
         self.tol = tol
         self.count_padding = count_padding
         self.cam_stride = cam_stride
@@ -117,43 +111,42 @@ class ScoreSettings(JointStage[ScoredImage]):
     @torch.inference_mode()
     def compute(self, prepared: Sequence[ScoredImage]) -> list[Row]:
         """Scores the images; one without labels is background whatever the setting."""
-        features = iter([cells.features for cells in self.source([p.pixels for p in prepared if p.pixels is not None])])
-        return [self._score(image, None if image.pixels is None else next(features)) for image in prepared]
+        cells = iter(self.source([image.pixels for image in prepared if image.pixels is not None]))
+        return [self._score(image, None if image.pixels is None else next(cells)) for image in prepared]
 
-    def _score(self, image: ScoredImage, features: Tensor | None) -> Row:
-        num_labels = 1 + len(image.class_ids)
-        grid = (-(-image.size[0] // GRID_STRIDE), -(-image.size[1] // GRID_STRIDE))
-        cells = torch.zeros(len(self.settings), *grid, dtype=torch.uint8)
+    def _score(self, image: ScoredImage, cells: Cells | None) -> Row:
         counts = None
         if image.truth is not None:
-            size = (-(-image.size[0] // self.stride), -(-image.size[1] // self.stride))
             truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=self.stride))
             counts = PixelCounts(truth, class_ids=image.class_ids, num_settings=len(self.settings))
-        if features is None:
+        if cells is None or image.pixels is None:
+            parted = [torch.zeros(len(self.settings))] * 2
             if counts is not None:
                 counts.add([*range(len(self.settings))], torch.zeros(1, *truth.shape, dtype=torch.uint8))
         else:
-            for indices, maps in self.walk(image.cam, features):
-                cells[indices] = best_labels(maps, num_backgrounds=len(indices))
+            features, colours = cells.features, cell_colours(image.pixels).to(cells.features.device)
+            labels = features.new_zeros(len(self.settings), *features.shape[1:], dtype=torch.uint8)
+            for indices, maps in self.walk(image.cam, cells):
+                labels[indices] = best_labels(maps, num_backgrounds=len(indices))
                 if counts is not None:
-                    fine = upsample_to_image(maps, size=size, stride=GRID_STRIDE // self.stride)
+                    fine = upsample_to_image(
+                        maps, size=(truth.shape[0], truth.shape[1]), stride=GRID_STRIDE // self.stride
+                    )
                     counts.add(indices, best_labels(fine, num_backgrounds=len(indices)))
-        parted = [cells.new_zeros(len(cells), dtype=torch.float32)] * 2
-        if features is not None and image.pixels is not None:
-            colours = cell_colours(image.pixels)
-            parted = [separation(maps, cells.to(maps.device), num_labels=num_labels) for maps in (features, colours)]
+            num_labels = 1 + len(image.class_ids)
+            parted = [separation(maps, labels, num_labels=num_labels) for maps in (features, colours)]
         return {
             "feature_separations": parted[0].tolist(),
             "colour_separations": parted[1].tolist(),
             **(_NO_TRUTH if counts is None else counts.columns()),
         }
 
-    def walk(self, cam: Tensor, features: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+    def walk(self, cam: Tensor, cells: Cells) -> Iterator[tuple[list[int], Tensor]]:
         """Walked scores of all settings.
 
         Args:
             cam: (K, h, w) at `cam_stride`.
-            features: (D, h, w) of the grid's cells.
+            cells: the image's.
 
         Yields:
             Indices of A settings that differ in alpha alone, and maps (A + K, h, w): their backgrounds, then the
@@ -163,9 +156,9 @@ class ScoreSettings(JointStage[ScoredImage]):
         alphas = sorted({setting.alpha for setting in self.settings})
         backgrounds = torch.stack([background_score(cam, alpha=alpha) for alpha in alphas])
         stacked = torch.cat([backgrounds, cam])
-        scores = pool_to_grid(stacked, stride=stride, count_padding=self.count_padding).to(features.device)
+        scores = pool_to_grid(stacked, stride=stride, count_padding=self.count_padding).to(cells.features.device)
         for radius in sorted({setting.radius for setting in self.settings}):
-            affinity = self.pair(features, radius=radius)
+            affinity = cells.affinity(radius=radius)
             for beta in sorted({s.beta for s in self.settings if s.radius == radius}):
                 members = [i for i, s in enumerate(self.settings) if (s.radius, s.beta) == (radius, beta)]
                 steps = sorted({self.settings[i].num_steps for i in members})

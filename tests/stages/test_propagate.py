@@ -52,7 +52,7 @@ def test_rgb_needs_no_checkpoint(row: dict[str, Any]) -> None:
 
 def test_learned_without_checkpoint_says_the_way_out() -> None:
     with pytest.raises(ValueError, match=r"train one, or set walk\.affinity=rgb"):
-        affinity_source("learned", checkpoint=None, radius=5)
+        affinity_source("learned", checkpoint=None)
 
 
 def test_image_without_labels_is_background(row: dict[str, Any]) -> None:
@@ -72,14 +72,14 @@ def test_convention_background_comes_before_pooling() -> None:
 def test_rgb_affinity_is_one_inside_a_plain_area() -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:, 16:] = 255
-    affinity = RgbAffinity(radius=5)([pixels])[0].affinity
+    affinity = RgbAffinity()([pixels])[0].affinity(radius=5)
     assert affinity[0, 0, 0] == 1  # cells (0, 0) and (0, 1)
     assert affinity[0, 0, 1] < 0.1  # across the edge
 
 
 def test_learned_affinity_covers_the_padded_image(affinity_uri: str, jpeg: bytes) -> None:
     pixels = decode_image(jpeg).pixels
-    source = affinity_source("learned", checkpoint=affinity_uri, radius=5)
+    source = affinity_source("learned", checkpoint=affinity_uri)
     cells = source([pixels])[0]
-    assert cells.affinity.shape == (34, 8, 11)
+    assert cells.affinity(radius=5).shape == (34, 8, 11)
     assert cells.features.shape[1:] == (8, 11)
