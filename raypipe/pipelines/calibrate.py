@@ -21,7 +21,7 @@ from raypipe.pipelines import graph
 from raypipe.pipelines.context import Context, with_shards
 from raypipe.pipelines.records import Record, open_folder, read_summary, write_summary
 from raypipe.pipelines.seeds import cpu_pool
-from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream
+from raypipe.pipelines.stream import Part, StreamSummary, run_stream, stream_of
 from raypipe.schema import MASKS
 from raypipe.stages.calibrate import CalibrateMasks, CountHits, add_counts, probability_levels
 from raypipe.stages.load import LoadConfidences, LoadMaskRows
@@ -134,20 +134,12 @@ def run_calibrated(
     """
     config = context.config
     max_risk = config.calibration.max_risk
-    stream = Stream(
-        record=Record(
-            stage="calibrated",
-            config={"max_risk": max_risk, "png": config.png},
-            inputs={"masks": masks_digest, "probability": confidence_map.digest},
-        ),
-        out=config.out,
-        schema=MASKS,
-        classes=context.classes,
-        budget=config.budget,
-        rows_per_shard=config.cluster.rows_per_shard,
-        autoscaling=config.cluster.autoscaling,
-        png_column="mask" if config.png else None,
+    record = Record(
+        stage="calibrated",
+        config={"max_risk": max_risk, "png": config.png},
+        inputs={"masks": masks_digest, "probability": confidence_map.digest},
     )
+    stream = stream_of(context, record, MASKS, png=True)
     held, _ = with_shards(context.rows(config.splits.masks).select(["image_id"]), masks)
     args = {"probability": confidence_map.probability, "max_risk": max_risk}
     steps = [

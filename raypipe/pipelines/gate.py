@@ -31,7 +31,7 @@ from raypipe.pipelines.masks import (
 from raypipe.pipelines.records import Record
 from raypipe.pipelines.seeds import decode_step
 from raypipe.pipelines.sink import SHARDS
-from raypipe.pipelines.stream import Part, Stream, run_stream
+from raypipe.pipelines.stream import Part, Stream, run_stream, stream_of
 from raypipe.schema import GATED_WALKS, GATES
 from raypipe.stages.gate import GateWalk
 from raypipe.stages.load import LoadScores
@@ -185,19 +185,11 @@ def _finish(stream: Stream, parts: Sequence[Part]) -> None:
 
 def _stream(context: Context, judged: str, schema: pa.Schema, inputs: dict[str, str]) -> Stream:
     """Where a gate's scores go."""
-    config = context.config
-    settings = masks_settings(config)
+    settings = masks_settings(context.config)
     if judged == "walk":
         del settings["refinement"]  # which doesn't change it
-    return Stream(
-        record=Record(stage="gate", config={"judged": judged, **settings}, inputs=inputs),
-        out=config.out,
-        schema=schema,
-        classes=context.classes,
-        budget=Budget(max_fraction=1),
-        rows_per_shard=config.cluster.rows_per_shard,
-        autoscaling=config.cluster.autoscaling,
-    )
+    record = Record(stage="gate", config={"judged": judged, **settings}, inputs=inputs)
+    return stream_of(context, record, schema, budget=Budget(max_fraction=1))
 
 
 def _changed(context: Context, section: str, **values: Any) -> Context:

@@ -11,7 +11,7 @@ from raypipe.pipelines.context import Context, with_shards
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import Record
 from raypipe.pipelines.seeds import cams_step, cpu_pool, decode_step, network_step
-from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream
+from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream, stream_of
 from raypipe.schema import MASKS
 from raypipe.stages.encode import EncodeMasks
 from raypipe.stages.gate import GateMasks, GateWalk
@@ -123,16 +123,7 @@ def masks_stream(context: Context, *, classifier_digest: str, affinity_digest: s
             "manifest": context.inputs_digest(context.rows(config.splits.masks)),
         },
     )
-    return Stream(
-        record=record,
-        out=config.out,
-        schema=MASKS,
-        classes=context.classes,
-        budget=config.budget,
-        rows_per_shard=config.cluster.rows_per_shard,
-        autoscaling=config.cluster.autoscaling,
-        png_column="mask" if config.png else None,
-    )
+    return stream_of(context, record, MASKS, png=True)
 
 
 def run_masks(

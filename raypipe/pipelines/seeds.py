@@ -7,7 +7,7 @@ from typing import Any
 from raypipe.pipelines.context import Context, cluster_address
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import Record
-from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream
+from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream, stream_of
 from raypipe.schema import SEEDS
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.decode import DecodeImages
@@ -85,15 +85,7 @@ def seeds_stream(context: Context, *, classifier_digest: str) -> Stream:
         },
         inputs={"classifier": classifier_digest, "manifest": context.inputs_digest(context.seed_rows())},
     )
-    return Stream(
-        record=record,
-        out=config.out,
-        schema=SEEDS,
-        classes=context.classes,
-        budget=config.budget,
-        rows_per_shard=config.cluster.rows_per_shard,
-        autoscaling=config.cluster.autoscaling,
-    )
+    return stream_of(context, record, SEEDS)
 
 
 def run_seeds(context: Context, *, classifier: str, classifier_digest: str) -> tuple[str, StreamSummary]:

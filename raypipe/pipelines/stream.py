@@ -14,6 +14,7 @@ from raypipe.config import Budget
 from raypipe.data.shards import read_shards
 from raypipe.pipelines import graph
 from raypipe.pipelines.budget import BudgetExceeded, allowed_rows, start_count
+from raypipe.pipelines.context import Context
 from raypipe.pipelines.records import Record, open_folder, read_summary, write_summary
 from raypipe.pipelines.sink import QUARANTINED, SHARDS, ShardSink, drop_doubled
 from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, QUARANTINE
@@ -62,6 +63,31 @@ class Stream:
     def folder(self) -> str:
         """The output folder's URI."""
         return self.record.folder(self.out)
+
+
+def stream_of(
+    context: Context, record: Record, schema: pa.Schema, *, budget: Budget | None = None, png: bool = False
+) -> Stream:
+    """The stream of a record, as the config has it.
+
+    Args:
+        context: config and manifest.
+        record: what the outputs are made of.
+        schema: of the shards.
+        budget: another than the config's.
+        png: writes masks as PNG files too, where the config asks for them.
+    """
+    config = context.config
+    return Stream(
+        record=record,
+        out=config.out,
+        schema=schema,
+        classes=context.classes,
+        budget=budget or config.budget,
+        rows_per_shard=config.cluster.rows_per_shard,
+        autoscaling=config.cluster.autoscaling,
+        png_column="mask" if png and config.png else None,
+    )
 
 
 @dataclass(frozen=True)

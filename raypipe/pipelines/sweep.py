@@ -27,7 +27,7 @@ from raypipe.pipelines.masks import MaskInputs, maps_step, parts_by_cams
 from raypipe.pipelines.records import Record
 from raypipe.pipelines.seeds import decode_step, network_step
 from raypipe.pipelines.sink import SHARDS
-from raypipe.pipelines.stream import Stream, run_stream
+from raypipe.pipelines.stream import run_stream, stream_of
 from raypipe.reports.plots import setting_charts
 from raypipe.schema import SETTINGS
 from raypipe.stages.settings import SCORES, ScoreSettings, Setting
@@ -200,15 +200,7 @@ def score_settings(
             "manifest": context.inputs_digest(rows),
         },
     )
-    stream = Stream(
-        record=record,
-        out=config.out,
-        schema=SETTINGS,
-        classes=context.classes,
-        budget=config.budget,
-        rows_per_shard=config.cluster.rows_per_shard,
-        autoscaling=config.cluster.autoscaling,
-    )
+    stream = stream_of(context, record, SETTINGS)
     args = {
         "settings": [tuple(setting) for setting in settings],
         "stride": stride,
