@@ -15,7 +15,10 @@ from raypipe.stages.base import Row, Stage
 
 
 class LoadCrops(Stage):
-    """`crop`: bytes of (crop_size, crop_size, 3) uint8; `target`: bytes of what the network is to learn of it."""
+    """`crop`: bytes of (crop_size, crop_size, 3) uint8; `target`: bytes of what the network is to learn of it.
+
+    Several targets follow one another.
+    """
 
     writes = pa.schema([pa.field("crop", pa.binary()), pa.field("target", pa.binary())])
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray.train
 import ray.train.torch
@@ -25,6 +24,7 @@ from torch import Tensor
 from raypipe.config import Training
 from raypipe.networks import Network
 from raypipe.networks.precision import autocast
+from raypipe.training.batch import to_batch
 from raypipe.training.optimizer import build_optimizer, parameter_groups, poly_factor
 from raypipe.training.order import num_steps_per_epoch
 from raypipe.training.tasks import TrainingTask
@@ -80,6 +80,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
     if first_epoch == training.epochs:
         return
     batches = settings.feed(first_epoch, rank, world_size)
+    target_shapes = settings.task.target_shapes(training.crop_size)
     num_epochs = training.epochs - first_epoch
     description = f"{settings.task.name}: {training.epochs} epochs of {settings.num_images} images"
     bar = _progress(context, description, total=steps_per_epoch * num_epochs)
@@ -89,18 +90,19 @@ def train_on_worker(config: dict[str, Any]) -> None:
         totals = EpochTotals(len(settings.task.term_names), device)
         for _ in range(steps_per_epoch):
             waited = time.perf_counter()
-            crops, targets, valid = to_tensors(next(batches), settings.task, training.crop_size)
+            batch = to_batch(next(batches), target_shapes, crop_size=training.crop_size)
             totals.seconds_waiting += time.perf_counter() - waited
-            crops = network.preprocessing.normalize(crops.to(device, non_blocking=True))
+            batch = batch.to(device)
+            crops = network.preprocessing.normalize(batch.crops)
             with autocast(device, training.precision):
                 output = wrapped(crops.contiguous(memory_format=torch.channels_last))
-            sums, counts = settings.task.loss_terms(output, targets.to(device), valid.to(device))
+            sums, counts = settings.task.loss_terms(output, batch)
             optimizer.zero_grad(set_to_none=True)
             loss = distributed_loss(settings.task, sums, counts, world_size=world_size)
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
-            totals.add(sums, counts, num_images=len(valid), num_unreadable=len(valid) - int(valid.sum()))
+            totals.add(sums, counts, valid=batch.valid)
             if bar is not None:
                 bar.update(1)
         metrics = totals.metrics(settings.task) | {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
@@ -137,10 +139,10 @@ class EpochTotals:
         self.seconds_waiting = 0.0
         self.started = time.perf_counter()
 
-    def add(self, sums: Tensor, counts: Tensor, *, num_images: int, num_unreadable: int) -> None:
-        """Adds a step."""
-        extra = self.totals.new_tensor([num_images, num_unreadable])
-        self.totals += torch.cat([sums.detach().double(), counts.detach().double(), extra])
+    def add(self, sums: Tensor, counts: Tensor, *, valid: Tensor) -> None:
+        """Adds a step; `valid` (B,) says which images could be read."""
+        images = torch.stack([torch.ones_like(valid).sum(), (~valid).sum()])
+        self.totals += torch.cat([sums.detach().double(), counts.detach().double(), images])
 
     def metrics(self, task: TrainingTask) -> dict[str, Any]:
         """Metrics over all workers: losses, images, throughput and the share of time spent waiting for data."""
@@ -161,23 +163,6 @@ class EpochTotals:
             "images_per_second": num_images / seconds,
             "share_waiting": self.seconds_waiting / seconds,
         }
-
-
-def to_tensors(batch: pa.Table, task: TrainingTask, crop_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A worker's part of a batch: crops (B, 3, S, S) uint8, targets (B, ...) uint8, valid (B,) bool.
-
-    Crops that couldn't be loaded keep their place, so that every worker takes every step; they are invalid, black, and
-    their targets 255.
-    """
-    shape = task.target_shape(crop_size)
-    crops = np.zeros((batch.num_rows, crop_size, crop_size, 3), dtype=np.uint8)
-    targets = np.full((batch.num_rows, *shape), 255, dtype=np.uint8)
-    valid = np.array([error is None for error in batch["error_stage"].to_pylist()], dtype=bool)
-    for index in np.flatnonzero(valid):
-        row = int(index)
-        crops[row] = np.frombuffer(batch["crop"][row].as_buffer(), np.uint8).reshape(crops[row].shape)
-        targets[row] = np.frombuffer(batch["target"][row].as_buffer(), np.uint8).reshape(shape)
-    return torch.from_numpy(crops).permute(0, 3, 1, 2), torch.from_numpy(targets), torch.from_numpy(valid)
 
 
 def _progress(context: Any, description: str, *, total: int) -> Any:

@@ -6,7 +6,7 @@ loss of the whole batch: `loss` is linear in the sums, and the counts are GLOBAL
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,6 +14,8 @@ from raypipe.data.checkpoints import Task
 from raypipe.networks import Network, build_affinity_net, build_classifier, find_preprocessing, load_weights
 from raypipe.ops.affinity import affinity_labels, pairwise_affinity
 from raypipe.ops.losses import affinity_loss, affinity_loss_terms, multilabel_soft_margin
+from raypipe.schema import GRID_STRIDE
+from raypipe.training.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +42,12 @@ class TrainingTask(ABC):
         return network
 
     @abstractmethod
-    def target_shape(self, crop_size: int) -> tuple[int, ...]:
-        """Shape of one crop's uint8 target."""
+    def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of one crop's uint8 targets, in the order of the stage that makes them."""
 
     @abstractmethod
-    def loss_terms(self, output: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums and counts (T,) of a worker's part of the batch.
-
-        Args:
-            output: the network's.
-            targets: (B, ...) uint8.
-            valid: (B,) bool; False where the image couldn't be read.
-        """
+    def loss_terms(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sums and counts (T,) of a worker's part of the batch; `output` is the network's."""
 
     @abstractmethod
     def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
@@ -75,13 +71,13 @@ class ClassifierTask(TrainingTask):
             self.backbone, num_classes=self.num_classes, output_stride=self.output_stride, preprocessing=preprocessing
         )
 
-    def target_shape(self, crop_size: int) -> tuple[int, ...]:  # noqa: ARG002 - labels have no size
-        """(C,)."""
-        return (self.num_classes,)
+    def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002 - labels have no size
+        """Multi-hot labels (C,)."""
+        return {"labels": (self.num_classes,)}
 
-    def loss_terms(self, output: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_terms(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Multi-label soft margin loss of the crops that could be read."""
-        total, count = multilabel_soft_margin(output[valid].float(), targets[valid].float())
+        total, count = multilabel_soft_margin(output[batch.valid].float(), batch.targets["labels"][batch.valid].float())
         return total.reshape(1), count.reshape(1)
 
     def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
@@ -108,13 +104,13 @@ class AffinityTask(TrainingTask):
             network.backbone.requires_grad_(requires_grad=False)
         return network
 
-    def target_shape(self, crop_size: int) -> tuple[int, ...]:
+    def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:
         """The trimap's grid."""
-        return (crop_size // 8, crop_size // 8)
+        return {"trimap": (crop_size // GRID_STRIDE, crop_size // GRID_STRIDE)}
 
-    def loss_terms(self, output: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def loss_terms(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Affinity loss; a crop that couldn't be read has an all-ignore trimap and so no pairs."""
-        background, foreground, negative = affinity_labels(targets, radius=self.radius)
+        background, foreground, negative = affinity_labels(batch.targets["trimap"], radius=self.radius)
         affinity = pairwise_affinity(output.float(), radius=self.radius)
         return affinity_loss_terms(affinity, background, foreground, negative)
 

@@ -5,12 +5,12 @@ import socket
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 import torch.multiprocessing as mp
 
-from raypipe.training.loop import EpochTotals, distributed_loss, to_tensors
+from raypipe.training.batch import Batch
+from raypipe.training.loop import EpochTotals, distributed_loss
 from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
 
 CLASSIFIER = ClassifierTask(backbone="tiny", weights=None, preprocessing=None, num_classes=3, output_stride=8)
@@ -28,6 +28,11 @@ def make_batch(task: TrainingTask) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.from_numpy(trimaps)
 
 
+def make_parts(task: TrainingTask, target: torch.Tensor, valid: torch.Tensor) -> Batch:
+    name = next(iter(task.target_shapes(48)))
+    return Batch(torch.zeros(len(valid), 3, 48, 48, dtype=torch.uint8), {name: target}, valid)
+
+
 def loss_and_gradient(task: TrainingTask, rank: int, world_size: int) -> tuple[float, np.ndarray]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -35,11 +40,11 @@ def loss_and_gradient(task: TrainingTask, rank: int, world_size: int) -> tuple[f
     if world_size > 1:
         network = torch.nn.parallel.DistributedDataParallel(network)
     images, targets = (tensor[rank::world_size] for tensor in make_batch(task))
-    valid = torch.ones(len(images), dtype=torch.bool)
-    sums, counts = task.loss_terms(network(images), targets, valid)
+    batch = make_parts(task, targets, torch.ones(len(images), dtype=torch.bool))
+    sums, counts = task.loss_terms(network(images), batch)
     distributed_loss(task, sums, counts, world_size=world_size).backward()
     totals = EpochTotals(len(task.term_names), torch.device("cpu"))
-    totals.add(sums, counts, num_images=len(images), num_unreadable=0)
+    totals.add(sums, counts, valid=batch.valid)
     gradient = torch.cat([p.grad.reshape(-1) for p in network.parameters() if p.grad is not None])
     return totals.metrics(task)["loss"], gradient.numpy()
 
@@ -69,28 +74,19 @@ def test_workers_give_the_loss_and_gradient_of_the_whole_batch(
         np.testing.assert_allclose(result["gradient"], expected_gradient, rtol=1e-3, atol=1e-6)
 
 
-def test_unreadable_crops_keep_their_place_and_count_nothing() -> None:
-    crop = np.full((32, 32, 3), 7, np.uint8).tobytes()
-    batch = pa.table(
-        {
-            "crop": pa.array([crop, None], pa.binary()),
-            "target": pa.array([bytes([0, 1, 0]), None], pa.binary()),
-            "error_stage": pa.array([None, "LoadClassifierCrops"], pa.string()),
-        }
-    )
-    crops, targets, valid = to_tensors(batch, CLASSIFIER, 32)
-    assert crops.shape == (2, 3, 32, 32)
-    assert (crops[0] == 7).all()
-    assert valid.tolist() == [True, False]
+def test_unreadable_crops_count_nothing() -> None:
     logits = torch.zeros(2, 3)
-    sums, counts = CLASSIFIER.loss_terms(logits, targets, valid)
-    alone, alone_counts = CLASSIFIER.loss_terms(logits[:1], targets[:1], valid[:1])
+    labels = torch.tensor([[0, 1, 0], [255, 255, 255]], dtype=torch.uint8)
+    sums, counts = CLASSIFIER.loss_terms(logits, make_parts(CLASSIFIER, labels, torch.tensor([True, False])))
+    alone, alone_counts = CLASSIFIER.loss_terms(logits[:1], make_parts(CLASSIFIER, labels[:1], torch.tensor([True])))
     assert (sums.item(), counts.item()) == (alone.item(), alone_counts.item())
 
 
 def test_a_batch_without_any_readable_crop_has_zero_loss_and_gradient() -> None:
     logits = torch.zeros(2, 3, requires_grad=True)
-    sums, counts = CLASSIFIER.loss_terms(logits, torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.bool))
+    sums, counts = CLASSIFIER.loss_terms(
+        logits, make_parts(CLASSIFIER, torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.bool))
+    )
     loss = distributed_loss(CLASSIFIER, sums, counts, world_size=1)
     loss.backward()
     assert loss.item() == 0
@@ -100,8 +96,8 @@ def test_a_batch_without_any_readable_crop_has_zero_loss_and_gradient() -> None:
 
 def test_totals_are_means_over_the_epoch() -> None:
     totals = EpochTotals(1, torch.device("cpu"))
-    totals.add(torch.tensor([6.0]), torch.tensor([3.0]), num_images=3, num_unreadable=1)
-    totals.add(torch.tensor([2.0]), torch.tensor([1.0]), num_images=1, num_unreadable=0)
+    totals.add(torch.tensor([6.0]), torch.tensor([3.0]), valid=torch.tensor([True, True, False]))
+    totals.add(torch.tensor([2.0]), torch.tensor([1.0]), valid=torch.tensor([True]))
     metrics = totals.metrics(CLASSIFIER)
     assert metrics["loss"] == 2
     assert (metrics["num_images"], metrics["num_unreadable"]) == (4, 1)
