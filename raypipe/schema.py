@@ -12,6 +12,9 @@ IGNORE = 255
 MAX_CLASSES = 254
 """Masks are 8-bit: 0 is background, 255 is ignore."""
 
+MASK, WEAK, NONE = "mask", "weak", "none"
+"""A row's supervision: a true mask, image-level labels, nothing. Null is `weak`."""
+
 GRID_STRIDE = 8
 """Pixels per cell of the feature grid, on which affinities and the random walk live."""
 

@@ -56,6 +56,8 @@ class Training(Section):
     optimizer: Optimizer = Optimizer()
     jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
     """Colour jitter: brightness, contrast, saturation, hue."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay a step of the exponential moving average of the weights that is kept and used; 0 uses the last weights."""
     precision: Precision = "auto"
     seed: int = Field(0, ge=0)
 
@@ -99,6 +101,41 @@ class AffinityTraining(Training):
     depths: tuple[str, str, str] | None = None
     """The backbone's depths that the affinity head reads, shallow first; null takes the backbone's usual ones."""
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+
+class SegmenterTraining(Training):
+    """The segmentation network (§3.5), of pseudo-masks, of true masks, or of both."""
+
+    enabled: bool = False
+    """`raypipe run` trains it and segments every image that gets masks; `raypipe train segmenter` and `raypipe segment`
+    do so in any case."""
+    weights: str | None = "torchvision://resnet50/IMAGENET1K_V2"
+    """As the classifier's; `classifier` starts from the trained classifier, of the same backbone."""
+    head: Literal["largefov", "deeplabv3", "deeplabv3plus", "lraspp"] = "deeplabv3"
+    output_stride: Literal[8, 16] = 8
+    long_side: tuple[int, int] = (320, 768)
+    """Range of the random long side in pixels, before the crop."""
+    mask_share: float | None = Field(None, ge=0, le=1)
+    """Share of the draws that go to images with true masks (`supervision: mask`); null draws every image once an
+    epoch."""
+    weak_weight: float = Field(1.0, ge=0)
+    """Weight of the pseudo-masks' loss beside that of the true masks."""
+    min_confidence: float = Field(0.0, ge=0, le=1)
+    """Pixels of pseudo-masks below it are ignored."""
+    confidence_power: float = Field(0.0, ge=0)
+    """Pixels of pseudo-masks weigh confidence^power; 0 weighs all alike."""
+    robustness: float = Field(0.0, ge=0, le=1)
+    """q of the generalised cross entropy of pseudo-masks, which learns less from labels that look wrong (Zhang &
+    Sabuncu, 2018); 0 is cross entropy."""
+    validation_splits: tuple[str, ...] = ()
+    """Splits with true masks that are scored after each epoch; the best epoch's weights are kept. None are by
+    default: images that choose a network don't measure it."""
+
+    @model_validator(mode="after")
+    def _range(self) -> "SegmenterTraining":
+        if not 1 <= self.long_side[0] <= self.long_side[1]:
+            raise ValueError(f"long_side is (low, high) with 1 <= low <= high, got {self.long_side}")
+        return self
 
 
 class Images(Section):
@@ -190,6 +227,16 @@ class Refinement(Section):
     @classmethod
     def _off(cls, value: object) -> object:
         return "off" if value is False else value  # as YAML reads a bare off
+
+
+class Segmentation(Section):
+    """How the segmentation network is used."""
+
+    scales: tuple[float, ...] = (1.0,)
+    mirror: bool = True
+    method: Literal["none", "dcrf"] = "none"
+    dense_crf: DenseCrf = DenseCrf()
+    precision: Precision = "auto"
 
 
 class Inference(Section):
@@ -314,6 +361,7 @@ class Checkpoints(Section):
 
     classifier: str | None = None
     affinity: str | None = None
+    segmenter: str | None = None
 
 
 class ReportOptions(Section):
@@ -383,6 +431,8 @@ class RunConfig(Section):
     inference: Inference = Inference()
     refinement: Refinement = Refinement()
     evaluation: Evaluation = Evaluation()
+    segmenter: SegmenterTraining = SegmenterTraining()
+    segmentation: Segmentation = Segmentation()
     sweep: Sweep = Sweep()
     calibration: Calibration = Calibration()
     checkpoints: Checkpoints = Checkpoints()
@@ -401,9 +451,11 @@ class RunConfig(Section):
     def _start(self) -> "RunConfig":
         if self.classifier.weights == CLASSIFIER:
             raise ValueError("classifier.weights can't be the classifier itself; give a URI, or null for random")
-        if self.affinity.weights == CLASSIFIER and self.affinity.backbone != self.classifier.backbone:
-            raise ValueError(
-                f"affinity.weights=classifier needs the classifier's backbone, {self.classifier.backbone}; "
-                f"affinity.backbone is {self.affinity.backbone}"
-            )
+        for name in ("affinity", "segmenter"):
+            training: Training = getattr(self, name)
+            if training.weights == CLASSIFIER and training.backbone != self.classifier.backbone:
+                raise ValueError(
+                    f"{name}.weights=classifier needs the classifier's backbone, {self.classifier.backbone}; "
+                    f"{name}.backbone is {training.backbone}"
+                )
         return self

@@ -118,6 +118,13 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
         return np.array(image, dtype=np.uint8)
 
 
+def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A map of labels at another size (H, W): each pixel takes the nearest one's."""
+    if labels.shape == size:
+        return labels
+    return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
 def encode_png(array: NDArray[np.uint8]) -> bytes:
     """An 8-bit grey PNG of (H, W) values, kept exactly.
 

@@ -25,6 +25,9 @@ SHARDS = "shards"
 QUARANTINED = "quarantine"
 PNG = "png"
 
+_BYTES_PER_GROUP = 2**20
+"""Rows come in groups of about a mebibyte: whoever wants one image of a shard reads that much."""
+
 
 class ShardSink(Datasink[None]):
     """Sink of a stream.
@@ -90,7 +93,8 @@ def write_shard(folder: str, kind: str, table: pa.Table) -> str | None:
     # Ids may hold any character, so none could stand between them.
     name = hashlib.sha256(json.dumps(table["image_id"].to_pylist()).encode()).hexdigest()[:16]
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    rows_per_group = max(1, _BYTES_PER_GROUP * table.num_rows // max(1, table.nbytes))
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, row_group_size=rows_per_group)
     storage.write_bytes_atomic(storage.join(folder, kind, f"{name}.parquet"), buffer.getvalue().to_pybytes())
     return name
 

@@ -1,0 +1,89 @@
+"""Images to class scores by the segmentation network (AffinityNet §3.5)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raypipe.data.arrays import encode_scores
+from raypipe.data.images import decode_image
+from raypipe.networks.precision import autocast
+from raypipe.schema import GRID_STRIDE
+from raypipe.stages.base import Row
+from raypipe.stages.joint import JointStage
+from raypipe.stages.networks import load_segmenter
+from raypipe.stages.passes import Passes, run_passes
+
+_LEAST = 0.01
+"""A class that no cell gives so much probability isn't in the image."""
+
+
+class SegmentImages(JointStage[NDArray[np.uint8]]):
+    """Scores (1 + K, grid_height, grid_width) as float32 bytes: probabilities of the background and of K classes.
+
+    The mean over scales and mirror images. `class_ids` are the K classes that some cell takes for possible.
+    """
+
+    reads = ("image",)
+    writes = pa.schema(
+        [
+            pa.field("class_ids", pa.list_(pa.uint8())),
+            pa.field("scores", pa.binary()),
+            pa.field("grid_height", pa.int32()),
+            pa.field("grid_width", pa.int32()),
+        ]
+    )
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        scales: Sequence[float],
+        mirror: bool,
+        max_side: int,
+        precision: Literal["auto", "fp32", "bf16"],
+        pixels_per_pass: int | None = None,
+    ) -> None:
+        self.network, _, self.device = load_segmenter(checkpoint)
+        self.scales = tuple(scales)
+        self.mirror = mirror
+        self.max_side = max_side
+        self.precision = precision
+        self.pixels_per_pass = pixels_per_pass
+
+    def prepare(self, row: Row) -> NDArray[np.uint8]:
+        """Decodes the image."""
+        return decode_image(row["image"], max_side=self.max_side).pixels
+
+    @torch.inference_mode()
+    def compute(self, prepared: Sequence[NDArray[np.uint8]]) -> list[Row]:
+        """Runs the passes and merges each image's."""
+        passes = run_passes(
+            self._probabilities,
+            prepared,
+            preprocessing=self.network.preprocessing,
+            device=self.device,
+            scales=self.scales,
+            mirror=self.mirror,
+            pixels_per_pass=self.pixels_per_pass,
+        )
+        return [self._encode(image) for image in passes]
+
+    def _probabilities(self, x: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            logits: Tensor = self.network(x)
+        return logits.float().softmax(dim=1)
+
+    def _encode(self, image: Passes) -> Row:
+        scores = image.merged(stride=GRID_STRIDE, out_stride=GRID_STRIDE).cpu().numpy() / len(image.maps)
+        present = np.flatnonzero(scores[1:].max(axis=(1, 2)) >= _LEAST) + 1
+        return {
+            "class_ids": present.tolist(),
+            "scores": encode_scores(scores[[0, *present]]),
+            "grid_height": scores.shape[1],
+            "grid_width": scores.shape[2],
+        }
