@@ -79,6 +79,12 @@ def masks(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def segment(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Segment images, labelled or not, with the segmentation network."""
+    typer.echo(_open(config, overrides).segments.uri)
+
+
+@app.command()
 def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Score maps and masks against true masks, per split and class."""
     _print_scores(_open(config, overrides), per_class=True)
@@ -225,6 +231,12 @@ def train_affinity(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the AffinityNet."""
     artifact = _open(config, overrides).affinity
     typer.echo(artifact.uri if artifact else "walk.affinity=rgb needs no AffinityNet")
+
+
+@train_app.command(name="segmenter")
+def train_segmenter(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train the segmentation network."""
+    typer.echo(_open(config, overrides).segmenter.uri)
 
 
 @app.command()

@@ -232,9 +232,12 @@ class Refinement(Section):
 class Segmentation(Section):
     """How the segmentation network is used."""
 
+    splits: tuple[str, ...] | None = None
+    """Splits to segment; null takes those that get masks."""
     scales: tuple[float, ...] = (1.0,)
     mirror: bool = True
     method: Literal["none", "dcrf"] = "none"
+    """What sharpens its masks."""
     dense_crf: DenseCrf = DenseCrf()
     precision: Precision = "auto"
 

@@ -1,4 +1,4 @@
-"""Everything in order: classifier → seeds → affinity → masks → evaluation → report.
+"""Everything in order: classifier → seeds → affinity → masks (→ segmenter → segments) → evaluation → report.
 
 What is finished is found by its digest and not computed again, so each step also stands alone: it makes what it needs.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raypipe import storage
-from raypipe.config import RunConfig, to_yaml
+from raypipe.config import CLASSIFIER, RunConfig, to_yaml
 from raypipe.data.checkpoints import Task
 from raypipe.pipelines import graph
 from raypipe.pipelines.calibrate import ConfidenceMap, rows_with_truth, run_calibrated, run_calibration
@@ -18,6 +18,7 @@ from raypipe.pipelines.gate import Gated, run_gates
 from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
+from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_steps, train_segmenter
 from raypipe.pipelines.sweep import SweepResult, run_sweep
 from raypipe.pipelines.train import given_checkpoint, train_affinity, train_classifier
 
@@ -86,6 +87,30 @@ class Run:
         return self._log("masks", Artifact(folder, folder.rsplit("/", 1)[-1]))
 
     @cached_property
+    def segmenter(self) -> Artifact:
+        """The trained segmentation network."""
+        if given := given_checkpoint(self.context, task="segmenter"):
+            return self._log("segmenter", Artifact(*given))
+        masks = self.masks if has_weak_rows(self.context) else None
+        classifier = self.classifier if self.config.segmenter.weights == CLASSIFIER else None
+        trained = train_segmenter(
+            self.context,
+            masks=masks.uri if masks else None,
+            masks_digest=masks.digest if masks else None,
+            classifier=classifier.uri if classifier else None,
+            classifier_digest=classifier.digest if classifier else None,
+        )
+        return self._log("segmenter", Artifact(*trained))
+
+    @cached_property
+    def segments(self) -> Artifact:
+        """Masks of the segmentation network, which needs no labels."""
+        segmenter = self.segmenter
+        folder, summary = run_segment(self.context, segmenter=segmenter.uri, segmenter_digest=segmenter.digest)
+        logger.info("segments: %s", summary)
+        return self._log("segments", Artifact(folder, folder.rsplit("/", 1)[-1]))
+
+    @cached_property
     def sweep(self) -> SweepResult:
         """Scores of many settings of the walk, and the chosen one."""
         result = run_sweep(self.context, self._mask_inputs())
@@ -128,7 +153,8 @@ class Run:
         """Scores on every split with true masks."""
         masks = self.masks.uri
         seeds = seeds_stream(self.context, classifier_digest=self.classifier.digest).folder
-        folder, scores = run_evaluate(self.gated.context, seeds=seeds, masks=masks)
+        segments = self.segments.uri if self.config.segmenter.enabled else None
+        folder, scores = run_evaluate(self.gated.context, seeds=seeds, masks=masks, segments=segments)
         self._log("evaluate", Artifact(folder, folder.rsplit("/", 1)[-1]))
         return scores
 
@@ -148,11 +174,12 @@ class Run:
 
 
 def describe(context: Context) -> str:
-    """The plan of both streams; computes nothing, starts nothing."""
+    """The plan of the streams; computes nothing, starts nothing."""
     seeds = graph.describe(seeds_steps(context, classifier="CLASSIFIER"))
     affinity = None if context.config.walk.affinity == "rgb" else "AFFINITY"
     masks = graph.describe(masks_steps(context, classifier="CLASSIFIER", affinity=affinity, reuse_cams=False))
-    return f"seeds\n{seeds}\n\nmasks\n{masks}"
+    segments = graph.describe(segment_steps(context, segmenter="SEGMENTER"))
+    return f"seeds\n{seeds}\n\nmasks\n{masks}\n\nsegments\n{segments}"
 
 
 def scores_table(scores: list[Score]) -> str:

@@ -26,6 +26,7 @@ class SegmentImages(JointStage[NDArray[np.uint8]]):
     """Scores (1 + K, grid_height, grid_width) as float32 bytes: probabilities of the background and of K classes.
 
     The mean over scales and mirror images. `class_ids` are the K classes that some cell takes for possible.
+    `predicted_iou` is null: it is known of walks alone.
     """
 
     reads = ("image",)
@@ -35,6 +36,7 @@ class SegmentImages(JointStage[NDArray[np.uint8]]):
             pa.field("scores", pa.binary()),
             pa.field("grid_height", pa.int32()),
             pa.field("grid_width", pa.int32()),
+            pa.field("predicted_iou", pa.float32()),
         ]
     )
 
@@ -79,11 +81,12 @@ class SegmentImages(JointStage[NDArray[np.uint8]]):
         return logits.float().softmax(dim=1)
 
     def _encode(self, image: Passes) -> Row:
-        scores = image.merged(stride=GRID_STRIDE, out_stride=GRID_STRIDE).cpu().numpy() / len(image.maps)
+        scores = (image.merged(stride=GRID_STRIDE, out_stride=GRID_STRIDE) / len(image.maps)).cpu().numpy()
         present = np.flatnonzero(scores[1:].max(axis=(1, 2)) >= _LEAST) + 1
         return {
             "class_ids": present.tolist(),
             "scores": encode_scores(scores[[0, *present]]),
             "grid_height": scores.shape[1],
             "grid_width": scores.shape[2],
+            "predicted_iou": None,
         }
