@@ -117,8 +117,7 @@ def run_evaluate(context: Context, *, seeds: str, masks: str, segments: str | No
         scores = _score_cams(context, rows, seeds)
         scores += _score_masks(context, rows, masks, stage="walk", method=method, refined=method, note=note)
         if segments is not None:
-            method = config.segmentation.method
-            scores += _score_masks(context, rows, segments, stage="segmenter", method=method, refined="segmenter")
+            scores += score_segments(context, segments)
         results = {
             "raypipe": raypipe.__version__,
             "config": config.model_dump(mode="json"),
@@ -127,6 +126,13 @@ def run_evaluate(context: Context, *, seeds: str, masks: str, segments: str | No
         storage.write_bytes_atomic(uri, json.dumps(results, indent=1).encode())
         write_summary(folder, {"num_scores": len(scores)})
     return folder, [Score(**score) for score in json.loads(storage.read_bytes(uri))["scores"]]
+
+
+def score_segments(context: Context, segments: str) -> list[Score]:
+    """Scores of the segmentation network's masks alone."""
+    method = context.config.segmentation.method
+    rows = _rows_with_truth(context)
+    return _score_masks(context, rows, segments, stage="segmenter", method=method, refined="segmenter")
 
 
 def has_truth(context: Context) -> bool:

@@ -53,6 +53,11 @@ class TrainingState:
         """Learning rate of the next step."""
         return float(self._schedule.get_last_lr()[0])
 
+    @property
+    def weights_to_use(self) -> dict[str, Tensor]:
+        """Those of the best epoch so far if epochs are validated, else the last ones, averaged where that is asked."""
+        return self._best or self._used().state_dict()
+
     def step(self, loss: Tensor) -> None:
         """One step of the optimiser down a loss."""
         self._optimizer.zero_grad(set_to_none=True)
@@ -86,8 +91,7 @@ class TrainingState:
             ray.train.report(self.history[-1])
             return
         with tempfile.TemporaryDirectory() as folder:
-            weights = self._best or self._used().state_dict()
-            torch.save({**self._parts(), "weights": weights}, Path(folder) / STATE_FILE)
+            torch.save(self._parts(), Path(folder) / STATE_FILE)
             ray.train.report(self.history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def restore(self) -> int:
@@ -117,6 +121,7 @@ class TrainingState:
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "history": self.history,
+            "weights": self.weights_to_use,
         }
 
 
