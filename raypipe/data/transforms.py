@@ -7,6 +7,7 @@ its numbers in a fixed order.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,22 +50,46 @@ def augment_for_classifier(
     Raises:
         ValueError: if `long_side` or `crop` is impossible.
     """
-    low, high = long_side
-    if not 1 <= low <= high or crop < 1:
-        raise ValueError(f"need 1 <= smallest <= largest long side and a positive crop, got {long_side} and {crop}")
-    height, width = pixels.shape[:2]
-    scale = int(rng.integers(low, high + 1)) / max(height, width)
-    height, width = max(1, round(height * scale)), max(1, round(width * scale))
-    image = Image.fromarray(pixels)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    rows = _crop_window(height, crop, rng)
-    columns = _crop_window(width, crop, rng)
-    mirror = bool(rng.integers(2))
-    patch = np.asarray(
-        image.crop((columns.source, rows.source, columns.source + columns.size, rows.source + rows.size))
+    place = _draw_place(pixels, rng, crop=crop, long_side=long_side)
+    return _finish(
+        place.cut(pixels), place.rows, place.columns, rng, crop=crop, mirror=place.mirror, fill=fill, jitter=jitter
     )
-    return _finish(patch, rows, columns, rng, crop=crop, mirror=mirror, fill=fill, jitter=jitter)
+
+
+def augment_with_saliency(
+    pixels: NDArray[np.uint8],
+    saliency: NDArray[np.uint8],
+    rng: np.random.Generator,
+    *,
+    crop: int,
+    long_side: tuple[int, int],
+    fill: Sequence[int],
+    jitter: Sequence[float] | None = DEFAULT_JITTER,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """`augment_for_classifier` of an image together with its saliency map: the image comes out the same.
+
+    Args:
+        pixels: (H, W, 3).
+        saliency: (h, w) of any size: it covers the image.
+        rng: of `augmentation_rng`.
+        crop: as in `augment_for_classifier`.
+        long_side: as in `augment_for_classifier`.
+        fill: RGB colour outside the image; the saliency is 0 there.
+        jitter: as in `augment_for_classifier`.
+
+    Returns:
+        (crop, crop, 3) and (crop, crop).
+
+    Raises:
+        ValueError: if `long_side` or `crop` is impossible.
+    """
+    place = _draw_place(pixels, rng, crop=crop, long_side=long_side)
+    image = _finish(
+        place.cut(pixels), place.rows, place.columns, rng, crop=crop, mirror=place.mirror, fill=fill, jitter=jitter
+    )
+    canvas = np.zeros((crop, crop), np.uint8)
+    canvas[place.rows.target_slice, place.columns.target_slice] = place.cut(saliency)
+    return image, np.ascontiguousarray(canvas[:, ::-1]) if place.mirror else canvas
 
 
 def augment_for_affinity(
@@ -174,6 +199,39 @@ def _crop_window(length: int, crop: int, rng: np.random.Generator) -> _Window:
     """A random window of the source where it is longer than the crop, else a random place for the whole source."""
     offset = int(rng.integers(abs(length - crop) + 1))
     return _Window(offset, 0, crop) if length >= crop else _Window(0, offset, length)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an image of some size comes in a crop."""
+
+    size: tuple[int, int]
+    """(height, width) to which the image is resized."""
+    rows: _Window
+    columns: _Window
+    mirror: bool
+
+    def cut(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of an image, or of a map of it, that is in the crop."""
+        image = Image.fromarray(pixels)
+        if image.size != self.size[::-1]:
+            image = image.resize(self.size[::-1], Image.Resampling.BILINEAR)
+        left, top = self.columns.source, self.rows.source
+        return np.asarray(image.crop((left, top, left + self.columns.size, top + self.rows.size)))
+
+
+def _draw_place(
+    pixels: NDArray[np.uint8], rng: np.random.Generator, *, crop: int, long_side: tuple[int, int]
+) -> _Place:
+    low, high = long_side
+    if not 1 <= low <= high or crop < 1:
+        raise ValueError(f"need 1 <= smallest <= largest long side and a positive crop, got {long_side} and {crop}")
+    height, width = pixels.shape[:2]
+    scale = int(rng.integers(low, high + 1)) / max(height, width)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    rows = _crop_window(size[0], crop, rng)
+    columns = _crop_window(size[1], crop, rng)
+    return _Place(size, rows, columns, mirror=bool(rng.integers(2)))
 
 
 def _finish(

@@ -5,6 +5,7 @@ from raypipe.networks.backbones import BACKBONES
 from raypipe.networks.classifier import Classifier, build_classifier
 from raypipe.networks.network import Network
 from raypipe.networks.preprocessing import PREPROCESSINGS, Preprocessing, find_preprocessing
+from raypipe.networks.saliency_classifier import SaliencyClassifier, build_saliency_classifier
 from raypipe.networks.weights import load_state, load_weights
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "Classifier",
     "Network",
     "Preprocessing",
+    "SaliencyClassifier",
     "build_affinity_net",
     "build_classifier",
+    "build_saliency_classifier",
     "find_preprocessing",
     "load_state",
     "load_weights",

@@ -11,26 +11,47 @@ import torch.multiprocessing as mp
 
 from raypipe.training.batch import Batch
 from raypipe.training.loop import EpochTotals, distributed_loss
+from raypipe.training.saliency import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
 
 CLASSIFIER = ClassifierTask(backbone="tiny", weights=None, preprocessing=None, num_classes=3, output_stride=8)
 AFFINITY = AffinityTask(backbone="tiny", weights=None, preprocessing=None, radius=5, depths=None)
+SALIENCY = SaliencyTask(
+    backbone="tiny",
+    weights=None,
+    preprocessing=None,
+    num_classes=3,
+    output_stride=8,
+    method="eps++",
+    tau=0.4,
+    lam=0.5,
+    ird=True,
+    num_iters=2,
+    dilations=(1, 2),
+)
 BATCH_SIZE = 6
 
 
 def make_batch(task: TrainingTask) -> tuple[torch.Tensor, torch.Tensor]:
+    """Network inputs and the targets of each image, one after the other."""
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.standard_normal((BATCH_SIZE, 3, 48, 48)).astype(np.float32))
     if isinstance(task, ClassifierTask):
-        return images, torch.from_numpy(rng.integers(0, 2, (BATCH_SIZE, 3)).astype(np.uint8))
+        labels = rng.integers(0, 2, (BATCH_SIZE, 3)).astype(np.uint8)
+        if isinstance(task, SaliencyTask):
+            saliency = rng.choice(np.array([0, 30, 255], np.uint8), (BATCH_SIZE, 48 * 48))
+            labels = np.concatenate([labels, saliency], axis=1)
+        return images, torch.from_numpy(labels)
     trimaps = rng.choice(np.array([0, 1, 2, 255], np.uint8), (BATCH_SIZE, 3, 3)).repeat(2, axis=1).repeat(2, axis=2)
     trimaps[0::3] = 0  # worker 0 of three has no foreground pair
     return images, torch.from_numpy(trimaps)
 
 
 def make_parts(task: TrainingTask, target: torch.Tensor, valid: torch.Tensor) -> Batch:
-    name = next(iter(task.target_shapes(48)))
-    return Batch(torch.zeros(len(valid), 3, 48, 48, dtype=torch.uint8), {name: target}, valid)
+    shapes = task.target_shapes(48)
+    parts = target.reshape(len(valid), -1).split([int(np.prod(shape)) for shape in shapes.values()], dim=1)
+    targets = {name: part.reshape(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    return Batch(torch.zeros(len(valid), 3, 48, 48, dtype=torch.uint8), targets, valid)
 
 
 def loss_and_gradient(task: TrainingTask, rank: int, world_size: int) -> tuple[float, np.ndarray]:
@@ -59,7 +80,7 @@ def run_worker(rank: int, world_size: int, port: int, task: TrainingTask, result
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("task", [CLASSIFIER, AFFINITY], ids=["classifier", "affinity"])
+@pytest.mark.parametrize("task", [CLASSIFIER, AFFINITY, SALIENCY], ids=["classifier", "affinity", "saliency"])
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_workers_give_the_loss_and_gradient_of_the_whole_batch(
     task: TrainingTask, world_size: int, tmp_path: Path
