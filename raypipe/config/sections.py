@@ -70,6 +70,32 @@ class Training(Section):
         return self
 
 
+class Pamr(Section):
+    """Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020)."""
+
+    num_iters: int = Field(10, ge=1)
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
+
+    @model_validator(mode="after")
+    def _positive(self) -> "Pamr":
+        if not self.dilations or min(self.dilations) < 1:
+            raise ValueError(f"dilations need at least one value, all positive, got {self.dilations}")
+        return self
+
+
+class SaliencyLoss(Section):
+    """How saliency teaches the classifier (EPS: Lee et al., CVPR 2021; EPS++: TPAMI 2023)."""
+
+    tau: float = Field(0.4, ge=0, le=1)
+    """EPS: a class's map has to overlap the saliency more than this to be foreground."""
+    lam: float = Field(0.5, ge=0, le=1)
+    """EPS: weight of the foreground's estimate against the background's. The paper: 0.5 for VOC, 0.9 for COCO."""
+    ird: bool = True
+    """EPS++: drops the pixels whose saliency contradicts the refined foreground; false learns from all."""
+    pamr: Pamr = Pamr()
+    """EPS++: what refines the foreground."""
+
+
 class ClassifierTraining(Training):
     """The classification network (AffinityNet §3.1)."""
 
@@ -79,6 +105,9 @@ class ClassifierTraining(Training):
     repeat_threshold: float | None = Field(None, gt=0, le=1)
     """Draws images of classes that a smaller share of images shows more often, by sqrt(threshold / share); null draws
     every image once an epoch."""
+    saliency: Literal["none", "eps", "eps++"] = "none"
+    """Teaches where objects end by saliency maps, as EPS or EPS++ do; the section `saliency` says where from."""
+    saliency_loss: SaliencyLoss = SaliencyLoss()
 
     @model_validator(mode="after")
     def _range(self) -> "ClassifierTraining":

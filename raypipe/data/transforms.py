@@ -86,7 +86,39 @@ def augment_for_segmenter(
             raise ValueError(f"an image of {pixels.shape[:2]} needs maps of the same size, got {values.shape}")
     placed = _ResizedCrop.draw((pixels.shape[0], pixels.shape[1]), rng, crop=crop, long_side=long_side)
     image = placed.image(pixels, rng, fill=fill, jitter=jitter)
-    return image, [placed.labels(values) for values in labels]
+    return image, [placed.lay(values, outside=IGNORE, resampling=Image.Resampling.NEAREST) for values in labels]
+
+
+def augment_with_saliency(
+    pixels: NDArray[np.uint8],
+    saliency: NDArray[np.uint8],
+    rng: np.random.Generator,
+    *,
+    crop: int,
+    long_side: tuple[int, int],
+    fill: Sequence[int],
+    jitter: Sequence[float] | None = DEFAULT_JITTER,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """`augment_for_classifier` of an image together with its saliency map: the image comes out the same.
+
+    Args:
+        pixels: (H, W, 3).
+        saliency: (h, w) of any size: it covers the image.
+        rng: of `augmentation_rng`.
+        crop: as in `augment_for_classifier`.
+        long_side: as in `augment_for_classifier`.
+        fill: RGB colour outside the image; the saliency is 0 there.
+        jitter: as in `augment_for_classifier`.
+
+    Returns:
+        (crop, crop, 3) and (crop, crop).
+
+    Raises:
+        ValueError: if `long_side` or `crop` is impossible.
+    """
+    placed = _ResizedCrop.draw((pixels.shape[0], pixels.shape[1]), rng, crop=crop, long_side=long_side)
+    image = placed.image(pixels, rng, fill=fill, jitter=jitter)
+    return image, placed.lay(saliency, outside=0, resampling=Image.Resampling.BILINEAR)
 
 
 def augment_for_affinity(
@@ -235,10 +267,10 @@ class _ResizedCrop:
             patch, self.rows, self.columns, rng, crop=self.crop, mirror=self.mirror, fill=fill, jitter=jitter
         )
 
-    def labels(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The same crop of a map of labels."""
-        canvas = np.full((self.crop, self.crop), IGNORE, np.uint8)
-        canvas[self.rows.target_slice, self.columns.target_slice] = self._cut(values, Image.Resampling.NEAREST)
+    def lay(self, values: NDArray[np.uint8], *, outside: int, resampling: Image.Resampling) -> NDArray[np.uint8]:
+        """The same crop of a map (h, w) that covers the image."""
+        canvas = np.full((self.crop, self.crop), outside, np.uint8)
+        canvas[self.rows.target_slice, self.columns.target_slice] = self._cut(values, resampling)
         return np.ascontiguousarray(canvas[:, ::-1]) if self.mirror else canvas
 
     def _cut(self, values: NDArray[np.uint8], resampling: Image.Resampling) -> NDArray[np.uint8]:

@@ -36,6 +36,11 @@ class Classifier(Network):
         logits: Tensor = self.fc8(features.mean(dim=(2, 3), keepdim=True))
         return logits.flatten(1)
 
+    def classify(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
+        """Return the logits z of normalised images: what a classifier of any kind answers to."""
+        logits: Tensor = self(x)
+        return logits
+
     def cam(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Return the class activation maps M, not normalised; of vgg16, as in psa, their square roots."""
         maps = F.relu(self.fc8(self._features(x)))

@@ -51,7 +51,10 @@ class RandomNetwork:
             backbone=self.task.backbone,
             classes=self.classes,
             preprocessing=network.preprocessing.to_dict(),
-            config={"depths": getattr(self.task, "depths", None)},
+            config={
+                "depths": getattr(self.task, "depths", None),
+                "saliency": getattr(self.task, "method", "none"),
+            },
             weights=network.state_dict(),
         )
         write_checkpoint(checkpoint, folder)

@@ -19,12 +19,15 @@ from raypipe.data.shards import read_shards
 from raypipe.pipelines import graph
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.records import Record, open_folder
+from raypipe.pipelines.saliency import with_saliency
 from raypipe.pipelines.sink import SHARDS
 from raypipe.schema import SEEDS
 from raypipe.stages.augment import LoadAffinityCrops, LoadClassifierCrops
+from raypipe.stages.saliency_crops import LoadSaliencyCrops
 from raypipe.training.loop import Feed, LoopSettings
 from raypipe.training.order import repeat_factors, worker_draws
 from raypipe.training.run import CHECKPOINT, train
+from raypipe.training.saliency import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
 from raypipe.training.validation import Validation
 
@@ -46,8 +49,11 @@ def train_classifier(context: Context, *, callbacks: Sequence[UserCallback] = ()
     rows = _labelled(context, context.rows(config.splits.train))
     training: ClassifierTraining = config.classifier
     task = classifier_task(context)
+    stage = LoadClassifierCrops
+    if training.saliency != "none":
+        rows, stage = with_saliency(context, rows), LoadSaliencyCrops
     step = graph.Step(
-        stage=LoadClassifierCrops,
+        stage=stage,
         args={"classes": context.classes, "long_side": training.long_side, **crop_args(context, training, task)},
     )
     threshold = training.repeat_threshold
@@ -84,12 +90,24 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifie
 def classifier_task(context: Context) -> ClassifierTask:
     """The classifier that the config asks for."""
     training = context.config.classifier
-    return ClassifierTask(
-        backbone=training.backbone,
-        weights=training.weights,
-        preprocessing=training.preprocessing,
-        num_classes=len(context.classes),
-        output_stride=training.output_stride,
+    network: dict[str, Any] = {
+        "backbone": training.backbone,
+        "weights": training.weights,
+        "preprocessing": training.preprocessing,
+        "num_classes": len(context.classes),
+        "output_stride": training.output_stride,
+    }
+    if training.saliency == "none":
+        return ClassifierTask(**network)
+    options = training.saliency_loss
+    return SaliencyTask(
+        **network,
+        method=training.saliency,
+        tau=options.tau,
+        lam=options.lam,
+        ird=options.ird,
+        num_iters=options.pamr.num_iters,
+        dilations=options.pamr.dilations,
     )
 
 

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -56,8 +57,8 @@ class LoadCrops(Stage):
 class LoadClassifierCrops(LoadCrops):
     """Target: (C,) multi-hot labels."""
 
-    reads = ("image_id", "image_uri", "labels", "epoch", "repeat")
-    drops = ("labels",)
+    reads: ClassVar[tuple[str, ...]] = ("image_id", "image_uri", "labels", "epoch", "repeat")
+    drops: ClassVar[tuple[str, ...]] = ("labels",)
 
     def __init__(
         self,
@@ -81,9 +82,13 @@ class LoadClassifierCrops(LoadCrops):
         crop = augment_for_classifier(
             pixels, rng, crop=self.crop_size, long_side=self.long_side, fill=self.fill, jitter=self.jitter
         )
+        return crop, self.multi_hot(row["labels"])
+
+    def multi_hot(self, labels: Sequence[str]) -> NDArray[np.uint8]:
+        """(C,), 1 for each class that the image shows."""
         target = np.zeros(len(self.classes), dtype=np.uint8)
-        target[[class_id - 1 for class_id in class_ids_of(row["labels"], self.classes)]] = 1
-        return crop, target
+        target[[class_id - 1 for class_id in class_ids_of(labels, self.classes)]] = 1
+        return target
 
 
 class LoadAffinityCrops(LoadCrops):

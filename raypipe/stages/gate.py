@@ -137,5 +137,5 @@ class GateMasks(JointStage[MaskedImage]):
 
     def _logits(self, x: Tensor) -> Tensor:
         with autocast(self.device, self.precision):
-            logits: Tensor = self.network(x)
+            logits: Tensor = self.network.classify(x)
         return logits.float()

@@ -10,9 +10,11 @@ from raypipe.networks import (
     Classifier,
     Network,
     Preprocessing,
+    SaliencyClassifier,
     Segmenter,
     build_affinity_net,
     build_classifier,
+    build_saliency_classifier,
     build_segmenter,
     load_state,
 )
@@ -22,14 +24,17 @@ from raypipe.networks.precision import default_device
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 
-def load_classifier(uri: str, *, output_stride: Literal[8, 16] = 8) -> tuple[Classifier, Checkpoint, torch.device]:
-    """The classifier of a checkpoint in eval mode, on the GPU if there is one.
+def load_classifier(
+    uri: str, *, output_stride: Literal[8, 16] = 8
+) -> tuple[Classifier | SaliencyClassifier, Checkpoint, torch.device]:
+    """The classifier of a checkpoint in eval mode, on the GPU if there is one; its kind is that of its training.
 
     Raises:
         ValueError: if the checkpoint is missing, damaged, of another task or of another architecture than it says.
     """
     checkpoint = read_checkpoint(uri, task="classifier")
-    network = build_classifier(
+    taught_by_saliency = checkpoint.config.get("saliency", "none") != "none"
+    network = (build_saliency_classifier if taught_by_saliency else build_classifier)(
         checkpoint.backbone,
         num_classes=len(checkpoint.classes),
         output_stride=output_stride,

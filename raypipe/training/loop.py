@@ -139,7 +139,7 @@ class EpochTotals:
         means = (sums / counts.clamp(min=1)).tolist()
         return {
             "loss": task.loss(sums, counts).item(),
-            **{f"loss_{name}": mean for name, mean in zip(task.term_names, means, strict=True)},
+            **dict(zip(task.metric_names, means, strict=True)),
             "num_images": int(num_images),
             "num_unreadable": int(num_unreadable),
             "seconds": seconds,

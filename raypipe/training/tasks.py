@@ -46,6 +46,11 @@ class TrainingTask(ABC):
     term_names: ClassVar[tuple[str, ...]]
     """Names of the T terms, each with a sum and a count."""
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What the terms are called in the metrics of an epoch."""
+        return tuple(f"loss_{name}" for name in self.term_names)
+
     @abstractmethod
     def build(self) -> Network:
         """The network with random weights."""
@@ -78,7 +83,7 @@ class ClassifierTask(TrainingTask):
     output_stride: int
 
     name = "classifier"
-    term_names = ("classification",)
+    term_names: ClassVar[tuple[str, ...]] = ("classification",)
 
     def build(self) -> Network:
         """The classifier."""
@@ -91,7 +96,7 @@ class ClassifierTask(TrainingTask):
         """Multi-hot labels (C,)."""
         return {"labels": (self.num_classes,)}
 
-    def loss_terms(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss_terms(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Multi-label soft margin loss of the crops that could be read."""
         total, count = multilabel_soft_margin(output[batch.valid].float(), batch.targets["labels"][batch.valid].float())
         return total.reshape(1), count.reshape(1)

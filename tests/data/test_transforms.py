@@ -7,6 +7,7 @@ from raypipe.data.transforms import (
     augment_for_affinity,
     augment_for_classifier,
     augment_for_segmenter,
+    augment_with_saliency,
     augmentation_rng,
     color_jitter,
 )
@@ -153,6 +154,28 @@ def test_classifier_without_change_is_a_window_or_its_mirror() -> None:
         assert len(windows) == 1
         flips.add(windows[0][1])
     assert flips == {1, -1}
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (81, 41), (20, 20)])
+def test_saliency_goes_with_its_image(height: int, width: int) -> None:
+    """A saliency map that is the image's own red channel stays so, but for the fill, where it is 0."""
+    image = photograph(height, width)
+    for seed in range(30):
+        given = {"crop": 48, "long_side": (30, 90), "fill": (0, 0, 0), "jitter": None}
+        crop, saliency = augment_with_saliency(image, image[..., 0].copy(), augmentation_rng(seed, 0, "x"), **given)
+        np.testing.assert_array_equal(saliency, crop[..., 0])
+        np.testing.assert_array_equal(crop, augment_for_classifier(image, augmentation_rng(seed, 0, "x"), **given))
+
+
+def test_saliency_of_another_size_covers_the_image() -> None:
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, 30:] = 255
+    saliency = image[::2, ::2, 0].copy()
+    for seed in range(20):
+        crop, cropped = augment_with_saliency(
+            image, saliency, augmentation_rng(seed, 0, "x"), crop=64, long_side=(50, 70), fill=(0, 0, 0), jitter=None
+        )
+        assert (np.abs(crop[..., 0].astype(int) - cropped) > 128).mean() < 0.03
 
 
 @pytest.mark.parametrize(("long_side", "crop"), [((0, 5), 8), ((9, 5), 8), ((5, 9), 0)])

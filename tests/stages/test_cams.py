@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 
 from raypipe.data.arrays import decode_cam
+from raypipe.data.checkpoints import Checkpoint, write_checkpoint
+from raypipe.networks import build_saliency_classifier
 from raypipe.stages.cams import ComputeCams
 
 ARGS: dict[str, Any] = {
@@ -52,6 +55,26 @@ def test_mirrored_image_has_mirrored_maps(stage: ComputeCams) -> None:
         picture.save(buffer, format="PNG")
         maps.append(compute(stage, buffer.getvalue(), [1, 2]))
     np.testing.assert_allclose(maps[1], maps[0][..., ::-1], atol=2e-3)
+
+
+def test_maps_of_a_classifier_taught_by_saliency(tmp_path: Path, jpeg: bytes) -> None:
+    """The checkpoint says of which kind it is; its maps are probabilities, which a rival class lowers."""
+    network = build_saliency_classifier("tiny", num_classes=2)
+    network.fc8.weight.data[1] = network.fc8.weight.data[0]
+    checkpoint = Checkpoint(
+        task="classifier",
+        backbone="tiny",
+        classes=("cat", "dog"),
+        preprocessing=network.preprocessing.to_dict(),
+        config={"saliency": "eps++"},
+        weights=network.state_dict(),
+    )
+    write_checkpoint(checkpoint, str(tmp_path))
+    stage = ComputeCams(checkpoint=str(tmp_path), **ARGS)
+    cam = compute(stage, jpeg, [1, 2])
+    np.testing.assert_array_equal(cam[0], cam[1])
+    assert cam.min() > 0
+    assert cam.max() == pytest.approx(1, abs=1e-3)
 
 
 def test_no_labels_no_maps(stage: ComputeCams, jpeg: bytes) -> None:

@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 
 from raypipe.training.batch import Batch
 from raypipe.training.loop import EpochTotals, distributed_loss
+from raypipe.training.saliency import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, SegmenterTask, TrainingTask
 
 CLASSIFIER = ClassifierTask(backbone="tiny", weights=None, preprocessing=None, num_classes=3, output_stride=8)
@@ -25,6 +26,19 @@ SEGMENTER = SegmenterTask(
     weak_weight=0.5,
     robustness=0.7,
 )
+SALIENCY = SaliencyTask(
+    backbone="tiny",
+    weights=None,
+    preprocessing=None,
+    num_classes=3,
+    output_stride=8,
+    method="eps++",
+    tau=0.4,
+    lam=0.5,
+    ird=True,
+    num_iters=2,
+    dilations=(1, 2),
+)
 BATCH_SIZE = 6
 
 
@@ -34,6 +48,8 @@ def make_batch(task: TrainingTask) -> tuple[torch.Tensor, Batch]:
     cells = rng.choice(np.array([0, 1, 2, 255], np.uint8), (BATCH_SIZE, 3, 3))
     if isinstance(task, ClassifierTask):
         targets = {"labels": rng.integers(0, 2, (BATCH_SIZE, 3)).astype(np.uint8)}
+        if isinstance(task, SaliencyTask):
+            targets["saliency"] = rng.choice(np.array([0, 30, 255], np.uint8), (BATCH_SIZE, 48, 48))
     elif isinstance(task, AffinityTask):
         cells[0::3] = 0  # worker 0 of three has no foreground pair
         targets = {"trimap": cells.repeat(2, axis=1).repeat(2, axis=2)}
@@ -81,7 +97,7 @@ def run_worker(rank: int, world_size: int, port: int, task: TrainingTask, result
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("task", [CLASSIFIER, AFFINITY, SEGMENTER], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [CLASSIFIER, AFFINITY, SALIENCY, SEGMENTER], ids=lambda task: type(task).__name__)
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_workers_give_the_loss_and_gradient_of_the_whole_batch(
     task: TrainingTask, world_size: int, tmp_path: Path

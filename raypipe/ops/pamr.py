@@ -1,0 +1,112 @@
+r"""PAMR: pixel-adaptive mask refinement, which moves a mask's edges to the image's.
+
+    sigma_i^c = std over the samples of pixel i          (unbiased; the 3x3 patches of all dilations, centre included)
+    k_il = mean_c( -|x_i^c - x_l^c| / (1e-8 + 0.1 sigma_i^c) )
+    a_il = exp(k_il) / sum_m exp(k_im)                   over the 8 neighbours at each dilation
+    m_i <- sum_l a_il m_l                                `num_iters` times
+
+with the image x of channels c and the mask m.
+
+Conventions. A neighbour beyond the border is the border's pixel. The mask comes to the image's size first, bilinearly
+with align_corners=True. A pixel is no neighbour of its own, but counts once a dilation among the samples of sigma.
+
+The weights are computed once, for all maps; neighbours are views of the padded maps, never gathered. Memory beyond the
+result: 8 weights a dilation and pixel, and copies of image and maps.
+
+Source: Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020,
+https://arxiv.org/abs/2005.08104, §3.3.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+DILATIONS = (1, 2, 4, 8, 12, 24)
+"""The authors' released code."""
+
+_EPS = 1e-8
+_SHARPNESS = 0.1
+_DIRECTIONS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
+
+
+def pamr(
+    image: Float[Tensor, "B 3 H W"],
+    mask: Float[Tensor, "B C h w"],
+    *,
+    num_iters: int = 10,
+    dilations: Sequence[int] = DILATIONS,
+) -> Float[Tensor, "B C H W"]:
+    """Refine maps by the image; linear in them.
+
+    Args:
+        image: RGB in [0, 1], though its scale doesn't matter. It is a constant: no gradient comes back to it.
+        mask: maps of any range, each refined by itself.
+        num_iters: rounds.
+        dilations: distances of the neighbours in pixels, each gives 8.
+
+    Returns:
+        Maps of the image's size, within the range of their values before.
+
+    Raises:
+        ValueError: there are no dilations or some aren't positive, `num_iters` is negative, or something is empty.
+    """
+    if not dilations or min(dilations) < 1:
+        raise ValueError(
+            f"dilations are {tuple(dilations)}; at least one is needed, all positive (the paper: {DILATIONS})"
+        )
+    if num_iters < 0:
+        raise ValueError(f"num_iters is {num_iters}; it is at least 0 (the paper: 10)")
+    if 0 in (*image.shape[2:], *mask.shape[2:]):
+        raise ValueError(f"image {tuple(image.shape)} and mask {tuple(mask.shape)} need at least one pixel")
+    if mask.numel() == 0:
+        return mask.new_empty(*mask.shape[:2], *image.shape[2:])
+    refined = F.interpolate(mask, size=image.shape[2:], mode="bilinear", align_corners=True)
+    if num_iters == 0:
+        return refined
+    weights = _weights(image.detach(), dilations).to(mask.dtype)
+    for _ in range(num_iters):
+        refined = _propagate(refined, weights, dilations)
+    return refined
+
+
+def _weights(image: Tensor, dilations: Sequence[int]) -> Tensor:
+    """The weights a, (B, 8 D, H, W), in the order of `_neighbours`."""
+    num_samples = 9 * len(dilations)
+    mean = len(dilations) * image
+    for neighbour in _neighbours(image, dilations):
+        mean += neighbour
+    mean /= num_samples
+    variance = len(dilations) * (image - mean).square_()
+    for neighbour in _neighbours(image, dilations):
+        variance += (neighbour - mean).square_()
+    scale = -1 / (image.shape[1] * (_EPS + _SHARPNESS * (variance / (num_samples - 1)).sqrt_()))
+    similarity = image.new_empty(image.shape[0], 8 * len(dilations), *image.shape[2:])
+    for index, neighbour in enumerate(_neighbours(image, dilations)):
+        torch.sum((neighbour - image).abs_().mul_(scale), dim=1, out=similarity[:, index])
+    # The softmax in place, for half the memory.
+    similarity -= similarity.amax(dim=1, keepdim=True)
+    similarity.exp_()
+    similarity /= similarity.sum(dim=1, keepdim=True)
+    return similarity
+
+
+def _propagate(maps: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
+    """One round: sum_l a_il m_l."""
+    total = torch.zeros_like(maps)
+    for index, neighbour in enumerate(_neighbours(maps, dilations)):
+        total.addcmul_(weights[:, index, None], neighbour)
+    return total
+
+
+def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
+    """Views (B, C, H, W) of each pixel's neighbours, one direction and dilation after the other."""
+    height, width = maps.shape[2:]
+    reach = max(dilations)
+    padded = F.pad(maps, (reach,) * 4, mode="replicate")
+    for dilation in dilations:
+        for dy, dx in _DIRECTIONS:
+            top, left = reach + dilation * dy, reach + dilation * dx
+            yield padded[..., top : top + height, left : left + width]

@@ -1,0 +1,75 @@
+"""The classifier that is taught by saliency, too: EPS and EPS++."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from raypipe.networks import Network, build_saliency_classifier, find_preprocessing
+from raypipe.ops.losses import multilabel_soft_margin
+from raypipe.ops.saliency import SaliencyLoss, eps_loss, foreground_loss, ird_loss
+from raypipe.training.batch import Batch
+from raypipe.training.tasks import ClassifierTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyTask(ClassifierTask):
+    """Multi-label classification plus the saliency's loss, each a mean over the images; `dropped` is only watched."""
+
+    method: Literal["eps", "eps++"]
+    tau: float
+    lam: float
+    ird: bool
+    """EPS++ drops what is inconsistent; without, its loss is the plain mean squared error."""
+    num_iters: int
+    dilations: tuple[int, ...]
+
+    term_names = ("classification", "saliency", "dropped")
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The third is no loss."""
+        return "loss_classification", "loss_saliency", "dropped_share"
+
+    def build(self) -> Network:
+        """The classifier with a map of the background."""
+        preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
+        return build_saliency_classifier(
+            self.backbone, num_classes=self.num_classes, output_stride=self.output_stride, preprocessing=preprocessing
+        )
+
+    def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:
+        """Multi-hot labels (C,) and the crop's saliency in 0..255."""
+        return super().target_shapes(crop_size) | {"saliency": (crop_size, crop_size)}
+
+    def loss_terms(self, output: tuple[Tensor, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Both losses and the share of dropped pixels, summed over the crops that could be read."""
+        logits, scores = (part[batch.valid].float() for part in output)
+        labels = batch.targets["labels"][batch.valid].float()
+        classification, num_images = multilabel_soft_margin(logits, labels)
+        explained = self.explain(scores, batch.targets["saliency"][batch.valid], labels, batch.crops[batch.valid])
+        sums = [classification, explained.per_image.sum(), explained.dropped_share.sum()]
+        return torch.stack(sums), num_images.expand(3)
+
+    def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """L_cls + L_sal."""
+        return (sums[:2] / counts[:2].clamp(min=1)).sum()
+
+    def explain(self, scores: Tensor, saliency: Tensor, labels: Tensor, crops: Tensor) -> SaliencyLoss:
+        """The saliency's loss of each image, and its maps.
+
+        Args:
+            scores: (B, C + 1, h, w) logits of the pixels.
+            saliency: (B, S, S) in 0..255.
+            labels: (B, C) multi-hot.
+            crops: (B, 3, S, S) in 0..255, RGB.
+        """
+        expected = saliency[:, None].float() / 255
+        if self.method == "eps":
+            return eps_loss(scores, expected, labels, tau=self.tau, lam=self.lam)
+        if not self.ird:
+            return foreground_loss(scores, expected, labels)
+        return ird_loss(
+            scores, expected, labels, crops.float() / 255, num_iters=self.num_iters, dilations=self.dilations
+        )
