@@ -156,6 +156,12 @@ class SegmenterTraining(Training):
     robustness: float = Field(0.0, ge=0, le=1)
     """q of the generalised cross entropy of pseudo-masks, which learns less from labels that look wrong (Zhang &
     Sabuncu, 2018); 0 is cross entropy."""
+    rounds: int = Field(0, ge=0)
+    """Rounds of self-training: the network's own masks of the training images, within their labels where they have any,
+    take the place of the pseudo-masks, as long as a score that needs no truth says that they are better. Rows with
+    `supervision: none` are learned from in these rounds alone."""
+    round_min_confidence: float = Field(0.5, ge=0, le=1)
+    """`min_confidence` of the network's own masks."""
     validation_splits: tuple[str, ...] = ()
     """Splits with true masks that are scored after each epoch; the best epoch's weights are kept. None are by
     default: images that choose a network don't measure it."""

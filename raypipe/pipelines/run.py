@@ -14,11 +14,12 @@ from raypipe.pipelines import graph
 from raypipe.pipelines.calibrate import ConfidenceMap, rows_with_truth, run_calibrated, run_calibration
 from raypipe.pipelines.context import Context, open_context, start_ray
 from raypipe.pipelines.evaluate import Score, has_truth, run_evaluate
-from raypipe.pipelines.gate import Gated, run_gates
+from raypipe.pipelines.gate import Decision, Gated, run_gates
 from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
 from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_steps, train_segmenter
+from raypipe.pipelines.self_training import self_train
 from raypipe.pipelines.sweep import SweepResult, run_sweep
 from raypipe.pipelines.train import given_checkpoint, train_affinity, train_classifier
 
@@ -39,6 +40,8 @@ class Run:
     def __init__(self, config: RunConfig, *, write_config: bool = True) -> None:
         self.context: Context = open_context(config)
         self.config = config = self.context.config
+        self.rounds: list[Decision] = []
+        """Decisions of self-training."""
         start_ray(config.cluster)
         if write_config:
             storage.write_bytes_atomic(storage.join(config.out, "config.yaml"), to_yaml(config).encode())
@@ -93,14 +96,27 @@ class Run:
             return self._log("segmenter", Artifact(*given))
         masks = self.masks if has_weak_rows(self.context) else None
         classifier = self.classifier if self.config.segmenter.weights == CLASSIFIER else None
-        trained = train_segmenter(
-            self.context,
-            masks=masks.uri if masks else None,
-            masks_digest=masks.digest if masks else None,
-            classifier=classifier.uri if classifier else None,
-            classifier_digest=classifier.digest if classifier else None,
+        trained = Artifact(
+            *train_segmenter(
+                self.context,
+                masks=masks.uri if masks else None,
+                masks_digest=masks.digest if masks else None,
+                classifier=classifier.uri if classifier else None,
+                classifier_digest=classifier.digest if classifier else None,
+            )
         )
-        return self._log("segmenter", Artifact(*trained))
+        if self.config.segmenter.rounds and masks is not None:
+            uri, digest, self.rounds = self_train(
+                self.context,
+                segmenter=trained.uri,
+                segmenter_digest=trained.digest,
+                masks=masks.uri,
+                masks_digest=masks.digest,
+                classifier=self.classifier.uri,
+                classifier_digest=self.classifier.digest,
+            )
+            trained = Artifact(uri, digest)
+        return self._log("segmenter", trained)
 
     @cached_property
     def segments(self) -> Artifact:

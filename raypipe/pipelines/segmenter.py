@@ -19,7 +19,7 @@ from raypipe.pipelines.records import Record
 from raypipe.pipelines.seeds import cpu_pool, decode_step, network_step
 from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream, stream_of
 from raypipe.pipelines.train import crop_args, run_training
-from raypipe.schema import MASK, MASKS, WEAK
+from raypipe.schema import MASK, MASKS, NONE, WEAK
 from raypipe.stages.augment import LoadSegmenterCrops
 from raypipe.stages.encode import EncodeMasks
 from raypipe.stages.refine import RefineMasks
@@ -45,6 +45,7 @@ def train_segmenter(
     masks_digest: str | None,
     classifier: str | None = None,
     classifier_digest: str | None = None,
+    own_masks: bool = False,
 ) -> tuple[str, str]:
     """Trains the segmentation network, unless it is there already.
 
@@ -54,6 +55,7 @@ def train_segmenter(
         masks_digest: see `masks`.
         classifier: URI and digest of the checkpoint to start from, with `segmenter.weights=classifier`.
         classifier_digest: see `classifier`.
+        own_masks: the pseudo-masks are an earlier network's; rows without supervision have some, too.
 
     Returns:
         The checkpoint's URI and digest.
@@ -62,14 +64,14 @@ def train_segmenter(
         ValueError: if there is nothing to learn from.
     """
     training: SegmenterTraining = context.config.segmenter
-    rows = _with_masks(_trained_on(context), masks)
+    rows = _with_masks(_trained_on(context, unlabelled=own_masks), masks)
     task = segmenter_task(context, classifier=classifier)
     step = graph.Step(
         stage=LoadSegmenterCrops,
         args={
             "num_classes": len(context.classes) + 1,
             "long_side": training.long_side,
-            "min_confidence": training.min_confidence,
+            "min_confidence": training.round_min_confidence if own_masks else training.min_confidence,
             "confidence_power": training.confidence_power,
             **crop_args(context, training, task),
         },
@@ -108,9 +110,12 @@ def segmenter_task(context: Context, *, classifier: str | None) -> SegmenterTask
     )
 
 
-def _trained_on(context: Context) -> pa.Table:
-    """Rows with supervision, true or weak."""
+def _trained_on(context: Context, *, unlabelled: bool = False) -> pa.Table:
+    """Rows with supervision, true or weak; `unlabelled` takes the others as weak."""
     rows = context.supervised_rows(context.config.splits.train)
+    if unlabelled:
+        kinds = pc.replace_substring_regex(rows["supervision"], f"^{NONE}$", WEAK)
+        rows = rows.set_column(rows.column_names.index("supervision"), "supervision", kinds)
     rows = rows.filter(pc.is_in(rows["supervision"], pa.array([MASK, WEAK])))
     missing = rows.filter(pc.and_(pc.equal(rows["supervision"], MASK), pc.is_null(rows["mask_uri"])))
     if missing.num_rows:
@@ -196,22 +201,24 @@ def _validation_feed(rows: Any, steps: list[graph.Step], *, autoscaling: bool) -
     return feed
 
 
-def segment_steps(context: Context, *, segmenter: str) -> list[graph.Step]:
+def segment_steps(context: Context, *, segmenter: str, within_labels: bool = False) -> list[graph.Step]:
     """DecodeImages → SegmentImages → RefineMasks → EncodeMasks.
 
     Args:
         context: config and manifest.
         segmenter: the checkpoint's URI.
+        within_labels: only the labels' classes are possible; false takes images without labels, too.
     """
     segmentation, max_side = context.config.segmentation, context.config.images.max_side
     network = {
         "checkpoint": segmenter,
         "max_side": max_side,
+        "within_labels": within_labels,
         **segmentation.model_dump(include={"scales", "mirror", "precision"}),
     }
     refinement = {"max_side": max_side, "power": 1.0, **segmentation.model_dump(include={"method", "dense_crf"})}
     return [
-        decode_step(context, with_labels=False),
+        decode_step(context, with_labels=within_labels),
         network_step(context, SegmentImages, network),
         graph.Step(stage=RefineMasks, args=refinement, **cpu_pool(context)),
         graph.Step(stage=EncodeMasks, batch_size=8, **cpu_pool(context)),
@@ -224,24 +231,30 @@ def segment_rows(context: Context) -> pa.Table:
     return context.rows(config.splits.masks if config.segmentation.splits is None else config.segmentation.splits)
 
 
-def segment_stream(context: Context, *, segmenter_digest: str) -> Stream:
-    """Where the masks of the segmentation network go."""
+def segment_stream(
+    context: Context, *, segmenter_digest: str, rows: pa.Table | None = None, within_labels: bool = False
+) -> Stream:
+    """Where the masks of the segmentation network go; arguments as of `run_segment`."""
     config = context.config
-    record = Record(
-        stage="segments",
-        config={
-            "images": config.images.model_dump(),
-            "mode": config.inference.mode,
-            "segmentation": config.segmentation.model_dump(exclude={"splits"}),
-            "png": config.png,
-        },
-        inputs={"segmenter": segmenter_digest, "manifest": context.inputs_digest(segment_rows(context))},
-    )
-    return stream_of(context, record, MASKS, png=True)
+    settings = {
+        "images": config.images.model_dump(),
+        "mode": config.inference.mode,
+        "segmentation": config.segmentation.model_dump(exclude={"splits"}),
+        "within_labels": within_labels,
+        "png": config.png,
+    }
+    manifest = context.inputs_digest(segment_rows(context) if rows is None else rows)
+    inputs = {"segmenter": segmenter_digest, "manifest": manifest}
+    return stream_of(context, Record(stage="segments", config=settings, inputs=inputs), MASKS, png=True)
 
 
 def run_segment(context: Context, *, segmenter: str, segmenter_digest: str) -> tuple[str, StreamSummary]:
     """Segments the images that aren't done yet.
+
+    Args:
+        context: config and manifest.
+        segmenter: the checkpoint's URI, and its digest.
+        segmenter_digest: see `segmenter`.
 
     Returns:
         The folder's URI and what was done.

@@ -42,7 +42,7 @@ def scores_of(row: dict[str, Any]) -> np.ndarray:
 
 def test_probabilities_of_the_classes_that_are_possible(segmenter_uri: str, jpeg: bytes) -> None:
     stage = SegmentImages(checkpoint=segmenter_uri, **ARGS)
-    row = stage.process({"image": jpeg})
+    row = stage.process({"image": jpeg, "class_ids": []})
     assert row["class_ids"] == [1]
     scores = scores_of(row)
     assert scores.shape == (2, 8, 11)
@@ -61,13 +61,21 @@ def test_mirrored_image_has_mirrored_scores(segmenter_uri: str) -> None:
     for picture in (image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG")
-        scores.append(scores_of(stage.process({"image": buffer.getvalue()})))
+        scores.append(scores_of(stage.process({"image": buffer.getvalue(), "class_ids": []})))
     np.testing.assert_allclose(scores[1], scores[0][..., ::-1], atol=1e-5)
 
 
 def test_images_share_passes_where_they_may(segmenter_uri: str, jpeg: bytes) -> None:
-    alone = SegmentImages(checkpoint=segmenter_uri, **ARGS).process({"image": jpeg})
+    alone = SegmentImages(checkpoint=segmenter_uri, **ARGS).process({"image": jpeg, "class_ids": []})
     together = SegmentImages(checkpoint=segmenter_uri, pixels_per_pass=10**6, **ARGS)
-    rows = together.process_all([{"image": jpeg}, {"image": b"broken"}, {"image": jpeg}])
+    rows = together.process_all([{"image": image, "class_ids": []} for image in (jpeg, b"broken", jpeg)])
     assert rows[1]["error_stage"] == "SegmentImages"
     np.testing.assert_allclose(scores_of(rows[2]), scores_of(alone), atol=1e-5)
+
+
+def test_labels_may_say_which_classes_are_possible(segmenter_uri: str, jpeg: bytes) -> None:
+    stage = SegmentImages(checkpoint=segmenter_uri, within_labels=True, **ARGS)
+    assert stage.process({"image": jpeg, "class_ids": [2]})["class_ids"] == [2]
+    row = stage.process({"image": jpeg, "class_ids": []})
+    assert row["class_ids"] == []
+    assert scores_of(row).shape == (1, 8, 11)
