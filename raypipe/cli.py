@@ -129,6 +129,30 @@ def report(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def export(
+    format_name: Annotated[
+        str,
+        typer.Argument(metavar="FORMAT", help="coco, voc, yolo, mmseg, huggingface, labelstudio or fiftyone."),
+    ],
+    config: ConfigFile,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI to write into.")],
+    overrides: Overrides = None,
+    source: Annotated[str, typer.Option("--masks", help="masks, calibrated (masks) or truth (true masks).")] = "masks",
+) -> None:
+    """Write masks in the format of another tool; export.* says how."""
+    if source not in ("masks", "calibrated", "truth"):
+        raise typer.BadParameter(f"got {source!r}, allowed are masks, calibrated, truth", param_hint="--masks")
+    steps = _open(config, overrides)
+    from raypipe.pipelines.export import make_format, run_export
+
+    make_format(format_name, steps.context)  # before hours of masks
+    artifact = None if source == "truth" else getattr(steps, source)
+    uri, digest = (artifact.uri, artifact.digest) if artifact else (None, None)
+    folder, summary = run_export(steps.context, format_name, out, masks=uri, masks_digest=digest)
+    typer.echo(f"{folder}: {summary}")
+
+
+@app.command()
 def describe(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the plan of the streams: stages, resources, columns."""
     from raypipe.pipelines.context import open_context

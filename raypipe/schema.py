@@ -113,6 +113,18 @@ GATED_WALKS = pa.schema(
 )
 """The same for the walk. `scores`: float32 bytes of (1 + K, grid_height, grid_width), walked."""
 
+EXPORTS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("number", pa.int64()),
+        pa.field("split", pa.string()),
+        pa.field("image_uri", pa.string()),
+        pa.field("items", pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("data", pa.binary())]))),
+    ]
+)
+"""One row an exported image. `number`: its place in the manifest, from 1. `items`: its share of the files that many
+images stand in, such as COCO's one JSON; each format has its own kinds."""
+
 QUARANTINE = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

@@ -409,6 +409,23 @@ class ReportOptions(Section):
     """Images of each kind: best, worst, random."""
 
 
+class Export(Section):
+    """What other tools get; each format takes what it has a use for."""
+
+    splits: tuple[str, ...] | None = None
+    """Splits whose masks are exported; null takes all that there are."""
+    min_confidence: float = Field(0.0, ge=0, le=1)
+    """Pixels whose confidence is lower are ignored; true masks have none and stay."""
+    copy_images: bool = False
+    """Exports the image files too, as they are; else only their URIs."""
+    instances: bool = True
+    """COCO: an annotation is a connected component; else all of a class, as in its "stuff"."""
+    min_area: int = Field(1, ge=1)
+    """COCO, YOLO: pixels that a connected component needs, or it becomes background."""
+    tolerance: float = Field(0.0, ge=0)
+    """YOLO: pixels that a corner which is left out may lie off the polygon; 0 keeps polygons exact, and long."""
+
+
 class Cluster(Section):
     """Where and how wide; nothing here changes a mask."""
 
@@ -475,6 +492,7 @@ class RunConfig(Section):
     calibration: Calibration = Calibration()
     checkpoints: Checkpoints = Checkpoints()
     report: ReportOptions = ReportOptions()
+    export: Export = Export()
     budget: Budget = Budget()
     png: bool = False
     """Writes each mask as a PNG file too."""

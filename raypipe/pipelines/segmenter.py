@@ -24,7 +24,7 @@ from raypipe.stages.augment import LoadSegmenterCrops
 from raypipe.stages.encode import EncodeMasks
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.segment import SegmentImages
-from raypipe.stages.truth import LoadTruths
+from raypipe.stages.truth import LoadTrueMasks
 from raypipe.training.tasks import SegmenterTask
 from raypipe.training.validation import Validation, ValidationFeed
 
@@ -180,7 +180,7 @@ def _validation(context: Context) -> Validation | None:
     num_labels = len(context.classes) + 1
     steps = [
         decode_step(context, with_labels=False),
-        graph.Step(stage=LoadTruths, args={"num_classes": num_labels}),
+        graph.Step(stage=LoadTrueMasks, args={"num_classes": num_labels}),
     ]
     return Validation(
         feed=_validation_feed(ray.put(rows), steps, autoscaling=config.cluster.autoscaling),

@@ -1,17 +1,23 @@
-"""Fetches true masks."""
+"""True masks in the place of computed ones."""
 
 import pyarrow as pa
 
 from raypipe import storage
+from raypipe.schema import MASKS
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.evaluate import check_truth
 
 
-class LoadTruths(Stage):
-    """`truth`: the true mask's file."""
+class LoadTrueMasks(Stage):
+    """The true mask's file as it is, without confidence.
+
+    Args:
+        num_classes: with background.
+    """
 
     reads = ("mask_uri",)
-    writes = pa.schema([pa.field("truth", pa.binary())])
+    writes = pa.schema([MASKS.field("mask"), MASKS.field("confidence")])
+    drops = ("mask_uri",)
 
     def __init__(self, *, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -24,4 +30,4 @@ class LoadTruths(Stage):
         """
         data = storage.read_bytes(row["mask_uri"])
         check_truth(data, num_classes=self.num_classes)
-        return {"truth": data}
+        return {"mask": data, "confidence": None}

@@ -20,7 +20,7 @@ from raypipe.ops.metrics import confusion_matrix, mean_iou
 logger = logging.getLogger(__name__)
 
 ValidationFeed = Callable[[int, int], Iterator[pa.Table]]
-"""(rank, world size) to this worker's part of the images: `image_id, image, truth, error_stage, error_reason`."""
+"""(rank, world size) to this worker's part of the images: `image_id, image, mask, error_stage, error_reason`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,5 +55,5 @@ class Validation:
         with autocast(device, self.precision):
             logits = network(x)
         predicted = upsample_to_image(logits[0].float(), size=size).argmax(dim=0).to(torch.uint8).cpu().numpy()
-        truth = resize_labels(decode_mask(row["truth"]), size)
+        truth = resize_labels(decode_mask(row["mask"]), size)
         return confusion_matrix(truth, predicted, num_classes=self.num_labels)

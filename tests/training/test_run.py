@@ -92,7 +92,7 @@ def validation_feed(rank: int, world_size: int) -> Iterator[pa.Table]:
         crop, mask = make_image(100 + index)
         buffer = io.BytesIO()
         Image.fromarray(crop).save(buffer, format="PNG")
-        row = {"image": buffer.getvalue(), "truth": encode_png(mask), "error_stage": None}
+        row = {"image": buffer.getvalue(), "mask": encode_png(mask), "error_stage": None}
         yield pa.Table.from_pylist([row])
 
 

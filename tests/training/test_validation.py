@@ -29,8 +29,8 @@ def feed(rank: int, world_size: int) -> Iterator[pa.Table]:
     truth = np.zeros((32, 64), np.uint8)
     truth[:16, :32] = 1
     truth[0] = 255
-    row = {"image_id": "a", "image": buffer.getvalue(), "truth": encode_png(truth), "error_stage": None}
-    broken = {"image_id": "b", "image": None, "truth": None, "error_stage": "DecodeImages", "error_reason": "no PNG"}
+    row = {"image_id": "a", "image": buffer.getvalue(), "mask": encode_png(truth), "error_stage": None}
+    broken = {"image_id": "b", "image": None, "mask": None, "error_stage": "DecodeImages", "error_reason": "no PNG"}
     yield pa.Table.from_pylist([row | {"error_reason": None}, broken])
 
 
