@@ -20,7 +20,8 @@ from raypipe import storage
 from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest, read_manifest, write_manifest
 from raypipe.pipelines.context import draw
-from raypipe.pipelines.evaluate import Score, score_segments
+from raypipe.pipelines.evaluate import score_segments
+from raypipe.pipelines.results import Score
 from raypipe.pipelines.run import Run
 from raypipe.schema import MASK, NONE, WEAK
 

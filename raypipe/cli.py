@@ -152,6 +152,20 @@ def export(
     typer.echo(f"{folder}: {summary}")
 
 
+@app.command(name="export-model")
+def export_model(
+    config: ConfigFile,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="File or URI to write, such as model.ts.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write the segmentation network as one TorchScript file, from images to probabilities."""
+    steps = _open(config, overrides)
+    from raypipe.pipelines.export_model import export_model as write
+
+    difference = write(steps.context, segmenter=steps.segmenter.uri, uri=out)
+    typer.echo(f"{out}: probabilities differ by {difference:.2g} at most from the checkpoint's")
+
+
 @app.command()
 def describe(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the plan of the streams: stages, resources, columns."""
@@ -278,16 +292,14 @@ def synthetic(
 
 def _print_scores(steps: Any, *, per_class: bool = False) -> None:
     from raypipe.pipelines.evaluate import has_truth
-    from raypipe.pipelines.run import scores_table
+    from raypipe.pipelines.results import class_table, scores_table
 
     if not has_truth(steps.context):
         typer.echo("no true masks in the manifest (mask_uri): nothing to score")
         return
     typer.echo(scores_table(steps.scores))
-    for score in steps.scores if per_class else []:
-        typer.echo(f"\n{score.stage} on {score.split}")
-        for name, value in score.class_iou.items():
-            typer.echo(f"  {name:<20} {100 * value:5.1f}")
+    if per_class:
+        typer.echo(f"\n{class_table(steps.scores)}")
 
 
 def main() -> None:

@@ -17,31 +17,12 @@ from raypipe.ops.metrics import iou, mean_iou
 from raypipe.pipelines import graph
 from raypipe.pipelines.context import Context, with_shards
 from raypipe.pipelines.records import Record, open_folder, read_summary, write_summary
+from raypipe.pipelines.results import Score, class_csv
 from raypipe.stages.evaluate import ScoreCams, ScoreMasks, unpack
 from raypipe.stages.load import LoadMasks, LoadSeeds
 
 RESULTS_FILE = "results.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One row of the results table."""
-
-    stage: str
-    """cam | walk | dcrf | segmenter."""
-    split: str
-    num_images: int
-    mean_iou: float
-    """Over background and all classes that are in truth or masks, 0..1."""
-    class_iou: dict[str, float]
-    post_processing: str
-    truth_digest: str
-    """Of the true masks, by image_id."""
-    num_unscored: int
-    """Images whose true mask couldn't be compared: their reasons are in `unscored`."""
-    unscored: dict[str, str] = field(default_factory=dict)
-    image_iou: dict[str, float] = field(default_factory=dict, repr=False)
-    """Mean IoU of single images, for finding the best and the worst."""
+TABLE_FILE = "classes.csv"
 
 
 @dataclass
@@ -123,6 +104,7 @@ def run_evaluate(context: Context, *, seeds: str, masks: str, segments: str | No
             "config": config.model_dump(mode="json"),
             "scores": [asdict(score) for score in scores],
         }
+        storage.write_bytes_atomic(storage.join(folder, TABLE_FILE), class_csv(scores).encode())
         storage.write_bytes_atomic(uri, json.dumps(results, indent=1).encode())
         write_summary(folder, {"num_scores": len(scores)})
     return folder, [Score(**score) for score in json.loads(storage.read_bytes(uri))["scores"]]

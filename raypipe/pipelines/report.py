@@ -17,9 +17,9 @@ from raypipe.data.checkpoints import Task, read_metadata
 from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.shards import read_rows, read_shards
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.evaluate import Score
 from raypipe.pipelines.gate import Decision
 from raypipe.pipelines.records import read_summary
+from raypipe.pipelines.results import Score
 from raypipe.pipelines.sink import QUARANTINED, SHARDS
 from raypipe.reports.html import Report, Sample, render_report
 from raypipe.schema import MASKS, QUARANTINE, SEEDS

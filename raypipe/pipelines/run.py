@@ -13,10 +13,11 @@ from raypipe.data.checkpoints import Task
 from raypipe.pipelines import graph
 from raypipe.pipelines.calibrate import ConfidenceMap, rows_with_truth, run_calibrated, run_calibration
 from raypipe.pipelines.context import Context, open_context, start_ray
-from raypipe.pipelines.evaluate import Score, has_truth, run_evaluate
+from raypipe.pipelines.evaluate import has_truth, run_evaluate
 from raypipe.pipelines.gate import Decision, Gated, run_gates
 from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
+from raypipe.pipelines.results import Score
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
 from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_steps, train_segmenter
 from raypipe.pipelines.self_training import self_train
@@ -196,14 +197,3 @@ def describe(context: Context) -> str:
     masks = graph.describe(masks_steps(context, classifier="CLASSIFIER", affinity=affinity, reuse_cams=False))
     segments = graph.describe(segment_steps(context, segmenter="SEGMENTER"))
     return f"seeds\n{seeds}\n\nmasks\n{masks}\n\nsegments\n{segments}"
-
-
-def scores_table(scores: list[Score]) -> str:
-    """The results as text."""
-    rows = [("split", "images", "stage", "mIoU", "post-processing")]
-    rows += [
-        (score.split, str(score.num_images), score.stage, f"{100 * score.mean_iou:.1f}", score.post_processing)
-        for score in scores
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -13,7 +13,8 @@ from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import open_context
-from raypipe.pipelines.run import Run, describe, scores_table
+from raypipe.pipelines.results import scores_table
+from raypipe.pipelines.run import Run, describe
 from raypipe.schema import MASKS, QUARANTINE
 
 OVERRIDES = [
