@@ -96,15 +96,20 @@ class SaliencyLoss(Section):
     """EPS++: what refines the foreground."""
 
 
-class ClassifierTraining(Training):
+class BalancedTraining(Training):
+    """A training that may draw some images more often than others."""
+
+    repeat_threshold: float | None = Field(None, gt=0, le=1)
+    """Draws images of classes that a smaller share of images shows more often, by sqrt(threshold / share); null draws
+    every image once an epoch."""
+
+
+class ClassifierTraining(BalancedTraining):
     """The classification network (AffinityNet §3.1)."""
 
     output_stride: Literal[8, 16] = 8
     long_side: tuple[int, int] = (256, 512)
     """Range of the random long side in pixels, before the crop."""
-    repeat_threshold: float | None = Field(None, gt=0, le=1)
-    """Draws images of classes that a smaller share of images shows more often, by sqrt(threshold / share); null draws
-    every image once an epoch."""
     saliency: Literal["none", "eps", "eps++"] = "none"
     """Teaches where objects end by saliency maps, as EPS or EPS++ do; the section `saliency` says where from."""
     saliency_loss: SaliencyLoss = SaliencyLoss()
@@ -132,7 +137,7 @@ class AffinityTraining(Training):
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
-class SegmenterTraining(Training):
+class SegmenterTraining(BalancedTraining):
     """The segmentation network (§3.5), of pseudo-masks, of true masks, or of both."""
 
     enabled: bool = False
@@ -145,8 +150,7 @@ class SegmenterTraining(Training):
     long_side: tuple[int, int] = (320, 768)
     """Range of the random long side in pixels, before the crop."""
     mask_share: float | None = Field(None, ge=0, le=1)
-    """Share of the draws that go to images with true masks (`supervision: mask`); null draws every image once an
-    epoch."""
+    """Share of the draws that go to images with true masks (`supervision: mask`); null is theirs among the images."""
     weak_weight: float = Field(1.0, ge=0)
     """Weight of the pseudo-masks' loss beside that of the true masks."""
     min_confidence: float = Field(0.0, ge=0, le=1)

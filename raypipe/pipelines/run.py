@@ -161,8 +161,17 @@ class Run:
         networks: dict[Task, str] = {"classifier": self.classifier.uri}
         if self.affinity is not None:
             networks["affinity"] = self.affinity.uri
+        segments = None
+        if self.config.segmenter.enabled:
+            networks["segmenter"], segments = self.segmenter.uri, self.segments.uri
         return write_report(
-            self.context, seeds=seeds, masks=masks, networks=networks, scores=scores, decisions=self.gated.decisions
+            self.context,
+            seeds=seeds,
+            masks=masks,
+            segments=segments,
+            networks=networks,
+            scores=scores,
+            decisions=[*self.gated.decisions, *self.rounds],
         )
 
     @cached_property

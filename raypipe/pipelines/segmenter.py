@@ -25,12 +25,13 @@ from raypipe.stages.encode import EncodeMasks
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.segment import SegmentImages
 from raypipe.stages.truth import LoadTrueMasks
+from raypipe.training.order import repeat_factors
 from raypipe.training.tasks import SegmenterTask
 from raypipe.training.validation import Validation, ValidationFeed
 
 logger = logging.getLogger(__name__)
 
-_KEYS = ["image_id", "image_uri", "mask_uri", "supervision"]
+_KEYS = ["image_id", "image_uri", "labels", "mask_uri", "supervision"]
 
 
 def has_weak_rows(context: Context) -> bool:
@@ -82,7 +83,7 @@ def train_segmenter(
         training,
         rows,
         step,
-        factors=_factors(rows["supervision"], training.mask_share),
+        factors=_factors(rows, mask_share=training.mask_share, repeat_threshold=training.repeat_threshold),
         validation=_validation(context),
         manifest_columns=_KEYS,
         masks=masks_digest or "none",
@@ -153,19 +154,24 @@ def _with_masks(rows: pa.Table, masks: str | None) -> pa.Table:
     return rows
 
 
-def _factors(supervision: pa.ChunkedArray, mask_share: float | None) -> NDArray[np.float64] | None:
-    """How often each row is drawn: true masks make up `mask_share` of the draws."""
-    if mask_share is None:
+def _factors(rows: pa.Table, *, mask_share: float | None, repeat_threshold: float | None) -> NDArray[np.float64] | None:
+    """How often each row is drawn: rare classes more often, and true masks in `mask_share` of all draws."""
+    if mask_share is None and repeat_threshold is None:
         return None
-    is_true = np.asarray(pc.equal(supervision, MASK))
-    shares = {True: mask_share, False: 1 - mask_share}
-    counts = {kind: int((is_true == kind).sum()) for kind in shares}
-    if any(shares[kind] > 0 and counts[kind] == 0 for kind in shares):
-        raise ValueError(
-            f"segmenter.mask_share is {mask_share}, but {counts[True]} rows have true masks and {counts[False]} "
-            "pseudo-masks; leave it null, or give both"
-        )
-    return np.where(is_true, shares[True] / max(1, counts[True]), shares[False] / max(1, counts[False]))
+    factors = np.ones(rows.num_rows)
+    if repeat_threshold is not None:
+        labels = [names or [] for names in rows["labels"].to_pylist()]
+        factors = repeat_factors(labels, threshold=repeat_threshold)
+    if mask_share is not None:
+        is_true = np.asarray(pc.equal(rows["supervision"], MASK))
+        for kind, share in ((is_true, mask_share), (~is_true, 1 - mask_share)):
+            if share > 0 and not kind.any():
+                raise ValueError(
+                    f"segmenter.mask_share is {mask_share}, but {is_true.sum()} rows have true masks and "
+                    f"{(~is_true).sum()} pseudo-masks; leave it null, or give both"
+                )
+            factors[kind] *= share / max(1, factors[kind].sum())
+    return factors
 
 
 def _validation(context: Context) -> Validation | None:

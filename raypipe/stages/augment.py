@@ -113,7 +113,7 @@ class LoadSegmenterCrops(LoadCrops):
     """
 
     reads = ("image_id", "image_uri", "mask_uri", "supervision", "shard_uri", "epoch", "repeat")
-    drops = ("mask_uri", "supervision", "shard_uri")
+    drops = ("labels", "mask_uri", "supervision", "shard_uri")
 
     def __init__(
         self,
