@@ -338,6 +338,26 @@ class Splits(Section):
     masks: tuple[str, ...] | None = None
 
 
+class Saliency(Section):
+    """Where the saliency maps of training images come from, if classifier.saliency asks for any."""
+
+    source: Literal["given", "csnet", "u2netp", "onnx"] = "given"
+    """`given`: the manifest's saliency_uri. Else a network predicts the maps that the manifest lacks."""
+    weights: str | None = None
+    """URI of the network's published weights, or of an ONNX model."""
+    side: int | None = Field(None, ge=32, multiple_of=16)
+    """Pixels of the network's input, both sides; null takes the network's usual."""
+
+    @model_validator(mode="after")
+    def _needs_weights(self) -> "Saliency":
+        if (self.source == "given") != (self.weights is None):
+            raise ValueError(
+                f"source {self.source} and weights {self.weights} don't go together: a network needs weights, "
+                "maps that are given need none"
+            )
+        return self
+
+
 class Checkpoints(Section):
     """Networks that are trained already; null trains them."""
 
@@ -414,6 +434,7 @@ class RunConfig(Section):
     evaluation: Evaluation = Evaluation()
     sweep: Sweep = Sweep()
     calibration: Calibration = Calibration()
+    saliency: Saliency = Saliency()
     checkpoints: Checkpoints = Checkpoints()
     report: ReportOptions = ReportOptions()
     budget: Budget = Budget()

@@ -62,7 +62,13 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
             return {part: swept(part, value[part]) for part in value}
         return absolute(value) if name in uris else value
 
-    uris = ("classifier.weights", "affinity.weights", "checkpoints.classifier", "checkpoints.affinity")
+    uris = (
+        "classifier.weights",
+        "affinity.weights",
+        "saliency.weights",
+        "checkpoints.classifier",
+        "checkpoints.affinity",
+    )
     values = config.model_dump()
     for section, name in (uri.split(".") for uri in uris):
         values[section][name] = absolute(values[section][name])

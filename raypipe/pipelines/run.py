@@ -17,6 +17,7 @@ from raypipe.pipelines.evaluate import Score, has_truth, run_evaluate
 from raypipe.pipelines.gate import Gated, run_gates
 from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
+from raypipe.pipelines.saliency import run_saliency
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
 from raypipe.pipelines.sweep import SweepResult, run_sweep
 from raypipe.pipelines.train import given_checkpoint, train_affinity, train_classifier
@@ -47,6 +48,13 @@ class Run:
         """The trained classifier."""
         given = given_checkpoint(self.context, task="classifier")
         return self._log("classifier", Artifact(*(given or train_classifier(self.context))))
+
+    @cached_property
+    def saliency(self) -> str:
+        """URI of the folder of predicted saliency maps."""
+        folder, summary = run_saliency(self.context)
+        logger.info("saliency: %s", summary)
+        return folder
 
     @cached_property
     def seeds(self) -> Artifact:
