@@ -28,7 +28,7 @@ class Score:
     """One row of the results table."""
 
     stage: str
-    """cam | walk | dcrf."""
+    """cam | walk | dcrf | pamr."""
     split: str
     num_images: int
     mean_iou: float
