@@ -67,6 +67,13 @@ def run(
 
 
 @app.command()
+def saliency(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Predict saliency maps of the training images that have none; training does so by itself."""
+    folder = _open(config, overrides).saliency
+    typer.echo(f"maps: {folder}\nmanifest with saliency_uri: {storage.join(folder, 'manifest.parquet')}")
+
+
+@app.command()
 def seeds(config: ConfigFile, overrides: Overrides = None) -> None:
     """Compute class activation maps and trimaps."""
     typer.echo(_open(config, overrides).seeds.uri)

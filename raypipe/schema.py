@@ -56,6 +56,16 @@ SEEDS = pa.schema(
 """`height, width`: working size (after EXIF rotation and max_side). `cam`: float16 bytes of (K, cam_height, cam_width).
 `trimap`: 8-bit PNG."""
 
+SALIENCY = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("saliency", pa.binary()),
+    ]
+)
+"""`height, width`: working size. `saliency`: 8-bit PNG, 255 is salient."""
+
 MASKS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

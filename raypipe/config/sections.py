@@ -22,6 +22,19 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+class Pamr(Section):
+    """Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020)."""
+
+    num_iters: int = Field(10, ge=1)
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
+
+    @model_validator(mode="after")
+    def _positive(self) -> "Pamr":
+        if not self.dilations or min(self.dilations) < 1:
+            raise ValueError(f"dilations need at least one value, all positive, got {self.dilations}")
+        return self
+
+
 class Optimizer(Section):
     """Optimiser and schedule: learning rate · (1 - step / total)^power, per step."""
 
@@ -67,19 +80,6 @@ class Training(Section):
             raise ValueError(
                 f"backbone {self.backbone} can't take weights {self.weights}; give others, or null for random"
             )
-        return self
-
-
-class Pamr(Section):
-    """Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020)."""
-
-    num_iters: int = Field(10, ge=1)
-    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
-
-    @model_validator(mode="after")
-    def _positive(self) -> "Pamr":
-        if not self.dilations or min(self.dilations) < 1:
-            raise ValueError(f"dilations need at least one value, all positive, got {self.dilations}")
         return self
 
 
@@ -222,7 +222,10 @@ class Trimaps(Section):
     crf_stride: Literal[1, 2, 4] = 1
     """Pixels per cell at which the dense CRF runs. A trimap has cells of 8 pixels: at 4 it came out as good as at 2
     on VOC, for a quarter of the time."""
+    refine: Literal["dcrf", "pamr"] = "dcrf"
+    """What sharpens the maps before they are judged; PAMR at `crf_stride`, too, and its dilations count its cells."""
     dense_crf: DenseCrf = DenseCrf()
+    pamr: Pamr = Pamr()
 
     @model_validator(mode="after")
     def _order(self) -> "Trimaps":
@@ -250,11 +253,12 @@ class Walk(Section):
 class Refinement(Section):
     """What sharpens the masks after the walk."""
 
-    method: Literal["none", "dcrf"] = "dcrf"
+    method: Literal["none", "dcrf", "pamr"] = "dcrf"
     power: float = Field(1.0, gt=0)
     """Exponent of the walked scores before the dense CRF. A walk averages and so flattens the scores: with 1, the CRF's
     smoothing outweighs them after a short walk along weak affinities (VOC, n = 78: 36.2 mIoU with 1, 41.6 with 16)."""
     dense_crf: DenseCrf = DenseCrf()
+    pamr: Pamr = Pamr()
     gate: Literal["off", "run", "image"] = "run"
     """Keeps the walk, and what refines its masks, only where a score that needs no truth says that it helps. `run`
     decides once for all images, on a sample; `image` gives each image the better of its masks, for one more network in
@@ -398,6 +402,26 @@ class Splits(Section):
     masks: tuple[str, ...] | None = None
 
 
+class Saliency(Section):
+    """Where the saliency maps of training images come from, if classifier.saliency asks for any."""
+
+    source: Literal["given", "csnet", "u2netp", "onnx"] = "given"
+    """`given`: the manifest's saliency_uri. Else a network predicts the maps that the manifest lacks."""
+    weights: str | None = None
+    """URI of the network's published weights, or of an ONNX model."""
+    side: int | None = Field(None, ge=32, multiple_of=16)
+    """Pixels of the network's input, both sides; null takes the network's usual."""
+
+    @model_validator(mode="after")
+    def _needs_weights(self) -> "Saliency":
+        if (self.source == "given") != (self.weights is None):
+            raise ValueError(
+                f"source {self.source} and weights {self.weights} don't go together: a network needs weights, "
+                "maps that are given need none"
+            )
+        return self
+
+
 class Checkpoints(Section):
     """Networks that are trained already; null trains them."""
 
@@ -494,6 +518,7 @@ class RunConfig(Section):
     segmentation: Segmentation = Segmentation()
     sweep: Sweep = Sweep()
     calibration: Calibration = Calibration()
+    saliency: Saliency = Saliency()
     checkpoints: Checkpoints = Checkpoints()
     report: ReportOptions = ReportOptions()
     export: Export = Export()

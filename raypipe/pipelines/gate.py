@@ -48,7 +48,7 @@ class Decision:
     """What a gate says of one refinement."""
 
     refinement: str
-    """walk | dcrf."""
+    """walk | dcrf | pamr."""
     judge: str
     """The score; higher is better."""
     kept: bool

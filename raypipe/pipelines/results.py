@@ -14,7 +14,7 @@ class Score:
     """One row of the results table."""
 
     stage: str
-    """cam | walk | dcrf | segmenter."""
+    """cam | walk | dcrf | pamr | segmenter."""
     split: str
     num_images: int
     mean_iou: float

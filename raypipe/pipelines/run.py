@@ -18,6 +18,7 @@ from raypipe.pipelines.gate import Decision, Gated, run_gates
 from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
 from raypipe.pipelines.results import Score
+from raypipe.pipelines.saliency import run_saliency
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
 from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_steps, train_segmenter
 from raypipe.pipelines.self_training import self_train
@@ -52,6 +53,13 @@ class Run:
         """The trained classifier."""
         given = given_checkpoint(self.context, task="classifier")
         return self._log("classifier", Artifact(*(given or train_classifier(self.context))))
+
+    @cached_property
+    def saliency(self) -> str:
+        """URI of the folder of predicted saliency maps."""
+        folder, summary = run_saliency(self.context)
+        logger.info("saliency: %s", summary)
+        return folder
 
     @cached_property
     def seeds(self) -> Artifact:

@@ -51,13 +51,13 @@ class Report:
     classes: tuple[str, ...]
     """Names of the class ids 1..C."""
     scores: Sequence[Mapping[str, Any]]
-    """stage (cam | walk | dcrf | segmenter), split, num_images, mean_iou, class_iou {name: IoU}, post_processing,
-    truth_digest, num_unscored; stages in the order of the pipeline."""
+    """stage (cam | walk | dcrf | pamr | segmenter), split, num_images, mean_iou, class_iou {name: IoU},
+    post_processing, truth_digest, num_unscored; stages in the order of the pipeline."""
     gate: str
     """off | run | image: where it is decided whether a refinement is kept."""
     decisions: Sequence[Mapping[str, Any]]
-    """refinement (walk | dcrf), judge, kept, reason, num_images, before, after, difference, standard_error; the last
-    four may be None."""
+    """refinement (walk | dcrf | pamr), judge, kept, reason, num_images, before, after, difference, standard_error; the
+    last four may be None."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]]
     """Network name to metrics per epoch: epoch, loss, loss_*, lr, images_per_second, share_waiting, seconds,
     num_unreadable."""

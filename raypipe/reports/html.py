@@ -19,7 +19,7 @@ from raypipe.reports.strip import COLUMNS, draw_columns
 
 __all__ = ["Report", "Sample", "render_report"]
 
-STAGE_NAMES = {"cam": "CAM", "walk": "random walk", "dcrf": "dCRF"}
+STAGE_NAMES = {"cam": "CAM", "walk": "random walk", "dcrf": "dCRF", "pamr": "PAMR"}
 _MAX_BARS = 40
 """Classes in a bar chart; of more, the weakest are shown."""
 

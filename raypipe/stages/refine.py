@@ -12,6 +12,7 @@ from raypipe.data.arrays import decode_scores
 from raypipe.data.images import decode_image, encode_png
 from raypipe.ops.cam import upsample_to_image
 from raypipe.ops.dense_crf import dense_crf
+from raypipe.ops.pamr import pamr
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row, Stage
 
@@ -35,7 +36,7 @@ class RefineMasks(Stage):
     """Mask, confidence and the mask before refinement, at the working size, as PNGs.
 
     `none` takes the best walked score. `dcrf` raises the scores to `power`, normalises them to sum 1 and refines them
-    by a dense CRF first. The confidence is always the walked scores' margin.
+    by a dense CRF first; `pamr` does the same by PAMR. The confidence is always the walked scores' margin.
     """
 
     reads = ("image", "class_ids", "scores", "grid_height", "grid_width", "height", "width")
@@ -45,11 +46,18 @@ class RefineMasks(Stage):
     drops = ("scores",)
 
     def __init__(
-        self, *, method: Literal["none", "dcrf"], power: float, dense_crf: Mapping[str, Any], max_side: int
+        self,
+        *,
+        method: Literal["none", "dcrf", "pamr"],
+        power: float,
+        dense_crf: Mapping[str, Any],
+        max_side: int,
+        pamr: Mapping[str, Any] | None = None,
     ) -> None:
         self.method = method
         self.power = power
         self.dense_crf = dict(dense_crf)
+        self.pamr = dict(pamr or {})
         self.max_side = max_side
 
     def process(self, row: Row) -> Row:
@@ -60,13 +68,26 @@ class RefineMasks(Stage):
         names = np.array([0, *row["class_ids"]], dtype=np.uint8)
         walk_mask = encode_png(names[scores.argmax(axis=0)])
         mask = walk_mask
-        if self.method == "dcrf" and len(scores) > 1:
+        if self.method != "none" and len(scores) > 1:
             pixels = decode_image(row["image"], max_side=self.max_side).pixels
             sharpened = (scores / np.maximum(scores.max(axis=0), _EPS)) ** self.power
-            refined = dense_crf(pixels, sharpened / np.maximum(sharpened.sum(axis=0), _EPS), **self.dense_crf)
+            refined = self._refine(pixels, sharpened / np.maximum(sharpened.sum(axis=0), _EPS))
             mask = encode_png(names[refined.argmax(axis=0)])
         return {
             "mask": mask,
             "confidence": encode_png(margin(scores)),
             "walk_mask": walk_mask if self.method != "none" else None,
         }
+
+    def _refine(self, pixels: NDArray[np.uint8], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.method == "dcrf":
+            return dense_crf(pixels, scores, **self.dense_crf)
+        return refine_by_pamr(pixels, scores, **self.pamr)
+
+
+def refine_by_pamr(pixels: NDArray[np.uint8], scores: NDArray[np.float32], **options: Any) -> NDArray[np.float32]:
+    """PAMR of one image (H, W, 3) and its scores (L, H, W)."""
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        refined: NDArray[np.float32] = pamr(image, torch.from_numpy(scores)[None], **options)[0].numpy()
+    return refined

@@ -59,7 +59,7 @@ def test_config_is_frozen() -> None:
         ("wlak: {beta: 3}", BASE, "Did you mean 'walk'"),
         ("", [*BASE, "walk.beta=-1"], r"walk.beta: got -1.*greater than 0"),
         ("", [*BASE, "walk.beta=fast"], r"walk.beta: got 'fast'.*number"),
-        ("", [*BASE, "refinement.method=crf"], "allowed are 'none' or 'dcrf'.*Did you mean 'dcrf'"),
+        ("", [*BASE, "refinement.method=crf"], "allowed are 'none', 'dcrf' or 'pamr'.*Did you mean 'dcrf'"),
         ("", [*BASE, "classifier.backbone=resnet5"], "Did you mean 'resnet50'"),
         ("", [*BASE, "classifier.crop_size=100"], "classifier.crop_size: got 100.*multiple of 8"),
         ("", [*BASE, "trimaps.alpha_low=50"], "alpha_low must be below alpha_high"),
@@ -122,3 +122,18 @@ def test_all_problems_come_in_one_message() -> None:
 def test_backbones_of_config_are_those_of_networks() -> None:
     allowed = RunConfig.model_json_schema()["$defs"]["ClassifierTraining"]["properties"]["backbone"]["enum"]
     assert sorted(allowed) == sorted(BACKBONES)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("saliency.source=csnet", "a network needs weights"),
+        ("saliency.weights=a.pth", "don't go together"),
+        ("classifier.saliency=epsp", "Did you mean 'eps'"),
+        ("classifier.saliency_loss.tau=2", "less than or equal to 1"),
+        ("refinement.pamr.dilations=[0,1]", "all positive"),
+    ],
+)
+def test_saliency_that_cannot_be(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("", [*BASE, override])

@@ -1,7 +1,9 @@
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from raypipe.data.arrays import encode_scores
 from raypipe.data.images import decode_mask, encode_png
@@ -43,12 +45,33 @@ def test_none_takes_the_best_score_and_the_datasets_ids(row: dict[str, Any]) -> 
     assert out["walk_mask"] is None
 
 
-def test_dcrf_keeps_the_mask_before_it(row: dict[str, Any]) -> None:
+@pytest.mark.parametrize("method", ["dcrf", "pamr"])
+def test_refinement_keeps_the_mask_before_it(row: dict[str, Any], method: Any) -> None:
     plain = RefineMasks(method="none", power=1, dense_crf={}, max_side=1024).process(row)
-    out = RefineMasks(method="dcrf", power=1, dense_crf={"num_iters": 3}, max_side=1024).process(row)
+    out = RefineMasks(method=method, power=1, dense_crf={"num_iters": 3}, max_side=1024).process(row)
     assert out["walk_mask"] == plain["mask"]
     assert out["confidence"] == plain["confidence"]
     assert set(np.unique(decode_mask(out["mask"]))) <= {0, 2, 7}
+
+
+def test_pamr_moves_an_edge_to_the_images() -> None:
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:, 30:] = 255
+    scores = np.full((2, 4, 6), 0.3, np.float32)
+    scores[0, :, :3], scores[1, :, 3:] = 0.7, 0.7  # the class begins at column 24, six columns before its edge
+    row = {"image": encode_rgb(image), "class_ids": [5], "scores": encode_scores(scores)}
+    row |= {"grid_height": 4, "grid_width": 6, "height": 32, "width": 48}
+    stage = RefineMasks(method="pamr", power=1, dense_crf={}, pamr={"dilations": (1, 2, 4, 8)}, max_side=1024)
+    out = stage.process(row)
+    truth = np.where(image[..., 0] > 0, 5, 0)
+    before, after = ((decode_mask(out[name]) != truth).mean() for name in ("walk_mask", "mask"))
+    assert after < before / 3
+
+
+def encode_rgb(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def test_a_large_power_keeps_the_walked_mask(row: dict[str, Any]) -> None:

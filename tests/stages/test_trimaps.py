@@ -2,9 +2,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from raypipe.data.arrays import encode_cam
-from raypipe.data.images import decode_mask
+from raypipe.data.images import decode_image, decode_mask
+from raypipe.ops.cam import stack_background
+from raypipe.ops.pamr import pamr
 from raypipe.stages.trimaps import MakeTrimaps
 
 CRF = {"num_iters": 2, "sxy_gaussian": 3.0, "sxy_bilateral": 80.0}
@@ -26,9 +29,11 @@ def row(jpeg: bytes) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("refine", ["dcrf", "pamr"])
 @pytest.mark.parametrize("crf_stride", [1, 2, 4])
-def test_sure_object_unsure_and_sure_background(row: dict[str, Any], crf_stride: int) -> None:
-    stage = MakeTrimaps(splits=None, **{**ARGS, "crf_stride": crf_stride})
+def test_sure_object_unsure_and_sure_background(row: dict[str, Any], crf_stride: int, refine: Any) -> None:
+    options = {"num_iters": 2, "dilations": (1,)}
+    stage = MakeTrimaps(splits=None, refine=refine, pamr=options, **{**ARGS, "crf_stride": crf_stride})
     trimap = decode_mask(stage.process(row)["trimap"])
     assert trimap.shape == (8, 11)
     assert (trimap[:, 0] == 4).all()
@@ -42,6 +47,17 @@ def test_splits_that_are_not_trained_on_get_none(row: dict[str, Any]) -> None:
     assert stage.process(row | {"split": "other"})["trimap"] is not None
 
 
-def test_image_without_labels_is_background(row: dict[str, Any]) -> None:
-    trimap = decode_mask(MakeTrimaps(splits=None, **ARGS).process(row | {"class_ids": [], "cam": b""})["trimap"])
-    assert not trimap.any()
+@pytest.mark.parametrize("refine", ["dcrf", "pamr"])
+def test_image_without_labels_is_background(row: dict[str, Any], refine: Any) -> None:
+    stage = MakeTrimaps(splits=None, refine=refine, **ARGS)
+    assert not decode_mask(stage.process(row | {"class_ids": [], "cam": b""})["trimap"]).any()
+
+
+def test_pamr_refines_both_stacks_as_if_each_alone(row: dict[str, Any], jpeg: bytes) -> None:
+    stage = MakeTrimaps(splits=None, refine="pamr", **ARGS)
+    pixels = decode_image(jpeg).pixels
+    cams = torch.rand(2, *pixels.shape[:2])
+    stacks = [stack_background(cams, alpha=alpha) for alpha in (1, 8)]
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    for refined, stack in zip(stage._refined(pixels, stacks), stacks, strict=True):
+        np.testing.assert_allclose(refined, pamr(image, stack[None])[0], atol=1e-6)
