@@ -64,6 +64,7 @@ def given(synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFact
         *(f"checkpoints.{task}={folder}/{task}" for task in networks),
         "cams.scales=[1.0]",
         "walk.alpha=2",
+        "segmenter.enabled=false",
         "refinement.gate_images=6",
         "cluster.network_actors=1",
         "cluster.cpu_actors=1",

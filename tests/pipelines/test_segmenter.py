@@ -13,14 +13,17 @@ from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.evaluate import score_segments
+from raypipe.pipelines.run import Run
 from raypipe.pipelines.segmenter import (
     has_weak_rows,
     run_segment,
     segment_stream,
     train_segmenter,
 )
+from raypipe.pipelines.self_training import self_train
 from raypipe.pipelines.sink import write_shard
 from raypipe.pipelines.stream import StreamSummary
+from raypipe.pipelines.train import train_classifier
 from raypipe.schema import MASKS
 from raypipe.training.run import read_metrics
 
@@ -120,3 +123,60 @@ def test_what_can_t_be_learned_from_is_refused(synthetic: tuple[str, Manifest], 
     )
     with pytest.raises(ValueError, match="1 rows have supervision 'mask' but no mask_uri"):
         train_segmenter(make_context(without, tmp_path, {image_ids[3]: "mask"}), masks=None, masks_digest=None)
+
+
+@pytest.mark.slow
+def test_self_training_ends_where_masks_get_worse(
+    local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path
+) -> None:
+    manifest = synthetic[1]
+    image_ids = manifest.table["image_id"].to_pylist()
+    kinds: dict[str, str | None] = dict.fromkeys(image_ids[1:13], "weak") | dict.fromkeys(image_ids[13:16], "mask")
+    context = make_context(
+        *(manifest, tmp_path, kinds),
+        *("segmenter.rounds=2", "segmenter.epochs=1", "classifier.epochs=2", "classifier.crop_size=96"),
+    )
+    classifier, classifier_digest = train_classifier(context)
+    masks = write_pseudo_masks(manifest, image_ids[1:13], tmp_path / "pseudo")
+    segmenter, digest = train_segmenter(context, masks=masks, masks_digest="digest")
+    uri, last, decisions = self_train(
+        context,
+        segmenter=segmenter,
+        segmenter_digest=digest,
+        masks=masks,
+        masks_digest="digest",
+        classifier=classifier,
+        classifier_digest=classifier_digest,
+    )
+    assert [decision.refinement for decision in decisions] == ["round 1", "round 2"][: len(decisions)]
+    assert all(decision.kept for decision in decisions[:-1])
+    assert decisions[0].num_images == 12
+    # True masks against those of a network that has seen each image once: the first are better.
+    assert not decisions[0].kept
+    assert (uri, last) == (segmenter, digest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["voc12_resnet38", "voc12_resnet50", "coco_resnet50"])
+def test_every_step_of_the_large_recipes_runs(
+    local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path, preset: str
+) -> None:
+    rows = synthetic[1].table.to_pylist()
+    for index, row in enumerate(rows):
+        row["split"] = ("train", "train_aug", "val")[index % 3]
+    write_manifest(Manifest.from_rows(rows, synthetic[1].classes), str(tmp_path / "manifest.parquet"))
+    networks = ("classifier", "affinity", "segmenter")
+    overrides = [
+        *(f"{name}.{value}" for name in networks for value in ("weights=null", "epochs=1", "batch_size=4")),
+        *(f"{name}.crop_size=64" for name in networks),
+        *(f"{name}.long_side=[64,96]" for name in ("classifier", "segmenter")),
+        *("cams.scales=[1.0]", "segmentation.scales=[1.0]", "images.max_side=64", "report.num_samples=1"),
+        *("cluster.train_workers=1", "cluster.network_actors=1", "cluster.loader_actors=1", "cluster.cpu_actors=1"),
+        *("cluster.gpus_per_train_worker=0", "cluster.gpus_per_actor=0", "refinement.gate=off"),
+        *("classifier.repeat_threshold=null", "evaluation.threshold_split=train"),
+    ]
+    config = load_config(f"preset: {preset}", [f"manifest={tmp_path}/manifest.parquet", f"out={tmp_path}", *overrides])
+    run = Run(config)
+    stages = {score.stage for score in run.scores}
+    assert stages == {"cam", "walk", "dcrf", "segmenter"}
+    assert "segmenter" in Path(run.report).read_text()
