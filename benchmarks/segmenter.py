@@ -25,7 +25,7 @@ from raypipe.pipelines.results import Score
 from raypipe.pipelines.run import Run
 from raypipe.schema import MASK, NONE, WEAK
 
-CAM_ALPHA = float(np.log(0.4) / np.log(0.6))
+CAM_ALPHA = round(float(np.log(0.4) / np.log(0.6)), 3)
 """Background exponent under which a map is above the background exactly where it is above 0.4, the constant that is
 best on train: (1 - 0.4)^alpha = 0.4."""
 
