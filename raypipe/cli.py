@@ -289,11 +289,14 @@ def synthetic(
     out: Annotated[str, typer.Argument(help="Folder or URI to write images, masks and manifest.parquet into.")],
     num_images: Annotated[int, typer.Option(min=8)] = 320,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    saliency_errors: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Write saliency maps, too, with each kind of error at this rate.")
+    ] = None,
 ) -> None:
     """Generate a dataset of textured objects with exact masks."""
     from raypipe.data.synthetic import generate
 
-    manifest = generate(out, num_images=num_images, seed=seed)
+    manifest = generate(out, num_images=num_images, seed=seed, saliency_errors=saliency_errors)
     typer.echo(f"{len(manifest)} images of {', '.join(manifest.classes)}: {storage.join(out, 'manifest.parquet')}")
 
 

@@ -17,6 +17,7 @@ from raypipe import storage
 from raypipe.data import textures
 from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest, read_manifest, write_manifest
+from raypipe.data.saliency_errors import simulate_saliency
 from raypipe.data.textures import Map
 
 
@@ -57,6 +58,8 @@ MIN_SIDE = 32
 NOISE = 0.035
 """Standard deviation of the sensor's noise; white is 1."""
 JPEG_QUALITY = 92
+_SALIENCY = 1
+"""Saliency's random numbers are apart from the picture's, which is the same with and without."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Scene:
     """(H, W) class ids, 1-based, in the order of `CLASSES`; 0 is background."""
     labels: tuple[str, ...]
     """Names of the classes in the mask, sorted by class id."""
+    objects: NDArray[np.uint8]
+    """(H, W) number of the animal seen at a pixel, from 1; 0 is background."""
 
 
 def generate(
@@ -78,6 +83,7 @@ def generate(
     seed: int = 0,
     val_share: float = 0.25,
     sizes: tuple[int, int] = (96, 320),
+    saliency_errors: float | None = None,
 ) -> Manifest:
     """Writes the dataset below a folder: `images/*.jpg`, `masks/*.png`, `manifest.parquet` (last).
 
@@ -90,6 +96,7 @@ def generate(
         seed: of everything random.
         val_share: share of images in the split "val", spread evenly; the others are "train".
         sizes: smallest and largest side, pixels.
+        saliency_errors: writes saliency maps `saliency/*.png`, too, with errors at this rate (`simulate_saliency`).
 
     Returns:
         The manifest, as `read_manifest` gives it.
@@ -111,9 +118,14 @@ def generate(
         storage.write_bytes_atomic(storage.join(uri, mask), encode_png(scene.mask))
         # The integer part of i * share grows by one at every image that falls to "val".
         split = "val" if int((index + 1) * val_share) > int(index * val_share) else "train"
-        rows.append(
-            {"image_id": image_id, "image_uri": image, "labels": list(scene.labels), "split": split, "mask_uri": mask}
-        )
+        row = {"image_id": image_id, "image_uri": image, "labels": list(scene.labels), "split": split, "mask_uri": mask}
+        if saliency_errors is not None:
+            rng = np.random.default_rng((seed, index, _SALIENCY))
+            saliency = simulate_saliency(scene.mask, scene.objects, rng, rate=saliency_errors)
+            saliency_file = f"saliency/{image_id}.png"
+            storage.write_bytes_atomic(storage.join(uri, saliency_file), encode_png(saliency))
+            row["saliency_uri"] = saliency_file
+        rows.append(row)
     manifest_uri = storage.join(uri, "manifest.parquet")
     write_manifest(Manifest.from_rows(rows, CLASSES), manifest_uri)
     return read_manifest(manifest_uri)
@@ -138,7 +150,7 @@ def draw_scene(seed: int, index: int, *, sizes: tuple[int, int] = (96, 320)) -> 
     mask = np.array([0, *class_ids], np.uint8)[owner]
     canvas += NOISE * rng.standard_normal(canvas.shape, dtype=np.float32)
     pixels = (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return Scene(pixels, mask, tuple(CLASSES[class_id - 1] for class_id in np.unique(mask) if class_id))
+    return Scene(pixels, mask, tuple(CLASSES[class_id - 1] for class_id in np.unique(mask) if class_id), owner)
 
 
 def _draw_size(rng: np.random.Generator, sizes: tuple[int, int]) -> tuple[int, int]:

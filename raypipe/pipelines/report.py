@@ -20,6 +20,7 @@ from raypipe.pipelines.context import Context
 from raypipe.pipelines.gate import Decision
 from raypipe.pipelines.records import read_summary
 from raypipe.pipelines.results import Score
+from raypipe.pipelines.saliency_samples import saliency_samples
 from raypipe.pipelines.sink import QUARANTINED, SHARDS
 from raypipe.reports.html import Report, Sample, render_report
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
@@ -70,6 +71,7 @@ def write_report(
         decisions=[asdict(decision) for decision in decisions],
         curves={name: read_metrics(uri.rsplit("/", 1)[0]) for name, uri in networks.items()},
         samples=collect_samples(context, folders, affinity=networks.get("affinity"), scores=scores),
+        saliency=saliency_samples(context, classifier=networks["classifier"]),
         streams={name: summary for name, summary in summaries.items() if summary is not None},
         quarantine=quarantine[:_NUM_QUARANTINE_ROWS],
         provenance={

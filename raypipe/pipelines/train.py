@@ -46,7 +46,7 @@ def train_classifier(context: Context, *, callbacks: Sequence[UserCallback] = ()
         The checkpoint's URI and digest.
     """
     config = context.config
-    rows = _labelled(context, context.rows(config.splits.train))
+    rows = labelled_rows(context, context.rows(config.splits.train))
     training: ClassifierTraining = config.classifier
     task = classifier_task(context)
     stage = LoadClassifierCrops
@@ -241,7 +241,7 @@ def crop_args(context: Context, training: Training, task: TrainingTask) -> dict[
     }
 
 
-def _labelled(context: Context, rows: pa.Table) -> pa.Table:
+def labelled_rows(context: Context, rows: pa.Table) -> pa.Table:
     """Rows whose labels can be learned; the others are named by the streams' quarantine."""
 
     def usable(labels: list[str] | None) -> bool:

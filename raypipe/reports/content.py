@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raypipe.reports.saliency import SaliencySample
+
 KINDS = ("best", "worst", "random")
 """Why an image is in the report."""
 
@@ -60,8 +62,10 @@ class Report:
     last four may be None."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]]
     """Network name to metrics per epoch: epoch, loss, loss_*, lr, images_per_second, share_waiting, seconds,
-    num_unreadable."""
+    num_unreadable, and dropped_share where saliency taught."""
     samples: Sequence[Sample]
+    saliency: Sequence[SaliencySample] = ()
+    """Of training images, where saliency taught the classifier."""
     streams: Mapping[str, Mapping[str, Any]]
     """Stage to num_rows, num_finished, num_quarantined, num_computed, seconds."""
     quarantine: Sequence[Mapping[str, Any]]

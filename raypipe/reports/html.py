@@ -13,8 +13,9 @@ import jinja2
 from markupsafe import Markup
 
 from raypipe.reports.content import KINDS, Report, Sample
-from raypipe.reports.pictures import data_uri, palette
+from raypipe.reports.pictures import data_uri, palette, thumbnail
 from raypipe.reports.plots import bar_chart, line_chart
+from raypipe.reports.saliency import SaliencySample, draw_saliency
 from raypipe.reports.strip import COLUMNS, draw_columns
 
 __all__ = ["Report", "Sample", "render_report"]
@@ -45,6 +46,7 @@ def render_report(report: Report) -> str:
         decisions=[_decision(decision) for decision in report.decisions],
         samples=_samples(report),
         columns=[name for name in COLUMNS if _has_column(report.samples, name)],
+        saliency=[_saliency(sample, _legend(report.classes)) for sample in report.saliency],
         curves=[_curves(number, *item) for number, item in enumerate(report.curves.items()) if item[1]],
         streams=[_stream(name, summary) for name, summary in report.streams.items()],
         quarantine=report.quarantine,
@@ -159,6 +161,21 @@ def _samples(report: Report) -> dict[str, list[dict[str, Any]]]:
     return cards
 
 
+def _saliency(sample: SaliencySample, legend: Mapping[str, str]) -> dict[str, Any]:
+    """Card of a training image and its saliency."""
+    pictures = draw_saliency(sample)
+    height, width = thumbnail(sample.pixels).shape[:2]
+    region = sample.inconsistent_region
+    return {
+        "image_id": sample.image_id,
+        "labels": [(label, legend.get(label)) for label in sample.labels],
+        "dropped": None if region is None else _percent(float(region.mean())),
+        "width": width,
+        "height": height,
+        "pictures": {name: None if picture is None else data_uri(picture) for name, picture in pictures.items()},
+    }
+
+
 def _curves(number: int, network: str, epochs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Charts of one network's training, and what its last epoch said."""
     terms = [name for name in epochs[0] if name.startswith("loss_")]
@@ -168,6 +185,9 @@ def _curves(number: int, network: str, epochs: Sequence[Mapping[str, Any]]) -> d
         ("speed", {"images": [epoch["images_per_second"] for epoch in epochs]}, "images per second"),
         ("rate", {"rate": [epoch["lr"] for epoch in epochs]}, "learning rate"),
     ]
+    if "dropped_share" in epochs[0]:
+        shares = [100 * epoch["dropped_share"] for epoch in epochs]
+        charts.append(("dropped", {"dropped": shares}, "% of the pixels dropped"))
     last = epochs[-1]
     return {
         "network": network,

@@ -92,6 +92,12 @@ def draw_cam(photo: NDArray[np.uint8], cam: NDArray[np.float32], class_ids: tupl
     return _outline(colored, np.where(heat > 0.5, ids, BACKGROUND))
 
 
+def draw_plane(photo: NDArray[np.uint8], plane: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A map (h, w), 0..1, as grey (H, W, 3) of the thumbnail's size; it covers the photograph. White is 1."""
+    grey = (255 * _resize(plane, photo.shape[:2]).clip(0, 1)).round().astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
 def draw_affinity(
     photo: NDArray[np.uint8], affinity: NDArray[np.float32], pixels_shape: tuple[int, ...]
 ) -> NDArray[np.uint8]:

@@ -75,6 +75,23 @@ def test_generate_twice_gives_the_same_bytes_and_the_dataset_can_be_moved(tmp_pa
     assert decode_image(read_bytes(row["image_uri"])).pixels.size
 
 
+def test_saliency_maps_leave_the_rest_as_it_is(tmp_path: Path) -> None:
+    plain = generate(str(tmp_path / "a"), num_images=3, sizes=(64, 80)).table.to_pylist()
+    salient = generate(str(tmp_path / "b"), num_images=3, sizes=(64, 80), saliency_errors=0).table.to_pylist()
+    for before, after in zip(plain, salient, strict=True):
+        assert before["saliency_uri"] is None
+        assert read_bytes(before["image_uri"]) == read_bytes(after["image_uri"])
+        mask, saliency = (decode_mask(read_bytes(after[name])) for name in ("mask_uri", "saliency_uri"))
+        np.testing.assert_array_equal(saliency, 255 * (mask > 0))
+
+
+def test_convention_objects_are_numbered_and_cover_the_mask(scenes: list[Scene]) -> None:
+    assert max(int(scene.objects.max()) for scene in scenes) == 4
+    for scene in scenes:
+        np.testing.assert_array_equal(scene.objects > 0, scene.mask > 0)
+        assert all(len(np.unique(scene.mask[scene.objects == n])) == 1 for n in np.unique(scene.objects))
+
+
 def test_val_share_is_spread_evenly(tmp_path: Path) -> None:
     splits = generate(str(tmp_path), num_images=10, val_share=0.3, sizes=(32, 40)).table["split"].to_pylist()
     assert splits.count("val") == 3

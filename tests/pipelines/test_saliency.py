@@ -13,6 +13,7 @@ from raypipe.data.manifest import Manifest, read_manifest, write_manifest
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.run import Run
 from raypipe.pipelines.saliency import with_saliency
+from raypipe.pipelines.saliency_samples import saliency_samples
 from raypipe.stages.networks import load_classifier
 from raypipe.training.run import read_metrics
 
@@ -58,6 +59,14 @@ def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tupl
     assert metrics["num_unreadable"] <= 2  # the given map has another shape, and its image may come twice
     network, _, _ = load_classifier(run.classifier.uri)
     assert network.fc8.out_channels == 7
+
+    samples = saliency_samples(run.context, classifier=run.classifier.uri)
+    assert 5 <= len(samples) <= 6  # not the one whose map has another shape
+    for sample in samples:
+        assert sample.inconsistent_region is not None
+        shapes = {sample.saliency.shape, sample.foreground.shape, sample.inconsistent_region.shape}
+        assert shapes == {sample.pixels.shape[:2]}
+        assert 0 <= sample.foreground.min() <= sample.foreground.max() <= 1
 
     written = {row["image_id"]: row for row in read_manifest(run.saliency + "/manifest.parquet").table.to_pylist()}
     assert len(list(Path(run.saliency, "png").iterdir())) == 17
