@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from raypipe import storage
+from raypipe.data.importers.cam_folder import import_cams
 from raypipe.data.importers.coco import import_coco
 from raypipe.data.importers.folder import import_folder
 from raypipe.data.importers.label_studio import import_label_studio
@@ -75,6 +76,15 @@ def label_studio(
     """Masks that were corrected in Label Studio, into the manifest."""
     folder = masks or storage.join(storage.absolute(out).rsplit("/", 1)[0], "masks")
     _write(import_label_studio(export, read_manifest(manifest), masks=folder), out)
+
+
+@import_app.command(name="cams")
+def cams(
+    source: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI of psa's or irn's .npy files.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI for .npz files.")],
+) -> None:
+    """Class activation maps that psa or irn saved as pickles, as plain arrays (.npz: class_ids from 1, cam)."""
+    typer.echo(f"{import_cams(source, out)} files: {out}")
 
 
 @import_app.command(name="table")
