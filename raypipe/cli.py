@@ -11,14 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from raypipe import storage
+from raypipe.cli_import import import_app
 from raypipe.config import ConfigError, RunConfig, load_config, to_yaml
-from raypipe.data.importers.folder import import_folder
-from raypipe.data.importers.table import import_table
-from raypipe.data.importers.voc import import_voc
-from raypipe.data.manifest import Manifest, write_manifest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-import_app = typer.Typer(no_args_is_help=True, help="Write a manifest of a dataset in another layout.")
 train_app = typer.Typer(no_args_is_help=True, help="Train a network on Ray Train.")
 app.add_typer(import_app, name="import")
 app.add_typer(train_app, name="train")
@@ -27,8 +23,6 @@ ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Dotted overrides, such as walk.beta=4.")
 ]
-Folder = Annotated[str, typer.Argument(help="Folder or URI of the dataset.")]
-ManifestFile = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet file to write.")]
 
 
 def read_config(config: str, overrides: list[str] | None) -> RunConfig:
@@ -206,63 +200,6 @@ def show_config(
     """Print a complete config to start from."""
     base = ["manifest=manifest.parquet", "out=out"]
     typer.echo(to_yaml(load_config(f"preset: {preset}" if preset else "", [*base, *(overrides or [])])))
-
-
-def _write(manifest: Manifest, uri: str) -> None:
-    write_manifest(manifest, uri)
-    unlabelled = manifest.table["labels"].null_count
-    typer.echo(f"{len(manifest)} images, {len(manifest.classes)} classes, {unlabelled} without labels: {uri}")
-
-
-@import_app.command(name="voc")
-def voc(
-    root: Folder,
-    manifest: ManifestFile,
-    lists: Annotated[list[str] | None, typer.Option("--list", help="Image list; repeat for several.")] = None,
-    labels: Annotated[str | None, typer.Option(help="CSV image_id,labels instead of Annotations.")] = None,
-    skip_missing: Annotated[bool, typer.Option(help="Leave out listed images that aren't there.")] = False,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Keep that many images of each list, for quick turns.")
-    ] = None,
-) -> None:
-    """A folder in PASCAL VOC's layout: ImageSets, JPEGImages, Annotations, SegmentationClass."""
-    found = import_voc(root, lists=lists, labels=labels, skip_missing=skip_missing)
-    _write(found if limit is None else found.limit(limit), manifest)
-
-
-@import_app.command(name="folder")
-def folder(
-    root: Folder,
-    manifest: ManifestFile,
-    split: Annotated[str | None, typer.Option(help="Split of all images.")] = None,
-    split_folders: Annotated[bool, typer.Option(help="The first level of folders names the split.")] = False,
-) -> None:
-    """A folder per class."""
-    _write(import_folder(root, split=split, split_folders=split_folders), manifest)
-
-
-@import_app.command(name="table")
-def table(
-    source: Annotated[str, typer.Argument(metavar="TABLE", help="CSV, JSON lines or Parquet.")],
-    manifest: ManifestFile,
-    image_column: Annotated[str, typer.Option(help="Column of image URIs.")] = "image_uri",
-    label_column: Annotated[str, typer.Option(help="Column of labels.")] = "labels",
-    id_column: Annotated[str, typer.Option(help="Column of ids, if there is one.")] = "image_id",
-    separator: Annotated[str, typer.Option(help="Between names in a text of labels.")] = "|",
-    empty_labels: Annotated[str, typer.Option(help="What an empty text says: null (not labelled) or none.")] = "null",
-) -> None:
-    """A table of image URIs and labels."""
-    if empty_labels not in ("null", "none"):
-        raise typer.BadParameter(f"got {empty_labels!r}, allowed are null, none", param_hint="--empty-labels")
-    found = import_table(
-        source,
-        image_column=image_column,
-        label_column=label_column,
-        id_column=id_column,
-        separator=separator,
-        empty_labels="none" if empty_labels == "none" else "null",
-    )
-    _write(found, manifest)
 
 
 @train_app.command(name="classifier")

@@ -147,6 +147,16 @@ def reduced_size(width: int, height: int, max_side: int | None) -> tuple[int, in
     return max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5))
 
 
+def check_size(height: int, width: int) -> None:
+    """Checks a size that a file states, before memory is taken for it.
+
+    Raises:
+        ImageError: if it has no pixels, or more than `MAX_PIXELS`.
+    """
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} pixels; allowed are 1 to {MAX_PIXELS:,}")
+
+
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
     """Pillow warns of damage that costs no pixel (a broken EXIF block) and can't say in which of a million images."""
