@@ -143,9 +143,10 @@ def export(
     """Write masks in the format of another tool; export.* says how."""
     if source not in ("masks", "calibrated", "truth"):
         raise typer.BadParameter(f"got {source!r}, allowed are masks, calibrated, truth", param_hint="--masks")
-    steps = _open(config, overrides)
-    from raypipe.pipelines.export import make_format, run_export
+    from raypipe.pipelines.export import find_format, make_format, run_export
 
+    find_format(format_name)  # before Ray starts
+    steps = _open(config, overrides)
     make_format(format_name, steps.context)  # before hours of masks
     artifact = None if source == "truth" else getattr(steps, source)
     uri, digest = (artifact.uri, artifact.digest) if artifact else (None, None)

@@ -71,6 +71,8 @@ def test_config_prints_what_run_takes(tmp_path: Path) -> None:
         (["run", "-", "walk.bta=3"], "Did you mean 'beta'"),
         (["masks", "-", "manifest=absent.parquet", "out=out"], "absent.parquet"),
         (["import", "folder", "absent", "m.parquet"], "no such folder: absent"),
+        (["import", "coco", "absent.json", "images", "m.parquet"], "absent.json"),
+        (["export", "cocoa", "-", "out"], "unknown format 'cocoa': did you mean 'coco'?"),
     ],
 )
 def test_mistakes_are_one_message_without_traceback(

@@ -6,7 +6,7 @@ export goes on where it was interrupted, and rows that can't be exported are qua
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Literal
 
@@ -40,14 +40,23 @@ WORK = "_raypipe"
 DONE_FILE = "export.json"
 
 
+def find_format(name: str) -> type[Format]:
+    """The format of a name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in FORMATS:
+        raise ValueError(f"unknown format {name!r}{nearest(name, list(FORMATS))}")
+    return FORMATS[name]
+
+
 def make_format(name: str, context: Context) -> Format:
     """The format of a name, with the config's options.
 
     Raises:
         ValueError: if there is none of that name, or a library is missing.
     """
-    if name not in FORMATS:
-        raise ValueError(f"unknown format {name!r}{nearest(name, list(FORMATS))}")
     config = context.config.export
     options = Options(
         instances=config.instances,
@@ -55,7 +64,7 @@ def make_format(name: str, context: Context) -> Format:
         tolerance=config.tolerance,
         copy_images=config.copy_images,
     )
-    return FORMATS[name](context.classes, options)
+    return find_format(name)(context.classes, options)
 
 
 def run_export(
@@ -102,7 +111,7 @@ def run_export(
     done = storage.join(out, WORK, DONE_FILE)
     if not storage.exists(done):
         shards = storage.list_files(storage.join(stream.folder, SHARDS), suffix=".parquet")
-        format_.finish(lambda: _read(shards), out)
+        format_.finish(lambda: read_exported(shards), out)
         content = record.provenance() | {"classes": context.classes, "summary": asdict(summary)}
         storage.write_bytes_atomic(done, json.dumps(content, indent=1, default=str).encode())
         for uri in shards:  # joined, and as large as what they were joined to
@@ -200,7 +209,8 @@ def _refuse_mixing(out: str, folder: str) -> None:
         )
 
 
-def _read(shards: list[str]) -> Iterator[ExportedRow]:
+def read_exported(shards: Sequence[str]) -> Iterator[ExportedRow]:
+    """The rows of an export's shards, one shard in memory at a time."""
     for uri in shards:
         for row in read_shard(uri, columns=EXPORTS.names).to_pylist():
             items = [Item(item["kind"], item["data"]) for item in row["items"]]
