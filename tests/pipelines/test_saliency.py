@@ -49,6 +49,7 @@ def test_without_maps_training_says_what_to_do(partly: tuple[str, str], tmp_path
         with_saliency(context, context.rows(("train",)))
 
 
+@pytest.mark.timeout(600)  # two streams and a training: on a busy machine their processes start slowly
 def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tuple[str, str], tmp_path: Path) -> None:
     torch.save(csnet_state(), tmp_path / "csnet.pth")
     predicted = ("saliency.source=csnet", f"saliency.weights={tmp_path / 'csnet.pth'}", "saliency.side=64")
