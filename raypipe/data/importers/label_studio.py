@@ -88,6 +88,10 @@ def _draw(results: Sequence[Mapping[str, Any]], classes: Sequence[str], *, image
     height, width = _size(results, image_uri)
     mask = np.full((height, width), BACKGROUND, np.uint8)
     for result in results:
+        if result.get("image_rotation"):
+            raise ValueError(
+                "the picture was rotated in Label Studio, so its regions don't lie on the image: turn it back"
+            )
         value = take(result, "value", dict, place="a region")
         names = take(value, BRUSH_LABELS, list, place="a region")
         if len(names) != 1:

@@ -120,6 +120,10 @@ def test_the_command(manifest: Manifest, tmp_path: Path) -> None:
             {"data": {"image_id": "a"}, "annotations": [annotation({"type": "polygonlabels"})]},
             "paint it with the brush",
         ),
+        (
+            {"data": {"image_id": "a"}, "annotations": [annotation(brush("cat", [[1]]) | {"image_rotation": 90})]},
+            "turn it",
+        ),
         ({"data": {"image_id": "a"}, "annotations": [annotation(brush("cow", [[1]]))]}, "'a': unknown label 'cow'"),
         (
             {"data": {"image_id": "a"}, "annotations": [annotation(brush("cat", [[1]]), brush("dog", [[1, 1]]))]},
