@@ -18,9 +18,9 @@ from raypipe.data.transforms import (
     augment_for_segmenter,
     augmentation_rng,
 )
+from raypipe.data.truth import read_truth
 from raypipe.schema import IGNORE, MASK
 from raypipe.stages.base import Row, Stage
-from raypipe.stages.evaluate import read_truth
 
 
 class LoadCrops(Stage):

@@ -7,11 +7,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raypipe.data.images import decode_mask, encode_png
+from raypipe.data.truth import read_truth
 from raypipe.ops.calibration import NUM_LEVELS, confidence_counts
 from raypipe.schema import IGNORE
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.encode import sums_of_classes
-from raypipe.stages.evaluate import read_truth
 
 
 def pack_counts(counts: NDArray[np.int64]) -> tuple[list[int], bytes]:

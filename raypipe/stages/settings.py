@@ -16,12 +16,12 @@ from torch import Tensor
 
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image
+from raypipe.data.truth import read_truth
 from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
 from raypipe.ops.random_walk import propagate_at
 from raypipe.ops.separation import separation
 from raypipe.schema import GRID_STRIDE, IGNORE, SETTINGS
 from raypipe.stages.base import Row
-from raypipe.stages.evaluate import read_truth
 from raypipe.stages.joint import JointStage
 from raypipe.stages.propagate import Cells, affinity_source, cell_colours
 

@@ -3,9 +3,9 @@
 import pyarrow as pa
 
 from raypipe import storage
+from raypipe.data.truth import check_truth
 from raypipe.schema import MASKS
 from raypipe.stages.base import Row, Stage
-from raypipe.stages.evaluate import check_truth
 
 
 class LoadTrueMasks(Stage):
