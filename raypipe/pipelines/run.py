@@ -17,7 +17,7 @@ from raypipe.pipelines.evaluate import Score, has_truth, run_evaluate
 from raypipe.pipelines.gate import Gated, run_gates
 from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
-from raypipe.pipelines.saliency import run_saliency
+from raypipe.pipelines.saliency import run_saliency, saliency_steps
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
 from raypipe.pipelines.sweep import SweepResult, run_sweep
 from raypipe.pipelines.train import given_checkpoint, train_affinity, train_classifier
@@ -156,11 +156,14 @@ class Run:
 
 
 def describe(context: Context) -> str:
-    """The plan of both streams; computes nothing, starts nothing."""
+    """The plan of the streams; computes nothing, starts nothing."""
     seeds = graph.describe(seeds_steps(context, classifier="CLASSIFIER"))
     affinity = None if context.config.walk.affinity == "rgb" else "AFFINITY"
     masks = graph.describe(masks_steps(context, classifier="CLASSIFIER", affinity=affinity, reuse_cams=False))
-    return f"seeds\n{seeds}\n\nmasks\n{masks}"
+    saliency = ""
+    if context.config.classifier.saliency != "none" and context.config.saliency.source != "given":
+        saliency = f"saliency\n{graph.describe(saliency_steps(context))}\n\n"
+    return f"{saliency}seeds\n{seeds}\n\nmasks\n{masks}"
 
 
 def scores_table(scores: list[Score]) -> str:
