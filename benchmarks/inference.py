@@ -25,7 +25,7 @@ from walk import ALPHAS, BETAS, STEPS, dense_transition, dense_walk
 from raypipe.config import RunConfig, load_config
 from raypipe.data.checkpoints import Task
 from raypipe.data.synthetic import CLASSES, draw_scene
-from raypipe.networks import Network
+from raypipe.networks import Network, network_input
 from raypipe.ops.affinity import pairwise_affinity
 from raypipe.ops.cam import merge_cams, normalize_cams, pool_to_grid, resize_cam, stack_background
 from raypipe.ops.dense_crf import dense_crf, dense_crf_many
@@ -33,7 +33,6 @@ from raypipe.ops.random_walk import propagate_at
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.cams import ComputeCams
-from raypipe.stages.networks import network_input
 from raypipe.stages.propagate import LearnedAffinity, PropagateCams, grid_scores
 
 SIZE = (376, 504)

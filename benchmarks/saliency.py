@@ -38,6 +38,7 @@ SYNTHETIC = [
     "trimaps.crf_stride=4",
     "refinement.method=none",
     "refinement.gate=off",
+    "segmenter.enabled=false",
     "cluster.train_workers=1",
 ]
 NUM_IMAGES = 240

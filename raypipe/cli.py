@@ -11,14 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from raypipe import storage
+from raypipe.cli_import import import_app
 from raypipe.config import ConfigError, RunConfig, load_config, to_yaml
-from raypipe.data.importers.folder import import_folder
-from raypipe.data.importers.table import import_table
-from raypipe.data.importers.voc import import_voc
-from raypipe.data.manifest import Manifest, write_manifest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-import_app = typer.Typer(no_args_is_help=True, help="Write a manifest of a dataset in another layout.")
 train_app = typer.Typer(no_args_is_help=True, help="Train a network on Ray Train.")
 app.add_typer(import_app, name="import")
 app.add_typer(train_app, name="train")
@@ -27,8 +23,6 @@ ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Dotted overrides, such as walk.beta=4.")
 ]
-Folder = Annotated[str, typer.Argument(help="Folder or URI of the dataset.")]
-ManifestFile = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet file to write.")]
 
 
 def read_config(config: str, overrides: list[str] | None) -> RunConfig:
@@ -86,6 +80,12 @@ def masks(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def segment(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Segment images, labelled or not, with the segmentation network."""
+    typer.echo(_open(config, overrides).segments.uri)
+
+
+@app.command()
 def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Score maps and masks against true masks, per split and class."""
     _print_scores(_open(config, overrides), per_class=True)
@@ -130,6 +130,45 @@ def report(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def export(
+    format_name: Annotated[
+        str,
+        typer.Argument(metavar="FORMAT", help="coco, voc, yolo, mmseg, huggingface, labelstudio or fiftyone."),
+    ],
+    config: ConfigFile,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI to write into.")],
+    overrides: Overrides = None,
+    source: Annotated[str, typer.Option("--masks", help="masks, calibrated (masks) or truth (true masks).")] = "masks",
+) -> None:
+    """Write masks in the format of another tool; export.* says how."""
+    if source not in ("masks", "calibrated", "truth"):
+        raise typer.BadParameter(f"got {source!r}, allowed are masks, calibrated, truth", param_hint="--masks")
+    from raypipe.pipelines.export import find_format, make_format, run_export
+
+    find_format(format_name)  # before Ray starts
+    steps = _open(config, overrides)
+    make_format(format_name, steps.context)  # before hours of masks
+    artifact = None if source == "truth" else getattr(steps, source)
+    uri, digest = (artifact.uri, artifact.digest) if artifact else (None, None)
+    folder, summary = run_export(steps.context, format_name, out, masks=uri, masks_digest=digest)
+    typer.echo(f"{folder}: {summary}")
+
+
+@app.command(name="export-model")
+def export_model(
+    config: ConfigFile,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="File or URI to write, such as model.ts.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write the segmentation network as one TorchScript file, from images to probabilities."""
+    steps = _open(config, overrides)
+    from raypipe.pipelines.export_model import export_model as write
+
+    difference = write(steps.context, segmenter=steps.segmenter.uri, uri=out)
+    typer.echo(f"{out}: probabilities differ by {difference:.2g} at most from the checkpoint's")
+
+
+@app.command()
 def describe(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the plan of the streams: stages, resources, columns."""
     from raypipe.pipelines.context import open_context
@@ -164,63 +203,6 @@ def show_config(
     typer.echo(to_yaml(load_config(f"preset: {preset}" if preset else "", [*base, *(overrides or [])])))
 
 
-def _write(manifest: Manifest, uri: str) -> None:
-    write_manifest(manifest, uri)
-    unlabelled = manifest.table["labels"].null_count
-    typer.echo(f"{len(manifest)} images, {len(manifest.classes)} classes, {unlabelled} without labels: {uri}")
-
-
-@import_app.command(name="voc")
-def voc(
-    root: Folder,
-    manifest: ManifestFile,
-    lists: Annotated[list[str] | None, typer.Option("--list", help="Image list; repeat for several.")] = None,
-    labels: Annotated[str | None, typer.Option(help="CSV image_id,labels instead of Annotations.")] = None,
-    skip_missing: Annotated[bool, typer.Option(help="Leave out listed images that aren't there.")] = False,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Keep that many images of each list, for quick turns.")
-    ] = None,
-) -> None:
-    """A folder in PASCAL VOC's layout: ImageSets, JPEGImages, Annotations, SegmentationClass."""
-    found = import_voc(root, lists=lists, labels=labels, skip_missing=skip_missing)
-    _write(found if limit is None else found.limit(limit), manifest)
-
-
-@import_app.command(name="folder")
-def folder(
-    root: Folder,
-    manifest: ManifestFile,
-    split: Annotated[str | None, typer.Option(help="Split of all images.")] = None,
-    split_folders: Annotated[bool, typer.Option(help="The first level of folders names the split.")] = False,
-) -> None:
-    """A folder per class."""
-    _write(import_folder(root, split=split, split_folders=split_folders), manifest)
-
-
-@import_app.command(name="table")
-def table(
-    source: Annotated[str, typer.Argument(metavar="TABLE", help="CSV, JSON lines or Parquet.")],
-    manifest: ManifestFile,
-    image_column: Annotated[str, typer.Option(help="Column of image URIs.")] = "image_uri",
-    label_column: Annotated[str, typer.Option(help="Column of labels.")] = "labels",
-    id_column: Annotated[str, typer.Option(help="Column of ids, if there is one.")] = "image_id",
-    separator: Annotated[str, typer.Option(help="Between names in a text of labels.")] = "|",
-    empty_labels: Annotated[str, typer.Option(help="What an empty text says: null (not labelled) or none.")] = "null",
-) -> None:
-    """A table of image URIs and labels."""
-    if empty_labels not in ("null", "none"):
-        raise typer.BadParameter(f"got {empty_labels!r}, allowed are null, none", param_hint="--empty-labels")
-    found = import_table(
-        source,
-        image_column=image_column,
-        label_column=label_column,
-        id_column=id_column,
-        separator=separator,
-        empty_labels="none" if empty_labels == "none" else "null",
-    )
-    _write(found, manifest)
-
-
 @train_app.command(name="classifier")
 def train_classifier(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the classification network."""
@@ -232,6 +214,12 @@ def train_affinity(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the AffinityNet."""
     artifact = _open(config, overrides).affinity
     typer.echo(artifact.uri if artifact else "walk.affinity=rgb needs no AffinityNet")
+
+
+@train_app.command(name="segmenter")
+def train_segmenter(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train the segmentation network."""
+    typer.echo(_open(config, overrides).segmenter.uri)
 
 
 @app.command()
@@ -252,16 +240,14 @@ def synthetic(
 
 def _print_scores(steps: Any, *, per_class: bool = False) -> None:
     from raypipe.pipelines.evaluate import has_truth
-    from raypipe.pipelines.run import scores_table
+    from raypipe.pipelines.results import class_table, scores_table
 
     if not has_truth(steps.context):
         typer.echo("no true masks in the manifest (mask_uri): nothing to score")
         return
     typer.echo(scores_table(steps.scores))
-    for score in steps.scores if per_class else []:
-        typer.echo(f"\n{score.stage} on {score.split}")
-        for name, value in score.class_iou.items():
-            typer.echo(f"  {name:<20} {100 * value:5.1f}")
+    if per_class:
+        typer.echo(f"\n{class_table(steps.scores)}")
 
 
 def main() -> None:

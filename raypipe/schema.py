@@ -12,6 +12,9 @@ IGNORE = 255
 MAX_CLASSES = 254
 """Masks are 8-bit: 0 is background, 255 is ignore."""
 
+MASK, WEAK, NONE = "mask", "weak", "none"
+"""A row's supervision: a true mask, image-level labels, nothing. Null is `weak`."""
+
 GRID_STRIDE = 8
 """Pixels per cell of the feature grid, on which affinities and the random walk live."""
 
@@ -119,6 +122,18 @@ GATED_WALKS = pa.schema(
     ]
 )
 """The same for the walk. `scores`: float32 bytes of (1 + K, grid_height, grid_width), walked."""
+
+EXPORTS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("number", pa.int64()),
+        pa.field("split", pa.string()),
+        pa.field("image_uri", pa.string()),
+        pa.field("items", pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("data", pa.binary())]))),
+    ]
+)
+"""One row an exported image. `number`: its place in the manifest, from 1. `items`: its share of the files that many
+images stand in, such as COCO's one JSON; each format has its own kinds."""
 
 QUARANTINE = pa.schema(
     [

@@ -9,9 +9,11 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import uuid
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, cast
 
 import aiohttp
 import fsspec
@@ -151,6 +153,23 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
         fs.mv(temporary, path)
     else:
         fs.pipe_file(path, data)
+
+
+@contextmanager
+def writing(uri: str) -> Iterator[IO[bytes]]:
+    """A file to write bit by bit, in flat memory, of which no reader ever sees a part; after an error there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "file")  # noqa: PTH118 - fsspec takes texts
+        with open(path, "wb") as file:  # noqa: PTH123
+            yield file
+        fs, target = filesystem(uri)
+        if "file" in fs.protocol:
+            fs.makedirs(fs._parent(target), exist_ok=True)
+            temporary = f"{target}.{uuid.uuid4().hex}.tmp"
+            fs.put_file(path, temporary)
+            fs.mv(temporary, target)
+        else:
+            fs.put_file(path, target)
 
 
 def delete(uri: str) -> None:

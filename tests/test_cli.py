@@ -71,6 +71,8 @@ def test_config_prints_what_run_takes(tmp_path: Path) -> None:
         (["run", "-", "walk.bta=3"], "Did you mean 'beta'"),
         (["masks", "-", "manifest=absent.parquet", "out=out"], "absent.parquet"),
         (["import", "folder", "absent", "m.parquet"], "no such folder: absent"),
+        (["import", "coco", "absent.json", "images", "m.parquet"], "absent.json"),
+        (["export", "cocoa", "-", "out"], "unknown format 'cocoa': did you mean 'coco'?"),
     ],
 )
 def test_mistakes_are_one_message_without_traceback(
@@ -89,7 +91,8 @@ def test_mistakes_are_one_message_without_traceback(
 @pytest.mark.parametrize("job", sorted((REPOSITORY / "jobs").glob("*.py")), ids=lambda path: path.stem)
 def test_jobs_are_the_commands(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(job.read_text().splitlines()) <= 30
-    monkeypatch.setattr(sys, "argv", [str(job), "absent.yaml"])
+    arguments = ["coco", "absent.yaml", "out"] if job.stem == "export" else ["absent.yaml"]
+    monkeypatch.setattr(sys, "argv", [str(job), *arguments])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(job), run_name="__main__")
     assert stop.value.code == 2

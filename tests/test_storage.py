@@ -132,3 +132,23 @@ def test_what_no_file_can_have_for_a_uri(uri: str, message: str) -> None:
 def test_a_file_name_may_look_like_a_chained_uri(tmp_path: Path) -> None:
     (tmp_path / "a::b").write_bytes(b"1")
     assert storage.read_bytes(f"{tmp_path}/a::b") == b"1"
+
+
+@pytest.mark.parametrize("prefix", ["", "memory://"])
+def test_a_file_is_written_bit_by_bit_or_not_at_all(tmp_path: Path, prefix: str) -> None:
+    uri = f"{prefix}{tmp_path}/deep/file.bin"
+    with storage.writing(uri) as file:
+        for part in (b"a", b"b"):
+            file.write(part)
+            assert not storage.exists(uri)
+    assert storage.read_bytes(uri) == b"ab"
+
+    def fail() -> None:
+        with storage.writing(uri) as file:
+            file.write(b"half")
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fail()
+    assert storage.read_bytes(uri) == b"ab"
+    assert len(storage.list_files(f"{prefix}{tmp_path}")) == 1

@@ -71,3 +71,12 @@ def test_every_fifth_request_spoiled_and_nothing_lost(faulty: str) -> None:
     assert storage.list_files(faulty) == sorted(contents)
     assert storage.read_many(contents) == contents
     assert {uri: storage.read_bytes(uri) for uri in list(contents)[:20]} == dict(list(contents.items())[:20])
+
+
+def test_a_file_is_written_bit_by_bit(bucket: str) -> None:
+    uri = f"{bucket}/deep/file.bin"
+    with storage.writing(uri) as file:
+        for number in range(3):
+            file.write(bytes([number]) * 4_000_000)  # more than a part of an upload
+            assert not storage.exists(uri)
+    assert storage.read_bytes(uri) == b"".join(bytes([number]) * 4_000_000 for number in range(3))

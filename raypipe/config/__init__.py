@@ -1,5 +1,7 @@
 """Configuration: what a run is asked to do."""
 
+from raypipe.config.base import CLASSIFIER, Section
+from raypipe.config.choices import Evaluation, Sweep, flat_changes
 from raypipe.config.loading import (
     ConfigError,
     load_config,
@@ -7,28 +9,15 @@ from raypipe.config.loading import (
     to_yaml,
     trial_config,
 )
-from raypipe.config.sections import (
-    CLASSIFIER,
+from raypipe.config.run import Budget, Cluster, RunConfig
+from raypipe.config.stages import Cams, DenseCrf, Inference, Pamr, Refinement, Saliency, Trimaps, Walk
+from raypipe.config.training import (
     AffinityTraining,
-    Budget,
-    Cams,
     ClassifierTraining,
-    Cluster,
-    DenseCrf,
-    Evaluation,
-    Inference,
     Optimizer,
-    Pamr,
-    Refinement,
-    RunConfig,
-    Saliency,
     SaliencyLoss,
-    Section,
-    Sweep,
+    SegmenterTraining,
     Training,
-    Trimaps,
-    Walk,
-    flat_changes,
 )
 
 __all__ = [
@@ -49,6 +38,7 @@ __all__ = [
     "Saliency",
     "SaliencyLoss",
     "Section",
+    "SegmenterTraining",
     "Sweep",
     "Training",
     "Trimaps",

@@ -12,7 +12,7 @@ from torch import Tensor
 from raypipe import storage
 from raypipe.tensors import load_tensors
 
-Task = Literal["classifier", "affinity"]
+Task = Literal["classifier", "affinity", "segmenter"]
 
 METADATA_FILE = "checkpoint.json"
 WEIGHTS_FILE = "weights.pt"

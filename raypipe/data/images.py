@@ -118,6 +118,13 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
         return np.array(image, dtype=np.uint8)
 
 
+def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A map of labels at another size (H, W): each pixel takes the nearest one's."""
+    if labels.shape == size:
+        return labels
+    return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
 def encode_png(array: NDArray[np.uint8]) -> bytes:
     """An 8-bit grey PNG of (H, W) values, kept exactly.
 
@@ -138,6 +145,16 @@ def reduced_size(width: int, height: int, max_side: int | None) -> tuple[int, in
         return width, height
     scale = max_side / longer
     return max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5))
+
+
+def check_size(height: int, width: int) -> None:
+    """Checks a size that a file states, before memory is taken for it.
+
+    Raises:
+        ImageError: if it has no pixels, or more than `MAX_PIXELS`.
+    """
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} pixels; allowed are 1 to {MAX_PIXELS:,}")
 
 
 @contextmanager

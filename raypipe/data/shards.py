@@ -12,6 +12,8 @@ from raypipe import storage
 
 _NUM_THREADS = 16
 
+_WAY_OUT = "delete it and the summary.json of its folder, and the same command computes its rows again"
+
 
 class ShardError(ValueError):
     """A shard that is damaged, or isn't what it should be."""
@@ -46,6 +48,29 @@ def read_shards(folder: str, *, columns: Sequence[str] | None = None, schema: pa
     return pa.concat_tables(tables).sort_by("image_id")
 
 
+def read_row(uri: str, image_id: str, *, columns: Sequence[str]) -> dict[str, Any]:
+    """Columns of one image in a shard; only the rows around it are read.
+
+    Raises:
+        ShardError: as `read_shard`, or if the image isn't in it.
+    """
+    fs, path = storage.filesystem(uri)
+    try:
+        with fs.open(path, "rb", cache_type="none") as file:
+            table = pq.read_table(
+                file,
+                columns=list(columns),
+                filters=[("image_id", "==", image_id)],
+                page_checksum_verification=True,
+            )
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(uri, error) from error
+    if table.num_rows != 1 or table.column_names != list(columns):
+        raise ShardError(f"{uri} has {table.num_rows} rows {image_id!r} with {table.column_names}: {_WAY_OUT}")
+    row: dict[str, Any] = table.to_pylist()[0]
+    return row
+
+
 def _read_columns(uri: str, columns: Sequence[str]) -> pa.Table:
     fs, path = storage.filesystem(uri)
     with fs.open(path, "rb") as file:
@@ -63,13 +88,16 @@ def read_rows(folder: str, image_ids: Sequence[str], *, schema: pa.Schema) -> di
 
 
 def _read(file: Any, uri: str, columns: Sequence[str]) -> pa.Table:
-    way_out = "delete it and the summary.json of its folder, and the same command computes its rows again"
     try:
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
         present = parquet.schema_arrow.names
         if all(name in present for name in columns):
             return parquet.read(columns=list(columns)).replace_schema_metadata(None)
     except (pa.ArrowException, OSError) as error:  # a page that can't be decompressed is Arrow's OSError
-        raise ShardError(f"{uri} can't be read ({error}): if it is damaged, {way_out}") from error
+        raise _damaged(uri, error) from error
     missing = [name for name in columns if name not in present]
-    raise ShardError(f"{uri} lacks columns {missing}; it has {present}: {way_out}")
+    raise ShardError(f"{uri} lacks columns {missing}; it has {present}: {_WAY_OUT}")
+
+
+def _damaged(uri: str, error: Exception) -> ShardError:
+    return ShardError(f"{uri} can't be read ({error}): if it is damaged, {_WAY_OUT}")

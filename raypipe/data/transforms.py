@@ -50,10 +50,43 @@ def augment_for_classifier(
     Raises:
         ValueError: if `long_side` or `crop` is impossible.
     """
-    place = _draw_place(pixels, rng, crop=crop, long_side=long_side)
-    return _finish(
-        place.cut(pixels), place.rows, place.columns, rng, crop=crop, mirror=place.mirror, fill=fill, jitter=jitter
-    )
+    placed = _ResizedCrop.draw((pixels.shape[0], pixels.shape[1]), rng, crop=crop, long_side=long_side)
+    return placed.image(pixels, rng, fill=fill, jitter=jitter)
+
+
+def augment_for_segmenter(
+    pixels: NDArray[np.uint8],
+    labels: Sequence[NDArray[np.uint8]],
+    rng: np.random.Generator,
+    *,
+    crop: int,
+    long_side: tuple[int, int],
+    fill: Sequence[int],
+    jitter: Sequence[float] | None = DEFAULT_JITTER,
+) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+    """As `augment_for_classifier`, of an image together with maps of labels, which aren't mixed where they are resized.
+
+    Args:
+        pixels: (H, W, 3).
+        labels: maps (H, W) of one value a pixel.
+        rng: of `augmentation_rng`.
+        crop: side of the square result, pixels.
+        long_side: smallest and largest length of the resized image's longer side, pixels, both included.
+        fill: RGB colour outside the image; the maps are 255 there.
+        jitter: see `color_jitter`; None leaves the colours.
+
+    Returns:
+        (crop, crop, 3), and each map as (crop, crop).
+
+    Raises:
+        ValueError: if `long_side` or `crop` is impossible, or a map isn't of the image's size.
+    """
+    for values in labels:
+        if values.shape != pixels.shape[:2]:
+            raise ValueError(f"an image of {pixels.shape[:2]} needs maps of the same size, got {values.shape}")
+    placed = _ResizedCrop.draw((pixels.shape[0], pixels.shape[1]), rng, crop=crop, long_side=long_side)
+    image = placed.image(pixels, rng, fill=fill, jitter=jitter)
+    return image, [placed.lay(values, outside=IGNORE, resampling=Image.Resampling.NEAREST) for values in labels]
 
 
 def augment_with_saliency(
@@ -83,13 +116,9 @@ def augment_with_saliency(
     Raises:
         ValueError: if `long_side` or `crop` is impossible.
     """
-    place = _draw_place(pixels, rng, crop=crop, long_side=long_side)
-    image = _finish(
-        place.cut(pixels), place.rows, place.columns, rng, crop=crop, mirror=place.mirror, fill=fill, jitter=jitter
-    )
-    canvas = np.zeros((crop, crop), np.uint8)
-    canvas[place.rows.target_slice, place.columns.target_slice] = place.cut(saliency)
-    return image, np.ascontiguousarray(canvas[:, ::-1]) if place.mirror else canvas
+    placed = _ResizedCrop.draw((pixels.shape[0], pixels.shape[1]), rng, crop=crop, long_side=long_side)
+    image = placed.image(pixels, rng, fill=fill, jitter=jitter)
+    return image, placed.lay(saliency, outside=0, resampling=Image.Resampling.BILINEAR)
 
 
 def augment_for_affinity(
@@ -202,36 +231,54 @@ def _crop_window(length: int, crop: int, rng: np.random.Generator) -> _Window:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where an image of some size comes in a crop."""
+class _ResizedCrop:
+    """A random size, window and mirroring, the same for everything that belongs to an image."""
 
     size: tuple[int, int]
-    """(height, width) to which the image is resized."""
     rows: _Window
     columns: _Window
+    crop: int
     mirror: bool
 
-    def cut(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The part of an image, or of a map of it, that is in the crop."""
-        image = Image.fromarray(pixels)
-        if image.size != self.size[::-1]:
-            image = image.resize(self.size[::-1], Image.Resampling.BILINEAR)
-        left, top = self.columns.source, self.rows.source
-        return np.asarray(image.crop((left, top, left + self.columns.size, top + self.rows.size)))
+    @classmethod
+    def draw(
+        cls, shape: tuple[int, int], rng: np.random.Generator, *, crop: int, long_side: tuple[int, int]
+    ) -> "_ResizedCrop":
+        low, high = long_side
+        if not 1 <= low <= high or crop < 1:
+            raise ValueError(f"need 1 <= smallest <= largest long side and a positive crop, got {long_side} and {crop}")
+        scale = int(rng.integers(low, high + 1)) / max(shape)
+        height, width = (max(1, round(side * scale)) for side in shape)
+        rows = _crop_window(height, crop, rng)
+        columns = _crop_window(width, crop, rng)
+        return cls((height, width), rows, columns, crop, bool(rng.integers(2)))
 
+    def image(
+        self,
+        pixels: NDArray[np.uint8],
+        rng: np.random.Generator,
+        *,
+        fill: Sequence[int],
+        jitter: Sequence[float] | None,
+    ) -> NDArray[np.uint8]:
+        """The crop of the image, its colours jittered."""
+        patch = self._cut(pixels, Image.Resampling.BILINEAR)
+        return _finish(
+            patch, self.rows, self.columns, rng, crop=self.crop, mirror=self.mirror, fill=fill, jitter=jitter
+        )
 
-def _draw_place(
-    pixels: NDArray[np.uint8], rng: np.random.Generator, *, crop: int, long_side: tuple[int, int]
-) -> _Place:
-    low, high = long_side
-    if not 1 <= low <= high or crop < 1:
-        raise ValueError(f"need 1 <= smallest <= largest long side and a positive crop, got {long_side} and {crop}")
-    height, width = pixels.shape[:2]
-    scale = int(rng.integers(low, high + 1)) / max(height, width)
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    rows = _crop_window(size[0], crop, rng)
-    columns = _crop_window(size[1], crop, rng)
-    return _Place(size, rows, columns, mirror=bool(rng.integers(2)))
+    def lay(self, values: NDArray[np.uint8], *, outside: int, resampling: Image.Resampling) -> NDArray[np.uint8]:
+        """The same crop of a map (h, w) that covers the image."""
+        canvas = np.full((self.crop, self.crop), outside, np.uint8)
+        canvas[self.rows.target_slice, self.columns.target_slice] = self._cut(values, resampling)
+        return np.ascontiguousarray(canvas[:, ::-1]) if self.mirror else canvas
+
+    def _cut(self, values: NDArray[np.uint8], resampling: Image.Resampling) -> NDArray[np.uint8]:
+        image = Image.fromarray(values)
+        height, width = self.size
+        if image.size != (width, height):
+            image = image.resize((width, height), resampling)
+        return np.asarray(image)[self.rows.source_slice, self.columns.source_slice]
 
 
 def _finish(

@@ -3,23 +3,30 @@
 from raypipe.networks.affinity_net import AffinityNet, build_affinity_net
 from raypipe.networks.backbones import BACKBONES
 from raypipe.networks.classifier import Classifier, build_classifier
+from raypipe.networks.heads import HEADS
+from raypipe.networks.inputs import network_input
 from raypipe.networks.network import Network
 from raypipe.networks.preprocessing import PREPROCESSINGS, Preprocessing, find_preprocessing
 from raypipe.networks.saliency_classifier import SaliencyClassifier, build_saliency_classifier
+from raypipe.networks.segmenter import Segmenter, build_segmenter
 from raypipe.networks.weights import load_state, load_weights
 
 __all__ = [
     "BACKBONES",
+    "HEADS",
     "PREPROCESSINGS",
     "AffinityNet",
     "Classifier",
     "Network",
     "Preprocessing",
     "SaliencyClassifier",
+    "Segmenter",
     "build_affinity_net",
     "build_classifier",
     "build_saliency_classifier",
+    "build_segmenter",
     "find_preprocessing",
     "load_state",
     "load_weights",
+    "network_input",
 ]

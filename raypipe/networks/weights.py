@@ -20,7 +20,7 @@ from raypipe.tensors import load_tensors
 
 logger = logging.getLogger(__name__)
 
-HEADS = ("fc8.", "f8_3.", "f8_4.", "f8_5.", "gn8_3.", "gn8_4.", "gn8_5.", "f9.")
+HEADS = ("fc8.", "f8_3.", "f8_4.", "f8_5.", "gn8_3.", "gn8_4.", "gn8_5.", "f9.", "head.")
 """Names that begin so belong to a head of one of this package's networks (and of psa's)."""
 
 _CONTAINERS = ("state_dict", "model")

@@ -4,13 +4,16 @@ A mean over the pairs of one worker depends on how the batch is split, and break
 So the terms come as (sum, count); training adds the counts of all workers and divides its own sums by the totals. The
 gradients of all workers then add up to the gradient of the whole batch.
 
-Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.3, eq. 5.
+Sources: AffinityNet, https://arxiv.org/abs/1803.10464, §3.3, eq. 5; generalised cross entropy: Zhang & Sabuncu,
+NeurIPS 2018, https://arxiv.org/abs/1805.07836.
 """
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
+
+from raypipe.schema import IGNORE
 
 _EPS = 1e-5
 """Keeps the logarithms finite at affinities of 0 and 1."""
@@ -72,3 +75,39 @@ def affinity_loss(sums: Float[Tensor, "3"], counts: Float[Tensor, "3"]) -> Float
     """
     terms = sums / counts.clamp(min=1)
     return terms[0] / 4 + terms[1] / 4 + terms[2] / 2
+
+
+def pixel_cross_entropy(logits: Float[Tensor, "B L H W"], mask: UInt8[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
+    """-log P(p), P(p) the softmax's probability of the pixel's label; 0 where the label is 255.
+
+    Args:
+        logits: one channel a class, the background first.
+        mask: class ids, 255 where unknown.
+
+    Returns:
+        The loss of each pixel.
+    """
+    return F.cross_entropy(logits, mask.long(), ignore_index=IGNORE, reduction="none")
+
+
+def generalized_cross_entropy(loss: Float[Tensor, "*shape"], *, q: float) -> Float[Tensor, "*shape"]:
+    """(1 - P^q) / q, of labels that may be wrong.
+
+    Its gradient is that of cross entropy times P^q: the surer the network is that a label is wrong, the less it learns
+    of it. q -> 0 is cross entropy, q = 1 the mean absolute error.
+
+    Args:
+        loss: cross entropies, -log P.
+        q: in [0, 1].
+
+    Returns:
+        The loss of each pixel.
+
+    Raises:
+        ValueError: q is out of range.
+
+    Source: Zhang & Sabuncu, eq. 6.
+    """
+    if not 0 <= q <= 1:
+        raise ValueError(f"q is {q}; it has to be in 0..1, where 0 is cross entropy")
+    return -torch.expm1(-q * loss) / q if q else loss

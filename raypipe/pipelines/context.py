@@ -17,6 +17,7 @@ from raypipe.data.manifest import Manifest, read_manifest
 from raypipe.data.shards import read_shard
 from raypipe.pipelines.records import table_digest
 from raypipe.pipelines.sink import SHARDS
+from raypipe.schema import WEAK
 
 _MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")
 
@@ -36,6 +37,11 @@ class Context:
     def rows(self, splits: Sequence[str] | None) -> pa.Table:
         """Manifest rows of the splits; None means all."""
         return self.manifest.select(splits=splits).table.select(_MANIFEST_COLUMNS)
+
+    def supervised_rows(self, splits: Sequence[str] | None) -> pa.Table:
+        """The same with `supervision`, `weak` where the manifest says nothing."""
+        table = self.manifest.select(splits=splits).table
+        return self.rows(splits).append_column("supervision", pc.fill_null(table["supervision"], WEAK))
 
     def seed_rows(self) -> pa.Table:
         """Rows that need class activation maps: those trained on and those that get masks."""
@@ -62,13 +68,8 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
             return {part: swept(part, value[part]) for part in value}
         return absolute(value) if name in uris else value
 
-    uris = (
-        "classifier.weights",
-        "affinity.weights",
-        "saliency.weights",
-        "checkpoints.classifier",
-        "checkpoints.affinity",
-    )
+    tasks = ("classifier", "affinity", "segmenter")
+    uris = [*(f"{name}.weights" for name in (*tasks, "saliency")), *(f"checkpoints.{task}" for task in tasks)]
     values = config.model_dump()
     for section, name in (uri.split(".") for uri in uris):
         values[section][name] = absolute(values[section][name])

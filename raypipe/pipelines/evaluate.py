@@ -17,31 +17,12 @@ from raypipe.ops.metrics import iou, mean_iou
 from raypipe.pipelines import graph
 from raypipe.pipelines.context import Context, with_shards
 from raypipe.pipelines.records import Record, open_folder, read_summary, write_summary
+from raypipe.pipelines.results import Score, class_csv
 from raypipe.stages.evaluate import ScoreCams, ScoreMasks, unpack
 from raypipe.stages.load import LoadMasks, LoadSeeds
 
 RESULTS_FILE = "results.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One row of the results table."""
-
-    stage: str
-    """cam | walk | dcrf | pamr."""
-    split: str
-    num_images: int
-    mean_iou: float
-    """Over background and all classes that are in truth or masks, 0..1."""
-    class_iou: dict[str, float]
-    post_processing: str
-    truth_digest: str
-    """Of the true masks, by image_id."""
-    num_unscored: int
-    """Images whose true mask couldn't be compared: their reasons are in `unscored`."""
-    unscored: dict[str, str] = field(default_factory=dict)
-    image_iou: dict[str, float] = field(default_factory=dict, repr=False)
-    """Mean IoU of single images, for finding the best and the worst."""
+TABLE_FILE = "classes.csv"
 
 
 @dataclass
@@ -81,8 +62,14 @@ class _Tally:
         )
 
 
-def run_evaluate(context: Context, *, seeds: str, masks: str) -> tuple[str, list[Score]]:
-    """Scores a seeds folder and a masks folder on every split that has true masks, unless that is done already.
+def run_evaluate(context: Context, *, seeds: str, masks: str, segments: str | None = None) -> tuple[str, list[Score]]:
+    """Scores folders on every split that has true masks, unless that is done already.
+
+    Args:
+        context: config and manifest.
+        seeds: URI of class activation maps.
+        masks: URI of pseudo-masks.
+        segments: URI of the segmentation network's masks; None where there are none.
 
     Returns:
         The folder with `results.json`, and the scores, CAMs first.
@@ -97,20 +84,37 @@ def run_evaluate(context: Context, *, seeds: str, masks: str) -> tuple[str, list
     record = Record(
         stage="evaluate",
         config=config.evaluation.model_dump(mode="json"),
-        inputs={"seeds": seeds, "masks": masks, "manifest": context.inputs_digest(rows)},
+        inputs={
+            "seeds": seeds,
+            "masks": masks,
+            "segments": segments or "none",
+            "manifest": context.inputs_digest(rows),
+        },
     )
     folder = open_folder(record, config.out)
     uri = storage.join(folder, RESULTS_FILE)
     if read_summary(folder) is None:
-        scores = [*_score_cams(context, rows, seeds), *_score_masks(context, rows, masks)]
+        method, note = config.refinement.method, "" if config.walk.num_steps else ", no walk"
+        scores = _score_cams(context, rows, seeds)
+        scores += _score_masks(context, rows, masks, stage="walk", method=method, refined=method, note=note)
+        if segments is not None:
+            scores += score_segments(context, segments)
         results = {
             "raypipe": raypipe.__version__,
             "config": config.model_dump(mode="json"),
             "scores": [asdict(score) for score in scores],
         }
+        storage.write_bytes_atomic(storage.join(folder, TABLE_FILE), class_csv(scores).encode())
         storage.write_bytes_atomic(uri, json.dumps(results, indent=1).encode())
         write_summary(folder, {"num_scores": len(scores)})
     return folder, [Score(**score) for score in json.loads(storage.read_bytes(uri))["scores"]]
+
+
+def score_segments(context: Context, segments: str) -> list[Score]:
+    """Scores of the segmentation network's masks alone."""
+    method = context.config.segmentation.method
+    rows = _rows_with_truth(context)
+    return _score_masks(context, rows, segments, stage="segmenter", method=method, refined="segmenter")
 
 
 def has_truth(context: Context) -> bool:
@@ -145,23 +149,21 @@ def _score_cams(context: Context, rows: pa.Table, seeds: str) -> list[Score]:
     ]
 
 
-def _score_masks(context: Context, rows: pa.Table, masks: str) -> list[Score]:
+def _score_masks(
+    context: Context, rows: pa.Table, folder: str, *, stage: str, method: str, refined: str, note: str = ""
+) -> list[Score]:
+    """Scores of masks before (`stage`) and after (`refined`) their refinement by `method`, if there was one."""
     steps = [
         graph.Step(stage=LoadMasks),
         graph.Step(stage=ScoreMasks, args={"num_classes": len(context.classes) + 1}),
     ]
-    refined, num_steps = context.config.refinement.method != "none", context.config.walk.num_steps
-    columns = {"walk_confusion": 1, "confusion": 1} if refined else {"confusion": 1}
-    names = {"walk_confusion": "walk", "confusion": context.config.refinement.method if refined else "walk"}
+    plain = (stage, f"none{note}")
+    names = {"confusion": plain} if method == "none" else {"walk_confusion": plain, "confusion": (refined, method)}
+    tallies = _tally(context, rows, folder, steps, dict.fromkeys(names, 1))
     return [
-        tally.score(
-            stage=names[column],
-            split=split,
-            post_processing=names[column] if names[column] != "walk" else "none" if num_steps else "none, no walk",
-            classes=context.classes,
-        )
-        for column, tallies in _tally(context, rows, masks, steps, columns).items()
-        for split, tally in tallies.items()
+        tally.score(stage=name, split=split, post_processing=post_processing, classes=context.classes)
+        for column, (name, post_processing) in names.items()
+        for split, tally in tallies[column].items()
     ]
 
 

@@ -17,9 +17,9 @@ from raypipe.data.checkpoints import Task, read_metadata
 from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.shards import read_rows, read_shards
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.evaluate import Score
 from raypipe.pipelines.gate import Decision
 from raypipe.pipelines.records import read_summary
+from raypipe.pipelines.results import Score
 from raypipe.pipelines.saliency_samples import saliency_samples
 from raypipe.pipelines.sink import QUARANTINED, SHARDS
 from raypipe.reports.html import Report, Sample, render_report
@@ -39,6 +39,7 @@ def write_report(
     *,
     seeds: str,
     masks: str,
+    segments: str | None,
     networks: Mapping[Task, str],
     scores: Sequence[Score],
     decisions: Sequence[Decision],
@@ -49,12 +50,13 @@ def write_report(
         context: config and manifest.
         seeds: folder of seeds; may be missing where the maps were computed in the masks' stream.
         masks: folder of masks.
+        segments: folder of the segmentation network's masks, if there are any.
         networks: task to checkpoint URI.
         scores: none where there are no true masks.
         decisions: of the gates.
     """
     config = context.config
-    folders = {"seeds": seeds, "masks": masks}
+    folders = {"seeds": seeds, "masks": masks} | ({} if segments is None else {"segments": segments})
     summaries = {name: read_summary(folder) for name, folder in folders.items()}
     quarantine = [
         row
@@ -68,7 +70,7 @@ def write_report(
         gate=config.refinement.gate,
         decisions=[asdict(decision) for decision in decisions],
         curves={name: read_metrics(uri.rsplit("/", 1)[0]) for name, uri in networks.items()},
-        samples=collect_samples(context, seeds=seeds, masks=masks, affinity=networks.get("affinity"), scores=scores),
+        samples=collect_samples(context, folders, affinity=networks.get("affinity"), scores=scores),
         saliency=saliency_samples(context, classifier=networks["classifier"]),
         streams={name: summary for name, summary in summaries.items() if summary is not None},
         quarantine=quarantine[:_NUM_QUARANTINE_ROWS],
@@ -84,20 +86,29 @@ def write_report(
 
 
 def collect_samples(
-    context: Context, *, seeds: str, masks: str, affinity: str | None, scores: Sequence[Score]
+    context: Context, folders: Mapping[str, str], *, affinity: str | None, scores: Sequence[Score]
 ) -> list[Sample]:
-    """Best, worst and random images, with maps, affinities, masks and truth."""
+    """Best, worst and random images, with maps, affinities, masks and truth, from the stages' folders."""
     config = context.config
-    chosen = choose_samples(context, masks=masks, scores=scores)
+    chosen = choose_samples(context, masks=folders["masks"], scores=scores)
     image_ids = [image_id for image_id, _, _ in chosen]
     manifest = {row["image_id"]: row for row in context.rows(None).to_pylist() if row["image_id"] in set(image_ids)}
-    seed_rows = read_rows(storage.join(seeds, SHARDS), image_ids, schema=SEEDS)
-    mask_rows = read_rows(storage.join(masks, SHARDS), image_ids, schema=MASKS)
+    rows = {
+        stage: read_rows(storage.join(folder, SHARDS), image_ids, schema=SEEDS if stage == "seeds" else MASKS)
+        for stage, folder in folders.items()
+    }
     source = affinity_source(config.walk.affinity, checkpoint=affinity)
     return [
-        _sample(context, manifest[image_id], seed_rows.get(image_id), mask_rows[image_id], kind, score, source)
+        _sample(
+            context,
+            manifest[image_id],
+            {stage: found.get(image_id) for stage, found in rows.items()},
+            kind,
+            score,
+            source,
+        )
         for image_id, kind, score in chosen
-        if image_id in mask_rows
+        if image_id in rows["masks"]
     ]
 
 
@@ -120,13 +131,14 @@ def choose_samples(context: Context, *, masks: str, scores: Sequence[Score]) -> 
 def _sample(
     context: Context,
     row: dict[str, Any],
-    seed: dict[str, Any] | None,
-    mask: dict[str, Any],
+    found: Mapping[str, dict[str, Any] | None],
     kind: str,
     score: float | None,
     source: AffinitySource,
 ) -> Sample:
     pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=context.config.images.max_side).pixels
+    seed, mask, segment = found["seeds"], found["masks"], found.get("segments")
+    assert mask is not None  # samples have one
     final = decode_mask(mask["mask"])
     walk = decode_mask(mask["walk_mask"]) if mask["walk_mask"] is not None else None
     return Sample(
@@ -141,6 +153,7 @@ def _sample(
         affinity=source([pixels])[0].affinity(radius=context.config.walk_radius).cpu().numpy(),
         walk_mask=final if walk is None else walk,
         mask=None if walk is None else final,
+        segment=None if segment is None else decode_mask(segment["mask"]),
         truth=_truth(row["mask_uri"]),
         iou=score,
     )

@@ -1,4 +1,4 @@
-"""Everything in order: classifier → seeds → affinity → masks → evaluation → report.
+"""Everything in order: classifier → seeds → affinity → masks (→ segmenter → segments) → evaluation → report.
 
 What is finished is found by its digest and not computed again, so each step also stands alone: it makes what it needs.
 """
@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raypipe import storage
-from raypipe.config import RunConfig, to_yaml
+from raypipe.config import CLASSIFIER, RunConfig, to_yaml
 from raypipe.data.checkpoints import Task
 from raypipe.pipelines import graph
 from raypipe.pipelines.calibrate import ConfidenceMap, rows_with_truth, run_calibrated, run_calibration
 from raypipe.pipelines.context import Context, open_context, start_ray
-from raypipe.pipelines.evaluate import Score, has_truth, run_evaluate
-from raypipe.pipelines.gate import Gated, run_gates
+from raypipe.pipelines.evaluate import has_truth, run_evaluate
+from raypipe.pipelines.gate import Decision, Gated, run_gates
 from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
+from raypipe.pipelines.results import Score
 from raypipe.pipelines.saliency import run_saliency, saliency_steps
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
+from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_steps, train_segmenter
+from raypipe.pipelines.self_training import self_train
 from raypipe.pipelines.sweep import SweepResult, run_sweep
 from raypipe.pipelines.train import given_checkpoint, train_affinity, train_classifier
 
@@ -39,6 +42,8 @@ class Run:
     def __init__(self, config: RunConfig, *, write_config: bool = True) -> None:
         self.context: Context = open_context(config)
         self.config = config = self.context.config
+        self.rounds: list[Decision] = []
+        """Decisions of self-training."""
         start_ray(config.cluster)
         if write_config:
             storage.write_bytes_atomic(storage.join(config.out, "config.yaml"), to_yaml(config).encode())
@@ -94,6 +99,43 @@ class Run:
         return self._log("masks", Artifact(folder, folder.rsplit("/", 1)[-1]))
 
     @cached_property
+    def segmenter(self) -> Artifact:
+        """The trained segmentation network."""
+        if given := given_checkpoint(self.context, task="segmenter"):
+            return self._log("segmenter", Artifact(*given))
+        masks = self.masks if has_weak_rows(self.context) else None
+        classifier = self.classifier if self.config.segmenter.weights == CLASSIFIER else None
+        trained = Artifact(
+            *train_segmenter(
+                self.context,
+                masks=masks.uri if masks else None,
+                masks_digest=masks.digest if masks else None,
+                classifier=classifier.uri if classifier else None,
+                classifier_digest=classifier.digest if classifier else None,
+            )
+        )
+        if self.config.segmenter.rounds and masks is not None:
+            uri, digest, self.rounds = self_train(
+                self.context,
+                segmenter=trained.uri,
+                segmenter_digest=trained.digest,
+                masks=masks.uri,
+                masks_digest=masks.digest,
+                classifier=self.classifier.uri,
+                classifier_digest=self.classifier.digest,
+            )
+            trained = Artifact(uri, digest)
+        return self._log("segmenter", trained)
+
+    @cached_property
+    def segments(self) -> Artifact:
+        """Masks of the segmentation network, which needs no labels."""
+        segmenter = self.segmenter
+        folder, summary = run_segment(self.context, segmenter=segmenter.uri, segmenter_digest=segmenter.digest)
+        logger.info("segments: %s", summary)
+        return self._log("segments", Artifact(folder, folder.rsplit("/", 1)[-1]))
+
+    @cached_property
     def sweep(self) -> SweepResult:
         """Scores of many settings of the walk, and the chosen one."""
         result = run_sweep(self.context, self._mask_inputs())
@@ -127,8 +169,17 @@ class Run:
         networks: dict[Task, str] = {"classifier": self.classifier.uri}
         if self.affinity is not None:
             networks["affinity"] = self.affinity.uri
+        segments = None
+        if self.config.segmenter.enabled:
+            networks["segmenter"], segments = self.segmenter.uri, self.segments.uri
         return write_report(
-            self.context, seeds=seeds, masks=masks, networks=networks, scores=scores, decisions=self.gated.decisions
+            self.context,
+            seeds=seeds,
+            masks=masks,
+            segments=segments,
+            networks=networks,
+            scores=scores,
+            decisions=[*self.gated.decisions, *self.rounds],
         )
 
     @cached_property
@@ -136,7 +187,8 @@ class Run:
         """Scores on every split with true masks."""
         masks = self.masks.uri
         seeds = seeds_stream(self.context, classifier_digest=self.classifier.digest).folder
-        folder, scores = run_evaluate(self.gated.context, seeds=seeds, masks=masks)
+        segments = self.segments.uri if self.config.segmenter.enabled else None
+        folder, scores = run_evaluate(self.gated.context, seeds=seeds, masks=masks, segments=segments)
         self._log("evaluate", Artifact(folder, folder.rsplit("/", 1)[-1]))
         return scores
 
@@ -160,18 +212,8 @@ def describe(context: Context) -> str:
     seeds = graph.describe(seeds_steps(context, classifier="CLASSIFIER"))
     affinity = None if context.config.walk.affinity == "rgb" else "AFFINITY"
     masks = graph.describe(masks_steps(context, classifier="CLASSIFIER", affinity=affinity, reuse_cams=False))
+    segments = graph.describe(segment_steps(context, segmenter="SEGMENTER"))
     saliency = ""
     if context.config.classifier.saliency != "none" and context.config.saliency.source != "given":
         saliency = f"saliency\n{graph.describe(saliency_steps(context))}\n\n"
-    return f"{saliency}seeds\n{seeds}\n\nmasks\n{masks}"
-
-
-def scores_table(scores: list[Score]) -> str:
-    """The results as text."""
-    rows = [("split", "images", "stage", "mIoU", "post-processing")]
-    rows += [
-        (score.split, str(score.num_images), score.stage, f"{100 * score.mean_iou:.1f}", score.post_processing)
-        for score in scores
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return f"{saliency}seeds\n{seeds}\n\nmasks\n{masks}\n\nsegments\n{segments}"

@@ -11,13 +11,13 @@ from raypipe import storage
 from raypipe.data.images import decode_image
 from raypipe.data.manifest import class_ids_of
 from raypipe.data.saliency import decode_saliency
-from raypipe.networks import SaliencyClassifier
+from raypipe.networks import SaliencyClassifier, network_input
 from raypipe.pipelines.context import Context, draw
 from raypipe.pipelines.saliency import with_saliency
 from raypipe.pipelines.train import classifier_task, labelled_rows
 from raypipe.reports.saliency import SaliencySample
 from raypipe.stages.base import ROW_ERRORS, Row
-from raypipe.stages.networks import load_classifier, network_input
+from raypipe.stages.networks import load_classifier
 from raypipe.training.saliency import SaliencyTask
 
 

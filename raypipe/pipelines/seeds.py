@@ -35,9 +35,9 @@ def seeds_steps(context: Context, *, classifier: str) -> list[Step]:
     ]
 
 
-def decode_step(context: Context) -> Step:
-    """Fetches and checks images."""
-    args = {"classes": context.classes, "max_side": context.config.images.max_side}
+def decode_step(context: Context, *, with_labels: bool = True) -> Step:
+    """Fetches and checks images; `with_labels` false takes those whose labels nobody knows, too."""
+    args = {"classes": context.classes if with_labels else None, "max_side": context.config.images.max_side}
     return Step(stage=DecodeImages, args=args, batch_size=16, **cpu_pool(context))
 
 

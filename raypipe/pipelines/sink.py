@@ -7,7 +7,6 @@ to agree with them after a crash.
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,12 +17,16 @@ from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
 from raypipe import storage
+from raypipe.data.names import file_stem
 from raypipe.pipelines.budget import BudgetExceeded
 from raypipe.schema import QUARANTINE
 
 SHARDS = "shards"
 QUARANTINED = "quarantine"
 PNG = "png"
+
+_BYTES_PER_GROUP = 2**20
+"""Rows come in groups of about a mebibyte: whoever wants one image of a shard reads that much."""
 
 
 class ShardSink(Datasink[None]):
@@ -90,7 +93,8 @@ def write_shard(folder: str, kind: str, table: pa.Table) -> str | None:
     # Ids may hold any character, so none could stand between them.
     name = hashlib.sha256(json.dumps(table["image_id"].to_pylist()).encode()).hexdigest()[:16]
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    rows_per_group = max(1, _BYTES_PER_GROUP * table.num_rows // max(1, table.nbytes))
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, row_group_size=rows_per_group)
     storage.write_bytes_atomic(storage.join(folder, kind, f"{name}.parquet"), buffer.getvalue().to_pybytes())
     return name
 
@@ -112,14 +116,8 @@ def drop_doubled(folder: str) -> None:
 
 
 def png_name(image_id: str) -> str:
-    """A file name for an id of any form: `<id>.png` where that is safe, else the safe part of it and a digest.
-
-    Never leaves its folder, never meets another id's name.
-    """
-    if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", image_id):
-        return f"{image_id}.png"
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", image_id).strip("-")[:60]
-    return f"{safe}~{hashlib.sha256(image_id.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}.png"
+    """A PNG file's name for an id of any form."""
+    return f"{file_stem(image_id)}.png"
 
 
 def _quarantine_rows(table: pa.Table) -> pa.Table:

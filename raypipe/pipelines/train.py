@@ -29,6 +29,7 @@ from raypipe.training.order import repeat_factors, worker_draws
 from raypipe.training.run import CHECKPOINT, train
 from raypipe.training.saliency import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
+from raypipe.training.validation import Validation
 
 _ROWS_PER_STREAM = 200_000
 """Epochs are loaded by one stream together up to here: a stream costs a second to start."""
@@ -53,11 +54,11 @@ def train_classifier(context: Context, *, callbacks: Sequence[UserCallback] = ()
         rows, stage = with_saliency(context, rows), LoadSaliencyCrops
     step = graph.Step(
         stage=stage,
-        args={"classes": context.classes, "long_side": training.long_side, **_crop_args(context, training, task)},
+        args={"classes": context.classes, "long_side": training.long_side, **crop_args(context, training, task)},
     )
     threshold = training.repeat_threshold
     factors = None if threshold is None else repeat_factors(rows["labels"].to_pylist(), threshold=threshold)
-    return _train(context, task, training, rows, step, factors=factors, callbacks=callbacks)
+    return run_training(context, task, training, rows, step, factors=factors, callbacks=callbacks)
 
 
 def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifier: str) -> tuple[str, str]:
@@ -82,8 +83,8 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifie
         raise ValueError(f"{seeds} has no trimaps of splits.train={config.splits.train}: run `raypipe seeds` for them")
     training: AffinityTraining = config.affinity
     task = affinity_task(context, classifier=classifier)
-    step = graph.Step(stage=LoadAffinityCrops, args=_crop_args(context, training, task))
-    return _train(context, task, training, rows, step, seeds=seeds_digest)
+    step = graph.Step(stage=LoadAffinityCrops, args=crop_args(context, training, task))
+    return run_training(context, task, training, rows, step, seeds=seeds_digest)
 
 
 def classifier_task(context: Context) -> ClassifierTask:
@@ -124,7 +125,7 @@ def affinity_task(context: Context, *, classifier: str) -> AffinityTask:
     )
 
 
-def _train(
+def run_training(
     context: Context,
     task: TrainingTask,
     training: Training,
@@ -133,13 +134,32 @@ def _train(
     *,
     factors: NDArray[np.float64] | None = None,
     callbacks: Sequence[UserCallback] = (),
+    validation: Validation | None = None,
+    manifest_columns: Sequence[str] | None = None,
     **inputs: str,
 ) -> tuple[str, str]:
+    """Trains a network, unless it is there already.
+
+    Args:
+        context: config and manifest.
+        task: network and loss.
+        training: the task's section of the config.
+        rows: the images to learn from.
+        step: the stage that makes crops of them.
+        factors: how often each is drawn, see `make_feed`.
+        callbacks: see `training.run.train`.
+        validation: see `LoopSettings`.
+        manifest_columns: columns of the rows that are the manifest's; None where all are.
+        inputs: digests of what else the rows are made of.
+
+    Returns:
+        The checkpoint's URI and digest.
+    """
     cluster = context.config.cluster
     record = Record(
         stage=task.name,
         config={"training": training.model_dump(mode="json"), "images": context.config.images.model_dump()},
-        inputs={"manifest": context.inputs_digest(rows), **inputs},
+        inputs={"manifest": context.inputs_digest(rows.select(manifest_columns or rows.column_names)), **inputs},
     )
     folder = open_folder(record, context.config.out)
     uri = storage.join(folder, CHECKPOINT)
@@ -148,7 +168,9 @@ def _train(
         graph.check([*rows.column_names, "epoch", "repeat"], [step])
         image_ids = rows["image_id"].to_pylist()
         feed = make_feed(ray.put(rows), image_ids, step, training, factors=factors, autoscaling=cluster.autoscaling)
-        settings = LoopSettings(task=task, training=training, feed=feed, num_images=rows.num_rows)
+        settings = LoopSettings(
+            task=task, training=training, feed=feed, num_images=rows.num_rows, validation=validation
+        )
         threads = cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.train_workers)
         scaling = ScalingConfig(
             num_workers=cluster.train_workers,
@@ -208,7 +230,8 @@ def make_feed(
     return feed
 
 
-def _crop_args(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
+def crop_args(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
+    """Arguments that all stages of crops take."""
     return {
         "crop_size": training.crop_size,
         "fill": tuple(int(value) for value in task.build().preprocessing.fill),

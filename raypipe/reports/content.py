@@ -37,6 +37,8 @@ class Sample:
     """(H, W) class ids after the random walk."""
     mask: NDArray[np.uint8] | None
     """(H, W) class ids after refinement; None where nothing was refined."""
+    segment: NDArray[np.uint8] | None
+    """(H, W) class ids of the segmentation network; None where there is none."""
     truth: NDArray[np.uint8] | None
     """(H, W) class ids."""
     iou: float | None
@@ -51,8 +53,8 @@ class Report:
     classes: tuple[str, ...]
     """Names of the class ids 1..C."""
     scores: Sequence[Mapping[str, Any]]
-    """stage (cam | walk | dcrf | pamr), split, num_images, mean_iou, class_iou {name: IoU}, post_processing,
-    truth_digest, num_unscored; stages in the order of the pipeline."""
+    """stage (cam | walk | dcrf | pamr | segmenter), split, num_images, mean_iou, class_iou {name: IoU},
+    post_processing, truth_digest, num_unscored; stages in the order of the pipeline."""
     gate: str
     """off | run | image: where it is decided whether a refinement is kept."""
     decisions: Sequence[Mapping[str, Any]]

@@ -135,7 +135,7 @@ def _class_table(number: int, split: str, scores: Sequence[Mapping[str, Any]]) -
 
 
 def _has_column(samples: Sequence[Sample], name: str) -> bool:
-    fields = {"affinity": "affinity", "refined": "mask", "truth": "truth"}
+    fields = {"affinity": "affinity", "refined": "mask", "segmenter": "segment", "truth": "truth"}
     return name not in fields or any(getattr(sample, fields[name]) is not None for sample in samples)
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from raypipe.reports.content import Sample
 from raypipe.reports.pictures import draw_affinity, draw_cam, draw_mask, thumbnail
 
-COLUMNS = ("photograph", "CAM", "affinity", "random walk", "refined", "truth")
+COLUMNS = ("photograph", "CAM", "affinity", "random walk", "refined", "segmenter", "truth")
 
 _CELL_WIDTH = 200
 _MAX_CELL_HEIGHT = 200
@@ -30,6 +30,7 @@ def draw_columns(sample: Sample) -> dict[str, NDArray[np.uint8] | None]:
         "affinity": None if sample.affinity is None else draw_affinity(photo, sample.affinity, sample.pixels.shape),
         "random walk": draw_mask(photo, sample.walk_mask),
         "refined": None if sample.mask is None else draw_mask(photo, sample.mask),
+        "segmenter": None if sample.segment is None else draw_mask(photo, sample.segment),
         "truth": None if sample.truth is None else draw_mask(photo, sample.truth),
     }
 

@@ -1,7 +1,7 @@
 """Multi-scale class activation maps of the classes that an image is labelled with (AffinityNet §3.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,23 +13,20 @@ from torch import Tensor
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import decode_image
 from raypipe.networks.precision import autocast
-from raypipe.ops.cam import merge_cams, normalize_cams
+from raypipe.ops.cam import normalize_cams
 from raypipe.stages.base import Row
-from raypipe.stages.joint import JointStage, in_passes
-from raypipe.stages.networks import load_classifier, network_input
+from raypipe.stages.joint import JointStage
+from raypipe.stages.networks import load_classifier
+from raypipe.stages.passes import Passes, run_passes
 
 
-@dataclass
+@dataclass(frozen=True)
 class LabelledImage:
-    """An image on its way through the passes."""
+    """What a map is computed of."""
 
     pixels: NDArray[np.uint8]
     channels: list[int]
     """The classifier's, of the image's labels."""
-    passes: list[Tensor] = field(default_factory=list)
-    """Maps (K, h, w) so far."""
-    mirrored: list[bool] = field(default_factory=list)
-    scaled_sizes: list[tuple[int, int]] = field(default_factory=list)
 
 
 class ComputeCams(JointStage[LabelledImage]):
@@ -72,41 +69,28 @@ class ComputeCams(JointStage[LabelledImage]):
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[LabelledImage]) -> list[Row]:
-        """Runs the passes, those of images without labels apart, and merges each image's."""
-        labelled = [image for image in prepared if image.channels]
-        for scale in self.scales:
-            inputs = [self._input(image, scale) for image in labelled]
-            outputs = in_passes(self._maps, inputs, pixels_per_pass=self.pixels_per_pass)
-            for image, maps in zip(labelled, outputs, strict=True):
-                image.passes += maps[0][:, image.channels].float()
-                image.mirrored += [False, True][: len(maps[0])]
-        return [self._encode(image) for image in prepared]
-
-    def _input(self, image: LabelledImage, scale: float) -> Tensor:
-        preprocessing = self.network.preprocessing
-        x, size = network_input(image.pixels, preprocessing=preprocessing, device=self.device, scale=scale)
-        image.scaled_sizes += [size] * (1 + self.mirror)
-        return x
+        """Runs the passes, but for images without labels, and merges each image's."""
+        passes = run_passes(
+            self._maps,
+            [image.pixels for image in prepared if image.channels],
+            preprocessing=self.network.preprocessing,
+            device=self.device,
+            scales=self.scales,
+            mirror=self.mirror,
+            pixels_per_pass=self.pixels_per_pass,
+        )
+        of_labelled = iter(passes)
+        return [self._encode(image, next(of_labelled) if image.channels else None) for image in prepared]
 
     def _maps(self, x: Tensor) -> Tensor:
-        """Maps (B, 1 or 2, C, h, w) of images (B, 3, H, W) and, with `mirror`, of their mirror images."""
-        both = torch.cat([x, x.flip(-1)]) if self.mirror else x
         with autocast(self.device, self.precision):
-            maps: Tensor = self.network.cam(both)
-        return maps.reshape(-1, len(x), *maps.shape[1:]).transpose(0, 1)
+            maps: Tensor = self.network.cam(x)
+        return maps
 
-    def _encode(self, image: LabelledImage) -> Row:
-        image_size = (image.pixels.shape[0], image.pixels.shape[1])
-        if image.passes:
-            merged = merge_cams(
-                image.passes,
-                mirrored=image.mirrored,
-                scaled_sizes=image.scaled_sizes,
-                image_size=image_size,
-                stride=self.output_stride,
-                out_stride=self.out_stride,
-            )
+    def _encode(self, image: LabelledImage, passes: Passes | None) -> Row:
+        if passes is None:
+            merged = torch.zeros(0, *(-(-side // self.out_stride) for side in image.pixels.shape[:2]))
         else:
-            merged = torch.zeros(0, *(-(-side // self.out_stride) for side in image_size))
+            merged = passes.merged(image.channels, stride=self.output_stride, out_stride=self.out_stride)
         cam = normalize_cams(merged).cpu().numpy()
         return {"cam": encode_cam(cam), "cam_height": cam.shape[1], "cam_width": cam.shape[2]}

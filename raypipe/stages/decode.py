@@ -29,7 +29,8 @@ class DecodeImages(Stage):
         ]
     )
 
-    def __init__(self, *, classes: tuple[str, ...], max_side: int) -> None:
+    def __init__(self, *, classes: tuple[str, ...] | None, max_side: int) -> None:
+        """`classes` None: labels aren't looked at, and no image has class ids."""
         self.classes = classes
         self.max_side = max_side
 
@@ -46,11 +47,11 @@ class DecodeImages(Stage):
             ValueError: for null or unknown labels, an image that can't be decoded, a row without `image_uri`.
             OSError: if the image can't be fetched.
         """
-        if row["labels"] is None:
+        if self.classes is not None and row["labels"] is None:
             raise ValueError("labels are null; give the class names that the image shows, or an empty list for none")
         if not row["image_uri"]:
             raise ValueError("image_uri is empty; give the image's path or URI")
-        class_ids = class_ids_of(row["labels"], self.classes)
+        class_ids = [] if self.classes is None else class_ids_of(row["labels"], self.classes)
         data = row["content"] if "content" in row else storage.read_bytes(row["image_uri"])
         if isinstance(data, Exception):
             raise data

@@ -5,7 +5,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from raypipe.data.images import decode_mask, encode_png
+from raypipe.data.images import decode_mask, encode_png, resize_labels
 from raypipe.schema import IGNORE
 from raypipe.stages.base import Row, Stage
 
@@ -31,11 +31,11 @@ class EncodeMasks(Stage):
     def process(self, row: Row) -> Row:
         """Resizes (nearest for class ids, bilinear for confidence) and sums up."""
         size = (row["original_height"], row["original_width"])
-        mask = _resize(decode_mask(row["mask"]), size, Image.Resampling.NEAREST)
-        confidence = _resize(decode_mask(row["confidence"]), size, Image.Resampling.BILINEAR)
+        mask = resize_labels(decode_mask(row["mask"]), size)
+        confidence = _resize(decode_mask(row["confidence"]), size)
         walk_mask = row["walk_mask"]
         if walk_mask is not None:
-            walk_mask = encode_png(_resize(decode_mask(walk_mask), size, Image.Resampling.NEAREST))
+            walk_mask = encode_png(resize_labels(decode_mask(walk_mask), size))
         return {
             "height": size[0],
             "width": size[1],
@@ -58,7 +58,7 @@ def sums_of_classes(mask: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> R
     }
 
 
-def _resize(array: NDArray[np.uint8], size: tuple[int, int], resampling: Image.Resampling) -> NDArray[np.uint8]:
+def _resize(array: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     if array.shape == size:
         return array
-    return np.array(Image.fromarray(array).resize((size[1], size[0]), resampling))
+    return np.array(Image.fromarray(array).resize((size[1], size[0]), Image.Resampling.BILINEAR))

@@ -25,11 +25,21 @@ def read_truth(mask_uri: str, *, num_classes: int) -> tuple[NDArray[np.uint8], s
     Raises:
         ValueError: if a value is neither a class id nor 255.
     """
-    truth = decode_mask(storage.read_bytes(mask_uri))
+    truth = check_truth(storage.read_bytes(mask_uri), num_classes=num_classes)
+    return truth, hashlib.sha256(truth.tobytes()).hexdigest()
+
+
+def check_truth(data: bytes, *, num_classes: int) -> NDArray[np.uint8]:
+    """The true mask (H, W) of a file.
+
+    Raises:
+        ValueError: as `read_truth`.
+    """
+    truth = decode_mask(data)
     values = np.unique(truth)
     if unknown := [int(value) for value in values if value >= num_classes and value != 255]:
         raise ValueError(f"the true mask has values {unknown[:5]}, but class ids end at {num_classes - 1}")
-    return truth, hashlib.sha256(truth.tobytes()).hexdigest()
+    return truth
 
 
 def pack(confusion: NDArray[np.int64]) -> bytes:

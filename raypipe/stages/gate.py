@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.data.images import decode_image, decode_mask
+from raypipe.networks import network_input
 from raypipe.networks.precision import autocast
 from raypipe.ops.consistency import class_consistency, masked_copies
 from raypipe.ops.separation import objective, separation
 from raypipe.schema import GATES
 from raypipe.stages.base import Row
 from raypipe.stages.joint import JointStage, in_passes
-from raypipe.stages.networks import load_classifier, network_input
+from raypipe.stages.networks import load_classifier
 from raypipe.stages.propagate import Cells, PooledImage, PropagateCams, cell_colours
 
 _SCORES = (GATES.field("score_before"), GATES.field("score_after"))

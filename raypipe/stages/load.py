@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from raypipe.data.shards import read_shard
+from raypipe.data.images import decode_mask, encode_png, resize_labels
+from raypipe.data.shards import read_row, read_shard
 from raypipe.schema import GATED_WALKS, MASKS, SEEDS
 from raypipe.stages.base import Row, Stage
 
@@ -63,6 +64,26 @@ class LoadMasks(LoadFromShard):
     """Masks of a mask shard, final and before refinement."""
 
     writes = _columns(MASKS, "mask", "walk_mask")
+
+
+class LoadMaskPair(Stage):
+    """Masks of two mask shards at the working size: the earlier ones as `walk_mask`, the later ones as `mask`."""
+
+    reads = ("image_id", "before_uri", "shard_uri", "height", "width")
+    writes = _columns(MASKS, "mask", "walk_mask")
+    drops = ("before_uri", "shard_uri")
+
+    def process(self, row: Row) -> Row:
+        """Reads both.
+
+        Raises:
+            ValueError: if a shard is damaged, or the row isn't in it.
+        """
+        masks = {}
+        for name, uri in (("walk_mask", row["before_uri"]), ("mask", row["shard_uri"])):
+            found = read_row(uri, row["image_id"], columns=["mask"])["mask"]
+            masks[name] = encode_png(resize_labels(decode_mask(found), (row["height"], row["width"])))
+        return masks
 
 
 class LoadConfidences(LoadFromShard):

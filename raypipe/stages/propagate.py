@@ -12,6 +12,7 @@ from torch import Tensor
 
 from raypipe.data.arrays import decode_cam, encode_scores
 from raypipe.data.images import decode_image
+from raypipe.networks import network_input
 from raypipe.networks.precision import autocast
 from raypipe.ops.affinity import pairwise_affinity, rgb_affinity
 from raypipe.ops.cam import pool_to_grid, stack_background
@@ -21,7 +22,7 @@ from raypipe.ops.separation import separation
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.joint import JointStage, in_passes
-from raypipe.stages.networks import load_affinity_net, network_input
+from raypipe.stages.networks import load_affinity_net
 
 _EPS = 1e-12
 

@@ -6,11 +6,9 @@ counts are added up over the workers before they are divided.
 
 import logging
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,14 +20,12 @@ from ray.experimental import tqdm_ray
 from torch import Tensor
 
 from raypipe.config import Training
-from raypipe.networks import Network
 from raypipe.networks.precision import autocast
 from raypipe.training.batch import to_batch
-from raypipe.training.optimizer import build_optimizer, parameter_groups, poly_factor
 from raypipe.training.order import num_steps_per_epoch
+from raypipe.training.state import TrainingState
 from raypipe.training.tasks import TrainingTask
-
-STATE_FILE = "state.pt"
+from raypipe.training.validation import Validation
 
 Feed = Callable[[int, int, int], Iterator[pa.Table]]
 """(first epoch, rank, world size) to this worker's parts of all batches to come, epoch after epoch."""
@@ -43,6 +39,8 @@ class LoopSettings:
     training: Training
     feed: Feed
     num_images: int
+    validation: Validation | None = None
+    """After each epoch; the best epoch's weights are kept. None keeps the last one's."""
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
@@ -51,43 +49,29 @@ def train_on_worker(config: dict[str, Any]) -> None:
     for name, level in {"": logging.WARNING, "ray.data": logging.WARNING, "raypipe": logging.INFO}.items():
         logging.getLogger(name).setLevel(level)
     settings: LoopSettings = config["settings"]
-    training = settings.training
+    task, training = settings.task, settings.training
     torch.manual_seed(training.seed)
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
-    network = settings.task.build_pretrained()
+    network = task.build_pretrained().to(device=device)
+    network.to(memory_format=torch.channels_last)
     steps_per_epoch = num_steps_per_epoch(settings.num_images, training.batch_size)
-    options = training.optimizer
-    groups = parameter_groups(
-        network,
-        lr=options.lr,
-        new_lr_factor=options.new_lr_factor,
-        bias_lr_factor=options.bias_lr_factor,
-        weight_decay=options.weight_decay,
-    )
-    optimizer = build_optimizer(groups, name=options.name, momentum=options.momentum)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: poly_factor(
-            step, num_steps=steps_per_epoch * training.epochs, power=options.power, warmup_steps=options.warmup_steps
-        ),
-    )
-    network.to(device=device).to(memory_format=torch.channels_last)
-    first_epoch, history = _restore(network, optimizer, schedule)
+    state = TrainingState(network, training, num_steps=steps_per_epoch * training.epochs)
+    first_epoch = state.restore()
     wrapped = ray.train.torch.prepare_model(network, move_to_device=False)
     wrapped.train()
     if first_epoch == training.epochs:
         return
     batches = settings.feed(first_epoch, rank, world_size)
-    target_shapes = settings.task.target_shapes(training.crop_size)
+    target_shapes = task.target_shapes(training.crop_size)
     num_epochs = training.epochs - first_epoch
-    description = f"{settings.task.name}: {training.epochs} epochs of {settings.num_images} images"
+    description = f"{task.name}: {training.epochs} epochs of {settings.num_images} images"
     bar = _progress(context, description, total=steps_per_epoch * num_epochs)
     for epoch in range(first_epoch, training.epochs):
         # One stream of noise an epoch and worker: a resumed epoch repeats the undisturbed one.
         torch.manual_seed(hash((training.seed, epoch, rank)) % 2**63)
-        totals = EpochTotals(len(settings.task.term_names), device)
+        totals = EpochTotals(len(task.term_names), device)
         for _ in range(steps_per_epoch):
             waited = time.perf_counter()
             batch = to_batch(next(batches), target_shapes, crop_size=training.crop_size)
@@ -96,18 +80,17 @@ def train_on_worker(config: dict[str, Any]) -> None:
             crops = network.preprocessing.normalize(batch.crops)
             with autocast(device, training.precision):
                 output = wrapped(crops.contiguous(memory_format=torch.channels_last))
-            sums, counts = settings.task.loss_terms(output, batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss = distributed_loss(settings.task, sums, counts, world_size=world_size)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
+            sums, counts = task.loss_terms(output, batch)
+            state.step(distributed_loss(task, sums, counts, world_size=world_size))
             totals.add(sums, counts, valid=batch.valid)
             if bar is not None:
                 bar.update(1)
-        metrics = totals.metrics(settings.task) | {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
-        history.append(metrics)
-        _report(history, network, optimizer, schedule, rank=rank)
+        metrics = totals.metrics(task) | {"epoch": epoch, "lr": state.lr}
+        if settings.validation is not None:
+            with state.evaluating() as averaged:
+                metrics["mean_iou"] = settings.validation.mean_iou(averaged, rank, world_size)
+        state.finish_epoch(metrics)
+        state.report(rank=rank)
         if not math.isfinite(metrics["loss"]):
             break  # not raised here: Ray Train would start the workers again, which can't help
     if bar is not None:
@@ -167,34 +150,3 @@ class EpochTotals:
 
 def _progress(context: Any, description: str, *, total: int) -> Any:
     return tqdm_ray.tqdm(desc=description, total=total, unit="step") if context.get_world_rank() == 0 else None
-
-
-def _restore(network: Network, optimizer: torch.optim.Optimizer, schedule: Any) -> tuple[int, list[dict[str, Any]]]:
-    """Loads the last checkpoint of this run, if there is one; the epoch to go on with, and the metrics up to there."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0, []
-    with checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    return len(state["history"]), state["history"]
-
-
-def _report(
-    history: list[dict[str, Any]], network: Network, optimizer: torch.optim.Optimizer, schedule: Any, *, rank: int
-) -> None:
-    """Ends an epoch: metrics from everyone, the state from worker 0."""
-    if rank != 0:
-        ray.train.report(history[-1])
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        state = {
-            "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "history": history,
-        }
-        torch.save(state, Path(folder) / STATE_FILE)
-        ray.train.report(history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))

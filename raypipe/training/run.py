@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from torch.utils.tensorboard import SummaryWriter
 
 from raypipe import storage
 from raypipe.data.checkpoints import Checkpoint, write_checkpoint
-from raypipe.training.loop import STATE_FILE, LoopSettings, train_on_worker
+from raypipe.training.loop import LoopSettings, train_on_worker
+from raypipe.training.state import read_state
 
 CHECKPOINT = "checkpoint"
 METRICS_FILE = "metrics.jsonl"
@@ -82,7 +82,7 @@ def train(
     if result.checkpoint is None:
         raise RuntimeError(f"the training in {folder} ended without a checkpoint: {result.error}")
     with result.checkpoint.as_directory() as state_folder:
-        state = torch.load(f"{state_folder}/{STATE_FILE}", map_location="cpu", weights_only=True)
+        state = read_state(state_folder)
     last = state["history"][-1]
     if not math.isfinite(last["loss"]):
         options = settings.training.optimizer
@@ -97,7 +97,7 @@ def train(
         classes=classes,
         preprocessing=network.preprocessing.to_dict(),
         config=settings.training.model_dump(mode="json"),
-        weights=state["network"],
+        weights=state["weights"],
     )
     write_metrics(state["history"], folder)
     write_checkpoint(checkpoint, storage.join(folder, CHECKPOINT))

@@ -8,13 +8,29 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from raypipe.data.checkpoints import Task
-from raypipe.networks import Network, build_affinity_net, build_classifier, find_preprocessing, load_weights
+from raypipe.networks import (
+    Network,
+    Segmenter,
+    build_affinity_net,
+    build_classifier,
+    build_segmenter,
+    find_preprocessing,
+    load_weights,
+)
 from raypipe.ops.affinity import affinity_labels, pairwise_affinity
-from raypipe.ops.losses import affinity_loss, affinity_loss_terms, multilabel_soft_margin
-from raypipe.schema import GRID_STRIDE
+from raypipe.ops.losses import (
+    affinity_loss,
+    affinity_loss_terms,
+    generalized_cross_entropy,
+    multilabel_soft_margin,
+    pixel_cross_entropy,
+)
+from raypipe.schema import GRID_STRIDE, IGNORE
 from raypipe.training.batch import Batch
 
 
@@ -122,3 +138,48 @@ class AffinityTask(TrainingTask):
     def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
         """1/4 background + 1/4 foreground + 1/2 negative pairs."""
         return affinity_loss(sums, counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterTask(TrainingTask):
+    """Segmentation, of true masks and of pseudo-masks: L = CE(true masks) + w CE(pseudo-masks), 255 ignored."""
+
+    num_classes: int
+    head: str
+    output_stride: int
+    weak_weight: float
+    robustness: float
+
+    name = "segmenter"
+    term_names = ("mask", "weak")
+
+    def build(self) -> Segmenter:
+        """The segmentation network."""
+        preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
+        return build_segmenter(
+            self.backbone,
+            head=self.head,
+            num_classes=self.num_classes,
+            output_stride=self.output_stride,
+            preprocessing=preprocessing,
+        )
+
+    def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:
+        """Class ids and weights of the pixels, and whether the mask is a true one."""
+        return {"mask": (crop_size, crop_size), "weight": (crop_size, crop_size), "is_true": (1,)}
+
+    def loss_terms(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pixel losses of true masks, then of pseudo-masks; a crop that couldn't be read has no labelled pixel."""
+        mask = batch.targets["mask"]
+        weight = batch.targets["weight"].float() / 255 * (mask != IGNORE)
+        loss = pixel_cross_entropy(F.interpolate(output.float(), size=mask.shape[-2:], mode="bilinear"), mask)
+        of_kinds = (loss, generalized_cross_entropy(loss, q=self.robustness))
+        is_true = batch.targets["is_true"][:, :, None] == 1
+        weights = (weight * is_true, weight * ~is_true)
+        sums = torch.stack([(of_kind * chosen).sum() for of_kind, chosen in zip(of_kinds, weights, strict=True)])
+        return sums, torch.stack([chosen.sum() for chosen in weights])
+
+    def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """The mean over pixels of true masks plus w times that of pseudo-masks."""
+        means = sums / counts.clamp(min=1)
+        return means[0] + self.weak_weight * means[1]

@@ -31,6 +31,7 @@ def run(local_ray: None, classifier_uri: str, tmp_path_factory: pytest.TempPathF
         "cluster.cpu_actors=1",
         "walk.affinity=rgb",
         "refinement.gate=off",
+        "segmenter.enabled=false",
         "png=true",
         "splits.masks=null",
         "report.num_samples=100",

@@ -11,14 +11,13 @@ from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.data.images import decode_image
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
-from raypipe.networks import Network, build_affinity_net, build_classifier
+from raypipe.networks import Network, build_affinity_net, build_classifier, network_input
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.gate import sample_rows, weigh
 from raypipe.pipelines.graph import describe
 from raypipe.pipelines.masks import masks_steps, masks_stream
 from raypipe.pipelines.run import Run
 from raypipe.schema import MASKS
-from raypipe.stages.networks import network_input
 
 HARMFUL = [
     # Every pixel takes the class of most of them: background, at a low alpha.
@@ -65,6 +64,7 @@ def given(synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFact
         *(f"checkpoints.{task}={folder}/{task}" for task in networks),
         "cams.scales=[1.0]",
         "walk.alpha=2",
+        "segmenter.enabled=false",
         "refinement.gate_images=6",
         "cluster.network_actors=1",
         "cluster.cpu_actors=1",

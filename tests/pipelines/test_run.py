@@ -13,7 +13,8 @@ from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import open_context
-from raypipe.pipelines.run import Run, describe, scores_table
+from raypipe.pipelines.results import scores_table
+from raypipe.pipelines.run import Run, describe
 from raypipe.schema import MASKS, QUARANTINE
 
 OVERRIDES = [
@@ -21,6 +22,8 @@ OVERRIDES = [
     "classifier.crop_size=96",
     "classifier.long_side=[96,128]",
     "affinity.epochs=1",
+    "segmenter.epochs=1",
+    "segmenter.crop_size=96",
     "affinity.crop_size=96",
     "cams.scales=[1.0]",
     "refinement.gate=off",

@@ -26,6 +26,7 @@ OVERRIDES = [
     "cluster.network_actors=1",
     "cluster.cpu_actors=1",
     "refinement.gate=off",
+    "segmenter.enabled=false",
 ]
 
 

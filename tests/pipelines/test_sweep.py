@@ -35,6 +35,7 @@ def make_config(manifest: str, out: Path, networks: dict[str, str], *overrides: 
             f"out={out}",
             "cams.scales=[1.0]",
             "refinement.method=none",
+            "segmenter.enabled=false",
             *given,
             *SWEEP,
             *overrides,

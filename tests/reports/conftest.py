@@ -26,6 +26,7 @@ def make_sample() -> Callable[..., Sample]:
             "affinity": rng.random((34, -(-height // 8), -(-width // 8)), dtype=np.float32),
             "walk_mask": mask,
             "mask": mask,
+            "segment": mask,
             "truth": np.where(mask == 2, 255, 1).astype(np.uint8),
             "iou": 0.4321,
         }

@@ -137,7 +137,7 @@ def test_many_classes_chart_shows_the_weakest(make_report):
 def test_sample_pictures_have_alternative_texts_and_sizes(make_report, make_sample):
     page = Page(render_report(make_report(samples=[make_sample()])))
     images = page.all("img")
-    names = ["photograph", "CAM", "affinity", "random walk", "refined", "truth"]
+    names = ["photograph", "CAM", "affinity", "random walk", "refined", "segmenter", "truth"]
     assert [image["alt"] for image in images] == [f"{name} of a/b c.jpg" for name in names]
     assert {(image["width"], image["height"]) for image in images} == {("90", "60")}
     assert all(image["src"].startswith("data:image/webp;base64,") for image in images)
@@ -153,7 +153,7 @@ def test_samples_stand_in_their_sections(make_report, make_sample):
 
 
 def test_without_truth_the_ranking_says_so(make_report, make_sample):
-    samples = [make_sample(kind="random", iou=None, truth=None, mask=None, affinity=None)]
+    samples = [make_sample(kind="random", iou=None, truth=None, mask=None, segment=None, affinity=None)]
     page = Page(render_report(make_report(samples=samples)))
     assert len(page.all("img")) == 3
     assert page.text.count("Images are ranked by IoU") == 2

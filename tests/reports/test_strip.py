@@ -20,21 +20,26 @@ def test_columns_have_one_size(make_sample):
 
 
 def test_what_is_missing_is_none(make_sample):
-    pictures = draw_columns(make_sample(affinity=None, mask=None, truth=None))
-    assert [name for name, picture in pictures.items() if picture is None] == ["affinity", "refined", "truth"]
+    pictures = draw_columns(make_sample(affinity=None, mask=None, segment=None, truth=None))
+    assert [name for name, picture in pictures.items() if picture is None] == [
+        "affinity",
+        "refined",
+        "segmenter",
+        "truth",
+    ]
 
 
 def test_shape(make_sample):
-    # 6 columns of 200 px and 7 gaps of 8; heading 26, a row as high as 200 · 60 / 90, and a tall one cut at 200.
+    # 7 columns of 200 px and 8 gaps of 8; heading 26, a row as high as 200 · 60 / 90, and a tall one cut at 200.
     tall = make_sample(size=(900, 100))
-    assert open_png(write_strip([make_sample(), tall])).size == (6 * 200 + 7 * 8, 26 + 133 + 200 + 2 * 8)
+    assert open_png(write_strip([make_sample(), tall])).size == (7 * 200 + 8 * 8, 26 + 133 + 200 + 2 * 8)
 
 
 def test_columns_that_no_sample_has_are_left_out(make_sample):
     one = open_png(write_strip([make_sample(mask=None)]))
-    assert one.width == 5 * 200 + 6 * 8
+    assert one.width == 6 * 200 + 7 * 8
     both = open_png(write_strip([make_sample(mask=None), make_sample()]))
-    assert both.width == 6 * 200 + 7 * 8
+    assert both.width == 7 * 200 + 8 * 8
 
 
 def test_the_photograph_is_in_it(make_sample):

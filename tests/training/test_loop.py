@@ -12,10 +12,20 @@ import torch.multiprocessing as mp
 from raypipe.training.batch import Batch
 from raypipe.training.loop import EpochTotals, distributed_loss
 from raypipe.training.saliency import SaliencyTask
-from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
+from raypipe.training.tasks import AffinityTask, ClassifierTask, SegmenterTask, TrainingTask
 
 CLASSIFIER = ClassifierTask(backbone="tiny", weights=None, preprocessing=None, num_classes=3, output_stride=8)
 AFFINITY = AffinityTask(backbone="tiny", weights=None, preprocessing=None, radius=5, depths=None)
+SEGMENTER = SegmenterTask(
+    backbone="tiny",
+    weights=None,
+    preprocessing=None,
+    num_classes=2,
+    head="deeplabv3",
+    output_stride=8,
+    weak_weight=0.5,
+    robustness=0.7,
+)
 SALIENCY = SaliencyTask(
     backbone="tiny",
     weights=None,
@@ -32,26 +42,33 @@ SALIENCY = SaliencyTask(
 BATCH_SIZE = 6
 
 
-def make_batch(task: TrainingTask) -> tuple[torch.Tensor, torch.Tensor]:
-    """Network inputs and the targets of each image, one after the other."""
+def make_batch(task: TrainingTask) -> tuple[torch.Tensor, Batch]:
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.standard_normal((BATCH_SIZE, 3, 48, 48)).astype(np.float32))
+    cells = rng.choice(np.array([0, 1, 2, 255], np.uint8), (BATCH_SIZE, 3, 3))
     if isinstance(task, ClassifierTask):
-        labels = rng.integers(0, 2, (BATCH_SIZE, 3)).astype(np.uint8)
+        targets = {"labels": rng.integers(0, 2, (BATCH_SIZE, 3)).astype(np.uint8)}
         if isinstance(task, SaliencyTask):
-            saliency = rng.choice(np.array([0, 30, 255], np.uint8), (BATCH_SIZE, 48 * 48))
-            labels = np.concatenate([labels, saliency], axis=1)
-        return images, torch.from_numpy(labels)
-    trimaps = rng.choice(np.array([0, 1, 2, 255], np.uint8), (BATCH_SIZE, 3, 3)).repeat(2, axis=1).repeat(2, axis=2)
-    trimaps[0::3] = 0  # worker 0 of three has no foreground pair
-    return images, torch.from_numpy(trimaps)
+            targets["saliency"] = rng.choice(np.array([0, 30, 255], np.uint8), (BATCH_SIZE, 48, 48))
+    elif isinstance(task, AffinityTask):
+        cells[0::3] = 0  # worker 0 of three has no foreground pair
+        targets = {"trimap": cells.repeat(2, axis=1).repeat(2, axis=2)}
+    else:
+        is_true = np.array([[1], [0], [0], [1], [0], [0]], np.uint8)  # worker 0 of three has all true masks
+        weight = rng.integers(0, 256, (BATCH_SIZE, 48, 48)).astype(np.uint8)
+        targets = {"mask": cells.repeat(16, axis=1).repeat(16, axis=2), "weight": weight, "is_true": is_true}
+    return images, make_parts(torch.ones(BATCH_SIZE, dtype=torch.bool), **targets)
 
 
-def make_parts(task: TrainingTask, target: torch.Tensor, valid: torch.Tensor) -> Batch:
-    shapes = task.target_shapes(48)
-    parts = target.reshape(len(valid), -1).split([int(np.prod(shape)) for shape in shapes.values()], dim=1)
-    targets = {name: part.reshape(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-    return Batch(torch.zeros(len(valid), 3, 48, 48, dtype=torch.uint8), targets, valid)
+def make_parts(valid: torch.Tensor, **targets: np.ndarray) -> Batch:
+    crops = torch.zeros(len(valid), 3, 48, 48, dtype=torch.uint8)
+    return Batch(crops, {name: torch.from_numpy(target) for name, target in targets.items()}, valid)
+
+
+def part_of(batch: Batch, rank: int, world_size: int) -> Batch:
+    own = slice(rank, None, world_size)
+    targets = {name: target[own] for name, target in batch.targets.items()}
+    return Batch(batch.crops[own], targets, batch.valid[own])
 
 
 def loss_and_gradient(task: TrainingTask, rank: int, world_size: int) -> tuple[float, np.ndarray]:
@@ -60,9 +77,9 @@ def loss_and_gradient(task: TrainingTask, rank: int, world_size: int) -> tuple[f
     network: torch.nn.Module = task.build().eval()  # dropout off
     if world_size > 1:
         network = torch.nn.parallel.DistributedDataParallel(network)
-    images, targets = (tensor[rank::world_size] for tensor in make_batch(task))
-    batch = make_parts(task, targets, torch.ones(len(images), dtype=torch.bool))
-    sums, counts = task.loss_terms(network(images), batch)
+    images, whole = make_batch(task)
+    batch = part_of(whole, rank, world_size)
+    sums, counts = task.loss_terms(network(images[rank::world_size]), batch)
     distributed_loss(task, sums, counts, world_size=world_size).backward()
     totals = EpochTotals(len(task.term_names), torch.device("cpu"))
     totals.add(sums, counts, valid=batch.valid)
@@ -80,7 +97,7 @@ def run_worker(rank: int, world_size: int, port: int, task: TrainingTask, result
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("task", [CLASSIFIER, AFFINITY, SALIENCY], ids=["classifier", "affinity", "saliency"])
+@pytest.mark.parametrize("task", [CLASSIFIER, AFFINITY, SALIENCY, SEGMENTER], ids=lambda task: type(task).__name__)
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_workers_give_the_loss_and_gradient_of_the_whole_batch(
     task: TrainingTask, world_size: int, tmp_path: Path
@@ -97,17 +114,16 @@ def test_workers_give_the_loss_and_gradient_of_the_whole_batch(
 
 def test_unreadable_crops_count_nothing() -> None:
     logits = torch.zeros(2, 3)
-    labels = torch.tensor([[0, 1, 0], [255, 255, 255]], dtype=torch.uint8)
-    sums, counts = CLASSIFIER.loss_terms(logits, make_parts(CLASSIFIER, labels, torch.tensor([True, False])))
-    alone, alone_counts = CLASSIFIER.loss_terms(logits[:1], make_parts(CLASSIFIER, labels[:1], torch.tensor([True])))
+    batch = make_parts(torch.tensor([True, False]), labels=np.array([[0, 1, 0], [255, 255, 255]], np.uint8))
+    sums, counts = CLASSIFIER.loss_terms(logits, batch)
+    alone, alone_counts = CLASSIFIER.loss_terms(logits[:1], part_of(batch, 0, 2))
     assert (sums.item(), counts.item()) == (alone.item(), alone_counts.item())
 
 
 def test_a_batch_without_any_readable_crop_has_zero_loss_and_gradient() -> None:
     logits = torch.zeros(2, 3, requires_grad=True)
-    sums, counts = CLASSIFIER.loss_terms(
-        logits, make_parts(CLASSIFIER, torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.bool))
-    )
+    batch = make_parts(torch.zeros(2, dtype=torch.bool), labels=np.zeros((2, 3), np.uint8))
+    sums, counts = CLASSIFIER.loss_terms(logits, batch)
     loss = distributed_loss(CLASSIFIER, sums, counts, world_size=1)
     loss.backward()
     assert loss.item() == 0
@@ -129,3 +145,21 @@ def test_a_frozen_backbone_trains_the_head_alone() -> None:
     task = AffinityTask(backbone="tiny", weights=None, preprocessing=None, radius=5, depths=None, freeze_backbone=True)
     trained = {name.split(".")[0] for name, parameter in task.build().named_parameters() if parameter.requires_grad}
     assert trained == {"f8_3", "f8_4", "f8_5", "gn8_3", "gn8_4", "gn8_5", "f9"}
+
+
+def test_true_masks_and_pseudo_masks_have_their_own_losses() -> None:
+    logits = torch.zeros(2, 3, 2, 2)
+    logits[:, 1] = 2.0
+    mask = np.full((2, 16, 16), 1, np.uint8)
+    mask[1, 0] = 255
+    weight = np.full((2, 16, 16), 255, np.uint8)
+    weight[1, 8:] = 0
+    batch = make_parts(
+        torch.ones(2, dtype=torch.bool), mask=mask, weight=weight, is_true=np.array([[1], [0]], np.uint8)
+    )
+    sums, counts = SEGMENTER.loss_terms(logits, batch)
+    assert counts.tolist() == [256, 7 * 16]
+    cross_entropy = -torch.log_softmax(logits[0, :, 0, 0], dim=0)[1]
+    robust = (1 - torch.exp(-0.7 * cross_entropy)) / 0.7
+    torch.testing.assert_close(sums / counts, torch.stack([cross_entropy, robust]))
+    torch.testing.assert_close(SEGMENTER.loss(sums, counts), cross_entropy + 0.5 * robust)

@@ -1,0 +1,12 @@
+"""Segments images with the segmentation network.
+
+ray job submit --working-dir . -- python jobs/segment.py config.yaml [name=value ...]
+"""
+
+import sys
+
+from raypipe.cli import main
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["segment"]
+    main()

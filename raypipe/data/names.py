@@ -1,0 +1,15 @@
+"""File names for ids of any form."""
+
+import hashlib
+import re
+
+
+def file_stem(image_id: str) -> str:
+    """A file name without ending for an id: the id where that is safe, else the safe part of it and a digest.
+
+    Never leaves its folder, never meets another id's name.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", image_id):
+        return image_id
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", image_id).strip("-")[:60]
+    return f"{safe}~{hashlib.sha256(image_id.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"

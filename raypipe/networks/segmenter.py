@@ -1,0 +1,66 @@
+"""The segmentation network: the only one that is used at test time (AffinityNet §3.5).
+
+Conventions: channel 0 is the background, channel c the class id c; scores are logits on the grid of stride 8, whatever
+the backbone's output stride.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from raypipe.networks.backbones import Backbone, build_backbone
+from raypipe.networks.heads import build_head
+from raypipe.networks.network import Network
+from raypipe.networks.preprocessing import Preprocessing
+from raypipe.schema import GRID_STRIDE
+
+
+class Segmenter(Network):
+    """A backbone and a segmentation head."""
+
+    heads = ("head",)
+
+    def __init__(
+        self, backbone: Backbone, *, head: str, num_classes: int, preprocessing: Preprocessing | None = None
+    ) -> None:
+        super().__init__(backbone, preprocessing=preprocessing)
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}, at least one object class is needed")
+        self.num_classes = num_classes
+        self.head = build_head(head, backbone, num_labels=num_classes + 1)
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B L h w"]:
+        """Return the logits of normalised images, L = C + 1."""
+        maps = list(self.backbone(x).values())
+        logits: Tensor = self.head(maps[0], maps[-1])
+        if self.output_stride == GRID_STRIDE:
+            return logits
+        # A cell of stride 16 is as large as four of stride 8; an odd grid leaves its last ones out.
+        doubled = F.interpolate(logits, scale_factor=self.output_stride // GRID_STRIDE, mode="bilinear")
+        height, width = (-(-side // GRID_STRIDE) for side in x.shape[-2:])
+        return doubled[..., :height, :width]
+
+
+def build_segmenter(
+    backbone: str,
+    *,
+    head: str,
+    num_classes: int,
+    output_stride: int = 8,
+    preprocessing: Preprocessing | None = None,
+) -> Segmenter:
+    """Return a segmentation network with random weights; `load_weights` brings pretrained ones.
+
+    Args:
+        backbone: one of `BACKBONES`.
+        head: one of `HEADS`.
+        num_classes: object classes, background not counted.
+        output_stride: of the backbone: 8, or 16 for torchvision's networks (faster, coarser).
+        preprocessing: of the weights that will be loaded; by default the backbone's own.
+
+    Raises:
+        ValueError: an unknown backbone or head, or a stride that the backbone doesn't have.
+    """
+    options = {"fc6_dilation": 12} if backbone == "vgg16" and head == "largefov" else {}
+    network = build_backbone(backbone, output_stride=output_stride, **options)
+    return Segmenter(network, head=head, num_classes=num_classes, preprocessing=preprocessing)

@@ -1,0 +1,48 @@
+"""Masks of every kind for exports and importers."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raypipe.data.names import file_stem
+from raypipe.exports import MaskRow
+
+CLASSES = ("cat", "dog", 'a & b "c" ü')
+
+
+def make_mask(seed: int, *, height: int = 37, width: int = 52) -> NDArray[np.uint8]:
+    """Blobs with holes, parts that touch at corners, single pixels, an ignored border."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 4, (height // 6 + 1, width // 6 + 1), np.uint8).repeat(6, 0).repeat(6, 1)[:height, :width]
+    specks = rng.random((height, width)) < 0.05
+    mask = np.where(specks, rng.integers(0, 4, (height, width), np.uint8), coarse).astype(np.uint8)
+    mask[:, -2:] = 255
+    mask[10:14, 20:26] = 255
+    return mask
+
+
+MASKS = {
+    "plain": make_mask(0),
+    "sub/odd id ü": make_mask(1, height=20, width=33),
+    "empty": np.zeros((11, 7), np.uint8),
+    "ignored": np.full((5, 6), 255, np.uint8),
+    "one": np.full((9, 4), 2, np.uint8),
+    "background and ignore": np.array([[0, 255], [0, 0]], np.uint8),
+}
+SPLITS = ("train", "val")
+
+
+def make_rows(**changes: Any) -> list[MaskRow]:
+    return [
+        MaskRow(
+            image_id=image_id,
+            number=number,
+            image_uri=f"s3://bucket/images/{file_stem(image_id)}.PNG",
+            split=SPLITS[number % 2],
+            mask=mask,
+            confidence=np.full(mask.shape, 51, np.uint8),
+            **changes,
+        )
+        for number, (image_id, mask) in enumerate(MASKS.items(), start=1)
+    ]

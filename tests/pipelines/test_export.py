@@ -1,0 +1,153 @@
+"""Exports of true and of computed masks, through Ray."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from raypipe import storage
+from raypipe.cli import app
+from raypipe.config import load_config
+from raypipe.data.images import decode_mask, encode_png
+from raypipe.data.manifest import Manifest
+from raypipe.exports.voc import Voc
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.export import ExportMasks, export_rows, make_format, run_export
+from raypipe.pipelines.records import MixedOutputs
+from raypipe.pipelines.sink import write_shard
+from raypipe.schema import MASKS
+from raypipe.stages.base import Row, with_error_columns
+
+
+def make_context(manifest: Manifest, *overrides: str) -> Context:
+    values = ["out=unused", "manifest=m", "cluster.rows_per_shard=8", "cluster.cpu_actors=1", *overrides]
+    return Context(load_config("", values), manifest)
+
+
+def test_true_masks_by_the_command(local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
+    out = tmp_path / "coco"
+    words = ["export", "coco", "-", str(out), f"manifest={synthetic[0]}", f"out={tmp_path / 'run'}", "--masks", "truth"]
+    words += ["cluster.cpu_actors=1", "cluster.rows_per_shard=8", "export.splits=[val]"]
+    first = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert first.exit_code == 0, first.output
+    rows = {row["image_id"]: row for row in synthetic[1].table.to_pylist() if row["split"] == "val"}
+    assert f"{out}: {len(rows)} of {len(rows)} rows finished, 0 quarantined" in first.stdout
+    assert [path.name for path in (out / "annotations").iterdir()] == ["val.json"]
+    content = json.loads((out / "annotations/val.json").read_text())
+    assert {image["raypipe_id"] for image in content["images"]} == set(rows)
+    covered: dict[str, int] = {}
+    names = {image["id"]: image["raypipe_id"] for image in content["images"]}
+    for annotation in content["annotations"]:
+        if not annotation["iscrowd"]:
+            image_id = names[annotation["image_id"]]
+            covered[image_id] = covered.get(image_id, 0) + annotation["area"]
+    for image_id, row in rows.items():
+        truth = decode_mask(storage.read_bytes(row["mask_uri"]))
+        assert covered[image_id] == np.count_nonzero((truth > 0) & (truth < 255))
+    assert not list((out / "_raypipe").rglob("*.parquet"))  # joined
+
+    again = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+    with pytest.raises(MixedOutputs, match="holds another export"):
+        run_export(make_context(synthetic[1]), "coco", str(out), masks=None, masks_digest=None)
+
+
+def test_computed_masks_go_on_after_an_interruption(
+    local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confidence = np.full((6, 8), 200, np.uint8)
+    confidence[0] = 100
+    mask = np.ones((6, 8), np.uint8)
+    rows = [
+        {"image_id": image_id, "mask": encode_png(mask), "confidence": encode_png(confidence)}
+        for image_id in synthetic[1].table["image_id"].to_pylist()[:10]
+    ]
+    rows[3]["mask"] = encode_png(np.full((6, 8), 77, np.uint8))
+    write_shard(str(tmp_path / "masks"), "shards", pa.Table.from_pylist(rows, schema=MASKS))
+    context = make_context(synthetic[1], "export.min_confidence=0.5", "export.copy_images=true")
+    arguments = {"masks": str(tmp_path / "masks"), "masks_digest": "m"}
+
+    def interrupted(*_: object) -> None:
+        raise RuntimeError("interrupted")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Voc, "finish", interrupted)
+        with pytest.raises(RuntimeError, match="interrupted"):
+            run_export(context, "voc", str(tmp_path / "voc"), **arguments)
+    out, summary = run_export(context, "voc", str(tmp_path / "voc"), **arguments)
+    assert (summary.num_finished, summary.num_quarantined) == (9, 1)
+    masks = {path.stem: path for path in Path(out, "SegmentationClass").iterdir()}
+    assert set(masks) == {row["image_id"] for row in rows} - {rows[3]["image_id"]}
+    for path in masks.values():
+        with Image.open(path) as image:
+            found = np.array(image)
+        assert (found[0] == 255).all()
+        assert (found[1:] == 1).all()
+    uris = {row["image_id"]: row["image_uri"] for row in synthetic[1].table.to_pylist()}
+    for path in Path(out, "JPEGImages").iterdir():
+        assert path.read_bytes() == storage.read_bytes(uris[path.stem])
+    listed = [name for path in Path(out, "ImageSets/Segmentation").iterdir() for name in path.read_text().split()]
+    assert sorted(listed) == sorted(masks)
+
+
+def make_stage(tmp_path: Path, **options: float) -> ExportMasks:
+    return ExportMasks(format_=Voc(["cat"]), out=str(tmp_path), min_confidence=0.5, **options)
+
+
+def process(stage: ExportMasks, **values: object) -> Row:
+    mask = encode_png(np.ones((2, 3), np.uint8))
+    row = {"image_id": "a", "number": 1, "split": None, "image_uri": "a.jpg", "mask": mask, "confidence": None} | values
+    (result,) = stage(with_error_columns(pa.Table.from_pylist([row]))).to_pylist()
+    return dict(result)
+
+
+def test_true_masks_have_no_confidence_to_be_too_low(tmp_path: Path) -> None:
+    assert process(make_stage(tmp_path))["split"] == "train"
+    with Image.open(tmp_path / "SegmentationClass/a.png") as image:
+        assert (np.array(image) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"mask": encode_png(np.full((2, 3), 2, np.uint8))}, "class id 2, but there are 1 classes"),
+        ({"mask": b"broken"}, "ImageError"),
+        ({"confidence": encode_png(np.ones((3, 3), np.uint8))}, r"the mask is \(2, 3\), its confidence \(3, 3\)"),
+    ],
+)
+def test_rows_that_cannot_be_exported_say_why(tmp_path: Path, values: dict[str, object], reason: str) -> None:
+    row = process(make_stage(tmp_path), **values)
+    assert row["error_stage"] == "ExportMasks"
+    assert pa.compute.match_substring_regex(pa.scalar(row["error_reason"]), reason).as_py()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_and_splits_never_leave_the_folder(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    stage = ExportMasks(format_=make_format("mmseg", make_context(manifest())), out=str(out), min_confidence=0)
+    process(stage, image_id="../../x", split="../../../y")
+    assert [path for path in tmp_path.rglob("*.png") if out not in path.parents] == []
+    assert len(list(out.rglob("*.png"))) == 1
+
+
+def manifest(mask_uri: str | None = None) -> Manifest:
+    row = {"image_id": "a", "image_uri": "a.jpg", "labels": [], "mask_uri": mask_uri}
+    return Manifest.from_rows([row, row | {"image_id": "b", "split": "val", "mask_uri": "b.png"}], ["cat"])
+
+
+def test_rows_keep_their_place_in_the_manifest() -> None:
+    context = make_context(manifest(), "export.splits=[val]")
+    assert export_rows(context, masks=None).to_pylist() == [
+        {"image_id": "b", "number": 2, "split": "val", "image_uri": "a.jpg", "mask_uri": "b.png"}
+    ]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown format 'cocoa': did you mean 'coco'"):
+        make_format("cocoa", make_context(manifest()))
+    with pytest.raises(ValueError, match=f"export.splits=None has a mask in {tmp_path}"):
+        export_rows(make_context(manifest()), masks=str(tmp_path))

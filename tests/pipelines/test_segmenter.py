@@ -1,0 +1,182 @@
+"""The segmentation network from mixed supervision to masks and scores, on a local Ray."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raypipe import storage
+from raypipe.config import RunConfig, load_config
+from raypipe.data.images import decode_mask, encode_png
+from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.shards import read_shards
+from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.evaluate import score_segments
+from raypipe.pipelines.run import Run
+from raypipe.pipelines.segmenter import (
+    has_weak_rows,
+    run_segment,
+    segment_stream,
+    train_segmenter,
+)
+from raypipe.pipelines.self_training import self_train
+from raypipe.pipelines.sink import write_shard
+from raypipe.pipelines.stream import StreamSummary
+from raypipe.pipelines.train import train_classifier
+from raypipe.schema import MASKS
+from raypipe.training.run import read_metrics
+
+OVERRIDES = [
+    "splits.train=null",
+    "splits.masks=null",
+    "segmenter.backbone=tiny",
+    "segmenter.weights=null",
+    "segmenter.head=lraspp",
+    "segmenter.epochs=2",
+    "segmenter.batch_size=8",
+    "segmenter.crop_size=96",
+    "segmenter.long_side=[96,128]",
+    "segmenter.mask_share=0.5",
+    "segmenter.validation_splits=[val]",
+    "cluster.network_actors=1",
+    "cluster.cpu_actors=1",
+    "cluster.train_workers=1",
+]
+
+
+def make_context(manifest: Manifest, folder: Path, kinds: dict[str, str | None], *overrides: str) -> Context:
+    """A context whose rows have the given supervision."""
+    rows = [row | {"supervision": kinds.get(row["image_id"], "none")} for row in manifest.table.to_pylist()]
+    rows[0]["labels"] = None  # a segmentation network needs none
+    write_manifest(Manifest.from_rows(rows, manifest.classes), str(folder / "manifest.parquet"))
+    return open_context(make_config(folder, *overrides))
+
+
+def make_config(folder: Path, *overrides: str) -> RunConfig:
+    return load_config("preset: demo", [f"manifest={folder}/manifest.parquet", f"out={folder}", *OVERRIDES, *overrides])
+
+
+def write_pseudo_masks(manifest: Manifest, image_ids: list[str], folder: Path) -> str:
+    """A masks folder that holds the true masks of a few images."""
+    rows = []
+    for row in manifest.table.to_pylist():
+        if row["image_id"] in image_ids:
+            mask = decode_mask(storage.read_bytes(row["mask_uri"]))
+            confidence = encode_png(np.full_like(mask, 200))
+            rows.append({"image_id": row["image_id"], "mask": encode_png(mask), "confidence": confidence})
+    write_shard(str(folder), "shards", pa.Table.from_pylist(rows, schema=MASKS))
+    return str(folder)
+
+
+def test_from_mixed_supervision_to_scores(
+    local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = synthetic[1]
+    image_ids = manifest.table["image_id"].to_pylist()
+    kinds = dict.fromkeys(image_ids[:8], "mask") | dict.fromkeys(image_ids[8:18])
+    context = make_context(manifest, tmp_path, kinds)
+    masks = write_pseudo_masks(manifest, image_ids[8:16], tmp_path / "pseudo")
+    checkpoint, digest = train_segmenter(context, masks=masks, masks_digest="digest")
+    assert "2 of 10 rows have no pseudo-mask" in caplog.text
+    metrics = read_metrics(str(Path(checkpoint).parent))
+    assert [epoch["num_images"] for epoch in metrics] == [16, 16]
+    assert all(epoch["loss_mask"] > 0 < epoch["loss_weak"] for epoch in metrics)
+    assert all(0 < epoch["mean_iou"] < 1 for epoch in metrics)
+    assert train_segmenter(context, masks=masks, masks_digest="digest") == (checkpoint, digest)
+
+    folder, summary = run_segment(context, segmenter=checkpoint, segmenter_digest=digest)
+    assert summary == StreamSummary(
+        num_rows=24, num_finished=24, num_quarantined=0, num_computed=24, seconds=summary.seconds
+    )
+    assert folder == segment_stream(context, segmenter_digest=digest).folder
+    for row in read_shards(folder + "/shards", schema=MASKS).to_pylist():
+        assert decode_mask(row["mask"]).shape == (row["height"], row["width"])
+    scores = score_segments(context, folder)
+    assert {(score.stage, score.split, score.post_processing) for score in scores} == {
+        ("segmenter", "train", "none"),
+        ("segmenter", "val", "none"),
+    }
+
+
+def test_what_can_t_be_learned_from_is_refused(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
+    manifest = synthetic[1]
+    image_ids = manifest.table["image_id"].to_pylist()
+    context = make_context(manifest, tmp_path, {})
+    with pytest.raises(ValueError, match="there is nothing to learn from"):
+        train_segmenter(context, masks=None, masks_digest=None)
+    context = make_context(manifest, tmp_path, dict.fromkeys(image_ids, "mask"))
+    assert not has_weak_rows(context)
+    with pytest.raises(ValueError, match=r"mask_share is 0\.5, but 24 rows have true masks and 0 pseudo-masks"):
+        train_segmenter(context, masks=None, masks_digest=None)
+    context = make_context(manifest, tmp_path, {image_ids[3]: "weak"})
+    assert has_weak_rows(context)
+    with pytest.raises(ValueError, match="1 rows have supervision 'weak': they need pseudo-masks"):
+        train_segmenter(context, masks=None, masks_digest=None)
+    with pytest.raises(ValueError, match="no mask of a row that is trained on"):
+        train_segmenter(context, masks=str(tmp_path / "empty"), masks_digest="digest")
+    without = Manifest(
+        manifest.table.set_column(
+            manifest.table.schema.get_field_index("mask_uri"), "mask_uri", pa.nulls(len(manifest), pa.string())
+        ),
+        manifest.classes,
+    )
+    with pytest.raises(ValueError, match="1 rows have supervision 'mask' but no mask_uri"):
+        train_segmenter(make_context(without, tmp_path, {image_ids[3]: "mask"}), masks=None, masks_digest=None)
+
+
+@pytest.mark.slow
+def test_self_training_ends_where_masks_get_worse(
+    local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path
+) -> None:
+    manifest = synthetic[1]
+    image_ids = manifest.table["image_id"].to_pylist()
+    kinds: dict[str, str | None] = dict.fromkeys(image_ids[1:13], "weak") | dict.fromkeys(image_ids[13:16], "mask")
+    context = make_context(
+        *(manifest, tmp_path, kinds),
+        *("segmenter.rounds=2", "segmenter.epochs=1", "classifier.epochs=2", "classifier.crop_size=96"),
+    )
+    classifier, classifier_digest = train_classifier(context)
+    masks = write_pseudo_masks(manifest, image_ids[1:13], tmp_path / "pseudo")
+    segmenter, digest = train_segmenter(context, masks=masks, masks_digest="digest")
+    uri, last, decisions = self_train(
+        context,
+        segmenter=segmenter,
+        segmenter_digest=digest,
+        masks=masks,
+        masks_digest="digest",
+        classifier=classifier,
+        classifier_digest=classifier_digest,
+    )
+    assert [decision.refinement for decision in decisions] == ["round 1", "round 2"][: len(decisions)]
+    assert all(decision.kept for decision in decisions[:-1])
+    assert decisions[0].num_images == 12
+    # True masks against those of a network that has seen each image once: the first are better.
+    assert not decisions[0].kept
+    assert (uri, last) == (segmenter, digest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["voc12_resnet38", "voc12_resnet50", "coco_resnet50"])
+def test_every_step_of_the_large_recipes_runs(
+    local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path, preset: str
+) -> None:
+    rows = synthetic[1].table.to_pylist()
+    for index, row in enumerate(rows):
+        row["split"] = ("train", "train_aug", "val")[index % 3]
+    write_manifest(Manifest.from_rows(rows, synthetic[1].classes), str(tmp_path / "manifest.parquet"))
+    networks = ("classifier", "affinity", "segmenter")
+    overrides = [
+        *(f"{name}.{value}" for name in networks for value in ("weights=null", "epochs=1", "batch_size=4")),
+        *(f"{name}.crop_size=64" for name in networks),
+        *(f"{name}.long_side=[64,96]" for name in ("classifier", "segmenter")),
+        *("cams.scales=[1.0]", "segmentation.scales=[1.0]", "images.max_side=64", "report.num_samples=1"),
+        *("cluster.train_workers=1", "cluster.network_actors=1", "cluster.loader_actors=1", "cluster.cpu_actors=1"),
+        *("cluster.gpus_per_train_worker=0", "cluster.gpus_per_actor=0", "refinement.gate=off"),
+        *("classifier.repeat_threshold=null", "evaluation.threshold_split=train"),
+    ]
+    config = load_config(f"preset: {preset}", [f"manifest={tmp_path}/manifest.parquet", f"out={tmp_path}", *overrides])
+    run = Run(config)
+    stages = {score.stage for score in run.scores}
+    assert stages == {"cam", "walk", "dcrf", "segmenter"}
+    assert "segmenter" in Path(run.report).read_text()

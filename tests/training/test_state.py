@@ -1,0 +1,46 @@
+import torch
+
+from raypipe.config import Optimizer, SegmenterTraining
+from raypipe.networks import build_segmenter
+from raypipe.training.state import TrainingState
+
+
+def make_state(*, ema: float = 0.0) -> TrainingState:
+    training = SegmenterTraining(backbone="tiny", weights=None, ema=ema, optimizer=Optimizer(lr=0.1, name="sgd"))
+    return TrainingState(build_segmenter("tiny", head="lraspp", num_classes=1), training, num_steps=10)
+
+
+def step(state: TrainingState) -> torch.Tensor:
+    """One step; the weights that it leads to."""
+    weight = state.network.head.classify.low_classifier.weight  # type: ignore[union-attr]
+    state.step(sum(parameter.sum() for parameter in state.network.parameters() if parameter.requires_grad))
+    return weight.detach().clone()
+
+
+def used(state: TrainingState) -> torch.Tensor:
+    with state.evaluating() as network:
+        assert not network.training
+        return network.head.classify.low_classifier.weight.detach().clone()  # type: ignore[union-attr]
+
+
+def test_without_an_average_the_last_weights_are_used() -> None:
+    state = make_state()
+    last = step(state)
+    torch.testing.assert_close(used(state), last)
+    assert state.network.training
+
+
+def test_the_average_of_the_weights_is_used() -> None:
+    state = make_state(ema=0.75)
+    first, second = step(state), step(state)
+    torch.testing.assert_close(used(state), 0.75 * first + 0.25 * second)
+
+
+def test_the_best_epoch_s_weights_are_kept() -> None:
+    state = make_state()
+    weights = []
+    for score in (0.2, 0.5, 0.3):
+        weights.append(step(state))
+        state.finish_epoch({"mean_iou": score})
+    assert state.weights_to_use["head.classify.low_classifier.weight"].equal(weights[1])
+    assert [metrics["mean_iou"] for metrics in state.history] == [0.2, 0.5, 0.3]
