@@ -60,6 +60,9 @@ def network_files(context: Context) -> list[str]:
             files += [storage.join(given, METADATA_FILE), storage.join(given, WEIGHTS_FILE)]
         elif weights and weights != CLASSIFIER and not weights.startswith(TORCHVISION_SCHEME):
             files.append(weights)
+    config = context.config
+    if config.classifier.saliency != "none" and config.checkpoints.classifier is None and config.saliency.weights:
+        files.append(config.saliency.weights)
     return files
 
 

@@ -18,7 +18,7 @@ from raypipe.pipelines.gate import Decision, Gated, run_gates
 from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
 from raypipe.pipelines.results import Score
-from raypipe.pipelines.saliency import run_saliency
+from raypipe.pipelines.saliency import run_saliency, saliency_steps
 from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
 from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_steps, train_segmenter
 from raypipe.pipelines.self_training import self_train
@@ -213,4 +213,7 @@ def describe(context: Context) -> str:
     affinity = None if context.config.walk.affinity == "rgb" else "AFFINITY"
     masks = graph.describe(masks_steps(context, classifier="CLASSIFIER", affinity=affinity, reuse_cams=False))
     segments = graph.describe(segment_steps(context, segmenter="SEGMENTER"))
-    return f"seeds\n{seeds}\n\nmasks\n{masks}\n\nsegments\n{segments}"
+    saliency = ""
+    if context.config.classifier.saliency != "none" and context.config.saliency.source != "given":
+        saliency = f"saliency\n{graph.describe(saliency_steps(context))}\n\n"
+    return f"{saliency}seeds\n{seeds}\n\nmasks\n{masks}\n\nsegments\n{segments}"

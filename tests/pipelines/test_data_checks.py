@@ -52,6 +52,13 @@ def test_networks_from_random_numbers(tmp_path: Path) -> None:
     assert data_checks.check_networks(context, {"the driver": view()}).status == "ok"
 
 
+def test_weights_of_a_saliency_network(tmp_path: Path) -> None:
+    given = ("saliency.source=csnet", f"saliency.weights={tmp_path}/csnet.pth")
+    assert data_checks.network_files(make_context(tmp_path, *given)) == []  # nothing asks for saliency
+    context = make_context(tmp_path, *given, "classifier.saliency=eps")
+    assert data_checks.network_files(context) == [f"{tmp_path}/csnet.pth"]
+
+
 def test_given_checkpoints(tmp_path: Path, classifier_uri: str, affinity_uri: str) -> None:
     context = make_context(tmp_path, f"checkpoints.classifier={classifier_uri}", f"checkpoints.affinity={affinity_uri}")
     files = data_checks.network_files(context)

@@ -11,7 +11,7 @@ from raypipe.config import RunConfig, load_config
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest, read_manifest, write_manifest
 from raypipe.pipelines.context import open_context
-from raypipe.pipelines.run import Run
+from raypipe.pipelines.run import Run, describe
 from raypipe.pipelines.saliency import with_saliency
 from raypipe.pipelines.saliency_samples import saliency_samples
 from raypipe.stages.networks import load_classifier
@@ -47,6 +47,14 @@ def test_without_maps_training_says_what_to_do(partly: tuple[str, str], tmp_path
     context = open_context(make_config(partly[0], tmp_path))
     with pytest.raises(ValueError, match=r"17 of 18 have no saliency_uri .* let a network predict them"):
         with_saliency(context, context.rows(("train",)))
+
+
+def test_the_plan_shows_the_stream(partly: tuple[str, str], tmp_path: Path) -> None:
+    assert "PredictSaliency" not in describe(open_context(make_config(partly[0], tmp_path)))
+    predicted = ("saliency.source=u2netp", "saliency.weights=u2netp.pth")
+    plan = describe(open_context(make_config(partly[0], tmp_path, *predicted)))
+    assert plan.startswith("saliency\n")
+    assert "PredictSaliency" in plan
 
 
 @pytest.mark.timeout(600)  # two streams and a training: on a busy machine their processes start slowly
