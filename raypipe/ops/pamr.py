@@ -64,12 +64,19 @@ def pamr(
     if mask.numel() == 0:
         return mask.new_empty(*mask.shape[:2], *image.shape[2:])
     refined = F.interpolate(mask, size=image.shape[2:], mode="bilinear", align_corners=True)
+    # On a CPU image by image: the weights of one stay in its cache.
+    size = 1 if mask.device.type == "cpu" else len(mask)
+    parts = zip(torch.split(image.detach(), size), torch.split(refined, size), strict=True)
+    return torch.cat([_refine(*part, num_iters=num_iters, dilations=dilations) for part in parts])
+
+
+def _refine(image: Tensor, maps: Tensor, *, num_iters: int, dilations: Sequence[int]) -> Tensor:
     if num_iters == 0:
-        return refined
-    weights = _weights(image.detach(), dilations).to(mask.dtype)
+        return maps
+    weights = _weights(image, dilations).to(maps.dtype)
     for _ in range(num_iters):
-        refined = _propagate(refined, weights, dilations)
-    return refined
+        maps = _propagate(maps, weights, dilations)
+    return maps
 
 
 def _weights(image: Tensor, dilations: Sequence[int]) -> Tensor:
