@@ -35,7 +35,7 @@ class Manifest:
 
     Raises:
         ValueError: if a column is missing or of another kind, an `image_id` is empty, missing or given twice, a URI has
-            credentials in it, or `classes` can't be used.
+            credentials in it, a `supervision` is unknown, or `classes` can't be used.
     """
 
     table: pa.Table
@@ -46,6 +46,7 @@ class Manifest:
         table = _conform(self.table)
         _check_image_ids(table["image_id"])
         _check_uris(table)
+        _check_supervision(table["supervision"])
         object.__setattr__(self, "table", table)
 
     def __len__(self) -> int:
@@ -227,6 +228,13 @@ def _check_uris(table: pa.Table) -> None:
     for name in URI_COLUMNS:
         for row in pc.indices_nonzero(pc.fill_null(pc.match_substring(table[name], "@"), fill_value=False)).to_pylist():
             refuse_credentials(table[name][row].as_py(), where=f"{name} of row {row} (counted from 0)")
+
+
+def _check_supervision(supervision: pa.ChunkedArray) -> None:
+    known = [schema.MASK, schema.WEAK, schema.NONE]
+    for kind in pc.unique(supervision).to_pylist():
+        if kind is not None and kind not in known:
+            raise ValueError(f"unknown supervision {kind!r}{nearest(kind, known)}")
 
 
 def _resolve_uris(table: pa.Table, manifest_uri: str) -> pa.Table:

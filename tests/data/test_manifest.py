@@ -89,6 +89,7 @@ def test_select_without_any_split() -> None:
         ([row("a", label="cat")], "unknown column 'label': did you mean 'labels'"),
         ([row("a", labels="cat")], "must be a list of class names, got the text 'cat'"),
         ([row("a", labels=[3])], "doesn't fit the manifest's columns"),
+        ([row("a", supervision="masks")], "unknown supervision 'masks': did you mean 'mask'"),
     ],
 )
 def test_bad_rows(rows: list[dict[str, Any]], message: str) -> None:
