@@ -28,8 +28,8 @@ demo-rgb: install ## After the demo: the same walk along plain colours, to see w
 	$(BIN)/raypipe evaluate raypipe/recipes/demo.yaml manifest=demo/data/manifest.parquet out=demo/run \
 	  walk.affinity=rgb refinement.method=none
 
-test: install ## The test suite, in two processes: while one waits for Ray, the other works.
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+test: install ## The test suite.
+	$(BIN)/python -m pytest
 
 test-slow: install ## Tests that take minutes.
 	$(BIN)/python -m pytest -m 'slow and not ceph'

@@ -84,18 +84,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("s3_url", servers, indirect=True, scope="session")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes: tests on Ray stay in one, which starts it once, and begin; the others go file by file."""
-
-    def on_ray(item: pytest.Item) -> bool:
-        return "local_ray" in getattr(item, "fixturenames", ())
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if on_ray(item) else str(item.path)))
-    items.sort(key=lambda item: not on_ray(item))
-
-
 @pytest.fixture(scope="session")
 def s3_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """URL of a real S3 server over the network; the environment names it, with credentials."""

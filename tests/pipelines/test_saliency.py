@@ -57,6 +57,7 @@ def test_the_plan_shows_the_stream(partly: tuple[str, str], tmp_path: Path) -> N
     assert "PredictSaliency" in plan
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # two streams and a training: on a busy machine their processes start slowly
 def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tuple[str, str], tmp_path: Path) -> None:
     torch.save(csnet_state(), tmp_path / "csnet.pth")
