@@ -39,6 +39,7 @@ SALIENCY = SaliencyTask(
     num_iters=2,
     dilations=(1, 2),
 )
+TASKS = (CLASSIFIER, AFFINITY, SALIENCY, SEGMENTER)
 BATCH_SIZE = 6
 
 
@@ -87,27 +88,32 @@ def loss_and_gradient(task: TrainingTask, rank: int, world_size: int) -> tuple[f
     return totals.metrics(task)["loss"], gradient.numpy()
 
 
-def run_worker(rank: int, world_size: int, port: int, task: TrainingTask, result: Path) -> None:
+def run_worker(rank: int, world_size: int, port: int, results: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world_size)
-    loss, gradient = loss_and_gradient(task, rank, world_size)
-    if rank == 0:
-        np.savez(result, loss=loss, gradient=gradient)
+    for task in TASKS:
+        loss, gradient = loss_and_gradient(task, rank, world_size)
+        if rank == 0:
+            np.savez(results / f"{type(task).__name__}.npz", loss=loss, gradient=gradient)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("task", [CLASSIFIER, AFFINITY, SALIENCY, SEGMENTER], ids=lambda task: type(task).__name__)
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_workers_give_the_loss_and_gradient_of_the_whole_batch(
-    task: TrainingTask, world_size: int, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module", params=[2, 3])
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What so many workers find, a file a task: starting processes takes most of the time."""
+    folder = tmp_path_factory.mktemp("results")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(run_worker, (world_size, port, task, tmp_path / "result.npz"), nprocs=world_size)
+    mp.spawn(run_worker, (request.param, port, folder), nprocs=request.param)
+    return folder
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
+def test_workers_give_the_loss_and_gradient_of_the_whole_batch(task: TrainingTask, results: Path) -> None:
     expected_loss, expected_gradient = loss_and_gradient(task, 0, 1)
-    with np.load(tmp_path / "result.npz") as result:
+    with np.load(results / f"{type(task).__name__}.npz") as result:
         assert result["loss"] == pytest.approx(expected_loss, rel=1e-5)
         np.testing.assert_allclose(result["gradient"], expected_gradient, rtol=1e-3, atol=1e-6)
 
