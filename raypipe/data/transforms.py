@@ -6,17 +6,15 @@ its numbers in a fixed order.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image
 
+from raypipe.data.jitter import DEFAULT_JITTER, color_jitter
 from raypipe.schema import GRID_STRIDE, IGNORE
-
-DEFAULT_JITTER = (0.3, 0.3, 0.3, 0.1)
-"""Largest relative change of brightness, contrast and saturation, and largest turn of the hue."""
 
 
 def augmentation_rng(seed: int, epoch: int, image_id: str, *, repeat: int = 0) -> np.random.Generator:
@@ -169,41 +167,6 @@ def augment_for_affinity(
         cell_rows.source_slice, cell_columns.source_slice
     ]
     return image, np.ascontiguousarray(labels[:, ::-1]) if mirror else labels
-
-
-def color_jitter(
-    pixels: NDArray[np.uint8], rng: np.random.Generator, *, strength: Sequence[float] = DEFAULT_JITTER
-) -> NDArray[np.uint8]:
-    """Random brightness, contrast, saturation and hue, in random order.
-
-    Args:
-        pixels: (H, W, 3).
-        rng: of `augmentation_rng`.
-        strength: (brightness, contrast, saturation, hue). The first three factors are drawn from [1 - s, 1 + s], the
-            turn of the hue from [-s, s] of the full circle.
-
-    Returns:
-        (H, W, 3).
-    """
-    brightness, contrast, saturation = (float(rng.uniform(max(0.0, 1 - s), 1 + s)) for s in strength[:3])
-    turn = float(rng.uniform(-strength[3], strength[3]))
-    steps: list[Callable[[Image.Image], Image.Image]] = [
-        lambda image: ImageEnhance.Brightness(image).enhance(brightness),
-        lambda image: ImageEnhance.Contrast(image).enhance(contrast),
-        lambda image: ImageEnhance.Color(image).enhance(saturation),
-        lambda image: _turn_hue(image, turn),
-    ]
-    image = Image.fromarray(pixels)
-    for index in rng.permutation(len(steps)):
-        image = steps[index](image)
-    return np.asarray(image)
-
-
-def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
-    hue, saturation, value = image.convert("HSV").split()
-    shift = round(turn * 255)
-    hue = hue.point([(level + shift) % 256 for level in range(256)])
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
 
 class _Window:
