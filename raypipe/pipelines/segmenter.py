@@ -115,7 +115,7 @@ def _trained_on(context: Context, *, unlabelled: bool = False) -> pa.Table:
     """Rows with supervision, true or weak; `unlabelled` takes the others as weak."""
     rows = context.supervised_rows(context.config.splits.train)
     if unlabelled:
-        kinds = pc.replace_substring_regex(rows["supervision"], f"^{NONE}$", WEAK)
+        kinds = pc.if_else(pc.equal(rows["supervision"], NONE), WEAK, rows["supervision"])
         rows = rows.set_column(rows.column_names.index("supervision"), "supervision", kinds)
     rows = rows.filter(pc.is_in(rows["supervision"], pa.array([MASK, WEAK])))
     missing = rows.filter(pc.and_(pc.equal(rows["supervision"], MASK), pc.is_null(rows["mask_uri"])))
