@@ -70,6 +70,9 @@ class SaliencyLoss(Section):
     """EPS++: drops the pixels whose saliency contradicts the refined foreground; false learns from all."""
     pamr: Pamr = Pamr()
     """EPS++: what refines the foreground."""
+    stride: Literal[1, 2, 4, 8] = 1
+    """EPS++: pixels of the crop per pixel of the loss. PAMR takes most of its time and, at 4, a sixteenth of that; its
+    dilations count the larger pixels. EPS compares on the network's own grid."""
 
 
 class BalancedTraining(Training):

@@ -108,6 +108,7 @@ def classifier_task(context: Context) -> ClassifierTask:
         ird=options.ird,
         num_iters=options.pamr.num_iters,
         dilations=options.pamr.dilations,
+        stride=options.stride,
     )
 
 

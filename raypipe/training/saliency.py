@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from raypipe.networks import Network, build_saliency_classifier, find_preprocessing
@@ -24,6 +25,8 @@ class SaliencyTask(ClassifierTask):
     """EPS++ drops what is inconsistent; without, its loss is the plain mean squared error."""
     num_iters: int
     dilations: tuple[int, ...]
+    stride: int
+    """EPS++ compares crop and saliency reduced by this factor."""
 
     term_names = ("classification", "saliency", "dropped")
 
@@ -68,8 +71,8 @@ class SaliencyTask(ClassifierTask):
         expected = saliency[:, None].float() / 255
         if self.method == "eps":
             return eps_loss(scores, expected, labels, tau=self.tau, lam=self.lam)
+        expected = F.avg_pool2d(expected, self.stride)
         if not self.ird:
             return foreground_loss(scores, expected, labels)
-        return ird_loss(
-            scores, expected, labels, crops.float() / 255, num_iters=self.num_iters, dilations=self.dilations
-        )
+        image = F.avg_pool2d(crops.float() / 255, self.stride)
+        return ird_loss(scores, expected, labels, image, num_iters=self.num_iters, dilations=self.dilations)

@@ -38,6 +38,7 @@ SALIENCY = SaliencyTask(
     ird=True,
     num_iters=2,
     dilations=(1, 2),
+    stride=1,
 )
 TASKS = (CLASSIFIER, AFFINITY, SALIENCY, SEGMENTER)
 BATCH_SIZE = 6

@@ -20,6 +20,7 @@ TASK = SaliencyTask(
     ird=True,
     num_iters=2,
     dilations=(1, 2),
+    stride=1,
 )
 
 
@@ -50,6 +51,17 @@ def test_loss_is_that_of_the_equations(method: str, *, ird: bool) -> None:
     assert counts.tolist() == [2, 2, 2]
     assert task.loss(sums, counts).item() == pytest.approx((classification / 2 + expected.loss).item())
     assert (sums / counts)[2].item() == pytest.approx(expected.inconsistent_region.float().mean().item())
+
+
+def test_the_loss_is_that_of_crop_and_saliency_reduced_by_the_stride() -> None:
+    task = dataclasses.replace(TASK, stride=4)
+    (logits, scores), batch = make_batch([True, True])
+    sums, _ = task.loss_terms((logits, scores), batch)
+    image = (batch.crops / 255).reshape(2, 3, 4, 4, 4, 4).mean(dim=(3, 5))
+    saliency = (batch.targets["saliency"] / 255).reshape(2, 1, 4, 4, 4, 4).mean(dim=(3, 5))
+    expected = ird_loss(scores, saliency, batch.targets["labels"].float(), image, num_iters=2, dilations=(1, 2))
+    assert sums[1].item() == pytest.approx(expected.per_image.sum().item(), abs=1e-5)
+    assert sums[2].item() == pytest.approx(expected.dropped_share.sum().item())
 
 
 def test_unreadable_crops_count_nothing() -> None:
