@@ -1,0 +1,157 @@
+"""Is the memory of an export flat?
+
+    python benchmarks/export_memory.py stream --num-rows 2000 --num-rows 100000
+    python benchmarks/export_memory.py join
+
+`stream` exports synthetic masks on Ray and watches driver and workers, each export in a process of its own; `join` only
+the driver's last step, without Ray.
+"""
+
+import multiprocessing
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import typer
+from exports import make_context
+from measure import machine, table
+from memory import Memory
+
+from raypipe import storage
+from raypipe.data.images import encode_png
+from raypipe.data.manifest import Manifest
+from raypipe.pipelines.context import Context, start_ray
+from raypipe.pipelines.export import ExportMasks, make_format, read_exported, run_export
+from raypipe.pipelines.sink import SHARDS, write_shard
+from raypipe.schema import EXPORTS, MASKS
+
+app = typer.Typer(no_args_is_help=True)
+
+
+def write_masks(folder: str, num_rows: int) -> Manifest:
+    """Tiny masks of 16 x 16, and their manifest."""
+    rng = np.random.default_rng(0)
+    pngs = [encode_png(rng.integers(0, 3, (4, 4), np.uint8).repeat(4, 0).repeat(4, 1)) for _ in range(256)]
+    ids = [f"{number:07d}" for number in range(num_rows)]
+    for start in range(0, num_rows, 500):
+        rows = [
+            {"image_id": image_id, "mask": pngs[int(image_id) % 256], "confidence": pngs[int(image_id) % 256]}
+            for image_id in ids[start : start + 500]
+        ]
+        write_shard(folder, SHARDS, pa.Table.from_pylist(rows, schema=MASKS))
+    rows = [
+        {"image_id": name, "image_uri": f"s3://bucket/images/{name}.jpg", "labels": [], "split": "val"} for name in ids
+    ]
+    return Manifest.from_rows(rows, ["cat", "dog"])
+
+
+def _memory(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def _send_stream_peaks(name: str, num_rows: int, connection: Connection) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        masks = f"{folder}/masks"
+        manifest = write_masks(masks, num_rows)
+        context = make_context(manifest, "cluster.rows_per_shard=500", "cluster.object_store_memory=300000000")
+        start_ray(context.config.cluster)
+        # Loads what is loaded once.
+        first = Context(context.config, Manifest(manifest.table.slice(0, 500), manifest.classes))
+        run_export(first, name, f"{folder}/first", masks=masks, masks_digest="m")
+        started = time.monotonic()
+        with Memory() as watched:
+            run_export(context, name, f"{folder}/out", masks=masks, masks_digest="m")
+        seconds = time.monotonic() - started
+        written = sum(path.stat().st_size for path in Path(folder, "out").rglob("*") if path.is_file())
+        connection.send((watched.peaks, seconds, written / 2**20))
+
+
+@app.command()
+def stream(
+    num_rows: Annotated[list[int], typer.Option(help="rows of a manifest; repeat for several")] = [2000, 100000],  # noqa: B006 - typer's way
+    formats: Annotated[list[str], typer.Option("--format")] = ["coco"],  # noqa: B006
+) -> None:
+    """Prints the table of benchmarks/exports.md on memory: what driver and workers have to themselves, at its peak."""
+    print(machine(), end="\n\n")
+    rows = []
+    context = multiprocessing.get_context("spawn")
+    for name in formats:
+        for number in num_rows:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_send_stream_peaks, args=(name, number, theirs))
+            process.start()
+            theirs.close()
+            peaks, seconds, written = ours.recv()
+            process.join()
+            kinds = [f"{peaks[kind] / 2**20:.0f}" for kind in ("driver", "workers", "Ray's services")]
+            rows.append((name, f"{number:,}", *kinds, f"{written:.1f}", f"{seconds:.0f}"))
+            print(rows[-1], flush=True)
+    header = ("export", "rows", "driver, MiB", "workers, MiB", "Ray's services, MiB", "written, MiB", "seconds")
+    print("\n" + table(header, rows))
+
+
+def _send_join_peak(name: str, work: str, connection: Connection) -> None:
+    format_ = make_format(name, make_context(Manifest.from_rows([], ["cat", "dog"])))
+    shards = storage.list_files(f"{work}/shards", suffix=".parquet")
+    format_.finish(lambda: read_exported(shards[:1]), f"{work}/first")  # loads what is loaded once
+    before = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    started = time.monotonic()
+    format_.finish(lambda: read_exported(shards), f"{work}/out")
+    written = sum(path.stat().st_size for path in Path(work, "out").rglob("*") if path.is_file())
+    connection.send((before, _memory("VmHWM"), time.monotonic() - started, written / 2**20))
+
+
+@app.command()
+def join(
+    num_rows: Annotated[list[int], typer.Option(help="rows; repeat for several")] = [2000, 20000, 100000],  # noqa: B006
+    formats: Annotated[list[str], typer.Option("--format")] = ["coco", "voc", "huggingface"],  # noqa: B006
+) -> None:
+    """Prints the table of benchmarks/exports.md on joining: what the driver does alone, after the workers."""
+    print(machine(), end="\n\n")
+    rows = []
+    context = multiprocessing.get_context("spawn")
+    rng = np.random.default_rng(0)
+    png = encode_png(rng.integers(0, 3, (4, 4), np.uint8).repeat(4, 0).repeat(4, 1))
+    for name in formats:
+        format_ = make_format(name, make_context(Manifest.from_rows([], ["cat", "dog"])))
+        for total in num_rows:
+            with tempfile.TemporaryDirectory() as work:
+                stage = ExportMasks(format_=format_, out=f"{work}/unused", min_confidence=0)
+                # The same image again and again: only its number and its id differ, and drawing it takes no time.
+                items = stage.process(_row(0, png))["items"]
+                for start in range(0, total, 500):
+                    shard = [_row(number, png) | {"items": items} for number in range(start, min(start + 500, total))]
+                    write_shard(work, SHARDS, pa.Table.from_pylist(shard, schema=EXPORTS))
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_send_join_peak, args=(name, work, theirs))
+                process.start()
+                theirs.close()
+                before, peak, seconds, written = ours.recv()
+                process.join()
+            row = (name, f"{total:,}", f"{before:.0f}", f"{peak:.0f}", f"{peak - before:.0f}", f"{written:.1f}")
+            rows.append((*row, f"{seconds:.1f}"))
+            print(rows[-1])
+    header = ("export", "rows", "before, MiB", "peak, MiB", "added, MiB", "written, MiB", "seconds")
+    print("\n" + table(header, rows))
+
+
+def _row(number: int, png: bytes) -> dict[str, object]:
+    name = f"{number:07d}"
+    return {
+        "image_id": name,
+        "number": number + 1,
+        "split": "val",
+        "image_uri": f"s3://bucket/images/{name}.jpg",
+        "mask": png,
+        "confidence": png,
+    }
+
+
+if __name__ == "__main__":
+    app()
