@@ -68,7 +68,7 @@ def score(config: RunConfig, split: str) -> Score:
     """Trains an arm, segments the split, scores it."""
     values = config.model_dump()
     values["segmentation"]["splits"] = values["evaluation"]["splits"] = (split,)
-    run = Run(RunConfig.model_validate(values), write_config=False)
+    run = Run(RunConfig.model_validate(values))
     return score_segments(run.context, run.segments.uri)[0]
 
 

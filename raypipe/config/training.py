@@ -68,6 +68,9 @@ class SaliencyLoss(Section):
     """EPS: weight of the foreground's estimate against the background's. The paper: 0.5 for VOC, 0.9 for COCO."""
     ird: bool = True
     """EPS++: drops the pixels whose saliency contradicts the refined foreground; false learns from all."""
+    ird_start: float = Field(0.5, ge=0, le=1)
+    """EPS++: share of the epochs before the first that drops. From 0 on, untrained maps contradict all that is salient,
+    and the network learns that everything is background (benchmarks/saliency.md)."""
     pamr: Pamr = Pamr()
     """EPS++: what refines the foreground."""
     stride: Literal[1, 2, 4, 8] = 1

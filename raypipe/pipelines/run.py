@@ -39,14 +39,12 @@ class Artifact:
 class Run:
     """The steps of one config. Each property makes its artifact, and those that it needs, unless they are there."""
 
-    def __init__(self, config: RunConfig, *, write_config: bool = True) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self.context: Context = open_context(config)
-        self.config = config = self.context.config
+        self.config = self.context.config
         self.rounds: list[Decision] = []
         """Decisions of self-training."""
-        start_ray(config.cluster)
-        if write_config:
-            storage.write_bytes_atomic(storage.join(config.out, "config.yaml"), to_yaml(config).encode())
+        start_ray(self.config.cluster)
 
     @cached_property
     def classifier(self) -> Artifact:
@@ -163,7 +161,7 @@ class Run:
 
     @cached_property
     def report(self) -> str:
-        """URI of the HTML report; without scores where there are no true masks."""
+        """URI of the HTML report, with its config beside it; without scores where there are no true masks."""
         masks, scores = self.masks.uri, self.scores if has_truth(self.context) else []
         seeds = seeds_stream(self.context, classifier_digest=self.classifier.digest).folder
         networks: dict[Task, str] = {"classifier": self.classifier.uri}
@@ -172,6 +170,8 @@ class Run:
         segments = None
         if self.config.segmenter.enabled:
             networks["segmenter"], segments = self.segmenter.uri, self.segments.uri
+        # Only here: a step that stands alone, with overrides, must not replace the config of the whole run.
+        storage.write_bytes_atomic(storage.join(self.config.out, "config.yaml"), to_yaml(self.config).encode())
         return write_report(
             self.context,
             seeds=seeds,

@@ -59,7 +59,6 @@ def run_trials(config: RunConfig) -> TrialsResult:
     _check_truth(context)
     record = _record(context)
     start_ray(config.cluster)
-    storage.write_bytes_atomic(storage.join(config.out, "config.yaml"), to_yaml(config).encode())
     folder = open_folder(record, config.out)
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # what relative paths on sys.path count from
     grid = _tuner(config, folder).fit()
@@ -86,7 +85,7 @@ def run_trial(changes: dict[str, Any], *, config: RunConfig) -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     for name in ("", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    run = Run(trial_config(config, flat_changes(changes)), write_config=False)
+    run = Run(trial_config(config, flat_changes(changes)))
     if run.config.checkpoints.classifier is None:
         train_classifier(run.context, callbacks=[TuneReportCallback()])  # type: ignore[no-untyped-call]
     sweep, choice = run.sweep, run.sweep.choice

@@ -69,6 +69,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
     description = f"{task.name}: {training.epochs} epochs of {settings.num_images} images"
     bar = _progress(context, description, total=steps_per_epoch * num_epochs)
     for epoch in range(first_epoch, training.epochs):
+        task = settings.task.at_epoch(epoch, training.epochs)
         # One stream of noise an epoch and worker: a resumed epoch repeats the undisturbed one.
         torch.manual_seed(hash((training.seed, epoch, rank)) % 2**63)
         totals = EpochTotals(len(task.term_names), device)

@@ -1,7 +1,7 @@
 """The classifier that is taught by saliency, too: EPS and EPS++."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,8 @@ class SaliencyTask(ClassifierTask):
     lam: float
     ird: bool
     """EPS++ drops what is inconsistent; without, its loss is the plain mean squared error."""
+    ird_start: float
+    """Share of the epochs before the first that drops."""
     num_iters: int
     dilations: tuple[int, ...]
     stride: int
@@ -34,6 +36,11 @@ class SaliencyTask(ClassifierTask):
     def metric_names(self) -> tuple[str, ...]:
         """The third is no loss."""
         return "loss_classification", "loss_saliency", "dropped_share"
+
+    def at_epoch(self, epoch: int, num_epochs: int) -> Self:
+        """Drops nothing until `ird_start`: maps of random weights contradict whatever is salient, so that all of it
+        would be dropped, and the network would learn from the background alone that there is nothing else."""
+        return self if epoch >= self.ird_start * num_epochs else replace(self, ird=False)
 
     def build(self) -> Network:
         """The classifier with a map of the background."""

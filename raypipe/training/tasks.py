@@ -6,7 +6,7 @@ loss of the whole batch: `loss` is linear in the sums, and the counts are GLOBAL
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,10 @@ class TrainingTask(ABC):
     def metric_names(self) -> tuple[str, ...]:
         """What the terms are called in the metrics of an epoch."""
         return tuple(f"loss_{name}" for name in self.term_names)
+
+    def at_epoch(self, epoch: int, num_epochs: int) -> Self:  # noqa: ARG002 - for tasks that change
+        """The task as it is in an epoch, counted from 0; the same in all of them, unless said otherwise."""
+        return self
 
     @abstractmethod
     def build(self) -> Network:

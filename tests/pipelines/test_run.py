@@ -117,6 +117,7 @@ def test_another_beta_runs_the_walk_alone_and_without_seeds_gives_the_same_masks
     other = Run(finished.config.model_copy(update={"walk": finished.config.walk.model_copy(update={"beta": 2.0})}))
     assert other.classifier == finished.classifier
     assert other.masks != finished.masks
+    assert load_config(Path(finished.config.out, "config.yaml").read_text()) == finished.config  # the report's
 
     fresh = make_config(
         finished.config.manifest,

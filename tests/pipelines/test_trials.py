@@ -64,12 +64,11 @@ def test_trials_are_ranked_by_mean_iou(finished: tuple[RunConfig, TrialsResult])
 
 @pytest.mark.slow
 def test_best_config_has_the_best_trials_values_and_setting(finished: tuple[RunConfig, TrialsResult]) -> None:
-    config, result = finished
+    _, result = finished
     best, row = load_config(Path(result.best_config).read_text()), result.table.iloc[0]
     assert best.classifier.optimizer.lr == row["classifier.optimizer.lr"]
     assert (best.walk.alpha, best.walk.beta, best.walk.num_steps) == (row["alpha"], row["beta"], row["num_steps"])
     assert not best.sweep.training
-    assert load_config(Path(config.out, "config.yaml").read_text()) == config  # not that of a trial
 
 
 @pytest.mark.slow
@@ -104,7 +103,6 @@ def test_networks_are_not_compared_without_truth(
     )
     with pytest.raises(ValueError, match=f"by true masks and needs {needed}, but 0 of the 24 scored"):
         run_trials(config)
-    assert not (tmp_path / "config.yaml").exists()
 
 
 @pytest.mark.parametrize(

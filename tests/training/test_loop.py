@@ -36,6 +36,7 @@ SALIENCY = SaliencyTask(
     tau=0.4,
     lam=0.5,
     ird=True,
+    ird_start=0,
     num_iters=2,
     dilations=(1, 2),
     stride=1,

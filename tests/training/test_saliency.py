@@ -18,6 +18,7 @@ TASK = SaliencyTask(
     tau=0.3,
     lam=0.6,
     ird=True,
+    ird_start=0,
     num_iters=2,
     dilations=(1, 2),
     stride=1,
@@ -62,6 +63,14 @@ def test_the_loss_is_that_of_crop_and_saliency_reduced_by_the_stride() -> None:
     expected = ird_loss(scores, saliency, batch.targets["labels"].float(), image, num_iters=2, dilations=(1, 2))
     assert sums[1].item() == pytest.approx(expected.per_image.sum().item(), abs=1e-5)
     assert sums[2].item() == pytest.approx(expected.dropped_share.sum().item())
+
+
+@pytest.mark.parametrize(
+    ("ird", "start", "drops"), [(True, 0.5, "--++"), (True, 0, "++++"), (True, 1, "----"), (False, 0, "----")]
+)
+def test_nothing_is_dropped_before_the_start(*, ird: bool, start: float, drops: str) -> None:
+    task = dataclasses.replace(TASK, ird=ird, ird_start=start)
+    assert "".join("+" if task.at_epoch(epoch, 4).ird else "-" for epoch in range(4)) == drops
 
 
 def test_unreadable_crops_count_nothing() -> None:
