@@ -38,8 +38,11 @@ class SaliencyTask(ClassifierTask):
         return "loss_classification", "loss_saliency", "dropped_share"
 
     def at_epoch(self, epoch: int, num_epochs: int) -> Self:
-        """Drops nothing until `ird_start`: maps of random weights contradict whatever is salient, so that all of it
-        would be dropped, and the network would learn from the background alone that there is nothing else."""
+        """Drops nothing until `ird_start`.
+
+        Maps of random weights contradict whatever is salient: all of it would be dropped, and the network would learn
+        from the background alone that there is nothing else.
+        """
         return self if epoch >= self.ird_start * num_epochs else replace(self, ird=False)
 
     def build(self) -> Network:
