@@ -32,7 +32,7 @@ METHODS: dict[str, list[str]] = {
 }
 SYNTHETIC = [
     "preset=demo",
-    "classifier.epochs=14",
+    "classifier.epochs=40",
     "affinity.epochs=8",
     # The dense CRF takes a third of the recipe's time; trimaps come out as good at stride 4.
     "trimaps.crf_stride=4",
