@@ -91,17 +91,24 @@ def cams(
 def table(
     source: Annotated[str, typer.Argument(metavar="TABLE", help="CSV, JSON lines or Parquet.")],
     manifest: ManifestFile,
-    image_column: Annotated[str, typer.Option(help="Column of image URIs.")] = "image_uri",
+    images: Annotated[
+        str | None,
+        typer.Option(help="Folder or URI in which the images are looked up by name, with or without ending."),
+    ] = None,
+    skip_missing: Annotated[bool, typer.Option(help="Leave out rows whose image --images doesn't have.")] = False,
+    image_column: Annotated[str, typer.Option(help="Column of image URIs or names.")] = "image_uri",
     label_column: Annotated[str, typer.Option(help="Column of labels.")] = "labels",
     id_column: Annotated[str, typer.Option(help="Column of ids, if there is one.")] = "image_id",
     separator: Annotated[str, typer.Option(help="Between names in a text of labels.")] = "|",
     empty_labels: Annotated[str, typer.Option(help="What an empty text says: null (not labelled) or none.")] = "null",
 ) -> None:
-    """A table of image URIs and labels."""
+    """A table of image URIs, or of names of images in a folder, and labels."""
     if empty_labels not in ("null", "none"):
         raise typer.BadParameter(f"got {empty_labels!r}, allowed are null, none", param_hint="--empty-labels")
     found = import_table(
         source,
+        images=images,
+        skip_missing=skip_missing,
         image_column=image_column,
         label_column=label_column,
         id_column=id_column,

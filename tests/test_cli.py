@@ -43,6 +43,12 @@ def test_import_table(photos: Path, tmp_path: Path) -> None:
     assert "2 images, 2 classes, 1 without labels" in output
 
 
+def test_import_table_of_a_folder(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,labels\ncat/1,cat\nabsent,cat\n")
+    table = ["import", "table", tmp_path / "labels.csv", tmp_path / "m.parquet", "--image-column", "file"]
+    assert "1 images" in call(*table, "--images", photos, "--skip-missing")
+
+
 def test_import_voc_with_a_limit(tmp_path: Path, jpeg: bytes) -> None:
     root = tmp_path / "voc"
     for folder in ("JPEGImages", "ImageSets/Segmentation"):

@@ -28,7 +28,8 @@ def import_folder(
     if stray := [path for path in images if path.count("/") < levels]:
         raise ValueError(
             f"{len(stray)} images are in no class's folder, such as {stray[0]!r}: "
-            f"needed is {'<split>/' * split_folders}<class>/<image> below {root}"
+            f"needed is {'<split>/' * split_folders}<class>/<image> below {root}. Labels in a CSV are read by "
+            "`raypipe import table`, whose --images names the folder"
         )
     rows = []
     for path, uri in images.items():

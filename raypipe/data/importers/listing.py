@@ -1,6 +1,8 @@
 """What the importers share: finding images below a folder, and the order of class names."""
 
+import logging
 import posixpath
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +10,8 @@ from raypipe import storage
 from raypipe.data.manifest import absolute_uri
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2")
+
+log = logging.getLogger(__name__)
 
 
 def list_images(folder: str) -> dict[str, str]:
@@ -30,6 +34,50 @@ def list_images(folder: str) -> dict[str, str]:
 def without_suffix(path: str) -> str:
     """The path without the ending of its last part: "sub/a.b.jpg" gives "sub/a.b"."""
     return posixpath.splitext(path)[0]
+
+
+def find_images(rows: Sequence[Mapping[str, Any]], folder: str, *, skip_missing: bool) -> list[dict[str, Any]]:
+    """The rows with the URIs of the images below a folder that their `image_uri` names, by path or without its ending.
+
+    Accents may be written either way: "é" is one character to most systems and two to macOS. URIs and absolute paths
+    stay as they are.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it lacks an image, unless `skip_missing`, or has several that a name may mean.
+    """
+    images = list_images(folder)
+    by_name: dict[str, list[str]] = {}
+    for path in images:
+        for name in {unicodedata.normalize("NFC", path), unicodedata.normalize("NFC", without_suffix(path))}:
+            by_name.setdefault(name, []).append(path)
+    found, missing, used = [], [], set()
+    for row in rows:
+        name = row["image_uri"]
+        if "://" in name or name.startswith("/"):
+            found.append(dict(row))
+            continue
+        paths = [name] if name in images else by_name.get(unicodedata.normalize("NFC", posixpath.normpath(name)), [])
+        if len(paths) > 1:
+            raise ValueError(f"{name!r} may be {' or '.join(paths)} below {folder}: write the ending, too")
+        if not paths:
+            missing.append(name)
+            continue
+        used.add(paths[0])
+        found.append({**row, "image_uri": images[paths[0]]})
+    if missing and not skip_missing:
+        raise ValueError(
+            f"{len(missing)} of {len(rows)} images aren't below {folder}, such as {missing[:3]}; there are "
+            f"{list(images)[:3]}, …: complete the folder, or leave them out by `skip_missing`"
+        )
+    if missing or len(used) < len(images):
+        log.warning(
+            "%s: %d rows without an image left out, %d images that no row names",
+            folder,
+            len(missing),
+            len(images) - len(used),
+        )
+    return found
 
 
 def find_classes(rows: Iterable[Mapping[str, Any]], classes: Sequence[str] | None) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import posixpath
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe import storage
-from raypipe.data.importers.listing import find_classes, without_suffix
+from raypipe.data.importers.listing import find_classes, find_images, without_suffix
 from raypipe.data.manifest import Manifest, absolute_uri, nearest, resolve_uri
 
 OPTIONAL_COLUMNS = ("split", "mask_uri", "saliency_uri", "supervision")
@@ -22,6 +21,8 @@ OPTIONAL_COLUMNS = ("split", "mask_uri", "saliency_uri", "supervision")
 def import_table(
     uri: str,
     *,
+    images: str | None = None,
+    skip_missing: bool = False,
     image_column: str = "image_uri",
     label_column: str = "labels",
     id_column: str = "image_id",
@@ -32,11 +33,14 @@ def import_table(
     """A manifest of a table's rows.
 
     Labels are a list (JSON lines, Parquet) or a text of names with a separator (all formats). Relative URIs count from
-    the table's folder. Without an id column the `image_id` is the file's name without its ending, or, where such names
-    aren't unique, what the image column says.
+    the table's folder, image names from `images` if that is given. Without an id column the `image_id` is the file's
+    name without its ending, or, where such names aren't unique, what the image column says.
 
     Args:
         uri: the table; its ending says what it is: .csv, .jsonl, .ndjson or .parquet.
+        images: URI of a folder in which the image column's names are looked up, with or without their ending; images
+            there that the table doesn't name are counted and left out.
+        skip_missing: leave rows out whose image `images` doesn't have, instead of refusing.
         image_column: name of the column of image URIs.
         label_column: name of the column of labels.
         id_column: name of the column of ids; the table need not have it.
@@ -47,7 +51,8 @@ def import_table(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it can't be read as what its ending says, lacks a column, or has no rows.
+        ValueError: if it can't be read as what its ending says, lacks a column, or has no rows; if `images`
+            lacks an image.
     """
     records = _read(uri)
     if not records:
@@ -66,9 +71,13 @@ def import_table(
         if not isinstance(labels, str | list | None):
             raise ValueError(f"{place}: {label_column!r} is {labels!r}, needed is a list of names or a text")  # noqa: TRY004
         row = {name: record.get(name) or None for name in OPTIONAL_COLUMNS}
-        row |= {"image_id": image_uri, "image_uri": image_uri, "labels": _labels(labels, separator, empty_labels)}
-        rows.append(row)
-    _set_ids(rows, [record.get(id_column) for record in records] if id_column in columns else None)
+        image_id = record.get(id_column) if id_column in columns else image_uri
+        row |= {"image_id": None if image_id is None else str(image_id), "image_uri": image_uri}
+        rows.append(row | {"labels": _labels(labels, separator, empty_labels)})
+    if images is not None:
+        rows = find_images(rows, images, skip_missing=skip_missing)
+    if id_column not in columns:
+        _name_by_files(rows)
     for row in rows:
         for name in ("image_uri", "mask_uri", "saliency_uri"):
             row[name] = row[name] and resolve_uri(row[name], folder=folder)
@@ -131,10 +140,8 @@ def _labels(value: str | list[str] | None, separator: str, empty_labels: Literal
     return names if names or empty_labels == "none" else None
 
 
-def _set_ids(rows: list[dict[str, Any]], ids: list[Any] | None) -> None:
-    if ids is None:
-        ids = [without_suffix(posixpath.basename(row["image_uri"])) for row in rows]
-        if max(Counter(ids).values()) > 1:
-            return  # the image column's own text stays
-    for row, image_id in zip(rows, ids, strict=True):
-        row["image_id"] = None if image_id is None else str(image_id)
+def _name_by_files(rows: list[dict[str, Any]]) -> None:
+    names = [without_suffix(posixpath.basename(row["image_uri"])) for row in rows]
+    if len(set(names)) == len(names):  # else the image column's own text stays
+        for row, name in zip(rows, names, strict=True):
+            row["image_id"] = name

@@ -1,6 +1,7 @@
 """A table of URIs and labels becomes a manifest."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,47 @@ def test_separator_and_classes(tmp_path: Path) -> None:
     manifest = import_table(uri, separator=";", classes=["dog", "cat", "cow"])
     assert manifest.classes == ("dog", "cat", "cow")
     assert manifest.table["labels"].to_pylist() == [["cat", "dog"]]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("Straße 1.jpg", "sub/b.c.png", "two.jpg", "two.png", "unnamed.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).touch()
+    return tmp_path / "photos"
+
+
+def test_images_are_looked_up_in_a_folder(tmp_path: Path, photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["Straße 1.jpg", "sub/b.c", "./two.png", "s3://b/x.jpg"]
+    uri = write(tmp_path, "t.csv", "file,labels\n" + "".join(f"{name},cat\n" for name in names))
+    with caplog.at_level("WARNING"):
+        manifest = import_table(uri, images=str(photos), image_column="file")
+    found = [f"file://{photos}/{name}" for name in ("Straße 1.jpg", "sub/b.c.png", "two.png")]
+    assert manifest.table["image_uri"].to_pylist() == [*found, "s3://b/x.jpg"]
+    assert manifest.table["image_id"].to_pylist() == ["Straße 1", "b.c", "two", "x"]
+    assert "0 rows without an image left out, 2 images that no row names" in caplog.text
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_written_either_way(tmp_path: Path, on_disk: Any, in_table: Any) -> None:
+    (tmp_path / "photos").mkdir()
+    name = unicodedata.normalize(on_disk, "café.jpg")
+    (tmp_path / "photos" / name).touch()
+    uri = write(tmp_path, "t.csv", f"image_uri,labels\n{unicodedata.normalize(in_table, 'café.jpg')},cat\n")
+    assert column(uri, "image_uri", images=str(tmp_path / "photos")) == [f"file://{tmp_path}/photos/{name}"]
+
+
+def test_images_that_the_folder_lacks(tmp_path: Path, photos: Path) -> None:
+    uri = write(tmp_path, "t.csv", "image_uri,labels,image_id\nabsent.jpg,cat,7\nunnamed,cat,8\n")
+    with pytest.raises(ValueError, match=r"1 of 2 images aren't below .*'absent.jpg'.*there are \['Straße 1.jpg'"):
+        import_table(uri, images=str(photos))
+    assert column(uri, "image_id", images=str(photos), skip_missing=True) == ["8"]
+
+
+def test_a_name_that_may_be_two_images_is_refused(tmp_path: Path, photos: Path) -> None:
+    uri = write(tmp_path, "t.csv", "image_uri,labels\ntwo,cat\n")
+    with pytest.raises(ValueError, match=r"'two' may be two\.jpg or two\.png"):
+        import_table(uri, images=str(photos))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""One picture of a finished run on this machine: a few images from photograph to truth, small enough for a README.
+
+python benchmarks/strip.py RUN OUT.png [IMAGE_ID ...]
+
+RUN is the `out` of a run whose manifest has true masks. Without ids it takes the images of several classes whose masks
+score nearest the mean of the last split, one of each set of labels: neither the best nor the worst.
+"""
+
+import argparse
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from raypipe import storage
+from raypipe.config import load_config
+from raypipe.data.arrays import decode_cam
+from raypipe.data.images import decode_image, decode_mask
+from raypipe.data.manifest import read_manifest
+from raypipe.data.shards import read_rows
+from raypipe.reports.content import Sample
+from raypipe.reports.strip import write_strip
+from raypipe.schema import MASKS, SEEDS
+
+NUM_IMAGES = 3
+NUM_COLOURS = 96
+"""Of the palette, with which textures take a third of the bytes."""
+WIDTH = 740
+"""Pixels, about what GitHub shows of a README."""
+
+
+def finished(run: Path, stage: str) -> Path:
+    """The folder of a stage that was finished last."""
+    marks = sorted(run.glob(f"{stage}/*/summary.json"), key=lambda path: path.stat().st_mtime)
+    if not marks:
+        raise SystemExit(f"{run} has no finished {stage}: give the `out` of a run that is through")
+    return marks[-1].parent
+
+
+def usual_images(run: Path, rows: dict[str, Any]) -> list[str]:
+    """Images near the mean, of different labels."""
+    scores = json.loads((finished(run, "evaluate") / "results.json").read_text())["scores"][-1]["image_iou"]
+    mean = float(np.mean(list(scores.values())))
+    chosen: dict[tuple[str, ...], str] = {}
+    for image_id in sorted(scores, key=lambda image_id: abs(scores[image_id] - mean)):
+        labels = tuple(rows[image_id]["labels"])
+        if len(labels) > 1:
+            chosen.setdefault(labels, image_id)
+    return list(chosen.values())[:NUM_IMAGES]
+
+
+def read_sample(row: dict[str, Any], seed: dict[str, Any], mask: dict[str, Any]) -> Sample:
+    """An image with its maps and masks."""
+    final = decode_mask(mask["mask"])
+    walk = None if mask["walk_mask"] is None else decode_mask(mask["walk_mask"])
+    return Sample(
+        image_id=row["image_id"],
+        kind="random",
+        labels=tuple(row["labels"]),
+        pixels=decode_image(storage.read_bytes(row["image_uri"]), max_side=max(mask["height"], mask["width"])).pixels,
+        class_ids=tuple(seed["class_ids"]),
+        cam=decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"]),
+        affinity=None,
+        walk_mask=final if walk is None else walk,
+        mask=None if walk is None else final,
+        segment=None,
+        truth=decode_mask(storage.read_bytes(row["mask_uri"])),
+        iou=None,
+    )
+
+
+def shrink(png: bytes) -> bytes:
+    """The picture with a palette, at WIDTH."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    size = (WIDTH, round(image.height * WIDTH / image.width))
+    small = image.resize(size, Image.Resampling.LANCZOS).quantize(NUM_COLOURS, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Writes the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("image_ids", nargs="*")
+    options = parser.parse_args()
+    manifest = read_manifest(load_config((options.run / "config.yaml").read_text()).manifest)
+    rows = {row["image_id"]: row for row in manifest.table.to_pylist()}
+    image_ids = options.image_ids or usual_images(options.run, rows)
+    seeds, masks = (
+        read_rows(str(finished(options.run, stage) / "shards"), image_ids, schema=schema)
+        for stage, schema in (("seeds", SEEDS), ("masks", MASKS))
+    )
+    samples = [read_sample(rows[image_id], seeds[image_id], masks[image_id]) for image_id in image_ids]
+    options.out.write_bytes(shrink(write_strip(samples)))
+    print(f"{options.out}: {', '.join(image_ids)}, {options.out.stat().st_size // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()

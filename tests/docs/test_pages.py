@@ -1,0 +1,170 @@
+"""The commands of each page, from top to bottom, as they stand there, on a small synthetic set.
+
+The pages' configs are what the test writes as their files, made small: the tiny network, few steps, no GPU.
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from doc_pages import NOT_RUN, PAGES, REPOSITORY, blocks, commands
+from omegaconf import OmegaConf
+from PIL import Image
+from saliency_weights import csnet_state
+
+from raypipe import storage
+from raypipe.data.manifest import read_manifest
+from raypipe.data.synthetic import generate
+
+BIN = Path(sys.executable).parent
+NUM_IMAGES = 24
+ODD_NAMES = ("IMG {}.jpg", "holiday 2024/Straße #{}.jpg", "猫 {}.JPG", "50% {} (1).jpg")
+
+SMALL = """
+preset: demo
+classifier: { backbone: tiny, weights: null, preprocessing: null, epochs: 1, crop_size: 96, long_side: [96, 128] }
+affinity: { backbone: tiny, weights: null, preprocessing: null, epochs: 1, crop_size: 96 }
+segmenter: { backbone: tiny, weights: classifier, preprocessing: null, epochs: 1, crop_size: 96, long_side: [96, 128] }
+cams: { scales: [1.0] }
+refinement: { gate_images: 8 }
+calibration: { num_images: 8 }
+sweep: { alphas: [4, 16], betas: [8], steps: [0, 8], num_images: 12 }
+report: { num_samples: 1 }
+cluster:
+  { num_cpus: 16, object_store_memory: 314572800, rows_per_shard: 8, cpu_actors: 1, network_actors: 1, loader_actors: 1,
+    gpus_per_actor: 0, threads_per_actor: 1, train_workers: 1, gpus_per_train_worker: 0 }
+"""
+"""What the test lays over each page's config."""
+
+
+class Workspace:
+    """A folder with what the pages presuppose."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        generate(str(folder / "synthetic"), num_images=NUM_IMAGES, sizes=(96, 128))
+        rows = self.rows()
+        with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["file", "labels", "mask_uri"])
+            for number, row in enumerate(rows):
+                name = ODD_NAMES[number % len(ODD_NAMES)].format(number)
+                (folder / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(row["image_uri"].removeprefix("file://"), folder / "photos" / name)
+                table.writerow([name, "" if number == 0 else "|".join(row["labels"]), row["mask_uri"]])
+        (folder / "photos" / ODD_NAMES[1].format(1)).write_bytes(b"no photograph")
+
+    def rows(self) -> list[dict[str, str]]:
+        return read_manifest(str(self.folder / "synthetic/manifest.parquet")).table.to_pylist()  # type: ignore[no-any-return]
+
+    def write_config(self, page: Path) -> None:
+        """The page's config with small networks; own-data.md's where it has none."""
+        pages = {path.name: path for path in PAGES}
+        whole = [
+            block for path in (page, pages["own-data.md"]) for block in blocks(path, "yaml") if "manifest:" in block
+        ]
+        merged = OmegaConf.merge(OmegaConf.create(whole[0]), OmegaConf.create(SMALL))
+        (self.folder / f"{'cluster' if page.name == 'cluster.md' else 'config'}.yaml").write_text(
+            OmegaConf.to_yaml(merged)
+        )
+
+    def run(self, command: str) -> None:
+        """A line, as a shell runs it."""
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("docs"))
+
+
+def salient_table(workspace: Workspace) -> None:
+    """`salient.csv`, with true masks for saliency maps, and weights of a saliency network."""
+    lines = ["image_uri,labels,saliency_uri"]
+    (workspace.folder / "saliency").mkdir(exist_ok=True)
+    for row in workspace.rows():
+        mask = np.asarray(Image.open(row["mask_uri"].removeprefix("file://")))
+        path = workspace.folder / "saliency" / f"{row['image_id']}.png"
+        Image.fromarray(((mask > 0) * 255).astype(np.uint8)).save(path)
+        lines.append(f"{row['image_uri']},{'|'.join(row['labels'])},saliency/{path.name}")
+    (workspace.folder / "salient.csv").write_text("\n".join(lines) + "\n")
+    torch.save(csnet_state(), workspace.folder / "csnet-L-x2.pth.tar")
+
+
+def corrected_export(workspace: Workspace) -> None:
+    """`export.json`, as Label Studio would write it: predictions that someone accepted. `annotations.json` of COCO."""
+    tasks = json.loads((workspace.folder / "tasks/tasks-00000.json").read_text())
+    export = [
+        {"data": task["data"], "annotations": task["predictions"]} for task in tasks[::2]
+    ]  # half is left as it was
+    (workspace.folder / "export.json").write_text(json.dumps(export))
+    workspace.run("raypipe export coco config.yaml coco-of-someone/")
+    shutil.copy(workspace.folder / "coco-of-someone/annotations/train.json", workspace.folder / "annotations.json")
+
+
+BEFORE: dict[str, Callable[[Workspace], None]] = {
+    "raypipe import table salient.csv": salient_table,
+    "raypipe import labelstudio": corrected_export,
+}
+"""What a command presupposes that a person brings."""
+
+# README.md names the same commands as the pages, with places of its own; test_commands.py parses them.
+RUNNABLE = [page for page in PAGES if page.name not in ("README.md", "cluster.md") and [*commands(page)]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize(
+    "page", sorted(RUNNABLE, key=lambda page: page.name != "own-data.md"), ids=lambda page: page.name
+)
+def test_page(page: Path, workspace: Workspace) -> None:
+    if not (workspace.folder / "manifest.parquet").exists():  # the other pages come after own-data.md
+        workspace.run("raypipe import table labels.csv manifest.parquet --images photos/ --image-column file")
+    workspace.write_config(page)
+    for command in commands(page):
+        for beginning, prepare in BEFORE.items():
+            if command.text.startswith(beginning):
+                prepare(workspace)
+        assert not command.text.startswith(tuple(NOT_RUN)), command
+        workspace.run(command.text)
+    if page.name == "own-data.md":
+        found = json.loads((workspace.folder / "coco/annotations/train.json").read_text())
+        assert len(found["images"]) == NUM_IMAGES - 2  # one is broken, one has no labels
+        assert found["annotations"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_cluster_page(workspace: Workspace, s3_url: str) -> None:
+    """On a bucket server and one machine."""
+    (page,) = (page for page in PAGES if page.name == "cluster.md")
+    workspace.write_config(page)
+    fs = fsspec.filesystem("s3", use_listings_cache=False)
+    for bucket in ("my-photos", "my-masks"):
+        fs.mkdir(bucket)
+    fs.put(f"{workspace.folder}/photos/", "my-photos/", recursive=True)
+    storage.write_bytes_atomic("s3://my-photos/labels.csv", (workspace.folder / "labels.csv").read_bytes())
+    for command in commands(page):
+        if not command.text.startswith(tuple(NOT_RUN)):
+            workspace.run(command.text)
+    assert storage.exists("s3://my-masks/first/coco/annotations/train.json")
+    for bucket in ("my-photos", "my-masks"):
+        fs.rm(bucket, recursive=True)
