@@ -28,6 +28,8 @@ class ReportOptions(Section):
 
     num_samples: int = Field(6, ge=0, le=100)
     """Images of each kind: best, worst, random."""
+    price_per_hour: float | None = Field(None, ge=0)
+    """What all machines of a run together cost in an hour, in any currency; null leaves cost out of the report."""
 
 
 class Cluster(Section):

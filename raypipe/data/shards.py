@@ -1,11 +1,10 @@
 """Reads folders of Parquet shards."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from raypipe import storage
@@ -77,14 +76,28 @@ def _read_columns(uri: str, columns: Sequence[str]) -> pa.Table:
         return _read(file, uri, columns)
 
 
-def read_rows(folder: str, image_ids: Sequence[str], *, schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """The rows of a few images, by id; ids that aren't there are left out."""
-    if not storage.exists(folder):
-        return {}
-    fs, path = storage.arrow_filesystem(folder)
-    dataset = pa.dataset.dataset(path, filesystem=fs, schema=schema, format="parquet")
-    table = dataset.to_table(filter=pa.dataset.field("image_id").isin(list(image_ids)))
-    return {row["image_id"]: row for row in table.to_pylist()}
+def iter_shards(folder: str, *, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+    """URI and columns of one shard after the other; nothing else of them is read, and an absent folder has none.
+
+    Raises:
+        ShardError: as `read_shard`.
+    """
+    uris = storage.list_files(folder, suffix=".parquet")
+    for start in range(0, len(uris), _NUM_THREADS):  # a few at a time: all columns together may be too much
+        some = uris[start : start + _NUM_THREADS]
+        with ThreadPoolExecutor(_NUM_THREADS) as threads:
+            yield from zip(some, threads.map(lambda uri: _read_columns(uri, columns), some), strict=True)
+
+
+def locate_rows(folder: str, image_ids: Collection[str]) -> dict[str, str]:
+    """Image id to the URI of the shard that holds it; ids that aren't there are left out."""
+    wanted = set(image_ids)
+    return {
+        image_id: uri
+        for uri, table in iter_shards(folder, columns=["image_id"])
+        for image_id in table["image_id"].to_pylist()
+        if image_id in wanted
+    }
 
 
 def _read(file: Any, uri: str, columns: Sequence[str]) -> pa.Table:

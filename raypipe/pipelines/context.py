@@ -14,7 +14,7 @@ import ray
 from raypipe import storage
 from raypipe.config import CLASSIFIER, Cluster, RunConfig
 from raypipe.data.manifest import Manifest, read_manifest
-from raypipe.data.shards import read_shard
+from raypipe.data.shards import iter_shards
 from raypipe.pipelines.records import table_digest
 from raypipe.pipelines.sink import SHARDS
 from raypipe.schema import WEAK
@@ -120,9 +120,8 @@ def with_shards(rows: pa.Table, folder: str) -> tuple[pa.Table, pa.Table]:
     """Splits rows into those that a folder's shards hold, with a `shard_uri` column, ordered by it, and the others."""
     uris: list[str] = []
     image_ids: list[str] = []
-    for uri in storage.list_files(storage.join(folder, SHARDS), suffix=".parquet"):
-        found = read_shard(uri, columns=["image_id"])["image_id"]
-        image_ids += found.to_pylist()
+    for uri, found in iter_shards(storage.join(folder, SHARDS), columns=["image_id"]):
+        image_ids += found["image_id"].to_pylist()
         uris += [uri] * len(found)
     position = pc.index_in(rows["image_id"], pa.array(image_ids, pa.string()))
     shard_uri = pc.take(pa.array(uris, pa.string()), position)

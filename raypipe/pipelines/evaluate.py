@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import raypipe
@@ -23,6 +24,7 @@ from raypipe.stages.load import LoadMasks, LoadSeeds
 
 RESULTS_FILE = "results.json"
 TABLE_FILE = "classes.csv"
+CONFUSION_FILE = "confusion.parquet"
 
 
 @dataclass
@@ -59,6 +61,7 @@ class _Tally:
             num_unscored=len(self.unscored),
             unscored=dict(sorted(self.unscored.items())[:20]),
             image_iou=self.image_iou,
+            confusion=confusion,
         )
 
 
@@ -72,7 +75,7 @@ def run_evaluate(context: Context, *, seeds: str, masks: str, segments: str | No
         segments: URI of the segmentation network's masks; None where there are none.
 
     Returns:
-        The folder with `results.json`, and the scores, CAMs first.
+        The folder with `results.json` and `confusion.parquet`, and the scores, CAMs first.
 
     Raises:
         ValueError: if no row has a true mask.
@@ -102,12 +105,48 @@ def run_evaluate(context: Context, *, seeds: str, masks: str, segments: str | No
         results = {
             "raypipe": raypipe.__version__,
             "config": config.model_dump(mode="json"),
-            "scores": [asdict(score) for score in scores],
+            "scores": [{**asdict(score), "confusion": None} for score in scores],
         }
+        storage.write_bytes_atomic(storage.join(folder, CONFUSION_FILE), _confusions_file(scores))
         storage.write_bytes_atomic(storage.join(folder, TABLE_FILE), class_csv(scores).encode())
         storage.write_bytes_atomic(uri, json.dumps(results, indent=1).encode())
         write_summary(folder, {"num_scores": len(scores)})
     return folder, [Score(**score) for score in json.loads(storage.read_bytes(uri))["scores"]]
+
+
+def read_confusions(folder: str) -> dict[tuple[str, str], NDArray[np.int64]]:
+    """(stage, split) to the confusion matrix (C + 1, C + 1) of a finished evaluation; empty where it kept none."""
+    uri = storage.join(folder, CONFUSION_FILE)
+    if not storage.exists(uri):
+        return {}
+    table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+    num_classes = int(table.schema.metadata[b"num_classes"])
+    matrices: dict[tuple[str, str], NDArray[np.int64]] = {}
+    for row in table.to_pylist():
+        zeros = np.zeros((num_classes, num_classes), np.int64)
+        matrices.setdefault((row["stage"], row["split"]), zeros)[row["truth"], row["mask"]] = row["pixels"]
+    return matrices
+
+
+def _confusions_file(scores: Sequence[Score]) -> bytes:
+    """A row a pair of class ids that has pixels: stage, split, truth, mask, pixels."""
+    rows = []
+    for score in scores:
+        assert score.confusion is not None  # counted here, not read back
+        for truth, mask in np.argwhere(score.confusion).tolist():
+            pair = {"truth": truth, "mask": mask, "pixels": int(score.confusion[truth, mask])}
+            rows.append({"stage": score.stage, "split": score.split, **pair})
+    schema = pa.schema(
+        [
+            *((name, pa.string()) for name in ("stage", "split")),
+            *((n, pa.int64()) for n in ("truth", "mask", "pixels")),
+        ],
+        metadata={"num_classes": str(len(scores[0].class_iou) if scores else 0)},
+    )
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
 
 
 def score_segments(context: Context, segments: str) -> list[Score]:

@@ -5,6 +5,9 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 _NAME_LENGTH = 6
 _CLASSES_PER_BLOCK = 21
 
@@ -28,6 +31,8 @@ class Score:
     unscored: dict[str, str] = field(default_factory=dict)
     image_iou: dict[str, float] = field(default_factory=dict, repr=False)
     """Mean IoU of single images, for finding the best and the worst."""
+    confusion: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    """(C + 1, C + 1) pixels, rows the truth; None where the score was read back, as a file of its own holds it."""
 
 
 def scores_table(scores: Sequence[Score]) -> str:

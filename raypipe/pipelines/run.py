@@ -162,7 +162,8 @@ class Run:
     @cached_property
     def report(self) -> str:
         """URI of the HTML report, with its config beside it; without scores where there are no true masks."""
-        masks, scores = self.masks.uri, self.scores if has_truth(self.context) else []
+        masks = self.masks.uri
+        evaluation, scores = self.evaluation if has_truth(self.context) else (None, [])
         seeds = seeds_stream(self.context, classifier_digest=self.classifier.digest).folder
         networks: dict[Task, str] = {"classifier": self.classifier.uri}
         if self.affinity is not None:
@@ -178,19 +179,25 @@ class Run:
             masks=masks,
             segments=segments,
             networks=networks,
+            evaluation=evaluation,
             scores=scores,
             decisions=[*self.gated.decisions, *self.rounds],
         )
 
-    @cached_property
+    @property
     def scores(self) -> list[Score]:
         """Scores on every split with true masks."""
+        return self.evaluation[1]
+
+    @cached_property
+    def evaluation(self) -> tuple[str, list[Score]]:
+        """URI of the folder of the scores, and the scores."""
         masks = self.masks.uri
         seeds = seeds_stream(self.context, classifier_digest=self.classifier.digest).folder
         segments = self.segments.uri if self.config.segmenter.enabled else None
         folder, scores = run_evaluate(self.gated.context, seeds=seeds, masks=masks, segments=segments)
         self._log("evaluate", Artifact(folder, folder.rsplit("/", 1)[-1]))
-        return scores
+        return folder, scores
 
     def _mask_inputs(self) -> MaskInputs:
         affinity = self.affinity

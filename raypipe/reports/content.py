@@ -4,13 +4,14 @@ Conventions: class ids as everywhere (0 background, 1..C, 255 ignore); IoU value
 in neither truth nor masks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raypipe.ops.cooccurrence import Pair
 from raypipe.reports.saliency import SaliencySample
 
 KINDS = ("best", "worst", "random")
@@ -46,6 +47,60 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """What the final masks of a split say of the pixels of each class."""
+
+    stage: str
+    split: str
+    matrix: NDArray[np.int64]
+    """(C + 1, C + 1) pixels; rows are the truth, columns the mask, background first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPairs:
+    """Classes that come together, from labels alone."""
+
+    num_images: int
+    """With labels known, empty ones too."""
+    pairs: Sequence[Pair]
+    """Indices count from 0, the first class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskCurves:
+    """How wrong the masks are that one keeps, when the least sure are put aside."""
+
+    title: str
+    note: str
+    coverages: Sequence[float]
+    """Shares that are kept, in (0, 1]."""
+    risks: Mapping[str, Sequence[float]]
+    """Curve's name to the risk at each coverage, 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlots:
+    """What a sweep of the walk's settings found."""
+
+    name: str
+    facts: Mapping[str, str]
+    plots: Mapping[str, bytes]
+    """What is drawn to a stand-alone SVG."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantined:
+    """Images that failed at one stage for like reasons."""
+
+    stage: str
+    reason: str
+    """Of the first of them."""
+    num_images: int
+    image_ids: Sequence[str]
+    """A few of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything that stands on the page. Any part may be empty: the page then says how to get it."""
 
@@ -63,12 +118,20 @@ class Report:
     curves: Mapping[str, Sequence[Mapping[str, Any]]]
     """Network name to metrics per epoch: epoch, loss, loss_*, lr, images_per_second, share_waiting, seconds,
     num_unreadable, and dropped_share where saliency taught."""
-    samples: Sequence[Sample]
+    samples: Iterable[Sample]
+    """Taken one after the other, so that only one is in memory."""
+    confusions: Sequence[Confusion] = ()
+    label_pairs: LabelPairs | None = None
+    """None where no image has a label."""
+    risks: Sequence[RiskCurves] = ()
+    sweeps: Sequence[SweepPlots] = ()
     saliency: Sequence[SaliencySample] = ()
     """Of training images, where saliency taught the classifier."""
     streams: Mapping[str, Mapping[str, Any]]
     """Stage to num_rows, num_finished, num_quarantined, num_computed, seconds."""
-    quarantine: Sequence[Mapping[str, Any]]
-    """image_id, stage, reason; the first rows only, where there are many."""
+    price_per_hour: float | None = None
+    """Of all machines together, in any currency; None where it isn't known."""
+    quarantine: Sequence[Quarantined]
+    """The largest groups first; the last may stand for all others."""
     provenance: Mapping[str, Any]
     """Config as YAML text, checkpoint digests, versions."""

@@ -40,7 +40,14 @@ _STYLE: dict[Any, object] = {
 }
 
 
-def bar_chart(values: Mapping[str, Sequence[float]], names: Sequence[str], *, chart_id: str, description: str) -> str:
+def bar_chart(
+    values: Mapping[str, Sequence[float]],
+    names: Sequence[str],
+    *,
+    chart_id: str,
+    description: str,
+    references: Mapping[str, float] | None = None,
+) -> str:
     """Horizontal bars, one group a name, one bar a series.
 
     Args:
@@ -48,6 +55,7 @@ def bar_chart(values: Mapping[str, Sequence[float]], names: Sequence[str], *, ch
         names: what the groups stand for, top to bottom.
         chart_id: unique in the page.
         description: for those who can't see it.
+        references: series to a value that was published for it, drawn as a broken line over all groups.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 0.75 + 0.27 * len(names)), layout="constrained")
@@ -62,6 +70,11 @@ def bar_chart(values: Mapping[str, Sequence[float]], names: Sequence[str], *, ch
                 color=_SERIES[number % len(_SERIES)],
                 label=series,
             )
+        for series, value in (references or {}).items():
+            color = _SERIES[list(values).index(series) % len(_SERIES)]
+            axes.axvline(
+                value, color=color, linestyle=(0, (4, 2)), linewidth=1.4, label=f"{series}, published {value:g}"
+            )
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, 100)
@@ -69,7 +82,9 @@ def bar_chart(values: Mapping[str, Sequence[float]], names: Sequence[str], *, ch
         axes.tick_params(length=0)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
-        figure.legend(loc="outside upper center", ncols=len(values), handlelength=1, handleheight=1)
+        # Bars first: their legend keeps its order whatever lines come behind.
+        columns = len(values) if not references else 2
+        figure.legend(loc="outside upper center", ncols=columns, handlelength=1.4, handleheight=1)
         return _to_svg(figure, chart_id=chart_id, description=description)
 
 
@@ -103,6 +118,40 @@ def line_chart(values: Mapping[str, Sequence[float]], *, unit: str, chart_id: st
         axes.grid(axis="y")
         if len(values) > 1:
             axes.legend()
+        return _to_svg(figure, chart_id=chart_id, description=description)
+
+
+def risk_chart(
+    coverages: Sequence[float], risks: Mapping[str, Sequence[float]], *, chart_id: str, description: str
+) -> str:
+    """Risk over coverage, both in percent; the first curve is drawn stronger, the others as what it is held against.
+
+    Args:
+        coverages: shares, 0..1.
+        risks: curve to its risk at each coverage.
+        chart_id: unique in the page.
+        description: for those who can't see it.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        for number, (name, values) in enumerate(risks.items()):
+            axes.plot(
+                [100 * coverage for coverage in coverages],
+                [100 * value for value in values],
+                color=_SERIES[(number + 1) % len(_SERIES)],
+                label=name,
+                linewidth=1.3 if number else 2.2,
+                linestyle=(0, (4, 2)) if number else "-",
+            )
+        axes.set_xlabel("coverage: kept, surest first, %")
+        axes.set_ylabel("risk: 100 − IoU, %")
+        axes.set_xlim(0, 100)
+        axes.set_ylim(bottom=0)
+        axes.tick_params(length=0)
+        axes.grid(axis="y")
+        if len(risks) > 1:
+            figure.legend(loc="outside upper center", ncols=len(risks), handlelength=1.6)
         return _to_svg(figure, chart_id=chart_id, description=description)
 
 

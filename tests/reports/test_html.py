@@ -1,13 +1,18 @@
+import base64
+import hashlib
 import math
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 
+from raypipe.data.importers.voc import VOC_CLASSES
+from raypipe.ops.cooccurrence import Pair
+from raypipe.reports.content import Confusion, LabelPairs, Quarantined, RiskCurves, SweepPlots
 from raypipe.reports.html import render_report
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
-VOID = {"meta", "img", "br", "hr", "link"}
+VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -18,12 +23,16 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.words: list[str] = []
+        self.unlabelled: list[str] = []
+        """Inputs that stand in no label."""
         self.feed(html)
         assert self.open == []
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        if tag in ("input", "select") and "label" not in self.open:
+            self.unlabelled.append(tag)
         if tag not in VOID:
             self.open.append(tag)
 
@@ -34,7 +43,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -77,6 +86,7 @@ def test_empty_report_says_which_commands_make_it(make_report):
     assert all(f"raypipe {command} CONFIG.yaml" in page.text for command in commands)
     assert "No image was quarantined." in page.text
     assert page.all("img") == page.all("svg") == page.all("table") == []
+    assert "No image has a label." in page.text
 
 
 def test_results_by_split_and_stage(make_report):
@@ -170,17 +180,72 @@ def test_curves_and_their_last_epoch(make_report):
     curves = {"affinity": [epoch(0), epoch(1)], "classifier": []}
     page = Page(render_report(make_report(curves=curves)))
     assert len(page.all("svg")) == 3
+    assert "training, affinity – – – 200 1,400.0 0.1" in page.text
     assert "last loss 0.5 images per second 12.3 waiting for data 25 % seconds 1,400 unreadable images 3" in page.text
 
 
 def test_streams_and_quarantine(make_report):
     summary = {"num_rows": 1500, "num_finished": 1498, "num_quarantined": 2, "num_computed": 750, "seconds": 300.0}
     streams = {"seeds": summary, "masks": summary | {"num_computed": 0}}
-    quarantine = [{"image_id": "x.jpg", "stage": "DecodeImages", "reason": "truncated"}]
+    quarantine = [Quarantined(stage="DecodeImages", reason="truncated", num_images=1234, image_ids=("x.jpg", "y.jpg"))]
     text = Page(render_report(make_report(streams=streams, quarantine=quarantine))).text
     assert "seeds 1,500 1,498 2 750 300.0 2.5" in text
     assert "masks 1,500 1,498 2 0 300.0 –" in text
-    assert "x.jpg DecodeImages truncated" in text
+    assert "together 600.0" in text
+    assert "1,234 images could not be processed" in text
+    assert "1,234 DecodeImages truncated x.jpg, y.jpg" in text
+
+
+def test_cost_needs_a_price(make_report):
+    summary = {"num_rows": 9, "num_finished": 9, "num_quarantined": 0, "num_computed": 9, "seconds": 1800.0}
+    assert "report.price_per_hour" in Page(render_report(make_report(streams={"masks": summary}))).text
+    text = Page(render_report(make_report(streams={"masks": summary}, price_per_hour=3.0))).text
+    assert "images per second cost masks 9 9 0 9 1,800.0 0.0 1.50" in text
+    assert "Cost isn't known" not in text
+
+
+def test_confusions_and_their_list(make_report):
+    matrix = np.array([[90, 10, 0], [5, 45, 50], [0, 0, 0]])
+    report = make_report(confusions=[Confusion(stage="dcrf", split="val", matrix=matrix)])
+    page = Page(render_report(report))
+    assert "dCRF on val" in page.text
+    assert "dog cat 50 50.0 100.0" in page.text
+    assert page.all("svg")[0]["aria-label"].startswith("Confusion of classes, dCRF on val")
+
+
+def test_classes_that_come_together(make_report):
+    often = Pair(first=1, second=0, num_both=95, num_first=100, num_second=300, share=0.95, lift=3.2, deviation=20.0)
+    rare = Pair(first=1, second=0, num_both=50, num_first=100, num_second=300, share=0.5, lift=1.7, deviation=4.0)
+    found = LabelPairs(num_images=1000, pairs=[often] + 20 * [rare])
+    text = Page(render_report(make_report(label_pairs=found))).text
+    assert "cat dog 95 95 100 300 3.2 can't be told apart" in text
+    assert "cat dog 50 50 100 300 1.7 often together" in text
+    assert "Of 1,000 images" in text
+    assert "1 weaker pairs are left out" in text
+
+
+def test_risk_curves_and_their_values(make_report):
+    found = RiskCurves(title="Images", note="n", coverages=(0.25, 0.5, 1.0), risks={"a": (0.1, 0.2, 0.3)})
+    page = Page(render_report(make_report(risks=[found])))
+    assert "50 20.0 100 30.0" in page.text
+    assert len(page.all("svg")) == 1
+
+
+def test_sweep_plots_are_pictures(make_report):
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg"></svg>'
+    found = SweepPlots(name="0123", facts={"chosen": "alpha 4", "images": "9"}, plots={"beta and steps": svg})
+    (image,) = Page(render_report(make_report(sweeps=[found]))).all("img")
+    assert image["src"].startswith("data:image/svg+xml;base64,")
+    assert image["alt"] == "Scores of sweep 0123: beta and steps; the chosen setting is alpha 4"
+
+
+def test_published_numbers_stand_beside_voc_classes_only(make_report):
+    ious = dict.fromkeys(("background", *VOC_CLASSES), 0.5)
+    page = render_report(make_report(classes=VOC_CLASSES, scores=[score(class_iou=ious)]))
+    assert "CAM, published 48" in page
+    assert "random walk, published" not in page  # this run has none
+    assert "10,582 images" in page
+    assert "published" not in render_report(make_report(scores=[score()]))
 
 
 def test_provenance(make_report):
@@ -198,12 +263,19 @@ def test_whatever_comes_from_data_is_escaped(make_report, make_sample):
         curves={EVIL: [epoch(0, **{f"loss_{EVIL}": 1.0})]},
         samples=[make_sample(EVIL, labels=(EVIL,))],
         streams={EVIL: dict.fromkeys(("num_rows", "num_finished", "num_quarantined", "num_computed", "seconds"), 1)},
-        quarantine=[{"image_id": EVIL, "stage": EVIL, "reason": EVIL}],
+        quarantine=[Quarantined(stage=EVIL, reason=EVIL, num_images=1, image_ids=(EVIL,))],
+        confusions=[Confusion(stage=EVIL, split=EVIL, matrix=np.ones((3, 3), np.int64))],
+        label_pairs=LabelPairs(
+            num_images=9,
+            pairs=[Pair(first=0, second=1, num_both=5, num_first=5, num_second=6, share=1.0, lift=2.0, deviation=3.0)],
+        ),
+        risks=[RiskCurves(title=EVIL, note=EVIL, coverages=(1.0,), risks={EVIL: (0.5,)})],
+        sweeps=[SweepPlots(name=EVIL, facts={"chosen": EVIL}, plots={EVIL: EVIL.encode()})],
         provenance={EVIL: EVIL, "config": f"{EVIL}\n{EVIL}"},
     )
     page = Page(render_report(report))
-    assert page.all("script") == []
-    assert all(image["src"].startswith("data:image/webp") for image in page.all("img"))
+    assert len(page.all("script")) == 1  # the page's own
+    assert all(image["src"].startswith(("data:image/webp", "data:image/svg+xml;base64,")) for image in page.all("img"))
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert page.text.count("<script>alert(1)</script>") >= 12
 
@@ -211,13 +283,15 @@ def test_whatever_comes_from_data_is_escaped(make_report, make_sample):
 def test_page_is_self_contained(make_report, make_sample):
     html = render_report(make_report(samples=[make_sample()], scores=[score()], curves={"classifier": [epoch(0)]}))
     page = Page(html)
-    assert not page.all("script")
+    assert page.all("script") == [{}]
     assert not page.all("link")
     targets = [value for _, tag in page.tags for name, value in tag.items() if name in ("src", "href", "xlink:href")]
     assert all(target.startswith(("data:image/webp", "#")) for target in targets)
     assert not re.search(r"@import|url\((?!#)", html)
+    script = re.search(r"<script>(.*)</script>", html, flags=re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policies = [tag["content"] for tag in page.all("meta") if tag.get("http-equiv") == "Content-Security-Policy"]
-    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    assert policies == [f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"]
 
 
 def test_page_can_be_used_by_keyboard(make_report, make_sample):
@@ -228,6 +302,9 @@ def test_page_can_be_used_by_keyboard(make_report, make_sample):
     scrolling = [tag for _, tag in page.tags if set((tag.get("class") or "").split()) & {"scroll", "strip"}]
     assert len(scrolling) == 3
     assert all(tag["tabindex"] == "0" and tag["aria-label"] for tag in scrolling)
+    assert len(page.all("main")) == len(page.all("nav")) == len(page.all("h1")) == 1
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert page.unlabelled == []
 
 
 def test_eighteen_samples_stay_below_four_megabytes(make_report, make_sample):

@@ -40,7 +40,7 @@ def test_eps_drops_nothing() -> None:
 
 def test_the_page_shows_samples_and_the_share_that_is_dropped(make_report) -> None:  # type: ignore[no-untyped-def]
     epoch = {"loss": 1.0, "loss_classification": 0.4, "loss_saliency": 0.6, "lr": 0.1, "images_per_second": 9.0}
-    epoch |= {"share_waiting": 0.1, "seconds": 2.0, "num_unreadable": 0}
+    epoch |= {"share_waiting": 0.1, "seconds": 2.0, "num_unreadable": 0, "num_images": 9}
     curves = {"classifier": [epoch | {"dropped_share": share} for share in (0.4, 0.1)]}
     page = render_report(make_report(saliency=[make_sample()], curves=curves))
     assert page.count("<figcaption>") == 5
@@ -53,7 +53,7 @@ def test_the_page_shows_samples_and_the_share_that_is_dropped(make_report) -> No
 
 @pytest.mark.parametrize("metrics", [[], [{"loss": 1.0, "lr": 0.1, "images_per_second": 9.0}]])
 def test_without_saliency_the_page_says_nothing_of_it(make_report, metrics) -> None:  # type: ignore[no-untyped-def]
-    rest = {"share_waiting": 0.1, "seconds": 2.0, "num_unreadable": 0}
+    rest = {"share_waiting": 0.1, "seconds": 2.0, "num_unreadable": 0, "num_images": 9}
     page = render_report(make_report(curves={"classifier": [epoch | rest for epoch in metrics]}))
     assert 'id="saliency"' not in page
     assert "dropped" not in page
