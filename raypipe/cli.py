@@ -154,6 +154,20 @@ def export(
     typer.echo(f"{folder}: {summary}")
 
 
+@app.command()
+def review(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Masks to queue; review.num_images.")] = None,
+) -> None:
+    """Queue the masks whose correction probably helps most: a gallery, a table and tasks for Label Studio."""
+    steps = _open(config, [*(overrides or []), *([] if count is None else [f"review.num_images={count}"])])
+    from raypipe.pipelines.review import GALLERY_FILE, run_review
+
+    folder, num_images = run_review(steps.context, masks=steps.masks.uri, masks_digest=steps.masks.digest)
+    typer.echo(f"{num_images} masks to review, tasks for Label Studio beside: {storage.join(folder, GALLERY_FILE)}")
+
+
 @app.command(name="export-model")
 def export_model(
     config: ConfigFile,

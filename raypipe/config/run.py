@@ -30,6 +30,15 @@ class ReportOptions(Section):
     """Images of each kind: best, worst, random."""
 
 
+class Review(Section):
+    """Masks that people look at first."""
+
+    num_images: int = Field(100, ge=1, le=1000)
+    """Length of the queue."""
+    splits: tuple[str, ...] | None = None
+    """Splits whose masks are ranked; null ranks all that there are. Rows whose true mask is given are left out."""
+
+
 class Cluster(Section):
     """Where and how wide; nothing here changes a mask."""
 
@@ -98,6 +107,7 @@ class RunConfig(Section):
     checkpoints: Checkpoints = Checkpoints()
     report: ReportOptions = ReportOptions()
     export: Export = Export()
+    review: Review = Review()
     budget: Budget = Budget()
     png: bool = False
     """Writes each mask as a PNG file too."""

@@ -1,16 +1,20 @@
 """Reads folders of Parquet shards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from raypipe import storage
 
 _NUM_THREADS = 16
+
+_SHARDS_AT_ONCE = 256
+"""Shards whose small columns are in memory together: some thousands of rows."""
 
 _WAY_OUT = "delete it and the summary.json of its folder, and the same command computes its rows again"
 
@@ -71,9 +75,40 @@ def read_row(uri: str, image_id: str, *, columns: Sequence[str]) -> dict[str, An
     return row
 
 
-def _read_columns(uri: str, columns: Sequence[str]) -> pa.Table:
+def stream_columns(folder: str, *, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of all rows and their `shard_uri`, in tables of many shards, so that memory stays flat.
+
+    Only these columns are fetched: for small ones, of which a shard has few bytes.
+
+    Args:
+        folder: URI.
+        columns: those to read.
+
+    Raises:
+        ShardError: as `read_shard`.
+    """
+
+    def read(uri: str) -> pa.Table:
+        table = _read_columns(uri, columns, cache_type="none")
+        return table.append_column("shard_uri", pa.repeat(pa.scalar(uri), table.num_rows))
+
+    uris = storage.list_files(folder, suffix=".parquet")
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        for start in range(0, len(uris), _SHARDS_AT_ONCE):
+            yield pa.concat_tables(list(threads.map(read, uris[start : start + _SHARDS_AT_ONCE])))
+
+
+def find_shard(folder: str, image_id: str) -> str | None:
+    """URI of the shard that holds an image, None where none does; of the shards only the ids are read."""
+    for table in stream_columns(folder, columns=["image_id"]):
+        for uri in table.filter(pc.equal(table["image_id"], image_id))["shard_uri"].to_pylist():
+            return str(uri)
+    return None
+
+
+def _read_columns(uri: str, columns: Sequence[str], **options: Any) -> pa.Table:
     fs, path = storage.filesystem(uri)
-    with fs.open(path, "rb") as file:
+    with fs.open(path, "rb", **options) as file:
         return _read(file, uri, columns)
 
 

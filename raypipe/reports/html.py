@@ -6,14 +6,13 @@ and charts drawn here are marked safe.
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from raypipe.reports.content import KINDS, Report, Sample
-from raypipe.reports.pictures import data_uri, palette, thumbnail
+from raypipe.reports.page import class_colors, render_page
+from raypipe.reports.pictures import data_uri, thumbnail
 from raypipe.reports.plots import bar_chart, line_chart
 from raypipe.reports.saliency import SaliencySample, draw_saliency
 from raypipe.reports.strip import COLUMNS, draw_columns
@@ -24,29 +23,22 @@ STAGE_NAMES = {"cam": "CAM", "walk": "random walk", "dcrf": "dCRF", "pamr": "PAM
 _MAX_BARS = 40
 """Classes in a bar chart; of more, the weakest are shown."""
 
-_ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-
 
 def render_report(report: Report) -> str:
     """The report as a self-contained HTML page."""
     splits = list(dict.fromkeys(score["split"] for score in report.scores))
     by_split = {split: [score for score in report.scores if score["split"] == split] for split in splits}
-    return _ENVIRONMENT.get_template("report.html").render(
+    return render_page(
+        "report.html",
         title=report.title,
-        legend=_legend(report.classes),
+        legend=class_colors(report.classes),
         results=[_result(split, scores) for split, scores in by_split.items()],
         class_tables=[_class_table(number, split, scores) for number, (split, scores) in enumerate(by_split.items())],
         gate=report.gate,
         decisions=[_decision(decision) for decision in report.decisions],
         samples=_samples(report),
         columns=[name for name in COLUMNS if _has_column(report.samples, name)],
-        saliency=[_saliency(sample, _legend(report.classes)) for sample in report.saliency],
+        saliency=[_saliency(sample, class_colors(report.classes)) for sample in report.saliency],
         curves=[_curves(number, *item) for number, item in enumerate(report.curves.items()) if item[1]],
         streams=[_stream(name, summary) for name, summary in report.streams.items()],
         quarantine=report.quarantine,
@@ -56,12 +48,6 @@ def render_report(report: Report) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _legend(classes: Sequence[str]) -> dict[str, str]:
-    """Class name to colour; background has none, since it shows the photograph."""
-    colors = palette(len(classes))[1:].tolist()
-    return {name: "#" + bytes(color).hex() for name, color in zip(classes, colors, strict=True)}
 
 
 def _stage_name(stage: str) -> str:
@@ -141,7 +127,7 @@ def _has_column(samples: Sequence[Sample], name: str) -> bool:
 
 def _samples(report: Report) -> dict[str, list[dict[str, Any]]]:
     """Cards of the samples, by kind."""
-    legend = _legend(report.classes)
+    legend = class_colors(report.classes)
     cards: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for sample in report.samples:
         pictures = draw_columns(sample)

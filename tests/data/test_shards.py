@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data.shards import ShardError, read_row
+from raypipe.data.shards import ShardError, find_shard, read_row, stream_columns
 from raypipe.pipelines.sink import write_shard
 
 
@@ -49,3 +49,21 @@ def test_damage_is_found(shard: str, tmp_path: Path) -> None:
     broken.write_bytes(content)
     with pytest.raises(ShardError, match="can't be read"):
         read_row(str(broken), "00", columns=["mask"])
+
+
+def test_small_columns_of_many_shards_in_few_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raypipe.data.shards._SHARDS_AT_ONCE", 2)
+    for index in range(5):
+        write_shard(str(tmp_path), "shards", pa.table({"image_id": [f"{index}a", f"{index}b"], "mask": [b"x", b"y"]}))
+    tables = list(stream_columns(str(tmp_path / "shards"), columns=["image_id"]))
+    assert [table.num_rows for table in tables] == [4, 4, 2]
+    for table in tables:
+        for row in table.to_pylist():
+            assert read_row(row["shard_uri"], row["image_id"], columns=["image_id"]) == {"image_id": row["image_id"]}
+
+
+def test_the_shard_of_an_image_is_found_by_its_id(shard: str) -> None:
+    folder = str(Path(shard).parent)
+    assert find_shard(folder, "07") == f"file://{shard}"
+    assert find_shard(folder, "7") is None
+    assert find_shard(f"{folder}/absent", "07") is None

@@ -7,8 +7,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
-from raypipe.config import RunConfig, load_config
+from raypipe.cli import app
+from raypipe.config import RunConfig, load_config, to_yaml
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
@@ -93,6 +95,16 @@ def test_report_is_one_file(finished: Run) -> None:
     text = Path(finished.report).read_text()
     assert "data:image/" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_review_queues_masks_by_the_command(finished: Run, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(finished.config))
+    result = CliRunner().invoke(app, ["review", str(config), "--count", "3"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    line = result.stdout.splitlines()[-1]
+    assert line.startswith("3 masks to review")
+    assert Path(line.rsplit(": ", 1)[1]).read_text().count('<li class="card"') == 3
 
 
 def test_metrics_of_both_trainings_are_kept(finished: Run) -> None:
