@@ -15,6 +15,8 @@ from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import open_context
+from raypipe.pipelines.explain import explain, manifest_row
+from raypipe.pipelines.finished import find_masks
 from raypipe.pipelines.results import scores_table
 from raypipe.pipelines.run import Run, describe
 from raypipe.schema import MASKS, QUARANTINE
@@ -105,6 +107,18 @@ def test_review_queues_masks_by_the_command(finished: Run, tmp_path: Path) -> No
     line = result.stdout.splitlines()[-1]
     assert line.startswith("3 masks to review")
     assert Path(line.rsplit(": ", 1)[1]).read_text().count('<li class="card"') == 3
+
+
+def test_explanation_ends_in_the_mask_that_the_run_wrote(finished: Run) -> None:
+    """Networks that were trained here, maps from seeds: what many processes made comes out of this one."""
+    masks = find_masks(open_context(finished.config))
+    assert masks.masks == finished.masks.uri
+    rows = read_shards(finished.masks.uri + "/shards", schema=MASKS).to_pylist()
+    for row in rows[:3]:
+        explanation = explain(masks, manifest_row(finished.context, row["image_id"]))
+        assert explanation.mask_png == row["mask"]
+        assert explanation.predicted_iou == row["predicted_iou"]
+        assert explanation.num_different == 0
 
 
 def test_metrics_of_both_trainings_are_kept(finished: Run) -> None:
