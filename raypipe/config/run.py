@@ -16,11 +16,13 @@ class Splits(Section):
 
 
 class Checkpoints(Section):
-    """Networks that are trained already; null trains them."""
+    """What is made already; null makes it."""
 
     classifier: str | None = None
     affinity: str | None = None
     segmenter: str | None = None
+    cams: str | None = None
+    """Folder that `raypipe import cams` wrote: its maps take the place of the classifier's."""
 
 
 class ReportOptions(Section):
@@ -122,6 +124,11 @@ class RunConfig(Section):
     def _start(self) -> "RunConfig":
         if self.classifier.weights == CLASSIFIER:
             raise ValueError("classifier.weights can't be the classifier itself; give a URI, or null for random")
+        if self.checkpoints.cams is not None and self.refinement.gate != "off":
+            raise ValueError(
+                f"checkpoints.cams needs refinement.gate=off, got {self.refinement.gate}: the classifier that would "
+                "judge isn't the one that made the maps"
+            )
         for name in ("affinity", "segmenter"):
             training: Training = getattr(self, name)
             if training.weights == CLASSIFIER and training.backbone != self.classifier.backbone:

@@ -266,6 +266,7 @@ def _settings(context: Context) -> list[tuple[str, str]]:
 
 
 def _provenance(finished: FinishedMasks) -> list[tuple[str, str]]:
-    networks = {"classifier": finished.classifier, "AffinityNet": finished.affinity}
+    maps = "classifier" if finished.context.config.checkpoints.cams is None else "given maps"
+    networks = {maps: finished.classifier, "AffinityNet": finished.affinity}
     made = [(name, f"{network.uri} (digest {network.digest})") for name, network in networks.items() if network]
     return [*made, ("seeds", finished.seeds), ("masks", finished.masks), ("raypipe", raypipe.__version__)]

@@ -11,7 +11,7 @@ from raypipe.pipelines.context import Context
 from raypipe.pipelines.gate import Decision, read_gates
 from raypipe.pipelines.masks import masks_stream
 from raypipe.pipelines.records import RECORD_FILE
-from raypipe.pipelines.seeds import seeds_stream
+from raypipe.pipelines.seeds import given_cams, seeds_stream
 from raypipe.pipelines.train import given_checkpoint
 from raypipe.training.run import CHECKPOINT
 
@@ -36,6 +36,7 @@ class FinishedMasks:
     """Its config lacks what the gates rejected."""
     decisions: list[Decision]
     classifier: Network
+    """The folder of given maps where checkpoints.cams names one."""
     affinity: Network | None
     """None where the walk goes along plain colours."""
     seeds: str
@@ -51,7 +52,8 @@ def find_masks(context: Context) -> FinishedMasks:
     """
     config = context.config
     missing = "classifier"
-    for classifier in _networks(context, "classifier"):
+    given = given_cams(context)
+    for classifier in [Network(*given)] if given else _networks(context, "classifier"):
         missing = "AffinityNet"
         for affinity in [None] if config.walk.affinity == "rgb" else _networks(context, "affinity"):
             missing = "masks"

@@ -71,7 +71,7 @@ def write_report(
         decisions=[asdict(decision) for decision in decisions],
         curves={name: read_metrics(uri.rsplit("/", 1)[0]) for name, uri in networks.items()},
         samples=collect_samples(context, folders, affinity=networks.get("affinity"), scores=scores),
-        saliency=saliency_samples(context, classifier=networks["classifier"]),
+        saliency=saliency_samples(context, classifier=networks["classifier"]) if "classifier" in networks else (),
         streams={name: summary for name, summary in summaries.items() if summary is not None},
         quarantine=quarantine[:_NUM_QUARANTINE_ROWS],
         provenance={

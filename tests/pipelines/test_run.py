@@ -7,19 +7,23 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from raypipe.cli import app
 from raypipe.config import RunConfig, load_config, to_yaml
+from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_mask
+from raypipe.data.importers.cam_folder import import_cams
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
+from raypipe.ops.cam import resize_cam
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.explain import explain, manifest_row
 from raypipe.pipelines.finished import find_masks
 from raypipe.pipelines.results import scores_table
 from raypipe.pipelines.run import Run, describe
-from raypipe.schema import MASKS, QUARANTINE
+from raypipe.schema import MASKS, QUARANTINE, SEEDS
 
 OVERRIDES = [
     "classifier.epochs=2",
@@ -209,3 +213,28 @@ def test_describe_shows_both_plans(synthetic: tuple[str, Manifest], tmp_path: Pa
     text = describe(open_context(make_config(synthetic[0], tmp_path)))
     for stage in ("DecodeImages", "ComputeCams", "MakeTrimaps", "PropagateCams", "RefineMasks", "EncodeMasks"):
         assert stage in text
+
+
+@pytest.mark.slow
+def test_given_maps_take_the_classifiers_place(finished: Run, tmp_path: Path) -> None:
+    """The run's own maps, given in the form of psa's: nearly its trimaps, and no classifier is trained."""
+    (tmp_path / "npy").mkdir()
+    for row in read_shards(finished.seeds.uri + "/shards", schema=SEEDS).to_pylist():
+        cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
+        full = resize_cam(cam, size=(row["height"], row["width"])).numpy() if len(cam) else cam.numpy()
+        np.save(tmp_path / "npy" / row["image_id"], dict(zip([n - 1 for n in row["class_ids"]], full, strict=True)))
+    import_cams(str(tmp_path / "npy"), str(tmp_path / "cams"))
+    given = f"checkpoints.cams={tmp_path / 'cams'}"
+    run = Run(make_config(finished.config.manifest, tmp_path / "out", given, "affinity.weights=null"))
+    assert run.report
+    assert not (tmp_path / "out/classifier").exists()
+    trimaps = [
+        np.stack([decode_mask(trimap) for trimap in shards["trimap"].to_pylist() if trimap is not None][:4])
+        for shards in (
+            read_shards(folder + "/shards", columns=["image_id", "trimap"], schema=SEEDS)
+            for folder in (finished.seeds.uri, run.seeds.uri)
+        )
+    ]
+    assert np.mean(trimaps[0] == trimaps[1]) > 0.9
+    image_id = read_shards(run.masks.uri + "/shards", columns=["image_id"], schema=MASKS)["image_id"][0].as_py()
+    assert explain(find_masks(run.context), manifest_row(run.context, image_id)).num_different == 0
