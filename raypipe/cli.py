@@ -5,6 +5,7 @@ raypipe run config.yaml walk.beta=4 out=s3://bucket/run
 """
 
 import logging
+import re
 import sys
 from typing import Annotated, Any
 
@@ -154,6 +155,20 @@ def export(
     typer.echo(f"{folder}: {summary}")
 
 
+@app.command()
+def review(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Masks to queue; review.num_images.")] = None,
+) -> None:
+    """Queue the masks whose correction probably helps most: a gallery, a table and tasks for Label Studio."""
+    steps = _open(config, [*(overrides or []), *([] if count is None else [f"review.num_images={count}"])])
+    from raypipe.pipelines.review import GALLERY_FILE, run_review
+
+    folder, num_images = run_review(steps.context, masks=steps.masks.uri, masks_digest=steps.masks.digest)
+    typer.echo(f"{num_images} masks to review, tasks for Label Studio beside: {storage.join(folder, GALLERY_FILE)}")
+
+
 @app.command(name="export-model")
 def export_model(
     config: ConfigFile,
@@ -175,6 +190,27 @@ def describe(config: ConfigFile, overrides: Overrides = None) -> None:
     from raypipe.pipelines.run import describe as describe_streams
 
     typer.echo(describe_streams(open_context(read_config(config, overrides))))
+
+
+@app.command()
+def explain(
+    image_id: Annotated[str, typer.Argument(metavar="IMAGE_ID", help="The image's, as in the manifest.")],
+    config: ConfigFile,
+    overrides: Overrides = None,
+    pixel: Annotated[
+        str | None, typer.Option(metavar="ROW,COLUMN", help="Pixel whose affinities are shown; else a sure one.")
+    ] = None,
+) -> None:
+    """Show everything that led to one mask of a finished run on one page."""
+    match = re.fullmatch(r"(\d+),(\d+)", pixel or "0,0")
+    if match is None:
+        raise typer.BadParameter(f"got {pixel!r}, needed is ROW,COLUMN, such as 120,80", param_hint="--pixel")
+    resolved = read_config(config, overrides)
+    from raypipe.pipelines.context import open_context
+    from raypipe.pipelines.explain import write_explanation
+
+    chosen = None if pixel is None else (int(match[1]), int(match[2]))
+    typer.echo(write_explanation(open_context(resolved), image_id, pixel=chosen))
 
 
 @app.command()

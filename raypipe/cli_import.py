@@ -83,7 +83,7 @@ def cams(
     source: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI of psa's or irn's .npy files.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI for .npz files.")],
 ) -> None:
-    """Class activation maps that psa or irn saved as pickles, as plain arrays (.npz: class_ids from 1, cam)."""
+    """Maps that psa or irn saved as pickles, as plain arrays (.npz: class_ids from 1, cam) for checkpoints.cams."""
     typer.echo(f"{import_cams(source, out)} files: {out}")
 
 

@@ -135,6 +135,23 @@ EXPORTS = pa.schema(
 """One row an exported image. `number`: its place in the manifest, from 1. `items`: its share of the files that many
 images stand in, such as COCO's one JSON; each format has its own kinds."""
 
+REVIEW = pa.schema(
+    [
+        pa.field("rank", pa.int32()),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image_uri", pa.string()),
+        pa.field("gain", pa.float64()),
+        pa.field("predicted_iou", pa.float32()),
+        pa.field("class_names", pa.list_(pa.string())),
+        pa.field("areas", pa.list_(pa.float32())),
+        pa.field("parts", pa.list_(pa.float64())),
+        pa.field("reason", pa.string()),
+    ]
+)
+"""One row a mask to review, in order of `rank`, from 1. `gain`: the sum of `parts`, each class's part of it.
+`class_names`: the classes in the mask or among the labels, without background; `areas` (share of the image) and `parts`
+in the same order."""
+
 QUARANTINE = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

@@ -16,11 +16,13 @@ class Splits(Section):
 
 
 class Checkpoints(Section):
-    """Networks that are trained already; null trains them."""
+    """What is made already; null makes it."""
 
     classifier: str | None = None
     affinity: str | None = None
     segmenter: str | None = None
+    cams: str | None = None
+    """Folder that `raypipe import cams` wrote: its maps take the place of the classifier's."""
 
 
 class ReportOptions(Section):
@@ -30,6 +32,15 @@ class ReportOptions(Section):
     """Images of each kind: best, worst, random."""
     price_per_hour: float | None = Field(None, ge=0)
     """What all machines of a run together cost in an hour, in any currency; null leaves cost out of the report."""
+
+
+class Review(Section):
+    """Masks that people look at first."""
+
+    num_images: int = Field(100, ge=1, le=1000)
+    """Length of the queue."""
+    splits: tuple[str, ...] | None = None
+    """Splits whose masks are ranked; null ranks all that there are. Rows whose true mask is given are left out."""
 
 
 class Cluster(Section):
@@ -100,6 +111,7 @@ class RunConfig(Section):
     checkpoints: Checkpoints = Checkpoints()
     report: ReportOptions = ReportOptions()
     export: Export = Export()
+    review: Review = Review()
     budget: Budget = Budget()
     png: bool = False
     """Writes each mask as a PNG file too."""
@@ -114,6 +126,11 @@ class RunConfig(Section):
     def _start(self) -> "RunConfig":
         if self.classifier.weights == CLASSIFIER:
             raise ValueError("classifier.weights can't be the classifier itself; give a URI, or null for random")
+        if self.checkpoints.cams is not None and self.refinement.gate != "off":
+            raise ValueError(
+                f"checkpoints.cams needs refinement.gate=off, got {self.refinement.gate}: the classifier that would "
+                "judge isn't the one that made the maps"
+            )
         for name in ("affinity", "segmenter"):
             training: Training = getattr(self, name)
             if training.weights == CLASSIFIER and training.backbone != self.classifier.backbone:

@@ -70,9 +70,9 @@ def read_row(uri: str, image_id: str, *, columns: Sequence[str]) -> dict[str, An
     return row
 
 
-def _read_columns(uri: str, columns: Sequence[str]) -> pa.Table:
+def _read_columns(uri: str, columns: Sequence[str], **options: Any) -> pa.Table:
     fs, path = storage.filesystem(uri)
-    with fs.open(path, "rb") as file:
+    with fs.open(path, "rb", **options) as file:
         return _read(file, uri, columns)
 
 
@@ -86,7 +86,9 @@ def iter_shards(folder: str, *, columns: Sequence[str]) -> Iterator[tuple[str, p
     for start in range(0, len(uris), _NUM_THREADS):  # a few at a time: all columns together may be too much
         some = uris[start : start + _NUM_THREADS]
         with ThreadPoolExecutor(_NUM_THREADS) as threads:
-            yield from zip(some, threads.map(lambda uri: _read_columns(uri, columns), some), strict=True)
+            # No more than these columns is fetched: small ones are a few bytes of a shard.
+            tables = threads.map(lambda uri: _read_columns(uri, columns, cache_type="none"), some)
+            yield from zip(some, tables, strict=True)
 
 
 def locate_rows(folder: str, image_ids: Collection[str]) -> dict[str, str]:

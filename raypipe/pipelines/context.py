@@ -69,7 +69,10 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
         return absolute(value) if name in uris else value
 
     tasks = ("classifier", "affinity", "segmenter")
-    uris = [*(f"{name}.weights" for name in (*tasks, "saliency")), *(f"checkpoints.{task}" for task in tasks)]
+    uris = [
+        *(f"{name}.weights" for name in (*tasks, "saliency")),
+        *(f"checkpoints.{made}" for made in (*tasks, "cams")),
+    ]
     values = config.model_dump()
     for section, name in (uri.split(".") for uri in uris):
         values[section][name] = absolute(values[section][name])

@@ -91,11 +91,7 @@ def run_gates(
     if context.config.refinement.gate != "run":
         return Gated(context, [])
     sample = sample_rows(context)
-    inputs = {
-        "classifier": classifier_digest,
-        "affinity": affinity_digest or "none",
-        "manifest": context.inputs_digest(sample),
-    }
+    inputs = _inputs(context, sample, classifier_digest, affinity_digest)
 
     def walk() -> tuple[Stream, list[Part]]:
         judge = walk_step(context, GateWalk, affinity=affinity, keep_better=False)
@@ -107,7 +103,7 @@ def run_gates(
 
     decisions = []
     if context.config.walk.affinity == "rgb":
-        decisions.append(Decision(refinement="walk", judge="separation", kept=True, reason=COLOURS, num_images=0))
+        decisions.append(_COLOURS_WALK)
     elif context.config.walk.num_steps:
         decisions.append(_decide(*walk(), refinement="walk", judge="separation"))
         if not decisions[-1].kept:
@@ -126,6 +122,35 @@ def run_gates(
         stream = _stream(context, method, GATES, inputs)
         decisions.append(_decide(stream, [Part(walked, steps)], refinement=method, judge="class consistency"))
         if not decisions[-1].kept:
+            context = _changed(context, "refinement", method="none")
+    return Gated(context, decisions)
+
+
+_COLOURS_WALK = Decision(refinement="walk", judge="separation", kept=True, reason=COLOURS, num_images=0)
+
+
+def read_gates(context: Context, *, classifier_digest: str, affinity_digest: str | None) -> Gated:
+    """What stored decisions let through; a refinement of which none is stored stays as configured.
+
+    Args:
+        context: config and manifest.
+        classifier_digest: see `run_masks`.
+        affinity_digest: see `run_masks`.
+    """
+    if context.config.refinement.gate != "run":
+        return Gated(context, [])
+    inputs = _inputs(context, sample_rows(context), classifier_digest, affinity_digest)
+    decisions = []
+    if context.config.walk.affinity == "rgb":
+        decisions.append(_COLOURS_WALK)
+    elif context.config.walk.num_steps and (walk := _stored(_stream(context, "walk", GATED_WALKS, inputs))):
+        decisions.append(walk)
+        if not walk.kept:
+            context = _changed(context, "walk", num_steps=0)
+    method = context.config.refinement.method
+    if method != "none" and (refinement := _stored(_stream(context, method, GATES, inputs))):
+        decisions.append(refinement)
+        if not refinement.kept:
             context = _changed(context, "refinement", method="none")
     return Gated(context, decisions)
 
@@ -163,16 +188,21 @@ def weigh(before: Sequence[float], after: Sequence[float], *, refinement: str, j
 
 def _decide(stream: Stream, parts: Sequence[Part], *, refinement: str, judge: str) -> Decision:
     """The stored decision, or one from the stream's scores, which is stored where images were judged."""
-    uri = storage.join(stream.folder, DECISION_FILE)
-    if storage.exists(uri):
-        return Decision(**json.loads(storage.read_bytes(uri)))
+    if stored := _stored(stream):
+        return stored
     _finish(stream, parts)
     scores = read_shards(storage.join(stream.folder, SHARDS), schema=GATES)
     before, after = (scores[name].to_pylist() for name in ("score_before", "score_after"))
     decision = weigh(before, after, refinement=refinement, judge=judge)
     if decision.num_images:
+        uri = storage.join(stream.folder, DECISION_FILE)
         storage.write_bytes_atomic(uri, json.dumps(asdict(decision), indent=1).encode())
     return decision
+
+
+def _stored(stream: Stream) -> Decision | None:
+    uri = storage.join(stream.folder, DECISION_FILE)
+    return Decision(**json.loads(storage.read_bytes(uri))) if storage.exists(uri) else None
 
 
 def _finish(stream: Stream, parts: Sequence[Part]) -> None:
@@ -181,6 +211,14 @@ def _finish(stream: Stream, parts: Sequence[Part]) -> None:
         run_stream(stream, *parts)
     except BudgetExceeded as error:
         logger.warning("gate: %s", error)
+
+
+def _inputs(context: Context, sample: pa.Table, classifier_digest: str, affinity_digest: str | None) -> dict[str, str]:
+    return {
+        "classifier": classifier_digest,
+        "affinity": affinity_digest or "none",
+        "manifest": context.inputs_digest(sample),
+    }
 
 
 def _stream(context: Context, judged: str, schema: pa.Schema, inputs: dict[str, str]) -> Stream:

@@ -59,7 +59,7 @@ def write_report(
         label_pairs=count_label_pairs(context.manifest.table["labels"], context.classes),
         risks=collect_risks(config.out, masks=masks, scores=scores),
         sweeps=collect_sweeps(config.out, digests=digests),
-        saliency=saliency_samples(context, classifier=networks["classifier"]),
+        saliency=saliency_samples(context, classifier=networks["classifier"]) if "classifier" in networks else (),
         streams={name: summary for name, summary in summaries.items() if summary is not None},
         price_per_hour=config.report.price_per_hour,
         quarantine=count_quarantined(folders),

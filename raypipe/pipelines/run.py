@@ -19,7 +19,7 @@ from raypipe.pipelines.masks import MaskInputs, masks_steps, run_masks
 from raypipe.pipelines.report import write_report
 from raypipe.pipelines.results import Score
 from raypipe.pipelines.saliency import run_saliency, saliency_steps
-from raypipe.pipelines.seeds import run_seeds, seeds_steps, seeds_stream
+from raypipe.pipelines.seeds import given_cams, run_seeds, seeds_steps, seeds_stream
 from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_steps, train_segmenter
 from raypipe.pipelines.self_training import self_train
 from raypipe.pipelines.sweep import SweepResult, run_sweep
@@ -53,6 +53,12 @@ class Run:
         return self._log("classifier", Artifact(*(given or train_classifier(self.context))))
 
     @cached_property
+    def maps(self) -> Artifact:
+        """What makes the class activation maps: given ones, or the classifier."""
+        given = given_cams(self.context)
+        return self._log("maps", Artifact(*given)) if given else self.classifier
+
+    @cached_property
     def saliency(self) -> str:
         """URI of the folder of predicted saliency maps."""
         folder, summary = run_saliency(self.context)
@@ -62,9 +68,7 @@ class Run:
     @cached_property
     def seeds(self) -> Artifact:
         """Class activation maps and trimaps."""
-        folder, summary = run_seeds(
-            self.context, classifier=self.classifier.uri, classifier_digest=self.classifier.digest
-        )
+        folder, summary = run_seeds(self.context, classifier=self.maps.uri, classifier_digest=self.maps.digest)
         logger.info("seeds: %s", summary)
         return self._log("seeds", Artifact(folder, folder.rsplit("/", 1)[-1]))
 
@@ -76,9 +80,8 @@ class Run:
         if given := given_checkpoint(self.context, task="affinity"):
             return self._log("affinity", Artifact(*given))
         seeds = self.seeds
-        trained = train_affinity(
-            self.context, seeds=seeds.uri, seeds_digest=seeds.digest, classifier=self.classifier.uri
-        )
+        classifier = self.classifier if self.config.affinity.weights == CLASSIFIER else self.maps
+        trained = train_affinity(self.context, seeds=seeds.uri, seeds_digest=seeds.digest, classifier=classifier.uri)
         return self._log("affinity", Artifact(*trained))
 
     @cached_property
@@ -164,8 +167,8 @@ class Run:
         """URI of the HTML report, with its config beside it; without scores where there are no true masks."""
         masks = self.masks.uri
         evaluation, scores = self.evaluation if has_truth(self.context) else (None, [])
-        seeds = seeds_stream(self.context, classifier_digest=self.classifier.digest).folder
-        networks: dict[Task, str] = {"classifier": self.classifier.uri}
+        seeds = seeds_stream(self.context, classifier_digest=self.maps.digest).folder
+        networks: dict[Task, str] = {} if given_cams(self.context) else {"classifier": self.classifier.uri}
         if self.affinity is not None:
             networks["affinity"] = self.affinity.uri
         segments = None
@@ -193,7 +196,7 @@ class Run:
     def evaluation(self) -> tuple[str, list[Score]]:
         """URI of the folder of the scores, and the scores."""
         masks = self.masks.uri
-        seeds = seeds_stream(self.context, classifier_digest=self.classifier.digest).folder
+        seeds = seeds_stream(self.context, classifier_digest=self.maps.digest).folder
         segments = self.segments.uri if self.config.segmenter.enabled else None
         folder, scores = run_evaluate(self.gated.context, seeds=seeds, masks=masks, segments=segments)
         self._log("evaluate", Artifact(folder, folder.rsplit("/", 1)[-1]))
@@ -202,11 +205,11 @@ class Run:
     def _mask_inputs(self) -> MaskInputs:
         affinity = self.affinity
         return {
-            "classifier": self.classifier.uri,
-            "classifier_digest": self.classifier.digest,
+            "classifier": self.maps.uri,
+            "classifier_digest": self.maps.digest,
             "affinity": affinity.uri if affinity else None,
             "affinity_digest": affinity.digest if affinity else None,
-            "seeds": seeds_stream(self.context, classifier_digest=self.classifier.digest).folder,
+            "seeds": seeds_stream(self.context, classifier_digest=self.maps.digest).folder,
         }
 
     def _log(self, step: str, artifact: Artifact) -> Artifact:

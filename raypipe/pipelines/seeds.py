@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from raypipe.data.importers.cam_folder import read_cams_digest
 from raypipe.pipelines.context import Context, cluster_address
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import Record
@@ -11,6 +12,7 @@ from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream, st
 from raypipe.schema import SEEDS
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.decode import DecodeImages
+from raypipe.stages.given import LoadGivenCams
 from raypipe.stages.joint import JointStage
 from raypipe.stages.trimaps import MakeTrimaps
 
@@ -50,8 +52,22 @@ def cpu_pool(context: Context) -> dict[str, Any]:
     return {"num_actors": 1, "max_actors": 10_000 if cluster_address(cluster) else os.cpu_count() or 1}
 
 
+def given_cams(context: Context) -> tuple[str, str] | None:
+    """Folder and digest of the maps that the config names, None where it names none.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    folder = context.config.checkpoints.cams
+    return None if folder is None else (folder, read_cams_digest(folder))
+
+
 def cams_step(context: Context, *, classifier: str) -> Step:
-    """Computes class activation maps on network actors."""
+    """Computes class activation maps on network actors, or takes those that are given."""
+    config = context.config
+    if config.checkpoints.cams is not None:
+        given = {"folder": config.checkpoints.cams, "out_stride": config.cams.out_stride}
+        return Step(stage=LoadGivenCams, args=given, batch_size=8, **cpu_pool(context))
     args = {"checkpoint": classifier, "max_side": context.config.images.max_side, **context.config.cams.model_dump()}
     return network_step(context, ComputeCams, args)
 

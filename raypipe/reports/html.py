@@ -6,38 +6,30 @@ and charts drawn here are marked safe.
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
 from raypipe.reports import tables
 from raypipe.reports.cards import columns_of, saliency_cards, sample_cards
 from raypipe.reports.content import Report, Sample, SweepPlots
-from raypipe.reports.pictures import palette
+from raypipe.reports.page import class_colors, render_page
 
 __all__ = ["Report", "Sample", "render_report"]
 
 _FOLDER = Path(__file__).parent
-_ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_FOLDER),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def render_report(report: Report) -> str:
     """The report as a self-contained HTML page."""
     splits = list(dict.fromkeys(score["split"] for score in report.scores))
     by_split = {split: [score for score in report.scores if score["split"] == split] for split in splits}
-    legend = _legend(report.classes)
+    legend = class_colors(report.classes)
     samples, num_left_out = sample_cards(report.samples, legend)
     script = (_FOLDER / "compare.js").read_text()
     pairs = report.label_pairs
-    return _ENVIRONMENT.get_template("report.html").render(
+    return render_page(
+        "report.html",
         title=report.title,
         script=Markup(script),  # noqa: S704 - a file of the package
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -62,12 +54,6 @@ def render_report(report: Report) -> str:
         quarantine=report.quarantine,
         provenance=[(key, *tables.as_text(value)) for key, value in report.provenance.items()],
     )
-
-
-def _legend(classes: Sequence[str]) -> dict[str, str]:
-    """Class name to colour; background has none, since it shows the photograph."""
-    colors = palette(len(classes))[1:].tolist()
-    return {name: "#" + bytes(color).hex() for name, color in zip(classes, colors, strict=True)}
 
 
 def _plots(sweep: SweepPlots) -> dict[str, str]:

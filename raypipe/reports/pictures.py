@@ -11,7 +11,7 @@ from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from raypipe.ops.affinity import pair_offsets
 from raypipe.schema import BACKGROUND, GRID_STRIDE, IGNORE, MAX_CLASSES
@@ -19,6 +19,8 @@ from raypipe.schema import BACKGROUND, GRID_STRIDE, IGNORE, MAX_CLASSES
 NUM_VOC_CLASSES = 20
 MAX_SIDE = 320
 """Pixels of a picture's longer side at most."""
+
+_ORANGE = (255, 140, 0)
 
 
 @lru_cache(maxsize=1)
@@ -96,6 +98,29 @@ def draw_plane(photo: NDArray[np.uint8], plane: NDArray[np.float32]) -> NDArray[
     """A map (h, w), 0..1, as grey (H, W, 3) of the thumbnail's size; it covers the photograph. White is 1."""
     grey = (255 * _resize(plane, photo.shape[:2]).clip(0, 1)).round().astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
+
+
+def draw_heat(photo: NDArray[np.uint8], plane: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A map (h, w), 0..1, in orange on the photograph in grey (H, W, 3); it covers the photograph."""
+    heat = _resize(plane, photo.shape[:2]).clip(0, 1)
+    return _blend(_grey(photo), np.array(_ORANGE, np.uint8), 0.92 * heat)
+
+
+def draw_region(photo: NDArray[np.uint8], shape: tuple[int, ...], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """The photograph (H, W, 3) with a frame around cells of the grid.
+
+    Args:
+        photo: the thumbnail.
+        shape: (height, width) of the image whose grid it is.
+        box: first and last row, first and last column; the last are not in it.
+    """
+    factors = (photo.shape[0] / shape[0], photo.shape[1] / shape[1])
+    top, bottom = (round(GRID_STRIDE * row * factors[0]) for row in box[:2])
+    left, right = (round(GRID_STRIDE * column * factors[1]) for column in box[2:])
+    framed = Image.fromarray(photo)
+    corners = (left, top, min(right, photo.shape[1]) - 1, min(bottom, photo.shape[0]) - 1)
+    ImageDraw.Draw(framed).rectangle(corners, outline=_ORANGE, width=3)
+    return np.asarray(framed)
 
 
 def draw_affinity(

@@ -137,3 +137,15 @@ def test_backbones_of_config_are_those_of_networks() -> None:
 def test_saliency_that_cannot_be(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("", [*BASE, override])
+
+
+def test_given_maps_have_no_judge() -> None:
+    given = ["manifest=m", "out=o", "checkpoints.cams=folder"]
+    with pytest.raises(ConfigError, match=r"checkpoints\.cams needs refinement\.gate=off, got run"):
+        load_config("", given)
+    assert load_config("", [*given, "refinement.gate=off"]).checkpoints.cams == "folder"
+
+
+def test_a_queue_has_an_end() -> None:
+    with pytest.raises(ConfigError, match=r"review\.num_images: got 0"):
+        load_config("", ["manifest=m", "out=o", "review.num_images=0"])

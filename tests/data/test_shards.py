@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data.shards import ShardError, read_row
+from raypipe.data.shards import ShardError, iter_shards, locate_rows, read_row
 from raypipe.pipelines.sink import write_shard
 
 
@@ -49,3 +49,20 @@ def test_damage_is_found(shard: str, tmp_path: Path) -> None:
     broken.write_bytes(content)
     with pytest.raises(ShardError, match="can't be read"):
         read_row(str(broken), "00", columns=["mask"])
+
+
+def test_columns_come_shard_by_shard_with_its_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raypipe.data.shards._NUM_THREADS", 2)
+    for index in range(5):
+        write_shard(str(tmp_path), "shards", pa.table({"image_id": [f"{index}a", f"{index}b"], "mask": [b"x", b"y"]}))
+    found = list(iter_shards(str(tmp_path / "shards"), columns=["image_id"]))
+    assert sorted(row["image_id"][0] for _, table in found for row in table.to_pylist()) == sorted(2 * "01234")
+    for uri, table in found:
+        for row in table.to_pylist():
+            assert read_row(uri, row["image_id"], columns=["image_id"]) == row
+
+
+def test_the_shard_of_an_image_is_found_by_its_id(shard: str) -> None:
+    folder = str(Path(shard).parent)
+    assert locate_rows(folder, ["07", "7"]) == {"07": f"file://{shard}"}
+    assert locate_rows(f"{folder}/absent", ["07"]) == {}

@@ -13,6 +13,7 @@ from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.networks import Network, build_affinity_net, build_classifier, network_input
 from raypipe.pipelines.context import open_context
+from raypipe.pipelines.finished import find_masks
 from raypipe.pipelines.gate import sample_rows, weigh
 from raypipe.pipelines.graph import describe
 from raypipe.pipelines.masks import masks_steps, masks_stream
@@ -159,6 +160,11 @@ def test_a_harmful_refinement_is_rejected_once_for_the_run(
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "gated/gate").rglob("*.*")}
     assert Run(run.config).gated.decisions == gated.decisions
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "gated/gate").rglob("*.*")} == files
+
+    found = find_masks(open_context(run.config))  # without Ray, from what is stored
+    assert found.decisions == gated.decisions
+    assert found.context.config == gated.context.config
+    assert found.masks == run.masks.uri
 
     steps = [] if decisions["walk"].kept else ["walk.num_steps=0"]
     plain = Run(

@@ -7,15 +7,23 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from typer.testing import CliRunner
 
-from raypipe.config import RunConfig, load_config
+from raypipe.cli import app
+from raypipe.config import RunConfig, load_config, to_yaml
+from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_mask
+from raypipe.data.importers.cam_folder import import_cams
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
+from raypipe.ops.cam import resize_cam
 from raypipe.pipelines.context import open_context
+from raypipe.pipelines.explain import explain, manifest_row
+from raypipe.pipelines.finished import find_masks
 from raypipe.pipelines.results import scores_table
 from raypipe.pipelines.run import Run, describe
-from raypipe.schema import MASKS, QUARANTINE
+from raypipe.schema import MASKS, QUARANTINE, SEEDS
 
 OVERRIDES = [
     "classifier.epochs=2",
@@ -93,6 +101,28 @@ def test_report_is_one_file(finished: Run) -> None:
     text = Path(finished.report).read_text()
     assert "data:image/" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_review_queues_masks_by_the_command(finished: Run, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(finished.config))
+    result = CliRunner().invoke(app, ["review", str(config), "--count", "3"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    line = result.stdout.splitlines()[-1]
+    assert line.startswith("3 masks to review")
+    assert Path(line.rsplit(": ", 1)[1]).read_text().count('<li class="card"') == 3
+
+
+def test_explanation_ends_in_the_mask_that_the_run_wrote(finished: Run) -> None:
+    """Networks that were trained here, maps from seeds: what many processes made comes out of this one."""
+    masks = find_masks(open_context(finished.config))
+    assert masks.masks == finished.masks.uri
+    rows = read_shards(finished.masks.uri + "/shards", schema=MASKS).to_pylist()
+    for row in rows[:3]:
+        explanation = explain(masks, manifest_row(finished.context, row["image_id"]))
+        assert explanation.mask_png == row["mask"]
+        assert explanation.predicted_iou == row["predicted_iou"]
+        assert explanation.num_different == 0
 
 
 def test_metrics_of_both_trainings_are_kept(finished: Run) -> None:
@@ -184,3 +214,28 @@ def test_describe_shows_both_plans(synthetic: tuple[str, Manifest], tmp_path: Pa
     text = describe(open_context(make_config(synthetic[0], tmp_path)))
     for stage in ("DecodeImages", "ComputeCams", "MakeTrimaps", "PropagateCams", "RefineMasks", "EncodeMasks"):
         assert stage in text
+
+
+@pytest.mark.slow
+def test_given_maps_take_the_classifiers_place(finished: Run, tmp_path: Path) -> None:
+    """The run's own maps, given in the form of psa's: nearly its trimaps, and no classifier is trained."""
+    (tmp_path / "npy").mkdir()
+    for row in read_shards(finished.seeds.uri + "/shards", schema=SEEDS).to_pylist():
+        cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
+        full = resize_cam(cam, size=(row["height"], row["width"])).numpy() if len(cam) else cam.numpy()
+        np.save(tmp_path / "npy" / row["image_id"], dict(zip([n - 1 for n in row["class_ids"]], full, strict=True)))
+    import_cams(str(tmp_path / "npy"), str(tmp_path / "cams"))
+    given = f"checkpoints.cams={tmp_path / 'cams'}"
+    run = Run(make_config(finished.config.manifest, tmp_path / "out", given, "affinity.weights=null"))
+    assert run.report
+    assert not (tmp_path / "out/classifier").exists()
+    trimaps = [
+        np.stack([decode_mask(trimap) for trimap in shards["trimap"].to_pylist() if trimap is not None][:4])
+        for shards in (
+            read_shards(folder + "/shards", columns=["image_id", "trimap"], schema=SEEDS)
+            for folder in (finished.seeds.uri, run.seeds.uri)
+        )
+    ]
+    assert np.mean(trimaps[0] == trimaps[1]) > 0.9
+    image_id = read_shards(run.masks.uri + "/shards", columns=["image_id"], schema=MASKS)["image_id"][0].as_py()
+    assert explain(find_masks(run.context), manifest_row(run.context, image_id)).num_different == 0

@@ -1,5 +1,6 @@
 """Folders of class activation maps that psa or irn saved, as plain arrays."""
 
+import json
 import posixpath
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from raypipe import storage
 from raypipe.data.importers.listing import without_suffix
 from raypipe.data.importers.plain_arrays import LENGTH
+
+INDEX_FILE = "cams.json"
 
 SECONDS_PER_FILE = 60
 """A file that takes longer is none that was made to be read."""
@@ -24,6 +27,8 @@ def import_cams(folder: str, out: str) -> int:
         folder: URI; folders in it are left out.
         out: URI of the folder to write into.
 
+    `cams.json`, with a digest of all, is written last.
+
     Returns:
         The number of files.
 
@@ -36,11 +41,28 @@ def import_cams(folder: str, out: str) -> int:
     ]
     if not uris:
         raise ValueError(f"no .npy files in {folder}")
+    digests = {}
     with _reader() as process:
         for uri in uris:
             content = _convert(process, uri)
-            storage.write_bytes_atomic(storage.join(out, f"{without_suffix(posixpath.basename(uri))}.npz"), content)
+            name = f"{without_suffix(posixpath.basename(uri))}.npz"
+            digests[name] = storage.bytes_digest(content)
+            storage.write_bytes_atomic(storage.join(out, name), content)
+    index = {"num_files": len(uris), "digest": storage.digest(digests)}
+    storage.write_bytes_atomic(storage.join(out, INDEX_FILE), json.dumps(index, indent=1).encode())
     return len(uris)
+
+
+def read_cams_digest(folder: str) -> str:
+    """Digest of the maps of a folder that `import_cams` wrote.
+
+    Raises:
+        ValueError: if it isn't such a folder, or the import wasn't finished.
+    """
+    uri = storage.join(folder, INDEX_FILE)
+    if not storage.exists(uri):
+        raise ValueError(f"{folder} has no {INDEX_FILE}: `raypipe import cams FOLDER {folder}` writes such a folder")
+    return str(json.loads(storage.read_bytes(uri))["digest"])
 
 
 @contextmanager

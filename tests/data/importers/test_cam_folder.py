@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from raypipe.cli import app
 from raypipe.data.importers import cam_folder
-from raypipe.data.importers.cam_folder import import_cams
+from raypipe.data.importers.cam_folder import import_cams, read_cams_digest
 from raypipe.data.importers.plain_arrays import read_maps
 
 
@@ -33,7 +33,7 @@ def test_psa_and_irn(tmp_path: Path) -> None:
     save(tmp_path / "cams/c.npy", {})
     words = ["import", "cams", str(tmp_path / "cams"), str(tmp_path / "out")]
     assert "3 files" in CliRunner().invoke(app, words, catch_exceptions=False).stdout
-    found = {path.stem: np.load(path, allow_pickle=False) for path in (tmp_path / "out").iterdir()}
+    found = {path.stem: np.load(path, allow_pickle=False) for path in (tmp_path / "out").glob("*.npz")}
     assert found["a"]["class_ids"].tolist() == [4, 15]
     np.testing.assert_array_equal(found["a"]["cam"], [psa[3], psa[14]])
     assert found["b"]["class_ids"].tolist() == [1, 20]
@@ -113,3 +113,14 @@ def test_damaged_pickles_give_maps_or_an_error(tmp_path: Path) -> None:
             except ValueError:
                 continue
             assert content.startswith(b"PK")
+
+
+def test_the_digest_is_that_of_all_maps(tmp_path: Path) -> None:
+    digests = []
+    for seed in (0, 0, 1):
+        save(tmp_path / "cams/a.npy", {0: maps(seed, 2, 2)})
+        import_cams(str(tmp_path / "cams"), str(tmp_path / "out"))
+        digests.append(read_cams_digest(str(tmp_path / "out")))
+    assert digests[0] == digests[1] != digests[2]
+    with pytest.raises(ValueError, match=r"has no cams\.json: `raypipe import cams FOLDER"):
+        read_cams_digest(str(tmp_path / "cams"))

@@ -1,0 +1,233 @@
+"""Everything that led to one mask, as one HTML file with everything in it, nothing fetched, no scripts."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raypipe.ops.affinity import pair_offsets
+from raypipe.reports.page import class_colors, render_page
+from raypipe.reports.pictures import (
+    data_uri,
+    draw_affinity,
+    draw_cam,
+    draw_heat,
+    draw_mask,
+    draw_plane,
+    draw_region,
+    thumbnail,
+)
+from raypipe.schema import GRID_STRIDE
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkState:
+    """The walk after some steps."""
+
+    num_steps: int
+    mask: NDArray[np.uint8]
+    """(H, W) class ids of the best scores."""
+    reach: NDArray[np.float32]
+    """(h8, w8): the chosen cell's weight in each cell's score; its sum over all cells but scores is no constant."""
+    scores: tuple[float, ...]
+    """Of the chosen cell: background, then the labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """One mask and how it came about. Grids have cells of 8 pixels and may reach beyond the image's borders."""
+
+    image_id: str
+    labels: tuple[str, ...]
+    pixels: NDArray[np.uint8]
+    """(H, W, 3), RGB, at the working size."""
+    class_ids: tuple[int, ...]
+    """Of the channels of `cam`."""
+    cam: NDArray[np.float32]
+    """(K, h, w), 0..1."""
+    trimap: NDArray[np.uint8]
+    """(h8, w8) class ids, 255 unsure."""
+    cell: tuple[int, int]
+    """Row and column of the chosen cell."""
+    affinity: NDArray[np.float32]
+    """(num_offsets, h8, w8), in the order of `ops.affinity.pair_offsets`."""
+    radius: int
+    beta: float
+    walk: Sequence[WalkState]
+    """By number of steps, the run's last."""
+    walk_mask: NDArray[np.uint8] | None
+    """Mask before refinement, at the original size; None where nothing was refined."""
+    mask_png: bytes
+    """The final mask as its file."""
+    mask: NDArray[np.uint8]
+    """The same, (original height, original width)."""
+    confidence: NDArray[np.uint8]
+    """The same size; 255 is 1."""
+    predicted_iou: float
+    truth: NDArray[np.uint8] | None
+    class_iou: Mapping[str, float]
+    """By class name, background too, against the truth; empty without."""
+    mean_iou: float | None
+    num_different: int
+    """Pixels in which the run's own mask differs; 0 says that this is how it came about."""
+    notes: Sequence[str]
+    """What gates and modes did to this mask."""
+    settings: Sequence[tuple[str, str]]
+    provenance: Sequence[tuple[str, str]]
+
+
+def render_explanation(explanation: Explanation, *, classes: Sequence[str]) -> str:
+    """The explanation as a self-contained HTML page; `classes` are the names of the class ids 1..C."""
+    legend = class_colors(classes)
+    photo = thumbnail(explanation.pixels)
+    names = ["background", *(classes[class_id - 1] for class_id in explanation.class_ids)]
+    return render_page(
+        "explain.html",
+        title=explanation.image_id,
+        labels=[(label, legend.get(label)) for label in explanation.labels],
+        width=photo.shape[1],
+        height=photo.shape[0],
+        parts=_parts(explanation, photo, classes),
+        cell=explanation.cell,
+        pixel=tuple(GRID_STRIDE * index for index in explanation.cell),
+        names=names,
+        scores=[(state.num_steps, [f"{score:.3f}" for score in state.scores]) for state in explanation.walk],
+        neighbours=_crops(explanation),
+        predicted_iou=f"{explanation.predicted_iou:.2f}",
+        mean_iou=None if explanation.mean_iou is None else f"{100 * explanation.mean_iou:.1f}",
+        class_iou=[(name, legend.get(name), f"{100 * value:.1f}") for name, value in explanation.class_iou.items()],
+        num_different=f"{explanation.num_different:,}" if explanation.num_different else "",
+        mask_file="data:image/png;base64," + base64.b64encode(explanation.mask_png).decode(),
+        notes=explanation.notes,
+        settings=explanation.settings,
+        provenance=explanation.provenance,
+    )
+
+
+def neighbourhood(
+    affinity: NDArray[np.float32], cell: tuple[int, int], *, radius: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Affinity (h, w) of a cell to each cell of its neighbourhood, itself 1, and where that is; 0 elsewhere.
+
+    Args:
+        affinity: (num_offsets, h, w) as `pairwise_affinity` gives it: each pair at the cell its offset starts from.
+        cell: row and column.
+        radius: the paper's gamma.
+    """
+    _, height, width = affinity.shape
+    row, column = cell
+    weights, inside = np.zeros((height, width), np.float32), np.zeros((height, width), bool)
+    weights[cell], inside[cell] = 1, True
+    for plane, (dy, dx) in zip(affinity, pair_offsets(radius).tolist(), strict=True):
+        for other, start in (
+            ((row + dy, column + dx), cell),
+            ((row - dy, column - dx), (row - dy, column - dx)),
+        ):
+            if 0 <= other[0] < height and 0 <= other[1] < width:
+                weights[other], inside[other] = plane[start], True
+    return weights, inside
+
+
+def _parts(explanation: Explanation, photo: NDArray[np.uint8], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of pictures in the order of the pipeline: heading, text, (caption, data URI) pairs."""
+
+    def row(key: str, heading: str, text: str, pictures: Mapping[str, NDArray[np.uint8]]) -> dict[str, Any]:
+        encoded = [(caption, data_uri(picture)) for caption, picture in pictures.items()]
+        return {"key": key, "heading": heading, "text": text, "pictures": encoded}
+
+    shape = explanation.pixels.shape[:2]
+    cams = {
+        f"CAM of {classes[class_id - 1]}": draw_cam(photo, explanation.cam[index : index + 1], (class_id,))
+        for index, class_id in enumerate(explanation.class_ids)
+    }
+    if len(cams) > 1:
+        cams["strongest of them"] = draw_cam(photo, explanation.cam, explanation.class_ids)
+    edges = draw_affinity(photo, explanation.affinity, shape)
+    walk = {_steps(state.num_steps): draw_mask(photo, state.mask) for state in explanation.walk}
+    reach = {_steps(state.num_steps): draw_heat(photo, _on_image(state.reach, shape)) for state in explanation.walk}
+    masks = {}
+    if explanation.walk_mask is not None:
+        masks["before refinement"] = draw_mask(photo, explanation.walk_mask)
+    masks["confidence, white is sure"] = draw_plane(photo, explanation.confidence.astype(np.float32) / np.float32(255))
+    if explanation.truth is not None:
+        masks["truth"] = draw_mask(photo, explanation.truth)
+    masks["final mask"] = draw_mask(photo, explanation.mask)
+    return [
+        row("image", "Image", "What the networks see; the box is around the chosen cell.", _image(explanation, photo)),
+        row("cams", "Class activation maps", "Heat of each label, with a line at one half.", cams),
+        row(
+            "trimap",
+            "Trimap",
+            "What is surely an object (its colour) or background (the photograph); white is unsure. The AffinityNet "
+            "learns from trimaps; this image's mask is not made of it.",
+            {"trimap": draw_mask(photo, _cells_of_image(explanation.trimap, shape))},
+        ),
+        row(
+            "affinity",
+            "Affinity",
+            "Dark where neighbouring cells differ, so lines are boundaries.",
+            {"mean affinity to the neighbours": edges},
+        ),
+        row("walk", "Random walk", "Best score of each pixel after t steps; the last is the run's.", walk),
+        row(
+            "reach",
+            "Reach of the chosen cell",
+            "How much of each cell's score after t steps comes from the chosen cell, relative to the largest.",
+            reach,
+        ),
+        row("mask", "Mask", "The last picture is the mask as the run wrote it, reduced to this page.", masks),
+    ]
+
+
+def _image(explanation: Explanation, photo: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+    box = _box(explanation)
+    return {"photograph": photo, "chosen cell": draw_region(photo, explanation.pixels.shape[:2], box)}
+
+
+def _box(explanation: Explanation) -> tuple[int, int, int, int]:
+    """Rows and columns (top, bottom, left, right) of the cells around the chosen one."""
+    (row, column), reach = explanation.cell, explanation.radius - 1
+    height, width = explanation.affinity.shape[1:]
+    return max(0, row - reach), min(height, row + reach + 1), max(0, column - reach), min(width, column + reach + 1)
+
+
+def _crops(explanation: Explanation) -> list[tuple[str, str]]:
+    """The cells around the chosen one, enlarged: photograph, affinities, weights of a step."""
+    weights, inside = neighbourhood(explanation.affinity, explanation.cell, radius=explanation.radius)
+    step = np.where(inside, weights**explanation.beta, 0)
+    top, bottom, left, right = _box(explanation)
+    padded = np.zeros((GRID_STRIDE * weights.shape[0], GRID_STRIDE * weights.shape[1], 3), np.uint8)
+    padded[: explanation.pixels.shape[0], : explanation.pixels.shape[1]] = explanation.pixels
+    cells = (slice(top, bottom), slice(left, right))
+    crop = padded[GRID_STRIDE * top : GRID_STRIDE * bottom, GRID_STRIDE * left : GRID_STRIDE * right]
+    crop = np.repeat(np.repeat(crop, 3, axis=0), 3, axis=1)
+    pictures = {
+        "photograph": crop,
+        "affinity W, 0 to 1": draw_heat(crop, _enlarge(weights[cells], 3 * GRID_STRIDE)),
+        f"weight of a step, W to the power of {explanation.beta:g}, relative to staying": draw_heat(
+            crop, _enlarge(step[cells], 3 * GRID_STRIDE)
+        ),
+    }
+    return [(caption, data_uri(picture)) for caption, picture in pictures.items()]
+
+
+def _enlarge(plane: NDArray[Any], factor: int) -> NDArray[Any]:
+    return np.repeat(np.repeat(plane, factor, axis=0), factor, axis=1)
+
+
+def _cells_of_image(plane: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A grid at the image's size, cut at its borders."""
+    return _enlarge(plane, GRID_STRIDE)[: shape[0], : shape[1]]
+
+
+def _on_image(plane: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The same, relative to its largest value."""
+    scaled: NDArray[np.float32] = _cells_of_image(plane / max(float(plane.max(initial=0)), 1e-12), shape)
+    return scaled
+
+
+def _steps(number: int) -> str:
+    return f"t = {number}"

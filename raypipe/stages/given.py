@@ -1,0 +1,73 @@
+"""Class activation maps that another program made, in the place of computed ones."""
+
+import io
+import zipfile
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raypipe import storage
+from raypipe.data.arrays import encode_cam
+from raypipe.data.names import file_stem
+from raypipe.ops.cam import merge_cams, normalize_cams
+from raypipe.schema import GRID_STRIDE
+from raypipe.stages.base import Row, Stage
+from raypipe.stages.cams import ComputeCams
+
+
+class LoadGivenCams(Stage):
+    """Maps of a folder that `raypipe import cams` wrote, on the same grid and normalised as those of `ComputeCams`.
+
+    Args:
+        folder: URI; the maps (K, H, W) of an image, H x W its original size, are in `<image_id>.npz`.
+        out_stride: pixels of the image a cell of the result.
+    """
+
+    reads = ("image_id", "class_ids", "height", "width", "original_height", "original_width")
+    writes = ComputeCams.writes
+
+    def __init__(self, *, folder: str, out_stride: Literal[1, 4]) -> None:
+        self.folder = folder
+        self.out_stride = out_stride
+
+    def process(self, row: Row) -> Row:
+        """Reads the maps of the labelled classes.
+
+        Raises:
+            ValueError: if the file is damaged, lacks a labelled class, or is that of an image of another size.
+            FileNotFoundError: if there is none, although the image has labels.
+        """
+        size = (row["height"], row["width"])
+        if not row["class_ids"]:
+            merged = torch.zeros(0, *(-(-side // self.out_stride) for side in size))
+        else:
+            maps = self._read(row)
+            height, width = maps.shape[1:]
+            padded = F.pad(maps, (0, -width % GRID_STRIDE, 0, -height % GRID_STRIDE), mode="replicate")
+            merged = merge_cams(
+                [padded],
+                mirrored=[False],
+                scaled_sizes=[(height, width)],
+                image_size=size,
+                stride=1,
+                out_stride=self.out_stride,
+            )
+        cam = normalize_cams(merged.clamp(min=0)).numpy()
+        return {"cam": encode_cam(cam), "cam_height": cam.shape[1], "cam_width": cam.shape[2]}
+
+    def _read(self, row: Row) -> Tensor:
+        """Maps (K, original_height, original_width) of the row's K labels."""
+        uri = storage.join(self.folder, f"{file_stem(row['image_id'])}.npz")
+        try:
+            with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as file:
+                found, maps = file["class_ids"].tolist(), file["cam"]
+        except (zipfile.BadZipFile, KeyError, EOFError) as error:
+            raise ValueError(f"{uri} holds no maps ({error}): import it again") from error
+        if missing := [class_id for class_id in row["class_ids"] if class_id not in found]:
+            raise ValueError(f"{uri} has maps of the class ids {found}, but the image is labelled {missing}, too")
+        if maps.shape[1:] != (size := (row["original_height"], row["original_width"])):
+            raise ValueError(f"the maps of {uri} are {maps.shape[1:]} (height, width), the image {size}")
+        return torch.from_numpy(maps[[found.index(class_id) for class_id in row["class_ids"]]])
