@@ -16,9 +16,6 @@ NOT_RUN = {
 }
 """Beginnings of documented commands that no test runs, and why."""
 
-COMING = ("review", "explain")
-"""Commands that pages may name in running text before they are there."""
-
 
 @dataclass(frozen=True)
 class Command:

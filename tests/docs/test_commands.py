@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from doc_pages import COMING, NOT_RUN, PAGES, REPOSITORY, Command, blocks, commands
+from doc_pages import NOT_RUN, PAGES, REPOSITORY, Command, blocks, commands
 
 from raypipe.cli import app
 from raypipe.config import load_config
@@ -62,8 +62,6 @@ def test_inline_commands_exist(page: Path) -> None:
         words = shlex.split(code)[1:]
         command: Any = typer.main.get_command(app)
         words = words[: words.index(">")] if ">" in words else words
-        if words[0] in COMING and words[0] not in command.commands:
-            continue
         while hasattr(command, "commands") and words:
             assert words[0] in command.commands, code
             command, words = command.commands[words[0]], words[1:]

@@ -57,7 +57,7 @@ class Workspace:
             table = csv.writer(file)
             table.writerow(["file", "labels", "mask_uri"])
             for number, row in enumerate(rows):
-                name = ODD_NAMES[number % len(ODD_NAMES)].format(number)
+                name = "IMG_0001.jpg" if number == 4 else ODD_NAMES[number % len(ODD_NAMES)].format(number)
                 (folder / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(row["image_uri"].removeprefix("file://"), folder / "photos" / name)
                 table.writerow([name, "" if number == 0 else "|".join(row["labels"]), row["mask_uri"]])
