@@ -82,9 +82,9 @@ def bar_chart(
         axes.tick_params(length=0)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
-        # Bars first: their legend keeps its order whatever lines come behind.
         columns = len(values) if not references else 2
-        figure.legend(loc="outside upper center", ncols=columns, handlelength=1.4, handleheight=1)
+        handles = [*axes.containers, *axes.lines]  # bars first; left alone, matplotlib names lines first
+        figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=1.4, handleheight=1)
         return _to_svg(figure, chart_id=chart_id, description=description)
 
 
