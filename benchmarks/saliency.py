@@ -2,26 +2,34 @@
 
     python benchmarks/saliency.py synthetic OUT [--rate 0 --rate 0.2] [--method eps++] [--seed 0] [NAME=VALUE]...
     python benchmarks/saliency.py voc OUT --root VOC --csnet FILE --weights FILE [--method eps++] [NAME=VALUE]...
+    python benchmarks/saliency.py cost [--num-runs 5]
 
 A cell is a method at a rate of saliency errors and a seed: classifier, seeds, AffinityNet, masks, scores on train and
 val. All cells share the recipe (demo.yaml, voc_mobilenet_v2.yaml) and its values. What is finished is found by its
 digest, so the same command again goes on where it was, and a cell that is there costs seconds. After each cell
-`results.json` and `results.md` are written anew; cells of earlier commands stay in them.
+`results.json` and `results.md` are written anew; cells of earlier commands stay in them. `cost` times a training step
+of each method in turns, without Ray.
 """
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
-from measure import machine, table
+from measure import machine, table, time_interleaved
 
 from raypipe.config import load_config
 from raypipe.data.importers.voc import import_voc
-from raypipe.data.manifest import write_manifest
+from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.synthetic import generate
+from raypipe.networks.precision import autocast, default_device
+from raypipe.pipelines.context import Context
 from raypipe.pipelines.run import Run
+from raypipe.pipelines.train import classifier_task
+from raypipe.training.batch import Batch
 from raypipe.training.run import read_metrics
 
 METHODS: dict[str, list[str]] = {
@@ -168,6 +176,52 @@ def voc(
             options = ["preset=voc_mobilenet_v2", *given, *saliency, *(overrides or [])]
             run_cell(out, manifest, method, seed=seed, rate=None, options=options)
     print((out / "results.md").read_text())
+
+
+@app.command()
+def cost(
+    num_runs: Annotated[int, typer.Option(min=1)] = 5,
+    num_crops: Annotated[int, typer.Option(min=1)] = 8,
+) -> None:
+    """A step of the classifier of voc_mobilenet_v2.yaml, random weights and crops: forward, loss, backward."""
+    print(machine(), end="\n\n")
+    kinds = METHODS | {"eps++, stride 4": ["classifier.saliency=eps++", "classifier.saliency_loss.stride=4"]}
+    steps = [_make_step(options, num_crops=num_crops) for options in kinds.values()]
+    timings = time_interleaved(steps, num_runs=num_runs)
+    rows = [
+        (name, timing, f"{num_crops / timing.median:.1f}", f"{timing.median / timings[0].median:.2f}")
+        for name, timing in zip(kinds, timings, strict=True)
+    ]
+    print(table(("method", f"step of {num_crops} crops", "images/s", "relative"), rows))
+
+
+def _make_step(options: list[str], *, num_crops: int) -> Callable[[], None]:
+    overrides = ["preset=voc_mobilenet_v2", "manifest=unused", "out=unused", *options]
+    context = Context(load_config("", overrides), Manifest.from_rows([], [f"class {number}" for number in range(20)]))
+    training, device = context.config.classifier, default_device()
+    task = classifier_task(context).at_epoch(training.epochs - 1, training.epochs)
+    network = task.build().to(device).train()
+    rng = torch.Generator().manual_seed(0)
+    shapes = task.target_shapes(training.crop_size)
+    batch = Batch(
+        torch.randint(256, (num_crops, 3, training.crop_size, training.crop_size), generator=rng, dtype=torch.uint8),
+        {
+            name: torch.randint(2, (num_crops, *shape), generator=rng, dtype=torch.uint8)
+            * (255 if len(shape) > 1 else 1)
+            for name, shape in shapes.items()
+        },
+        torch.ones(num_crops, dtype=torch.bool),
+    ).to(device)
+
+    def step() -> None:
+        crops = network.preprocessing.normalize(batch.crops)
+        with autocast(device, training.precision):
+            output = network(crops.contiguous(memory_format=torch.channels_last))
+        task.loss(*task.loss_terms(output, batch)).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
 
 
 if __name__ == "__main__":
