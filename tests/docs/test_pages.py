@@ -31,6 +31,8 @@ ODD_NAMES = ("IMG {}.jpg", "holiday 2024/Straße #{}.jpg", "猫 {}.JPG", "50% {}
 
 SMALL = """
 preset: demo
+splits: { train: null, masks: null }
+evaluation: { splits: null, threshold_split: null }
 classifier: { backbone: tiny, weights: null, preprocessing: null, epochs: 1, crop_size: 96, long_side: [96, 128] }
 affinity: { backbone: tiny, weights: null, preprocessing: null, epochs: 1, crop_size: 96 }
 segmenter: { backbone: tiny, weights: classifier, preprocessing: null, epochs: 1, crop_size: 96, long_side: [96, 128] }
