@@ -105,7 +105,7 @@ def test_damaged_weights_are_one_error() -> None:
 
 FORBIDDEN = re.compile(
     r"(\w*pickle|marshal|shelve|joblib|dill)\.\w*([Ll]oads?|open|Unpickler)"
-    r"|yaml\.(load|unsafe_load|full_load)(_all)?|os\.(system|popen)|(numpy|np)\.load|eval|exec|__import__"
+    r"|yaml\.(load|unsafe_load|full_load)(_all)?|os\.(system|popen)|eval|exec|__import__"
 )
 
 
@@ -118,6 +118,7 @@ def dangers(source: str) -> list[str]:
             options = {option.arg: ast.unparse(option.value) for option in node.keywords}
             if (
                 FORBIDDEN.fullmatch(name)
+                or (name in ("np.load", "numpy.load") and options.get("allow_pickle") != "False")
                 or (name == "torch.load" and options.get("weights_only") != "True")
                 or options.get("shell") == "True"
                 or options.get("allow_pickle") == "True"
@@ -132,6 +133,7 @@ def dangers(source: str) -> list[str]:
         "pickle.loads(data)",
         "cloudpickle.load(file)",
         "np.load(path)",
+        "numpy.load(path, allow_pickle=True)",
         "torch.load(path)",
         "torch.load(path, weights_only=False)",
         "yaml.load(text)",
@@ -141,7 +143,9 @@ def dangers(source: str) -> list[str]:
 )
 def test_the_search_for_dangers_finds_them(source: str) -> None:
     assert dangers(source)
-    assert not dangers("torch.load(path, weights_only=True); network.eval(); yaml.safe_load(text)")
+    assert not dangers(
+        "np.load(path, allow_pickle=False); torch.load(path, weights_only=True); network.eval(); yaml.safe_load(text)"
+    )
 
 
 @pytest.mark.parametrize("folder", ["raypipe", "jobs", "benchmarks"])
