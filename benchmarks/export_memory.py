@@ -7,10 +7,8 @@
 the driver's last step, without Ray.
 """
 
-import multiprocessing
 import tempfile
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +17,7 @@ import pyarrow as pa
 import typer
 from exports import make_context
 from measure import machine, table
-from memory import Memory
+from memory import Memory, peak, reset_peak, run_alone
 
 from raypipe import storage
 from raypipe.data.images import encode_png
@@ -49,12 +47,7 @@ def write_masks(folder: str, num_rows: int) -> Manifest:
     return Manifest.from_rows(rows, ["cat", "dog"])
 
 
-def _memory(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
-
-
-def _send_stream_peaks(name: str, num_rows: int, connection: Connection) -> None:
+def _stream_peaks(name: str, num_rows: int) -> tuple[dict[str, int], float, float]:
     with tempfile.TemporaryDirectory() as folder:
         masks = f"{folder}/masks"
         manifest = write_masks(masks, num_rows)
@@ -68,7 +61,7 @@ def _send_stream_peaks(name: str, num_rows: int, connection: Connection) -> None
             run_export(context, name, f"{folder}/out", masks=masks, masks_digest="m")
         seconds = time.monotonic() - started
         written = sum(path.stat().st_size for path in Path(folder, "out").rglob("*") if path.is_file())
-        connection.send((watched.peaks, seconds, written / 2**20))
+        return watched.peaks, seconds, written / 2**20
 
 
 @app.command()
@@ -79,15 +72,9 @@ def stream(
     """Prints the table of benchmarks/exports.md on memory: what driver and workers have to themselves, at its peak."""
     print(machine(), end="\n\n")
     rows = []
-    context = multiprocessing.get_context("spawn")
     for name in formats:
         for number in num_rows:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_send_stream_peaks, args=(name, number, theirs))
-            process.start()
-            theirs.close()
-            peaks, seconds, written = ours.recv()
-            process.join()
+            peaks, seconds, written = run_alone(_stream_peaks, name, number)
             kinds = [f"{peaks[kind] / 2**20:.0f}" for kind in ("driver", "workers", "Ray's services")]
             rows.append((name, f"{number:,}", *kinds, f"{written:.1f}", f"{seconds:.0f}"))
             print(rows[-1], flush=True)
@@ -95,16 +82,15 @@ def stream(
     print("\n" + table(header, rows))
 
 
-def _send_join_peak(name: str, work: str, connection: Connection) -> None:
+def _join_peak(name: str, work: str) -> tuple[float, float, float, float]:
     format_ = make_format(name, make_context(Manifest.from_rows([], ["cat", "dog"])))
     shards = storage.list_files(f"{work}/shards", suffix=".parquet")
     format_.finish(lambda: read_exported(shards[:1]), f"{work}/first")  # loads what is loaded once
-    before = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = reset_peak()
     started = time.monotonic()
     format_.finish(lambda: read_exported(shards), f"{work}/out")
     written = sum(path.stat().st_size for path in Path(work, "out").rglob("*") if path.is_file())
-    connection.send((before, _memory("VmHWM"), time.monotonic() - started, written / 2**20))
+    return before, peak(), time.monotonic() - started, written / 2**20
 
 
 @app.command()
@@ -115,7 +101,6 @@ def join(
     """Prints the table of benchmarks/exports.md on joining: what the driver does alone, after the workers."""
     print(machine(), end="\n\n")
     rows = []
-    context = multiprocessing.get_context("spawn")
     rng = np.random.default_rng(0)
     png = encode_png(rng.integers(0, 3, (4, 4), np.uint8).repeat(4, 0).repeat(4, 1))
     for name in formats:
@@ -128,13 +113,8 @@ def join(
                 for start in range(0, total, 500):
                     shard = [_row(number, png) | {"items": items} for number in range(start, min(start + 500, total))]
                     write_shard(work, SHARDS, pa.Table.from_pylist(shard, schema=EXPORTS))
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_send_join_peak, args=(name, work, theirs))
-                process.start()
-                theirs.close()
-                before, peak, seconds, written = ours.recv()
-                process.join()
-            row = (name, f"{total:,}", f"{before:.0f}", f"{peak:.0f}", f"{peak - before:.0f}", f"{written:.1f}")
+                before, highest, seconds, written = run_alone(_join_peak, name, work)
+            row = (name, f"{total:,}", f"{before:.0f}", f"{highest:.0f}", f"{highest - before:.0f}", f"{written:.1f}")
             rows.append((*row, f"{seconds:.1f}"))
             print(rows[-1])
     header = ("export", "rows", "before, MiB", "peak, MiB", "added, MiB", "written, MiB", "seconds")

@@ -7,11 +7,8 @@ scores of a tenth of the images. All rows share a few pictures; their bytes are 
 rows take about 3 GiB in the temporary folder. Each report is written by a process of its own.
 """
 
-import multiprocessing
-import resource
 import tempfile
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import typer
 from measure import machine, table, write_random_networks
+from memory import peak, reset_peak, run_alone
 from PIL import Image
 
 from raypipe import storage
@@ -116,14 +114,14 @@ def make_scores(num_rows: int) -> list[Score]:
     ]
 
 
-def measure_report(folder: str, num_rows: int, connection: Connection) -> None:
-    """Sends memory before the report and at its peak (MiB), seconds, and the page's bytes."""
+def measure_report(folder: str, num_rows: int) -> tuple[float, float, float, int]:
+    """Memory before the report and at its peak (MiB), seconds, and the page's bytes."""
     manifest = read_manifest(storage.join(folder, "manifest.parquet"))
     config = load_config(
         "", [f"manifest={storage.join(folder, 'manifest.parquet')}", f"out={folder}", "walk.affinity=rgb"]
     )
     scores = make_scores(num_rows)
-    before = _peak()
+    before = reset_peak()
     started = time.monotonic()
     uri = write_report(
         Context(config, manifest),
@@ -136,11 +134,7 @@ def measure_report(folder: str, num_rows: int, connection: Connection) -> None:
         decisions=[],
     )
     seconds = time.monotonic() - started
-    connection.send((before, _peak(), seconds, len(storage.read_bytes(uri))))
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return before, peak(), seconds, len(storage.read_bytes(uri))
 
 
 def main(
@@ -149,17 +143,11 @@ def main(
     """Prints the table."""
     print(machine(), end="\n\n")
     rows = []
-    spawn = multiprocessing.get_context("spawn")
     for number in num_rows:
         with tempfile.TemporaryDirectory() as folder:
             make_run(Path(folder), number)
-            ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=measure_report, args=(folder, number, theirs))
-            process.start()
-            theirs.close()
-            before, peak, seconds, num_bytes = ours.recv()
-            process.join()
-        rows.append((f"{number:,}", f"{before:.0f}", f"{peak:.0f}", f"{seconds:.1f}", f"{num_bytes / 2**20:.2f}"))
+            before, highest, seconds, num_bytes = run_alone(measure_report, folder, number)
+        rows.append((f"{number:,}", f"{before:.0f}", f"{highest:.0f}", f"{seconds:.1f}", f"{num_bytes / 2**20:.2f}"))
         print(rows[-1], flush=True)
     print("\n" + table(("rows", "memory before, MiB", "peak, MiB", "seconds", "page, MiB"), rows))
 
