@@ -63,14 +63,15 @@ class SaliencyLoss(Section):
     """How saliency teaches the classifier (EPS: Lee et al., CVPR 2021; EPS++: TPAMI 2023)."""
 
     tau: float = Field(0.4, ge=0, le=1)
-    """EPS: a class's map has to overlap the saliency more than this to be foreground."""
+    """EPS, and EPS++ while it learns as EPS: a class's map has to overlap the saliency more than this to be
+    foreground."""
     lam: float = Field(0.5, ge=0, le=1)
-    """EPS: weight of the foreground's estimate against the background's. The paper: 0.5 for VOC, 0.9 for COCO."""
+    """As `tau`: weight of the foreground's estimate against the background's. The paper: 0.5 for VOC, 0.9 for COCO."""
     ird: bool = True
     """EPS++: drops the pixels whose saliency contradicts the refined foreground; false learns from all."""
-    ird_start: float = Field(0.5, ge=0, le=1)
-    """EPS++: share of the epochs before the first that drops. From 0 on, untrained maps contradict all that is salient,
-    and the network learns that everything is background (benchmarks/saliency.md)."""
+    eps_share: float = Field(0.5, ge=0, le=1)
+    """EPS++: share of the epochs, the first ones, that learn as EPS. At 0, maps that know nothing yet contradict all
+    that is salient, and the network learns that everything is background (benchmarks/saliency.md)."""
     pamr: Pamr = Pamr()
     """EPS++: what refines the foreground."""
     stride: Literal[1, 2, 4, 8] = 1

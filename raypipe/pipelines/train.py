@@ -106,7 +106,7 @@ def classifier_task(context: Context) -> ClassifierTask:
         tau=options.tau,
         lam=options.lam,
         ird=options.ird,
-        ird_start=options.ird_start,
+        eps_share=options.eps_share,
         num_iters=options.pamr.num_iters,
         dilations=options.pamr.dilations,
         stride=options.stride,

@@ -23,8 +23,8 @@ class SaliencyTask(ClassifierTask):
     lam: float
     ird: bool
     """EPS++ drops what is inconsistent; without, its loss is the plain mean squared error."""
-    ird_start: float
-    """Share of the epochs before the first that drops."""
+    eps_share: float
+    """EPS++: share of the epochs, the first ones, that learn as EPS."""
     num_iters: int
     dilations: tuple[int, ...]
     stride: int
@@ -38,12 +38,13 @@ class SaliencyTask(ClassifierTask):
         return "loss_classification", "loss_saliency", "dropped_share"
 
     def at_epoch(self, epoch: int, num_epochs: int) -> Self:
-        """Drops nothing until `ird_start`.
+        """EPS++ starts as EPS.
 
         Maps of random weights contradict whatever is salient: all of it would be dropped, and the network would learn
-        from the background alone that there is nothing else.
+        from the background alone that there is nothing else. With neither drop nor `tau`, it would learn that classes
+        that the saliency leaves out are background, and its maps would no longer contradict such saliency.
         """
-        return self if epoch >= self.ird_start * num_epochs else replace(self, ird=False)
+        return self if epoch >= self.eps_share * num_epochs else replace(self, method="eps")
 
     def build(self) -> Network:
         """The classifier with a map of the background."""

@@ -18,7 +18,7 @@ TASK = SaliencyTask(
     tau=0.3,
     lam=0.6,
     ird=True,
-    ird_start=0,
+    eps_share=0,
     num_iters=2,
     dilations=(1, 2),
     stride=1,
@@ -66,11 +66,23 @@ def test_the_loss_is_that_of_crop_and_saliency_reduced_by_the_stride() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ird", "start", "drops"), [(True, 0.5, "--++"), (True, 0, "++++"), (True, 1, "----"), (False, 0, "----")]
+    ("share", "methods"),
+    [
+        (0.5, ["eps", "eps", "eps++", "eps++"]),
+        (0.6, ["eps", "eps", "eps", "eps++"]),
+        (0, ["eps++"] * 4),
+        (1, ["eps"] * 4),
+    ],
 )
-def test_nothing_is_dropped_before_the_start(*, ird: bool, start: float, drops: str) -> None:
-    task = dataclasses.replace(TASK, ird=ird, ird_start=start)
-    assert "".join("+" if task.at_epoch(epoch, 4).ird else "-" for epoch in range(4)) == drops
+@pytest.mark.parametrize("ird", [True, False])
+def test_eps_plus_plus_starts_as_eps(share: float, methods: list[str], *, ird: bool) -> None:
+    task = dataclasses.replace(TASK, ird=ird, eps_share=share)
+    assert [task.at_epoch(epoch, 4).method for epoch in range(4)] == methods
+
+
+def test_eps_stays_eps() -> None:
+    task = dataclasses.replace(TASK, method="eps", eps_share=0.5)
+    assert [task.at_epoch(epoch, 4) for epoch in range(4)] == [task] * 4
 
 
 def test_unreadable_crops_count_nothing() -> None:
