@@ -1,14 +1,15 @@
 """What saliency is worth: none, EPS, EPS++ without and with its drop, trained and scored alike.
 
-    python benchmarks/saliency.py synthetic OUT [--rate 0 --rate 0.2] [--method eps++] [--seed 0] [NAME=VALUE]...
+    python benchmarks/saliency.py synthetic OUT [--rate 0 --rate 0.2] [--method eps++] [--seed 0] [--plot FILE.svg]
+        [NAME=VALUE]...
     python benchmarks/saliency.py voc OUT --root VOC --csnet FILE --weights FILE [--method eps++] [NAME=VALUE]...
     python benchmarks/saliency.py cost [--num-runs 5]
 
 A cell is a method at a rate of saliency errors and a seed: classifier, seeds, AffinityNet, masks, scores on train and
 val. All cells share the recipe (demo.yaml, voc_mobilenet_v2.yaml) and its values. What is finished is found by its
 digest, so the same command again goes on where it was, and a cell that is there costs seconds. After each cell
-`results.json` and `results.md` are written anew; cells of earlier commands stay in them. `cost` times a training step
-of each method in turns, without Ray.
+`results.json` and `results.md` are written anew; cells of earlier commands stay in them. `synthetic` ends with means
+over the seeds, rate by rate. `cost` times a training step of each method in turns, without Ray.
 """
 
 import json
@@ -17,8 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import torch
 import typer
+from matplotlib.figure import Figure
 from measure import machine, table, time_interleaved
 
 from raypipe.config import load_config
@@ -50,6 +53,7 @@ SYNTHETIC = [
     "cluster.train_workers=1",
 ]
 NUM_IMAGES = 240
+SPLITS = ("train", "val")
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -118,6 +122,57 @@ def results_table(cells: list[dict[str, Any]]) -> str:
     return table(header, rows)
 
 
+def means_over_seeds(cells: list[dict[str, Any]], stage: str = "walk") -> pd.DataFrame:
+    """A row a method and rate: mean, lowest and highest score of each split, and n."""
+    scores = pd.DataFrame(
+        {"method": cell["method"], "rate": cell["rate"], "split": split, "score": cell["scores"][f"{stage} {split}"]}
+        for cell in cells
+        for split in SPLITS
+    )
+    scores["method"] = pd.Categorical(scores["method"], METHODS, ordered=True)
+    grouped = scores.groupby(["method", "rate", "split"], observed=True)["score"]
+    return grouped.agg(["mean", "min", "max", "count"]).unstack("split")
+
+
+def rates_table(cells: list[dict[str, Any]]) -> str:
+    """Masks after the walk: means over the seeds, and what they lose against the lowest rate."""
+    means = means_over_seeds(cells)
+    rows = []
+    for (method, rate), row in means.iterrows():
+        first = means.loc[method].iloc[0]
+        values = [
+            text
+            for split in SPLITS
+            for text in (
+                f"{row['mean', split]:.1f} ({row['min', split]:.1f} to {row['max', split]:.1f})",
+                "" if method == "none" else f"{first['mean', split] - row['mean', split]:.1f}",
+            )
+        ]
+        rows.append(("-" if method == "none" else f"{rate:g}", method, *values, int(row["count", "train"])))
+    header = [name for split in SPLITS for name in (f"walk {split}", f"{split}: lost")]
+    return table(("error rate", "method", *header, "n"), rows)
+
+
+def draw(cells: list[dict[str, Any]], path: Path) -> None:
+    """Masks after the walk against the rate of errors, a panel a split; bars from the lowest to the highest seed."""
+    means = means_over_seeds(cells)
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    for axes, split in zip(figure.subplots(1, len(SPLITS), sharey=True), SPLITS, strict=True):
+        for method in means.index.unique("method"):
+            line = means.loc[method].xs(split, axis=1, level="split")
+            if method == "none":
+                axes.axhline(line["mean"].iloc[0], color="0.6", linestyle="--", label=method)
+                continue
+            spread = [line["mean"] - line["min"], line["max"] - line["mean"]]
+            axes.errorbar(line.index, line["mean"], yerr=spread, marker="o", capsize=3, label=method)
+        axes.set_title(split)
+        axes.set_xlabel("probability of each error in a picture")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("mIoU of the masks, %")
+    figure.axes[0].legend()
+    figure.savefig(path)
+
+
 def chosen(methods: list[str] | None) -> list[str]:
     """The methods asked for.
 
@@ -133,13 +188,17 @@ def chosen(methods: list[str] | None) -> list[str]:
 def synthetic(
     out: Out,
     overrides: Overrides = None,
-    rates: Annotated[list[float] | None, typer.Option("--rate", help="of saliency errors; default: 0 0.2 0.4")] = None,
+    rates: Annotated[
+        list[float] | None, typer.Option("--rate", help="of saliency errors; default: 0 0.2 0.4 0.6")
+    ] = None,
     methods: Methods = None,
     seeds: Seeds = None,
     num_images: Annotated[int, typer.Option(min=8)] = NUM_IMAGES,
+    plot: Annotated[Path | None, typer.Option(help="where to draw the scores against the rates")] = None,
 ) -> None:
     """The synthetic set, with saliency maps that are wrong at known rates; `none` doesn't depend on the rate."""
-    rates = rates or [0.0, 0.2, 0.4]
+    rates = rates or [0.0, 0.2, 0.4, 0.6]
+    options = [*SYNTHETIC, *(overrides or [])]
     for seed in seeds or [0]:
         for rate in rates:
             folder = out / f"data-{num_images}-{rate:g}"
@@ -147,9 +206,12 @@ def synthetic(
                 generate(str(folder), num_images=num_images, saliency_errors=rate)
             for method in chosen(methods):
                 if method != "none" or rate == rates[0]:
-                    options = [*SYNTHETIC, *(overrides or [])]
                     run_cell(out, folder / "manifest.parquet", method, seed=seed, rate=rate, options=options)
     print((out / "results.md").read_text())
+    alike = [cell for cell in json.loads((out / "results.json").read_text()) if cell["options"] == options]
+    print(rates_table(alike))
+    if plot is not None:
+        draw(alike, plot)
 
 
 @app.command()
