@@ -8,11 +8,12 @@ import pyarrow.compute as pc
 from raypipe import storage
 from raypipe.config import CLASSIFIER
 from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
+from raypipe.data.importers.cam_folder import INDEX_FILE
 from raypipe.networks.registry import TORCHVISION_SCHEME, cached_file
 from raypipe.pipelines.budget import allowed_rows
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.findings import Finding, from_places
-from raypipe.pipelines.forecast import Sample
+from raypipe.pipelines.forecast import Sample, trains_classifier, uses_classifier
 from raypipe.pipelines.nodes import View
 from raypipe.pipelines.train import given_checkpoint
 
@@ -53,7 +54,7 @@ def check_manifest(context: Context) -> Finding:
 
 
 def network_files(context: Context) -> list[str]:
-    """Files of networks that machines of the cluster will open."""
+    """Files of networks, and of maps in the place of one, that machines of the cluster will open."""
     files = []
     for _, given, weights in _networks(context):
         if given is not None:
@@ -61,15 +62,18 @@ def network_files(context: Context) -> list[str]:
         elif weights and weights != CLASSIFIER and not weights.startswith(TORCHVISION_SCHEME):
             files.append(weights)
     config = context.config
-    if config.classifier.saliency != "none" and config.checkpoints.classifier is None and config.saliency.weights:
+    if config.classifier.saliency != "none" and trains_classifier(context) and config.saliency.weights:
         files.append(config.saliency.weights)
+    if config.checkpoints.cams is not None:
+        files.append(storage.join(config.checkpoints.cams, INDEX_FILE))
     return files
 
 
 def _networks(context: Context) -> Iterator[tuple[Task, str | None, str | None]]:
     """Task, given checkpoint and initial weights of the networks that a run needs."""
     config = context.config
-    yield "classifier", config.checkpoints.classifier, config.classifier.weights
+    if uses_classifier(context):
+        yield "classifier", config.checkpoints.classifier, config.classifier.weights
     if config.walk.affinity == "learned":
         yield "affinity", config.checkpoints.affinity, config.affinity.weights
 

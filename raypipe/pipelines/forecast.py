@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from raypipe.config import Cluster
+from raypipe.config import CLASSIFIER, Cluster
 from raypipe.data.checkpoints import Task
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.graph import CALLS_PER_ACTOR, Step, needs
@@ -114,9 +114,20 @@ def makes_seeds(context: Context) -> bool:
     return context.config.walk.affinity == "learned" and context.config.checkpoints.affinity is None
 
 
+def uses_classifier(context: Context) -> bool:
+    """True where a run needs a classifier: for its maps, unless they are given, or to start an AffinityNet from it."""
+    config = context.config
+    return config.checkpoints.cams is None or (makes_seeds(context) and config.affinity.weights == CLASSIFIER)
+
+
+def trains_classifier(context: Context) -> bool:
+    """True where a run trains a classifier."""
+    return uses_classifier(context) and context.config.checkpoints.classifier is None
+
+
 def trains(context: Context) -> bool:
     """True where a run trains a network."""
-    return context.config.checkpoints.classifier is None or makes_seeds(context)
+    return trains_classifier(context) or makes_seeds(context)
 
 
 def stream_steps(context: Context, *, reuse_cams: bool) -> dict[str, list[Step]]:
@@ -145,9 +156,8 @@ def time_sample(context: Context, rows: pa.Table) -> Sample:
     Raises:
         SampleFailed: if a stage fails as a whole or gets no resources.
     """
-    given = context.config.checkpoints
     networks: dict[Task, RandomNetwork] = {}
-    if given.classifier is None:
+    if trains_classifier(context):
         networks["classifier"] = RandomNetwork(classifier_task(context), context.classes)
     if makes_seeds(context):
         networks["affinity"] = RandomNetwork(affinity_task(context, classifier=""), context.classes)

@@ -69,6 +69,14 @@ def test_given_checkpoints(tmp_path: Path, classifier_uri: str, affinity_uri: st
     assert (hidden.status, hidden.found) == ("problem", f"not found from 10.0.0.1: {files[0]} - gone")
 
 
+def test_given_maps_need_no_classifier(tmp_path: Path) -> None:
+    weights = f"classifier.weights={tmp_path}/absent.pth"
+    assert data_checks.network_files(make_context(tmp_path, weights)) == [f"{tmp_path}/absent.pth"]
+    context = make_context(tmp_path, weights, f"checkpoints.cams={tmp_path}/maps", "refinement.gate=off")
+    assert data_checks.network_files(context) == [f"{tmp_path}/maps/cams.json"]
+    assert data_checks.check_networks(context, {}).found == "affinity: trained from random numbers"
+
+
 def test_a_checkpoint_of_another_task(tmp_path: Path, classifier_uri: str, affinity_uri: str) -> None:
     found = data_checks.check_networks(
         make_context(tmp_path, f"checkpoints.classifier={affinity_uri}", f"checkpoints.affinity={classifier_uri}"), {}

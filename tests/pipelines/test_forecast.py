@@ -8,7 +8,17 @@ from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.synthetic import generate
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.doctor import diagnose
-from raypipe.pipelines.forecast import Sample, forecast, makes_seeds, sample_rows, spread_actors, stream_steps, trains
+from raypipe.pipelines.forecast import (
+    Sample,
+    forecast,
+    makes_seeds,
+    sample_rows,
+    spread_actors,
+    stream_steps,
+    trains,
+    trains_classifier,
+    uses_classifier,
+)
 from raypipe.pipelines.graph import Step
 from raypipe.pipelines.records import read_summary
 from raypipe.pipelines.run import Run
@@ -18,6 +28,8 @@ from raypipe.stages.base import with_error_columns
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.decode import DecodeImages
 from raypipe.stages.encode import EncodeMasks
+
+GIVEN_MAPS = ["checkpoints.cams=folder", "refinement.gate=off"]
 
 
 def make_context(manifest: str, out: Path, *overrides: str) -> Context:
@@ -49,9 +61,30 @@ def test_what_a_run_makes_depends_on_what_is_given(synthetic: tuple[str, Manifes
         (["walk.affinity=rgb", "checkpoints.classifier=c"], False, False),
         (["checkpoints.affinity=a", "checkpoints.classifier=c"], False, False),
         (["checkpoints.classifier=c"], True, True),
+        ([*GIVEN_MAPS, "walk.affinity=rgb"], False, False),
+        ([*GIVEN_MAPS, "checkpoints.affinity=a"], False, False),
     ):
         context = make_context(synthetic[0], tmp_path, *overrides)
         assert (makes_seeds(context), trains(context)) == (seeds, training)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "used", "trained"),
+    [
+        ([], True, True),
+        (["checkpoints.classifier=c"], True, False),
+        (["affinity.weights=null"], True, True),
+        ([*GIVEN_MAPS, "affinity.weights=null"], False, False),
+        ([*GIVEN_MAPS, "affinity.weights=classifier"], True, True),
+        ([*GIVEN_MAPS, "affinity.weights=classifier", "checkpoints.classifier=c"], True, False),
+        ([*GIVEN_MAPS, "affinity.weights=classifier", "checkpoints.affinity=a"], False, False),
+    ],
+)
+def test_given_maps_take_the_place_of_the_classifier(
+    overrides: list[str], synthetic: tuple[str, Manifest], tmp_path: Path, *, used: bool, trained: bool
+) -> None:
+    context = make_context(synthetic[0], tmp_path, *overrides)
+    assert (uses_classifier(context), trains_classifier(context)) == (used, trained)
 
 
 def made_up_sample(context: Context, seconds: dict[str, float]) -> Sample:
