@@ -5,11 +5,12 @@
     python benchmarks/saliency.py voc OUT --root VOC --csnet FILE --weights FILE [--method eps++] [NAME=VALUE]...
     python benchmarks/saliency.py cost [--num-runs 5]
 
-A cell is a method at a rate of saliency errors and a seed: classifier, seeds, AffinityNet, masks, scores on train and
-val. All cells share the recipe (demo.yaml, voc_mobilenet_v2.yaml) and its values. What is finished is found by its
-digest, so the same command again goes on where it was, and a cell that is there costs seconds. After each cell
-`results.json` and `results.md` are written anew; cells of earlier commands stay in them. `synthetic` ends with means
-over the seeds, rate by rate. `cost` times a training step of each method in turns, without Ray.
+A cell is a method at a rate of saliency errors and a seed: classifier, seeds, AffinityNet, masks, scores on train, on
+val and on the images of both (`all`). All cells share the recipe (demo.yaml, voc_mobilenet_v2.yaml) and its values.
+What is finished is found by its digest, so the same command again goes on where it was, and a cell that is there costs
+seconds. After each cell `results.json` and `results.md` are written anew; cells of earlier commands stay in them.
+`synthetic` ends with means over the seeds, rate by rate. `cost` times a training step of each method in turns, without
+Ray.
 """
 
 import json
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import torch
 import typer
@@ -29,7 +31,9 @@ from raypipe.data.importers.voc import import_voc
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.synthetic import generate
 from raypipe.networks.precision import autocast, default_device
+from raypipe.ops.metrics import mean_iou
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.evaluate import read_confusions
 from raypipe.pipelines.run import Run
 from raypipe.pipelines.train import classifier_task
 from raypipe.training.batch import Batch
@@ -53,7 +57,6 @@ SYNTHETIC = [
     "cluster.train_workers=1",
 ]
 NUM_IMAGES = 240
-SPLITS = ("train", "val")
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -69,6 +72,10 @@ def run_cell(out: Path, manifest: Path, method: str, *, seed: int, rate: float |
     started = time.monotonic()
     run = Run(load_config("", [*options, *METHODS[method], *given]))
     scores = {f"{score.stage} {score.split}": round(100 * score.mean_iou, 2) for score in run.scores}
+    confusions = read_confusions(run.evaluation[0])
+    for stage in dict.fromkeys(score.stage for score in run.scores):
+        pooled = np.sum([matrix for (of, _), matrix in confusions.items() if of == stage], axis=0)
+        scores[f"{stage} all"] = round(100 * mean_iou(pooled), 2)
     epochs = read_metrics(str(Path(run.classifier.uri).parent))
     seconds = time.monotonic() - started
     steady = [epoch["images_per_second"] for epoch in epochs[1:]] or [epochs[0]["images_per_second"]]
@@ -122,53 +129,44 @@ def results_table(cells: list[dict[str, Any]]) -> str:
     return table(header, rows)
 
 
-def means_over_seeds(cells: list[dict[str, Any]], stage: str = "walk") -> pd.DataFrame:
-    """A row a method and rate: mean, lowest and highest score of each split, and n."""
-    scores = pd.DataFrame(
-        {"method": cell["method"], "rate": cell["rate"], "split": split, "score": cell["scores"][f"{stage} {split}"]}
-        for cell in cells
-        for split in SPLITS
-    )
+def means_over_seeds(cells: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row a method and rate: mean, min, max and count of each score."""
+    scores = pd.DataFrame([{"method": cell["method"], "rate": cell["rate"], **cell["scores"]} for cell in cells])
     scores["method"] = pd.Categorical(scores["method"], METHODS, ordered=True)
-    grouped = scores.groupby(["method", "rate", "split"], observed=True)["score"]
-    return grouped.agg(["mean", "min", "max", "count"]).unstack("split")
+    return scores.groupby(["method", "rate"], observed=True).agg(["mean", "min", "max", "count"])
 
 
 def rates_table(cells: list[dict[str, Any]]) -> str:
-    """Masks after the walk: means over the seeds, and what they lose against the lowest rate."""
+    """Means over the seeds (lowest to highest), and what they lose against the lowest rate."""
     means = means_over_seeds(cells)
+    names = list(means.columns.unique(0))
     rows = []
     for (method, rate), row in means.iterrows():
         first = means.loc[method].iloc[0]
-        values = [
-            text
-            for split in SPLITS
-            for text in (
-                f"{row['mean', split]:.1f} ({row['min', split]:.1f} to {row['max', split]:.1f})",
-                "" if method == "none" else f"{first['mean', split] - row['mean', split]:.1f}",
-            )
-        ]
-        rows.append(("-" if method == "none" else f"{rate:g}", method, *values, int(row["count", "train"])))
-    header = [name for split in SPLITS for name in (f"walk {split}", f"{split}: lost")]
+        values: list[str] = []
+        for name in names:
+            mean, low, high = (row[name, kind] for kind in ("mean", "min", "max"))
+            values += [f"{mean:.1f} ({low:.1f} to {high:.1f})", f"{first[name, 'mean'] - mean:.1f}"]
+        rows.append(("-" if method == "none" else f"{rate:g}", method, *values, int(row[names[0], "count"])))
+    header = [text for name in names for text in (name, "lost")]
     return table(("error rate", "method", *header, "n"), rows)
 
 
 def draw(cells: list[dict[str, Any]], path: Path) -> None:
-    """Masks after the walk against the rate of errors, a panel a split; bars from the lowest to the highest seed."""
+    """Scores of all images against the rate of errors, maps and masks; bars from the lowest to the highest seed."""
     means = means_over_seeds(cells)
     figure = Figure(figsize=(8, 3.4), layout="constrained")
-    for axes, split in zip(figure.subplots(1, len(SPLITS), sharey=True), SPLITS, strict=True):
+    panels = {"maps": "cam all", "masks after the walk": "walk all"}
+    for axes, (title, name) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for method in means.index.unique("method"):
-            line = means.loc[method].xs(split, axis=1, level="split")
-            if method == "none":
-                axes.axhline(line["mean"].iloc[0], color="0.6", linestyle="--", label=method)
-                continue
-            spread = [line["mean"] - line["min"], line["max"] - line["mean"]]
-            axes.errorbar(line.index, line["mean"], yerr=spread, marker="o", capsize=3, label=method)
-        axes.set_title(split)
+            line = means.loc[method][name]
+            if method != "none":
+                spread = [line["mean"] - line["min"], line["max"] - line["mean"]]
+                axes.errorbar(line.index, line["mean"], yerr=spread, marker="o", capsize=3, label=method)
+        axes.set_title(title)
         axes.set_xlabel("probability of each error in a picture")
+        axes.set_ylabel("mIoU, %")
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("mIoU of the masks, %")
     figure.axes[0].legend()
     figure.savefig(path)
 
