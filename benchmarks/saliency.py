@@ -1,4 +1,4 @@
-"""What saliency is worth: none, EPS, EPS++ without and with its drop, trained and scored alike.
+"""What saliency is worth: none, EPS, EPS++ without its drop, with it, and with EPS's tau, trained and scored alike.
 
     python benchmarks/saliency.py synthetic OUT [--rate 0 --rate 0.2] [--method eps++] [--seed 0] [--plot FILE.svg]
         [NAME=VALUE]...
@@ -44,6 +44,7 @@ METHODS: dict[str, list[str]] = {
     "eps": ["classifier.saliency=eps"],
     "eps++ without drop": ["classifier.saliency=eps++", "classifier.saliency_loss.ird=false"],
     "eps++": ["classifier.saliency=eps++"],
+    "eps++ with tau": ["classifier.saliency=eps++", "classifier.saliency_loss.ird_tau=0.4"],
 }
 SYNTHETIC = [
     "preset=demo",
@@ -145,8 +146,9 @@ def rates_table(cells: list[dict[str, Any]]) -> str:
         first = means.loc[method].iloc[0]
         values: list[str] = []
         for name in names:
-            mean, low, high = (row[name, kind] for kind in ("mean", "min", "max"))
-            values += [f"{mean:.1f} ({low:.1f} to {high:.1f})", f"{first[name, 'mean'] - mean:.1f}"]
+            mean, low, high, count = row[name][["mean", "min", "max", "count"]]
+            spread = f" ({low:.1f} to {high:.1f})" if count > 1 else ""
+            values += [f"{mean:.1f}{spread}", f"{first[name, 'mean'] - mean:.1f}"]
         rows.append(("-" if method == "none" else f"{rate:g}", method, *values, int(row[names[0], "count"])))
     header = [text for name in names for text in (name, "lost")]
     return table(("error rate", "method", *header, "n"), rows)

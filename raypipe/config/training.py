@@ -72,6 +72,8 @@ class SaliencyLoss(Section):
     eps_share: float = Field(0.5, ge=0, le=1)
     """EPS++: share of the epochs, the first ones, that learn as EPS. At 0, maps that know nothing yet contradict all
     that is salient, and the network learns that everything is background (benchmarks/saliency.md)."""
+    ird_tau: float | None = Field(None, ge=0, le=1)
+    """EPS++: leaves classes out of the foreground as EPS does by `tau`; null, the paper's, leaves none out."""
     pamr: Pamr = Pamr()
     """EPS++: what refines the foreground."""
     stride: Literal[1, 2, 4, 8] = 1

@@ -14,6 +14,8 @@ saliency is taken to be wrong and teaches nothing there (Inconsistent Region Dro
     M_fg = sum_k y_k M_k       N = B(PAMR(M_fg)) xor B(M_s)
     L = sum_p (1 - N_p) (M_s - M_fg)^2 / max(1, sum_p 1 - N_p)
 
+EPS++ chooses no classes; as an option it can, by EPS's 1[O_k > tau] in its M_fg, too.
+
 Conventions. The background is the LAST channel. Maps lie on the logits' grid, to which EPS brings the saliency by
 nearest neighbour; EPS++ brings M_fg to the saliency's size bilinearly, align_corners=True. O_k and N are decisions,
 through which no gradient goes. The loss is a mean over the pixels of an image, one value an image: workers add up
@@ -96,9 +98,7 @@ def eps_loss(
         raise ValueError(f"tau is {tau} and lam is {lam}; both lie in [0, 1] (the paper: 0.4 and 0.5)")
     saliency = F.interpolate(saliency, size=logits.shape[2:], mode="nearest")
     objects, background = _object_maps(logits, labels)
-    shown = (objects.detach() > 0.5).to(objects.dtype)
-    overlap = (shown * (saliency > 0.5)).sum(dim=(2, 3)) / (shown + _EPS).sum(dim=(2, 3))
-    salient = (overlap > tau)[..., None, None]
+    salient = _salient_classes(objects, saliency, tau=tau)
     foreground = (objects * salient).sum(dim=1, keepdim=True)
     background = background + (objects * ~salient).sum(dim=1, keepdim=True)
     estimate = lam * foreground + (1 - lam) * (1 - background)
@@ -121,6 +121,7 @@ def ird_loss(
     *,
     num_iters: int = 10,
     dilations: Sequence[int] = DILATIONS,
+    tau: float | None = None,
 ) -> SaliencyLoss:
     """EPS++: the mean squared difference of saliency and foreground, where they aren't inconsistent.
 
@@ -131,19 +132,21 @@ def ird_loss(
         image: RGB in [0, 1], of the saliency's size.
         num_iters: rounds of PAMR.
         dilations: distances of PAMR's neighbours in pixels.
+        tau: see `foreground_loss`.
 
     Returns:
         The loss and its maps at the saliency's size. An image all of whose pixels are dropped has loss 0.
 
     Raises:
-        ValueError: the channels aren't the labels' and one more, the image isn't of the saliency's size, or as `pamr`.
+        ValueError: the channels aren't the labels' and one more, the image isn't of the saliency's size, `tau` isn't in
+            [0, 1], or as `pamr`.
     """
     if image.shape[2:] != saliency.shape[2:]:
         raise ValueError(
             f"the image has {tuple(image.shape[2:])} pixels and the saliency {tuple(saliency.shape[2:])}; "
             "resize the image to the saliency's size"
         )
-    everywhere = foreground_loss(logits, saliency, labels)
+    everywhere = foreground_loss(logits, saliency, labels, tau=tau)
     foreground = everywhere.foreground
     refined = pamr(image, foreground.detach(), num_iters=num_iters, dilations=dilations)
     inconsistent = (refined > 0.5) != (saliency > 0.5)
@@ -154,7 +157,11 @@ def ird_loss(
 
 
 def foreground_loss(
-    logits: Float[Tensor, "B _channels h w"], saliency: Float[Tensor, "B 1 H W"], labels: Shaped[Tensor, "B C"]
+    logits: Float[Tensor, "B _channels h w"],
+    saliency: Float[Tensor, "B 1 H W"],
+    labels: Shaped[Tensor, "B C"],
+    *,
+    tau: float | None = None,
 ) -> SaliencyLoss:
     """EPS++ without its drop: the mean squared difference of saliency and foreground, everywhere.
 
@@ -162,15 +169,21 @@ def foreground_loss(
         logits: as in `ird_loss`.
         saliency: as in `ird_loss`.
         labels: as in `ird_loss`.
+        tau: EPS's, M_fg = sum_k y_k M_k 1[O_k > tau], which EPS++'s paper does without: None.
 
     Returns:
         The loss and its maps at the saliency's size.
 
     Raises:
-        ValueError: the channels aren't the labels' and one more.
+        ValueError: the channels aren't the labels' and one more, or `tau` isn't in [0, 1].
     """
     _check_channels(logits, labels)
+    if tau is not None and not 0 <= tau <= 1:
+        raise ValueError(f"tau is {tau}; it lies in [0, 1] (EPS: 0.4), or is None")
     objects, background = _object_maps(logits, labels)
+    if tau is not None:
+        on_grid = F.interpolate(saliency, size=logits.shape[2:], mode="nearest")
+        objects = objects * _salient_classes(objects, on_grid, tau=tau)
     size = saliency.shape[2:]
     foreground, background = (
         F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
@@ -191,6 +204,13 @@ def _object_maps(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """M of the classes, (B, C, h, w), 0 where an image isn't labelled so; M_{C+1}, (B, 1, h, w)."""
     maps = logits.softmax(dim=1)
     return maps[:, :-1] * (labels > 0)[..., None, None], maps[:, -1:]
+
+
+def _salient_classes(objects: Tensor, saliency: Tensor, *, tau: float) -> Tensor:
+    """1[O_k > tau], (B, C, 1, 1), of the classes' maps and the saliency on their grid; no gradient goes through."""
+    shown = (objects.detach() > 0.5).to(objects.dtype)
+    overlap = (shown * (saliency > 0.5)).sum(dim=(2, 3)) / (shown + _EPS).sum(dim=(2, 3))
+    return (overlap > tau)[..., None, None]
 
 
 def _check_channels(logits: Tensor, labels: Tensor) -> None:

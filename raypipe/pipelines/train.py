@@ -107,6 +107,7 @@ def classifier_task(context: Context) -> ClassifierTask:
         lam=options.lam,
         ird=options.ird,
         eps_share=options.eps_share,
+        ird_tau=options.ird_tau,
         num_iters=options.pamr.num_iters,
         dilations=options.pamr.dilations,
         stride=options.stride,

@@ -25,6 +25,8 @@ class SaliencyTask(ClassifierTask):
     """EPS++ drops what is inconsistent; without, its loss is the plain mean squared error."""
     eps_share: float
     """EPS++: share of the epochs, the first ones, that learn as EPS."""
+    ird_tau: float | None
+    """EPS++: EPS's `tau` after the first epochs, too; None as in the paper."""
     num_iters: int
     dilations: tuple[int, ...]
     stride: int
@@ -84,6 +86,8 @@ class SaliencyTask(ClassifierTask):
             return eps_loss(scores, expected, labels, tau=self.tau, lam=self.lam)
         expected = F.avg_pool2d(expected, self.stride)
         if not self.ird:
-            return foreground_loss(scores, expected, labels)
+            return foreground_loss(scores, expected, labels, tau=self.ird_tau)
         image = F.avg_pool2d(crops.float() / 255, self.stride)
-        return ird_loss(scores, expected, labels, image, num_iters=self.num_iters, dilations=self.dilations)
+        return ird_loss(
+            scores, expected, labels, image, num_iters=self.num_iters, dilations=self.dilations, tau=self.ird_tau
+        )

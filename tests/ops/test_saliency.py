@@ -168,3 +168,48 @@ class TestBoth:
             eps_loss(*given)
         with pytest.raises(ValueError, match="background's last"):
             ird_loss(*given, torch.zeros(1, 3, 3, 3))
+
+
+class TestTauOfTheDrop:
+    """EPS's choice of classes in EPS++, which its paper does without."""
+
+    @staticmethod
+    def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Class 0 is salient, class 1 isn't; pixels of the same colour within a class."""
+        logits = logits_of([[0, 0, 1, 1]] * 4, num_channels=3)
+        saliency = torch.tensor([1.0, 1, 0, 0]).expand(1, 1, 4, 4)
+        return logits, saliency, torch.tensor([[1, 1]]), saliency.expand(1, 3, 4, 4)
+
+    def test_a_class_that_is_not_salient_is_no_foreground(self) -> None:
+        logits, saliency, labels, image = self.inputs()
+        both = ird_loss(logits, saliency, labels, image, dilations=(1,))
+        assert both.foreground.flatten().tolist() == pytest.approx([1] * 16)
+        assert both.dropped_share.item() == 0.5
+        salient = ird_loss(logits, saliency, labels, image, dilations=(1,), tau=0.4)
+        torch.testing.assert_close(salient.foreground, saliency)
+        assert salient.dropped_share.item() == 0
+        assert salient.loss.item() == pytest.approx(0, abs=1e-9)
+
+    def test_saliency_does_not_teach_its_map(self) -> None:
+        logits, saliency, labels, _ = self.inputs()
+        largest = {}
+        for tau in (None, 0.4):
+            scores = (0.1 * logits).requires_grad_()  # softmax 0.99: 1 has no gradient
+            foreground_loss(scores, saliency, labels, tau=tau).loss.backward()
+            assert scores.grad is not None
+            largest[tau] = scores.grad[..., 2:].abs().max().item()
+        assert largest[0.4] < 0.02 * largest[None]
+
+    def test_classes_that_are_salient_change_nothing(self, generator: torch.Generator) -> None:
+        logits, _, labels, image = some_inputs(generator)
+        everywhere = torch.ones(2, 1, 8, 10, dtype=torch.float64)
+        torch.testing.assert_close(
+            ird_loss(3 * logits, everywhere, labels, image, dilations=(1,), tau=0.5).per_image,
+            ird_loss(3 * logits, everywhere, labels, image, dilations=(1,)).per_image,
+        )
+
+    @pytest.mark.parametrize("tau", [-0.1, 1.1])
+    def test_bad_tau(self, tau: float) -> None:
+        logits, saliency, labels, image = self.inputs()
+        with pytest.raises(ValueError, match=rf"tau is {tau}; it lies in \[0, 1\]"):
+            ird_loss(logits, saliency, labels, image, tau=tau)

@@ -37,6 +37,7 @@ SALIENCY = SaliencyTask(
     lam=0.5,
     ird=True,
     eps_share=0,
+    ird_tau=None,
     num_iters=2,
     dilations=(1, 2),
     stride=1,

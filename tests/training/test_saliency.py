@@ -19,6 +19,7 @@ TASK = SaliencyTask(
     lam=0.6,
     ird=True,
     eps_share=0,
+    ird_tau=None,
     num_iters=2,
     dilations=(1, 2),
     stride=1,
@@ -63,6 +64,21 @@ def test_the_loss_is_that_of_crop_and_saliency_reduced_by_the_stride() -> None:
     expected = ird_loss(scores, saliency, batch.targets["labels"].float(), image, num_iters=2, dilations=(1, 2))
     assert sums[1].item() == pytest.approx(expected.per_image.sum().item(), abs=1e-5)
     assert sums[2].item() == pytest.approx(expected.dropped_share.sum().item())
+
+
+@pytest.mark.parametrize("ird", [True, False])
+def test_tau_after_the_first_epochs(*, ird: bool) -> None:
+    task = dataclasses.replace(TASK, ird=ird, ird_tau=0.6)
+    (logits, scores), batch = make_batch([True, True])
+    sums, _ = task.loss_terms((logits, scores), batch)
+    labels, saliency = batch.targets["labels"].float(), batch.targets["saliency"][:, None] / 255
+    if ird:
+        expected = ird_loss(scores, saliency, labels, batch.crops / 255, num_iters=2, dilations=(1, 2), tau=0.6)
+    else:
+        expected = foreground_loss(scores, saliency, labels, tau=0.6)
+    assert sums[1].item() == pytest.approx(expected.per_image.sum().item())
+    without, _ = dataclasses.replace(task, ird_tau=None).loss_terms((logits, scores), batch)
+    assert abs(sums[1] - without[1]) > 1e-3
 
 
 @pytest.mark.parametrize(
