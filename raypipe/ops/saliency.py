@@ -121,7 +121,7 @@ def ird_loss(
     *,
     num_iters: int = 10,
     dilations: Sequence[int] = DILATIONS,
-    tau: float | None = None,
+    tau: float | int | None = None,
 ) -> SaliencyLoss:
     """EPS++: the mean squared difference of saliency and foreground, where they aren't inconsistent.
 
@@ -161,7 +161,7 @@ def foreground_loss(
     saliency: Float[Tensor, "B 1 H W"],
     labels: Shaped[Tensor, "B C"],
     *,
-    tau: float | None = None,
+    tau: float | int | None = None,
 ) -> SaliencyLoss:
     """EPS++ without its drop: the mean squared difference of saliency and foreground, everywhere.
 
