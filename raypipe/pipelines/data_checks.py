@@ -99,7 +99,8 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
             status="problem",
             found="; ".join(problems),
             needed="weights and checkpoints that every machine can read, of the manifest's classes",
-            way_out="mend checkpoints.*, classifier.weights or affinity.weights; null trains, or starts from random",
+            way_out="mend checkpoints.*, classifier.weights or affinity.weights; null trains, or starts from random; "
+            "`raypipe import cams` writes a folder for checkpoints.cams",
         )
     if downloads:
         return Finding(
