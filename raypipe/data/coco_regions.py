@@ -71,7 +71,9 @@ def _fill(polygons: Sequence[Any], *, height: int, width: int) -> NDArray[np.boo
     try:
         from pycocotools import mask as coco_mask  # an extra, which run lengths do without
     except ImportError as error:
-        raise ValueError("COCO's polygons need pycocotools: pip install 'raypipe[export]'") from error
+        raise ValueError(
+            "COCO's polygons need pycocotools: run pip install -e '.[export]' in raypipe's clone"
+        ) from error
     region = np.zeros((height, width), bool)
     for polygon in polygons:
         numbers = isinstance(polygon, list) and all(type(value) in (int, float) for value in polygon)

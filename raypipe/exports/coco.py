@@ -33,7 +33,7 @@ class Coco(Format):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         if find_spec("pycocotools") is None:
-            raise ValueError("COCO's run lengths need pycocotools: pip install 'raypipe[export]'")
+            raise ValueError("COCO's run lengths need pycocotools: run pip install -e '.[export]' in raypipe's clone")
 
     def image_folder(self, split: str) -> str | None:  # noqa: ARG002
         """One folder for all."""

@@ -1,4 +1,4 @@
-"""Any saliency network as an ONNX model, through onnxruntime, which is an extra: `pip install raypipe[onnx]`."""
+"""Any saliency network as an ONNX model, through onnxruntime, which is an extra: `pip install -e '.[onnx]'`."""
 
 from typing import Any
 
@@ -23,7 +23,9 @@ class OnnxSaliency:
         try:
             import onnxruntime
         except ImportError as error:
-            raise ValueError("saliency.source=onnx needs onnxruntime: pip install 'raypipe[onnx]'") from error
+            raise ValueError(
+                "saliency.source=onnx needs onnxruntime: run pip install -e '.[onnx]' in raypipe's clone"
+            ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self.source = source

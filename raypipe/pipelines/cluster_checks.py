@@ -59,7 +59,7 @@ def check_versions(places: Mapping[str, View]) -> Finding:
 
 def _wanted_ray() -> Requirement | None:
     try:
-        wanted = map(Requirement, requires("raypipe") or [])
+        wanted = map(Requirement, requires("raypipe-masks") or [])
     except PackageNotFoundError:  # run from a working directory
         return None
     return next((requirement for requirement in wanted if requirement.name == "ray"), None)

@@ -1,0 +1,57 @@
+"""The distribution's name: `raypipe` on the package index is somebody else's, so nobody may be told to install it."""
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+OURS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["name"]
+
+FOREIGN = re.compile(r"""pip install\b[^\n`]*?(?<![\w./~-])['"]?raypipe(?![\w./~-])(?!-masks)""")
+"""An install of a requirement `raypipe`, with extras or a version or without; not of a path that ends so."""
+
+
+def tracked_texts() -> list[Path]:
+    """Files of the repository that hold text."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    paths = [REPOSITORY / name for name in found.split("\0") if name]
+    return [path for path in paths if path.suffix not in (".png", ".jpg") and path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("text", "foreign"),
+    [
+        ("pip install 'raypipe[export]'", True),
+        ("pip install raypipe", True),
+        ("uv pip install --quiet raypipe==1.0.0", True),
+        ("pip\ninstall 'raypipe[onnx]'", True),
+        ("pip install raypipe-masks", False),
+        ("pip install -e '.[export]'", False),
+        ("pip install ~/raypipe", False),
+        ("pip install -e '.[export]' in raypipe's clone", False),
+    ],
+)
+def test_the_search_finds_what_it_should(text: str, foreign: bool) -> None:
+    found = FOREIGN.search(text.replace("\n", " "))
+    assert bool(found and "-e '." not in found[0]) is foreign
+
+
+def test_no_text_installs_a_package_that_is_not_ours() -> None:
+    assert OURS != "raypipe"
+    found = [
+        f"{path.relative_to(REPOSITORY)}: {match[0]}"
+        for path in tracked_texts()
+        if path != Path(__file__)
+        for match in FOREIGN.finditer(re.sub(r"\bpip\s*\n\s*install", "pip install", path.read_text(errors="ignore")))
+        if "-e '." not in match[0]
+    ]
+    assert not found
+
+
+def test_the_import_is_raypipe_and_comes_from_our_distribution() -> None:
+    assert OURS in packages_distributions()["raypipe"]
