@@ -24,8 +24,8 @@ from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.pipelines.context import Context, start_ray
 from raypipe.pipelines.export import ExportMasks, make_format, read_exported, run_export
-from raypipe.pipelines.sink import SHARDS, write_shard
 from raypipe.schema import EXPORTS, MASKS
+from raypipe.streams.sink import SHARDS, write_shard
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -22,10 +22,10 @@ from PIL import Image
 from raypipe import storage
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask
-from raypipe.data.importers.voc import import_voc
 from raypipe.data.manifest import Manifest
 from raypipe.data.names import file_stem
-from raypipe.exports.base import NO_SPLIT
+from raypipe.formats.base import NO_SPLIT
+from raypipe.formats.voc.read import import_voc
 from raypipe.pipelines.context import Context, start_ray
 from raypipe.pipelines.export import run_export
 from raypipe.schema import IGNORE

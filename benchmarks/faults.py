@@ -29,11 +29,11 @@ from ray.cluster_utils import Cluster
 from servers import Proxy, free_port, restart, start_server
 
 from raypipe import storage
-from raypipe.data.importers.voc import import_voc
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
-from raypipe.pipelines.sink import QUARANTINED, SHARDS
+from raypipe.formats.voc.read import import_voc
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
+from raypipe.streams.sink import QUARANTINED, SHARDS
 
 SCHEMAS = {"seeds": SEEDS, "masks": MASKS}
 SECONDS_AWAY = 10

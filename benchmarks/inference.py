@@ -24,7 +24,6 @@ from walk import ALPHAS, BETAS, STEPS, dense_transition, dense_walk
 
 from raypipe.config import RunConfig, load_config
 from raypipe.data.checkpoints import Task
-from raypipe.data.synthetic import CLASSES, draw_scene
 from raypipe.networks import Network, network_input
 from raypipe.ops.affinity import pairwise_affinity
 from raypipe.ops.cam import merge_cams, normalize_cams, pool_to_grid, resize_cam, stack_background
@@ -34,6 +33,7 @@ from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.propagate import LearnedAffinity, PropagateCams, grid_scores
+from raypipe.synthetic.generate import CLASSES, draw_scene
 
 SIZE = (376, 504)
 CLASS_IDS = [1, 3]

@@ -24,11 +24,11 @@ from raypipe.config import load_config
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest, read_manifest, write_manifest
+from raypipe.pages.report import write_report
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.report import write_report
-from raypipe.pipelines.results import Score
-from raypipe.pipelines.sink import QUARANTINED, SHARDS, write_shard
+from raypipe.results import Score
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
+from raypipe.streams.sink import QUARANTINED, SHARDS, write_shard
 
 HEIGHT, WIDTH = 180, 240
 CLASSES = tuple(f"class {number:02}" for number in range(20))

@@ -20,8 +20,8 @@ from raypipe.data.images import decode_mask
 from raypipe.data.shards import read_row
 from raypipe.data.truth import read_truth
 from raypipe.ops.metrics import confusion_matrix, mean_iou
+from raypipe.pages.review import Ranked, rank
 from raypipe.pipelines.context import open_context
-from raypipe.pipelines.review import Ranked, rank
 
 Confusions = NDArray[np.int64]
 

@@ -27,17 +27,17 @@ from matplotlib.figure import Figure
 from measure import machine, table, time_interleaved
 
 from raypipe.config import load_config
-from raypipe.data.importers.voc import import_voc
 from raypipe.data.manifest import Manifest, write_manifest
-from raypipe.data.synthetic import generate
+from raypipe.formats.voc.read import import_voc
 from raypipe.networks.precision import autocast, default_device
 from raypipe.ops.metrics import mean_iou
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.evaluate import read_confusions
-from raypipe.pipelines.run import Run
 from raypipe.pipelines.train import classifier_task
+from raypipe.run import Run
+from raypipe.synthetic.generate import generate
 from raypipe.training.batch import Batch
-from raypipe.training.run import read_metrics
+from raypipe.training.trainer import read_metrics
 
 METHODS: dict[str, list[str]] = {
     "none": [],

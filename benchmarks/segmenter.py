@@ -21,8 +21,8 @@ from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest, read_manifest, write_manifest
 from raypipe.pipelines.context import draw
 from raypipe.pipelines.evaluate import score_segments
-from raypipe.pipelines.results import Score
-from raypipe.pipelines.run import Run
+from raypipe.results import Score
+from raypipe.run import Run
 from raypipe.schema import MASK, NONE, WEAK
 
 CAM_ALPHA = round(float(np.log(0.4) / np.log(0.6)), 3)

@@ -35,17 +35,17 @@ from raypipe import storage
 from raypipe.config import Budget, RunConfig, load_config
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
-from raypipe.data.synthetic import CLASSES, draw_scene
-from raypipe.pipelines import graph
 from raypipe.pipelines.context import Context, open_context, start_ray
-from raypipe.pipelines.graph import Step
 from raypipe.pipelines.masks import masks_steps, masks_stream
-from raypipe.pipelines.records import Record
 from raypipe.pipelines.seeds import decode_step, seeds_steps
-from raypipe.pipelines.sink import SHARDS, ShardSink
-from raypipe.pipelines.stream import Part, Stream, rows_per_block, run_stream
 from raypipe.schema import MASKS
 from raypipe.stages.base import Row, Stage, with_error_columns
+from raypipe.streams import plan as graph
+from raypipe.streams.plan import Step
+from raypipe.streams.records import Record
+from raypipe.streams.run import Part, Stream, rows_per_block, run_stream
+from raypipe.streams.sink import SHARDS, ShardSink
+from raypipe.synthetic.generate import CLASSES, draw_scene
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 

@@ -23,9 +23,9 @@ from raypipe.data.images import decode_mask
 from raypipe.data.manifest import class_ids_of, read_manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.data.truth import read_truth
-from raypipe.pipelines.run import Run
-from raypipe.pipelines.sink import SHARDS
+from raypipe.run import Run
 from raypipe.schema import MASKS, SETTINGS
+from raypipe.streams.sink import SHARDS
 
 NUM_CHECKED, NUM_CHECKED_IMAGES = 3, 40
 

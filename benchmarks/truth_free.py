@@ -39,7 +39,7 @@ from raypipe.ops.separation import objective, separation
 from raypipe.stages.base import Row
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.propagate import cell_colours
-from raypipe.stages.settings import PixelCounts, ScoreSettings, Setting, best_labels, sample_truth
+from raypipe.stages.score_settings import PixelCounts, ScoreSettings, Setting, best_labels, sample_truth
 
 STRIDE = 4
 HIGHER_IS_BETTER = {

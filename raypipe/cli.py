@@ -40,7 +40,7 @@ def read_config(config: str, overrides: list[str] | None) -> RunConfig:
 
 def _open(config: str, overrides: list[str] | None) -> Any:
     resolved = read_config(config, overrides)
-    from raypipe.pipelines.run import Run  # torch and ray take seconds to import; --help shouldn't
+    from raypipe.run import Run  # torch and ray take seconds to import; --help shouldn't
 
     return Run(resolved)
 
@@ -100,14 +100,14 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
     """
     resolved = read_config(config, overrides)
     if resolved.sweep.training:
-        from raypipe.pipelines.trials import run_trials, trials_table
+        from raypipe.trials import run_trials, trials_table
 
         trials = run_trials(resolved)
         typer.echo(trials_table(trials))
         typer.echo(f"table: {trials.folder}\nconfig for `raypipe run`: {trials.best_config}")
         return
-    from raypipe.pipelines.run import Run
     from raypipe.pipelines.sweep import result_table
+    from raypipe.run import Run
 
     result = Run(resolved).sweep
     typer.echo(result_table(result))
@@ -163,7 +163,7 @@ def review(
 ) -> None:
     """Queue the masks whose correction probably helps most: a gallery, a table and tasks for Label Studio."""
     steps = _open(config, [*(overrides or []), *([] if count is None else [f"review.num_images={count}"])])
-    from raypipe.pipelines.review import GALLERY_FILE, run_review
+    from raypipe.pages.review import GALLERY_FILE, run_review
 
     folder, num_images = run_review(steps.context, masks=steps.masks.uri, masks_digest=steps.masks.digest)
     typer.echo(f"{num_images} masks to review, tasks for Label Studio beside: {storage.join(folder, GALLERY_FILE)}")
@@ -187,7 +187,7 @@ def export_model(
 def describe(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the plan of the streams: stages, resources, columns."""
     from raypipe.pipelines.context import open_context
-    from raypipe.pipelines.run import describe as describe_streams
+    from raypipe.run import describe as describe_streams
 
     typer.echo(describe_streams(open_context(read_config(config, overrides))))
 
@@ -206,8 +206,8 @@ def explain(
     if match is None:
         raise typer.BadParameter(f"got {pixel!r}, needed is ROW,COLUMN, such as 120,80", param_hint="--pixel")
     resolved = read_config(config, overrides)
+    from raypipe.pages.explain import write_explanation
     from raypipe.pipelines.context import open_context
-    from raypipe.pipelines.explain import write_explanation
 
     chosen = None if pixel is None else (int(match[1]), int(match[2]))
     typer.echo(write_explanation(open_context(resolved), image_id, pixel=chosen))
@@ -222,7 +222,7 @@ def doctor(
 ) -> None:
     """Check storage, networks and cluster before a run, and forecast its hours and bytes; 1 if there is a problem."""
     resolved = read_config(config, overrides)
-    from raypipe.pipelines.doctor import diagnose
+    from raypipe.doctor.diagnose import diagnose
 
     diagnosis = diagnose(resolved, num_images=sample)
     typer.echo(diagnosis.to_json() if as_json else str(diagnosis))
@@ -268,7 +268,7 @@ def synthetic(
     ] = None,
 ) -> None:
     """Generate a dataset of textured objects with exact masks."""
-    from raypipe.data.synthetic import generate
+    from raypipe.synthetic.generate import generate
 
     manifest = generate(out, num_images=num_images, seed=seed, saliency_errors=saliency_errors)
     typer.echo(f"{len(manifest)} images of {', '.join(manifest.classes)}: {storage.join(out, 'manifest.parquet')}")
@@ -276,7 +276,7 @@ def synthetic(
 
 def _print_scores(steps: Any, *, per_class: bool = False) -> None:
     from raypipe.pipelines.evaluate import has_truth
-    from raypipe.pipelines.results import class_table, scores_table
+    from raypipe.results import class_table, scores_table
 
     if not has_truth(steps.context):
         typer.echo("no true masks in the manifest (mask_uri): nothing to score")

@@ -5,13 +5,13 @@ from typing import Annotated
 import typer
 
 from raypipe import storage
-from raypipe.data.importers.cam_folder import import_cams
-from raypipe.data.importers.coco import import_coco
-from raypipe.data.importers.folder import import_folder
-from raypipe.data.importers.label_studio import import_label_studio
-from raypipe.data.importers.table import import_table
-from raypipe.data.importers.voc import import_voc
 from raypipe.data.manifest import Manifest, read_manifest, write_manifest
+from raypipe.formats.cams.read import import_cams
+from raypipe.formats.coco.read import import_coco
+from raypipe.formats.folder.read import import_folder
+from raypipe.formats.label_studio.read import import_label_studio
+from raypipe.formats.table.read import import_table
+from raypipe.formats.voc.read import import_voc
 
 import_app = typer.Typer(no_args_is_help=True, help="Write a manifest of a dataset in another layout.")
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe.data.names import file_stem
-from raypipe.exports import MaskRow
+from raypipe.formats.base import MaskRow
 
 CLASSES = ("cat", "dog", 'a & b "c" ü')
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from raypipe.config.run import RunConfig
+from raypipe.config.root import RunConfig
 from raypipe.credentials import refuse_credentials
 
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.ops.calibration import NUM_LEVELS, expected_calibration_error, fit_isotonic, mean_iou_at_coverage
-from raypipe.pipelines import graph
-from raypipe.pipelines.context import Context, with_shards
-from raypipe.pipelines.records import Record, open_folder, read_summary, write_summary
+from raypipe.pipelines.context import Context, stream_of, with_shards
 from raypipe.pipelines.seeds import cpu_pool
-from raypipe.pipelines.stream import Part, StreamSummary, run_stream, stream_of
 from raypipe.schema import MASKS
-from raypipe.stages.calibrate import CalibrateMasks, CountHits, add_counts, probability_levels
-from raypipe.stages.load import LoadConfidences, LoadMaskRows
+from raypipe.stages.calibrate_masks import CalibrateMasks, CountHits, add_counts, probability_levels
+from raypipe.stages.load_shards import LoadConfidences, LoadMaskRows
+from raypipe.streams import plan as graph
+from raypipe.streams.records import Record, open_folder, read_summary, write_summary
+from raypipe.streams.run import Part, StreamSummary, run_stream
 
 logger = logging.getLogger(__name__)
 

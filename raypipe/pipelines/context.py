@@ -12,12 +12,13 @@ import pyarrow.compute as pc
 import ray
 
 from raypipe import storage
-from raypipe.config import CLASSIFIER, Cluster, RunConfig
+from raypipe.config import CLASSIFIER, Budget, Cluster, RunConfig
 from raypipe.data.manifest import Manifest, read_manifest
 from raypipe.data.shards import iter_shards
-from raypipe.pipelines.records import table_digest
-from raypipe.pipelines.sink import SHARDS
 from raypipe.schema import WEAK
+from raypipe.streams.records import Record, table_digest
+from raypipe.streams.run import Stream
+from raypipe.streams.sink import SHARDS
 
 _MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")
 
@@ -130,3 +131,28 @@ def with_shards(rows: pa.Table, folder: str) -> tuple[pa.Table, pa.Table]:
     shard_uri = pc.take(pa.array(uris, pa.string()), position)
     held = rows.append_column("shard_uri", shard_uri).filter(pc.is_valid(shard_uri))
     return held.sort_by([("shard_uri", "ascending"), ("image_id", "ascending")]), rows.filter(pc.is_null(shard_uri))
+
+
+def stream_of(
+    context: Context, record: Record, schema: pa.Schema, *, budget: Budget | None = None, png: bool = False
+) -> Stream:
+    """The stream of a record, as the config has it.
+
+    Args:
+        context: config and manifest.
+        record: what the outputs are made of.
+        schema: of the shards.
+        budget: another than the config's.
+        png: writes masks as PNG files too, where the config asks for them.
+    """
+    config = context.config
+    return Stream(
+        record=record,
+        out=config.out,
+        schema=schema,
+        classes=context.classes,
+        budget=budget or config.budget,
+        rows_per_shard=config.cluster.rows_per_shard,
+        autoscaling=config.cluster.autoscaling,
+        png_column="mask" if png and config.png else None,
+    )

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 import raypipe
 from raypipe import storage
 from raypipe.ops.metrics import iou, mean_iou
-from raypipe.pipelines import graph
 from raypipe.pipelines.context import Context, with_shards
-from raypipe.pipelines.records import Record, open_folder, read_summary, write_summary
-from raypipe.pipelines.results import Score, class_csv
-from raypipe.stages.evaluate import ScoreCams, ScoreMasks, unpack
-from raypipe.stages.load import LoadMasks, LoadSeeds
+from raypipe.results import Score, class_csv
+from raypipe.stages.load_shards import LoadMasks, LoadSeeds
+from raypipe.stages.score_masks import ScoreCams, ScoreMasks, unpack
+from raypipe.streams import plan as graph
+from raypipe.streams.records import Record, open_folder, read_summary, write_summary
 
 RESULTS_FILE = "results.json"
 TABLE_FILE = "classes.csv"

@@ -19,18 +19,18 @@ from raypipe.data.images import decode_mask
 from raypipe.data.manifest import nearest
 from raypipe.data.names import file_stem
 from raypipe.data.shards import read_shard
-from raypipe.exports import FORMATS, ExportedRow, Format, Item, MaskRow
-from raypipe.exports.base import NO_SPLIT, Options
-from raypipe.pipelines import graph
-from raypipe.pipelines.context import Context, with_shards
-from raypipe.pipelines.records import MixedOutputs, Record
+from raypipe.formats.base import NO_SPLIT, ExportedRow, Format, Item, MaskRow, Options
+from raypipe.formats.registry import FORMATS
+from raypipe.pipelines.context import Context, stream_of, with_shards
 from raypipe.pipelines.seeds import cpu_pool
-from raypipe.pipelines.sink import SHARDS
-from raypipe.pipelines.stream import Part, StreamSummary, run_stream, stream_of
 from raypipe.schema import EXPORTS, IGNORE
 from raypipe.stages.base import Row, Stage
-from raypipe.stages.load import LoadConfidences
-from raypipe.stages.truth import LoadTrueMasks
+from raypipe.stages.load_shards import LoadConfidences
+from raypipe.stages.true_masks import LoadTrueMasks
+from raypipe.streams import plan as graph
+from raypipe.streams.records import MixedOutputs, Record
+from raypipe.streams.run import Part, StreamSummary, run_stream
+from raypipe.streams.sink import SHARDS
 
 Source = Literal["masks", "calibrated", "truth"]
 """A run's masks, the same calibrated, or the manifest's true masks."""

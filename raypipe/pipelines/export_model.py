@@ -4,7 +4,7 @@ import logging
 
 from raypipe import storage
 from raypipe.data.images import decode_image
-from raypipe.exports.model import largest_difference, to_torchscript
+from raypipe.formats.torchscript.write import largest_difference, to_torchscript
 from raypipe.pipelines.context import Context, draw
 from raypipe.stages.base import ROW_ERRORS
 from raypipe.stages.networks import load_segmenter

@@ -17,24 +17,17 @@ import pyarrow.compute as pc
 from raypipe import storage
 from raypipe.config import Budget
 from raypipe.data.shards import read_shards
-from raypipe.pipelines.budget import BudgetExceeded
-from raypipe.pipelines.context import Context, draw, with_shards
-from raypipe.pipelines.graph import Step
-from raypipe.pipelines.masks import (
-    gate_masks_step,
-    maps_step,
-    masks_settings,
-    parts_by_cams,
-    refine_step,
-    walk_step,
-)
-from raypipe.pipelines.records import Record
+from raypipe.pipelines.context import Context, draw, stream_of, with_shards
+from raypipe.pipelines.masks import gate_masks_step, maps_step, masks_settings, parts_by_cams, refine_step, walk_step
 from raypipe.pipelines.seeds import decode_step
-from raypipe.pipelines.sink import SHARDS
-from raypipe.pipelines.stream import Part, Stream, run_stream, stream_of
 from raypipe.schema import GATED_WALKS, GATES
-from raypipe.stages.gate import GateWalk
-from raypipe.stages.load import LoadScores
+from raypipe.stages.judge import GateWalk
+from raypipe.stages.load_shards import LoadScores
+from raypipe.streams.budget import BudgetExceeded
+from raypipe.streams.plan import Step
+from raypipe.streams.records import Record
+from raypipe.streams.run import Part, Stream, run_stream
+from raypipe.streams.sink import SHARDS
 
 logger = logging.getLogger(__name__)
 

@@ -7,17 +7,17 @@ from typing import Any, TypedDict
 import pyarrow as pa
 
 from raypipe.config import RunConfig
-from raypipe.pipelines.context import Context, with_shards
-from raypipe.pipelines.graph import Step
-from raypipe.pipelines.records import Record
+from raypipe.pipelines.context import Context, stream_of, with_shards
 from raypipe.pipelines.seeds import cams_step, cpu_pool, decode_step, network_step
-from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream, stream_of
 from raypipe.schema import MASKS
 from raypipe.stages.encode import EncodeMasks
-from raypipe.stages.gate import GateMasks, GateWalk
-from raypipe.stages.load import LoadCams
+from raypipe.stages.judge import GateMasks, GateWalk
+from raypipe.stages.load_shards import LoadCams
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
+from raypipe.streams.plan import Step
+from raypipe.streams.records import Record
+from raypipe.streams.run import Part, Stream, StreamSummary, run_stream
 
 _GATE = {"gate", "gate_images"}
 """Settings of the refinement that say whether, not how."""

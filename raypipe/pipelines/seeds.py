@@ -4,17 +4,17 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from raypipe.data.importers.cam_folder import read_cams_digest
-from raypipe.pipelines.context import Context, cluster_address
-from raypipe.pipelines.graph import Step
-from raypipe.pipelines.records import Record
-from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream, stream_of
+from raypipe.formats.cams.read import read_cams_digest
+from raypipe.pipelines.context import Context, cluster_address, stream_of
 from raypipe.schema import SEEDS
+from raypipe.stages.batching import JointStage
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.decode import DecodeImages
-from raypipe.stages.given import LoadGivenCams
-from raypipe.stages.joint import JointStage
+from raypipe.stages.given_cams import LoadGivenCams
 from raypipe.stages.trimaps import MakeTrimaps
+from raypipe.streams.plan import Step
+from raypipe.streams.records import Record
+from raypipe.streams.run import Part, Stream, StreamSummary, run_stream
 
 
 def seeds_steps(context: Context, *, classifier: str) -> list[Step]:

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from raypipe import storage
 from raypipe.config import CLASSIFIER, SegmenterTraining
 from raypipe.data.checkpoints import WEIGHTS_FILE
-from raypipe.pipelines import graph
-from raypipe.pipelines.context import Context, with_shards
-from raypipe.pipelines.records import Record
+from raypipe.pipelines.context import Context, stream_of, with_shards
 from raypipe.pipelines.seeds import cpu_pool, decode_step, network_step
-from raypipe.pipelines.stream import Part, Stream, StreamSummary, run_stream, stream_of
 from raypipe.pipelines.train import crop_args, run_training
 from raypipe.schema import MASK, MASKS, NONE, WEAK
-from raypipe.stages.augment import LoadSegmenterCrops
+from raypipe.stages.crops import LoadSegmenterCrops
 from raypipe.stages.encode import EncodeMasks
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.segment import SegmentImages
-from raypipe.stages.truth import LoadTrueMasks
+from raypipe.stages.true_masks import LoadTrueMasks
+from raypipe.streams import plan as graph
+from raypipe.streams.records import Record
+from raypipe.streams.run import Part, Stream, StreamSummary, run_stream
 from raypipe.training.order import repeat_factors
 from raypipe.training.tasks import SegmenterTask
 from raypipe.training.validation import Validation, ValidationFeed

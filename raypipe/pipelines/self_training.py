@@ -14,17 +14,17 @@ import pyarrow.compute as pc
 from raypipe import storage
 from raypipe.config import Budget
 from raypipe.data.shards import read_shards
-from raypipe.pipelines.context import Context, draw, with_shards
+from raypipe.pipelines.context import Context, draw, stream_of, with_shards
 from raypipe.pipelines.gate import DECISION_FILE, Decision, weigh
-from raypipe.pipelines.graph import Step
 from raypipe.pipelines.masks import gate_masks_step
-from raypipe.pipelines.records import Record
 from raypipe.pipelines.seeds import decode_step
 from raypipe.pipelines.segmenter import segment_steps, segment_stream, train_segmenter
-from raypipe.pipelines.sink import SHARDS
-from raypipe.pipelines.stream import Part, run_stream, stream_of
 from raypipe.schema import GATES, NONE, WEAK
-from raypipe.stages.load import LoadMaskPair
+from raypipe.stages.load_shards import LoadMaskPair
+from raypipe.streams.plan import Step
+from raypipe.streams.records import Record
+from raypipe.streams.run import Part, run_stream
+from raypipe.streams.sink import SHARDS
 
 logger = logging.getLogger(__name__)
 

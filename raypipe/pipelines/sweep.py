@@ -21,16 +21,16 @@ from raypipe.data.shards import read_shards
 from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.separation import COLOUR_WEIGHT
-from raypipe.pipelines.context import Context, draw
-from raypipe.pipelines.graph import Step
+from raypipe.pipelines.context import Context, draw, stream_of
 from raypipe.pipelines.masks import MaskInputs, maps_step, parts_by_cams
-from raypipe.pipelines.records import Record
 from raypipe.pipelines.seeds import decode_step, network_step
-from raypipe.pipelines.sink import SHARDS
-from raypipe.pipelines.stream import run_stream, stream_of
 from raypipe.reports.plots import setting_charts
 from raypipe.schema import SETTINGS
-from raypipe.stages.settings import SCORES, ScoreSettings, Setting
+from raypipe.stages.score_settings import SCORES, ScoreSettings, Setting
+from raypipe.streams.plan import Step
+from raypipe.streams.records import Record
+from raypipe.streams.run import run_stream
+from raypipe.streams.sink import SHARDS
 
 
 @dataclass(frozen=True, kw_only=True)

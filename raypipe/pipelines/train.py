@@ -16,19 +16,19 @@ from raypipe.config import CLASSIFIER, AffinityTraining, ClassifierTraining, Tra
 from raypipe.data.checkpoints import WEIGHTS_FILE, Task, has_checkpoint, read_metadata
 from raypipe.data.manifest import UnknownLabel, class_ids_of
 from raypipe.data.shards import read_shards
-from raypipe.pipelines import graph
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.records import Record, open_folder
-from raypipe.pipelines.saliency import with_saliency
-from raypipe.pipelines.sink import SHARDS
+from raypipe.pipelines.saliency_maps import with_saliency
 from raypipe.schema import SEEDS
-from raypipe.stages.augment import LoadAffinityCrops, LoadClassifierCrops
+from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops
 from raypipe.stages.saliency_crops import LoadSaliencyCrops
+from raypipe.streams import plan as graph
+from raypipe.streams.records import Record, open_folder
+from raypipe.streams.sink import SHARDS
 from raypipe.training.loop import Feed, LoopSettings
 from raypipe.training.order import repeat_factors, worker_draws
-from raypipe.training.run import CHECKPOINT, train
-from raypipe.training.saliency import SaliencyTask
+from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
+from raypipe.training.trainer import CHECKPOINT, train
 from raypipe.training.validation import Validation
 
 _ROWS_PER_STREAM = 200_000

@@ -5,7 +5,7 @@ from typing import Any
 
 from raypipe.reports.content import KINDS, Sample
 from raypipe.reports.pictures import data_uri, thumbnail
-from raypipe.reports.saliency import SaliencySample, draw_saliency
+from raypipe.reports.saliency_samples import SaliencySample, draw_saliency
 from raypipe.reports.strip import COLUMNS, draw_columns
 from raypipe.reports.tables import percent
 

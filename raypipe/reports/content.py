@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe.ops.cooccurrence import Pair
-from raypipe.reports.saliency import SaliencySample
+from raypipe.reports.saliency_samples import SaliencySample
 
 KINDS = ("best", "worst", "random")
 """Why an image is in the report."""

@@ -46,7 +46,6 @@ def bar_chart(
     *,
     chart_id: str,
     description: str,
-    references: Mapping[str, float] | None = None,
 ) -> str:
     """Horizontal bars, one group a name, one bar a series.
 
@@ -55,7 +54,6 @@ def bar_chart(
         names: what the groups stand for, top to bottom.
         chart_id: unique in the page.
         description: for those who can't see it.
-        references: series to a value that was published for it, drawn as a broken line over all groups.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 0.75 + 0.27 * len(names)), layout="constrained")
@@ -70,11 +68,6 @@ def bar_chart(
                 color=_SERIES[number % len(_SERIES)],
                 label=series,
             )
-        for series, value in (references or {}).items():
-            color = _SERIES[list(values).index(series) % len(_SERIES)]
-            axes.axvline(
-                value, color=color, linestyle=(0, (4, 2)), linewidth=1.4, label=f"{series}, published {value:g}"
-            )
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, 100)
@@ -82,9 +75,7 @@ def bar_chart(
         axes.tick_params(length=0)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
-        columns = len(values) if not references else 2
-        handles = [*axes.containers, *axes.lines]  # bars first; left alone, matplotlib names lines first
-        figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=1.4, handleheight=1)
+        figure.legend(loc="outside upper center", ncols=len(values), handlelength=1.4, handleheight=1)
         return _to_svg(figure, chart_id=chart_id, description=description)
 
 

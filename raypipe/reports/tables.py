@@ -10,7 +10,6 @@ from raypipe.ops.metrics import iou
 from raypipe.reports.confusions import MAX_CLASSES, biggest_confusions, heat_map, shown_classes
 from raypipe.reports.content import Confusion, LabelPairs, RiskCurves
 from raypipe.reports.plots import bar_chart, line_chart, risk_chart
-from raypipe.reports.published import SOURCE, published_for
 
 STAGE_NAMES = {"cam": "CAM", "walk": "random walk", "dcrf": "dCRF", "pamr": "PAMR"}
 _MAX_BARS = 40
@@ -82,15 +81,9 @@ def class_table(number: int, split: str, scores: Sequence[Mapping[str, Any]]) ->
         stage: [100 * score["class_iou"].get(name, math.nan) for name in shown]
         for stage, score in zip(stages, scores, strict=True)
     }
-    published = {
-        stage_name(stage): value
-        for stage, value in published_for([name for name in names if name != "background"]).items()
-        if any(score["stage"] == stage for score in scores)
-    }
     chart = bar_chart(
         values,
         shown,
-        references=published,
         chart_id=f"classes{number}",
         description=f"IoU of each class on {split}; the numbers are in the table",
     )
@@ -99,7 +92,6 @@ def class_table(number: int, split: str, scores: Sequence[Mapping[str, Any]]) ->
         "stages": stages,
         "rows": [(name, [percent(score["class_iou"].get(name)) for score in scores]) for name in names],
         "num_left_out": len(names) - len(shown),
-        "published": SOURCE if published else None,
         "chart": Markup(chart),  # noqa: S704 - matplotlib escaped the names
     }
 

@@ -15,7 +15,7 @@ from raypipe.data.images import decode_image
 from raypipe.networks.precision import autocast
 from raypipe.ops.cam import normalize_cams
 from raypipe.stages.base import Row
-from raypipe.stages.joint import JointStage
+from raypipe.stages.batching import JointStage
 from raypipe.stages.networks import load_classifier
 from raypipe.stages.passes import Passes, run_passes
 

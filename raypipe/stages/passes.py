@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raypipe.networks import Preprocessing, network_input
 from raypipe.ops.cam import merge_cams
-from raypipe.stages.joint import in_passes
+from raypipe.stages.batching import in_passes
 
 
 @dataclass

@@ -21,7 +21,7 @@ from raypipe.ops.random_walk import propagate_batch
 from raypipe.ops.separation import separation
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
-from raypipe.stages.joint import JointStage, in_passes
+from raypipe.stages.batching import JointStage, in_passes
 from raypipe.stages.networks import load_affinity_net
 
 _EPS = 1e-12

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.data.saliency import decode_saliency
+from raypipe.data.saliency_maps import decode_saliency
 from raypipe.data.transforms import augment_with_saliency
-from raypipe.stages.augment import LoadClassifierCrops
 from raypipe.stages.base import Row
+from raypipe.stages.crops import LoadClassifierCrops
 
 
 class LoadSaliencyCrops(LoadClassifierCrops):

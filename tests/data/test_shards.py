@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe.data.shards import ShardError, iter_shards, locate_rows, read_row
-from raypipe.pipelines.sink import write_shard
+from raypipe.streams.sink import write_shard
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from doc_pages import NOT_RUN, PAGES, REPOSITORY, Command, blocks, commands
 
 from raypipe.cli import app
 from raypipe.config import load_config
-from raypipe.exports import FORMATS
+from raypipe.formats.registry import FORMATS
 
 BASE = "manifest: manifest.parquet\nout: out\n"
 FILE_ENDINGS = ("py", "json", "yaml")

@@ -9,7 +9,7 @@ import pytest
 from doc_pages import REPOSITORY
 
 from raypipe import schema
-from raypipe.exports import FORMATS
+from raypipe.formats.registry import FORMATS
 
 FORMATS_PAGE = (REPOSITORY / "docs/file-formats.md").read_text()
 MESSAGES = re.findall(r"^\*\*`(.+?)`\*\*", (REPOSITORY / "docs/troubleshooting.md").read_text(), re.MULTILINE)

@@ -23,7 +23,7 @@ from saliency_weights import csnet_state
 
 from raypipe import storage
 from raypipe.data.manifest import read_manifest
-from raypipe.data.synthetic import generate
+from raypipe.synthetic.generate import generate
 
 BIN = Path(sys.executable).parent
 NUM_IMAGES = 24

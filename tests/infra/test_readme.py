@@ -15,9 +15,9 @@ from ray.scripts.scripts import cli as ray_cli
 import raypipe
 from raypipe.cli import app
 from raypipe.config import load_config
-from raypipe.pipelines.graph import Step
 from raypipe.pipelines.masks import masks_steps
 from raypipe.pipelines.seeds import seeds_steps
+from raypipe.streams.plan import Step
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 INFRA = REPOSITORY / "infra"

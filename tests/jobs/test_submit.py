@@ -8,8 +8,8 @@ from clusters import BIN, RayCluster
 
 from raypipe import storage
 from raypipe.data.shards import read_shards
-from raypipe.data.synthetic import generate
 from raypipe.schema import MASKS
+from raypipe.synthetic.generate import generate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

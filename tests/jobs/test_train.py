@@ -13,9 +13,9 @@ from clusters import RayCluster
 
 from raypipe import storage
 from raypipe.data.checkpoints import read_metadata
-from raypipe.data.synthetic import generate
-from raypipe.training.run import read_metrics
+from raypipe.synthetic.generate import generate
 from raypipe.training.state import STATE_FILE
+from raypipe.training.trainer import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUM_EPOCHS = 6

@@ -3,12 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.ops.calibration import (
-    confidence_counts,
-    expected_calibration_error,
-    fit_isotonic,
-    mean_iou_at_coverage,
-)
+from raypipe.ops.calibration import confidence_counts, expected_calibration_error, fit_isotonic, mean_iou_at_coverage
 from raypipe.ops.metrics import confusion_matrix, mean_iou
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from raypipe.data.manifest import Manifest
-from raypipe.data.synthetic import generate
+from raypipe.synthetic.generate import generate
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,10 @@ from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.calibrate import calibration_table, rows_with_truth, run_calibrated, run_calibration
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.run import Artifact, Run
-from raypipe.pipelines.sink import write_shard
+from raypipe.run import Artifact, Run
 from raypipe.schema import MASKS
 from raypipe.stages.encode import sums_of_classes
+from raypipe.streams.sink import write_shard
 
 HALF = 12
 """Images to calibrate on; as many are left."""

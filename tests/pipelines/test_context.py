@@ -14,7 +14,7 @@ from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.shards import ShardError
 from raypipe.pipelines.context import draw, open_context, with_shards
-from raypipe.pipelines.sink import ShardSink
+from raypipe.streams.sink import ShardSink
 
 
 def test_relative_paths_count_from_the_working_directory(

@@ -14,13 +14,13 @@ from raypipe.cli import app
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest
-from raypipe.exports.voc import Voc
+from raypipe.formats.voc.write import Voc
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.export import ExportMasks, export_rows, make_format, run_export
-from raypipe.pipelines.records import MixedOutputs
-from raypipe.pipelines.sink import write_shard
 from raypipe.schema import MASKS
 from raypipe.stages.base import Row, with_error_columns
+from raypipe.streams.records import MixedOutputs
+from raypipe.streams.sink import write_shard
 
 
 def make_context(manifest: Manifest, *overrides: str) -> Context:

@@ -12,13 +12,13 @@ from raypipe.data.images import decode_image
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.networks import Network, build_affinity_net, build_classifier, network_input
+from raypipe.pages.finished import find_masks
 from raypipe.pipelines.context import open_context
-from raypipe.pipelines.finished import find_masks
 from raypipe.pipelines.gate import sample_rows, weigh
-from raypipe.pipelines.graph import describe
 from raypipe.pipelines.masks import masks_steps, masks_stream
-from raypipe.pipelines.run import Run
+from raypipe.run import Run
 from raypipe.schema import MASKS
+from raypipe.streams.plan import describe
 
 HARMFUL = [
     # Every pixel takes the class of most of them: background, at a low alpha.

@@ -13,19 +13,14 @@ from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.evaluate import score_segments
-from raypipe.pipelines.run import Run
-from raypipe.pipelines.segmenter import (
-    has_weak_rows,
-    run_segment,
-    segment_stream,
-    train_segmenter,
-)
+from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_stream, train_segmenter
 from raypipe.pipelines.self_training import self_train
-from raypipe.pipelines.sink import write_shard
-from raypipe.pipelines.stream import StreamSummary
 from raypipe.pipelines.train import train_classifier
+from raypipe.run import Run
 from raypipe.schema import MASKS
-from raypipe.training.run import read_metrics
+from raypipe.streams.run import StreamSummary
+from raypipe.streams.sink import write_shard
+from raypipe.training.trainer import read_metrics
 
 OVERRIDES = [
     "splits.train=null",

@@ -10,11 +10,11 @@ import pytest
 from raypipe import storage
 from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
+from raypipe.doctor.stage_timing import RandomNetwork
 from raypipe.pipelines.context import open_context
-from raypipe.pipelines.run import Run
 from raypipe.pipelines.sweep import result_table
-from raypipe.pipelines.timing import RandomNetwork
 from raypipe.pipelines.train import affinity_task, classifier_task
+from raypipe.run import Run
 
 SWEEP = [
     "splits.masks=[val]",

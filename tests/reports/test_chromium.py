@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypipe.data.importers.voc import VOC_CLASSES
+from raypipe.formats.voc.read import VOC_CLASSES
 from raypipe.ops.cooccurrence import Pair
 from raypipe.reports.content import Confusion, LabelPairs, Quarantined, RiskCurves, SweepPlots
 from raypipe.reports.html import render_report

@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from raypipe.data.importers.voc import VOC_CLASSES
 from raypipe.ops.cooccurrence import Pair
 from raypipe.reports.content import Confusion, LabelPairs, Quarantined, RiskCurves, SweepPlots
 from raypipe.reports.html import render_report
@@ -237,15 +236,6 @@ def test_sweep_plots_are_pictures(make_report):
     (image,) = Page(render_report(make_report(sweeps=[found]))).all("img")
     assert image["src"].startswith("data:image/svg+xml;base64,")
     assert image["alt"] == "Scores of sweep 0123: beta and steps; the chosen setting is alpha 4"
-
-
-def test_published_numbers_stand_beside_voc_classes_only(make_report):
-    ious = dict.fromkeys(("background", *VOC_CLASSES), 0.5)
-    page = render_report(make_report(classes=VOC_CLASSES, scores=[score(class_iou=ious)]))
-    assert "CAM, published 48" in page
-    assert "random walk, published" not in page  # this run has none
-    assert "10,582 images" in page
-    assert "published" not in render_report(make_report(scores=[score()]))
 
 
 def test_provenance(make_report):

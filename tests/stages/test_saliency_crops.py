@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from raypipe.data.images import encode_png
-from raypipe.stages.augment import LoadClassifierCrops
+from raypipe.stages.crops import LoadClassifierCrops
 from raypipe.stages.saliency_crops import LoadSaliencyCrops
 
 ARGS: dict[str, Any] = {

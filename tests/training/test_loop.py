@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from raypipe.training.batch import Batch
 from raypipe.training.loop import EpochTotals, distributed_loss
-from raypipe.training.saliency import SaliencyTask
+from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, SegmenterTask, TrainingTask
 
 CLASSIFIER = ClassifierTask(backbone="tiny", weights=None, preprocessing=None, num_classes=3, output_stride=8)

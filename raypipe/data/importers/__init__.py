@@ -1,1 +1,0 @@
-"""Importers: other data layouts to a manifest."""

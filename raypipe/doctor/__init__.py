@@ -1,0 +1,1 @@
+"""What `raypipe doctor` checks before a run."""

@@ -1,0 +1,169 @@
+"""Checks of what a run reads and writes: manifest, networks, output, images. Each goes from facts to a finding."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import pyarrow.compute as pc
+
+from raypipe import storage
+from raypipe.config import CLASSIFIER
+from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
+from raypipe.doctor.findings import Finding, from_places
+from raypipe.doctor.forecast import Sample, trains_classifier, uses_classifier
+from raypipe.doctor.survey import View
+from raypipe.formats.cams.read import INDEX_FILE
+from raypipe.networks.registry import TORCHVISION_SCHEME, cached_file
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.train import given_checkpoint
+from raypipe.streams.budget import allowed_rows
+
+
+def check_manifest(context: Context) -> Finding:
+    """Rows, splits and labels."""
+    config, table = context.config, context.manifest.table
+    splits = Counter(split or "no split" for split in table["split"].to_pylist())
+    counts = ", ".join(f"{name} {number}" for name, number in sorted(splits.items()))
+    found = f"{table.num_rows} rows ({counts}), {len(context.classes)} classes"
+    try:
+        rows = context.seed_rows()
+        context.rows(config.splits.masks)
+    except ValueError as error:
+        return Finding(
+            check="manifest",
+            status="problem",
+            found=str(error),
+            needed="splits that the manifest has",
+            way_out="set splits.train and splits.masks",
+        )
+    labels = rows["labels"]
+    unlabelled = labels.null_count
+    unknown = sorted(set(pc.unique(pc.list_flatten(labels)).to_pylist()) - {*context.classes, None})
+    if unknown:
+        found += f"; unknown labels: {', '.join(unknown[:5])}"
+    bad = unlabelled + sum(not set(names or []) <= set(context.classes) for names in labels.to_pylist() if unknown)
+    allowed = allowed_rows(config.budget, rows.num_rows)
+    if not bad:
+        return Finding(check="manifest", status="ok", found=found)
+    return Finding(
+        check="manifest",
+        status="problem" if bad > allowed or bad == rows.num_rows else "warning",
+        found=f"{found}; {unlabelled} rows without labels; {bad} rows would be quarantined",
+        needed=f"at most {allowed} such rows, by the budget",
+        way_out="give these rows labels of the manifest's classes, leave their split out, or raise budget.max_rows",
+    )
+
+
+def network_files(context: Context) -> list[str]:
+    """Files of networks, and of maps in the place of one, that machines of the cluster will open."""
+    files = []
+    for _, given, weights in _networks(context):
+        if given is not None:
+            files += [storage.join(given, METADATA_FILE), storage.join(given, WEIGHTS_FILE)]
+        elif weights and weights != CLASSIFIER and not weights.startswith(TORCHVISION_SCHEME):
+            files.append(weights)
+    config = context.config
+    if config.classifier.saliency != "none" and trains_classifier(context) and config.saliency.weights:
+        files.append(config.saliency.weights)
+    if config.checkpoints.cams is not None:
+        files.append(storage.join(config.checkpoints.cams, INDEX_FILE))
+    return files
+
+
+def _networks(context: Context) -> Iterator[tuple[Task, str | None, str | None]]:
+    """Task, given checkpoint and initial weights of the networks that a run needs."""
+    config = context.config
+    if uses_classifier(context):
+        yield "classifier", config.checkpoints.classifier, config.classifier.weights
+    if config.walk.affinity == "learned":
+        yield "affinity", config.checkpoints.affinity, config.affinity.weights
+
+
+def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
+    """Checkpoints and weights are there and fit the classes."""
+    plan, problems, downloads = [], [], []
+    for task, given, weights in _networks(context):
+        plan.append(f"{task}: " + (given or f"trained from {weights or 'random numbers'}"))
+        try:
+            if given is not None:
+                given_checkpoint(context, task=task)
+            elif weights and weights.startswith(TORCHVISION_SCHEME) and not cached_file(weights).exists():
+                downloads.append(f"{weights} isn't in torch's cache here ({cached_file(weights)})")
+        except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and all of them are findings
+            problems.append(f"{type(error).__name__}: {error}")
+    absent = {place: ", ".join(map(" - ".join, view.absent.items())) for place, view in places.items() if view.absent}
+    if absent:
+        problems.append(f"not found {from_places(absent)}")
+    if problems:
+        return Finding(
+            check="networks",
+            status="problem",
+            found="; ".join(problems),
+            needed="weights and checkpoints that every machine can read, of the manifest's classes",
+            way_out="mend checkpoints.*, classifier.weights or affinity.weights; null trains, or starts from random; "
+            "`raypipe import cams` writes a folder for checkpoints.cams",
+        )
+    if downloads:
+        return Finding(
+            check="networks",
+            status="warning",
+            found="; ".join(downloads),
+            needed="the file there, or a way to download it, on every machine that trains",
+            way_out="nothing where machines reach download.pytorch.org; else bring the file, or give a URI of your own",
+        )
+    return Finding(check="networks", status="ok", found="; ".join(plan))
+
+
+def check_out(out: str, places: Mapping[str, View]) -> Finding:
+    """A probe can be written, read, listed and deleted from everywhere, and is seen everywhere."""
+    problems = {place: ", ".join(view.out) for place, view in places.items() if view.out}
+    if problems:
+        return Finding(
+            check="out",
+            status="problem",
+            found=f"{out} {from_places(problems)}",
+            needed="a place that the driver and all nodes can write, read, list and delete in",
+            way_out="a URI or a shared folder; rights and credentials on every node, not on the driver's alone",
+        )
+    return Finding(check="out", status="ok", found=f"{out}: probes written, read, listed, deleted")
+
+
+def check_images(places: Mapping[str, View], *, num_sampled: int, allowed_share: float) -> Finding:
+    """Images of the sample can be read from everywhere."""
+    unread = {place: view.unread for place, view in places.items() if view.unread}
+    if not unread:
+        return Finding(check="images", status="ok", found=f"{num_sampled} of the sample read from every machine")
+    everywhere = len({frozenset(view.unread) for view in places.values()}) == 1
+    number = max(map(len, unread.values()))
+    texts = {
+        place: f"{len(failed)} of {num_sampled}, such as {min(failed)} ({failed[min(failed)]})"
+        for place, failed in unread.items()
+    }
+    return Finding(
+        check="images",
+        status="warning" if everywhere and number <= allowed_share * num_sampled else "problem",
+        found=f"can't be read {from_places(texts)}",
+        needed=f"images that every node can read; the budget allows {100 * allowed_share:.3g} % that can't",
+        way_out="mend the manifest's image_uri" if everywhere else "the same credentials and mounts on every node",
+    )
+
+
+def check_sample(sample: Sample, *, allowed_share: float) -> Finding:
+    """Rows of the sample went through all stages."""
+    number = len(sample.quarantined)
+    if not number:
+        return Finding(check="sample", status="ok", found=f"{sample.num_images} images went through all stages")
+    first = "; ".join(f"{name}: {reason}" for name, reason in list(sample.quarantined.items())[:3])
+    return Finding(
+        check="sample",
+        status="problem" if number > allowed_share * sample.num_images else "warning",
+        found=f"{number} of {sample.num_images} rows would be quarantined: {first}",
+        needed=f"the budget allows {100 * allowed_share:.3g} %",
+        way_out="mend such rows, or raise budget.max_rows",
+    )
+
+
+def allowed_share(context: Context) -> float:
+    """Share of the rows that may fail."""
+    rows = context.seed_rows().num_rows
+    allowed: float = allowed_rows(context.config.budget, rows) / max(1, rows)
+    return min(1.0, allowed)

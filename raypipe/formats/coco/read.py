@@ -1,0 +1,152 @@
+"""COCO: a dataset with its labels, and its regions as masks where they are asked for.
+
+https://cocodataset.org/#format-data. Classes come in the order of the categories' ids, which may be any numbers; labels
+are the categories with an annotation that is no crowd. Masks are the objects' regions, smaller ones on top of larger; a
+crowd is ignored (255) where no object lies on it. An image without annotations shows no object.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raypipe import storage
+from raypipe.data.images import check_size, encode_png
+from raypipe.data.manifest import Manifest, absolute_uri, class_ids_of
+from raypipe.data.merge import MASK_SUPERVISION, with_masks
+from raypipe.data.names import file_stem
+from raypipe.formats.coco.regions import decode_segmentation
+from raypipe.formats.json_file import read_json, take
+from raypipe.formats.listing import without_suffix
+from raypipe.schema import BACKGROUND, IGNORE
+
+WRITERS = 8
+"""Masks drawn and written at a time."""
+
+
+def import_coco(
+    annotations: str,
+    images: str,
+    *,
+    split: str | None = None,
+    masks: str | None = None,
+    manifest: Manifest | None = None,
+) -> Manifest:
+    """A manifest of a COCO file, or another one with its masks.
+
+    An `image_id` is what `raypipe export coco` put there, else the file's name without its ending.
+
+    Args:
+        annotations: URI of the JSON file.
+        images: URI of the folder that file names count from; absolute ones don't.
+        split: of all images.
+        masks: URI of a folder to write masks into; None writes none.
+        manifest: rows that get the masks; categories are matched by name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no COCO file, or an annotation is damaged; if `manifest` lacks an image or a class.
+    """
+    if manifest is not None and masks is None:
+        raise ValueError("a manifest gets masks: name the folder to write them into (`masks`)")
+    content = read_json(annotations)
+    categories = _categories(content, annotations)
+    classes = manifest.classes if manifest is not None else tuple(categories.values())
+    class_ids = {number: class_ids_of([name], classes)[0] for number, name in categories.items()}
+    of_images: dict[int, list[dict[str, Any]]] = {
+        take(image, "id", int, place=f"{annotations}: images[{index}]"): []
+        for index, image in enumerate(content["images"])
+    }
+    if len(of_images) < len(content["images"]):
+        raise ValueError(f"{annotations}: ids of images are given more than once")
+    for index, annotation in enumerate(take(content, "annotations", list, place=annotations)):
+        place = f"{annotations}: annotations[{index}]"
+        number, category = (take(annotation, name, int, place=place) for name in ("image_id", "category_id"))
+        if number not in of_images or category not in class_ids:
+            raise ValueError(f"{place}: there is no image {number} or no category {category}")
+        of_images[number].append(annotation)
+    rows = [_row(image, images, split, annotations) for image in content["images"]]
+    for row, own in zip(rows, of_images.values(), strict=True):
+        row["labels"] = sorted({categories[one["category_id"]] for one in own if not one.get("iscrowd")})
+    if masks is not None:
+        jobs = zip(rows, content["images"], of_images.values(), strict=True)
+        with ThreadPoolExecutor(WRITERS) as threads:
+            uris = list(threads.map(lambda job: _write_mask(*job, class_ids=class_ids, folder=masks), jobs))
+        if manifest is not None:
+            return with_masks(manifest, {row["image_id"]: uri for row, uri in zip(rows, uris, strict=True)})
+        for row, uri in zip(rows, uris, strict=True):
+            row |= {"mask_uri": uri, "supervision": MASK_SUPERVISION}
+    return Manifest.from_rows(rows, classes)
+
+
+def draw_regions(
+    annotations: Sequence[Mapping[str, Any]], class_ids: Mapping[int, int], *, height: int, width: int
+) -> NDArray[np.uint8]:
+    """The mask (height, width) of an image's annotations.
+
+    Args:
+        annotations: COCO's.
+        class_ids: class id by category id.
+        height: of the image.
+        width: of the image.
+
+    Raises:
+        ValueError: if a region is damaged; the annotation's id is named.
+    """
+    mask = np.full((height, width), BACKGROUND, np.uint8)
+    objects = []
+    for annotation in annotations:
+        try:
+            region = decode_segmentation(annotation.get("segmentation"), height=height, width=width)
+        except ValueError as error:
+            raise ValueError(f"annotation {annotation.get('id')}: {error}") from error
+        if annotation.get("iscrowd"):
+            mask[region] = IGNORE
+        else:
+            objects.append((np.count_nonzero(region), class_ids[annotation["category_id"]], region))
+    for _, class_id, region in sorted(objects, key=lambda item: -item[0]):
+        mask[region] = class_id
+    return mask
+
+
+def _categories(content: Any, uri: str) -> dict[int, str]:
+    """Names by id, in the ids' order."""
+    take(content, "images", list, place=uri)
+    found: dict[int, str] = {}
+    for index, category in enumerate(take(content, "categories", list, place=uri)):
+        place = f"{uri}: categories[{index}]"
+        found[take(category, "id", int, place=place)] = take(category, "name", str, place=place)
+    return dict(sorted(found.items()))
+
+
+def _row(image: Mapping[str, Any], folder: str, split: str | None, uri: str) -> dict[str, Any]:
+    name = take(image, "file_name", str, place=f"{uri}: image {image['id']}")
+    own_place = "://" in name or name.startswith("/")
+    exported_id = image.get("raypipe_id")
+    image_id = (
+        exported_id if isinstance(exported_id, str) else without_suffix(name.rsplit("/", 1)[-1] if own_place else name)
+    )
+    place = name if own_place else storage.join(folder, name)
+    return {"image_id": image_id, "image_uri": absolute_uri(place), "split": split}
+
+
+def _write_mask(
+    row: Mapping[str, Any],
+    image: Mapping[str, Any],
+    annotations: Sequence[Mapping[str, Any]],
+    *,
+    class_ids: Mapping[int, int],
+    folder: str,
+) -> str:
+    place = f"image {row['image_id']}"
+    height, width = (take(image, name, int, place=place) for name in ("height", "width"))
+    try:
+        check_size(height, width)
+        mask = draw_regions(annotations, class_ids, height=height, width=width)
+    except ValueError as error:
+        raise ValueError(f"{place}, {error}") from error
+    uri = absolute_uri(storage.join(folder, f"{file_stem(row['image_id'])}.png"))
+    storage.write_bytes_atomic(uri, encode_png(mask))
+    return uri

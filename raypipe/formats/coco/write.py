@@ -1,0 +1,125 @@
+"""COCO: one JSON file a split, regions as run lengths.
+
+https://cocodataset.org/#format-data. An annotation is a connected component of a class (8 neighbours), or, without
+`instances`, all of a class, as in COCO's "stuff". Background is what nothing covers. `score` is the mean confidence.
+
+Ignored pixels are a crowd region (`iscrowd` 1) of each class in the image, of the first class where there is none: what
+is found of a class within its crowd regions counts neither as right nor as wrong. An `image_id` stays in the field
+`raypipe_id`, and an image's URI in `coco_url`; `id` is the place in the manifest, from 1.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raypipe.formats.base import Format, Item, MaskRow, Rendered, Rows, SplitFiles, local_path
+from raypipe.formats.components import Region, class_regions, components
+from raypipe.schema import IGNORE
+
+IMAGE, ANNOTATION = "image", "annotation"
+
+
+class Coco(Format):
+    """`annotations/<split>.json`; images, if exported, in `images/`.
+
+    Raises:
+        ValueError: if pycocotools isn't installed.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if find_spec("pycocotools") is None:
+            raise ValueError("COCO's run lengths need pycocotools: run pip install -e '.[export]' in raypipe's clone")
+
+    def image_folder(self, split: str) -> str | None:  # noqa: ARG002
+        """One folder for all."""
+        return "images"
+
+    def render(self, row: MaskRow) -> Rendered:
+        """The image's entry and its annotations, which have no ids yet."""
+        height, width = row.mask.shape
+        image = {
+            "id": row.number,
+            "file_name": row.image_name if self.options.copy_images else local_path(row.image_uri),
+            "height": height,
+            "width": width,
+            "coco_url": row.image_uri,
+            "raypipe_id": row.image_id,
+        }
+        items = [Item(IMAGE, _json(image))]
+        items += [Item(ANNOTATION, _json(annotation)) for annotation in self._annotations(row)]
+        return Rendered(items=items)
+
+    def finish(self, rows: Rows, out: str) -> None:
+        """Joins the parts; annotations get ids from 1."""
+        with SplitFiles(out, "annotations/{split}.json") as files:
+            _write_array(files, ((row.split, part) for row in rows() for part in row.parts(IMAGE)), self._head())
+            for file in files.files.values():
+                file.write(b'],\n"annotations": [\n')
+            numbered = (
+                (row.split, b'{"id": %d, ' % number + part[1:])
+                for number, (row, part) in enumerate(
+                    ((row, part) for row in rows() for part in row.parts(ANNOTATION)), start=1
+                )
+            )
+            _write_array(files, numbered, b"")
+            for file in files.files.values():
+                file.write(b"]}\n")
+
+    def _head(self) -> bytes:
+        categories = [{"id": number, "name": name} for number, name in enumerate(self.classes, start=1)]
+        info = {"description": "Exported by raypipe"}
+        return b'{"info": %s,\n"categories": %s,\n"images": [\n' % (_json(info), _json(categories))
+
+    def _annotations(self, row: MaskRow) -> Iterator[dict[str, Any]]:
+        mask, class_ids = row.mask, row.class_ids
+        regions: Iterable[Region]
+        if self.options.instances:
+            regions = components(mask, class_ids, min_area=self.options.min_area)
+        else:
+            regions = class_regions(mask, class_ids)
+        for region in regions:
+            pixels = region.full(mask.shape)
+            annotation = _annotation(row, region, pixels) | {"category_id": region.class_id, "iscrowd": 0}
+            score = row.mean_confidence(pixels)
+            yield annotation if score is None else annotation | {"score": score}
+        for region in class_regions(mask, [IGNORE]):
+            annotation = _annotation(row, region, region.full(mask.shape))
+            for class_id in class_ids or [1]:
+                yield annotation | {"category_id": class_id, "iscrowd": 1}
+
+
+def _annotation(row: MaskRow, region: Region, pixels: NDArray[np.bool_]) -> dict[str, Any]:
+    height, width = region.pixels.shape
+    return {
+        "image_id": row.number,
+        "segmentation": encode_run_lengths(pixels),
+        "area": region.area,
+        "bbox": [region.left, region.top, width, height],
+    }
+
+
+def encode_run_lengths(pixels: NDArray[np.bool_]) -> dict[str, Any]:
+    """COCO's compressed run lengths of a region (H, W)."""
+    from pycocotools import mask as coco_mask  # an extra, which other formats do without
+
+    encoded = coco_mask.encode(np.asfortranarray(pixels, np.uint8))
+    return {"size": list(pixels.shape), "counts": encoded["counts"].decode()}
+
+
+def _write_array(files: SplitFiles, parts: Iterable[tuple[str, bytes]], head: bytes) -> None:
+    """Writes the parts of each split with commas between them, after `head`."""
+    begun: set[str] = set()
+    for split, part in parts:
+        file: IO[bytes] = files[split]
+        file.write(b",\n" if split in begun else head)
+        file.write(part)
+        begun.add(split)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")

@@ -1,0 +1,41 @@
+"""FiftyOne: its ImageSegmentationDirectory.
+
+    targets = {int(k): v for k, v in json.load(open("targets.json")).items()}
+    dataset = fo.Dataset.from_dir("OUT/val", dataset_type=fo.types.ImageSegmentationDirectory)
+    dataset.default_mask_targets = targets
+
+https://docs.voxel51.com/user_guide/dataset_creation/datasets.html. `data.json` says where the images are, which so
+needn't be copied. FiftyOne knows no ignored pixels: 255 is a target of its own, named so in `targets.json`; leave it
+out where masks are compared. Masks hold no confidence.
+"""
+
+import json
+
+from raypipe.data.images import encode_png
+from raypipe.formats.base import Format, MaskRow, Rendered, Rows, SplitFiles, local_path, write_text
+from raypipe.schema import IGNORE
+
+
+class FiftyOne(Format):
+    """`<split>/labels/`, `<split>/data.json`, `targets.json`; images, if exported, in `<split>/data/`."""
+
+    def image_folder(self, split: str) -> str | None:
+        """A folder a split."""
+        return f"{split}/data"
+
+    def render(self, row: MaskRow) -> Rendered:
+        """The mask."""
+        return Rendered(files={f"{row.split}/labels/{row.stem}.png": encode_png(row.mask)})
+
+    def finish(self, rows: Rows, out: str) -> None:
+        """Writes where the images are, and what the masks' values mean."""
+        if not self.options.copy_images:
+            with SplitFiles(out, "{split}/data.json") as files:
+                for row in rows():
+                    begun = row.split in files.files
+                    entry = f"{json.dumps(row.stem)}: {json.dumps(local_path(row.image_uri))}"
+                    files[row.split].write(((",\n" if begun else "{\n") + entry).encode())
+                for file in files.files.values():
+                    file.write(b"\n}\n")
+        targets = dict(enumerate(("background", *self.classes))) | {IGNORE: "ignore"}
+        write_text(out, "targets.json", json.dumps(targets, ensure_ascii=False, indent=1) + "\n")

@@ -1,0 +1,146 @@
+"""Hugging Face datasets: Parquet with `Image` features.
+
+    datasets.load_dataset("OUT")                                                     # all splits
+    datasets.load_dataset("parquet", data_files="OUT/data/val-*.parquet")
+
+The features stand in the schema metadata `huggingface`, the splits in README.md's header, which a dataset repository on
+the Hub needs too. `mask` holds class ids with 255 ignored, `confidence` 0..255. An image that isn't copied is its URI,
+which `datasets` opens when it is asked for; `image_uri` is the same as text.
+"""
+
+import json
+import re
+from contextlib import AbstractContextManager, ExitStack
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe import storage
+from raypipe.data.images import encode_png
+from raypipe.formats.base import ExportedRow, Format, Item, MaskRow, Rendered, Rows, local_path, write_text
+
+IMAGE, MASK, CONFIDENCE, META = "image", "mask", "confidence", "meta"
+BYTES_PER_FILE = 500_000_000
+"""About; as the Hub advises."""
+ROWS_PER_GROUP = 100
+BYTES_PER_GROUP = 30_000_000
+"""`datasets` reads whole groups of rows; whoever writes holds one of each split."""
+
+_PICTURE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string()),
+        pa.field("image", _PICTURE),
+        pa.field("mask", _PICTURE),
+        pa.field("confidence", _PICTURE),
+        pa.field("classes", pa.list_(pa.int64())),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("image_uri", pa.string()),
+    ]
+)
+
+
+class HuggingFace(Format):
+    """`data/<split>-<number>.parquet`, `README.md`; images, if exported, in the Parquet files."""
+
+    def image_folder(self, split: str) -> str | None:  # noqa: ARG002
+        """None: images stand in the Parquet files."""
+        return None
+
+    def render(self, row: MaskRow) -> Rendered:
+        """The row's parts."""
+        height, width = row.mask.shape
+        meta = {"classes": row.class_ids, "height": height, "width": width}
+        items = [Item(META, json.dumps(meta).encode()), Item(MASK, encode_png(row.mask))]
+        if row.confidence is not None:
+            items.append(Item(CONFIDENCE, encode_png(row.confidence)))
+        if row.image is not None:
+            items.append(Item(IMAGE, row.image))
+        return Rendered(items=items)
+
+    def finish(self, rows: Rows, out: str) -> None:
+        """Writes the Parquet files, one group of rows after the other."""
+        schema = SCHEMA.with_metadata({b"huggingface": json.dumps({"info": {"features": self.features()}}).encode()})
+        writers: dict[str, _SplitWriter] = {}
+        with ExitStack() as stack:
+            for row in rows():
+                name = _split_name(row.split)
+                if name not in writers:
+                    writers[name] = stack.enter_context(_SplitWriter(storage.join(out, "data", name), schema))
+                writers[name].add(_to_dict(row))
+        files = [f"  - split: {name}\n    path: data/{name}-*.parquet" for name in sorted(writers)]
+        head = ["---", "configs:", "- config_name: default", "  data_files:", *files, "---", ""]
+        text = "Masks made by raypipe: 0 is background, 255 ignored; the other values' names are those of `classes`.\n"
+        write_text(out, "README.md", "\n".join([*head, text]))
+
+    def features(self) -> dict[str, Any]:
+        """The columns as `datasets` describes them."""
+        plain = {name: {"dtype": str(SCHEMA.field(name).type), "_type": "Value"} for name in SCHEMA.names}
+        pictures = {name: {"_type": "Image"} for name in ("image", "mask", "confidence")}
+        return plain | pictures | {"classes": [{"names": ["background", *self.classes], "_type": "ClassLabel"}]}
+
+
+def _split_name(split: str) -> str:
+    """The split as `datasets` takes names: letters, digits and underscores."""
+    return re.sub(r"\W", "_", split)
+
+
+def _to_dict(row: ExportedRow) -> dict[str, Any]:
+    parts = {item.kind: item.data for item in row.items}
+    image = parts.get(IMAGE)
+    path = local_path(row.image_uri) if image is None else row.image_name
+    confidence = parts.get(CONFIDENCE)
+    return {
+        "image_id": row.image_id,
+        "image": {"bytes": image, "path": path},
+        "mask": {"bytes": parts[MASK], "path": None},
+        "confidence": None if confidence is None else {"bytes": confidence, "path": None},
+        "image_uri": row.image_uri,
+        **json.loads(parts[META]),
+    }
+
+
+class _SplitWriter(AbstractContextManager["_SplitWriter"]):
+    """The files of one split; after an error, the one that is being written isn't there."""
+
+    def __init__(self, prefix: str, schema: pa.Schema) -> None:
+        self.prefix = prefix
+        self.schema = schema
+        self.rows: list[dict[str, Any]] = []
+        self.buffered = 0
+        self.number = 0
+        self.file: AbstractContextManager[IO[bytes]] | None = None
+        self.written = 0
+        self.parquet: pq.ParquetWriter | None = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a row."""
+        self.rows.append(row)
+        self.buffered += sum(len(row[name]["bytes"] or b"") for name in ("image", "mask", "confidence") if row[name])
+        if len(self.rows) == ROWS_PER_GROUP or self.buffered > BYTES_PER_GROUP:
+            self._write_group()
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None and self.rows:
+            self._write_group()
+        self._close(*error)
+
+    def _write_group(self) -> None:
+        if self.file is None:
+            self.file = storage.writing(f"{self.prefix}-{self.number:05d}.parquet")
+            self.parquet = pq.ParquetWriter(self.file.__enter__(), self.schema)
+        assert self.parquet is not None
+        self.parquet.write_table(pa.Table.from_pylist(self.rows, schema=self.schema))
+        self.written += self.buffered
+        self.rows, self.buffered = [], 0
+        if self.written > BYTES_PER_FILE:
+            self._close(None, None, None)
+
+    def _close(self, *error: Any) -> None:
+        if self.file is not None and self.parquet is not None:
+            self.parquet.close()
+            self.file.__exit__(*error)
+            self.file, self.parquet, self.written = None, None, 0
+            self.number += 1

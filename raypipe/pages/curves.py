@@ -1,0 +1,119 @@
+"""Curves that a report shows: risk over coverage, and the plots of sweeps of the same networks."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe import storage
+from raypipe.data.checkpoints import Task
+from raypipe.data.shards import iter_shards
+from raypipe.ops.risk import risk_at_coverage
+from raypipe.pipelines.calibrate import CALIBRATION_FILE, Measured
+from raypipe.reports.content import RiskCurves, SweepPlots
+from raypipe.results import Score
+from raypipe.streams.records import RECORD_FILE
+from raypipe.streams.sink import SHARDS
+
+COVERAGES = tuple(round(0.02 * number, 2) for number in range(1, 51))
+_MIN_IMAGES = 10
+"""Of fewer images a curve says nothing."""
+
+_MAX_FOUND = 3
+"""Calibrations and sweeps that are shown."""
+
+
+def collect_risks(out: str, *, masks: str, scores: Sequence[Score]) -> list[RiskCurves]:
+    """Risk of pixels by calibrated confidence, and of images by predicted IoU, as far as they are known.
+
+    Args:
+        out: the run's folder.
+        masks: folder of masks.
+        scores: of the evaluation; those of the walked masks are compared with their prediction.
+    """
+    walked = [score for score in scores if score.stage == "walk"]
+    return [*_by_confidence(out, masks=masks), *(found for score in walked for found in _by_prediction(masks, score))]
+
+
+def _by_confidence(out: str, *, masks: str) -> list[RiskCurves]:
+    """What `raypipe calibrate` has measured on these masks."""
+    digest = masks.rstrip("/").rsplit("/", 1)[-1]
+    curves = []
+    for uri in storage.list_files(storage.join(out, "calibrate"), suffix=CALIBRATION_FILE):
+        content = json.loads(storage.read_bytes(uri))
+        if content["provenance"]["inputs"]["masks"] != digest or content["measured"] is None:
+            continue
+        measured = Measured(**content["measured"])
+        coverages = sorted(measured.mean_iou, key=float)
+        curves.append(
+            RiskCurves(
+                title="Pixels, by calibrated confidence",
+                note=(
+                    f"1 − mIoU of the surest pixels of {measured.num_images:,} images that the calibration never saw. "
+                    f"Fitted on {len(content['image_ids']):,} others; the expected calibration error fell from "
+                    f"{measured.ece_before:.3f} to {measured.ece:.3f}."
+                ),
+                coverages=[float(coverage) for coverage in coverages],
+                risks={"calibrated": [1 - measured.mean_iou[coverage] for coverage in coverages]},
+            )
+        )
+    return curves[:_MAX_FOUND]
+
+
+def _by_prediction(masks: str, score: Score) -> list[RiskCurves]:
+    """Images of one split, ranked by the IoU that was predicted without truth, against what truth says."""
+    known = pa.array(score.image_iou, pa.string())
+    predicted: list[float] = []
+    ious: list[float] = []
+    for _, table in iter_shards(storage.join(masks, SHARDS), columns=["image_id", "predicted_iou"]):
+        held = pc.and_(pc.is_in(table["image_id"], known), pc.is_finite(pc.fill_null(table["predicted_iou"], np.nan)))
+        for row in table.filter(held).to_pylist():
+            if not np.isnan(score.image_iou[row["image_id"]]):
+                predicted.append(row["predicted_iou"])
+                ious.append(score.image_iou[row["image_id"]])
+    if len(ious) < _MIN_IMAGES:
+        return []
+    certainty, loss = np.array(predicted, np.float64), 1 - np.array(ious, np.float64)
+    orders = {"predicted IoU": certainty, "in no order": np.zeros_like(loss), "best order": -loss}
+    return [
+        RiskCurves(
+            title=f"Images of {score.split}, by predicted IoU",
+            note=(
+                f"Mean of 1 − IoU over the surest of {len(ious):,} images, walked masks. The prediction needs no "
+                "truth; the best order is what truth itself would give."
+            ),
+            coverages=COVERAGES,
+            risks={name: risk_at_coverage(order, loss, COVERAGES).tolist() for name, order in orders.items()},
+        )
+    ]
+
+
+def collect_sweeps(out: str, *, digests: Mapping[Task, str]) -> list[SweepPlots]:
+    """Plots of the sweeps of these networks in the run's folder.
+
+    Args:
+        out: the run's folder.
+        digests: of the networks.
+    """
+    sweeps = []
+    for uri in storage.list_files(storage.join(out, "sweep"), suffix="choice.json"):
+        folder = uri.rsplit("/", 1)[0]
+        inputs = json.loads(storage.read_bytes(storage.join(folder, RECORD_FILE)))["inputs"]
+        if any(inputs.get(task) != digests.get(task, "none") for task in ("classifier", "affinity")):
+            continue
+        choice = json.loads(storage.read_bytes(uri))
+        chosen = ", ".join(f"{name} {value:g}" for name, value in choice["chosen"].items())
+        facts = {
+            "chosen": chosen,
+            "images": f"{choice['num_images']:,}",
+            "true masks used": f"{choice['num_labelled']:,}",
+            "score": f"{choice['score']:.4f} (95 % interval {choice['low']:.4f} to {choice['high']:.4f})",
+        }
+        plots = {
+            svg.rsplit("/", 1)[-1].removesuffix(".svg").replace("_", " "): storage.read_bytes(svg)
+            for svg in storage.list_files(folder, suffix=".svg")
+        }
+        sweeps.append(SweepPlots(name=folder.rsplit("/", 1)[-1], facts=facts, plots=plots))
+    return sweeps[:_MAX_FOUND]

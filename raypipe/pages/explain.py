@@ -1,0 +1,272 @@
+"""Everything that led to one mask: its row goes once more through the run's own stages, without Ray."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import raypipe
+from raypipe import storage
+from raypipe.data.arrays import decode_cam
+from raypipe.data.images import decode_image, decode_mask
+from raypipe.data.manifest import nearest
+from raypipe.data.names import file_stem
+from raypipe.data.shards import locate_rows, read_row, read_shards
+from raypipe.data.truth import read_truth
+from raypipe.ops.cam import upsample_to_image
+from raypipe.ops.metrics import confusion_matrix, iou, mean_iou
+from raypipe.ops.random_walk import propagate_at
+from raypipe.pages.finished import FinishedMasks, NotFinished, find_masks
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.masks import masks_steps
+from raypipe.pipelines.seeds import seeds_steps
+from raypipe.reports.explain import Explanation, WalkState, render_explanation
+from raypipe.schema import GRID_STRIDE, QUARANTINE
+from raypipe.stages.base import ROW_ERRORS, Row, Stage, with_error_columns
+from raypipe.stages.propagate import PropagateCams, grid_scores
+from raypipe.streams.sink import QUARANTINED, SHARDS
+
+logger = logging.getLogger(__name__)
+
+STEPS = (0, 1, 4, 16, 64, 256, 1024)
+"""Numbers of steps that are shown, up to the run's own."""
+
+_MOST_NAMES = 5000
+"""Ids among which the nearest to an unknown one is looked for: of a million it takes a minute."""
+
+
+def write_explanation(context: Context, image_id: str, *, pixel: tuple[int, int] | None = None) -> str:
+    """Writes the page of one mask, `<out>/explain/<digest of the masks>/<image_id>.html`; its URI.
+
+    Args:
+        context: config and manifest.
+        image_id: the mask's.
+        pixel: row and column, in the original image, of the pixel whose cell is looked at closely; None takes the
+            cell with the highest score of an object.
+
+    Raises:
+        ValueError: if the image or the pixel isn't there, or the image is in quarantine.
+        NotFinished: if there is no mask of it yet.
+    """
+    row = manifest_row(context, image_id)
+    finished = find_masks(context)
+    explanation = explain(finished, row, pixel=pixel)
+    folder = storage.join(context.config.out, "explain", finished.masks.rsplit("/", 1)[-1])
+    uri = storage.join(folder, f"{file_stem(image_id)}.html")
+    storage.write_bytes_atomic(uri, render_explanation(explanation, classes=context.classes).encode())
+    return uri
+
+
+def manifest_row(context: Context, image_id: str) -> Row:
+    """The manifest's row of an image that gets a mask.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    rows = context.rows(context.config.splits.masks)
+    if found := rows.filter(pc.equal(rows["image_id"], image_id)).to_pylist():
+        row: Row = found[0]
+        return row
+    everything = context.rows(None)
+    if other := everything.filter(pc.equal(everything["image_id"], image_id)).to_pylist():
+        raise ValueError(
+            f"{image_id} is of split {other[0]['split']!r}, which gets no masks: "
+            f"splits.masks={list(context.config.splits.masks or ())}"
+        )
+    alike = rows["image_id"].filter(pc.starts_with(rows["image_id"], image_id[: len(image_id) // 2]))
+    candidates = (alike if len(alike) else rows["image_id"]).slice(0, _MOST_NAMES).to_pylist()
+    raise ValueError(f"the manifest has no image_id {image_id!r}{nearest(image_id, candidates)}")
+
+
+def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None = None) -> Explanation:
+    """Makes one mask again and keeps what came on the way. Arguments and errors: see `write_explanation`."""
+    context = finished.context
+    stored = _stored_mask(finished, row["image_id"])
+    seed_uri = locate_rows(storage.join(finished.seeds, SHARDS), [row["image_id"]]).get(row["image_id"])
+    steps = masks_steps(
+        context,
+        classifier=finished.classifier.uri,
+        affinity=None if finished.affinity is None else finished.affinity.uri,
+        reuse_cams=seed_uri is not None,
+    )
+    stages = [step.stage(**step.args) for step in steps]
+    states = _through(stages, row if seed_uri is None else row | {"shard_uri": seed_uri})
+    decoded, mapped, final = states[0], states[1], states[-1]
+    walker = next(stage for stage in stages if isinstance(stage, PropagateCams))
+    pixels = decode_image(decoded["image"], max_side=context.config.images.max_side).pixels
+    cam = decode_cam(mapped["cam"], height=mapped["cam_height"], width=mapped["cam_width"])
+    affinity = walker.affinity([pixels])[0].affinity(radius=walker.radius)
+    start = grid_scores(
+        torch.from_numpy(cam), alpha=walker.alpha, count_padding=walker.count_padding, cam_stride=walker.cam_stride
+    ).to(affinity.device)
+    cell = _cell(pixel, start, decoded)
+    mask, truth = decode_mask(final["mask"]), _truth(context, row)
+    class_iou, mean = _scores(truth, mask, context.classes)
+    return Explanation(
+        image_id=row["image_id"],
+        labels=tuple(row["labels"]),
+        pixels=pixels,
+        class_ids=tuple(decoded["class_ids"]),
+        cam=cam,
+        trimap=_trimap(finished, mapped, seed_uri),
+        cell=cell,
+        affinity=affinity.cpu().numpy(),
+        radius=walker.radius,
+        beta=walker.beta,
+        walk=_walk(walker, start, affinity, cell, decoded),
+        walk_mask=None if final["walk_mask"] is None else decode_mask(final["walk_mask"]),
+        mask_png=final["mask"],
+        mask=mask,
+        confidence=decode_mask(final["confidence"]),
+        predicted_iou=final["predicted_iou"],
+        truth=truth,
+        class_iou=class_iou,
+        mean_iou=mean,
+        num_different=int(np.count_nonzero(decode_mask(stored["mask"]) != mask)),
+        notes=_notes(finished, from_seeds=seed_uri is not None),
+        settings=_settings(context),
+        provenance=_provenance(finished),
+    )
+
+
+def _stored_mask(finished: FinishedMasks, image_id: str) -> Row:
+    """The row that the run wrote.
+
+    Raises:
+        ValueError: if the image is in quarantine.
+        NotFinished: if it has no mask yet.
+    """
+    if uri := locate_rows(storage.join(finished.masks, SHARDS), [image_id]).get(image_id):
+        return read_row(uri, image_id, columns=["mask"])
+    quarantine = read_shards(storage.join(finished.masks, QUARANTINED), schema=QUARANTINE)
+    for failed in quarantine.filter(pc.equal(quarantine["image_id"], image_id)).to_pylist():
+        raise ValueError(f"{image_id} has no mask, it is in quarantine: {failed['stage']}: {failed['reason']}")
+    raise NotFinished(f"{image_id} has no mask yet: the run was interrupted; `raypipe masks CONFIG` goes on")
+
+
+def _through(stages: Sequence[Stage], row: Row) -> list[Row]:
+    """The row after each stage, with what was there before."""
+    table = with_error_columns(pa.Table.from_pylist([row]))
+    states: list[Row] = []
+    for stage in stages:
+        table = stage(table)
+        state: Row = table.to_pylist()[0]
+        if state["error_stage"] is not None:
+            raise ValueError(
+                f"{row['image_id']} can't be computed again, although the run has a mask of it: "
+                f"{state['error_stage']}: {state['error_reason']}"
+            )
+        states.append((states[-1] if states else row) | state)
+    return states
+
+
+def _cell(pixel: tuple[int, int] | None, start: Tensor, decoded: Row) -> tuple[int, int]:
+    """The cell of a pixel of the original image, or the one with the highest score of an object."""
+    height, width = start.shape[1:]
+    if pixel is None:
+        if len(start) == 1:
+            return height // 2, width // 2
+        best = int(start[1:].amax(dim=0).argmax())
+        return best // width, best % width
+    originals = (decoded["original_height"], decoded["original_width"])
+    if not all(0 <= index < side for index, side in zip(pixel, originals, strict=True)):
+        raise ValueError(
+            f"pixel {pixel[0]},{pixel[1]} lies outside the image: it has {originals[0]} rows and {originals[1]} columns"
+        )
+    sides = (decoded["height"], decoded["width"])
+    row, column = (index * side // full for index, side, full in zip(pixel, sides, originals, strict=True))
+    return row // GRID_STRIDE, column // GRID_STRIDE
+
+
+def _walk(
+    walker: PropagateCams, start: Tensor, affinity: Tensor, cell: tuple[int, int], decoded: Row
+) -> list[WalkState]:
+    """The walk at several numbers of steps."""
+    numbers = [*(number for number in STEPS if number < walker.num_steps), walker.num_steps]
+    chosen = torch.zeros_like(start[:1])
+    chosen[0, *cell] = 1
+    options: dict[str, Any] = {"beta": walker.beta, "steps": numbers, "tol": walker.tol}
+    # An image without labels isn't walked: its background is 1 everywhere, which no walk changes.
+    walked, reach = (propagate_at(maps, affinity, **options) for maps in (start, chosen))
+    names = np.array([0, *decoded["class_ids"]], dtype=np.uint8)
+    size = (decoded["height"], decoded["width"])
+    return [
+        WalkState(
+            num_steps=number,
+            mask=names[upsample_to_image(scores, size=size, stride=GRID_STRIDE).argmax(dim=0).cpu().numpy()],
+            reach=weights[0].cpu().numpy(),
+            scores=tuple(scores[:, cell[0], cell[1]].tolist()),
+        )
+        for number, scores, weights in zip(numbers, walked, reach, strict=True)
+    ]
+
+
+def _trimap(finished: FinishedMasks, mapped: Row, seed_uri: str | None) -> NDArray[np.uint8]:
+    """The seeds' trimap, or the one that they would have: images that aren't trained on need none."""
+    stored = None if seed_uri is None else read_row(seed_uri, mapped["image_id"], columns=["trimap"])["trimap"]
+    if stored is None:
+        step = seeds_steps(finished.context, classifier=finished.classifier.uri)[-1]
+        stored = step.stage(**(dict(step.args) | {"splits": None})).process(mapped)["trimap"]
+    return decode_mask(stored)
+
+
+def _truth(context: Context, row: Row) -> NDArray[np.uint8] | None:
+    """The true mask; None where there is none that can be used."""
+    if not row["mask_uri"]:
+        return None
+    try:
+        return read_truth(row["mask_uri"], num_classes=len(context.classes) + 1)[0]
+    except ROW_ERRORS as error:
+        logger.warning("no true mask in the explanation: %s", error)
+        return None
+
+
+def _scores(
+    truth: NDArray[np.uint8] | None, mask: NDArray[np.uint8], classes: Sequence[str]
+) -> tuple[Mapping[str, float], float | None]:
+    if truth is None or truth.shape != mask.shape:
+        return {}, None
+    confusion = confusion_matrix(truth, mask, num_classes=len(classes) + 1)
+    values = zip(("background", *classes), iou(confusion), strict=True)
+    return {name: float(value) for name, value in values if not np.isnan(value)}, mean_iou(confusion)
+
+
+def _notes(finished: FinishedMasks, *, from_seeds: bool) -> list[str]:
+    config = finished.context.config
+    notes = [f"Gate of the run: {decision}." for decision in finished.decisions]
+    if config.refinement.gate == "image":
+        notes.append(
+            "The run keeps the better of an image's masks before and after each refinement (refinement.gate=image): "
+            "the mask may be that of t = 0, or the one before refinement."
+        )
+    if config.inference.mode == "throughput":
+        notes.append("The run let images share passes (inference.mode=throughput), so a few pixels may differ.")
+    notes.append("The maps are those of the seeds." if from_seeds else "The maps were computed again.")
+    return notes
+
+
+def _settings(context: Context) -> list[tuple[str, str]]:
+    config = context.config
+    refinement = {"method", "gate"} | {"power", config.refinement.method.replace("dcrf", "dense_crf")}
+    parts: dict[str, Any] = {
+        "images": config.images.model_dump(),
+        "cams": config.cams.model_dump(),
+        "trimaps": config.trimaps.model_dump(include={"alpha_low", "alpha_high", "crf_stride", "refine"}),
+        "walk": config.walk.model_dump() | {"radius": config.walk_radius},
+        "refinement": config.refinement.model_dump(include=refinement),
+        "inference": config.inference.model_dump(include={"mode"}),
+    }
+    return [(f"{section}.{name}", str(value)) for section, values in parts.items() for name, value in values.items()]
+
+
+def _provenance(finished: FinishedMasks) -> list[tuple[str, str]]:
+    maps = "classifier" if finished.context.config.checkpoints.cams is None else "given maps"
+    networks = {maps: finished.classifier, "AffinityNet": finished.affinity}
+    made = [(name, f"{network.uri} (digest {network.digest})") for name, network in networks.items() if network]
+    return [*made, ("seeds", finished.seeds), ("masks", finished.masks), ("raypipe", raypipe.__version__)]

@@ -1,0 +1,75 @@
+"""Writes what a run looks like as one HTML page. Nothing here grows with the rows but the time to read their ids."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+from raypipe import storage
+from raypipe.data.checkpoints import Task, read_metadata
+from raypipe.pages.counts import count_label_pairs, count_quarantined, final_confusions
+from raypipe.pages.curves import collect_risks, collect_sweeps
+from raypipe.pages.provenance import provenance
+from raypipe.pages.saliency_samples import saliency_samples
+from raypipe.pages.samples import collect_samples
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.gate import Decision
+from raypipe.reports.html import Report, render_report
+from raypipe.results import Score
+from raypipe.streams.records import read_summary
+from raypipe.training.trainer import read_metrics
+
+REPORT_FILE = "report.html"
+
+
+def write_report(
+    context: Context,
+    *,
+    seeds: str,
+    masks: str,
+    segments: str | None,
+    networks: Mapping[Task, str],
+    evaluation: str | None,
+    scores: Sequence[Score],
+    decisions: Sequence[Decision],
+) -> str:
+    """Writes the HTML report of a run; its URI.
+
+    Args:
+        context: config and manifest.
+        seeds: folder of seeds; may be missing where the maps were computed in the masks' stream.
+        masks: folder of masks.
+        segments: folder of the segmentation network's masks, if there are any.
+        networks: task to checkpoint URI.
+        evaluation: folder of the scores; None where there are no true masks.
+        scores: none where there are no true masks.
+        decisions: of the gates.
+    """
+    config = context.config
+    folders = {"seeds": seeds, "masks": masks} | ({} if segments is None else {"segments": segments})
+    summaries = {name: read_summary(folder) for name, folder in folders.items()}
+    digests = {task: read_metadata(uri, task=task)["digest"] for task, uri in networks.items()}
+    report = Report(
+        title="raypipe report",
+        classes=context.classes,
+        scores=[_fields(score, without="image_iou") for score in scores],
+        gate=config.refinement.gate,
+        decisions=[_fields(decision) for decision in decisions],
+        curves={name: read_metrics(uri.rsplit("/", 1)[0]) for name, uri in networks.items()},
+        samples=collect_samples(context, folders, affinity=networks.get("affinity"), scores=scores),
+        confusions=final_confusions(evaluation, list(scores)),
+        label_pairs=count_label_pairs(context.manifest.table["labels"], context.classes),
+        risks=collect_risks(config.out, masks=masks, scores=scores),
+        sweeps=collect_sweeps(config.out, digests=digests),
+        saliency=saliency_samples(context, classifier=networks["classifier"]) if "classifier" in networks else (),
+        streams={name: summary for name, summary in summaries.items() if summary is not None},
+        price_per_hour=config.report.price_per_hour,
+        quarantine=count_quarantined(folders),
+        provenance=provenance(context, folders=folders, networks=networks),
+    )
+    uri = storage.join(config.out, REPORT_FILE)
+    storage.write_bytes_atomic(uri, render_report(report).encode())
+    return uri
+
+
+def _fields(value: Score | Decision, *, without: str = "") -> dict[str, object]:
+    """A dataclass's fields by name; no copies, and without what grows with the rows."""
+    return {field.name: getattr(value, field.name) for field in fields(value) if field.name != without}

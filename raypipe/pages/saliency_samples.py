@@ -1,0 +1,80 @@
+"""The saliency loss of a few training images, for the report."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+
+from raypipe import storage
+from raypipe.data.images import decode_image
+from raypipe.data.manifest import class_ids_of
+from raypipe.data.saliency_maps import decode_saliency
+from raypipe.networks import SaliencyClassifier, network_input
+from raypipe.pipelines.context import Context, draw
+from raypipe.pipelines.saliency_maps import with_saliency
+from raypipe.pipelines.train import classifier_task, labelled_rows
+from raypipe.reports.saliency_samples import SaliencySample
+from raypipe.stages.base import ROW_ERRORS, Row
+from raypipe.stages.networks import load_classifier
+from raypipe.training.saliency_task import SaliencyTask
+
+
+def saliency_samples(context: Context, *, classifier: str) -> list[SaliencySample]:
+    """`report.num_samples` training images with labels, drawn at random; none where saliency taught nothing.
+
+    Args:
+        context: config and manifest.
+        classifier: the checkpoint's URI.
+    """
+    config, task = context.config, classifier_task(context)
+    if not isinstance(task, SaliencyTask) or config.checkpoints.classifier is not None:
+        return []
+    network, _, device = load_classifier(classifier, output_stride=config.classifier.output_stride)
+    assert isinstance(network, SaliencyClassifier)  # trained by this config
+    rows = with_saliency(context, labelled_rows(context, context.rows(config.splits.train)))
+    rows = rows.filter(pa.array([bool(labels) for labels in rows["labels"].to_pylist()], pa.bool_()))
+    samples = []
+    for index in draw(rows["image_id"].to_pylist(), config.report.num_samples):
+        (row,) = rows.slice(index, 1).to_pylist()
+        try:
+            samples.append(_sample(context, task, network, row, device))
+        except ROW_ERRORS:
+            continue  # the training has counted it as unreadable
+    return samples
+
+
+@torch.inference_mode()
+def _sample(
+    context: Context, task: SaliencyTask, network: SaliencyClassifier, row: Row, device: torch.device
+) -> SaliencySample:
+    max_side = context.config.images.max_side
+    pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=max_side).pixels
+    height, width = pixels.shape[:2]
+    saliency = decode_saliency(storage.read_bytes(row["saliency_uri"]), size=(height, width), max_side=max_side)
+    saliency = np.asarray(Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR))
+    x, _ = network_input(pixels, preprocessing=network.preprocessing, device=device)
+    labels = torch.zeros(1, len(context.classes), device=device)
+    labels[0, [class_id - 1 for class_id in class_ids_of(row["labels"], context.classes)]] = 1
+    # As a training crop, padding included, so that all maps have one geometry.
+    padding = (0, x.shape[3] - width, 0, x.shape[2] - height)
+    crop = F.pad(torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None], padding)
+    target = F.pad(torch.tensor(saliency, device=device)[None], padding)
+    explained = task.explain(network(x)[1].float(), target, labels, crop)
+
+    def cut(maps: torch.Tensor) -> NDArray[np.float32]:
+        full = F.interpolate(maps.float(), size=x.shape[2:], mode="bilinear", align_corners=False)
+        values: NDArray[np.float32] = full[0, 0, :height, :width].cpu().numpy()
+        return values
+
+    drops = task.method == "eps++" and task.ird
+    return SaliencySample(
+        image_id=row["image_id"],
+        labels=tuple(row["labels"]),
+        pixels=pixels,
+        saliency=cut(target[None] / 255),
+        foreground=cut(explained.foreground),
+        refined=cut(explained.refined) if drops else None,
+        inconsistent_region=cut(explained.inconsistent_region) > 0.5 if drops else None,
+    )

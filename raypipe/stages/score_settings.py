@@ -1,0 +1,236 @@
+"""Scores many settings of the walk in one pass of the networks.
+
+Maps and features are computed once an image. One expansion a (radius, beta) gives every number of steps, and all alphas
+walk along in it as further maps: a whole grid costs a few times one walk.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raypipe.data.arrays import decode_cam
+from raypipe.data.images import decode_image
+from raypipe.data.truth import read_truth
+from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
+from raypipe.ops.random_walk import propagate_at
+from raypipe.ops.separation import separation
+from raypipe.schema import GRID_STRIDE, IGNORE, SETTINGS
+from raypipe.stages.base import Row
+from raypipe.stages.batching import JointStage
+from raypipe.stages.propagate import Cells, affinity_source, cell_colours
+
+SCORES = ("feature_separations", "colour_separations", "hits", "predicted", "truth_ids", "truth_pixels")
+"""Columns that this stage writes."""
+
+
+class Setting(NamedTuple):
+    """Of the walk."""
+
+    alpha: float
+    beta: float
+    num_steps: int
+    radius: int
+
+
+@dataclass
+class ScoredImage:
+    """An image on its way; pixels are None where no label asks for a walk."""
+
+    class_ids: list[int]
+    cam: Tensor
+    pixels: NDArray[np.uint8] | None
+    size: tuple[int, int]
+    truth: NDArray[np.uint8] | None
+    """(H, W) at the image's original size."""
+
+
+class ScoreSettings(JointStage[ScoredImage]):
+    """Separations and, where there is a true mask, pixel counts of an image's masks, one a setting.
+
+    The separations are those of the grid's cells. Pixels are counted at a stride: 1 counts each of the working size,
+    exactly as in the masks that `PropagateCams` and `RefineMasks` make with that setting; 4 counts one in 16.
+    """
+
+    reads = (
+        *("image", "class_ids", "height", "width", "original_height", "original_width"),
+        *("cam", "cam_height", "cam_width", "mask_uri"),
+    )
+    writes = pa.schema([SETTINGS.field(name) for name in SCORES])
+    drops = ("image",)
+
+    def __init__(
+        self,
+        *,
+        settings: Sequence[Setting],
+        stride: Literal[1, 4],
+        num_classes: int,
+        affinity: Literal["learned", "rgb"],
+        checkpoint: str | None,
+        tol: float,
+        count_padding: bool,
+        precision: Literal["auto", "fp32", "bf16"],
+        cam_stride: int,
+        max_side: int,
+        pixels_per_pass: int | None = None,
+    ) -> None:
+        self.settings = [Setting(*setting) for setting in settings]
+        self.stride = stride
+        self.num_classes = num_classes
+        self.source = affinity_source(
+            affinity, checkpoint=checkpoint, precision=precision, pixels_per_pass=pixels_per_pass
+        )
+        self.tol = tol
+        self.count_padding = count_padding
+        self.cam_stride = cam_stride
+        self.max_side = max_side
+        self.pixels_per_pass = pixels_per_pass
+
+    def prepare(self, row: Row) -> ScoredImage:
+        """Decodes image, maps and true mask."""
+        cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
+        return ScoredImage(
+            class_ids=list(row["class_ids"]),
+            cam=cam,
+            pixels=decode_image(row["image"], max_side=self.max_side).pixels if len(cam) else None,
+            size=(row["height"], row["width"]),
+            truth=self._truth(row) if row["mask_uri"] else None,
+        )
+
+    def _truth(self, row: Row) -> NDArray[np.uint8]:
+        truth, _ = read_truth(row["mask_uri"], num_classes=self.num_classes)
+        if truth.shape != (size := (row["original_height"], row["original_width"])):
+            raise ValueError(f"the true mask is {truth.shape} (height, width), the image {size}")
+        return truth
+
+    @torch.inference_mode()
+    def compute(self, prepared: Sequence[ScoredImage]) -> list[Row]:
+        """Scores the images; one without labels is background whatever the setting."""
+        cells = iter(self.source([image.pixels for image in prepared if image.pixels is not None]))
+        return [self._score(image, None if image.pixels is None else next(cells)) for image in prepared]
+
+    def _score(self, image: ScoredImage, cells: Cells | None) -> Row:
+        counts = None
+        if image.truth is not None:
+            truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=self.stride))
+            counts = PixelCounts(truth, class_ids=image.class_ids, num_settings=len(self.settings))
+        if cells is None or image.pixels is None:
+            parted = [torch.zeros(len(self.settings))] * 2
+            if counts is not None:
+                counts.add([*range(len(self.settings))], torch.zeros(1, *truth.shape, dtype=torch.uint8))
+        else:
+            features, colours = cells.features, cell_colours(image.pixels).to(cells.features.device)
+            labels = features.new_zeros(len(self.settings), *features.shape[1:], dtype=torch.uint8)
+            for indices, maps in self.walk(image.cam, cells):
+                labels[indices] = best_labels(maps, num_backgrounds=len(indices))
+                if counts is not None:
+                    fine = upsample_to_image(
+                        maps, size=(truth.shape[0], truth.shape[1]), stride=GRID_STRIDE // self.stride
+                    )
+                    counts.add(indices, best_labels(fine, num_backgrounds=len(indices)))
+            num_labels = 1 + len(image.class_ids)
+            parted = [separation(maps, labels, num_labels=num_labels) for maps in (features, colours)]
+        return {
+            "feature_separations": parted[0].tolist(),
+            "colour_separations": parted[1].tolist(),
+            **(_NO_TRUTH if counts is None else counts.columns()),
+        }
+
+    def walk(self, cam: Tensor, cells: Cells) -> Iterator[tuple[list[int], Tensor]]:
+        """Walked scores of all settings.
+
+        Args:
+            cam: (K, h, w) at `cam_stride`.
+            cells: the image's.
+
+        Yields:
+            Indices of A settings that differ in alpha alone, and maps (A + K, h, w): their backgrounds, then the
+            classes, which they share.
+        """
+        stride = GRID_STRIDE // self.cam_stride
+        alphas = sorted({setting.alpha for setting in self.settings})
+        backgrounds = torch.stack([background_score(cam, alpha=alpha) for alpha in alphas])
+        stacked = torch.cat([backgrounds, cam])
+        scores = pool_to_grid(stacked, stride=stride, count_padding=self.count_padding).to(cells.features.device)
+        for radius in sorted({setting.radius for setting in self.settings}):
+            affinity = cells.affinity(radius=radius)
+            for beta in sorted({s.beta for s in self.settings if s.radius == radius}):
+                members = [i for i, s in enumerate(self.settings) if (s.radius, s.beta) == (radius, beta)]
+                steps = sorted({self.settings[i].num_steps for i in members})
+                walked = propagate_at(scores, affinity, beta=beta, steps=steps, tol=self.tol)
+                for num_steps, maps in zip(steps, walked, strict=True):
+                    indices = [i for i in members if self.settings[i].num_steps == num_steps]
+                    wanted = [alphas.index(self.settings[i].alpha) for i in indices]
+                    yield indices, torch.cat([maps[wanted], maps[len(alphas) :]])
+
+
+def best_labels(maps: Tensor, *, num_backgrounds: int) -> Tensor:
+    """Index of the best score in each cell, 0 for background, one labelling a background.
+
+    Args:
+        maps: (A + K, h, w), A backgrounds before the K >= 1 classes.
+        num_backgrounds: A.
+
+    Returns:
+        (A, h, w) uint8, as the argmax of [background, classes] gives it: the first of equals wins.
+    """
+    best, index = maps[num_backgrounds:].max(dim=0)
+    return torch.where(maps[:num_backgrounds] >= best, 0, index + 1).to(torch.uint8)
+
+
+def sample_truth(truth: NDArray[np.uint8], *, size: tuple[int, int], stride: int) -> NDArray[np.uint8]:
+    """The true mask (H, W) at the centres of the cells of `stride` pixels that cover an image of another size.
+
+    Args:
+        truth: class ids.
+        size: (height, width) that the image was reduced to; that of the mask where it wasn't.
+        stride: pixels of the reduced image a cell.
+
+    Returns:
+        (ceil(height / stride), ceil(width / stride)); with `stride` 1 and the mask's own size the mask itself.
+    """
+    rows, columns = (
+        np.minimum((np.arange(-(-side // stride)) + 0.5) * (stride * full / side), full - 1).astype(np.int64)
+        for side, full in zip(size, truth.shape, strict=True)
+    )
+    sampled: NDArray[np.uint8] = truth[rows[:, None], columns]
+    return sampled
+
+
+_NO_TRUTH = {"hits": None, "predicted": None, "truth_ids": None, "truth_pixels": None}
+
+
+class PixelCounts:
+    """Pixels by setting and label."""
+
+    def __init__(self, truth: Tensor, *, class_ids: Sequence[int], num_settings: int) -> None:
+        ids, pixels = torch.unique(truth[truth != IGNORE], return_counts=True)
+        self.truth_ids, self.truth_pixels = ids.tolist(), pixels.tolist()
+        flat = truth.flatten()
+        labels = [0, *class_ids]
+        self.weights = torch.stack([flat != IGNORE, *(flat == label for label in labels)]).float()
+        self.hits = np.zeros((num_settings, len(labels)), np.int32)
+        self.predicted = np.zeros_like(self.hits)
+
+    def add(self, indices: Sequence[int], labels: Tensor) -> None:
+        """Counts labellings (A, h, w) of the settings with these indices."""
+        flat = labels.flatten(1)
+        weights = self.weights.to(labels.device)
+        for label in range(self.hits.shape[1]):
+            # Sums of ones as products: exact in float32, as no working size has 2^24 pixels.
+            counts = ((flat == label).float() @ weights[[0, 1 + label]].T).cpu().numpy()
+            self.predicted[indices, label], self.hits[indices, label] = counts[:, 0], counts[:, 1]
+
+    def columns(self) -> Row:
+        """As they are stored."""
+        return {
+            "hits": self.hits.astype("<i4").tobytes(),
+            "predicted": self.predicted.astype("<i4").tobytes(),
+            "truth_ids": self.truth_ids,
+            "truth_pixels": self.truth_pixels,
+        }

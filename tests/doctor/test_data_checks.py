@@ -1,0 +1,134 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raypipe.config import load_config
+from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.doctor import data_checks
+from raypipe.doctor.forecast import Sample
+from raypipe.doctor.survey import View
+from raypipe.pipelines.context import Context, open_context
+
+ROWS: list[dict[str, Any]] = [
+    {"image_id": str(index), "image_uri": f"{index}.jpg", "labels": ["cat"], "split": "train" if index else "val"}
+    for index in range(10)
+]
+
+
+def make_context(tmp_path: Path, *overrides: str, rows: list[dict[str, Any]] = ROWS) -> Context:
+    uri = str(tmp_path / "manifest.parquet")
+    write_manifest(Manifest.from_rows(rows, ("cat", "dog")), uri)
+    random = ["classifier.weights=null", "affinity.weights=null"]
+    return open_context(load_config("", [f"manifest={uri}", f"out={tmp_path}/out", *random, *overrides]))
+
+
+def view(**changes: Any) -> View:
+    return View(**{"versions": {}, "out": [], "unread": {}, "absent": {}, "cores": 1} | changes)
+
+
+def test_manifest(tmp_path: Path) -> None:
+    found = data_checks.check_manifest(make_context(tmp_path))
+    assert (found.status, found.found) == ("ok", "10 rows (train 9, val 1), 2 classes")
+
+
+def test_manifest_of_other_splits(tmp_path: Path) -> None:
+    found = data_checks.check_manifest(make_context(tmp_path, "splits.train=[trian]", "splits.masks=[val]"))
+    assert found.status == "problem"
+    assert "trian" in found.found
+
+
+@pytest.mark.parametrize(("max_rows", "status"), [(2, "warning"), (1, "problem")])
+def test_rows_without_usable_labels(tmp_path: Path, max_rows: int, status: str) -> None:
+    rows = [*ROWS, ROWS[0] | {"image_id": "a", "labels": None}, ROWS[0] | {"image_id": "b", "labels": ["unicorn"]}]
+    found = data_checks.check_manifest(make_context(tmp_path, f"budget.max_rows={max_rows}", rows=rows))
+    assert found.status == status
+    assert "unknown labels: unicorn; 1 rows without labels; 2 rows would be quarantined" in found.found
+
+
+def test_networks_from_random_numbers(tmp_path: Path) -> None:
+    context = make_context(tmp_path)
+    assert data_checks.network_files(context) == []
+    assert data_checks.check_networks(context, {"the driver": view()}).status == "ok"
+
+
+def test_weights_of_a_saliency_network(tmp_path: Path) -> None:
+    given = ("saliency.source=csnet", f"saliency.weights={tmp_path}/csnet.pth")
+    assert data_checks.network_files(make_context(tmp_path, *given)) == []  # nothing asks for saliency
+    context = make_context(tmp_path, *given, "classifier.saliency=eps")
+    assert data_checks.network_files(context) == [f"{tmp_path}/csnet.pth"]
+
+
+def test_given_checkpoints(tmp_path: Path, classifier_uri: str, affinity_uri: str) -> None:
+    context = make_context(tmp_path, f"checkpoints.classifier={classifier_uri}", f"checkpoints.affinity={affinity_uri}")
+    files = data_checks.network_files(context)
+    assert len(files) == 4
+    assert all(Path(file).is_file() for file in files)
+    assert data_checks.check_networks(context, {"the driver": view()}).status == "ok"
+    hidden = data_checks.check_networks(context, {"the driver": view(), "10.0.0.1": view(absent={files[0]: "gone"})})
+    assert (hidden.status, hidden.found) == ("problem", f"not found from 10.0.0.1: {files[0]} - gone")
+
+
+def test_given_maps_need_no_classifier(tmp_path: Path) -> None:
+    weights = f"classifier.weights={tmp_path}/absent.pth"
+    assert data_checks.network_files(make_context(tmp_path, weights)) == [f"{tmp_path}/absent.pth"]
+    context = make_context(tmp_path, weights, f"checkpoints.cams={tmp_path}/maps", "refinement.gate=off")
+    assert data_checks.network_files(context) == [f"{tmp_path}/maps/cams.json"]
+    assert data_checks.check_networks(context, {}).found == "affinity: trained from random numbers"
+
+
+def test_a_checkpoint_of_another_task(tmp_path: Path, classifier_uri: str, affinity_uri: str) -> None:
+    found = data_checks.check_networks(
+        make_context(tmp_path, f"checkpoints.classifier={affinity_uri}", f"checkpoints.affinity={classifier_uri}"), {}
+    )
+    assert found.status == "problem"
+    assert "need 'classifier'" in found.found
+
+
+def test_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    rgb = "walk.affinity=rgb"
+    unknown = make_context(tmp_path, rgb, "classifier.weights=torchvision://resnet50/IMAGENET1K_V9")
+    assert data_checks.check_networks(unknown, {}).status == "problem"
+    context = make_context(tmp_path, rgb, "classifier.weights=torchvision://resnet50/IMAGENET1K_V2")
+    found = data_checks.check_networks(context, {})
+    assert found.status == "warning"
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    (tmp_path / "hub/checkpoints/resnet50-11ad3fa6.pth").write_bytes(b"weights")
+    assert data_checks.check_networks(context, {}).status == "ok"
+
+
+def test_out() -> None:
+    assert data_checks.check_out("s3://b/out", {"the driver": view()}).status == "ok"
+    found = data_checks.check_out("s3://b/out", {"the driver": view(), "10.0.0.1": view(out=["can't be written to"])})
+    assert (found.status, found.found) == ("problem", "s3://b/out from 10.0.0.1: can't be written to")
+
+
+def test_images_unread_on_one_node_are_a_problem_whatever_the_budget() -> None:
+    places = {"the driver": view(), "10.0.0.1": view(unread={"a.jpg": "PermissionError"})}
+    found = data_checks.check_images(places, num_sampled=16, allowed_share=1)
+    assert found.status == "problem"
+    assert "from 10.0.0.1: 1 of 16, such as a.jpg (PermissionError)" in found.found
+    assert "credentials" in found.way_out
+
+
+@pytest.mark.parametrize(("allowed", "status"), [(0.5, "warning"), (0.01, "problem")])
+def test_images_unread_everywhere_count_against_the_budget(allowed: float, status: str) -> None:
+    places = {name: view(unread={"a.jpg": "FileNotFoundError"}) for name in ("the driver", "10.0.0.1")}
+    assert data_checks.check_images(places, num_sampled=16, allowed_share=allowed).status == status
+    assert data_checks.check_images({"the driver": view()}, num_sampled=16, allowed_share=allowed).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("quarantined", "allowed", "status"), [({}, 0, "ok"), ({"a": "broken"}, 0.1, "warning"), ({"a": "x"}, 0, "problem")]
+)
+def test_sample(quarantined: dict[str, str], allowed: float, status: str) -> None:
+    sample = Sample(
+        num_images=16, quarantined=quarantined, largest=(1, 1), image_bytes=1, random=[], times={}, output_bytes={}
+    )
+    assert data_checks.check_sample(sample, allowed_share=allowed).status == status
+
+
+def test_share_that_may_fail(tmp_path: Path) -> None:
+    assert data_checks.allowed_share(make_context(tmp_path)) == 1
+    assert data_checks.allowed_share(make_context(tmp_path, "budget.max_rows=2")) == 0.2

@@ -1,0 +1,147 @@
+"""COCO files: those that raypipe exports come back as they were, others as their documentation has them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from export_rows import CLASSES, MASKS, make_rows
+
+from raypipe import storage
+from raypipe.data.images import decode_mask
+from raypipe.data.manifest import Manifest
+from raypipe.formats.base import ExportedRow, Options
+from raypipe.formats.coco.read import draw_regions, import_coco
+from raypipe.formats.registry import FORMATS
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> dict[str, Any]:
+    """Ids with gaps and in no order; a crowd, a bystander of another image, an image without annotations."""
+    categories = [{"id": 90, "name": "dog"}, {"id": 7, "name": "cat"}]
+    images = [
+        {"id": 501, "file_name": "sub/b.jpg", "height": 4, "width": 5},
+        {"id": 17, "file_name": "a.jpg", "height": 3, "width": 4},
+        {"id": 3, "file_name": "s3://bucket/c.png", "height": 2, "width": 2},
+    ]
+    annotations = [
+        {"id": 1, "image_id": 17, "category_id": 90, "segmentation": [[1, 1, 3, 1, 3, 2, 1, 2]], "iscrowd": 0},
+        {"id": 2, "image_id": 17, "category_id": 7, "segmentation": {"size": [3, 4], "counts": [0, 9, 3]}},
+        {"id": 3, "image_id": 17, "category_id": 7, "segmentation": {"size": [3, 4], "counts": [6, 6]}, "iscrowd": 1},
+        {"id": 4, "image_id": 501, "category_id": 7, "segmentation": {"size": [4, 5], "counts": [20]}, "iscrowd": 1},
+    ]
+    return {"categories": categories, "images": images, "annotations": annotations}
+
+
+def write(folder: Path, content: Any) -> str:
+    (folder / "instances.json").write_text(json.dumps(content))
+    return str(folder / "instances.json")
+
+
+def test_labels_without_masks(coco: dict[str, Any], tmp_path: Path) -> None:
+    manifest = import_coco(write(tmp_path, coco), str(tmp_path / "images"), split="train")
+    assert manifest.classes == ("cat", "dog")
+    rows = manifest.table.to_pylist()
+    assert [row["image_id"] for row in rows] == ["sub/b", "a", "c"]
+    assert [row["labels"] for row in rows] == [[], ["cat", "dog"], []]
+    assert rows[0]["image_uri"] == f"file://{tmp_path}/images/sub/b.jpg"
+    assert rows[2]["image_uri"] == "s3://bucket/c.png"
+    assert {row["split"] for row in rows} == {"train"}
+    assert {row["mask_uri"] for row in rows} == {None}
+
+
+def test_masks_small_on_large_and_crowds_ignored(coco: dict[str, Any], tmp_path: Path) -> None:
+    manifest = import_coco(write(tmp_path, coco), "images", masks=str(tmp_path / "masks"))
+    rows = {row["image_id"]: row for row in manifest.table.to_pylist()}
+    assert {row["supervision"] for row in rows.values()} == {"mask"}
+    found = decode_mask(storage.read_bytes(rows["a"]["mask_uri"]))
+    assert found.tolist() == [[1, 1, 1, 255], [1, 2, 2, 255], [1, 1, 1, 255]]
+    assert not decode_mask(storage.read_bytes(rows["c"]["mask_uri"])).any()
+    assert len(list((tmp_path / "masks").iterdir())) == 3
+
+
+def test_masks_into_a_manifest_by_the_names_of_its_classes(coco: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"image_id": name, "image_uri": f"{name}.jpg", "labels": None} for name in ("z", "c", "a", "sub/b")]
+    existing = Manifest.from_rows(rows, ["bird", "dog", "cat"])
+    merged = import_coco(write(tmp_path, coco), "images", masks=str(tmp_path / "masks"), manifest=existing)
+    table = {row["image_id"]: row for row in merged.table.to_pylist()}
+    assert (table["z"]["mask_uri"], table["z"]["supervision"]) == (None, None)
+    assert table["a"]["image_uri"] == "a.jpg"
+    assert decode_mask(storage.read_bytes(table["a"]["mask_uri"])).tolist()[1] == [3, 2, 2, 255]
+    with pytest.raises(ValueError, match="unknown label 'cat'"):
+        import_coco(write(tmp_path, coco), "", masks="masks", manifest=Manifest.from_rows(rows, ["bird", "dog"]))
+    with pytest.raises(ValueError, match="name the folder to write them into"):
+        import_coco(write(tmp_path, coco), "", manifest=existing)
+
+
+@pytest.mark.parametrize("instances", [True, False])
+def test_what_was_exported_comes_back(tmp_path: Path, instances: bool) -> None:
+    format_ = FORMATS["coco"](CLASSES, Options(instances=instances))
+    rows = [
+        ExportedRow(
+            image_id=row.image_id,
+            number=row.number,
+            split="all",
+            image_uri=row.image_uri,
+            items=format_.render(row).items,
+        )
+        for row in make_rows()
+    ]
+    format_.finish(lambda: iter(rows), str(tmp_path))
+    manifest = import_coco(str(tmp_path / "annotations/all.json"), "unused", masks=str(tmp_path / "masks"))
+    assert manifest.classes == CLASSES
+    found = {row["image_id"]: row for row in manifest.table.to_pylist()}
+    assert set(found) == set(MASKS)
+    for image_id, mask in MASKS.items():
+        np.testing.assert_array_equal(decode_mask(storage.read_bytes(found[image_id]["mask_uri"])), mask)
+        names = [CLASSES[value - 1] for value in np.unique(mask) if 0 < value < 255]
+        assert found[image_id]["labels"] == sorted(names)
+    assert found["plain"]["image_uri"] == make_rows()[0].image_uri
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("images",), None, "'images' is 'None', needed is list"),
+        (("annotations",), {}, "'annotations' is '{}', needed is list"),
+        (("categories", 0, "id"), "x", r"categories\[0\]: 'id' is 'x', needed is int"),
+        (("categories", 0, "name"), 3, r"categories\[0\]: 'name' is '3', needed is str"),
+        (("images", 0, "file_name"), None, "image 501: 'file_name' is 'None'"),
+        (("images", 1, "id"), 501, "ids of images are given more than once"),
+        (("images", 1), [], r"images\[1\]: 'id' is 'None'"),
+        (("annotations", 0, "image_id"), 5, r"annotations\[0\]: there is no image 5"),
+        (("annotations", 0, "category_id"), 5, r"annotations\[0\]: there is no image 17 or no category 5"),
+        (("annotations", 0, "segmentation"), [], "image a, annotation 1: the segmentation is"),
+        (("images", 1, "height"), 2, r"image a, annotation 2: the run lengths' size is \[3, 4\], the image's \[2, 4\]"),
+        (("images", 1, "height"), -3, "image a, 4 x -3 pixels"),
+        (("images", 1, "height"), 10**9, "image a, 4 x 1000000000 pixels"),
+    ],
+)
+def test_damaged_files(
+    coco: dict[str, Any], tmp_path: Path, path: tuple[Any, ...], value: object, message: str
+) -> None:
+    *parents, last = path
+    part: Any = coco
+    for key in parents:
+        part = part[key]
+    part[last] = value
+    with pytest.raises(ValueError, match=message):
+        import_coco(write(tmp_path, coco), "images", masks=str(tmp_path / "masks"))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff"])
+def test_files_that_are_no_json(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match="is no JSON"):
+        import_coco(str(tmp_path / "a.json"), "images")
+
+
+def test_an_image_without_annotations_is_background() -> None:
+    assert draw_regions([], {}, height=2, width=3).tolist() == [[0, 0, 0]] * 2
+
+
+def test_ids_never_leave_the_folder(coco: dict[str, Any], tmp_path: Path) -> None:
+    coco["images"][1]["raypipe_id"] = "../../../x"
+    import_coco(write(tmp_path, coco), "images", masks=str(tmp_path / "deep/er/masks"))
+    assert {path.parent for path in tmp_path.rglob("*.png")} == {tmp_path / "deep/er/masks"}

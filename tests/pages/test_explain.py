@@ -1,0 +1,187 @@
+"""Explanations of a run that was made in this process, by its stages; no Ray."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raypipe.config import load_config
+from raypipe.data.arrays import encode_cam
+from raypipe.data.checkpoints import read_metadata
+from raypipe.data.images import decode_mask, encode_png
+from raypipe.data.manifest import Manifest
+from raypipe.data.shards import read_row
+from raypipe.pages.explain import explain, manifest_row, write_explanation
+from raypipe.pages.finished import NotFinished, find_masks
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.masks import masks_steps, masks_stream
+from raypipe.pipelines.seeds import seeds_stream
+from raypipe.schema import MASKS, QUARANTINE, SEEDS
+from raypipe.stages.base import with_error_columns
+from raypipe.streams.sink import write_shard
+
+IMAGES = {"photo_1": ["cat", "dog"], "photo_2": ["dog"], "empty": [], "broken": ["cat"], "late": ["cat"]}
+"""The last has no mask yet."""
+
+
+@pytest.fixture
+def context(tmp_path: Path, jpeg: bytes, classifier_uri: str, affinity_uri: str) -> Context:
+    """A config with given networks, and its images."""
+    rows = []
+    for image_id, labels in IMAGES.items():
+        (tmp_path / f"{image_id}.jpg").write_bytes(b"nothing" if image_id == "broken" else jpeg)
+        rows.append({"image_id": image_id, "image_uri": str(tmp_path / f"{image_id}.jpg"), "labels": labels})
+    rows[0]["mask_uri"] = str(tmp_path / "truth.png")
+    (tmp_path / "truth.png").write_bytes(encode_png(np.ones((61, 83), np.uint8)))
+    overrides = [
+        "manifest=m",
+        f"out={tmp_path / 'out'}",
+        f"checkpoints.classifier={classifier_uri}",
+        f"checkpoints.affinity={affinity_uri}",
+        "cams.scales=[1.0]",
+        "walk.num_steps=20",
+        "walk.alpha=1",
+        "refinement.gate=off",
+        "images.max_side=64",
+    ]
+    return Context(
+        load_config("", overrides),
+        Manifest.from_rows([row | {"split": "train"} for row in rows], ("cat", "dog")),
+    )
+
+
+@pytest.fixture
+def masks(context: Context, classifier_uri: str, affinity_uri: str) -> str:
+    """The run's masks, all but the last image's; one image is in quarantine."""
+    table = with_error_columns(context.rows(None).slice(0, 4))
+    for step in masks_steps(context, classifier=classifier_uri, affinity=affinity_uri, reuse_cams=False):
+        table = step.stage(**step.args)(table)
+    failed = pa.compute.is_valid(table["error_stage"])
+    networks = find_networks(context)
+    folder = masks_stream(context, **networks).folder
+    done = table.filter(pa.compute.invert(failed)).select(MASKS.names).cast(MASKS)
+    write_shard(folder, "shards", done.slice(0, 2))
+    write_shard(folder, "shards", done.slice(2))
+    wrong = table.filter(failed).select(["image_id", "error_stage", "error_reason"])
+    write_shard(folder, "quarantine", wrong.rename_columns(QUARANTINE.names))
+    return folder
+
+
+def find_networks(context: Context) -> dict[str, str]:
+    checkpoints = context.config.checkpoints
+    assert checkpoints.classifier is not None
+    assert checkpoints.affinity is not None
+    return {
+        "classifier_digest": read_metadata(checkpoints.classifier, task="classifier")["digest"],
+        "affinity_digest": read_metadata(checkpoints.affinity, task="affinity")["digest"],
+    }
+
+
+def stored(masks: str, image_id: str) -> dict[str, object]:
+    for path in Path(masks, "shards").iterdir():
+        if image_id in pq.read_table(path, columns=["image_id"])["image_id"].to_pylist():
+            return read_row(str(path), image_id, columns=["mask", "confidence", "walk_mask", "predicted_iou"])
+    raise AssertionError(image_id)
+
+
+@pytest.mark.parametrize("image_id", ["photo_1", "photo_2", "empty"])
+def test_the_mask_is_the_one_that_the_run_wrote(context: Context, masks: str, image_id: str) -> None:
+    found = explain(find_masks(context), manifest_row(context, image_id))
+    row = stored(masks, image_id)
+    assert found.mask_png == row["mask"]
+    assert found.num_different == 0
+    assert found.predicted_iou == row["predicted_iou"]
+    assert np.array_equal(found.confidence, decode_mask(row["confidence"]))  # type: ignore[arg-type]
+    assert found.mask.shape == (61, 83)
+
+
+def test_the_walk_starts_at_the_maps_and_ends_in_the_mask_before_refinement(context: Context, masks: str) -> None:
+    found = explain(find_masks(context), manifest_row(context, "photo_1"))
+    assert [state.num_steps for state in found.walk] == [0, 1, 4, 16, 20]
+    assert found.walk_mask is not None
+    rows = (np.arange(61) * found.walk[-1].mask.shape[0] // 61)[:, None]
+    assert np.mean(found.walk[-1].mask[rows, np.arange(83) * 64 // 83] == found.walk_mask) > 0.95
+    start = found.walk[0].reach
+    assert start[found.cell] == 1
+    assert start.sum() == 1
+
+
+def test_the_cell_of_a_pixel(context: Context, masks: str) -> None:
+    """The image has 61 x 83 pixels and is seen with 47 x 64: row 60 becomes 46, column 82 becomes 63."""
+    row = manifest_row(context, "photo_1")
+    assert explain(find_masks(context), row, pixel=(60, 82)).cell == (46 // 8, 63 // 8)
+    assert explain(find_masks(context), row, pixel=(0, 0)).cell == (0, 0)
+    with pytest.raises(ValueError, match="61,0 lies outside the image: it has 61 rows and 83 columns"):
+        explain(find_masks(context), row, pixel=(61, 0))
+
+
+def test_scores_against_the_truth(context: Context, masks: str) -> None:
+    found = explain(find_masks(context), manifest_row(context, "photo_1"))
+    assert found.class_iou["cat"] == pytest.approx(np.mean(found.mask == 1))
+    assert explain(find_masks(context), manifest_row(context, "photo_2")).mean_iou is None
+
+
+def test_maps_and_trimap_of_the_seeds_are_taken(context: Context, masks: str) -> None:
+    """Other maps than the run's: so the mask differs, and the page says so."""
+    cam = np.zeros((1, 12, 16), np.float32)
+    cam[:, :3] = 1
+    trimap = np.full((6, 8), 2, np.uint8)
+    row = {"image_id": "photo_2", "height": 47, "width": 64, "class_ids": [2], "trimap": encode_png(trimap)}
+    row |= {"cam": encode_cam(cam), "cam_height": 12, "cam_width": 16}
+    folder = seeds_stream(context, classifier_digest=find_networks(context)["classifier_digest"]).folder
+    write_shard(folder, "shards", pa.Table.from_pylist([row], schema=SEEDS))
+    found = explain(find_masks(context), manifest_row(context, "photo_2"))
+    assert np.array_equal(found.cam, cam)
+    assert np.array_equal(found.trimap, trimap)
+    assert found.num_different == np.count_nonzero(found.mask != decode_mask(stored(masks, "photo_2")["mask"]))  # type: ignore[arg-type]
+    assert found.num_different
+
+
+def test_the_page_is_one_file(context: Context, masks: str) -> None:
+    uri = write_explanation(context, "photo_1", pixel=(3, 4))
+    page = Path(uri).read_text()
+    assert Path(uri).parent.name == Path(masks).name
+    assert "CAM of dog" in page
+    assert "http://" not in page
+    assert "<script" not in page
+    assert page.count("<img ") >= 20
+    assert "no label" in Path(write_explanation(context, "empty")).read_text()
+
+
+def test_of_other_images_only_the_ids_are_read(context: Context, masks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = pq.ParquetFile.read
+
+    def spy(self: pq.ParquetFile, columns: list[str], **options: object) -> pa.Table:
+        read.extend(columns)
+        return original(self, columns=columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", spy)
+    explain(find_masks(context), manifest_row(context, "photo_1"))
+    assert set(read) == {"image_id"}
+
+
+def test_what_cannot_be_explained_says_why(context: Context, masks: str) -> None:
+    with pytest.raises(ValueError, match="no image_id 'photo_3': did you mean 'photo_"):
+        write_explanation(context, "photo_3")
+    with pytest.raises(ValueError, match=r"broken has no mask, it is in quarantine: DecodeImages: ImageError"):
+        write_explanation(context, "broken")
+    with pytest.raises(NotFinished, match=r"late has no mask yet.*`raypipe masks CONFIG` goes on"):
+        write_explanation(context, "late")
+
+
+def test_an_image_of_a_split_without_masks(context: Context, masks: str) -> None:
+    config = load_config("", ["manifest=m", f"out={context.config.out}", "splits.masks=[val]"])
+    rows = [row | {"split": "val" if row["image_id"] == "late" else "train"} for row in context.rows(None).to_pylist()]
+    with pytest.raises(ValueError, match="photo_1 is of split 'train', which gets no masks"):
+        write_explanation(Context(config, Manifest.from_rows(rows, context.classes)), "photo_1")
+
+
+def test_a_run_without_masks_says_what_to_run_first(context: Context) -> None:
+    with pytest.raises(NotFinished, match="has no masks of this config; `raypipe masks CONFIG`"):
+        find_masks(context)
+    bare = load_config("", ["manifest=m", f"out={context.config.out}"])
+    with pytest.raises(NotFinished, match="has no classifier of this config"):
+        find_masks(Context(bare, context.manifest))

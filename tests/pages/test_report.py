@@ -1,0 +1,234 @@
+"""The report of a run that is made up: no Ray, no training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raypipe.config import load_config
+from raypipe.data.arrays import encode_cam
+from raypipe.data.images import encode_png
+from raypipe.data.manifest import Manifest
+from raypipe.pages.counts import OTHERS, count_label_pairs, count_quarantined, final_confusions, reason_kind
+from raypipe.pages.curves import collect_risks, collect_sweeps
+from raypipe.pages.provenance import provenance
+from raypipe.pages.report import write_report
+from raypipe.pages.samples import choose_samples, collect_samples
+from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.evaluate import CONFUSION_FILE, _confusions_file, read_confusions
+from raypipe.results import Score
+from raypipe.schema import MASKS, QUARANTINE, SEEDS
+from raypipe.streams.sink import QUARANTINED, SHARDS, write_shard
+
+
+@pytest.fixture
+def context(synthetic: tuple[str, Manifest], tmp_path: Path) -> Context:
+    """Config and manifest of the synthetic images, walked along colours."""
+    return open_context(
+        load_config("", [f"manifest={synthetic[0]}", f"out={tmp_path}", "walk.affinity=rgb", "report.num_samples=2"])
+    )
+
+
+@pytest.fixture
+def masks(context: Context, tmp_path: Path) -> str:
+    """Masks in three shards; the last image is in quarantine instead."""
+    png = encode_png(np.ones((96, 128), np.uint8))
+    folder = str(tmp_path / "masks" / "0123456789ab")
+    ids = context.manifest.table["image_id"].to_pylist()
+    for start in range(0, len(ids) - 1, 8):
+        rows = [
+            {"image_id": image_id, "mask": png, "walk_mask": png, "predicted_iou": place / 24}
+            for place, image_id in enumerate(ids[start : min(start + 8, len(ids) - 1)], start=start)
+        ]
+        write_shard(folder, SHARDS, pa.Table.from_pylist(rows, schema=MASKS))
+    bad = [{"image_id": ids[-1], "stage": "DecodeImages", "reason": "broken"}]
+    write_shard(folder, QUARANTINED, pa.Table.from_pylist(bad, schema=QUARANTINE))
+    return folder
+
+
+def make_score(image_iou: dict[str, float], **changes) -> Score:
+    plain = {
+        "stage": "walk",
+        "split": "train",
+        "num_images": len(image_iou),
+        "mean_iou": 0.5,
+        "class_iou": {"background": 0.5, "dog": 0.5},
+        "post_processing": "none",
+        "truth_digest": "0",
+        "num_unscored": 0,
+        "image_iou": image_iou,
+    }
+    return Score(**{**plain, **changes})
+
+
+def test_samples_are_best_worst_and_random_in_turns(context: Context, masks: str) -> None:
+    ids = context.manifest.table["image_id"].to_pylist()
+    scores = [make_score({image_id: place / 100 for place, image_id in enumerate(ids[:10])})]
+    chosen = choose_samples(context, masks=masks, scores=scores)
+    assert [kind for _, kind, _ in chosen] == ["best", "worst", "random"] * 2
+    assert [image_id for image_id, kind, _ in chosen if kind == "best"] == [ids[9], ids[8]]
+    assert [image_id for image_id, kind, _ in chosen if kind == "worst"] == [ids[0], ids[1]]
+    assert len({image_id for image_id, _, _ in chosen}) == 6
+    assert choose_samples(context, masks=masks, scores=scores) == chosen
+
+
+def test_samples_have_masks(context: Context, masks: str) -> None:
+    ids = context.manifest.table["image_id"].to_pylist()
+    scores = [make_score({ids[-1]: 0.9, ids[0]: 0.5, ids[1]: 0.4, ids[2]: 0.3})]
+    chosen = {image_id: kind for image_id, kind, _ in choose_samples(context, masks=masks, scores=scores)}
+    assert ids[-1] not in chosen  # the best one, in quarantine
+    assert chosen[ids[0]] == "best"
+    assert not {image_id for image_id, _, _ in choose_samples(context, masks=masks + "-none", scores=scores)}
+
+
+def test_only_the_chosen_rows_are_read(context: Context, masks: str, tmp_path: Path, monkeypatch) -> None:
+    seen: list[str] = []
+    read = collect_samples.__globals__["read_row"]
+    monkeypatch.setitem(
+        collect_samples.__globals__,
+        "read_row",
+        lambda uri, image_id, **k: seen.append(image_id) or read(uri, image_id, **k),
+    )
+    row = context.manifest.table.slice(0, 1).to_pylist()[0]
+    cam = {"cam": encode_cam(np.ones((1, 24, 32), np.float32)), "cam_height": 24, "cam_width": 32, "class_ids": [1]}
+    seeds = str(tmp_path / "seeds")
+    write_shard(seeds, SHARDS, pa.Table.from_pylist([{"image_id": row["image_id"], **cam}], schema=SEEDS))
+    scores = [make_score({row["image_id"]: 0.5})]
+    samples = collect_samples(context, {"seeds": seeds, "masks": masks}, affinity=None, scores=scores)
+    first = next(samples)
+    assert seen == [row["image_id"]] * 2  # a mask and a seed, and nothing of the next sample yet
+    assert (first.image_id, first.kind, first.iou) == (row["image_id"], "best", 0.5)
+    assert first.cam.shape == (1, 24, 32)
+    assert first.truth is not None
+    assert [sample.kind for sample in samples] == ["random", "random"]
+    assert len(seen) == 4  # those have no seeds
+
+
+def test_quarantined_images_are_counted_by_reason(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    rows = [
+        {
+            "image_id": f"{number}.jpg",
+            "stage": "DecodeImages",
+            "reason": f"truncated after {number} bytes of '{number}'",
+        }
+        for number in range(50)
+    ]
+    rows += [{"image_id": "x", "stage": "EncodeMasks", "reason": "r" * 1000}]
+    for start in (0, 20):
+        table = pa.Table.from_pylist(rows[start : start + 20] if start == 0 else rows[20:], schema=QUARANTINE)
+        write_shard(folder, QUARANTINED, table)
+    many, one = count_quarantined({"masks": folder, "seeds": f"{folder}/none"})
+    assert (many.stage, many.num_images, len(many.image_ids)) == ("DecodeImages", 50, 3)
+    assert many.reason.startswith("truncated after ")
+    assert (one.num_images, len(one.reason)) == (1, 300)
+
+
+def test_many_reasons_are_cut_off_and_counted(tmp_path: Path) -> None:
+    rows = [
+        {"image_id": str(n), "stage": "S", "reason": "".join(chr(97 + int(d)) for d in f"{n:03}")} for n in range(90)
+    ]
+    write_shard(str(tmp_path), QUARANTINED, pa.Table.from_pylist(rows, schema=QUARANTINE))
+    groups = count_quarantined({"masks": str(tmp_path)})
+    assert len(groups) == 31
+    assert sum(group.num_images for group in groups) == 90
+    assert (groups[-1].reason, groups[-1].num_images) == (OTHERS, 60)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("can't read s3://b/x 1.jpg", "can't read * #.jpg"),
+        ("unknown label 'dgo'", "unknown label *"),
+        ("mask is (12, 13)", "mask is (#, #)"),
+    ],
+)
+def test_reasons_alike(reason: str, kind: str) -> None:
+    assert reason_kind(reason) == kind
+
+
+def test_pairs_from_the_labels_column() -> None:
+    rows = [["train", "track"]] * 9 + [["car"]] * 80 + [["track", "track"], [], None, ["unknown"]]
+    labels = pa.chunked_array([pa.array(rows[:5], pa.list_(pa.string())), pa.array(rows[5:], pa.list_(pa.string()))])
+    found = count_label_pairs(labels, ("track", "train", "car"))
+    assert found is not None
+    assert found.num_images == 92  # all but the one that isn't labelled
+    (pair,) = found.pairs
+    assert (pair.first, pair.second, pair.num_both, pair.num_first, pair.num_second) == (1, 0, 9, 9, 10)
+    assert count_label_pairs(pa.chunked_array([pa.array([[], None], pa.list_(pa.string()))]), ("a",)) is None
+
+
+def test_confusions_come_back_from_their_file(tmp_path: Path) -> None:
+    matrix = np.array([[5, 1], [0, 7]])
+    scores = [make_score({}, confusion=matrix), make_score({}, stage="dcrf", confusion=2 * matrix)]
+    assert final_confusions(str(tmp_path), scores) == []  # an evaluation without the file
+    (tmp_path / CONFUSION_FILE).write_bytes(_confusions_file(scores))
+    assert {key: found.tolist() for key, found in read_confusions(str(tmp_path)).items()} == {
+        ("walk", "train"): [[5, 1], [0, 7]],
+        ("dcrf", "train"): [[10, 2], [0, 14]],
+    }
+    (last,) = final_confusions(str(tmp_path), scores)
+    assert (last.stage, last.split, last.matrix.tolist()) == ("dcrf", "train", [[10, 2], [0, 14]])
+    assert final_confusions(None, []) == []
+
+
+def test_risk_of_images_by_their_prediction(context: Context, masks: str) -> None:
+    ids = context.manifest.table["image_id"].to_pylist()
+    score = make_score({image_id: place / 24 for place, image_id in enumerate(ids)})
+    (found,) = collect_risks(context.config.out, masks=masks, scores=[score])
+    assert "23 images" in found.note  # the one in quarantine has no mask
+    assert found.risks["predicted IoU"] == pytest.approx(found.risks["best order"], abs=1e-6)
+    assert found.risks["in no order"] == pytest.approx([1 - 11 / 24] * 50)
+    few = make_score(dict.fromkeys(ids[:9], 0.5))
+    assert collect_risks(context.config.out, masks=masks, scores=[few]) == []
+
+
+def test_risk_of_pixels_from_calibrations_of_these_masks(context: Context, masks: str, tmp_path: Path) -> None:
+    measured = {"num_images": 7, "num_pixels": 9, "ece_before": 0.2, "ece": 0.02, "mean_iou": {"1": 0.6, "0.5": 0.9}}
+    for name, digest in (("a", "0123456789ab"), ("b", "another")):
+        folder = tmp_path / "calibrate" / name
+        folder.mkdir(parents=True)
+        content = {"measured": measured, "image_ids": ["x"], "provenance": {"inputs": {"masks": digest}}}
+        (folder / "calibration.json").write_text(json.dumps(content))
+    (found,) = collect_risks(context.config.out, masks=masks, scores=[])
+    assert found.coverages == [0.5, 1]
+    assert found.risks["calibrated"] == pytest.approx([0.1, 0.4])
+    assert "0.200 to 0.020" in found.note
+
+
+def test_sweeps_of_the_same_networks(tmp_path: Path) -> None:
+    for name, classifier in (("a", "c0"), ("b", "other")):
+        folder = tmp_path / "sweep" / name
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(json.dumps({"inputs": {"classifier": classifier, "affinity": "none"}}))
+        choice = {"chosen": {"alpha": 4.0}, "num_images": 9, "num_labelled": 0, "score": 0.5, "low": 0.4, "high": 0.6}
+        (folder / "choice.json").write_text(json.dumps(choice))
+        (folder / "beta_and_steps.svg").write_text("<svg/>")
+    (found,) = collect_sweeps(str(tmp_path), digests={"classifier": "c0"})
+    assert (found.name, found.facts["chosen"], found.plots) == ("a", "alpha 4", {"beta and steps": b"<svg/>"})
+
+
+def test_provenance_names_code_and_inputs(context: Context, masks: str, classifier_uri: str) -> None:
+    found = provenance(context, folders={"masks": masks}, networks={"classifier": classifier_uri})
+    assert found["masks, digest of config and inputs"] == "0123456789ab"
+    assert found["rows in the manifest"] == "24"
+    assert {"raypipe", "commit", "torch", "ray", "resources of the cluster", "config"} <= set(found)
+
+
+def test_page_of_a_run_without_truth_and_with_quarantine(context: Context, masks: str, classifier_uri: str) -> None:
+    uri = write_report(
+        context,
+        seeds=masks + "-none",
+        masks=masks,
+        segments=None,
+        networks={"classifier": classifier_uri},
+        evaluation=None,
+        scores=[],
+        decisions=[],
+    )
+    page = Path(uri).read_text()
+    assert page.count("<article") == 2
+    assert "1 images could not be processed" in page
+    assert "There are no scores." in page

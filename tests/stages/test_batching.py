@@ -1,0 +1,143 @@
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from raypipe.data.arrays import decode_cam, decode_scores
+from raypipe.data.checkpoints import Checkpoint, write_checkpoint
+from raypipe.networks import build_classifier, load_weights
+from raypipe.networks.preprocessing import TENSORFLOW
+from raypipe.stages.batching import in_passes
+from raypipe.stages.cams import ComputeCams
+from raypipe.stages.propagate import PropagateCams
+
+CAMS: dict[str, Any] = {
+    "scales": (1.0, 0.5),
+    "mirror": True,
+    "output_stride": 8,
+    "out_stride": 4,
+    "max_side": 1024,
+    "precision": "fp32",
+}
+WALK: dict[str, Any] = {
+    "affinity": "learned",
+    "radius": 5,
+    "alpha": 4.0,
+    "beta": 8.0,
+    "num_steps": 16,
+    "tol": 1e-5,
+    "count_padding": False,
+    "precision": "fp32",
+    "cam_stride": 4,
+    "max_side": 1024,
+}
+
+
+def batch_of(*images: bytes, class_ids: list[list[int]] | None = None) -> pa.Table:
+    labels = class_ids or [[1, 2]] * len(images)
+    return pa.table(
+        {"image": pa.array(images, pa.binary()), "class_ids": pa.array(labels, pa.list_(pa.uint8()))}
+    ).append_column("error_stage", pa.nulls(len(images), pa.string()))
+
+
+def photograph(seed: int, size: tuple[int, int]) -> bytes:
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_inputs_of_equal_size_share_passes_up_to_the_limit() -> None:
+    seen = []
+
+    def network(x: Tensor) -> Tensor:
+        seen.append(tuple(x.shape))
+        return x.mean(dim=1)
+
+    inputs = [torch.full((1, 3, 8, width), float(i)) for i, width in enumerate((16, 8, 16, 16, 8))]
+    outputs = in_passes(network, inputs, pixels_per_pass=2 * 8 * 16)
+    assert seen == [(2, 3, 8, 16), (1, 3, 8, 16), (2, 3, 8, 8)]
+    assert [output[0, 0, 0].item() for output in outputs] == [0, 1, 2, 3, 4]
+    assert [output.shape for output in outputs] == [(1, 8, x.shape[-1]) for x in inputs]
+
+
+@pytest.mark.parametrize("pixels_per_pass", [None, 1])
+def test_no_limit_given_and_too_small_a_limit_pass_inputs_alone(pixels_per_pass: int | None) -> None:
+    batches = []
+    inputs = [torch.zeros(1, 3, 8, 8)] * 3
+    in_passes(lambda x: batches.append(len(x)) or x, inputs, pixels_per_pass=pixels_per_pass)
+    assert batches == [1, 1, 1]
+
+
+def test_no_inputs_no_passes() -> None:
+    assert in_passes(lambda x: x, [], pixels_per_pass=10) == []
+
+
+def test_cams_and_scores_together_are_those_alone(classifier_uri: str, affinity_uri: str) -> None:
+    # 61 x 83 and 64 x 88 have the same padded size at scale 1, and not at scale 0.5.
+    images = [photograph(0, (83, 61)), photograph(1, (40, 40)), photograph(2, (88, 64)), photograph(3, (83, 61))]
+    labels = [[1, 2], [1], [2], []]
+    results = []
+    for pixels_per_pass in (None, 10**6):
+        cams = ComputeCams(checkpoint=classifier_uri, **CAMS, pixels_per_pass=pixels_per_pass)
+        walk = PropagateCams(checkpoint=affinity_uri, **WALK, pixels_per_pass=pixels_per_pass)
+        table = cams(batch_of(*images, class_ids=labels))
+        maps = [decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]) for row in table.to_pylist()]
+        scores = [
+            decode_scores(row["scores"], height=row["grid_height"], width=row["grid_width"])
+            for row in walk(table).to_pylist()
+        ]
+        results.append((maps, scores))
+    for alone, together in zip(*results, strict=True):
+        assert [array.shape for array in alone] == [array.shape for array in together]
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_allclose(other, one, atol=2e-3)
+
+
+def test_a_row_in_error_holds_up_nobody(classifier_uri: str) -> None:
+    stage = ComputeCams(checkpoint=classifier_uri, **CAMS, pixels_per_pass=10**6)
+    table = batch_of(photograph(0, (40, 40)), b"no image", photograph(1, (40, 40)))
+    failed_before = pa.array([None, None, "DecodeImages"], pa.string())
+    rows = stage(table.set_column(2, "error_stage", failed_before)).to_pylist()
+    assert [row["error_stage"] for row in rows] == [None, "ComputeCams", "DecodeImages"]
+    assert [row["cam"] is None for row in rows] == [False, True, True]
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    ("faster", "agreeing", "error"),
+    [({"pixels_per_pass": 8_000_000}, 0.999, 1e-3), ({"precision": "bf16"}, 0.95, 0.05)],
+)
+def test_throughput_mode_and_bfloat16_agree_with_one_by_one_in_float32(
+    voc_root: Path, weights_dir: Path, tmp_path: Path, faster: dict[str, Any], agreeing: float, error: float
+) -> None:
+    """Photographs, ImageNet's weights, 5 random maps: which of them wins a pixel hangs by a hair more than in use."""
+    torch.manual_seed(0)
+    network = build_classifier("mobilenet_v2", num_classes=5, preprocessing=TENSORFLOW)
+    load_weights(network, str(weights_dir / "mobilenet_v2_imagenet.pth"))
+    checkpoint = Checkpoint(
+        task="classifier",
+        backbone="mobilenet_v2",
+        classes=tuple("abcde"),
+        preprocessing=network.preprocessing.to_dict(),
+        config={},
+        weights=network.state_dict(),
+    )
+    write_checkpoint(checkpoint, str(tmp_path))
+    paths = sorted((voc_root / "JPEGImages").iterdir())[:3]
+    table = batch_of(*(path.read_bytes() for path in paths), class_ids=[[1, 2, 3, 4, 5]] * len(paths))
+    results = []
+    for changed in ({}, faster):
+        stage = ComputeCams(checkpoint=str(tmp_path), **{**CAMS, **changed})
+        rows = stage(table).to_pylist()
+        maps = [decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]) for row in rows]
+        results.append(np.concatenate([cam.reshape(5, -1) for cam in maps], axis=1))
+    alone, fast = results
+    assert (alone.argmax(axis=0) == fast.argmax(axis=0)).mean() >= agreeing
+    assert np.linalg.norm(fast - alone) <= error * np.linalg.norm(alone)

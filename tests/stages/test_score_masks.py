@@ -1,0 +1,77 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raypipe.data.arrays import encode_cam
+from raypipe.data.images import encode_png
+from raypipe.stages.score_masks import ScoreCams, ScoreMasks, unpack
+
+
+@pytest.fixture
+def mask_uri(tmp_path: Path) -> str:
+    truth = np.zeros((4, 8), np.uint8)
+    truth[:, 4:] = 2
+    truth[0] = 255
+    (tmp_path / "truth.png").write_bytes(encode_png(truth))
+    return str(tmp_path / "truth.png")
+
+
+def seed_row(mask_uri: str, **columns: Any) -> dict[str, Any]:
+    plain = {"height": 4, "width": 8, "class_ids": [], "cam": b"", "cam_height": 1, "cam_width": 2}
+    return {"mask_uri": mask_uri} | plain | columns
+
+
+def test_masks_by_hand(mask_uri: str) -> None:
+    mask = np.zeros((4, 8), np.uint8)
+    mask[:, 6:] = 2
+    row: dict[str, Any] = {"mask_uri": mask_uri, "mask": encode_png(mask), "walk_mask": None}
+    out = ScoreMasks(num_classes=3).process(row)
+    np.testing.assert_array_equal(unpack(out["confusion"], num_classes=3)[0], [[12, 0, 0], [0, 0, 0], [6, 0, 6]])
+    assert out["walk_confusion"] is None
+    again = ScoreMasks(num_classes=3).process(row | {"walk_mask": row["mask"]})
+    assert again["walk_confusion"] == out["confusion"]
+    assert again["truth_digest"] == out["truth_digest"]
+
+
+def test_cams_by_hand_at_each_threshold(mask_uri: str) -> None:
+    cam = np.zeros((1, 4, 8), np.float32)
+    cam[0, :, 2:4] = 0.4
+    cam[0, :, 4:] = 0.8
+    row = seed_row(mask_uri, class_ids=[2], cam=encode_cam(cam), cam_height=4, cam_width=8)
+    stage = ScoreCams(num_classes=3, thresholds=(0.2, 0.5, 0.9), max_side=1024)
+    matrices = unpack(stage.process(row)["confusions"], num_classes=3)
+    np.testing.assert_array_equal(matrices[0], [[6, 0, 6], [0, 0, 0], [0, 0, 12]])
+    np.testing.assert_array_equal(matrices[1], [[12, 0, 0], [0, 0, 0], [0, 0, 12]])
+    np.testing.assert_array_equal(matrices[2], [[12, 0, 0], [0, 0, 0], [12, 0, 0]])
+
+
+def test_cams_without_labels_are_background(mask_uri: str) -> None:
+    stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024)
+    matrices = unpack(stage.process(seed_row(mask_uri))["confusions"], num_classes=3)
+    np.testing.assert_array_equal(matrices[0], [[12, 0, 0], [0, 0, 0], [12, 0, 0]])
+
+
+@pytest.mark.parametrize(("max_side", "height", "width"), [(8, 4, 8), (4, 2, 4), (6, 3, 6)])
+def test_cams_of_a_reduced_image_are_scored(mask_uri: str, max_side: int, height: int, width: int) -> None:
+    stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=max_side)
+    assert stage.process(seed_row(mask_uri, height=height, width=width))["truth_digest"]
+
+
+def test_cams_against_a_truth_of_another_size_are_an_error(mask_uri: str) -> None:
+    stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024)
+    with pytest.raises(ValueError, match=r"true mask is \(4, 8\).*reduced to max_side, \(4, 9\)"):
+        stage.process(seed_row(mask_uri, width=9))
+
+
+def test_truth_of_another_size_is_an_error(mask_uri: str) -> None:
+    row = {"mask_uri": mask_uri, "mask": encode_png(np.zeros((4, 9), np.uint8)), "walk_mask": None}
+    with pytest.raises(ValueError, match=r"true mask is \(4, 8\).*image \(4, 9\)"):
+        ScoreMasks(num_classes=3).process(row)
+
+
+def test_truth_with_unknown_class_is_an_error(mask_uri: str) -> None:
+    row = {"mask_uri": mask_uri, "mask": encode_png(np.zeros((4, 8), np.uint8)), "walk_mask": None}
+    with pytest.raises(ValueError, match=r"values \[2\], but class ids end at 1"):
+        ScoreMasks(num_classes=2).process(row)

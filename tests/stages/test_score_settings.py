@@ -1,0 +1,131 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raypipe.data.arrays import encode_cam
+from raypipe.data.images import decode_mask, encode_png
+from raypipe.stages.propagate import PropagateCams
+from raypipe.stages.refine import RefineMasks
+from raypipe.stages.score_settings import ScoreSettings, Setting, best_labels, sample_truth
+
+SETTINGS = [Setting(alpha, beta, t, 5) for alpha in (2.0, 16.0) for beta in (4.0, 8.0) for t in (0, 7, 64)]
+SIZE = (61, 83)
+WALK: dict[str, Any] = {
+    "tol": 1e-5,
+    "count_padding": False,
+    "precision": "fp32",
+    "cam_stride": 4,
+    "max_side": 1024,
+}
+
+
+@pytest.fixture
+def row(jpeg: bytes, tmp_path: Path) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    truth = rng.choice(np.array([0, 2, 3, 7, 255], np.uint8), (8, 11)).repeat(8, 0).repeat(8, 1)[: SIZE[0], : SIZE[1]]
+    (tmp_path / "truth.png").write_bytes(encode_png(truth))
+    return {
+        "image_id": "a",
+        "image": jpeg,
+        "class_ids": [2, 7],
+        "cam": encode_cam(rng.random((2, 16, 21)).astype(np.float32)),
+        "cam_height": 16,
+        "cam_width": 21,
+        "height": SIZE[0],
+        "width": SIZE[1],
+        "original_height": SIZE[0],
+        "original_width": SIZE[1],
+        "mask_uri": str(tmp_path / "truth.png"),
+    }
+
+
+def score(checkpoint: str, row: dict[str, Any], *, stride: Any = 1, settings: list[Setting] = SETTINGS) -> Any:
+    stage = ScoreSettings(
+        settings=settings, stride=stride, num_classes=9, affinity="learned", checkpoint=checkpoint, **WALK
+    )
+    return stage.process(row)
+
+
+def counts(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, "<i4").reshape(len(SETTINGS), 3)
+
+
+def test_every_setting_counts_the_very_pixels_of_its_own_run(affinity_uri: str, row: dict[str, Any]) -> None:
+    out = score(affinity_uri, row)
+    truth = decode_mask(Path(row["mask_uri"]).read_bytes())
+    for index, (alpha, beta, num_steps, radius) in enumerate(SETTINGS):
+        walk = PropagateCams(
+            affinity="learned",
+            checkpoint=affinity_uri,
+            alpha=alpha,
+            beta=beta,
+            num_steps=num_steps,
+            radius=radius,
+            **WALK,
+        )
+        refine = RefineMasks(method="none", power=1, dense_crf={}, max_side=1024)
+        mask = decode_mask(refine.process(row | walk.process(row))["mask"])
+        known = truth != 255
+        predicted = [(mask[known] == label).sum() for label in (0, 2, 7)]
+        hits = [((mask == label) & (truth == label)).sum() for label in (0, 2, 7)]
+        assert counts(out["predicted"])[index].tolist() == predicted
+        assert counts(out["hits"])[index].tolist() == hits
+    values, pixels = np.unique(truth[truth != 255], return_counts=True)
+    assert (out["truth_ids"], out["truth_pixels"]) == (values.tolist(), pixels.tolist())
+
+
+def test_a_quarter_counts_one_pixel_in_sixteen(affinity_uri: str, row: dict[str, Any]) -> None:
+    full, quarter = score(affinity_uri, row), score(affinity_uri, row, stride=4)
+    assert quarter["feature_separations"] == full["feature_separations"]
+    np.testing.assert_allclose(16 * counts(quarter["predicted"]), counts(full["predicted"]), atol=0.12 * SIZE[0] * 83)
+
+
+def test_separations_are_those_of_each_mask(affinity_uri: str, row: dict[str, Any]) -> None:
+    together = score(affinity_uri, row)
+    for index in (0, 4, 11):
+        alone = score(affinity_uri, row, settings=[SETTINGS[index]])
+        for name in ("feature_separations", "colour_separations"):
+            assert alone[name][0] == pytest.approx(together[name][index], rel=1e-5)
+
+
+def test_another_radius_is_another_walk(affinity_uri: str, row: dict[str, Any]) -> None:
+    near, far = Setting(4.0, 4.0, 32, 2), Setting(4.0, 4.0, 32, 8)
+    both = score(affinity_uri, row, settings=[near, far])
+    assert both["feature_separations"][0] != both["feature_separations"][1]
+    alone = score(affinity_uri, row, settings=[far])
+    assert alone["hits"] == both["hits"][len(alone["hits"]) :]
+
+
+def test_without_truth_nothing_is_counted(affinity_uri: str, row: dict[str, Any]) -> None:
+    out = score(affinity_uri, row | {"mask_uri": None})
+    assert out["hits"] is out["predicted"] is out["truth_ids"] is None
+    assert len(out["feature_separations"]) == len(SETTINGS)
+
+
+def test_no_label_is_background_in_every_setting(affinity_uri: str, row: dict[str, Any]) -> None:
+    out = score(affinity_uri, row | {"class_ids": [], "cam": b""})
+    predicted = np.frombuffer(out["predicted"], "<i4")
+    truth = decode_mask(Path(row["mask_uri"]).read_bytes())
+    assert predicted.tolist() == [(truth != 255).sum()] * len(SETTINGS)
+    assert out["colour_separations"] == [0] * len(SETTINGS)
+
+
+def test_a_true_mask_of_another_size_is_refused(affinity_uri: str, row: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the true mask is"):
+        score(affinity_uri, row | {"original_height": 60})
+
+
+def test_best_labels_take_the_first_of_equals() -> None:
+    maps = torch.tensor([[0.5, 0.1], [0.2, 0.1], [0.5, 0.3], [0.5, 0.3]]).reshape(4, 1, 2)
+    assert best_labels(maps, num_backgrounds=2).tolist() == [[[0, 1]], [[1, 1]]]
+
+
+def test_truth_is_sampled_at_the_cells_centres() -> None:
+    truth = np.arange(40, dtype=np.uint8).reshape(5, 8)
+    np.testing.assert_array_equal(sample_truth(truth, size=(5, 8), stride=1), truth)
+    np.testing.assert_array_equal(sample_truth(truth, size=(5, 8), stride=4), [[18, 22], [34, 38]])
+    half = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    np.testing.assert_array_equal(sample_truth(half, size=(2, 2), stride=1), [[5, 7], [13, 15]])

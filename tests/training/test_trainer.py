@@ -1,0 +1,162 @@
+"""Training on real Ray Train workers: repeatable, the same on two workers, resumed after a worker was killed.
+
+Of the segmentation network, whose training has all parts: moving average, validation, best weights.
+"""
+
+import io
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from ray import cloudpickle
+from ray.train import ScalingConfig
+
+from raypipe.config import Optimizer, SegmenterTraining
+from raypipe.data.checkpoints import Checkpoint, read_checkpoint
+from raypipe.data.images import encode_png
+from raypipe.training.loop import Feed, LoopSettings
+from raypipe.training.order import worker_draws
+from raypipe.training.tasks import SegmenterTask
+from raypipe.training.trainer import TrainingDiverged, read_metrics, train
+from raypipe.training.validation import Validation
+
+# Workers can't import test modules: what is defined here travels by value.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+TASK = SegmenterTask(
+    backbone="tiny",
+    weights=None,
+    preprocessing=None,
+    num_classes=2,
+    head="lraspp",
+    output_stride=8,
+    weak_weight=1.0,
+    robustness=0.0,
+)
+NUM_IMAGES = 10
+
+
+def make_feed(training: SegmenterTraining, *, kill_once: Path | None = None) -> Feed:
+    """Striped and plain crops; kills its own worker once, in the middle of the second epoch, where it is told to.
+
+    The file `kill_once` then tells the epoch that each start of the worker began with.
+    """
+
+    def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
+        if kill_once is not None:
+            with kill_once.open("a") as file:
+                file.write(f"{first_epoch} ")
+        ids = [str(index) for index in range(NUM_IMAGES)]
+        num_rows = len(range(rank, training.batch_size, world_size))
+        for epoch in range(first_epoch, training.epochs):
+            indices, _ = worker_draws(
+                ids, seed=0, epoch=epoch, batch_size=training.batch_size, rank=rank, world_size=world_size
+            )
+            for step, start in enumerate(range(0, len(indices), num_rows)):
+                if kill_once is not None and (epoch, step) == (1, 1) and first_epoch == 0:
+                    wait_for_checkpoint(kill_once.parent / "out")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield make_batch(indices[start : start + num_rows])
+
+    return feed
+
+
+def wait_for_checkpoint(folder: Path) -> None:
+    """Until Ray Train's controller knows of the first one: the worker doesn't wait for it to be registered."""
+    for _ in range(300):
+        if any('"checkpoint_' in file.read_text() for file in folder.rglob("checkpoint_manager_snapshot.json")):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"no checkpoint in {folder} after 30 seconds")
+
+
+def make_image(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Stripes of class 1 or 2 in the left half, noise in the right."""
+    crop = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    crop[:, : 16 : 2 + index % 2] = 255
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, :16] = 1 + index % 2
+    return crop, mask
+
+
+def validation_feed(rank: int, world_size: int) -> Iterator[pa.Table]:
+    for index in range(rank, 4, world_size):
+        crop, mask = make_image(100 + index)
+        buffer = io.BytesIO()
+        Image.fromarray(crop).save(buffer, format="PNG")
+        row = {"image": buffer.getvalue(), "mask": encode_png(mask), "error_stage": None}
+        yield pa.Table.from_pylist([row])
+
+
+def make_batch(indices: np.ndarray) -> pa.Table:
+    crops, targets = [], []
+    for index in indices.tolist():
+        crop, mask = make_image(index)
+        crops.append(crop.tobytes())
+        targets.append(mask.tobytes() + np.full_like(mask, 255).tobytes() + bytes([index % 3 == 0]))
+    return pa.table({"crop": crops, "target": targets, "error_stage": pa.nulls(len(crops), pa.string())})
+
+
+def run(folder: Path, *, num_workers: int = 1, kill_once: Path | None = None, lr: float = 1e-3) -> Checkpoint:
+    training = SegmenterTraining(
+        backbone="tiny",
+        weights=None,
+        epochs=2,
+        batch_size=4,
+        crop_size=32,
+        long_side=(32, 32),
+        precision="fp32",
+        ema=0.5,
+        optimizer=Optimizer(lr=lr, new_lr_factor=1),
+    )
+    feed = make_feed(training, kill_once=kill_once)
+    validation = Validation(feed=validation_feed, num_labels=3, max_side=64, precision="fp32")
+    settings = LoopSettings(task=TASK, training=training, feed=feed, num_images=NUM_IMAGES, validation=validation)
+    scaling = ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1})
+    return train(settings, folder=str(folder), classes=("a", "b"), scaling=scaling)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Checkpoint]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, run(folder)
+
+
+def test_leaves_a_checkpoint_metrics_and_a_log(undisturbed: tuple[Path, Checkpoint]) -> None:
+    folder, checkpoint = undisturbed
+    assert read_checkpoint(str(folder / "checkpoint"), task="segmenter").digest == checkpoint.digest
+    metrics = read_metrics(str(folder))
+    assert [epoch["num_images"] for epoch in metrics] == [12, 12]  # 10 images in batches of 4, filled up
+    assert metrics[1]["loss"] < metrics[0]["loss"]
+    assert all(0 < epoch["mean_iou"] < 1 for epoch in metrics)
+    assert json.loads((folder / "checkpoint" / "checkpoint.json").read_text())["digest"] == checkpoint.digest
+
+
+def test_a_killed_worker_changes_nothing(undisturbed: tuple[Path, Checkpoint], tmp_path: Path) -> None:
+    checkpoint = run(tmp_path / "out", kill_once=tmp_path / "killed")
+    assert (tmp_path / "killed").read_text() == "0 1 "
+    assert checkpoint.digest == undisturbed[1].digest
+
+
+def test_two_workers_learn_the_same(undisturbed: tuple[Path, Checkpoint], tmp_path: Path) -> None:
+    run(tmp_path, num_workers=2)
+    losses, scores = (
+        [[epoch[name] for epoch in read_metrics(str(folder))] for folder in (undisturbed[0], tmp_path)]
+        for name in ("loss", "mean_iou")
+    )
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    np.testing.assert_allclose(scores[0], scores[1], atol=0.01)
+
+
+def test_divergence_says_which_knob_to_turn(local_ray: None, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match=r"the loss of epoch 0 is .*lower optimizer\.lr"):
+        run(tmp_path, lr=1e30)
+    assert not (tmp_path / "checkpoint").exists()
