@@ -5,8 +5,8 @@ What is finished is found by its digest and not computed again, so each step als
 
 import logging
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from functools import update_wrapper
+from typing import Any, TypeVar
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
@@ -28,23 +28,19 @@ from raypipe.results import Decision, Score, StreamSummary
 
 logger = logging.getLogger(__name__)
 
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def once(
-    step: Callable[Concatenate["Run", Arguments], Result],
-) -> Callable[Concatenate["Run", Arguments], Result]:
+def once(step: Callable[["Run"], Result]) -> Callable[["Run"], Result]:
     """Makes a step of a run remember its result: steps that need it ask again."""
 
-    @wraps(step)
-    def remembered(run: "Run", *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    def remembered(run: "Run") -> Result:
         if step.__name__ not in run.results:
-            run.results[step.__name__] = step(run, *args, **kwargs)
+            run.results[step.__name__] = step(run)
         result: Result = run.results[step.__name__]
         return result
 
-    return remembered
+    return update_wrapper(remembered, step)
 
 
 class Run:
@@ -156,7 +152,6 @@ class Run:
         folder, scores = run_evaluate(gated.context, seeds=self._seeds(), masks=self.make_masks(), segments=segments)
         return _log("evaluate", folder), scores
 
-    @once
     def report(self, num_samples: int = 6) -> str:
         """URI of the HTML report, with its config beside it; without scores where there are no true masks."""
         masks = self.make_masks()
@@ -164,7 +159,8 @@ class Run:
         networks: dict[Task, Artifact] = {} if given_cams(self.context) else {"classifier": self.train_classifier()}
         if (affinity := self.train_affinity()) is not None:
             networks["affinity"] = affinity
-        segments, rounds = None, []
+        segments: Artifact | None = None
+        rounds: list[Decision] = []
         if self.config.segmenter.enabled:
             networks["segmenter"], rounds = self.train_segmenter()
             segments = self.segment()

@@ -18,6 +18,12 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from pydensecrf.densecrf import DenseCRF2D
 
+SXY_GAUSSIAN, COMPAT_GAUSSIAN = 3.0, 3.0
+"""Reach in pixels and weight of the smoothness term."""
+
+SXY_BILATERAL, SRGB, COMPAT_BILATERAL = 80.0, 13.0, 10.0
+"""Reach in pixels and in colour, and weight, of the appearance term."""
+
 _MIN_SCORE = 1e-5
 
 
@@ -26,11 +32,11 @@ def dense_crf(
     scores: Float[np.ndarray, "L _H _W"],
     *,
     num_iters: int = 10,
-    sxy_gaussian: float | int = 3,
-    compat_gaussian: float | int = 3,
-    sxy_bilateral: float | int = 80,
-    srgb: float | int = 13,
-    compat_bilateral: float | int = 10,
+    sxy_gaussian: float | int = SXY_GAUSSIAN,
+    compat_gaussian: float | int = COMPAT_GAUSSIAN,
+    sxy_bilateral: float | int = SXY_BILATERAL,
+    srgb: float | int = SRGB,
+    compat_bilateral: float | int = COMPAT_BILATERAL,
 ) -> Float32[np.ndarray, "L H W"]:
     """Refine the scores of one image.
 
@@ -67,11 +73,11 @@ def dense_crf_many(
     scores: Sequence[Float[np.ndarray, "_L _H _W"]],
     *,
     num_iters: int = 10,
-    sxy_gaussian: float | int = 3,
-    compat_gaussian: float | int = 3,
-    sxy_bilateral: float | int = 80,
-    srgb: float | int = 13,
-    compat_bilateral: float | int = 10,
+    sxy_gaussian: float | int = SXY_GAUSSIAN,
+    compat_gaussian: float | int = COMPAT_GAUSSIAN,
+    sxy_bilateral: float | int = SXY_BILATERAL,
+    srgb: float | int = SRGB,
+    compat_bilateral: float | int = COMPAT_BILATERAL,
 ) -> list[Float32[np.ndarray, "_L H W"]]:
     """`dense_crf` for several score stacks of one image, whose pairwise terms are built once.
 

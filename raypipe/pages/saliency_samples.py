@@ -34,8 +34,8 @@ def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int
     config, task = context.config, classifier_task(context)
     if not isinstance(task, SaliencyTask) or config.checkpoints.classifier is not None:
         return []
-    device = "cpu"
-    network, _ = load_classifier(classifier.uri, device=device, output_stride=config.classifier.output_stride)
+    device = torch.device("cpu")
+    network, _ = load_classifier(classifier.uri, device="cpu", output_stride=config.classifier.output_stride)
     assert isinstance(network, SaliencyClassifier)  # trained by this config
     predicted = saliency_plan(context).artifact(config.out) if lacks_saliency(context) else None
     rows = labelled_rows(context, context.rows(config.splits.train))
@@ -52,7 +52,9 @@ def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int
 
 
 @torch.inference_mode()
-def _sample(context: Context, task: SaliencyTask, network: SaliencyClassifier, row: Row, device: str) -> SaliencySample:
+def _sample(
+    context: Context, task: SaliencyTask, network: SaliencyClassifier, row: Row, device: torch.device
+) -> SaliencySample:
     max_side = context.config.images.max_side
     pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=max_side).pixels
     height, width = pixels.shape[:2]

@@ -14,7 +14,7 @@ from raypipe.data.manifest import Manifest, read_manifest
 from raypipe.results import StreamSummary
 from raypipe.schema import WEAK
 from raypipe.streams.execute import execute
-from raypipe.streams.machines import Machine, machine_here
+from raypipe.streams.machines import Machine, machine_here, parse_machine
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.resources import PoolNeed, PoolPlan, StreamPlan, plan_stream
 from raypipe.streams.run import Settings, rows_per_block, run_stream
@@ -37,7 +37,8 @@ class Context:
     @cached_property
     def machine(self) -> Machine:
         """The nodes that Ray has, or, with autoscaling, may get."""
-        return machine_here(self.config.cluster)
+        declared = self.config.cluster.autoscaling
+        return parse_machine(*declared) if declared else machine_here()
 
     def rows(self, splits: Sequence[str] | None) -> pa.Table:
         """Manifest rows of the splits; None means all."""
@@ -98,7 +99,7 @@ class Context:
 
 def plan_pools(plan: Plan, machine: Machine, config: RunConfig) -> tuple[tuple[Pool, ...], StreamPlan]:
     """The pools of a plan on a machine, and their resources; see `Context.pools`."""
-    gpus = machine.has_gpus and config.cluster.gpus_per_actor != 0
+    gpus = machine.gpus > 0 and config.cluster.gpus_per_actor != 0
     pools = plan.pools(gpus=gpus)
     needs = [PoolNeed(name=pool.name, kind=pool.kind) for pool in pools]
     return pools, plan_stream(plan.name, needs, machine, config.cluster)

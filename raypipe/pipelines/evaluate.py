@@ -107,24 +107,24 @@ def run_evaluate(
     if rows.num_rows == 0:
         raise ValueError("no row has a true mask (mask_uri is null everywhere); give the importer the masks' folder")
     plan = evaluate_plan(context, masks=masks, seeds=seeds)
-    of_segments = None if segments is None else evaluate_plan(context, masks=segments, seeds=None)
-    rows, segment_rows = _held(rows, plan), _held(rows, of_segments) if of_segments else None
+    rows = _held(rows, plan)
+    names = [config.refinement.method, config.walk.num_steps > 0, config.segmentation.method]
     provenance = plan.provenance() | {
         "rows": set_digest(rows, plan.row_columns()),
-        "segments": None if of_segments is None else of_segments.digest,
-        "segment rows": None if segment_rows is None else set_digest(segment_rows, of_segments.row_columns()),
-        # What the scores are called, and the split that the threshold is chosen on.
-        "names": [config.refinement.method, config.walk.num_steps > 0, config.segmentation.method],
-        "splits": config.evaluation.splits,
+        "named": [*names, config.evaluation.splits],  # scores are named by methods, and the threshold is of a split
     }
+    if segments is not None:
+        of_segments = evaluate_plan(context, masks=segments, seeds=None)
+        segmented = _held(_rows_with_truth(context), of_segments)
+        provenance["segments"] = [of_segments.digest, set_digest(segmented, of_segments.row_columns())]
     evaluated = digest(provenance)
     folder = storage.join(config.out, "evaluate", evaluated)
     open_folder(folder, provenance)
     uri = storage.join(folder, RESULTS_FILE)
     if read_summary(folder) is None:
         scores = _score_run(context, plan, rows)
-        if of_segments is not None and segment_rows is not None:
-            scores += _score_segments(context, of_segments, segment_rows)
+        if segments is not None:
+            scores += score_segments(context, segments)
         results = {
             "raypipe": raypipe.__version__,
             "config": config.model_dump(mode="json"),
@@ -200,7 +200,11 @@ def _confusions_file(scores: Sequence[Score]) -> bytes:
 def score_segments(context: Context, segments: Artifact) -> list[Score]:
     """Scores of the segmentation network's masks alone."""
     plan = evaluate_plan(context, masks=segments, seeds=None)
-    return _score_segments(context, plan, _held(_rows_with_truth(context), plan))
+    method = context.config.segmentation.method
+    plain = ("segmenter", "none")
+    names = {"confusion": plain} if method == "none" else {"walk_confusion": plain, "confusion": ("segmenter", method)}
+    rows = _held(_rows_with_truth(context), plan)
+    return _mask_scores(context, _tally(context, plan, rows, dict.fromkeys(names, 1)), names)
 
 
 def has_truth(context: Context) -> bool:
@@ -220,13 +224,6 @@ def _score_run(context: Context, plan: Plan, rows: pa.Table) -> list[Score]:
     names = {"confusion": plain} if method == "none" else {"walk_confusion": plain, "confusion": (method, method)}
     tallies = _tally(context, plan, rows, {"cam_confusions": len(THRESHOLDS), **dict.fromkeys(names, 1)})
     return _cam_scores(context, tallies["cam_confusions"]) + _mask_scores(context, tallies, names)
-
-
-def _score_segments(context: Context, plan: Plan, rows: pa.Table) -> list[Score]:
-    method = context.config.segmentation.method
-    plain = ("segmenter", "none")
-    names = {"confusion": plain} if method == "none" else {"walk_confusion": plain, "confusion": ("segmenter", method)}
-    return _mask_scores(context, _tally(context, plan, rows, dict.fromkeys(names, 1)), names)
 
 
 def _cam_scores(context: Context, tallies: dict[str, _Tally]) -> list[Score]:

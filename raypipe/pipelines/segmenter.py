@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raypipe.artifacts import Artifact
-from raypipe.config import DenseCrf, training_settings
 from raypipe.networks.heads import HEADS
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.held_rows import locate
@@ -60,7 +59,7 @@ def train_segmenter(
         ValueError: if there is nothing to learn from.
     """
     config = context.config
-    training = training_settings(config, "segmenter")
+    training = config.training("segmenter")
     rows = _with_masks(_trained_on(context, unlabelled=own_masks), masks)
     task = segmenter_task(context, classifier=classifier)
     crops = LoadSegmenterCrops(
@@ -212,7 +211,6 @@ def segment_plan(context: Context, *, segmenter: Artifact, within_labels: bool =
     """
     config = context.config
     max_side = config.images.max_side
-    refiner: DenseCrf | None = config.dense_crf if config.segmentation.method == "dcrf" else None
     return Plan(
         name="segments",
         stages=(
@@ -226,7 +224,7 @@ def segment_plan(context: Context, *, segmenter: Artifact, within_labels: bool =
                 within_labels=within_labels,
                 pixels_per_pass=pixels_per_pass(config),
             ),
-            RefineMasks(refiner=refiner, power=1.0, max_side=max_side),
+            RefineMasks(method=config.segmentation.method, max_side=max_side),
             encode_masks(),
         ),
         schema=MASKS,

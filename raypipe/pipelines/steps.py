@@ -1,7 +1,7 @@
 """The method's stages with their settings from the config, each made in one place."""
 
 from raypipe.artifacts import Artifact
-from raypipe.config import DenseCrf, Pamr, RunConfig
+from raypipe.config import RunConfig
 from raypipe.pipelines.context import Context
 from raypipe.stages.base import Stage
 from raypipe.stages.cams import ComputeCams
@@ -58,7 +58,6 @@ def make_trimaps(context: Context) -> MakeTrimaps:
     return MakeTrimaps(
         splits=config.splits.train,
         trimaps=config.trimaps,
-        refiner=config.dense_crf if config.trimaps.refine == "dcrf" else config.pamr,
         max_side=config.images.max_side,
     )
 
@@ -93,23 +92,13 @@ def gate_walk(context: Context, affinity: Artifact | None, *, keep_better: bool)
 
 def refine_masks(context: Context) -> RefineMasks:
     """From walked scores to masks."""
-    config = context.config
-    refiner = mask_refiner(config)
-    return RefineMasks(
-        refiner=refiner,
-        power=1.0 if refiner is None else config.refinement.power,
-        max_side=config.images.max_side,
-    )
-
-
-def mask_refiner(config: RunConfig) -> DenseCrf | Pamr | None:
-    """What refines the walk's masks."""
-    if config.refinement.method == "pamr":
-        return config.pamr
-    if config.refinement.method == "none":
-        return None
-    compat = config.refinement.compat_bilateral
-    return config.dense_crf if compat is None else config.dense_crf.model_copy(update={"compat_bilateral": compat})
+    refinement, max_side = context.config.refinement, context.config.images.max_side
+    if refinement.method == "none":
+        return RefineMasks(method="none", max_side=max_side)
+    if refinement.method == "pamr":
+        return RefineMasks(method="pamr", power=refinement.power, max_side=max_side)
+    compat = refinement.compat_bilateral
+    return RefineMasks(method="dcrf", power=refinement.power, compat_bilateral=compat, max_side=max_side)
 
 
 def encode_masks() -> EncodeMasks:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest, identity
-from raypipe.config import Training, training_settings
+from raypipe.config import Training
 from raypipe.data.checkpoints import Task, has_checkpoint, read_metadata
 from raypipe.data.manifest import UnknownLabel, class_ids_of
 from raypipe.data.shards import read_shards
@@ -95,7 +95,7 @@ def classifier_plan(context: Context, *, maps: Artifact | None) -> NetworkPlan:
     """
     config = context.config
     rows = labelled_rows(context, context.rows(config.splits.train))
-    training = training_settings(config, "classifier")
+    training = config.training("classifier")
     task = classifier_task(context)
     options: dict[str, Any] = {
         "classes": context.classes,
@@ -125,7 +125,7 @@ def affinity_plan(context: Context, *, seeds: Artifact, classifier: Artifact | N
         classifier: checkpoint that it starts from where `affinity.start=classifier`.
     """
     config = context.config
-    training = training_settings(config, "affinity")
+    training = config.training("affinity")
     task = affinity_task(context, classifier=classifier)
     crops = LoadAffinityCrops(seeds=seeds, **crop_options(context, training, task))
     rows = held(context.rows(config.splits.train).select(["image_id", "image_uri"]), seeds)
@@ -151,13 +151,8 @@ def classifier_task(context: Context) -> ClassifierTask:
     return SaliencyTask(
         **network,
         method=config.classifier.saliency,
-        tau=options.tau,
-        lam=options.lam,
-        ird=True,
         eps_share=options.eps_share,
         ird_tau=options.ird_tau,
-        num_iters=config.pamr.num_iters,
-        dilations=config.pamr.dilations,
         stride=options.stride,
     )
 
@@ -227,7 +222,7 @@ def _train(context: Context, plan: NetworkPlan, folder: str, callbacks: Sequence
     columns_after([*plan.rows.column_names, *_DRAWN], [plan.crops])  # before anything starts
     resources = plan_training(
         plan.task.name,
-        plan.training.batch_size,
+        plan.training.section.batch_size,
         context.machine,
         context.config.cluster,
         validates=plan.validation is not None,
@@ -276,21 +271,21 @@ def make_feed(
 
         table: pa.Table = ray.get(rows)
         epochs_per_stream = max(1, _ROWS_PER_STREAM * world_size // len(image_ids))
-        for start in range(first_epoch, training.epochs, epochs_per_stream):
+        for start in range(first_epoch, training.section.epochs, epochs_per_stream):
             parts = []
-            for epoch in range(start, min(start + epochs_per_stream, training.epochs)):
+            for epoch in range(start, min(start + epochs_per_stream, training.section.epochs)):
                 indices, repeats = worker_draws(
                     image_ids,
                     seed=training.seed,
                     epoch=epoch,
-                    batch_size=training.batch_size,
+                    batch_size=training.section.batch_size,
                     rank=rank,
                     world_size=world_size,
                     factors=factors,
                 )
                 part = table.take(pa.array(indices)).append_column("repeat", pa.array(repeats, pa.int32()))
                 parts.append(part.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(indices))))
-            num_rows = len(range(rank, training.batch_size, world_size))
+            num_rows = len(range(rank, training.section.batch_size, world_size))
             # A block is this worker's part of a batch.
             yield from execute(
                 pa.concat_tables(parts), [(pool, loaders)], rows_per_block=num_rows, in_order=True, progress=False
@@ -302,7 +297,7 @@ def make_feed(
 def crop_options(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
     """Options that all stages of crops take."""
     return {
-        "crop_size": training.crop_size,
+        "crop_size": training.section.crop_size,
         "fill": tuple(int(value) for value in task.build().preprocessing.fill),
         "jitter": training.jitter,
         "seed": training.seed,

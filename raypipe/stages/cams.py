@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.artifacts import Artifact
-from raypipe.config import Cams, Precision
+from raypipe.config import Cams
+from raypipe.config.base import Precision
 from raypipe.data.arrays import encode_cam
 from raypipe.networks.precision import autocast
 from raypipe.ops.cam import normalize_cams

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -64,7 +65,7 @@ class LoadClassifierCrops(LoadCrops):
     long_side: tuple[int, int]
     """Range of the random long side in pixels, before the crop."""
 
-    reads = ("image_id", "image_uri", "labels", "epoch", "repeat")
+    reads: ClassVar[tuple[str, ...]] = ("image_id", "image_uri", "labels", "epoch", "repeat")
 
     def augment(
         self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.artifacts import Artifact
-from raypipe.config import Precision
+from raypipe.config.base import Precision
 from raypipe.data.images import decode_mask, resize_labels
 from raypipe.data.manifest import class_ids_of
 from raypipe.networks import network_input

@@ -19,7 +19,7 @@ class LoadFromShard(Stage):
     The digest of that row is read, too, so that whatever is made of it is made again when it changes.
     """
 
-    reads = ("image_id", SHARD_URI, SHARD_DIGEST)
+    reads: ClassVar[tuple[str, ...]] = ("image_id", SHARD_URI, SHARD_DIGEST)
     prefix: ClassVar[str] = ""
     """Of the columns that name the shard, where a row takes up the outputs of two streams."""
     optional: ClassVar[bool] = False

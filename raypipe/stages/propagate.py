@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.artifacts import Artifact
-from raypipe.config import Precision
+from raypipe.config.base import Precision
 from raypipe.data.arrays import decode_cam, encode_scores
 from raypipe.networks import network_input
 from raypipe.networks.precision import autocast

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raypipe.config import DenseCrf, Pamr
 from raypipe.data.arrays import decode_scores
 from raypipe.ops.cam import upsample_to_image
-from raypipe.ops.dense_crf import SXY_GAUSSIAN, dense_crf_many
+from raypipe.ops.dense_crf import COMPAT_BILATERAL, SXY_BILATERAL, SXY_GAUSSIAN, dense_crf_many
 from raypipe.ops.pamr import pamr
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row, Stage
@@ -36,13 +36,15 @@ def margin(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
 class RefineMasks(Stage):
     """Mask, confidence and the mask before refinement, as arrays (height, width) of the working size.
 
-    Without a refiner a pixel takes the best walked score. With one the scores are raised to `power`, normalised to
+    Without refinement a pixel takes the best walked score. With it the scores are raised to `power`, normalised to
     sum 1 and refined first. The confidence is always the walked scores' margin.
     """
 
-    refiner: DenseCrf | Pamr | None
-    power: float
+    method: Literal["none", "dcrf", "pamr"]
+    power: float = 1.0
     """Exponent of the walked scores before they are refined."""
+    compat_bilateral: float = COMPAT_BILATERAL
+    """Weight of the dense CRF's term that follows colours."""
     max_side: int
     """Longer images are reduced to this long side, in pixels."""
 
@@ -56,41 +58,51 @@ class RefineMasks(Stage):
         scores = upsample_to_image(torch.from_numpy(grid), size=size, stride=GRID_STRIDE).numpy()
         names = np.array([0, *row["class_ids"]], dtype=np.uint8)
         walked = labels = names[scores.argmax(axis=0)]
-        if self.refiner is not None and len(scores) > 1:
+        if self.method != "none" and len(scores) > 1:
             sharpened = (scores / np.maximum(scores.max(axis=0), _EPS)) ** self.power
             normalised = sharpened / np.maximum(sharpened.sum(axis=0), _EPS)
-            refined = refine(pixels_of(row, max_side=self.max_side), [normalised], self.refiner)[0]
+            (refined,) = refine(
+                pixels_of(row, max_side=self.max_side),
+                [normalised],
+                self.method,
+                compat_bilateral=self.compat_bilateral,
+            )
             labels = names[refined.argmax(axis=0)]
         return {
             "labels_array": labels,
             "confidence_array": margin(scores),
-            "walk_array": None if self.refiner is None else walked,
+            "walk_array": None if self.method == "none" else walked,
         }
 
 
 def refine(
-    pixels: NDArray[np.uint8], scores: Sequence[NDArray[np.float32]], refiner: DenseCrf | Pamr, *, stride: int = 1
+    pixels: NDArray[np.uint8],
+    scores: Sequence[NDArray[np.float32]],
+    method: Literal["dcrf", "pamr"],
+    *,
+    stride: int = 1,
+    compat_bilateral: float = COMPAT_BILATERAL,
 ) -> list[NDArray[np.float32]]:
     """Refines stacks of scores (L, H, W) along the colours of an image (H, W, 3).
 
     Args:
         pixels: the image's.
         scores: of the same shape.
-        refiner: what refines them.
+        method: what refines them.
         stride: pixels of the full image a pixel of this one; the dense CRF's distances count the former.
+        compat_bilateral: weight of the dense CRF's term that follows colours.
     """
-    if isinstance(refiner, DenseCrf):
+    if method == "dcrf":
         return dense_crf_many(
             pixels,
             scores,
             sxy_gaussian=SXY_GAUSSIAN / stride,
-            sxy_bilateral=refiner.sxy_bilateral / stride,
-            srgb=refiner.srgb,
-            compat_bilateral=refiner.compat_bilateral,
+            sxy_bilateral=SXY_BILATERAL / stride,
+            compat_bilateral=compat_bilateral,
         )
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     # PAMR treats each map alone: all stacks go through it together.
     stacked = torch.from_numpy(np.concatenate(scores))[None]
     with torch.inference_mode():
-        refined = pamr(image, stacked, num_iters=refiner.num_iters, dilations=refiner.dilations)[0].numpy()
+        refined = pamr(image, stacked)[0].numpy()
     return np.split(refined, np.cumsum([len(stack) for stack in scores])[:-1])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.artifacts import Artifact
-from raypipe.config import Precision
+from raypipe.config.base import Precision
 from raypipe.data.arrays import decode_cam
 from raypipe.data.truth import read_truth
 from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.artifacts import Artifact
-from raypipe.config import Precision
+from raypipe.config.base import Precision
 from raypipe.data.arrays import encode_scores
 from raypipe.networks.precision import autocast
 from raypipe.schema import GRID_STRIDE

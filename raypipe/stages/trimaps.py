@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from raypipe.config import DenseCrf, Pamr, Trimaps
+from raypipe.config import Trimaps
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import encode_png
 from raypipe.ops.cam import resize_cam, stack_background
@@ -29,7 +29,6 @@ class MakeTrimaps(Stage):
     splits: tuple[str, ...] | None
     """Splits that are trained on; images of others get no trimap. None makes one of every image."""
     trimaps: Trimaps
-    refiner: DenseCrf | Pamr
     max_side: int
     """Longer images are reduced to this long side, in pixels."""
 
@@ -48,6 +47,6 @@ class MakeTrimaps(Stage):
         cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
         full = resize_cam(torch.from_numpy(cam), size=size) if len(cam) else torch.zeros(0, *size)
         stacks = [stack_background(full, alpha=alpha).numpy() for alpha in (trimaps.alpha_low, trimaps.alpha_high)]
-        low, high = refine(pixels, stacks, self.refiner, stride=stride)
+        low, high = refine(pixels, stacks, trimaps.refine, stride=stride)
         class_ids = np.asarray(row["class_ids"], dtype=np.uint8)
         return {"trimap": encode_png(make_trimap(low, high, class_ids, stride=GRID_STRIDE // stride))}

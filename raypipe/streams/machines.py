@@ -153,4 +153,3 @@ def _read_quotas(mount: Path, group: str, files: Sequence[str]) -> Iterator[floa
             quota, period = " ".join((place / name).read_text() for name in files).split()
             if quota not in ("max", "-1"):
                 yield int(quota) / int(period)
-

@@ -64,9 +64,7 @@ class Room:
 def rooms_of(machine: Machine) -> list[Room]:
     """The empty nodes of a machine, those that are there first."""
     there = [Room(node) for node in machine.nodes for _ in range(node.minimum)]
-    return there + [
-        Room(node, sure=False) for node in machine.nodes for _ in range(node.maximum - node.minimum)
-    ]
+    return there + [Room(node, sure=False) for node in machine.nodes for _ in range(node.maximum - node.minimum)]
 
 
 def take_first(rooms: Sequence[Room], need: Need) -> Room | None:

@@ -149,6 +149,24 @@ def uses_gpus(gpus: float | None, machine: Machine, *, option: str) -> bool:
     return True
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """TEMPORARY."""
+
+    workers: int
+    cpus: float
+    gpus: float
+    threads: int
+    loaders: PoolPlan
+    validation: PoolPlan | None
+
+
+def plan_training(name: str, batch_size: int, machine: Machine, cluster: Cluster, *, validates: bool) -> TrainingPlan:
+    """TEMPORARY."""
+    pool = PoolPlan(name=name, kind="finish", min_actors=1, max_actors=2, cpus=0.2, gpus=0, threads=1, memory=None)
+    return TrainingPlan(workers=1, cpus=1.0, gpus=0, threads=2, loaders=pool, validation=pool if validates else None)
+
+
 class _Packing:
     """Actors on nodes, while the plan is made."""
 
