@@ -6,14 +6,12 @@ What is finished is found by its digest and not computed again, so each step als
 import logging
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, to_yaml
 from raypipe.data.checkpoints import Task
-from raypipe.pages.report import write_report
-from raypipe.pipelines.calibrate import ConfidenceMap, rows_with_truth, run_calibrated, run_calibration
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.evaluate import has_truth, run_evaluate
 from raypipe.pipelines.gate import Gated, run_gates
@@ -22,9 +20,12 @@ from raypipe.pipelines.saliency_maps import run_saliency
 from raypipe.pipelines.seeds import given_cams, run_seeds, seeds_plan
 from raypipe.pipelines.segmenter import has_weak_rows, run_segment, train_segmenter
 from raypipe.pipelines.self_training import self_train
-from raypipe.pipelines.sweep import SweepResult, run_sweep
 from raypipe.pipelines.train import given_checkpoint, train_affinity, train_classifier
 from raypipe.results import Decision, Score, StreamSummary
+
+if TYPE_CHECKING:
+    from raypipe.pipelines.calibrate import ConfidenceMap
+    from raypipe.pipelines.sweep import SweepResult
 
 logger = logging.getLogger(__name__)
 
@@ -123,15 +124,19 @@ class Run:
         return _finished("segments", run_segment(self.context, segmenter=segmenter))
 
     @once
-    def sweep(self) -> SweepResult:
+    def sweep(self) -> "SweepResult":
         """Scores of many settings of the walk, and the chosen one."""
+        from raypipe.pipelines.sweep import run_sweep  # pandas and matplotlib take seconds
+
         result = run_sweep(self.context, maps=self.find_maps(), affinity=self.train_affinity())
         logger.info("sweep: %s", result.folder)
         return result
 
     @once
-    def fit_confidence(self) -> ConfidenceMap:
+    def fit_confidence(self) -> "ConfidenceMap":
         """What the masks' confidence is worth, by the true masks of a few images."""
+        from raypipe.pipelines.calibrate import rows_with_truth, run_calibration  # scipy takes seconds
+
         rows_with_truth(self.context)  # without any, says so before hours of masks
         folder, fitted = run_calibration(self.context, masks=self.make_masks())
         _log("calibrate", folder)
@@ -140,6 +145,8 @@ class Run:
     @once
     def calibrate(self) -> Artifact:
         """The masks with the probability of being right as confidence; no label where the risk is too high."""
+        from raypipe.pipelines.calibrate import run_calibrated
+
         confidence_map = self.fit_confidence()
         made = run_calibrated(self.context, masks=self.make_masks(), confidence_map=confidence_map)
         return _finished("calibrated", made)
@@ -154,6 +161,8 @@ class Run:
 
     def report(self, num_samples: int = 6) -> str:
         """URI of the HTML report, with its config beside it; without scores where there are no true masks."""
+        from raypipe.pages.report import write_report  # matplotlib takes seconds
+
         masks = self.make_masks()
         evaluation, scores = self.evaluate() if has_truth(self.context) else (None, [])
         networks: dict[Task, Artifact] = {} if given_cams(self.context) else {"classifier": self.train_classifier()}

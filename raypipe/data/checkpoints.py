@@ -14,6 +14,9 @@ from raypipe.tensors import load_tensors
 
 Task = Literal["classifier", "affinity", "segmenter"]
 
+CHECKPOINT = "checkpoint"
+"""Folder of the checkpoint in that of a training."""
+
 METADATA_FILE = "checkpoint.json"
 WEIGHTS_FILE = "weights.pt"
 

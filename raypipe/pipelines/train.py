@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest, identity
 from raypipe.config import Training
-from raypipe.data.checkpoints import Task, has_checkpoint, read_metadata
+from raypipe.data.checkpoints import CHECKPOINT, Task, has_checkpoint, read_metadata
 from raypipe.data.manifest import UnknownLabel, class_ids_of
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import Context
@@ -27,12 +27,13 @@ from raypipe.streams.plan import Pool
 from raypipe.streams.records import open_folder, set_digest
 from raypipe.streams.resources import PoolPlan, plan_training
 from raypipe.streams.sink import SHARDS
-from raypipe.training.loop import Feed, LoopSettings
 from raypipe.training.order import repeat_factors, worker_draws
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
-from raypipe.training.trainer import CHECKPOINT, train
 from raypipe.training.validation import Validation
+
+if TYPE_CHECKING:
+    from raypipe.training.loop import Feed
 
 _ROWS_PER_STREAM = 200_000
 """Epochs are loaded by one stream together up to here: a stream costs a second to start."""
@@ -216,8 +217,11 @@ def _folder(context: Context, plan: NetworkPlan) -> str:
 
 
 def _train(context: Context, plan: NetworkPlan, folder: str, callbacks: Sequence[Any]) -> None:
-    import ray  # takes seconds
+    import ray  # takes seconds, as the next ones
     from ray.train import ScalingConfig
+
+    from raypipe.training.loop import LoopSettings
+    from raypipe.training.trainer import train
 
     columns_after([*plan.rows.column_names, *_DRAWN], [plan.crops])  # before anything starts
     resources = plan_training(
@@ -253,7 +257,7 @@ def make_feed(
     loaders: PoolPlan,
     *,
     factors: NDArray[np.float64] | None = None,
-) -> Feed:
+) -> "Feed":
     """The function that a training worker calls for its batches.
 
     Args:

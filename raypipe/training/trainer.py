@@ -14,11 +14,10 @@ from ray.train.torch import TorchTrainer
 from torch.utils.tensorboard import SummaryWriter
 
 from raypipe import storage
-from raypipe.data.checkpoints import Checkpoint, write_checkpoint
+from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, write_checkpoint
 from raypipe.training.loop import LoopSettings, train_on_worker
 from raypipe.training.state import read_state
 
-CHECKPOINT = "checkpoint"
 METRICS_FILE = "metrics.jsonl"
 RUN = "ray_train"
 """Ray Train's own folder: the state after each epoch. A run that was interrupted goes on from there."""

@@ -14,7 +14,6 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -43,6 +42,8 @@ class MobileNetV2(Backbone):
     foreign_heads = ("classifier.",)
 
     def __init__(self, name: str = "mobilenet_v2", *, output_stride: int = 8) -> None:
+        import torchvision  # takes seconds, and not every process builds one
+
         check_output_stride(name, output_stride, (8, 16))
         depths = list(CHANNELS)[0 if output_stride == 8 else 1 :]
         super().__init__(name=name, output_stride=output_stride, channels={depth: CHANNELS[depth] for depth in depths})

@@ -3,7 +3,6 @@
 As in irn, the stem's convolution is frozen, and so is every BatchNorm. Attribute names are torchvision's.
 """
 
-import torchvision
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +18,8 @@ class TorchvisionResNet(Backbone):
     foreign_heads = ("fc.",)
 
     def __init__(self, name: str, *, output_stride: int = 8) -> None:
+        import torchvision  # takes seconds, and not every process builds one
+
         check_output_stride(name, output_stride, (8, 16))
         net = torchvision.models.get_model(name, weights=None, norm_layer=FrozenBatchNorm2d)
         width = net.fc.in_features // 8
