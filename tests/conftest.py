@@ -23,7 +23,7 @@ from PIL import Image
 from raypipe.config import Cluster
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.networks import build_affinity_net, build_classifier
-from raypipe.pipelines.context import start_ray
+from raypipe.streams.connect import connect
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -141,7 +141,7 @@ def bucket(s3_url: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def local_ray(s3_url: str) -> Iterator[None]:
     """One local Ray for the whole suite: starting one costs seconds. Its workers inherit where the S3 server is."""
-    start_ray(Cluster(num_cpus=16, object_store_memory=300 * 2**20))
+    connect(Cluster(num_cpus=4, object_store_memory=300 * 2**20))
     yield
     ray.shutdown()
 
