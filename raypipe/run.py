@@ -50,9 +50,9 @@ class Run:
     Ray has to be connected before the first step: see `streams.connect`.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self.context: Context = open_context(config)
-        self.config = self.context.config
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.config = context.config
         self.results: dict[str, Any] = {}
         """Of the steps that were taken, by name."""
 
@@ -190,6 +190,11 @@ class Run:
     def _seeds(self) -> Artifact:
         """Where the seeds are, or would be where the maps were computed with the masks."""
         return seeds_plan(self.context, maps=self.find_maps()).artifact(self.config.out)
+
+
+def open_run(config: RunConfig) -> Run:
+    """The steps of a config; reads its manifest."""
+    return Run(open_context(config))
 
 
 def _log(step: str, artifact: Artifact) -> Artifact:

@@ -26,7 +26,7 @@ from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.seeds import given_cams
 from raypipe.pipelines.sweep import scored_rows
 from raypipe.pipelines.train import given_checkpoint
-from raypipe.run import Run
+from raypipe.run import open_run
 from raypipe.stages.score_settings import Setting
 from raypipe.streams.records import open_folder, set_digest
 from raypipe.training.trainer import read_metrics
@@ -82,7 +82,7 @@ def run_trial(changes: dict[str, Any], *, config: RunConfig) -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     for name in ("", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    run = Run(trial_config(config, flat_changes(changes)))
+    run = open_run(trial_config(config, flat_changes(changes)))
     sweep = run.sweep()
     choice = sweep.choice
     found = sweep.table.loc[choice.index, ["score", "full_mean_iou", "objective"]].astype(float).to_dict()

@@ -9,7 +9,7 @@ with positions s in pixels and colours I in 0..255, minimised by `num_iters` rou
 Conventions. Scores need not sum to 1 over the labels; the result does.
 
 Source: Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", 2011,
-https://arxiv.org/abs/1210.5644; defaults as AffinityNet's released code.
+https://arxiv.org/abs/1210.5644; defaults as AffinityNet's released code, psa.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,13 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from pydensecrf.densecrf import DenseCRF2D
 
-SXY_GAUSSIAN, COMPAT_GAUSSIAN = 3.0, 3.0
-"""Reach in pixels and weight of the smoothness term."""
-
-SXY_BILATERAL, SRGB, COMPAT_BILATERAL = 80.0, 13.0, 10.0
-"""Reach in pixels and in colour, and weight, of the appearance term."""
+NUM_ITERS = 10
+SXY_GAUSSIAN = 3
+COMPAT_GAUSSIAN = 3
+SXY_BILATERAL = 80
+SRGB = 13
+COMPAT_BILATERAL = 10
+"""These are AffinityNet's released code's (psa)."""
 
 _MIN_SCORE = 1e-5
 
@@ -31,7 +33,7 @@ def dense_crf(
     image: UInt8[np.ndarray, "H W 3"],
     scores: Float[np.ndarray, "L _H _W"],
     *,
-    num_iters: int = 10,
+    num_iters: int = NUM_ITERS,
     sxy_gaussian: float | int = SXY_GAUSSIAN,
     compat_gaussian: float | int = COMPAT_GAUSSIAN,
     sxy_bilateral: float | int = SXY_BILATERAL,
@@ -72,7 +74,7 @@ def dense_crf_many(
     image: UInt8[np.ndarray, "H W 3"],
     scores: Sequence[Float[np.ndarray, "_L _H _W"]],
     *,
-    num_iters: int = 10,
+    num_iters: int = NUM_ITERS,
     sxy_gaussian: float | int = SXY_GAUSSIAN,
     compat_gaussian: float | int = COMPAT_GAUSSIAN,
     sxy_bilateral: float | int = SXY_BILATERAL,

@@ -3,6 +3,7 @@
 import logging
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image
 from raypipe.formats.torchscript.write import largest_difference, to_torchscript
 from raypipe.pipelines.context import Context, draw
@@ -15,12 +16,12 @@ NUM_IMAGES = 20
 TOLERANCE = 1e-3
 
 
-def export_model(context: Context, *, segmenter: str, uri: str) -> float:
+def export_model(context: Context, *, segmenter: Artifact, uri: str) -> float:
     """Writes the segmentation network as one TorchScript file.
 
     Args:
         context: config and manifest, on whose images the file is compared with the network.
-        segmenter: the checkpoint's URI.
+        segmenter: the checkpoint.
         uri: the file's.
 
     Returns:
@@ -29,8 +30,7 @@ def export_model(context: Context, *, segmenter: str, uri: str) -> float:
     Raises:
         ValueError: if it exceeds `TOLERANCE`; nothing is written then.
     """
-    network, checkpoint, _ = load_segmenter(segmenter)
-    network.to("cpu")
+    network, checkpoint = load_segmenter(segmenter.uri, device="cpu")
     model = to_torchscript(network, classes=checkpoint.classes, digest=checkpoint.digest)
     rows = context.rows(context.config.splits.masks)
     images = []

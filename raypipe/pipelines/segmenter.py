@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raypipe.artifacts import Artifact
-from raypipe.networks.heads import HEADS
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.held_rows import locate
 from raypipe.pipelines.steps import decode_images, encode_masks, pixels_per_pass
@@ -88,7 +87,6 @@ def segmenter_task(context: Context, *, classifier: Artifact | None) -> Segmente
         **network_options(context, start=training.start, classifier=classifier),
         num_classes=len(context.classes),
         head=training.head,
-        output_stride=HEADS[training.head].output_stride,
     )
 
 

@@ -1,6 +1,6 @@
 """Trains the networks: rows and crops by Ray Data, steps by Ray Train."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,18 +73,10 @@ class NetworkPlan:
         }
 
 
-def train_classifier(context: Context, *, callbacks: Sequence[Any] = ()) -> Artifact:
-    """Trains the classifier, unless it is there already.
-
-    Args:
-        context: config and manifest.
-        callbacks: see `training.trainer.train`.
-
-    Returns:
-        The checkpoint.
-    """
+def train_classifier(context: Context) -> Artifact:
+    """Trains the classifier, unless it is there already."""
     maps, _ = run_saliency(context) if lacks_saliency(context) else (None, None)
-    return run_training(context, classifier_plan(context, maps=maps), callbacks=callbacks)
+    return run_training(context, classifier_plan(context, maps=maps))
 
 
 def classifier_plan(context: Context, *, maps: Artifact | None) -> NetworkPlan:
@@ -186,13 +178,12 @@ def network_options(
     }
 
 
-def run_training(context: Context, plan: NetworkPlan, *, callbacks: Sequence[Any] = ()) -> Artifact:
+def run_training(context: Context, plan: NetworkPlan) -> Artifact:
     """Trains a network, unless it is there already.
 
     Args:
         context: config and manifest.
         plan: what it is trained of.
-        callbacks: see `training.trainer.train`.
 
     Returns:
         The checkpoint.
@@ -201,7 +192,7 @@ def run_training(context: Context, plan: NetworkPlan, *, callbacks: Sequence[Any
         return trained
     folder = _folder(context, plan)
     open_folder(folder, plan.provenance())
-    _train(context, plan, folder, callbacks)
+    _train(context, plan, folder)
     uri = storage.join(folder, CHECKPOINT)
     return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
 
@@ -216,7 +207,7 @@ def _folder(context: Context, plan: NetworkPlan) -> str:
     return storage.join(context.config.out, plan.task.name, digest(plan.provenance()))
 
 
-def _train(context: Context, plan: NetworkPlan, folder: str, callbacks: Sequence[Any]) -> None:
+def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
     import ray  # takes seconds, as the next ones
     from ray.train import ScalingConfig
 
@@ -246,7 +237,7 @@ def _train(context: Context, plan: NetworkPlan, folder: str, callbacks: Sequence
         use_gpu=resources.gpus > 0,
         resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
     )
-    train(settings, folder=folder, classes=plan.classes, scaling=scaling, callbacks=callbacks)
+    train(settings, folder=folder, classes=plan.classes, scaling=scaling)
 
 
 def make_feed(

@@ -21,7 +21,7 @@ from raypipe.data.transforms import (
     augmentation_rng,
 )
 from raypipe.data.truth import read_truth
-from raypipe.schema import IGNORE, MASK
+from raypipe.schema import IGNORE, MASK, SHARD_URI
 from raypipe.stages.base import Row, Stage
 
 
@@ -102,10 +102,10 @@ class LoadAffinityCrops(LoadCrops):
 
 @dataclass(kw_only=True)
 class LoadSegmenterCrops(LoadCrops):
-    """Targets: mask (crop_size, crop_size), weights of its pixels in 1/255, and whether it is a true mask (1).
+    """Targets: mask (crop_size, crop_size), and whether it is a true mask (1).
 
-    A true mask (`supervision` is `mask`) weighs 1 everywhere. A pseudo-mask is read from the row's shard; its pixels
-    below `min_confidence` become 255.
+    A pseudo-mask (`supervision` isn't `mask`) is read from the row's shard; its pixels below `min_confidence` become
+    255.
     """
 
     masks: Artifact | None
@@ -116,34 +116,29 @@ class LoadSegmenterCrops(LoadCrops):
     """Range of the random long side in pixels, before the crop."""
     min_confidence: float
 
-    reads = ("image_id", "image_uri", "mask_uri", "supervision", "shard_uri", "epoch", "repeat")
+    reads = ("image_id", "image_uri", "mask_uri", "supervision", SHARD_URI, "epoch", "repeat")
 
     def augment(
         self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Random size, crop, mirror and colours."""
         is_true = row["supervision"] == MASK
-        mask, weight = self._true(row) if is_true else self._pseudo(row)
+        mask = read_truth(row["mask_uri"], num_classes=self.num_classes)[0] if is_true else self._pseudo(row)
         size = (pixels.shape[0], pixels.shape[1])
         if reduced_size(mask.shape[1], mask.shape[0], self.max_side) != size[::-1]:
             raise ValueError(f"the mask is {mask.shape} (height, width), the image, reduced to max_side, {size}")
         crop, labels = augment_for_segmenter(
             pixels,
-            [resize_labels(mask, size), resize_labels(weight, size)],
+            resize_labels(mask, size),
             rng,
             crop=self.crop_size,
             long_side=self.long_side,
             fill=self.fill,
             jitter=self.jitter,
         )
-        return crop, np.concatenate([*(values.reshape(-1) for values in labels), np.array([is_true], np.uint8)])
+        return crop, np.concatenate([labels.reshape(-1), np.array([is_true], np.uint8)])
 
-    def _true(self, row: Row) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        mask, _ = read_truth(row["mask_uri"], num_classes=self.num_classes)
-        return mask, np.full_like(mask, 255)
-
-    def _pseudo(self, row: Row) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        found = read_row(row["shard_uri"], row["image_id"], columns=["mask", "confidence"])
+    def _pseudo(self, row: Row) -> NDArray[np.uint8]:
+        found = read_row(row[SHARD_URI], row["image_id"], columns=["mask", "confidence"])
         sure = decode_mask(found["confidence"]) >= 255 * self.min_confidence
-        mask = np.where(sure, decode_mask(found["mask"]), np.uint8(IGNORE))
-        return mask, 255 * sure.astype(np.uint8)
+        return np.where(sure, decode_mask(found["mask"]), np.uint8(IGNORE))

@@ -38,7 +38,7 @@ def load_classifier(
         ValueError: if the checkpoint is missing, damaged, of another task or of another architecture than it says.
     """
     checkpoint = read_checkpoint(uri, task="classifier")
-    taught_by_saliency = checkpoint.config.get("saliency", "none") != "none"
+    taught_by_saliency = checkpoint.config.get("section", {}).get("saliency", "none") != "none"
     network = (build_saliency_classifier if taught_by_saliency else build_classifier)(
         checkpoint.backbone,
         num_classes=len(checkpoint.classes),
@@ -57,7 +57,6 @@ def load_affinity_net(uri: str, *, device: str) -> tuple[AffinityNet, Checkpoint
     checkpoint = read_checkpoint(uri, task="affinity")
     network = build_affinity_net(
         checkpoint.backbone,
-        depths=checkpoint.config.get("depths"),
         preprocessing=Preprocessing.from_dict(checkpoint.preprocessing),
     )
     return _ready(network, checkpoint, device), checkpoint
@@ -72,9 +71,8 @@ def load_segmenter(uri: str, *, device: str) -> tuple[Segmenter, Checkpoint]:
     checkpoint = read_checkpoint(uri, task="segmenter")
     network = build_segmenter(
         checkpoint.backbone,
-        head=checkpoint.config["head"],
+        head=checkpoint.config["section"]["head"],
         num_classes=len(checkpoint.classes),
-        output_stride=checkpoint.config["output_stride"],
         preprocessing=Preprocessing.from_dict(checkpoint.preprocessing),
     )
     return _ready(network, checkpoint, device), checkpoint
