@@ -15,6 +15,7 @@ from raypipe.config.training import (
     SegmenterTraining,
     Training,
 )
+from raypipe.uri import Uri
 
 
 class Splits(Section):
@@ -27,10 +28,10 @@ class Splits(Section):
 class Checkpoints(Section):
     """What is made already; null makes it."""
 
-    classifier: str | None = None
-    affinity: str | None = None
-    segmenter: str | None = None
-    cams: str | None = None
+    classifier: Uri | None = None
+    affinity: Uri | None = None
+    segmenter: Uri | None = None
+    cams: Uri | None = None
     """Folder that `raypipe import cams` wrote: its maps take the place of the classifier's."""
 
 
@@ -76,8 +77,8 @@ class Budget(Section):
 class RunConfig(Section):
     """Everything that a run needs."""
 
-    manifest: str
-    out: str
+    manifest: Uri
+    out: Uri
     seed: int = Field(0, ge=0)
     """Of all trainings and of everything that is drawn at random."""
     precision: Precision = "auto"

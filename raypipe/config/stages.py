@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from raypipe.config.base import Section
+from raypipe.uri import Uri
 
 
 class Images(Section):
@@ -106,7 +107,7 @@ class Saliency(Section):
 
     source: Literal["given", "csnet", "onnx"] = "given"
     """`given`: the manifest's saliency_uri. Else a network predicts the maps that the manifest lacks."""
-    weights: str | None = None
+    weights: Uri | None = None
     """URI of the network's published weights, or of an ONNX model."""
 
     @model_validator(mode="after")

@@ -18,13 +18,14 @@ def _range(long_side: tuple[int, int]) -> tuple[int, int]:
 
 LongSide = Annotated[tuple[int, int], AfterValidator(_range)]
 """Range of the random long side of an image in pixels, before the crop."""
+from raypipe.uri import Uri
 
 
 class NetworkConfig(Section):
     """The backbone that all networks have, and the weights that their trainings start from."""
 
     backbone: Backbone = "resnet50"
-    weights: str | None = "torchvision://resnet50/IMAGENET1K_V2"
+    weights: Uri | None = "torchvision://resnet50/IMAGENET1K_V2"
     """URI of pretrained weights, or a name of torchvision's registry; null starts from random numbers."""
     preprocessing: Literal["imagenet", "caffe", "tensorflow"] | None = None
     """What the weights were trained on; null takes the backbone's usual one."""
