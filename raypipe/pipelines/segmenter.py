@@ -24,7 +24,8 @@ from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.execute import execute
 from raypipe.streams.plan import Plan
 from raypipe.streams.records import set_digest
-from raypipe.streams.resources import PoolPlan, plan_training
+from raypipe.streams.resources import PoolPlan
+from raypipe.streams.trainings import plan_training
 from raypipe.training.order import repeat_factors
 from raypipe.training.tasks import SegmenterTask
 from raypipe.training.validation import Validation, ValidationFeed
@@ -171,9 +172,18 @@ def _validation(context: Context) -> Validation | None:
     plan = Plan(name="validation", stages=stages, schema=_VALIDATION, classes=context.classes)
     plan.check(rows.column_names)
     resources = plan_training("segmenter", config.segmenter.batch_size, context.machine, config.cluster, validates=True)
-    assert resources.validation is not None  # it was asked for
+    pool = PoolPlan(
+        name="validation",
+        kind="finish",
+        min_actors=1,
+        max_actors=resources.validation_actors,
+        cpus=resources.validation_cpus,
+        gpus=0,
+        threads=1,
+        memory=None,
+    )
     return Validation(
-        feed=_validation_feed(ray.put(rows), plan, resources.validation),
+        feed=_validation_feed(ray.put(rows), plan, pool),
         rows_digest=set_digest(rows, rows.column_names),
         num_labels=num_labels,
         max_side=config.images.max_side,
