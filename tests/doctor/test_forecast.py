@@ -20,7 +20,7 @@ from raypipe.doctor.forecast import (
 from raypipe.doctor.stage_timing import RandomNetwork, StageTime, time_stage
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.train import affinity_task, classifier_task
-from raypipe.run import Run
+from raypipe.run import open_run
 from raypipe.stages.base import with_error_columns
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.decode import DecodeImages
@@ -170,7 +170,7 @@ def test_rows_of_a_real_run_take_about_as_long_as_the_forecast(local_ray: None, 
         manifest = str(tmp_path / f"data/{number}.parquet")
         write_manifest(Manifest.from_rows(many, images.classes), manifest)
         config = make_context(manifest, tmp_path / str(number), *given).config
-        summary = read_summary(Run(config).masks.uri)
+        summary = read_summary(open_run(config).make_masks().uri)
         assert summary is not None
         seconds.append(summary["seconds"])
     masks = next(stream for stream in diagnose(config).streams if stream.name == "masks")

@@ -13,7 +13,7 @@ from raypipe.data.manifest import Manifest, read_manifest, write_manifest
 from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.saliency_maps import with_saliency
-from raypipe.run import Run, describe
+from raypipe.run import open_run
 from raypipe.stages.networks import load_classifier
 from raypipe.training.trainer import read_metrics
 
@@ -61,19 +61,19 @@ def test_the_plan_shows_the_stream(partly: tuple[str, str], tmp_path: Path) -> N
 @pytest.mark.timeout(600)  # two streams and a training: on a busy machine their processes start slowly
 def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tuple[str, str], tmp_path: Path) -> None:
     torch.save(csnet_state(), tmp_path / "csnet.pth")
-    predicted = ("saliency.source=csnet", f"saliency.weights={tmp_path / 'csnet.pth'}", "saliency.side=64")
-    run = Run(make_config(partly[0], tmp_path / "out", *predicted, "classifier.epochs=2"))
-    epochs = read_metrics(str(Path(run.classifier.uri).parent))
+    predicted = ("saliency.source=csnet", f"saliency.weights={tmp_path / 'csnet.pth'}")
+    run = open_run(make_config(partly[0], tmp_path / "out", *predicted, "classifier.epochs=2"))
+    epochs = read_metrics(str(Path(run.train_classifier().uri).parent))
     shares = [metrics["dropped_share"] for metrics in epochs]
     assert shares[0] == 0  # it starts as EPS
     assert 0 < shares[1] < 1
     for metrics in epochs:
         assert metrics["loss"] == pytest.approx(metrics["loss_classification"] + metrics["loss_saliency"])
         assert metrics["num_unreadable"] <= 2  # the given map has another shape, and its image may come twice
-    network, _, _ = load_classifier(run.classifier.uri)
+    network, _, _ = load_classifier(run.train_classifier().uri)
     assert network.fc8.out_channels == 7
 
-    samples = saliency_samples(run.context, classifier=run.classifier.uri)
+    samples = saliency_samples(run.context, classifier=run.train_classifier().uri, number=6)
     assert 5 <= len(samples) <= 6  # not the one whose map has another shape
     for sample in samples:
         assert sample.inconsistent_region is not None
@@ -81,8 +81,10 @@ def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tupl
         assert shapes == {sample.pixels.shape[:2]}
         assert 0 <= sample.foreground.min() <= sample.foreground.max() <= 1
 
-    written = {row["image_id"]: row for row in read_manifest(run.saliency + "/manifest.parquet").table.to_pylist()}
-    assert len(list(Path(run.saliency, "png").iterdir())) == 17
+    written = {
+        row["image_id"]: row for row in read_manifest(run.predict_saliency() + "/manifest.parquet").table.to_pylist()
+    }
+    assert len(list(Path(run.predict_saliency(), "png").iterdir())) == 17
     for image_id, row in written.items():
         if row["split"] == "val":
             assert row["saliency_uri"] is None
