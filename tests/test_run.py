@@ -35,7 +35,6 @@ OVERRIDES = [
     "cams.scales=[1.0]",
     "refinement.gate=off",
     "report.num_samples=1",
-    "cluster.loader_actors=1",
 ]
 
 

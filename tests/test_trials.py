@@ -22,7 +22,6 @@ OVERRIDES = [
     "sweep.betas=[4]",
     "sweep.steps=[4]",
     "sweep.num_finalists=1",
-    "cluster.loader_actors=1",
     "cluster.train_workers=1",
     "cluster.network_actors=1",
 ]

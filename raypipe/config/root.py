@@ -44,41 +44,35 @@ class Review(Section):
 
 
 class Cluster(Section):
-    """Where and how wide; nothing here changes a mask."""
+    """Where a run computes and how wide; nothing here changes a mask.
+
+    What is null is planned from the machine's CPUs, GPUs and memory.
+    """
 
     address: str | None = None
     """Ray address; null starts a local Ray unless RAY_ADDRESS is set."""
-    autoscaling: bool = False
-    """The cluster brings nodes when they are asked for; else a stream for which it is too small is refused."""
-    num_cpus: int | None = Field(None, ge=4)
-    """Logical CPUs of a local Ray; null takes the cores, at least 16: a stream holds one for each actor."""
-    train_workers: int = Field(1, ge=1)
-    gpus_per_train_worker: float = Field(0, ge=0)
-    loader_actors: int = Field(2, ge=1)
-    """Actors per training worker that load and augment crops."""
-    network_actors: int = Field(1, ge=1)
-    """Actors of each stage that holds a network, at the start."""
-    max_network_actors: int | None = Field(None, ge=1)
-    """The pools grow up to here while rows wait, where nodes come and go; null keeps `network_actors`."""
-    gpus_per_actor: float = Field(0, ge=0)
-    threads_per_actor: int | None = Field(None, ge=1)
-    """torch's threads in a network actor or training worker; null shares the cores out among them."""
+    autoscaling: tuple[str, ...] = ()
+    """Node types that the cluster's autoscaler brings when they are asked for, each as in
+    `nodes=0-8,cpus=64,gpus=8,memory=512` (per node; memory in GiB). Empty plans with the nodes that are there."""
+    num_cpus: int | None = Field(None, ge=1)
+    """Logical CPUs of a local Ray; null takes those that this process may use."""
+    train_workers: int | None = Field(None, ge=1)
+    """Workers of a training, which share the batch; null takes as many as divide it, at most one a GPU, without GPUs
+    one a node."""
+    gpus_per_train_worker: float | None = Field(None, ge=0)
+    """null gives each worker a GPU where there are any; 0 trains on CPUs."""
+    network_actors: int | None = Field(None, ge=1)
+    """Actors of each pool that runs networks; null fills the GPUs, or the CPUs where there are none."""
+    gpus_per_actor: float | None = Field(None, ge=0)
+    """GPUs of an actor that runs networks; null shares each GPU among a stream's pools, 0 runs networks on CPUs."""
     cpu_actors: int | None = Field(None, ge=1)
-    """Actors of each stage that needs no network: decoding, dCRF, encoding. null lets each pool grow with its work, so
-    that networks don't wait: up to the cores of a local Ray, as far as there are CPUs on a cluster."""
+    """Actors of each pool that runs no network: fetching, dense CRF, encoding; null lets them grow with their work."""
     rows_per_shard: int = Field(32, ge=1)
     """Rows per output file, the grain at which a run resumes."""
+    start_timeout: float = Field(600, gt=0)
+    """Seconds that a run waits for actors or workers while nothing runs and no node is on its way; then it ends."""
     object_store_memory: int | None = Field(None, ge=80 * 2**20)
     """Bytes of a local Ray's object store."""
-
-    @model_validator(mode="after")
-    def _growth(self) -> "Cluster":
-        if self.max_network_actors is not None and self.max_network_actors < self.network_actors:
-            raise ValueError(
-                f"max_network_actors is {self.max_network_actors}, needed is at least network_actors, "
-                f"{self.network_actors}, or null"
-            )
-        return self
 
 
 class Budget(Section):

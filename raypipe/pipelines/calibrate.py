@@ -191,7 +191,9 @@ def _count(context: Context, rows: pa.Table, drawable: frozenset[str], masks: st
         graph.Step(stage=CountHits, args={"num_classes": num_classes}, batch_size=8, **cpu_pool(context)),
     ]
     graph.check(held.column_names, steps)
-    dataset = graph.apply(graph.source(held, rows_per_block=16), steps, autoscaling=context.config.cluster.autoscaling)
+    dataset = graph.apply(
+        graph.source(held, rows_per_block=16), steps, autoscaling=bool(context.config.cluster.autoscaling)
+    )
     for batch in cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
         for row in batch.to_pylist():
             tally.add(row)

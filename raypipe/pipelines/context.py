@@ -153,6 +153,6 @@ def stream_of(
         classes=context.classes,
         budget=budget or config.budget,
         rows_per_shard=config.cluster.rows_per_shard,
-        autoscaling=config.cluster.autoscaling,
+        autoscaling=bool(config.cluster.autoscaling),
         png_column="mask" if png and config.png else None,
     )

@@ -220,7 +220,9 @@ def _tally(
     if held.num_rows == 0:
         return tallies
     graph.check(held.column_names, steps)
-    dataset = graph.apply(graph.source(held, rows_per_block=16), steps, autoscaling=context.config.cluster.autoscaling)
+    dataset = graph.apply(
+        graph.source(held, rows_per_block=16), steps, autoscaling=bool(context.config.cluster.autoscaling)
+    )
     batches = cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
     for batch in batches:
         for row in batch.to_pylist():

@@ -1,7 +1,6 @@
 """Saliency maps of the images that a classifier is trained on: given by the manifest, or predicted."""
 
 import hashlib
-import os
 from dataclasses import replace
 
 import pyarrow as pa
@@ -89,10 +88,8 @@ def saliency_steps(context: Context) -> list[Step]:
         Step(
             stage=PredictSaliency,
             args={**context.config.saliency.model_dump(), "max_side": context.config.images.max_side},
-            num_actors=cluster.network_actors,
-            max_actors=cluster.max_network_actors,
-            num_gpus=cluster.gpus_per_actor,
-            num_cpus=cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.network_actors),
+            num_actors=cluster.network_actors or 1,
+            num_gpus=cluster.gpus_per_actor or 0,
         )
     ]
 

@@ -80,10 +80,8 @@ def network_step(context: Context, stage: type[JointStage[Any]], args: Mapping[s
         stage=stage,
         args={**args, "pixels_per_pass": inference.pixels_per_pass if together else None},
         batch_size=inference.rows_per_call if together else 4,
-        num_actors=cluster.network_actors,
-        max_actors=cluster.max_network_actors,
-        num_gpus=cluster.gpus_per_actor,
-        num_cpus=cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.network_actors),
+        num_actors=cluster.network_actors or 1,
+        num_gpus=cluster.gpus_per_actor or 0,
     )
 
 

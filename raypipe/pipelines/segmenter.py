@@ -189,7 +189,7 @@ def _validation(context: Context) -> Validation | None:
         graph.Step(stage=LoadTrueMasks, args={"num_classes": num_labels}),
     ]
     return Validation(
-        feed=_validation_feed(ray.put(rows), steps, autoscaling=config.cluster.autoscaling),
+        feed=_validation_feed(ray.put(rows), steps, autoscaling=bool(config.cluster.autoscaling)),
         num_labels=num_labels,
         max_side=config.images.max_side,
         precision=config.segmentation.precision,

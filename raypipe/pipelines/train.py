@@ -31,6 +31,9 @@ from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
 from raypipe.training.trainer import CHECKPOINT, train
 from raypipe.training.validation import Validation
 
+LOADER_ACTORS = 2
+"""Actors per training worker that load and augment crops."""
+
 _ROWS_PER_STREAM = 200_000
 """Epochs are loaded by one stream together up to here: a stream costs a second to start."""
 
@@ -167,18 +170,21 @@ def run_training(
     folder = open_folder(record, context.config.out)
     uri = storage.join(folder, CHECKPOINT)
     if not has_checkpoint(uri):
-        step = graph.Step(stage=step.stage, args=step.args, num_actors=cluster.loader_actors)
+        step = graph.Step(stage=step.stage, args=step.args, num_actors=LOADER_ACTORS)
         graph.check([*rows.column_names, "epoch", "repeat"], [step])
         image_ids = rows["image_id"].to_pylist()
-        feed = make_feed(ray.put(rows), image_ids, step, training, factors=factors, autoscaling=cluster.autoscaling)
+        feed = make_feed(
+            ray.put(rows), image_ids, step, training, factors=factors, autoscaling=bool(cluster.autoscaling)
+        )
         settings = LoopSettings(
             task=task, training=training, feed=feed, num_images=rows.num_rows, validation=validation
         )
-        threads = cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.train_workers)
+        num_workers, num_gpus = cluster.train_workers or 1, cluster.gpus_per_train_worker or 0
+        threads = max(1, (os.cpu_count() or 1) // num_workers)
         scaling = ScalingConfig(
-            num_workers=cluster.train_workers,
-            use_gpu=cluster.gpus_per_train_worker > 0,
-            resources_per_worker={"CPU": threads, "GPU": cluster.gpus_per_train_worker},
+            num_workers=num_workers,
+            use_gpu=num_gpus > 0,
+            resources_per_worker={"CPU": threads, "GPU": num_gpus},
         )
         train(settings, folder=folder, classes=context.classes, scaling=scaling, callbacks=callbacks)
     return uri, read_metadata(uri, task=task.name)["digest"]

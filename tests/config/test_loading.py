@@ -68,11 +68,8 @@ def test_config_is_frozen() -> None:
         ("", [*BASE, "classifier.backbone=resnet18"], "backbone resnet18 can't take weights torchvision://resnet50"),
         ("preset: demo", [*BASE, "affinity.backbone=resnet18"], "needs the classifier's backbone, tiny"),
         ("preset: demo", [*BASE, "classifier.weights=classifier"], "can't be the classifier itself"),
-        (
-            "",
-            [*BASE, "cluster.network_actors=4", "cluster.max_network_actors=2"],
-            "needed is at least network_actors, 4",
-        ),
+        ("", [*BASE, "cluster.threads_per_actor=2"], "cluster.threads_per_actor: unknown"),
+        ("", [*BASE, "cluster.autoscaling=true"], "cluster.autoscaling: got True"),
         ("preset: pas", BASE, "preset: got 'pas'.*Did you mean 'psa'"),
         ("a: [", BASE, "isn't YAML"),
         ("- 1", [], "must be a mapping"),

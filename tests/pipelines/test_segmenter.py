@@ -166,7 +166,7 @@ def test_every_step_of_the_large_recipes_runs(
         *(f"{name}.crop_size=64" for name in networks),
         *(f"{name}.long_side=[64,96]" for name in ("classifier", "segmenter")),
         *("cams.scales=[1.0]", "segmentation.scales=[1.0]", "images.max_side=64", "report.num_samples=1"),
-        *("cluster.train_workers=1", "cluster.network_actors=1", "cluster.loader_actors=1", "cluster.cpu_actors=1"),
+        *("cluster.train_workers=1", "cluster.network_actors=1", "cluster.cpu_actors=1"),
         *("cluster.gpus_per_train_worker=0", "cluster.gpus_per_actor=0", "refinement.gate=off"),
         *("classifier.repeat_threshold=null", "evaluation.threshold_split=train"),
     ]

@@ -20,7 +20,6 @@ OVERRIDES = [
     "affinity.crop_size=96",
     "cams.scales=[1.0]",
     "report.num_samples=1",
-    "cluster.loader_actors=1",
     "cluster.rows_per_shard=8",
     "cluster.train_workers=1",
     "cluster.network_actors=1",
