@@ -48,7 +48,7 @@ splits: {{ train: null, masks: null }}
 refinement: {{ gate: off }}
 manifest: {base}/manifest.parquet
 checkpoints: {{ classifier: {base}/classifier, affinity: {base}/affinity }}
-cluster: {{ network_actors: 2, threads_per_actor: 1, cpu_actors: 1, rows_per_shard: 16, address: {address} }}
+cluster: {{ network_actors: 2, cpu_actors: 1, rows_per_shard: 16, address: {address} }}
 """
 
 

@@ -12,6 +12,7 @@ from raypipe.data.images import reduced_size
 from raypipe.doctor.findings import Finding, from_places, size_text
 from raypipe.doctor.forecast import Sample, StreamForecast
 from raypipe.doctor.survey import Gpu, Node, View
+from raypipe.pipelines.train import LOADER_ACTORS
 from raypipe.streams.plan import ROOM, Step
 
 FULLEST_DISK = 0.95
@@ -100,9 +101,10 @@ def check_resources(
 
 def training_needs(cluster: Cluster, *, threads: int) -> dict[str, float]:
     """CPUs and GPUs that a training holds: each worker has a stream of crops beside it."""
+    workers = cluster.train_workers or 1
     return {
-        "CPU": cluster.train_workers * (threads + cluster.loader_actors + 1),
-        "GPU": cluster.train_workers * cluster.gpus_per_train_worker,
+        "CPU": workers * (threads + LOADER_ACTORS + 1),
+        "GPU": workers * (cluster.gpus_per_train_worker or 0),
     }
 
 
@@ -123,7 +125,7 @@ def check_actors_fit(streams: Mapping[str, Sequence[Step]], nodes: Sequence[Node
             status="warning" if autoscaling else "problem",
             found=f"no node has room for an actor of {', '.join(sorted(homeless))}",
             needed="CPUs and GPUs of an actor on one node",
-            way_out="lower cluster.threads_per_actor (null takes the cores of the driver's machine), or larger nodes",
+            way_out="larger nodes, or fewer GPUs an actor (cluster.gpus_per_actor)",
         )
     return Finding(check="actors", status="ok", found="each finds room on a node")
 

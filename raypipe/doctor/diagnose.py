@@ -109,7 +109,7 @@ def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
 
 def _check_cluster(context: Context, places: dict[str, Any], nodes: Sequence[Node]) -> Iterator[Finding]:
     cluster, streams = context.config.cluster, stream_steps(context, reuse_cams=False)
-    threads = cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.train_workers)
+    threads = max(1, (os.cpu_count() or 1) // (cluster.train_workers or 1))
     yield cluster_checks.check_nodes(nodes)
     yield cluster_checks.check_versions(places)
     kinds: tuple[Literal["CPU", "GPU"], ...] = ("CPU", "GPU")
@@ -117,8 +117,8 @@ def _check_cluster(context: Context, places: dict[str, Any], nodes: Sequence[Nod
         wanted = {name: needs(steps)[kind] for name, steps in streams.items()}
         if trains(context):
             wanted["training"] = cluster_checks.training_needs(cluster, threads=threads)[kind]
-        yield cluster_checks.check_resources(kind, wanted, nodes, autoscaling=cluster.autoscaling)
-    yield cluster_checks.check_actors_fit(streams, nodes, autoscaling=cluster.autoscaling)
+        yield cluster_checks.check_resources(kind, wanted, nodes, autoscaling=bool(cluster.autoscaling))
+    yield cluster_checks.check_actors_fit(streams, nodes, autoscaling=bool(cluster.autoscaling))
     if cluster.gpus_per_actor or cluster.gpus_per_train_worker:
         yield cluster_checks.check_cuda(find_gpus())
     yield cluster_checks.check_disk(nodes)

@@ -93,8 +93,8 @@ def test_gpus_that_nobody_uses_are_worth_a_warning() -> None:
 
 
 def test_training_has_loaders_beside_its_workers() -> None:
-    cluster = Cluster(train_workers=2, loader_actors=3, gpus_per_train_worker=0.5)
-    assert cluster_checks.training_needs(cluster, threads=4) == {"CPU": 16, "GPU": 1}
+    cluster = Cluster(train_workers=2, gpus_per_train_worker=0.5)
+    assert cluster_checks.training_needs(cluster, threads=4) == {"CPU": 14, "GPU": 1}
 
 
 def test_an_actor_needs_room_on_one_node() -> None:

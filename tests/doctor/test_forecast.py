@@ -111,9 +111,8 @@ def made_up_sample(context: Context, seconds: dict[str, float]) -> Sample:
 
 
 def test_the_slowest_pool_sets_the_pace(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
-    context = make_context(
-        synthetic[0], tmp_path, "cluster.cpu_actors=3", "walk.affinity=rgb", "cluster.gpus_per_actor=1"
-    )
+    actors = ["cluster.cpu_actors=3", "cluster.network_actors=2", "cluster.gpus_per_actor=1"]
+    context = make_context(synthetic[0], tmp_path, "walk.affinity=rgb", *actors)
     sample = made_up_sample(context, {"ComputeCams": 9, "RefineMasks": 12})
     seeds, masks = forecast(context, sample, cpus=32, cores=1000)
     rows = 24  # of both splits, two network actors
