@@ -22,8 +22,9 @@ from memory import Memory, peak, reset_peak, run_alone
 from raypipe import storage
 from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest
+from raypipe.formats.base import Options
 from raypipe.pipelines.context import Context, start_ray
-from raypipe.pipelines.export import ExportMasks, make_format, read_exported, run_export
+from raypipe.pipelines.export import ExportMasks, find_format, read_exported, run_export
 from raypipe.schema import EXPORTS, MASKS
 from raypipe.streams.sink import SHARDS, write_shard
 
@@ -83,7 +84,7 @@ def stream(
 
 
 def _join_peak(name: str, work: str) -> tuple[float, float, float, float]:
-    format_ = make_format(name, make_context(Manifest.from_rows([], ["cat", "dog"])))
+    format_ = find_format(name)(("cat", "dog"), Options())
     shards = storage.list_files(f"{work}/shards", suffix=".parquet")
     format_.finish(lambda: read_exported(shards[:1]), f"{work}/first")  # loads what is loaded once
     before = reset_peak()
@@ -104,7 +105,7 @@ def join(
     rng = np.random.default_rng(0)
     png = encode_png(rng.integers(0, 3, (4, 4), np.uint8).repeat(4, 0).repeat(4, 1))
     for name in formats:
-        format_ = make_format(name, make_context(Manifest.from_rows([], ["cat", "dog"])))
+        format_ = find_format(name)(("cat", "dog"), Options())
         for total in num_rows:
             with tempfile.TemporaryDirectory() as work:
                 stage = ExportMasks(format_=format_, out=f"{work}/unused", min_confidence=0)

@@ -56,10 +56,7 @@ def make_setting(backbone: str) -> Iterator[Setting]:
     """Builds it in a temporary folder."""
     scene = next(s for s in (draw_scene(1, i, sizes=(504, 504)) for i in range(99)) if s.pixels.shape[0] >= SIZE[0])
     pixels = np.ascontiguousarray(scene.pixels[: SIZE[0], : SIZE[1]])
-    chosen = [
-        f"{task}.{key}" for task in ("classifier", "affinity") for key in (f"backbone={backbone}", "weights=null")
-    ]
-    config = load_config("", ["manifest=unused", "out=unused", *chosen])
+    config = load_config("", ["manifest=unused", "out=unused", f"network.backbone={backbone}", "network.weights=null"])
     with tempfile.TemporaryDirectory() as folder:
         networks = write_random_networks(folder, backbone, CLASSES)
         checkpoints: dict[Task, str] = {task: f"{folder}/{task}" for task in networks}
@@ -105,8 +102,6 @@ def make_stages(setting: Setting) -> tuple[Stage, Stage]:
     compute = ComputeCams(
         checkpoint=setting.checkpoints["classifier"],
         scales=cams.scales,
-        mirror=cams.mirror,
-        output_stride=8,
         out_stride=4,
         max_side=1024,
         precision="auto",
@@ -118,7 +113,6 @@ def make_stages(setting: Setting) -> tuple[Stage, Stage]:
         alpha=16,
         beta=8,
         num_steps=256,
-        tol=1e-5,
         count_padding=False,
         precision="auto",
         cam_stride=4,

@@ -61,7 +61,7 @@ def write_random_networks(folder: str, backbone: str, classes: Sequence[str]) ->
             backbone=backbone,
             classes=tuple(classes),
             preprocessing=network.preprocessing.to_dict(),
-            config={},
+            config={"section": {"saliency": "none"}},
             weights=network.state_dict(),
         )
         write_checkpoint(checkpoint, storage.join(folder, task))

@@ -109,7 +109,7 @@ def main(
     run = load_config(storage.read_bytes(config).decode(), overrides)
     manifest = read_manifest(run.manifest)
     rows = [row for row in manifest.select(splits=[split]).table.to_pylist() if row["mask_uri"]][:limit]
-    refine = RefineMasks(max_side=run.images.max_side, **run.refinement.model_dump(exclude={"gate", "gate_images"}))
+    refine = RefineMasks(max_side=run.images.max_side, **run.refinement.model_dump(exclude={"gate"}))
     together = run.inference.pixels_per_pass
     paths = {
         "float32, one by one": make_reference(run),

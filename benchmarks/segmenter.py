@@ -2,7 +2,7 @@
 
     python benchmarks/segmenter.py config.yaml [NAME=VALUE]... --seeds 3
 
-The config is that of a run whose networks are trained (`checkpoints`, or found under its `out`), with true masks of all
+The config names trained networks in `checkpoints`, as another seed would train others, and has true masks of all
 images. All arms train the same network on the images of `splits.train` for about as many steps, and are scored on
 `--split`, whose labels nobody looks at. What is finished isn't computed again, so the command goes on after an
 interruption.
@@ -58,10 +58,10 @@ def arm_config(config: RunConfig, manifest: Manifest, name: str, seed: int, *, n
     values: dict[str, Any] = config.model_dump()
     num_images = sum(kind != NONE for kind in kinds.values())
     steps_per_epoch = -(-num_images // config.segmenter.batch_size)
-    values["segmenter"] |= {"seed": seed, "epochs": max(1, round(num_steps / steps_per_epoch))}
+    values["segmenter"] |= {"epochs": max(1, round(num_steps / steps_per_epoch))}
     if name == "maps":
         values["walk"] |= {"num_steps": 0, "alpha": CAM_ALPHA}
-    return RunConfig.model_validate(values | {"manifest": uri})
+    return RunConfig.model_validate(values | {"manifest": uri, "seed": seed})
 
 
 def score(config: RunConfig, split: str) -> Score:
@@ -94,7 +94,7 @@ def main(
         uri = storage.join(resolved.out, "segmenter_arms", "results.json")
         storage.write_bytes_atomic(uri, json.dumps(contents, indent=1).encode())
     print(
-        f"\n{machine()}; {resolved.segmenter.backbone}, {resolved.segmenter.head}, about {steps} steps of "
+        f"\n{machine()}; {resolved.network.backbone}, {resolved.segmenter.head}, about {steps} steps of "
         f"{resolved.segmenter.batch_size} crops of {resolved.segmenter.crop_size}; {split}, mIoU in percent\n"
     )
     print(table(("trained on", "n", "mIoU", "of true masks' mIoU"), summary(results)))

@@ -1,6 +1,6 @@
 """What a sweep costs beside one run of the masks, and that its settings are those of single runs.
 
-    python benchmarks/sweep.py config.yaml sweep.splits=[train] splits.masks=[train]
+    python benchmarks/sweep.py config.yaml splits.masks=[train]
 
 The config names trained networks in `checkpoints`. Both start from nothing but them, in the same Ray, in turns: maps,
 affinities and one walk an image, without dense CRF; maps, affinities and the grid, its best settings once more at full
@@ -100,7 +100,7 @@ def main(
     checks, few = [], storage.join(tempfile.mkdtemp(), "manifest.parquet")
     write_manifest(read_manifest(base.manifest).limit(NUM_CHECKED_IMAGES), few)
     for position in np.linspace(0, len(finalists) - 1, NUM_CHECKED, dtype=int).tolist():
-        setting = result.table.loc[finalists[position], ["alpha", "beta", "num_steps", "radius"]].to_dict()
+        setting = result.table.loc[finalists[position], ["alpha", "beta", "num_steps"]].to_dict()
         alone = Run(with_values(base, manifest=few, out=tempfile.mkdtemp(), walk=setting))
         differing, compared = num_differing(alone, swept, position)
         checks.append((", ".join(f"{name} {value:g}" for name, value in setting.items()), f"{differing} of {compared}"))

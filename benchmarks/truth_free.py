@@ -129,7 +129,7 @@ class ScoreCues(ScoreSettings):
             "colour separation": separation(colours, cells, num_labels=num_labels),
             "class evidence": _class_evidence(labels, resize_cam(image.cam, size=size)),
             "image edges": _edge_contrast(labels, pixels),
-            "cut": -_relative_cut(cells, of_cells.affinity(radius=self.settings[0].radius)),
+            "cut": -_relative_cut(cells, of_cells.affinity(radius=self.radius)),
             "margin": margins,
             "area": -(labels > 0).float().mean(dim=(1, 2)),
             "border": -torch.cat([labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]], 1)
@@ -220,7 +220,7 @@ class ImageScores:
 def settings_of(config: RunConfig) -> list[Setting]:
     """The grid, without the settings that a sweep adds."""
     sweep = config.sweep
-    return [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps, [config.walk_radius])]
+    return [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps)]
 
 
 def _score_rows(config: RunConfig, rows: list[Row]) -> list[ImageScores]:
@@ -228,7 +228,7 @@ def _score_rows(config: RunConfig, rows: list[Row]) -> list[ImageScores]:
     torch.set_num_threads(1)
     classes = read_manifest(config.manifest).classes
     settings, num_classes = settings_of(config), len(classes) + 1
-    shared: dict[str, Any] = {"max_side": config.images.max_side}
+    shared: dict[str, Any] = {"max_side": config.images.max_side, "precision": config.precision}
     cams_args = config.cams.model_dump() | {"checkpoint": config.checkpoints.classifier}
     cams = ComputeCams(**shared, **cams_args)
     one_pass = ComputeCams(**shared, **(cams_args | {"mirror": False, "scales": (1.0,)}))
@@ -238,6 +238,7 @@ def _score_rows(config: RunConfig, rows: list[Row]) -> list[ImageScores]:
         num_classes=num_classes,
         checkpoint=config.checkpoints.affinity,
         cam_stride=config.cams.out_stride,
+        radius=config.affinity.radius,
         **shared,
         **{name: value for name, value in config.walk.model_dump().items() if name not in Setting._fields},
     )
@@ -302,7 +303,7 @@ def cues_table(sets: Mapping[str, Scored]) -> str:
 
 def choices_table(sets: Mapping[str, Scored], settings: list[Setting]) -> str:
     """Mean IoU of the settings that are chosen."""
-    paper = settings.index(Setting(16.0, 8.0, 256, settings[0].radius))
+    paper = settings.index(Setting(16.0, 8.0, 256))
     rows = []
     for name, scored in sets.items():
         truth, number = 100 * scored.mean_iou(), len(scored.hits)

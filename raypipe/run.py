@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raypipe import storage
-from raypipe.config import CLASSIFIER, RunConfig, to_yaml
+from raypipe.config import RunConfig, to_yaml
 from raypipe.data.checkpoints import Task
-from raypipe.pages.report import write_report
+from raypipe.pages.report import NUM_SAMPLES, write_report
 from raypipe.pipelines.calibrate import ConfidenceMap, rows_with_truth, run_calibrated, run_calibration
 from raypipe.pipelines.context import Context, open_context, start_ray
 from raypipe.pipelines.evaluate import has_truth, run_evaluate
@@ -80,7 +80,7 @@ class Run:
         if given := given_checkpoint(self.context, task="affinity"):
             return self._log("affinity", Artifact(*given))
         seeds = self.seeds
-        classifier = self.classifier if self.config.affinity.weights == CLASSIFIER else self.maps
+        classifier = self.classifier if self.config.affinity.start == "classifier" else self.maps
         trained = train_affinity(self.context, seeds=seeds.uri, seeds_digest=seeds.digest, classifier=classifier.uri)
         return self._log("affinity", Artifact(*trained))
 
@@ -105,7 +105,7 @@ class Run:
         if given := given_checkpoint(self.context, task="segmenter"):
             return self._log("segmenter", Artifact(*given))
         masks = self.masks if has_weak_rows(self.context) else None
-        classifier = self.classifier if self.config.segmenter.weights == CLASSIFIER else None
+        classifier = self.classifier if self.config.segmenter.start == "classifier" else None
         trained = Artifact(
             *train_segmenter(
                 self.context,
@@ -162,9 +162,15 @@ class Run:
         logger.info("calibrated: %s", summary)
         return self._log("calibrated", Artifact(folder, folder.rsplit("/", 1)[-1]))
 
-    @cached_property
-    def report(self) -> str:
-        """URI of the HTML report, with its config beside it; without scores where there are no true masks."""
+    def report(self, *, num_samples: int = NUM_SAMPLES) -> str:
+        """Writes the HTML report, with its config beside it; without scores where there are no true masks.
+
+        Args:
+            num_samples: images of each kind: best, worst, random.
+
+        Returns:
+            The report's URI.
+        """
         masks = self.masks.uri
         evaluation, scores = self.evaluation if has_truth(self.context) else (None, [])
         seeds = seeds_stream(self.context, classifier_digest=self.maps.digest).folder
@@ -185,6 +191,7 @@ class Run:
             evaluation=evaluation,
             scores=scores,
             decisions=[*self.gated.decisions, *self.rounds],
+            num_samples=num_samples,
         )
 
     @property

@@ -17,14 +17,12 @@ from typing import Any
 import pandas as pd
 import ray.data
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.schedulers import ASHAScheduler
 
 from raypipe import storage
 from raypipe.config import RunConfig, flat_changes, to_yaml, trial_config
 from raypipe.pipelines.context import Context, open_context, start_ray
 from raypipe.pipelines.sweep import scored_rows
-from raypipe.pipelines.train import given_checkpoint, train_classifier
+from raypipe.pipelines.train import given_checkpoint
 from raypipe.run import Run
 from raypipe.stages.score_settings import Setting
 from raypipe.streams.records import Record, open_folder
@@ -77,17 +75,12 @@ def run_trials(config: RunConfig) -> TrialsResult:
 
 
 def run_trial(changes: dict[str, Any], *, config: RunConfig) -> None:
-    """Trains and sweeps one config; Ray Tune calls it in a process of its own.
-
-    Reports every epoch of the classifier's training, for the scheduler, and then the result.
-    """
+    """Trains and sweeps one config and reports the result; Ray Tune calls it in a process of its own."""
     # What a stream draws in another process than the driver's comes as a line a second.
     ray.data.DataContext.get_current().enable_progress_bars = False
     for name in ("", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
     run = Run(trial_config(config, flat_changes(changes)))
-    if run.config.checkpoints.classifier is None:
-        train_classifier(run.context, callbacks=[TuneReportCallback()])  # type: ignore[no-untyped-call]
     sweep, choice = run.sweep, run.sweep.choice
     found = sweep.table.loc[choice.index, ["score", "full_mean_iou", "objective"]].astype(float).to_dict()
     estimated = config.sweep.num_labelled > 0
@@ -114,21 +107,10 @@ def _tuner(config: RunConfig, folder: str) -> tune.Tuner:
     experiment = storage.join(path, RUN)
     if tune.Tuner.can_restore(experiment, storage_filesystem=fs):
         return tune.Tuner.restore(experiment, trainable, restart_errored=True, storage_filesystem=fs)
-    scheduler = None
-    if config.sweep.scheduler == "asha":
-        epochs = max(trial_config(config, changes).classifier.epochs for changes in config.sweep.training_changes)
-        scheduler = ASHAScheduler(
-            time_attr="epoch",
-            metric="loss",
-            mode="min",
-            max_t=epochs,
-            reduction_factor=2,
-            stop_last_trials=False,  # after the last epoch comes the rest of the trial
-        )
     return tune.Tuner(
         trainable,
         param_space={name: tune.grid_search(list(values)) for name, values in config.sweep.training.items()},
-        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=1),
+        tune_config=tune.TuneConfig(max_concurrent_trials=1),
         run_config=tune.RunConfig(name=RUN, storage_path=path, storage_filesystem=fs),
     )
 
@@ -141,7 +123,7 @@ def _check_truth(context: Context) -> None:
         raise ValueError(
             f"sweep.training compares networks by true masks and needs {needed}, but {known} of the {len(rows)} scored "
             "images have one (mask_uri): objectives of different networks are on different scales. Give more, let "
-            "sweep.splits name images that have some, or sweep the walk alone, which needs none"
+            "splits.masks name images that have some, or sweep the walk alone, which needs none"
         )
 
 
@@ -153,7 +135,18 @@ def _record(context: Context) -> Record:
         for changes in config.sweep.training_changes
         for task in ("classifier", "affinity")
     ]
-    names = ("splits", "images", "classifier", "cams", "trimaps", "affinity", "walk", "inference", "sweep")
+    names = {
+        "seed",
+        "precision",
+        "jitter",
+        "repeat_threshold",
+        "splits",
+        "images",
+        "network",
+        "optimizer",
+        "classifier",
+    }
+    names |= {"cams", "trimaps", "affinity", "walk", "inference", "sweep"}
     return Record(
         stage="trials",
         config={name: value for name, value in config.model_dump(mode="json").items() if name in names},
@@ -167,12 +160,7 @@ def _record(context: Context) -> Record:
 def trial_row(result: tune.Result) -> dict[str, Any]:
     """What a trial changed, what it found, and what became of it."""
     metrics = result.metrics or {}
-    if result.error is not None:
-        status = f"failed: {str(result.error).strip().splitlines()[-1]}"
-    elif "score" in metrics:
-        status = "done"
-    else:
-        status = f"stopped after {metrics['epoch'] + 1} epochs"
+    status = "done" if result.error is None else f"failed: {str(result.error).strip().splitlines()[-1]}"
     changes = {
         name: json.dumps(value) if isinstance(value, list | tuple | dict) else value
         for name, value in flat_changes(result.config or {}).items()

@@ -84,7 +84,7 @@ def trial_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
         ConfigError: as `load_config`.
     """
     values = config.model_dump(mode="json")
-    values["sweep"] |= {"training": {}, "scheduler": "fifo"}
+    values["sweep"] |= {"training": {}}
     changed = OmegaConf.create(values)
     try:
         for name, value in changes.items():

@@ -1,11 +1,20 @@
 """A run: which rows, where, and all sections together; algorithm and cluster apart."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
-from raypipe.config.base import CLASSIFIER, Section
+from raypipe.config.base import Jitter, Precision, Section
 from raypipe.config.selection import Calibration, Evaluation, Sweep
-from raypipe.config.stages import Cams, Export, Images, Inference, Refinement, Saliency, Segmentation, Trimaps, Walk
-from raypipe.config.training import AffinityTraining, ClassifierTraining, SegmenterTraining, Training
+from raypipe.config.stages import Cams, Images, Inference, Refinement, Saliency, Segmentation, Trimaps, Walk
+from raypipe.config.training import (
+    AffinityTraining,
+    ClassifierTraining,
+    NetworkConfig,
+    Optimizer,
+    SegmenterTraining,
+    Training,
+)
 
 
 class Splits(Section):
@@ -23,24 +32,6 @@ class Checkpoints(Section):
     segmenter: str | None = None
     cams: str | None = None
     """Folder that `raypipe import cams` wrote: its maps take the place of the classifier's."""
-
-
-class ReportOptions(Section):
-    """How much the HTML report shows."""
-
-    num_samples: int = Field(6, ge=0, le=100)
-    """Images of each kind: best, worst, random."""
-    price_per_hour: float | None = Field(None, ge=0)
-    """What all machines of a run together cost in an hour, in any currency; null leaves cost out of the report."""
-
-
-class Review(Section):
-    """Masks that people look at first."""
-
-    num_images: int = Field(100, ge=1, le=1000)
-    """Length of the queue."""
-    splits: tuple[str, ...] | None = None
-    """Splits whose masks are ranked; null ranks all that there are. Rows whose true mask is given are left out."""
 
 
 class Cluster(Section):
@@ -93,8 +84,19 @@ class RunConfig(Section):
 
     manifest: str
     out: str
+    seed: int = Field(0, ge=0)
+    """Of all trainings and of everything that is drawn at random."""
+    precision: Precision = "auto"
+    """Of all networks; `auto` is bf16 where the hardware multiplies it natively."""
+    jitter: Jitter = (0.3, 0.3, 0.3, 0.1)
+    """Colour jitter of all trainings: brightness, contrast, saturation, hue."""
+    repeat_threshold: float | None = Field(None, gt=0, le=1)
+    """The classifier's and the segmenter's training draw images of classes that a smaller share of images shows more
+    often, by sqrt(threshold / share); null draws every image once an epoch."""
     images: Images = Images()
     splits: Splits = Splits()
+    network: NetworkConfig = NetworkConfig()
+    optimizer: Optimizer = Optimizer()
     classifier: ClassifierTraining = ClassifierTraining()
     cams: Cams = Cams()
     trimaps: Trimaps = Trimaps()
@@ -109,33 +111,27 @@ class RunConfig(Section):
     calibration: Calibration = Calibration()
     saliency: Saliency = Saliency()
     checkpoints: Checkpoints = Checkpoints()
-    report: ReportOptions = ReportOptions()
-    export: Export = Export()
-    review: Review = Review()
     budget: Budget = Budget()
-    png: bool = False
-    """Writes each mask as a PNG file too."""
     cluster: Cluster = Cluster()
 
-    @property
-    def walk_radius(self) -> int:
-        """Reach of the walk's steps in cells."""
-        return self.affinity.radius if self.walk.radius is None else self.walk.radius
+    def training(self, task: Literal["classifier", "affinity", "segmenter"]) -> Training:
+        """What the training of a network is told, and no more: a training depends on all of it."""
+        jitter = self.affinity.jitter if task == "affinity" else None
+        return Training(
+            network=self.network,
+            optimizer=self.optimizer,
+            precision=self.precision,
+            seed=self.seed,
+            jitter=self.jitter if jitter is None else jitter,
+            repeat_threshold=None if task == "affinity" else self.repeat_threshold,
+            section=getattr(self, task),
+        )
 
     @model_validator(mode="after")
-    def _start(self) -> "RunConfig":
-        if self.classifier.weights == CLASSIFIER:
-            raise ValueError("classifier.weights can't be the classifier itself; give a URI, or null for random")
+    def _given_maps(self) -> "RunConfig":
         if self.checkpoints.cams is not None and self.refinement.gate != "off":
             raise ValueError(
                 f"checkpoints.cams needs refinement.gate=off, got {self.refinement.gate}: the classifier that would "
                 "judge isn't the one that made the maps"
             )
-        for name in ("affinity", "segmenter"):
-            training: Training = getattr(self, name)
-            if training.weights == CLASSIFIER and training.backbone != self.classifier.backbone:
-                raise ValueError(
-                    f"{name}.weights=classifier needs the classifier's backbone, {self.classifier.backbone}; "
-                    f"{name}.backbone is {training.backbone}"
-                )
         return self

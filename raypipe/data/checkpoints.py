@@ -35,7 +35,7 @@ class Checkpoint:
     preprocessing: dict[str, Any]
     """Fields of `raypipe.networks.Preprocessing`."""
     config: dict[str, Any]
-    """The training's config section."""
+    """`raypipe.config.Training`: what the training was told."""
     weights: dict[str, Tensor] = field(repr=False)
 
     @property

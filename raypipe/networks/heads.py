@@ -106,6 +106,9 @@ HEADS: dict[str, Callable[[Backbone, int], Head]] = {
 }
 """Heads by name."""
 
+COARSE_HEADS = frozenset({"deeplabv3plus", "lraspp"})
+"""Heads that were published at output stride 16, for the sake of speed; the others at 8."""
+
 
 def build_head(name: str, backbone: Backbone, *, num_labels: int) -> Head:
     """Return a head with random weights.

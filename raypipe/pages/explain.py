@@ -191,7 +191,7 @@ def _walk(
     numbers = [*(number for number in STEPS if number < walker.num_steps), walker.num_steps]
     chosen = torch.zeros_like(start[:1])
     chosen[0, *cell] = 1
-    options: dict[str, Any] = {"beta": walker.beta, "steps": numbers, "tol": walker.tol}
+    options: dict[str, Any] = {"beta": walker.beta, "steps": numbers}
     # An image without labels isn't walked: its background is 1 everywhere, which no walk changes.
     walked, reach = (propagate_at(maps, affinity, **options) for maps in (start, chosen))
     names = np.array([0, *decoded["class_ids"]], dtype=np.uint8)
@@ -253,16 +253,19 @@ def _notes(finished: FinishedMasks, *, from_seeds: bool) -> list[str]:
 
 def _settings(context: Context) -> list[tuple[str, str]]:
     config = context.config
-    refinement = {"method", "gate"} | {"power", config.refinement.method.replace("dcrf", "dense_crf")}
-    parts: dict[str, Any] = {
-        "images": config.images.model_dump(),
-        "cams": config.cams.model_dump(),
-        "trimaps": config.trimaps.model_dump(include={"alpha_low", "alpha_high", "crf_stride", "refine"}),
-        "walk": config.walk.model_dump() | {"radius": config.walk_radius},
-        "refinement": config.refinement.model_dump(include=refinement),
-        "inference": config.inference.model_dump(include={"mode"}),
+    sections = {
+        "images": config.images,
+        "cams": config.cams,
+        "trimaps": config.trimaps,
+        "walk": config.walk,
+        "refinement": config.refinement,
+        "inference": config.inference,
     }
-    return [(f"{section}.{name}", str(value)) for section, values in parts.items() for name, value in values.items()]
+    return [
+        ("precision", config.precision),
+        ("affinity.radius", str(config.affinity.radius)),
+        *((f"{name}.{key}", str(value)) for name, section in sections.items() for key, value in section),
+    ]
 
 
 def _provenance(finished: FinishedMasks) -> list[tuple[str, str]]:

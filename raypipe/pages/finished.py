@@ -80,7 +80,7 @@ def _networks(context: Context, task: Literal["classifier", "affinity"]) -> Iter
         yield Network(*given)
         return
     config = context.config
-    settings = {"training": getattr(config, task).model_dump(mode="json"), "images": config.images.model_dump()}
+    settings = {"training": config.training(task).model_dump(mode="json"), "images": config.images.model_dump()}
     for metadata_uri in storage.list_files(storage.join(config.out, task), suffix=f"/{CHECKPOINT}/{METADATA_FILE}"):
         uri = metadata_uri.rsplit("/", 1)[0]
         record = json.loads(storage.read_bytes(storage.join(uri.rsplit("/", 1)[0], RECORD_FILE)))

@@ -18,6 +18,7 @@ from raypipe.streams.records import read_summary
 from raypipe.training.trainer import read_metrics
 
 REPORT_FILE = "report.html"
+NUM_SAMPLES = 6
 
 
 def write_report(
@@ -30,6 +31,7 @@ def write_report(
     evaluation: str | None,
     scores: Sequence[Score],
     decisions: Sequence[Decision],
+    num_samples: int = NUM_SAMPLES,
 ) -> str:
     """Writes the HTML report of a run; its URI.
 
@@ -42,6 +44,7 @@ def write_report(
         evaluation: folder of the scores; None where there are no true masks.
         scores: none where there are no true masks.
         decisions: of the gates.
+        num_samples: images of each kind: best, worst, random.
     """
     config = context.config
     folders = {"seeds": seeds, "masks": masks} | ({} if segments is None else {"segments": segments})
@@ -54,14 +57,15 @@ def write_report(
         gate=config.refinement.gate,
         decisions=[_fields(decision) for decision in decisions],
         curves={name: read_metrics(uri.rsplit("/", 1)[0]) for name, uri in networks.items()},
-        samples=collect_samples(context, folders, affinity=networks.get("affinity"), scores=scores),
+        samples=collect_samples(context, folders, affinity=networks.get("affinity"), scores=scores, number=num_samples),
         confusions=final_confusions(evaluation, list(scores)),
         label_pairs=count_label_pairs(context.manifest.table["labels"], context.classes),
         risks=collect_risks(config.out, masks=masks, scores=scores),
         sweeps=collect_sweeps(config.out, digests=digests),
-        saliency=saliency_samples(context, classifier=networks["classifier"]) if "classifier" in networks else (),
+        saliency=saliency_samples(context, classifier=networks["classifier"], number=num_samples)
+        if "classifier" in networks
+        else (),
         streams={name: summary for name, summary in summaries.items() if summary is not None},
-        price_per_hour=config.report.price_per_hour,
         quarantine=count_quarantined(folders),
         provenance=provenance(context, folders=folders, networks=networks),
     )

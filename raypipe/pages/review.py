@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 GALLERY_FILE = "index.html"
 QUEUE_FILE = "queue.parquet"
+NUM_IMAGES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,28 +69,37 @@ class Queue:
     """That were ranked."""
 
 
-def run_review(context: Context, *, masks: str, masks_digest: str) -> tuple[str, int]:
+def run_review(
+    context: Context,
+    *,
+    masks: str,
+    masks_digest: str,
+    num_images: int = NUM_IMAGES,
+    splits: tuple[str, ...] | None = None,
+) -> tuple[str, int]:
     """Writes the queue of a folder of masks, unless that is done already.
 
     Args:
         context: config and manifest.
         masks: the folder's URI, and its digest.
         masks_digest: see `masks`.
+        num_images: length of the queue.
+        splits: whose masks are ranked; None ranks all that there are. Rows whose true mask is given are left out.
 
     Returns:
         The folder with the queue, and the queue's length.
     """
     config = context.config
-    rows = reviewable_rows(context)
+    rows = reviewable_rows(context, splits)
     record = Record(
         stage="review",
-        config=config.review.model_dump(mode="json"),
+        config={"num_images": num_images, "splits": splits},
         inputs={"masks": masks_digest, "manifest": context.inputs_digest(rows)},
     )
     folder = open_folder(record, config.out)
     summary = read_summary(folder)
     if summary is None:
-        queue = rank(rows, masks, classes=context.classes, num_images=config.review.num_images)
+        queue = rank(rows, masks, classes=context.classes, num_images=num_images)
         LabelStudio(context.classes).finish(lambda: _tasks(queue.rows, context.classes), folder)
         _write_table(queue.rows, storage.join(folder, QUEUE_FILE))
         cards = _cards(queue.rows, max_side=config.images.max_side)
@@ -100,9 +110,9 @@ def run_review(context: Context, *, masks: str, masks_digest: str) -> tuple[str,
     return folder, summary["num_images"]
 
 
-def reviewable_rows(context: Context) -> pa.Table:
+def reviewable_rows(context: Context, splits: Sequence[str] | None = None) -> pa.Table:
     """Rows of the manifest whose masks are worth looking at: those whose true mask isn't given."""
-    rows = context.supervised_rows(context.config.review.splits)
+    rows = context.supervised_rows(splits)
     return rows.filter(pc.not_equal(rows["supervision"], MASK)).select(["image_id", "image_uri", "labels", "split"])
 
 

@@ -21,12 +21,13 @@ from raypipe.stages.networks import load_classifier
 from raypipe.training.saliency_task import SaliencyTask
 
 
-def saliency_samples(context: Context, *, classifier: str) -> list[SaliencySample]:
-    """`report.num_samples` training images with labels, drawn at random; none where saliency taught nothing.
+def saliency_samples(context: Context, *, classifier: str, number: int) -> list[SaliencySample]:
+    """Training images with labels, drawn at random; none where saliency taught nothing.
 
     Args:
         context: config and manifest.
         classifier: the checkpoint's URI.
+        number: of images.
     """
     config, task = context.config, classifier_task(context)
     if not isinstance(task, SaliencyTask) or config.checkpoints.classifier is not None:
@@ -36,7 +37,7 @@ def saliency_samples(context: Context, *, classifier: str) -> list[SaliencySampl
     rows = with_saliency(context, labelled_rows(context, context.rows(config.splits.train)))
     rows = rows.filter(pa.array([bool(labels) for labels in rows["labels"].to_pylist()], pa.bool_()))
     samples = []
-    for index in draw(rows["image_id"].to_pylist(), config.report.num_samples):
+    for index in draw(rows["image_id"].to_pylist(), number):
         (row,) = rows.slice(index, 1).to_pylist()
         try:
             samples.append(_sample(context, task, network, row, device))

@@ -68,23 +68,20 @@ class ConfidenceMap:
         return storage.digest(self.probability)
 
 
-def rows_with_truth(context: Context) -> tuple[pa.Table, frozenset[str]]:
-    """Rows that have masks and true masks, and the ids of those that may be drawn for the fit.
+def rows_with_truth(context: Context) -> pa.Table:
+    """Rows that have masks and true masks.
 
     Raises:
-        ValueError: if there is none to draw.
+        ValueError: if there is none.
     """
-    config = context.config
-    rows = context.rows(config.splits.masks)
+    rows = context.rows(context.config.splits.masks)
     rows = rows.filter(pc.is_valid(rows["mask_uri"]))
-    allowed = context.rows(config.calibration.splits)["image_id"]
-    drawable = frozenset(rows["image_id"].to_pylist()) & frozenset(allowed.to_pylist())
-    if not drawable:
+    if not rows.num_rows:
         raise ValueError(
-            f"no row of splits.masks={config.splits.masks} and calibration.splits={config.calibration.splits} has a "
-            "true mask (mask_uri), and calibration learns from those; 50 are enough: give the importer their folder"
+            f"no row of splits.masks={context.config.splits.masks} has a true mask (mask_uri), and calibration learns "
+            "from those; 50 are enough: give the importer their folder"
         )
-    return rows, drawable
+    return rows
 
 
 def run_calibration(context: Context, *, masks: str, masks_digest: str) -> tuple[str, ConfidenceMap]:
@@ -102,16 +99,16 @@ def run_calibration(context: Context, *, masks: str, masks_digest: str) -> tuple
         ValueError: if no image has a true mask that can be compared.
     """
     config = context.config
-    rows, drawable = rows_with_truth(context)
+    rows = rows_with_truth(context)
     record = Record(
         stage="calibrate",
-        config=config.calibration.model_dump(mode="json", exclude={"max_risk"}),
+        config={"num_images": config.calibration.num_images, "seed": config.seed},
         inputs={"masks": masks_digest, "manifest": context.inputs_digest(rows)},
     )
     folder = open_folder(record, config.out)
     uri = storage.join(folder, CALIBRATION_FILE)
     if read_summary(folder) is None:
-        fitted = _fit(_count(context, rows, drawable, masks))
+        fitted = _fit(_count(context, rows, masks))
         content = asdict(fitted) | {"provenance": record.provenance()}
         storage.write_bytes_atomic(uri, json.dumps(content, indent=1).encode())
         write_summary(folder, {"num_images": len(fitted.image_ids)})
@@ -136,10 +133,10 @@ def run_calibrated(
     max_risk = config.calibration.max_risk
     record = Record(
         stage="calibrated",
-        config={"max_risk": max_risk, "png": config.png},
+        config={"max_risk": max_risk},
         inputs={"masks": masks_digest, "probability": confidence_map.digest},
     )
-    stream = stream_of(context, record, MASKS, png=True)
+    stream = stream_of(context, record, MASKS)
     held, _ = with_shards(context.rows(config.splits.masks).select(["image_id"]), masks)
     args = {"probability": confidence_map.probability, "max_risk": max_risk}
     steps = [
@@ -152,8 +149,7 @@ def run_calibrated(
 class _Tally:
     """Counts of the images that are drawn, kept apart until it is clear which they are, and of all others together."""
 
-    def __init__(self, drawable: frozenset[str], *, seed: int, num_images: int, num_classes: int) -> None:
-        self.drawable = drawable
+    def __init__(self, *, seed: int, num_images: int, num_classes: int) -> None:
         self.seed = seed
         self.num_images = num_images
         self.drawn: dict[tuple[str, str], dict[str, Any]] = {}
@@ -171,18 +167,16 @@ class _Tally:
         if row["error_stage"] is not None:
             self.unscored[image_id] = row["error_reason"]
             return
-        other: dict[str, Any] | None = row
-        if image_id in self.drawable:
-            self.drawn[storage.digest([self.seed, image_id]), image_id] = row
-            other = self.drawn.pop(max(self.drawn)) if len(self.drawn) > self.num_images else None
-        if other is not None:
+        self.drawn[storage.digest([self.seed, image_id]), image_id] = row
+        if len(self.drawn) > self.num_images:
+            other = self.drawn.pop(max(self.drawn))
             add_counts(self.others, other["counted_ids"], other["counts"])
             self.num_others += 1
 
 
-def _count(context: Context, rows: pa.Table, drawable: frozenset[str], masks: str) -> _Tally:
-    calibration, num_classes = context.config.calibration, len(context.classes) + 1
-    tally = _Tally(drawable, seed=calibration.seed, num_images=calibration.num_images, num_classes=num_classes)
+def _count(context: Context, rows: pa.Table, masks: str) -> _Tally:
+    config, num_classes = context.config, len(context.classes) + 1
+    tally = _Tally(seed=config.seed, num_images=config.calibration.num_images, num_classes=num_classes)
     held, _ = with_shards(rows.select(["image_id", "mask_uri"]), masks)
     if held.num_rows == 0:
         return tally

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import ray
 
 from raypipe import storage
-from raypipe.config import CLASSIFIER, Budget, Cluster, RunConfig
+from raypipe.config import Budget, Cluster, RunConfig
 from raypipe.data.manifest import Manifest, read_manifest
 from raypipe.data.shards import iter_shards
 from raypipe.schema import WEAK
@@ -62,18 +62,15 @@ def open_context(config: RunConfig) -> Context:
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     def absolute(uri: str | None) -> str | None:
-        return uri if uri is None or uri == CLASSIFIER or uri.startswith("torchvision://") else storage.absolute(uri)
+        return uri if uri is None or uri.startswith("torchvision://") else storage.absolute(uri)
 
     def swept(name: str, value: Any) -> Any:
         if isinstance(value, dict):
             return {part: swept(part, value[part]) for part in value}
         return absolute(value) if name in uris else value
 
-    tasks = ("classifier", "affinity", "segmenter")
-    uris = [
-        *(f"{name}.weights" for name in (*tasks, "saliency")),
-        *(f"checkpoints.{made}" for made in (*tasks, "cams")),
-    ]
+    made = ("classifier", "affinity", "segmenter", "cams")
+    uris = ["network.weights", "saliency.weights", *(f"checkpoints.{name}" for name in made)]
     values = config.model_dump()
     for section, name in (uri.split(".") for uri in uris):
         values[section][name] = absolute(values[section][name])
@@ -133,9 +130,7 @@ def with_shards(rows: pa.Table, folder: str) -> tuple[pa.Table, pa.Table]:
     return held.sort_by([("shard_uri", "ascending"), ("image_id", "ascending")]), rows.filter(pc.is_null(shard_uri))
 
 
-def stream_of(
-    context: Context, record: Record, schema: pa.Schema, *, budget: Budget | None = None, png: bool = False
-) -> Stream:
+def stream_of(context: Context, record: Record, schema: pa.Schema, *, budget: Budget | None = None) -> Stream:
     """The stream of a record, as the config has it.
 
     Args:
@@ -143,7 +138,6 @@ def stream_of(
         record: what the outputs are made of.
         schema: of the shards.
         budget: another than the config's.
-        png: writes masks as PNG files too, where the config asks for them.
     """
     config = context.config
     return Stream(
@@ -154,5 +148,4 @@ def stream_of(
         budget=budget or config.budget,
         rows_per_shard=config.cluster.rows_per_shard,
         autoscaling=config.cluster.autoscaling,
-        png_column="mask" if png and config.png else None,
     )

@@ -25,6 +25,8 @@ from raypipe.streams.records import Record, open_folder, read_summary, write_sum
 RESULTS_FILE = "results.json"
 TABLE_FILE = "classes.csv"
 CONFUSION_FILE = "confusion.parquet"
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 17))
+"""Constant background scores of which class activation maps take the best."""
 
 
 @dataclass
@@ -167,21 +169,18 @@ def _rows_with_truth(context: Context) -> pa.Table:
 
 
 def _score_cams(context: Context, rows: pa.Table, seeds: str) -> list[Score]:
-    evaluation = context.config.evaluation
     args = {
         "num_classes": len(context.classes) + 1,
-        "thresholds": evaluation.thresholds,
+        "thresholds": THRESHOLDS,
         "max_side": context.config.images.max_side,
     }
     steps = [graph.Step(stage=LoadSeeds), graph.Step(stage=ScoreCams, args=args)]
-    tallies = _tally(context, rows, seeds, steps, {"confusions": len(evaluation.thresholds)})["confusions"]
+    tallies = _tally(context, rows, seeds, steps, {"confusions": len(THRESHOLDS)})["confusions"]
     if not tallies:
         return []
-    chosen_on = evaluation.threshold_split or next(iter(tallies))
-    if chosen_on not in tallies:
-        raise ValueError(f"evaluation.threshold_split is {chosen_on!r}; splits with true masks: {sorted(tallies)}")
+    chosen_on = next(split for split in (context.config.evaluation.splits or tallies) if split in tallies)
     best = int(np.argmax([mean_iou(confusion) for confusion in tallies[chosen_on].confusion]))
-    how = f"background {evaluation.thresholds[best]:g}, best on {chosen_on}"
+    how = f"background {THRESHOLDS[best]:g}, best on {chosen_on}"
     return [
         tally.score(stage="cam", split=split, post_processing=how, classes=context.classes, index=best)
         for split, tally in tallies.items()

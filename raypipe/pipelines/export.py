@@ -7,7 +7,7 @@ export goes on where it was interrupted, and rows that can't be exported are qua
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -51,24 +51,28 @@ def find_format(name: str) -> type[Format]:
     return FORMATS[name]
 
 
-def make_format(name: str, context: Context) -> Format:
-    """The format of a name, with the config's options.
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which masks are exported, and which of their pixels."""
 
-    Raises:
-        ValueError: if there is none of that name, or a library is missing.
-    """
-    config = context.config.export
-    options = Options(
-        instances=config.instances,
-        min_area=config.min_area,
-        tolerance=config.tolerance,
-        copy_images=config.copy_images,
-    )
-    return find_format(name)(context.classes, options)
+    splits: tuple[str, ...] | None = None
+    """None takes all that there are."""
+    min_confidence: float = 0.0
+    """Pixels whose confidence is lower are ignored, 0..1; true masks have none and stay."""
+
+
+_PLAIN, _EVERYTHING = Options(), Selection()
 
 
 def run_export(
-    context: Context, name: str, out: str, *, masks: str | None, masks_digest: str | None
+    context: Context,
+    name: str,
+    out: str,
+    *,
+    masks: str | None,
+    masks_digest: str | None,
+    options: Options = _PLAIN,
+    selection: Selection = _EVERYTHING,
 ) -> tuple[str, StreamSummary]:
     """Writes the masks of a folder, or the true masks, in a format, unless that is done already.
 
@@ -78,20 +82,22 @@ def run_export(
         out: URI of the folder to write into.
         masks: folder of masks; None takes the manifest's true masks.
         masks_digest: of that folder.
+        options: of the format.
+        selection: which masks, and which of their pixels.
 
     Returns:
         The folder and what was done.
 
     Raises:
         MixedOutputs: if the folder holds another export.
-        ValueError: if there is nothing to export.
+        ValueError: if there is nothing to export, no format of that name, or a library is missing.
     """
-    config, out = context.config, storage.absolute(out)
-    format_ = make_format(name, context)
-    rows = export_rows(context, masks=masks)
+    out = storage.absolute(out)
+    format_ = find_format(name)(context.classes, options)
+    rows = export_rows(context, masks=masks, splits=selection.splits)
     record = Record(
         stage="export",
-        config={"format": name, **config.export.model_dump(mode="json")},
+        config={"format": name, **asdict(options), **asdict(selection)},
         inputs={"masks": masks_digest or "truth", "manifest": context.inputs_digest(context.rows(None))},
     )
     stream = replace(stream_of(context, record, EXPORTS), out=storage.join(out, WORK))
@@ -102,7 +108,7 @@ def run_export(
         else graph.Step(stage=LoadConfidences, batch_size=8),
         graph.Step(
             stage=ExportMasks,
-            args={"format_": format_, "out": out, "min_confidence": config.export.min_confidence},
+            args={"format_": format_, "out": out, "min_confidence": selection.min_confidence},
             batch_size=8,
             **cpu_pool(context),
         ),
@@ -119,7 +125,7 @@ def run_export(
     return out, summary
 
 
-def export_rows(context: Context, *, masks: str | None) -> pa.Table:
+def export_rows(context: Context, *, masks: str | None, splits: Sequence[str] | None) -> pa.Table:
     """The rows to export, with their number in the manifest.
 
     Raises:
@@ -127,7 +133,7 @@ def export_rows(context: Context, *, masks: str | None) -> pa.Table:
     """
     everything = context.rows(None)
     numbered = everything.append_column("number", pa.array(np.arange(1, len(everything) + 1)))
-    wanted = context.rows(context.config.export.splits)["image_id"]
+    wanted = context.rows(splits)["image_id"]
     rows = numbered.filter(pc.is_in(numbered["image_id"], pa.chunked_array(wanted.chunks, pa.string())))
     columns = ["image_id", "number", "split", "image_uri"]
     if masks is None:
@@ -137,7 +143,7 @@ def export_rows(context: Context, *, masks: str | None) -> pa.Table:
         rows, _ = with_shards(rows.select(columns), masks)
         missing = f"a mask in {masks}"
     if rows.num_rows == 0:
-        raise ValueError(f"no row of export.splits={context.config.export.splits} has {missing}")
+        raise ValueError(f"no row of {'any split' if splits is None else f'splits {list(splits)}'} has {missing}")
     return rows
 
 

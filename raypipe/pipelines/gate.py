@@ -32,6 +32,8 @@ from raypipe.streams.sink import SHARDS
 logger = logging.getLogger(__name__)
 
 DECISION_FILE = "decision.json"
+NUM_JUDGED = 64
+"""Images with labels in the sample that a gate judges."""
 COLOURS = "it walks along colours, so theirs would be no judge; it stays as configured"
 """On synthetic images (n = 64) that walk takes 18 points of mIoU and yet doubles the colours' separation."""
 
@@ -152,7 +154,7 @@ def sample_rows(context: Context) -> pa.Table:
     """Rows with labels that gates judge."""
     rows = context.rows(context.config.splits.masks)
     labelled = rows.filter(pc.fill_null(pc.greater(pc.list_value_length(rows["labels"]), 0), False))  # noqa: FBT003
-    drawn = draw(labelled["image_id"].to_pylist(), context.config.refinement.gate_images)
+    drawn = draw(labelled["image_id"].to_pylist(), NUM_JUDGED, seed=context.config.seed)
     return labelled.take(pa.array(drawn, pa.int64()))
 
 

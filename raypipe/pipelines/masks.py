@@ -19,9 +19,6 @@ from raypipe.streams.plan import Step
 from raypipe.streams.records import Record
 from raypipe.streams.run import Part, Stream, StreamSummary, run_stream
 
-_GATE = {"gate", "gate_images"}
-"""Settings of the refinement that say whether, not how."""
-
 
 class MaskInputs(TypedDict):
     """What `run_masks`, `run_gates` and `run_sweep` take, beside the context."""
@@ -72,8 +69,9 @@ def walk_step(context: Context, stage: type[PropagateCams], *, affinity: str | N
         "checkpoint": affinity,
         "cam_stride": config.cams.out_stride,
         "max_side": config.images.max_side,
+        "precision": config.precision,
+        "radius": config.affinity.radius,
         **config.walk.model_dump(),
-        "radius": config.walk_radius,
         **more,
     }
     return network_step(context, stage, args)
@@ -82,7 +80,7 @@ def walk_step(context: Context, stage: type[PropagateCams], *, affinity: str | N
 def refine_step(context: Context) -> Step:
     """From walked scores to masks."""
     config = context.config
-    args = {"max_side": config.images.max_side, **config.refinement.model_dump(exclude=_GATE)}
+    args = {"max_side": config.images.max_side, **config.refinement.model_dump(exclude={"gate"})}
     return Step(stage=RefineMasks, args=args, **cpu_pool(context))
 
 
@@ -91,8 +89,7 @@ def gate_masks_step(context: Context, *, classifier: str, keep_better: bool) -> 
     config = context.config
     args = {
         "checkpoint": classifier,
-        "output_stride": config.cams.output_stride,
-        "precision": config.cams.precision,
+        "precision": config.precision,
         "max_side": config.images.max_side,
         "keep_better": keep_better,
     }
@@ -105,9 +102,10 @@ def masks_settings(config: RunConfig) -> dict[str, Any]:
     return {
         "images": config.images.model_dump(),
         "cams": config.cams.model_dump(),
+        "precision": config.precision,
         "mode": config.inference.mode,
-        "walk": config.walk.model_dump() | {"radius": config.walk_radius},
-        "refinement": config.refinement.model_dump(exclude=_GATE) | gate,
+        "walk": config.walk.model_dump() | {"radius": config.affinity.radius},
+        "refinement": config.refinement.model_dump(exclude={"gate"}) | gate,
     }
 
 
@@ -116,14 +114,14 @@ def masks_stream(context: Context, *, classifier_digest: str, affinity_digest: s
     config = context.config
     record = Record(
         stage="masks",
-        config=masks_settings(config) | {"png": config.png},
+        config=masks_settings(config),
         inputs={
             "classifier": classifier_digest,
             "affinity": affinity_digest or "none",
             "manifest": context.inputs_digest(context.rows(config.splits.masks)),
         },
     )
-    return stream_of(context, record, MASKS, png=True)
+    return stream_of(context, record, MASKS)
 
 
 def run_masks(

@@ -73,7 +73,7 @@ def saliency_stream(context: Context, rows: pa.Table) -> Stream:
         raise ValueError("saliency.source=given predicts nothing; set saliency.source and saliency.weights")
     record = Record(
         stage="saliency",
-        config={"images": context.config.images.model_dump(), "source": saliency.source, "side": saliency.side},
+        config={"images": context.config.images.model_dump(), "source": saliency.source},
         inputs={
             "weights": hashlib.sha256(storage.read_bytes(saliency.weights)).hexdigest()[:12],
             "manifest": context.inputs_digest(rows),

@@ -16,6 +16,12 @@ from raypipe.streams.plan import Step
 from raypipe.streams.records import Record
 from raypipe.streams.run import Part, Stream, StreamSummary, run_stream
 
+ROWS_PER_CALL = 16
+"""Rows among which images of equal size are found, with `inference.mode=throughput`."""
+
+PIXELS_PER_PASS = 8_000_000
+"""Pixels that share a pass then, mirror images not counted."""
+
 
 def seeds_steps(context: Context, *, classifier: str) -> list[Step]:
     """DecodeImages → ComputeCams → MakeTrimaps.
@@ -25,13 +31,16 @@ def seeds_steps(context: Context, *, classifier: str) -> list[Step]:
         classifier: the checkpoint's URI.
     """
     config = context.config
-    max_side = config.images.max_side
     return [
         decode_step(context),
         cams_step(context, classifier=classifier),
         Step(
             stage=MakeTrimaps,
-            args={"splits": config.splits.train, "max_side": max_side, **config.trimaps.model_dump()},
+            args={
+                "splits": config.splits.train,
+                "max_side": config.images.max_side,
+                **config.trimaps.model_dump(),
+            },
             **cpu_pool(context),
         ),
     ]
@@ -68,18 +77,23 @@ def cams_step(context: Context, *, classifier: str) -> Step:
     if config.checkpoints.cams is not None:
         given = {"folder": config.checkpoints.cams, "out_stride": config.cams.out_stride}
         return Step(stage=LoadGivenCams, args=given, batch_size=8, **cpu_pool(context))
-    args = {"checkpoint": classifier, "max_side": context.config.images.max_side, **context.config.cams.model_dump()}
+    args = {
+        "checkpoint": classifier,
+        "max_side": config.images.max_side,
+        "precision": config.precision,
+        **config.cams.model_dump(),
+    }
     return network_step(context, ComputeCams, args)
 
 
 def network_step(context: Context, stage: type[JointStage[Any]], args: Mapping[str, Any]) -> Step:
     """A stage that holds a network, on network actors."""
-    cluster, inference = context.config.cluster, context.config.inference
-    together = inference.mode == "throughput"
+    cluster = context.config.cluster
+    together = context.config.inference.mode == "throughput"
     return Step(
         stage=stage,
-        args={**args, "pixels_per_pass": inference.pixels_per_pass if together else None},
-        batch_size=inference.rows_per_call if together else 4,
+        args={**args, "pixels_per_pass": PIXELS_PER_PASS if together else None},
+        batch_size=ROWS_PER_CALL if together else 4,
         num_actors=cluster.network_actors,
         max_actors=cluster.max_network_actors,
         num_gpus=cluster.gpus_per_actor,
@@ -95,6 +109,7 @@ def seeds_stream(context: Context, *, classifier_digest: str) -> Stream:
         config={
             "images": config.images.model_dump(),
             "cams": config.cams.model_dump(),
+            "precision": config.precision,
             "mode": config.inference.mode,
             "trimaps": config.trimaps.model_dump(),
             "train": config.splits.train,

@@ -11,7 +11,6 @@ import ray
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.config import CLASSIFIER, SegmenterTraining
 from raypipe.data.checkpoints import WEIGHTS_FILE
 from raypipe.pipelines.context import Context, stream_of, with_shards
 from raypipe.pipelines.seeds import cpu_pool, decode_step, network_step
@@ -54,7 +53,7 @@ def train_segmenter(
         context: config and manifest.
         masks: folder of the pseudo-masks of `supervision: weak` rows, and its digest; None where there are none.
         masks_digest: see `masks`.
-        classifier: URI and digest of the checkpoint to start from, with `segmenter.weights=classifier`.
+        classifier: URI and digest of the checkpoint to start from, with `segmenter.start=classifier`.
         classifier_digest: see `classifier`.
         own_masks: the pseudo-masks are an earlier network's; rows without supervision have some, too.
 
@@ -64,16 +63,15 @@ def train_segmenter(
     Raises:
         ValueError: if there is nothing to learn from.
     """
-    training: SegmenterTraining = context.config.segmenter
+    segmenter, training = context.config.segmenter, context.config.training("segmenter")
     rows = _with_masks(_trained_on(context, unlabelled=own_masks), masks)
     task = segmenter_task(context, classifier=classifier)
     step = graph.Step(
         stage=LoadSegmenterCrops,
         args={
             "num_classes": len(context.classes) + 1,
-            "long_side": training.long_side,
-            "min_confidence": training.round_min_confidence if own_masks else training.min_confidence,
-            "confidence_power": training.confidence_power,
+            "long_side": segmenter.long_side,
+            "min_confidence": segmenter.min_confidence,
             **crop_args(context, training, task),
         },
     )
@@ -83,7 +81,7 @@ def train_segmenter(
         training,
         rows,
         step,
-        factors=_factors(rows, mask_share=training.mask_share, repeat_threshold=training.repeat_threshold),
+        factors=_factors(rows, mask_share=segmenter.mask_share, repeat_threshold=training.repeat_threshold),
         validation=_validation(context),
         manifest_columns=_KEYS,
         masks=masks_digest or "none",
@@ -93,21 +91,18 @@ def train_segmenter(
 
 def segmenter_task(context: Context, *, classifier: str | None) -> SegmenterTask:
     """The segmentation network that the config asks for; it may start from a classifier's checkpoint."""
-    training = context.config.segmenter
-    weights = training.weights
-    if weights == CLASSIFIER:
+    network, segmenter = context.config.network, context.config.segmenter
+    weights = network.weights
+    if segmenter.start == "classifier":
         if classifier is None:
-            raise ValueError("segmenter.weights=classifier needs the classifier's checkpoint")
+            raise ValueError("segmenter.start=classifier needs the classifier's checkpoint")
         weights = storage.join(classifier, WEIGHTS_FILE)
     return SegmenterTask(
-        backbone=training.backbone,
+        backbone=network.backbone,
         weights=weights,
-        preprocessing=training.preprocessing,
+        preprocessing=network.preprocessing,
         num_classes=len(context.classes),
-        head=training.head,
-        output_stride=training.output_stride,
-        weak_weight=training.weak_weight,
-        robustness=training.robustness,
+        head=segmenter.head,
     )
 
 
@@ -192,7 +187,7 @@ def _validation(context: Context) -> Validation | None:
         feed=_validation_feed(ray.put(rows), steps, autoscaling=config.cluster.autoscaling),
         num_labels=num_labels,
         max_side=config.images.max_side,
-        precision=config.segmentation.precision,
+        precision=config.precision,
     )
 
 
@@ -215,14 +210,15 @@ def segment_steps(context: Context, *, segmenter: str, within_labels: bool = Fal
         segmenter: the checkpoint's URI.
         within_labels: only the labels' classes are possible; false takes images without labels, too.
     """
-    segmentation, max_side = context.config.segmentation, context.config.images.max_side
+    config, max_side = context.config, context.config.images.max_side
     network = {
         "checkpoint": segmenter,
         "max_side": max_side,
         "within_labels": within_labels,
-        **segmentation.model_dump(include={"scales", "mirror", "precision"}),
+        "scales": config.segmentation.scales,
+        "precision": config.precision,
     }
-    refinement = {"max_side": max_side, "power": 1.0, **segmentation.model_dump(include={"method", "dense_crf"})}
+    refinement = {"max_side": max_side, "method": config.segmentation.method}
     return [
         decode_step(context, with_labels=within_labels),
         network_step(context, SegmentImages, network),
@@ -246,12 +242,12 @@ def segment_stream(
         "images": config.images.model_dump(),
         "mode": config.inference.mode,
         "segmentation": config.segmentation.model_dump(exclude={"splits"}),
+        "precision": config.precision,
         "within_labels": within_labels,
-        "png": config.png,
     }
     manifest = context.inputs_digest(segment_rows(context) if rows is None else rows)
     inputs = {"segmenter": segmenter_digest, "manifest": manifest}
-    return stream_of(context, Record(stage="segments", config=settings, inputs=inputs), MASKS, png=True)
+    return stream_of(context, Record(stage="segments", config=settings, inputs=inputs), MASKS)
 
 
 def run_segment(context: Context, *, segmenter: str, segmenter_digest: str) -> tuple[str, StreamSummary]:

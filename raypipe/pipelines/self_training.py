@@ -15,7 +15,7 @@ from raypipe import storage
 from raypipe.config import Budget
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import Context, draw, stream_of, with_shards
-from raypipe.pipelines.gate import DECISION_FILE, Decision, weigh
+from raypipe.pipelines.gate import DECISION_FILE, NUM_JUDGED, Decision, weigh
 from raypipe.pipelines.masks import gate_masks_step
 from raypipe.pipelines.seeds import decode_step
 from raypipe.pipelines.segmenter import segment_steps, segment_stream, train_segmenter
@@ -99,9 +99,10 @@ def _decide(
     for folder, name in ((before, "before_uri"), (after, "shard_uri")):
         rows, _ = with_shards(rows, folder)
         rows = rows.rename_columns({"shard_uri": name})
-    sample = rows.take(pa.array(draw(rows["image_id"].to_pylist(), context.config.refinement.gate_images), pa.int64()))
-    cams = context.config.cams.model_dump(include={"output_stride", "precision"})
-    record = Record(stage="gate", config={"judged": f"round {number}", **cams}, inputs=inputs)
+    drawn = draw(rows["image_id"].to_pylist(), NUM_JUDGED, seed=context.config.seed)
+    sample = rows.take(pa.array(drawn, pa.int64()))
+    settings = {"judged": f"round {number}", "precision": context.config.precision}
+    record = Record(stage="gate", config=settings, inputs=inputs)
     stream = stream_of(context, record, GATES, budget=Budget(max_fraction=1))
     uri = storage.join(stream.folder, DECISION_FILE)
     if storage.exists(uri):

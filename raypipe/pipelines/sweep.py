@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.config import Sweep, to_yaml
+from raypipe.config import to_yaml
 from raypipe.data.shards import read_shards
 from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
@@ -31,6 +32,13 @@ from raypipe.streams.plan import Step
 from raypipe.streams.records import Record
 from raypipe.streams.run import run_stream
 from raypipe.streams.sink import SHARDS
+
+STRIDE: Literal[4] = 4
+"""Pixels per counted pixel of the first scoring, in both directions."""
+
+NUM_FINALISTS = 10
+"""The best settings without truth: true masks choose among them, and where there are true masks they are scored again
+at full resolution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,26 +98,22 @@ def _counts(data: bytes, num_labels: int) -> NDArray[np.float64]:
 
 def known_settings(context: Context) -> dict[str, Setting]:
     """The config's own setting and the paper's (AffinityNet §3.4)."""
-    walk, radius = context.config.walk, context.config.walk_radius
-    return {
-        "config": Setting(walk.alpha, walk.beta, walk.num_steps, radius),
-        "paper": Setting(16.0, 8.0, 256, radius),
-    }
+    walk = context.config.walk
+    return {"config": Setting(walk.alpha, walk.beta, walk.num_steps), "paper": Setting(16.0, 8.0, 256)}
 
 
 def grid(context: Context) -> list[Setting]:
     """All settings of a sweep: every combination, the config's own, the paper's."""
     sweep = context.config.sweep
-    radii = sweep.radii or [context.config.walk_radius]
-    settings = [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps, radii)]
+    settings = [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps)]
     return list(dict.fromkeys([*settings, *known_settings(context).values()]))
 
 
 def scored_rows(context: Context) -> pa.Table:
     """Rows of the manifest that a sweep scores."""
-    sweep = context.config.sweep
-    rows = context.rows(sweep.splits or context.config.splits.masks)
-    return rows.take(draw(rows["image_id"].to_pylist(), sweep.num_images, seed=sweep.seed))
+    config = context.config
+    rows = context.rows(config.splits.masks)
+    return rows.take(draw(rows["image_id"].to_pylist(), config.sweep.num_images, seed=config.seed))
 
 
 def run_sweep(context: Context, inputs: MaskInputs) -> SweepResult:
@@ -118,18 +122,18 @@ def run_sweep(context: Context, inputs: MaskInputs) -> SweepResult:
     Raises:
         ValueError: if no image has a label.
     """
-    config, sweep = context.config, context.config.sweep
+    config = context.config
     rows = scored_rows(context)
     settings = grid(context)
-    folder, scores = score_settings(context, inputs, rows, settings, stride=sweep.stride)
-    choice, num_labelled = choose(scores, sweep)
+    folder, scores = score_settings(context, inputs, rows, settings, stride=STRIDE)
+    choice, num_labelled = choose(scores, num_labelled=config.sweep.num_labelled, seed=config.seed)
     table = _table(scores, choice)
     known = known_settings(context)
     notes = [", ".join(name for name in known if known[name] == setting) for setting in settings]
     table.insert(0, "note", notes)
     table = table.sort_values(["score", "objective"], ascending=False, kind="stable")
     if scores.with_truth():
-        finalists = list(dict.fromkeys([*table.index[: sweep.num_finalists], *table.index[table["note"] != ""]]))
+        finalists = list(dict.fromkeys([*table.index[:NUM_FINALISTS], *table.index[table["note"] != ""]]))
         with_maps: MaskInputs = {**inputs, "seeds": folder}  # the first scoring's
         _, full = score_settings(context, with_maps, rows, [settings[index] for index in finalists], stride=1)
         table.loc[finalists, "full_mean_iou"] = full.mean_iou(full.with_truth())
@@ -155,30 +159,34 @@ def run_sweep(context: Context, inputs: MaskInputs) -> SweepResult:
     )
 
 
-def choose(scores: SettingScores, sweep: Sweep) -> tuple[Choice, int]:
+def choose(scores: SettingScores, *, num_labelled: int, seed: int) -> tuple[Choice, int]:
     """The choice, and the number of true masks that it used.
+
+    Args:
+        scores: of all settings.
+        num_labelled: true masks that the choice may use; 0 chooses without truth.
+        seed: another one draws other images and resamples them otherwise.
 
     Raises:
         ValueError: if no image has a label, or fewer have a true mask than are asked for.
     """
-    number, seed = sweep.num_labelled, sweep.seed
-    if not number:
+    if not num_labelled:
         return choose_by_objective(scores.objective, num_images=len(scores.feature), seed=seed), 0
     known = scores.with_truth()
-    if len(known) < number:
+    if len(known) < num_labelled:
         raise ValueError(
-            f"sweep.num_labelled is {number}, but {len(known)} of the {len(scores.rows)} scored images have a true "
-            "mask; lower it, or give more mask_uri"
+            f"sweep.num_labelled is {num_labelled}, but {len(known)} of the {len(scores.rows)} scored images have a "
+            "true mask; lower it, or give more mask_uri"
         )
-    labelled = [known[i] for i in draw([scores.rows[i]["image_id"] for i in known], number, seed=seed)]
+    labelled = [known[i] for i in draw([scores.rows[i]["image_id"] for i in known], num_labelled, seed=seed)]
     objective = scores.objective(np.ones(len(scores.feature)))
     mean_iou = partial(scores.mean_iou, labelled)
-    choice = choose_with_truth(objective, mean_iou, num_images=number, num_candidates=sweep.num_finalists, seed=seed)
-    return choice, number
+    choice = choose_with_truth(objective, mean_iou, num_images=num_labelled, num_candidates=NUM_FINALISTS, seed=seed)
+    return choice, num_labelled
 
 
 def score_settings(
-    context: Context, inputs: MaskInputs, rows: pa.Table, settings: Sequence[Setting], *, stride: int
+    context: Context, inputs: MaskInputs, rows: pa.Table, settings: Sequence[Setting], *, stride: Literal[1, 4]
 ) -> tuple[str, SettingScores]:
     """Scores settings on rows of the manifest, unless that is done already; the folder, and the scores."""
     config = context.config
@@ -189,8 +197,9 @@ def score_settings(
         config={
             "images": config.images.model_dump(),
             "cams": config.cams.model_dump(),
+            "precision": config.precision,
             "mode": config.inference.mode,
-            "walk": walk,
+            "walk": walk | {"radius": config.affinity.radius},
             "settings": [list(setting) for setting in settings],
             "stride": stride,
         },
@@ -208,6 +217,8 @@ def score_settings(
         "checkpoint": inputs["affinity"],
         "cam_stride": config.cams.out_stride,
         "max_side": config.images.max_side,
+        "precision": config.precision,
+        "radius": config.affinity.radius,
         **walk,
     }
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
-from ray.train import ScalingConfig, UserCallback
+from ray.train import ScalingConfig
 
 from raypipe import storage
-from raypipe.config import CLASSIFIER, AffinityTraining, ClassifierTraining, Training
+from raypipe.config import Training
 from raypipe.data.checkpoints import WEIGHTS_FILE, Task, has_checkpoint, read_metadata
 from raypipe.data.manifest import UnknownLabel, class_ids_of
 from raypipe.data.shards import read_shards
@@ -35,30 +35,33 @@ _ROWS_PER_STREAM = 200_000
 """Epochs are loaded by one stream together up to here: a stream costs a second to start."""
 
 
-def train_classifier(context: Context, *, callbacks: Sequence[UserCallback] = ()) -> tuple[str, str]:
+def train_classifier(context: Context) -> tuple[str, str]:
     """Trains the classifier, unless it is there already.
 
     Args:
         context: config and manifest.
-        callbacks: see `training.run.train`.
 
     Returns:
         The checkpoint's URI and digest.
     """
     config = context.config
     rows = labelled_rows(context, context.rows(config.splits.train))
-    training: ClassifierTraining = config.classifier
+    training = config.training("classifier")
     task = classifier_task(context)
     stage = LoadClassifierCrops
-    if training.saliency != "none":
+    if config.classifier.saliency != "none":
         rows, stage = with_saliency(context, rows), LoadSaliencyCrops
     step = graph.Step(
         stage=stage,
-        args={"classes": context.classes, "long_side": training.long_side, **crop_args(context, training, task)},
+        args={
+            "classes": context.classes,
+            "long_side": config.classifier.long_side,
+            **crop_args(context, training, task),
+        },
     )
     threshold = training.repeat_threshold
     factors = None if threshold is None else repeat_factors(rows["labels"].to_pylist(), threshold=threshold)
-    return run_training(context, task, training, rows, step, factors=factors, callbacks=callbacks)
+    return run_training(context, task, training, rows, step, factors=factors)
 
 
 def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifier: str) -> tuple[str, str]:
@@ -69,7 +72,7 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifie
         seeds: the folder's URI, and its digest.
         seeds_digest: see `seeds`.
         classifier: URI of the checkpoint that made the seeds; the AffinityNet starts from it where
-            `affinity.weights=classifier`.
+            `affinity.start=classifier`.
 
     Returns:
         The checkpoint's URI and digest.
@@ -81,7 +84,7 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifie
     rows = manifest.join(trimaps, keys="image_id", join_type="inner").sort_by("image_id")
     if rows.num_rows == 0:
         raise ValueError(f"{seeds} has no trimaps of splits.train={config.splits.train}: run `raypipe seeds` for them")
-    training: AffinityTraining = config.affinity
+    training = config.training("affinity")
     task = affinity_task(context, classifier=classifier)
     step = graph.Step(stage=LoadAffinityCrops, args=crop_args(context, training, task))
     return run_training(context, task, training, rows, step, seeds=seeds_digest)
@@ -89,42 +92,26 @@ def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifie
 
 def classifier_task(context: Context) -> ClassifierTask:
     """The classifier that the config asks for."""
-    training = context.config.classifier
+    classifier = context.config.classifier
     network: dict[str, Any] = {
-        "backbone": training.backbone,
-        "weights": training.weights,
-        "preprocessing": training.preprocessing,
+        **context.config.network.model_dump(),
         "num_classes": len(context.classes),
-        "output_stride": training.output_stride,
+        "output_stride": classifier.output_stride,
     }
-    if training.saliency == "none":
+    if classifier.saliency == "none":
         return ClassifierTask(**network)
-    options = training.saliency_loss
-    return SaliencyTask(
-        **network,
-        method=training.saliency,
-        tau=options.tau,
-        lam=options.lam,
-        ird=options.ird,
-        eps_share=options.eps_share,
-        ird_tau=options.ird_tau,
-        num_iters=options.pamr.num_iters,
-        dilations=options.pamr.dilations,
-        stride=options.stride,
-    )
+    return SaliencyTask(**network, method=classifier.saliency, **classifier.saliency_loss.model_dump())
 
 
 def affinity_task(context: Context, *, classifier: str) -> AffinityTask:
     """The AffinityNet that the config asks for; it may start from a classifier's checkpoint."""
-    training = context.config.affinity
-    from_classifier = training.weights == CLASSIFIER
+    network, affinity = context.config.network, context.config.affinity
     return AffinityTask(
-        backbone=training.backbone,
-        weights=storage.join(classifier, WEIGHTS_FILE) if from_classifier else training.weights,
-        preprocessing=training.preprocessing,
-        radius=training.radius,
-        depths=training.depths,
-        freeze_backbone=training.freeze_backbone,
+        backbone=network.backbone,
+        weights=storage.join(classifier, WEIGHTS_FILE) if affinity.start == "classifier" else network.weights,
+        preprocessing=network.preprocessing,
+        radius=affinity.radius,
+        freeze_backbone=affinity.freeze_backbone,
     )
 
 
@@ -136,7 +123,6 @@ def run_training(
     step: graph.Step,
     *,
     factors: NDArray[np.float64] | None = None,
-    callbacks: Sequence[UserCallback] = (),
     validation: Validation | None = None,
     manifest_columns: Sequence[str] | None = None,
     **inputs: str,
@@ -146,11 +132,10 @@ def run_training(
     Args:
         context: config and manifest.
         task: network and loss.
-        training: the task's section of the config.
+        training: the task's, of `RunConfig.training`.
         rows: the images to learn from.
         step: the stage that makes crops of them.
         factors: how often each is drawn, see `make_feed`.
-        callbacks: see `training.run.train`.
         validation: see `LoopSettings`.
         manifest_columns: columns of the rows that are the manifest's; None where all are.
         inputs: digests of what else the rows are made of.
@@ -180,7 +165,7 @@ def run_training(
             use_gpu=cluster.gpus_per_train_worker > 0,
             resources_per_worker={"CPU": threads, "GPU": cluster.gpus_per_train_worker},
         )
-        train(settings, folder=folder, classes=context.classes, scaling=scaling, callbacks=callbacks)
+        train(settings, folder=folder, classes=context.classes, scaling=scaling)
     return uri, read_metadata(uri, task=task.name)["digest"]
 
 
@@ -206,25 +191,26 @@ def make_feed(
 
     def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
         table: pa.Table = ray.get(rows)
+        epochs, batch_size = training.section.epochs, training.section.batch_size
         options = ray.data.DataContext.get_current()
         options.execution_options.preserve_order = True
         options.enable_progress_bars = False  # the training shows its own
         epochs_per_stream = max(1, _ROWS_PER_STREAM * world_size // len(image_ids))
-        for start in range(first_epoch, training.epochs, epochs_per_stream):
+        for start in range(first_epoch, epochs, epochs_per_stream):
             parts = []
-            for epoch in range(start, min(start + epochs_per_stream, training.epochs)):
+            for epoch in range(start, min(start + epochs_per_stream, epochs)):
                 indices, repeats = worker_draws(
                     image_ids,
                     seed=training.seed,
                     epoch=epoch,
-                    batch_size=training.batch_size,
+                    batch_size=batch_size,
                     rank=rank,
                     world_size=world_size,
                     factors=factors,
                 )
                 part = table.take(pa.array(indices)).append_column("repeat", pa.array(repeats, pa.int32()))
                 parts.append(part.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(indices))))
-            num_rows = len(range(rank, training.batch_size, world_size))
+            num_rows = len(range(rank, batch_size, world_size))
             dataset = graph.apply(
                 graph.source(pa.concat_tables(parts), rows_per_block=num_rows), [step], autoscaling=autoscaling
             )
@@ -236,7 +222,7 @@ def make_feed(
 def crop_args(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
     """Arguments that all stages of crops take."""
     return {
-        "crop_size": training.crop_size,
+        "crop_size": training.section.crop_size,
         "fill": tuple(int(value) for value in task.build().preprocessing.fill),
         "jitter": training.jitter,
         "seed": training.seed,

@@ -14,6 +14,7 @@ from raypipe.data.arrays import encode_cam
 from raypipe.data.images import decode_image
 from raypipe.networks.precision import autocast
 from raypipe.ops.cam import normalize_cams
+from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage
 from raypipe.stages.networks import load_classifier
@@ -46,17 +47,15 @@ class ComputeCams(JointStage[LabelledImage]):
         *,
         checkpoint: str,
         scales: Sequence[float],
-        mirror: bool,
-        output_stride: Literal[8, 16],
         out_stride: int,
         max_side: int,
         precision: Literal["auto", "fp32", "bf16"],
+        mirror: bool = True,
         pixels_per_pass: int | None = None,
     ) -> None:
-        self.network, _, self.device = load_classifier(checkpoint, output_stride=output_stride)
+        self.network, _, self.device = load_classifier(checkpoint)
         self.scales = tuple(scales)
         self.mirror = mirror
-        self.output_stride = output_stride
         self.out_stride = out_stride
         self.max_side = max_side
         self.precision = precision
@@ -91,6 +90,6 @@ class ComputeCams(JointStage[LabelledImage]):
         if passes is None:
             merged = torch.zeros(0, *(-(-side // self.out_stride) for side in image.pixels.shape[:2]))
         else:
-            merged = passes.merged(image.channels, stride=self.output_stride, out_stride=self.out_stride)
+            merged = passes.merged(image.channels, stride=GRID_STRIDE, out_stride=self.out_stride)
         cam = normalize_cams(merged).cpu().numpy()
         return {"cam": encode_cam(cam), "cam_height": cam.shape[1], "cam_width": cam.shape[2]}

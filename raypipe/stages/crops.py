@@ -106,10 +106,10 @@ class LoadAffinityCrops(LoadCrops):
 
 
 class LoadSegmenterCrops(LoadCrops):
-    """Targets: mask (crop_size, crop_size), weights of its pixels in 1/255, and whether it is a true mask (1).
+    """Targets: mask (crop_size, crop_size), and whether it is a true mask (1).
 
-    A true mask (`supervision` is `mask`) weighs 1 everywhere. A pseudo-mask is read from the row's shard; its pixels
-    below `min_confidence` become 255, the others weigh confidence^`confidence_power`.
+    A pseudo-mask (`supervision` isn't `mask`) is read from the row's shard; its pixels below `min_confidence` become
+    255.
     """
 
     reads = ("image_id", "image_uri", "mask_uri", "supervision", "shard_uri", "epoch", "repeat")
@@ -121,7 +121,6 @@ class LoadSegmenterCrops(LoadCrops):
         num_classes: int,
         long_side: tuple[int, int],
         min_confidence: float,
-        confidence_power: float,
         crop_size: int,
         fill: Sequence[int],
         jitter: Sequence[float],
@@ -131,35 +130,29 @@ class LoadSegmenterCrops(LoadCrops):
         super().__init__(crop_size=crop_size, fill=fill, jitter=jitter, seed=seed, max_side=max_side)
         self.num_classes = num_classes
         self.long_side = long_side
-        confidence = np.arange(256) / 255
-        weights = np.where(confidence < min_confidence, 0, confidence**confidence_power)
-        self.weights = np.rint(255 * weights).astype(np.uint8)
+        self.min_confidence = min_confidence
 
     def augment(
         self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Random size, crop, mirror and colours."""
         is_true = row["supervision"] == MASK
-        mask, weight = self._true(row) if is_true else self._pseudo(row)
+        mask = read_truth(row["mask_uri"], num_classes=self.num_classes)[0] if is_true else self._pseudo(row)
         size = (pixels.shape[0], pixels.shape[1])
         if reduced_size(mask.shape[1], mask.shape[0], self.max_side) != size[::-1]:
             raise ValueError(f"the mask is {mask.shape} (height, width), the image, reduced to max_side, {size}")
         crop, labels = augment_for_segmenter(
             pixels,
-            [resize_labels(mask, size), resize_labels(weight, size)],
+            resize_labels(mask, size),
             rng,
             crop=self.crop_size,
             long_side=self.long_side,
             fill=self.fill,
             jitter=self.jitter,
         )
-        return crop, np.concatenate([*(values.reshape(-1) for values in labels), np.array([is_true], np.uint8)])
+        return crop, np.concatenate([labels.reshape(-1), np.array([is_true], np.uint8)])
 
-    def _true(self, row: Row) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        mask, _ = read_truth(row["mask_uri"], num_classes=self.num_classes)
-        return mask, np.full_like(mask, 255)
-
-    def _pseudo(self, row: Row) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _pseudo(self, row: Row) -> NDArray[np.uint8]:
         found = read_row(row["shard_uri"], row["image_id"], columns=["mask", "confidence"])
-        weight = self.weights[decode_mask(found["confidence"])]
-        return np.where(weight > 0, decode_mask(found["mask"]), IGNORE).astype(np.uint8), weight
+        unsure = decode_mask(found["confidence"]) < 255 * self.min_confidence
+        return np.where(unsure, np.uint8(IGNORE), decode_mask(found["mask"]))

@@ -96,13 +96,12 @@ class GateMasks(JointStage[MaskedImage]):
         self,
         *,
         checkpoint: str,
-        output_stride: Literal[8, 16],
         precision: Literal["auto", "fp32", "bf16"],
         max_side: int,
         keep_better: bool,
         pixels_per_pass: int | None = None,
     ) -> None:
-        self.network, _, self.device = load_classifier(checkpoint, output_stride=output_stride)
+        self.network, _, self.device = load_classifier(checkpoint)
         self.precision = precision
         self.max_side = max_side
         self.keep_better = keep_better

@@ -29,11 +29,15 @@ def load_classifier(
 ) -> tuple[Classifier | SaliencyClassifier, Checkpoint, torch.device]:
     """The classifier of a checkpoint in eval mode, on the GPU if there is one; its kind is that of its training.
 
+    Args:
+        uri: the checkpoint's.
+        output_stride: of its maps, whatever it was trained at.
+
     Raises:
         ValueError: if the checkpoint is missing, damaged, of another task or of another architecture than it says.
     """
     checkpoint = read_checkpoint(uri, task="classifier")
-    taught_by_saliency = checkpoint.config.get("saliency", "none") != "none"
+    taught_by_saliency = checkpoint.config["section"]["saliency"] != "none"
     network = (build_saliency_classifier if taught_by_saliency else build_classifier)(
         checkpoint.backbone,
         num_classes=len(checkpoint.classes),
@@ -50,11 +54,7 @@ def load_affinity_net(uri: str) -> tuple[AffinityNet, Checkpoint, torch.device]:
         ValueError: as `load_classifier`.
     """
     checkpoint = read_checkpoint(uri, task="affinity")
-    network = build_affinity_net(
-        checkpoint.backbone,
-        depths=checkpoint.config.get("depths"),
-        preprocessing=Preprocessing.from_dict(checkpoint.preprocessing),
-    )
+    network = build_affinity_net(checkpoint.backbone, preprocessing=Preprocessing.from_dict(checkpoint.preprocessing))
     return _ready(network, checkpoint), checkpoint, default_device()
 
 
@@ -67,9 +67,8 @@ def load_segmenter(uri: str) -> tuple[Segmenter, Checkpoint, torch.device]:
     checkpoint = read_checkpoint(uri, task="segmenter")
     network = build_segmenter(
         checkpoint.backbone,
-        head=checkpoint.config["head"],
+        head=checkpoint.config["section"]["head"],
         num_classes=len(checkpoint.classes),
-        output_stride=checkpoint.config["output_stride"],
         preprocessing=Preprocessing.from_dict(checkpoint.preprocessing),
     )
     return _ready(network, checkpoint), checkpoint, default_device()

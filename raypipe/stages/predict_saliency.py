@@ -34,20 +34,18 @@ class PredictSaliency(Stage):
         [pa.field("height", pa.int32()), pa.field("width", pa.int32()), pa.field("saliency", pa.binary())]
     )
 
-    def __init__(
-        self, *, source: Literal["csnet", "u2netp", "onnx"], weights: str, side: int | None, max_side: int
-    ) -> None:
+    def __init__(self, *, source: Literal["csnet", "u2netp", "onnx"], weights: str, max_side: int) -> None:
         self.device = default_device()
         self.max_side = max_side
         self.predict: Callable[[Tensor], Tensor]
         if source == "onnx":
             model = OnnxSaliency(storage.read_bytes(weights), source=weights)
-            self.predict, self.side = model, side or model.side or _ONNX_SIDE
+            self.predict, self.side = model, model.side or _ONNX_SIDE
             self.preprocessing = IMAGENET
         else:
             network = load_saliency_network(source, read_state_dict(weights), source=weights)
             self.predict = network.to(self.device)
-            self.side = side or SALIENCY_NETWORKS[source].side
+            self.side = SALIENCY_NETWORKS[source].side
             self.preprocessing = SALIENCY_NETWORKS[source].preprocessing
 
     def process_all(self, rows: Sequence[Row]) -> list[Row]:

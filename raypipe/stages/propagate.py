@@ -145,7 +145,6 @@ class PropagateCams(JointStage[PooledImage]):
         alpha: float,
         beta: float,
         num_steps: int,
-        tol: float,
         count_padding: bool,
         precision: Literal["auto", "fp32", "bf16"],
         cam_stride: int,
@@ -160,7 +159,6 @@ class PropagateCams(JointStage[PooledImage]):
         self.alpha = alpha
         self.beta = beta
         self.num_steps = num_steps
-        self.tol = tol
         self.count_padding = count_padding
         self.cam_stride = cam_stride
         self.max_side = max_side
@@ -179,7 +177,7 @@ class PropagateCams(JointStage[PooledImage]):
         cells = self.affinity([image.pixels for image in labelled if image.pixels is not None])
         affinities = [of_image.affinity(radius=self.radius) for of_image in cells]
         moved = [image.scores.to(affinity.device) for image, affinity in zip(labelled, affinities, strict=True)]
-        walked = propagate_batch(moved, affinities, beta=self.beta, num_steps=self.num_steps, tol=self.tol)
+        walked = propagate_batch(moved, affinities, beta=self.beta, num_steps=self.num_steps)
         results = iter(self.finish(labelled, walked, cells))
         return [_encode(image.scores, 1.0) if image.pixels is None else next(results) for image in prepared]
 

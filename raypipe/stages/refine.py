@@ -1,7 +1,6 @@
 """From walked scores to a mask at the working size, with or without refinement."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from raypipe.data.arrays import decode_scores
 from raypipe.data.images import decode_image, encode_png
 from raypipe.ops.cam import upsample_to_image
-from raypipe.ops.dense_crf import dense_crf
+from raypipe.ops.dense_crf import COMPAT_BILATERAL, dense_crf
 from raypipe.ops.pamr import pamr
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row, Stage
@@ -49,15 +48,13 @@ class RefineMasks(Stage):
         self,
         *,
         method: Literal["none", "dcrf", "pamr"],
-        power: float,
-        dense_crf: Mapping[str, Any],
         max_side: int,
-        pamr: Mapping[str, Any] | None = None,
+        power: float = 1.0,
+        compat_bilateral: float = COMPAT_BILATERAL,
     ) -> None:
         self.method = method
         self.power = power
-        self.dense_crf = dict(dense_crf)
-        self.pamr = dict(pamr or {})
+        self.compat_bilateral = compat_bilateral
         self.max_side = max_side
 
     def process(self, row: Row) -> Row:
@@ -81,13 +78,13 @@ class RefineMasks(Stage):
 
     def _refine(self, pixels: NDArray[np.uint8], scores: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.method == "dcrf":
-            return dense_crf(pixels, scores, **self.dense_crf)
-        return refine_by_pamr(pixels, scores, **self.pamr)
+            return dense_crf(pixels, scores, compat_bilateral=self.compat_bilateral)
+        return refine_by_pamr(pixels, scores)
 
 
-def refine_by_pamr(pixels: NDArray[np.uint8], scores: NDArray[np.float32], **options: Any) -> NDArray[np.float32]:
+def refine_by_pamr(pixels: NDArray[np.uint8], scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """PAMR of one image (H, W, 3) and its scores (L, H, W)."""
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
-        refined: NDArray[np.float32] = pamr(image, torch.from_numpy(scores)[None], **options)[0].numpy()
+        refined: NDArray[np.float32] = pamr(image, torch.from_numpy(scores)[None])[0].numpy()
     return refined

@@ -1,6 +1,6 @@
 """Scores many settings of the walk in one pass of the networks.
 
-Maps and features are computed once an image. One expansion a (radius, beta) gives every number of steps, and all alphas
+Maps and features are computed once an image. One expansion a beta gives every number of steps, and all alphas
 walk along in it as further maps: a whole grid costs a few times one walk.
 """
 
@@ -35,7 +35,6 @@ class Setting(NamedTuple):
     alpha: float
     beta: float
     num_steps: int
-    radius: int
 
 
 @dataclass
@@ -72,7 +71,7 @@ class ScoreSettings(JointStage[ScoredImage]):
         num_classes: int,
         affinity: Literal["learned", "rgb"],
         checkpoint: str | None,
-        tol: float,
+        radius: int,
         count_padding: bool,
         precision: Literal["auto", "fp32", "bf16"],
         cam_stride: int,
@@ -85,7 +84,7 @@ class ScoreSettings(JointStage[ScoredImage]):
         self.source = affinity_source(
             affinity, checkpoint=checkpoint, precision=precision, pixels_per_pass=pixels_per_pass
         )
-        self.tol = tol
+        self.radius = radius
         self.count_padding = count_padding
         self.cam_stride = cam_stride
         self.max_side = max_side
@@ -157,16 +156,15 @@ class ScoreSettings(JointStage[ScoredImage]):
         backgrounds = torch.stack([background_score(cam, alpha=alpha) for alpha in alphas])
         stacked = torch.cat([backgrounds, cam])
         scores = pool_to_grid(stacked, stride=stride, count_padding=self.count_padding).to(cells.features.device)
-        for radius in sorted({setting.radius for setting in self.settings}):
-            affinity = cells.affinity(radius=radius)
-            for beta in sorted({s.beta for s in self.settings if s.radius == radius}):
-                members = [i for i, s in enumerate(self.settings) if (s.radius, s.beta) == (radius, beta)]
-                steps = sorted({self.settings[i].num_steps for i in members})
-                walked = propagate_at(scores, affinity, beta=beta, steps=steps, tol=self.tol)
-                for num_steps, maps in zip(steps, walked, strict=True):
-                    indices = [i for i in members if self.settings[i].num_steps == num_steps]
-                    wanted = [alphas.index(self.settings[i].alpha) for i in indices]
-                    yield indices, torch.cat([maps[wanted], maps[len(alphas) :]])
+        affinity = cells.affinity(radius=self.radius)
+        for beta in sorted({setting.beta for setting in self.settings}):
+            members = [i for i, setting in enumerate(self.settings) if setting.beta == beta]
+            steps = sorted({self.settings[i].num_steps for i in members})
+            walked = propagate_at(scores, affinity, beta=beta, steps=steps)
+            for num_steps, maps in zip(steps, walked, strict=True):
+                indices = [i for i in members if self.settings[i].num_steps == num_steps]
+                wanted = [alphas.index(self.settings[i].alpha) for i in indices]
+                yield indices, torch.cat([maps[wanted], maps[len(alphas) :]])
 
 
 def best_labels(maps: Tensor, *, num_backgrounds: int) -> Tensor:

@@ -55,7 +55,6 @@ class SegmentImages(JointStage[ReadImage]):
         *,
         checkpoint: str,
         scales: Sequence[float],
-        mirror: bool,
         max_side: int,
         precision: Literal["auto", "fp32", "bf16"],
         within_labels: bool = False,
@@ -63,7 +62,6 @@ class SegmentImages(JointStage[ReadImage]):
     ) -> None:
         self.network, _, self.device = load_segmenter(checkpoint)
         self.scales = tuple(scales)
-        self.mirror = mirror
         self.max_side = max_side
         self.precision = precision
         self.within_labels = within_labels
@@ -82,7 +80,7 @@ class SegmentImages(JointStage[ReadImage]):
             preprocessing=self.network.preprocessing,
             device=self.device,
             scales=self.scales,
-            mirror=self.mirror,
+            mirror=True,
             pixels_per_pass=self.pixels_per_pass,
         )
         return [self._encode(image, of_image) for image, of_image in zip(prepared, passes, strict=True)]

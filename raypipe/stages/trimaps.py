@@ -1,7 +1,7 @@
 """Trimaps: what is surely an object or surely background; affinity labels are made of it (AffinityNet §3.2)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from torch import Tensor
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image, encode_png
 from raypipe.ops.cam import resize_cam, stack_background
-from raypipe.ops.dense_crf import dense_crf_many
+from raypipe.ops.dense_crf import SXY_BILATERAL, SXY_GAUSSIAN, dense_crf_many
 from raypipe.ops.pamr import pamr
 from raypipe.ops.trimap import make_trimap
 from raypipe.schema import GRID_STRIDE
@@ -40,19 +40,13 @@ class MakeTrimaps(Stage):
         alpha_high: float,
         crf_stride: int,
         max_side: int,
-        dense_crf: Mapping[str, Any],
         refine: Literal["dcrf", "pamr"] = "dcrf",
-        pamr: Mapping[str, Any] | None = None,
     ) -> None:
         self.splits = None if splits is None else frozenset(splits)
         self.alphas = (alpha_low, alpha_high)
         self.crf_stride = crf_stride
         self.max_side = max_side
-        # Distances of the dense CRF are in pixels of the image that it sees.
-        lengths = {name: dense_crf[name] / crf_stride for name in ("sxy_gaussian", "sxy_bilateral")}
-        self.dense_crf = dict(dense_crf) | lengths
         self.refine = refine
-        self.pamr = dict(pamr or {})
 
     def process(self, row: Row) -> Row:
         """Makes one image's trimap; null where its split isn't trained on."""
@@ -70,10 +64,16 @@ class MakeTrimaps(Stage):
     def _refined(self, pixels: NDArray[np.uint8], scores: Sequence[Tensor]) -> list[NDArray[np.float32]]:
         """The stacks refined. PAMR is linear: the classes' maps, which both stacks share, are refined once."""
         if self.refine == "dcrf":
-            return dense_crf_many(pixels, [stack.numpy() for stack in scores], **self.dense_crf)
+            return dense_crf_many(
+                pixels,
+                [stack.numpy() for stack in scores],
+                # In pixels of the image that it sees.
+                sxy_gaussian=SXY_GAUSSIAN / self.crf_stride,
+                sxy_bilateral=SXY_BILATERAL / self.crf_stride,
+            )
         backgrounds = [stack[:1] for stack in scores]
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
-            refined = pamr(image, torch.cat([*backgrounds, scores[0][1:]])[None], **self.pamr)[0]
+            refined = pamr(image, torch.cat([*backgrounds, scores[0][1:]])[None])[0]
         maps = refined[len(scores) :]
         return [torch.cat([background[None], maps]).numpy() for background in refined[: len(scores)]]
