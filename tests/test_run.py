@@ -34,7 +34,6 @@ OVERRIDES = [
     "affinity.crop_size=96",
     "cams.scales=[1.0]",
     "refinement.gate=off",
-    "report.num_samples=1",
     "cluster.loader_actors=1",
 ]
 
@@ -46,8 +45,8 @@ def make_config(manifest: str, out: Path, *overrides: str) -> RunConfig:
 @pytest.fixture(scope="module")
 def finished(local_ray: None, synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A complete run."""
-    run = Run(make_config(synthetic[0], tmp_path_factory.mktemp("run"), "png=true"))
-    assert run.report
+    run = Run(make_config(synthetic[0], tmp_path_factory.mktemp("run")))
+    assert run.report(num_samples=1)
     return run
 
 
@@ -84,10 +83,6 @@ def test_provenance_is_in_every_shard(finished: Run) -> None:
     assert json.loads(metadata[b"raypipe.provenance"])["inputs"]["classifier"] == finished.classifier.digest
 
 
-def test_png_folder_on_request(finished: Run) -> None:
-    assert len(list(Path(finished.masks.uri, "png").iterdir())) == 24
-
-
 def test_scores_of_every_stage_and_split(finished: Run) -> None:
     found = {(score.stage, score.split): score for score in finished.scores}
     assert set(found) == {(stage, split) for stage in ("cam", "walk", "dcrf") for split in ("train", "val")}
@@ -98,7 +93,7 @@ def test_scores_of_every_stage_and_split(finished: Run) -> None:
 
 
 def test_report_is_one_file(finished: Run) -> None:
-    text = Path(finished.report).read_text()
+    text = Path(finished.config.out, "report.html").read_text()
     assert "data:image/" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
 
@@ -152,7 +147,6 @@ def test_another_beta_runs_the_walk_alone_and_without_seeds_gives_the_same_masks
     fresh = make_config(
         finished.config.manifest,
         tmp_path,
-        "png=true",
         f"checkpoints.classifier={finished.classifier.uri}",
         f"checkpoints.affinity={finished.affinity.uri}",
         "cluster.network_actors=2",
@@ -187,7 +181,6 @@ def test_rows_that_fail_are_quarantined_and_the_run_goes_on(
             tmp_path / "out",
             "splits.masks=null",
             "walk.affinity=rgb",
-            "png=true",
             f"checkpoints.classifier={finished.classifier.uri}",
         )
     )
@@ -199,7 +192,6 @@ def test_rows_that_fail_are_quarantined_and_the_run_goes_on(
         assert reason in reasons[rows[index]["image_id"]]
     background = next(row for row in masks if row["image_id"] == rows[5]["image_id"])
     assert background["class_ids"] == [0]
-    assert all(path.parent.name == "png" for path in Path(run.masks.uri).rglob("*.png"))
 
 
 def test_checkpoint_of_other_classes_is_refused(
@@ -226,8 +218,8 @@ def test_given_maps_take_the_classifiers_place(finished: Run, tmp_path: Path) ->
         np.save(tmp_path / "npy" / row["image_id"], dict(zip([n - 1 for n in row["class_ids"]], full, strict=True)))
     import_cams(str(tmp_path / "npy"), str(tmp_path / "cams"))
     given = f"checkpoints.cams={tmp_path / 'cams'}"
-    run = Run(make_config(finished.config.manifest, tmp_path / "out", given, "affinity.weights=null"))
-    assert run.report
+    run = Run(make_config(finished.config.manifest, tmp_path / "out", given, "affinity.start=pretrained"))
+    assert run.report(num_samples=1)
     assert not (tmp_path / "out/classifier").exists()
     trimaps = [
         np.concatenate([decode_mask(trimap).ravel() for trimap in shards["trimap"].to_pylist() if trimap is not None])

@@ -26,9 +26,7 @@ from raypipe.streams.sink import QUARANTINED, SHARDS, write_shard
 @pytest.fixture
 def context(synthetic: tuple[str, Manifest], tmp_path: Path) -> Context:
     """Config and manifest of the synthetic images, walked along colours."""
-    return open_context(
-        load_config("", [f"manifest={synthetic[0]}", f"out={tmp_path}", "walk.affinity=rgb", "report.num_samples=2"])
-    )
+    return open_context(load_config("", [f"manifest={synthetic[0]}", f"out={tmp_path}", "walk.affinity=rgb"]))
 
 
 @pytest.fixture
@@ -66,21 +64,21 @@ def make_score(image_iou: dict[str, float], **changes) -> Score:
 def test_samples_are_best_worst_and_random_in_turns(context: Context, masks: str) -> None:
     ids = context.manifest.table["image_id"].to_pylist()
     scores = [make_score({image_id: place / 100 for place, image_id in enumerate(ids[:10])})]
-    chosen = choose_samples(context, masks=masks, scores=scores)
+    chosen = choose_samples(masks, scores=scores, number=2)
     assert [kind for _, kind, _ in chosen] == ["best", "worst", "random"] * 2
     assert [image_id for image_id, kind, _ in chosen if kind == "best"] == [ids[9], ids[8]]
     assert [image_id for image_id, kind, _ in chosen if kind == "worst"] == [ids[0], ids[1]]
     assert len({image_id for image_id, _, _ in chosen}) == 6
-    assert choose_samples(context, masks=masks, scores=scores) == chosen
+    assert choose_samples(masks, scores=scores, number=2) == chosen
 
 
 def test_samples_have_masks(context: Context, masks: str) -> None:
     ids = context.manifest.table["image_id"].to_pylist()
     scores = [make_score({ids[-1]: 0.9, ids[0]: 0.5, ids[1]: 0.4, ids[2]: 0.3})]
-    chosen = {image_id: kind for image_id, kind, _ in choose_samples(context, masks=masks, scores=scores)}
+    chosen = {image_id: kind for image_id, kind, _ in choose_samples(masks, scores=scores, number=2)}
     assert ids[-1] not in chosen  # the best one, in quarantine
     assert chosen[ids[0]] == "best"
-    assert not {image_id for image_id, _, _ in choose_samples(context, masks=masks + "-none", scores=scores)}
+    assert not {image_id for image_id, _, _ in choose_samples(masks + "-none", scores=scores, number=2)}
 
 
 def test_only_the_chosen_rows_are_read(context: Context, masks: str, tmp_path: Path, monkeypatch) -> None:
@@ -96,7 +94,7 @@ def test_only_the_chosen_rows_are_read(context: Context, masks: str, tmp_path: P
     seeds = str(tmp_path / "seeds")
     write_shard(seeds, SHARDS, pa.Table.from_pylist([{"image_id": row["image_id"], **cam}], schema=SEEDS))
     scores = [make_score({row["image_id"]: 0.5})]
-    samples = collect_samples(context, {"seeds": seeds, "masks": masks}, affinity=None, scores=scores)
+    samples = collect_samples(context, {"seeds": seeds, "masks": masks}, affinity=None, scores=scores, number=2)
     first = next(samples)
     assert seen == [row["image_id"]] * 2  # a mask and a seed, and nothing of the next sample yet
     assert (first.image_id, first.kind, first.iou) == (row["image_id"], "best", 0.5)
@@ -227,6 +225,7 @@ def test_page_of_a_run_without_truth_and_with_quarantine(context: Context, masks
         evaluation=None,
         scores=[],
         decisions=[],
+        num_samples=2,
     )
     page = Path(uri).read_text()
     assert page.count("<article") == 2

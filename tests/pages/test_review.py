@@ -62,7 +62,7 @@ def context(tmp_path: Path) -> Context:
         }
         for image_id, (labels, *_) in IMAGES.items()
     ]
-    config = load_config("", ["manifest=m", f"out={tmp_path / 'out'}", "review.num_images=5"])
+    config = load_config("", ["manifest=m", f"out={tmp_path / 'out'}"])
     return Context(config, Manifest.from_rows(rows, CLASSES))
 
 
@@ -109,7 +109,7 @@ def test_only_small_columns_are_read_to_rank(context: Context, masks: str, monke
 
 
 def test_gallery_table_and_tasks(context: Context, masks: str, tmp_path: Path) -> None:
-    folder, number = run_review(context, masks=masks, masks_digest="m")
+    folder, number = run_review(context, masks=masks, masks_digest="m", num_images=5)
     assert number == 5
     table = pq.read_table(Path(folder, QUEUE_FILE))
     assert table.schema.equals(REVIEW)
@@ -123,7 +123,7 @@ def test_gallery_table_and_tasks(context: Context, masks: str, tmp_path: Path) -
     assert page.count("<img ") == 9  # two each, but for the photograph that is gone
     assert "http://" not in page
     before = {path: path.stat().st_mtime_ns for path in Path(folder).iterdir()}
-    assert run_review(context, masks=masks, masks_digest="m") == (folder, 5)
+    assert run_review(context, masks=masks, masks_digest="m", num_images=5) == (folder, 5)
     assert {path: path.stat().st_mtime_ns for path in Path(folder).iterdir()} == before
 
 
@@ -143,3 +143,4 @@ def test_tasks_come_back_as_masks(context: Context, masks: str, tmp_path: Path) 
 def test_other_masks_get_another_folder(context: Context, masks: str) -> None:
     first, _ = run_review(context, masks=masks, masks_digest="m")
     assert run_review(context, masks=masks, masks_digest="n")[0] != first
+    assert run_review(context, masks=masks, masks_digest="m", splits=("train",))[0] != first

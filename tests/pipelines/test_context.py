@@ -22,16 +22,15 @@ def test_relative_paths_count_from_the_working_directory(
 ) -> None:
     folder = Path(synthetic[0]).parent
     monkeypatch.chdir(folder)
-    training = "sweep.training={checkpoints.classifier: [a, null], of: [{affinity.weights: b, affinity.epochs: 2}]}"
-    config = load_config("preset: demo", ["manifest=manifest.parquet", "out=run", "classifier.weights=w.pt", training])
+    training = "sweep.training={checkpoints.classifier: [a, null], of: [{network.weights: b, affinity.epochs: 2}]}"
+    config = load_config("preset: demo", ["manifest=manifest.parquet", "out=run", "network.weights=w.pt", training])
     resolved = open_context(config).config
     assert resolved.manifest == str(folder / "manifest.parquet")
     assert resolved.out == str(folder / "run")
-    assert resolved.classifier.weights == str(folder / "w.pt")
-    assert resolved.affinity.weights == "classifier"
+    assert resolved.network.weights == str(folder / "w.pt")
     assert resolved.sweep.training == {
         "checkpoints.classifier": (str(folder / "a"), None),
-        "of": ({"affinity.weights": str(folder / "b"), "affinity.epochs": 2},),
+        "of": ({"network.weights": str(folder / "b"), "affinity.epochs": 2},),
     }
 
 

@@ -25,8 +25,7 @@ from raypipe.training.trainer import read_metrics
 OVERRIDES = [
     "splits.train=null",
     "splits.masks=null",
-    "segmenter.backbone=tiny",
-    "segmenter.weights=null",
+    "segmenter.start=pretrained",
     "segmenter.head=lraspp",
     "segmenter.epochs=2",
     "segmenter.batch_size=8",
@@ -162,16 +161,17 @@ def test_every_step_of_the_large_recipes_runs(
     write_manifest(Manifest.from_rows(rows, synthetic[1].classes), str(tmp_path / "manifest.parquet"))
     networks = ("classifier", "affinity", "segmenter")
     overrides = [
-        *(f"{name}.{value}" for name in networks for value in ("weights=null", "epochs=1", "batch_size=4")),
+        *(f"{name}.{value}" for name in networks for value in ("epochs=1", "batch_size=4")),
+        "network.weights=null",
         *(f"{name}.crop_size=64" for name in networks),
         *(f"{name}.long_side=[64,96]" for name in ("classifier", "segmenter")),
-        *("cams.scales=[1.0]", "segmentation.scales=[1.0]", "images.max_side=64", "report.num_samples=1"),
+        *("cams.scales=[1.0]", "segmentation.scales=[1.0]", "images.max_side=64"),
         *("cluster.train_workers=1", "cluster.network_actors=1", "cluster.loader_actors=1", "cluster.cpu_actors=1"),
         *("cluster.gpus_per_train_worker=0", "cluster.gpus_per_actor=0", "refinement.gate=off"),
-        *("classifier.repeat_threshold=null", "evaluation.threshold_split=train"),
+        *("repeat_threshold=null", "evaluation.splits=null"),
     ]
     config = load_config(f"preset: {preset}", [f"manifest={tmp_path}/manifest.parquet", f"out={tmp_path}", *overrides])
     run = Run(config)
     stages = {score.stage for score in run.scores}
     assert stages == {"cam", "walk", "dcrf", "segmenter"}
-    assert "segmenter" in Path(run.report).read_text()
+    assert "segmenter" in Path(run.report(num_samples=1)).read_text()

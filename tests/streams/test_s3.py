@@ -19,7 +19,6 @@ OVERRIDES = [
     "affinity.epochs=1",
     "affinity.crop_size=96",
     "cams.scales=[1.0]",
-    "report.num_samples=1",
     "cluster.loader_actors=1",
     "cluster.rows_per_shard=8",
     "cluster.train_workers=1",
@@ -36,7 +35,7 @@ def test_everything_in_a_bucket_and_the_same_masks_from_local_files(
     generate(storage.join(bucket, "data"), num_images=24, sizes=(96, 128))  # the local fixture's images
     manifest = storage.join(bucket, "data", "manifest.parquet")
     remote = Run(load_config("preset: demo", [f"manifest={manifest}", f"out={bucket}/run", *OVERRIDES]))
-    report = storage.read_bytes(remote.report).decode()
+    report = storage.read_bytes(remote.report(num_samples=1)).decode()
     assert "data:image/" in report
     assert all(0 <= score.mean_iou <= 1 for score in remote.scores)
 
