@@ -166,7 +166,7 @@ def _write_network(tmp_path_factory: pytest.TempPathFactory, task: Task) -> str:
         backbone="tiny",
         classes=("cat", "dog"),
         preprocessing=network.preprocessing.to_dict(),
-        config={},
+        config={"section": {"saliency": "none"}},
         weights=network.state_dict(),
     )
     uri = str(tmp_path_factory.mktemp(task))

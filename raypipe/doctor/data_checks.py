@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 import pyarrow.compute as pc
 
 from raypipe import storage
-from raypipe.config import CLASSIFIER
 from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
 from raypipe.doctor.findings import Finding, from_places
 from raypipe.doctor.forecast import Sample, trains_classifier, uses_classifier
@@ -59,7 +58,7 @@ def network_files(context: Context) -> list[str]:
     for _, given, weights in _networks(context):
         if given is not None:
             files += [storage.join(given, METADATA_FILE), storage.join(given, WEIGHTS_FILE)]
-        elif weights and weights != CLASSIFIER and not weights.startswith(TORCHVISION_SCHEME):
+        elif weights and not weights.startswith(TORCHVISION_SCHEME):
             files.append(weights)
     config = context.config
     if config.classifier.saliency != "none" and trains_classifier(context) and config.saliency.weights:
@@ -70,12 +69,13 @@ def network_files(context: Context) -> list[str]:
 
 
 def _networks(context: Context) -> Iterator[tuple[Task, str | None, str | None]]:
-    """Task, given checkpoint and initial weights of the networks that a run needs."""
+    """Task, given checkpoint and pretrained weights of the networks that a run needs."""
     config = context.config
     if uses_classifier(context):
-        yield "classifier", config.checkpoints.classifier, config.classifier.weights
+        yield "classifier", config.checkpoints.classifier, config.network.weights
     if config.walk.affinity == "learned":
-        yield "affinity", config.checkpoints.affinity, config.affinity.weights
+        weights = None if config.affinity.start == "classifier" else config.network.weights
+        yield "affinity", config.checkpoints.affinity, weights
 
 
 def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
@@ -99,7 +99,7 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
             status="problem",
             found="; ".join(problems),
             needed="weights and checkpoints that every machine can read, of the manifest's classes",
-            way_out="mend checkpoints.*, classifier.weights or affinity.weights; null trains, or starts from random; "
+            way_out="mend checkpoints.* or network.weights; null trains, or starts from random; "
             "`raypipe import cams` writes a folder for checkpoints.cams",
         )
     if downloads:

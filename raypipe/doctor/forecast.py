@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from raypipe.config import CLASSIFIER, Cluster
+from raypipe.config import Cluster
 from raypipe.data.checkpoints import Task
 from raypipe.doctor.stage_timing import RandomNetwork, StageTime, time_stage
 from raypipe.pipelines.context import Context
@@ -117,7 +117,7 @@ def makes_seeds(context: Context) -> bool:
 def uses_classifier(context: Context) -> bool:
     """True where a run needs a classifier: for its maps, unless they are given, or to start an AffinityNet from it."""
     config = context.config
-    return config.checkpoints.cams is None or (makes_seeds(context) and config.affinity.weights == CLASSIFIER)
+    return config.checkpoints.cams is None or (makes_seeds(context) and config.affinity.start == "classifier")
 
 
 def trains_classifier(context: Context) -> bool:

@@ -51,10 +51,7 @@ class RandomNetwork:
             backbone=self.task.backbone,
             classes=self.classes,
             preprocessing=network.preprocessing.to_dict(),
-            config={
-                "depths": getattr(self.task, "depths", None),
-                "saliency": getattr(self.task, "method", "none"),
-            },
+            config={"section": {"saliency": getattr(self.task, "method", "none")}},
             weights=network.state_dict(),
         )
         write_checkpoint(checkpoint, folder)

@@ -19,8 +19,8 @@ ROWS: list[dict[str, Any]] = [
 def make_context(tmp_path: Path, *overrides: str, rows: list[dict[str, Any]] = ROWS) -> Context:
     uri = str(tmp_path / "manifest.parquet")
     write_manifest(Manifest.from_rows(rows, ("cat", "dog")), uri)
-    random = ["classifier.weights=null", "affinity.weights=null"]
-    return open_context(load_config("", [f"manifest={uri}", f"out={tmp_path}/out", *random, *overrides]))
+    values = [f"manifest={uri}", f"out={tmp_path}/out", "network.weights=null", *overrides]
+    return open_context(load_config("", values))
 
 
 def view(**changes: Any) -> View:
@@ -70,7 +70,7 @@ def test_given_checkpoints(tmp_path: Path, classifier_uri: str, affinity_uri: st
 
 
 def test_given_maps_need_no_classifier(tmp_path: Path) -> None:
-    weights = f"classifier.weights={tmp_path}/absent.pth"
+    weights = f"network.weights={tmp_path}/absent.pth"
     assert data_checks.network_files(make_context(tmp_path, weights)) == [f"{tmp_path}/absent.pth"]
     context = make_context(tmp_path, weights, f"checkpoints.cams={tmp_path}/maps", "refinement.gate=off")
     assert data_checks.network_files(context) == [f"{tmp_path}/maps/cams.json"]
@@ -88,9 +88,9 @@ def test_a_checkpoint_of_another_task(tmp_path: Path, classifier_uri: str, affin
 def test_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     rgb = "walk.affinity=rgb"
-    unknown = make_context(tmp_path, rgb, "classifier.weights=torchvision://resnet50/IMAGENET1K_V9")
+    unknown = make_context(tmp_path, rgb, "network.weights=torchvision://resnet50/IMAGENET1K_V9")
     assert data_checks.check_networks(unknown, {}).status == "problem"
-    context = make_context(tmp_path, rgb, "classifier.weights=torchvision://resnet50/IMAGENET1K_V2")
+    context = make_context(tmp_path, rgb, "network.weights=torchvision://resnet50/IMAGENET1K_V2")
     found = data_checks.check_networks(context, {})
     assert found.status == "warning"
     (tmp_path / "hub/checkpoints").mkdir(parents=True)

@@ -73,11 +73,11 @@ def test_what_a_run_makes_depends_on_what_is_given(synthetic: tuple[str, Manifes
     [
         ([], True, True),
         (["checkpoints.classifier=c"], True, False),
-        (["affinity.weights=null"], True, True),
-        ([*GIVEN_MAPS, "affinity.weights=null"], False, False),
-        ([*GIVEN_MAPS, "affinity.weights=classifier"], True, True),
-        ([*GIVEN_MAPS, "affinity.weights=classifier", "checkpoints.classifier=c"], True, False),
-        ([*GIVEN_MAPS, "affinity.weights=classifier", "checkpoints.affinity=a"], False, False),
+        (["affinity.start=pretrained"], True, True),
+        ([*GIVEN_MAPS, "affinity.start=pretrained"], False, False),
+        ([*GIVEN_MAPS, "affinity.start=classifier"], True, True),
+        ([*GIVEN_MAPS, "affinity.start=classifier", "checkpoints.classifier=c"], True, False),
+        ([*GIVEN_MAPS, "affinity.start=classifier", "checkpoints.affinity=a"], False, False),
     ],
 )
 def test_given_maps_take_the_place_of_the_classifier(

@@ -14,8 +14,6 @@ from raypipe.stages.cams import ComputeCams
 
 ARGS: dict[str, Any] = {
     "scales": (1.0, 0.5),
-    "mirror": True,
-    "output_stride": 8,
     "out_stride": 4,
     "max_side": 1024,
     "precision": "fp32",
@@ -66,7 +64,7 @@ def test_maps_of_a_classifier_taught_by_saliency(tmp_path: Path, jpeg: bytes) ->
         backbone="tiny",
         classes=("cat", "dog"),
         preprocessing=network.preprocessing.to_dict(),
-        config={"saliency": "eps++"},
+        config={"section": {"saliency": "eps++"}},
         weights=network.state_dict(),
     )
     write_checkpoint(checkpoint, str(tmp_path))

@@ -51,26 +51,25 @@ def test_trimap_of_another_image_is_an_error(row: dict[str, Any]) -> None:
         LoadAffinityCrops(**ARGS).process(row | {"trimap": encode_png(np.zeros((2, 2), np.uint8))})
 
 
-def segmenter_targets(row: dict[str, Any], **changes: Any) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mask and weights of a crop that holds the whole image, and whether the mask is a true one."""
-    options = {"min_confidence": 0.0, "confidence_power": 0.0, **ARGS, "crop_size": 83, **changes}
+def segmenter_targets(row: dict[str, Any], *, min_confidence: float = 0.0) -> tuple[np.ndarray, int]:
+    """Mask of a crop that holds the whole image, and whether it is a true one."""
+    options = {"min_confidence": min_confidence, **ARGS, "crop_size": 83}
     out = LoadSegmenterCrops(num_classes=4, long_side=(83, 83), **options).process(row)
     target = np.frombuffer(out["target"], np.uint8)
     assert len(out["crop"]) == 83 * 83 * 3
-    return target[: 83**2].reshape(83, 83), target[83**2 : -1].reshape(83, 83), int(target[-1])
+    return target[:-1].reshape(83, 83), int(target[-1])
 
 
-def test_a_true_mask_weighs_1_everywhere(row: dict[str, Any], tmp_path: Path) -> None:
+def test_a_true_mask_comes_from_its_file(row: dict[str, Any], tmp_path: Path) -> None:
     truth = np.full((61, 83), 3, np.uint8)
     truth[:10] = IGNORE
     (tmp_path / "truth.png").write_bytes(encode_png(truth))
-    mask, weight, is_true = segmenter_targets(
+    mask, is_true = segmenter_targets(
         row | {"supervision": "mask", "mask_uri": str(tmp_path / "truth.png"), "shard_uri": None}
     )
     assert is_true == 1
     assert (mask == 3).sum() == 51 * 83
     assert (mask == IGNORE).sum() == 83**2 - 51 * 83
-    assert (weight == 255).all()
 
 
 @pytest.fixture
@@ -85,18 +84,17 @@ def weak_row(row: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 def test_a_pseudo_mask_comes_from_its_shard(weak_row: dict[str, Any]) -> None:
-    mask, weight, is_true = segmenter_targets(weak_row)
+    mask, is_true = segmenter_targets(weak_row)
     assert is_true == 0
     assert [(mask == class_id).sum() for class_id in (0, 1, IGNORE)] == [20 * 83, 41 * 83, 22 * 83]
-    assert (weight[mask != IGNORE] == 255).all()
 
 
-def test_confidence_weighs_and_leaves_out(weak_row: dict[str, Any]) -> None:
-    mask, weight, _ = segmenter_targets(weak_row, confidence_power=2.0)
-    assert set(weight[mask == 0].tolist()) == {round(255 * 0.2**2)}
-    assert set(weight[mask == 1].tolist()) == {255}
-    mask, _, _ = segmenter_targets(weak_row, min_confidence=0.3)
-    assert [(mask == class_id).sum() for class_id in (0, 1)] == [0, 41 * 83]
+@pytest.mark.parametrize(("min_confidence", "background"), [(0.2, 20 * 83), (0.21, 0)])
+def test_pixels_of_less_confidence_are_left_out(
+    weak_row: dict[str, Any], min_confidence: float, background: int
+) -> None:
+    mask, _ = segmenter_targets(weak_row, min_confidence=min_confidence)
+    assert [(mask == class_id).sum() for class_id in (0, 1)] == [background, 41 * 83]
 
 
 def test_a_mask_of_another_image_is_an_error(row: dict[str, Any], tmp_path: Path) -> None:

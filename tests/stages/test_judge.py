@@ -18,7 +18,6 @@ WALK: dict[str, Any] = {
     "alpha": 4.0,
     "beta": 8.0,
     "num_steps": 16,
-    "tol": 1e-5,
     "count_padding": False,
     "precision": "fp32",
     "cam_stride": 4,
@@ -60,9 +59,7 @@ class Redness(torch.nn.Module):
 @pytest.fixture
 def make_gate(classifier_uri: str) -> Any:
     def make(*, keep_better: bool) -> GateMasks:
-        gate = GateMasks(
-            checkpoint=classifier_uri, output_stride=8, precision="fp32", max_side=1024, keep_better=keep_better
-        )
+        gate = GateMasks(checkpoint=classifier_uri, precision="fp32", max_side=1024, keep_better=keep_better)
         network = Redness()
         network.preprocessing = gate.network.preprocessing
         gate.network = network
@@ -134,7 +131,7 @@ def test_masks_without_labels_are_not_judged(make_gate: Any, square: bytes) -> N
 
 
 def test_sizes_that_are_no_multiple_of_8_and_a_real_network(classifier_uri: str, jpeg: bytes) -> None:
-    gate = GateMasks(checkpoint=classifier_uri, output_stride=8, precision="fp32", max_side=1024, keep_better=False)
+    gate = GateMasks(checkpoint=classifier_uri, precision="fp32", max_side=1024, keep_better=False)
     masks = [np.zeros((61, 83), np.uint8) for _ in range(2)]
     masks[0][10:40, 20:50], masks[1][30:, :40] = 1, 2
     row = {"image": jpeg, "class_ids": [1, 2], "mask": encode_png(masks[0]), "walk_mask": encode_png(masks[1])}

@@ -14,7 +14,6 @@ ARGS: dict[str, Any] = {
     "alpha": 4.0,
     "beta": 8.0,
     "num_steps": 16,
-    "tol": 1e-5,
     "count_padding": False,
     "precision": "fp32",
     "cam_stride": 4,

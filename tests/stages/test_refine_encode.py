@@ -38,7 +38,7 @@ def test_margin_by_hand() -> None:
 
 
 def test_none_takes_the_best_score_and_the_datasets_ids(row: dict[str, Any]) -> None:
-    out = RefineMasks(method="none", power=1, dense_crf={}, max_side=1024).process(row)
+    out = RefineMasks(method="none", max_side=1024).process(row)
     mask = decode_mask(out["mask"])
     assert mask.shape == (61, 83)
     assert mask[30, [0, 50, 80]].tolist() == [0, 2, 7]
@@ -47,8 +47,8 @@ def test_none_takes_the_best_score_and_the_datasets_ids(row: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("method", ["dcrf", "pamr"])
 def test_refinement_keeps_the_mask_before_it(row: dict[str, Any], method: Any) -> None:
-    plain = RefineMasks(method="none", power=1, dense_crf={}, max_side=1024).process(row)
-    out = RefineMasks(method=method, power=1, dense_crf={"num_iters": 3}, max_side=1024).process(row)
+    plain = RefineMasks(method="none", max_side=1024).process(row)
+    out = RefineMasks(method=method, max_side=1024).process(row)
     assert out["walk_mask"] == plain["mask"]
     assert out["confidence"] == plain["confidence"]
     assert set(np.unique(decode_mask(out["mask"]))) <= {0, 2, 7}
@@ -61,7 +61,7 @@ def test_pamr_moves_an_edge_to_the_images() -> None:
     scores[0, :, :3], scores[1, :, 3:] = 0.7, 0.7  # the class begins at column 24, six columns before its edge
     row = {"image": encode_rgb(image), "class_ids": [5], "scores": encode_scores(scores)}
     row |= {"grid_height": 4, "grid_width": 6, "height": 32, "width": 48}
-    stage = RefineMasks(method="pamr", power=1, dense_crf={}, pamr={"dilations": (1, 2, 4, 8)}, max_side=1024)
+    stage = RefineMasks(method="pamr", max_side=1024)
     out = stage.process(row)
     truth = np.where(image[..., 0] > 0, 5, 0)
     before, after = ((decode_mask(out[name]) != truth).mean() for name in ("walk_mask", "mask"))
@@ -75,14 +75,22 @@ def encode_rgb(pixels: np.ndarray) -> bytes:
 
 
 def test_a_large_power_keeps_the_walked_mask(row: dict[str, Any]) -> None:
-    out = RefineMasks(method="dcrf", power=1000, dense_crf={"num_iters": 1}, max_side=1024).process(row)
+    out = RefineMasks(method="dcrf", power=1000, max_side=1024).process(row)
     changed = decode_mask(out["mask"]) != decode_mask(out["walk_mask"])
     assert changed.mean() < 0.01
 
 
+def test_a_weaker_pull_of_colours_changes_less(row: dict[str, Any]) -> None:
+    def changed(**options: float) -> float:
+        out = RefineMasks(method="dcrf", max_side=1024, **options).process(row)
+        return float((decode_mask(out["mask"]) != decode_mask(out["walk_mask"])).mean())
+
+    assert changed(compat_bilateral=0.5) < changed(compat_bilateral=10.0) == changed()
+
+
 def test_background_alone(row: dict[str, Any]) -> None:
     row |= {"class_ids": [], "scores": encode_scores(np.ones((1, 8, 11), np.float32))}
-    out = RefineMasks(method="dcrf", power=1, dense_crf={}, max_side=1024).process(row)
+    out = RefineMasks(method="dcrf", max_side=1024).process(row)
     assert not decode_mask(out["mask"]).any()
     assert (decode_mask(out["confidence"]) == 255).all()
 
@@ -111,7 +119,7 @@ def test_encode_brings_back_the_original_size_and_sums_up() -> None:
 
 
 def test_encode_at_the_same_size_is_exact(row: dict[str, Any]) -> None:
-    refined = RefineMasks(method="dcrf", power=1, dense_crf={"num_iters": 1}, max_side=1024).process(row)
+    refined = RefineMasks(method="dcrf", max_side=1024).process(row)
     out = EncodeMasks().process(refined | {"original_height": 61, "original_width": 83})
     np.testing.assert_array_equal(decode_mask(out["mask"]), decode_mask(refined["mask"]))
     np.testing.assert_array_equal(decode_mask(out["walk_mask"]), decode_mask(refined["walk_mask"]))

@@ -10,9 +10,10 @@ from raypipe.data.arrays import decode_scores
 from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.data.images import decode_image
 from raypipe.networks import build_segmenter, network_input
+from raypipe.ops.cam import merge_cams
 from raypipe.stages.segment import SegmentImages
 
-ARGS: dict[str, Any] = {"scales": (1.0,), "mirror": False, "max_side": 1024, "precision": "fp32"}
+ARGS: dict[str, Any] = {"scales": (1.0,), "max_side": 1024, "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def segmenter_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
         backbone="tiny",
         classes=("cat", "dog"),
         preprocessing=network.preprocessing.to_dict(),
-        config={"head": "largefov", "output_stride": 8},
+        config={"section": {"head": "largefov"}},
         weights=network.state_dict(),
     )
     uri = str(tmp_path_factory.mktemp("segmenter"))
@@ -48,13 +49,17 @@ def test_probabilities_of_the_classes_that_are_possible(segmenter_uri: str, jpeg
     assert scores.shape == (2, 8, 11)
     np.testing.assert_allclose(scores.sum(axis=0), 1, atol=1e-5)
     pixels = decode_image(jpeg).pixels
-    x, _ = network_input(pixels, preprocessing=stage.network.preprocessing, device=torch.device("cpu"))
+    x, size = network_input(pixels, preprocessing=stage.network.preprocessing, device=torch.device("cpu"))
     with torch.inference_mode():
-        np.testing.assert_allclose(scores, stage.network(x).softmax(dim=1)[0, :2].numpy(), atol=1e-5)
+        passes = [stage.network(side).softmax(dim=1)[0] for side in (x, x.flip(-1))]
+    merged = merge_cams(
+        passes, mirrored=[False, True], scaled_sizes=[size] * 2, image_size=(61, 83), stride=8, out_stride=8
+    )
+    np.testing.assert_allclose(scores, merged[:2].numpy() / 2, atol=1e-5)
 
 
 def test_mirrored_image_has_mirrored_scores(segmenter_uri: str) -> None:
-    stage = SegmentImages(checkpoint=segmenter_uri, **(ARGS | {"mirror": True, "scales": (1.0, 0.5)}))
+    stage = SegmentImages(checkpoint=segmenter_uri, **(ARGS | {"scales": (1.0, 0.5)}))
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((96, 64), Image.Resampling.BICUBIC)
     scores = []
