@@ -65,7 +65,7 @@ def network_files(context: Context) -> list[str]:
         files.append(config.saliency.weights)
     if config.checkpoints.cams is not None:
         files.append(storage.join(config.checkpoints.cams, INDEX_FILE))
-    return files
+    return list(dict.fromkeys(files))  # both networks start from the same weights
 
 
 def _networks(context: Context) -> Iterator[tuple[Task, str | None, str | None]]:
@@ -82,7 +82,9 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
     """Checkpoints and weights are there and fit the classes."""
     plan, problems, downloads = [], [], []
     for task, given, weights in _networks(context):
-        plan.append(f"{task}: " + (given or f"trained from {weights or 'random numbers'}"))
+        from_classifier = task == "affinity" and context.config.affinity.start == "classifier"
+        start = "the classifier" if from_classifier else weights or "random numbers"
+        plan.append(f"{task}: {given or f'trained from {start}'}")
         try:
             if given is not None:
                 given_checkpoint(context, task=task)

@@ -72,8 +72,10 @@ def test_given_checkpoints(tmp_path: Path, classifier_uri: str, affinity_uri: st
 def test_given_maps_need_no_classifier(tmp_path: Path) -> None:
     weights = f"network.weights={tmp_path}/absent.pth"
     assert data_checks.network_files(make_context(tmp_path, weights)) == [f"{tmp_path}/absent.pth"]
-    context = make_context(tmp_path, weights, f"checkpoints.cams={tmp_path}/maps", "refinement.gate=off")
+    given = (f"checkpoints.cams={tmp_path}/maps", "refinement.gate=off")
+    context = make_context(tmp_path, weights, *given, "walk.affinity=rgb")
     assert data_checks.network_files(context) == [f"{tmp_path}/maps/cams.json"]
+    context = make_context(tmp_path, *given)
     assert data_checks.check_networks(context, {}).found == "affinity: trained from random numbers"
 
 
