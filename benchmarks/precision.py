@@ -22,6 +22,7 @@ from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.manifest import Manifest, class_ids_of, read_manifest
 from raypipe.networks import Network
 from raypipe.ops.metrics import confusion_matrix, mean_iou
+from raypipe.pipelines.seeds import PIXELS_PER_PASS
 from raypipe.stages import networks
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.cams import ComputeCams
@@ -110,12 +111,11 @@ def main(
     manifest = read_manifest(run.manifest)
     rows = [row for row in manifest.select(splits=[split]).table.to_pylist() if row["mask_uri"]][:limit]
     refine = RefineMasks(max_side=run.images.max_side, **run.refinement.model_dump(exclude={"gate"}))
-    together = run.inference.pixels_per_pass
     paths = {
         "float32, one by one": make_reference(run),
         "float32, folded, mirror pair": make_path(run, precision="fp32"),
         "bfloat16, folded, mirror pair": make_path(run, precision="bf16"),
-        "the same, throughput mode": make_path(run, precision="bf16", pixels_per_pass=together),
+        "the same, throughput mode": make_path(run, precision="bf16", pixels_per_pass=PIXELS_PER_PASS),
     }
     num_classes, num_pixels = len(manifest.classes) + 1, 0
     for group, truths in read_groups(manifest, rows, max_side=run.images.max_side):

@@ -237,7 +237,7 @@ def check_gpu_memory(streams: Sequence[StreamForecast], gpus: Mapping[str, Gpu |
             status="problem",
             found=", ".join(sorted(wide)),
             needed="a stage's peak below its part of the GPU",
-            way_out="raise cluster.gpus_per_actor, lower inference.pixels_per_pass or images.max_side",
+            way_out="raise cluster.gpus_per_actor, take inference.mode=deterministic, or lower images.max_side",
         )
     peak = max((stage.time.gpu_memory for stage in stages if stage.time), default=0)
     return Finding(
