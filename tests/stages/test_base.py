@@ -36,7 +36,7 @@ class Noted(Stage):
         self.seen.append(len(rows))
         return super().process_all(rows)
 
-    def process(self, row: Row) -> Row:
+    def process(self, row: Row) -> Row:  # noqa: ARG002 - adds no column
         return {}
 
 
@@ -172,7 +172,7 @@ def test_rows_come_in_their_order_whoever_runs_ahead(threads: ThreadPoolExecutor
 
 def test_what_goes_wrong_in_a_thread_is_raised() -> None:
     class Broken(Decode):
-        def process(self, row: Row) -> Row:
+        def process(self, row: Row) -> Row:  # noqa: ARG002 - whatever it is
             raise MemoryError
 
     with ThreadPoolExecutor(2) as threads, pytest.raises(MemoryError):
