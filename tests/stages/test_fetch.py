@@ -68,7 +68,12 @@ def test_labels_are_read_only_where_they_matter() -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "FileNotFoundError"), (b"", "empty"), (b"no image", "not an image"), (b"\xff\xd8\xff\xe0junk", "ImageError")],
+    [
+        (None, "FileNotFoundError"),
+        (b"", "empty"),
+        (b"no image", "not an image"),
+        (b"\xff\xd8\xff\xe0junk", "ImageError"),
+    ],
 )
 def test_bad_files_are_quarantined(tmp_path: Path, content: bytes | None, reason: str) -> None:
     if content is not None:

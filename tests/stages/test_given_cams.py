@@ -28,7 +28,9 @@ def folder(tmp_path: Path) -> str:
 def process(folder: str, *, out_stride: Any = 4, **changes: object) -> Row:
     row = {"image_id": "a", "class_ids": [1, 3], "height": HEIGHT, "width": WIDTH}
     row |= {"original_height": HEIGHT, "original_width": WIDTH} | changes
-    table = LoadGivenCams(maps=Artifact(folder, "m"), out_stride=out_stride)(with_error_columns(pa.Table.from_pylist([row])))
+    table = LoadGivenCams(maps=Artifact(folder, "m"), out_stride=out_stride)(
+        with_error_columns(pa.Table.from_pylist([row]))
+    )
     return dict(table.to_pylist()[0])
 
 
