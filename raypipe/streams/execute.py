@@ -74,6 +74,8 @@ def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int) -> Any
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
     options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": resources.cpus}
+    if resources.memory is not None:
+        options["memory"] = resources.memory
     if not job.on_gpu:
 
         def run(table: pa.Table) -> pa.Table:
