@@ -58,8 +58,8 @@ def check_fit(context: Context) -> Iterator[Finding]:
             found=f"of {machine.gpus:g} GPUs stay idle: {numbers}",
             needed="work for each GPU, unless others are to have them",
             way_out="leave cluster.gpus_per_actor, cluster.network_actors, cluster.gpus_per_train_worker and "
-            "cluster.train_workers null; a batch_size that is a multiple of the number of GPUs; `raypipe describe` shows "
-            "the plan",
+            "cluster.train_workers null, or give trainings a batch_size that more workers divide; `raypipe describe` "
+            "prints the plan",
         )
 
 

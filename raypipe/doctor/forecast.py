@@ -1,7 +1,7 @@
 """Hours and bytes of the streams on a cluster, before any run, from a timed sample of images.
 
-The stages of a pool are timed one after another, without Ray Data, in a process with the resources of the pool's actors.
-The forecast of a stream with N rows is
+The stages of a pool are timed one after another, without Ray Data, in a process with the resources of an actor of the
+pool. The forecast of a stream with N rows is
 
     N · max( max_p t_p / actors_p ,  Σ_p c_p / cores )
 

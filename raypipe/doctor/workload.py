@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig
 from raypipe.pipelines.context import Context
+from raypipe.streams.plan import Plan
 
 if TYPE_CHECKING:
     from raypipe.data.checkpoints import Task
-    from raypipe.streams.plan import Plan
 
 UNKNOWN = "…"
 """Digest of what isn't made yet, or hasn't been looked at: no resource depends on it."""
@@ -78,9 +78,11 @@ def checkpoint(config: RunConfig, task: "Task") -> Artifact:
     return Artifact(getattr(config.checkpoints, task) or task.upper(), UNKNOWN)
 
 
-def streams_of(context: Context) -> "list[Plan]":
-    """The streams that a run computes, in its order. Saliency and evaluation come with them where the manifest may turn
-    out to need them.
+def streams_of(context: Context) -> list[Plan]:
+    """The streams that a run computes, in its order.
+
+    Whether saliency maps are missing, and whether there are true masks to score with, is known by the manifest's rows
+    only: both streams are among them where the config allows.
 
     Args:
         context: config and manifest, of which the classes are enough.
@@ -104,13 +106,13 @@ def streams_of(context: Context) -> "list[Plan]":
     affinity = None if config.walk.affinity == "rgb" else checkpoint(config, "affinity")
     computing = compute_cams(context, maps)
 
-    def taking_up_seeds(plan: "Plan") -> "Plan":
+    def taking_up_seeds(plan: Plan) -> Plan:
         if not makes_seeds(config):
             return plan
         made = next(stage for stage in plan.stages if stage == computing)
         return replace(plan, reuse=(made, LoadCams()))
 
-    plans: "list[Plan]" = [saliency_plan(context)] if predicts_saliency(config) else []
+    plans: list[Plan] = [saliency_plan(context)] if predicts_saliency(config) else []
     seeds = seeds_plan(context, maps=maps)
     if makes_seeds(config):
         plans.append(seeds)
