@@ -1,6 +1,5 @@
 """Checks that all that a run starts fits its machine, by the plans that the run would follow."""
 
-import math
 from collections.abc import Iterator
 
 from raypipe.config import Cluster
@@ -8,7 +7,8 @@ from raypipe.doctor.findings import Finding
 from raypipe.doctor.workload import Training, streams_of, trainings_of
 from raypipe.pipelines.context import Context, plan_pools
 from raypipe.streams.machines import Machine
-from raypipe.streams.resources import DoesNotFit, TrainingPlan, plan_training
+from raypipe.streams.resources import DoesNotFit
+from raypipe.streams.trainings import TrainingPlan, plan_training
 
 
 def check_fit(context: Context) -> Iterator[Finding]:
@@ -38,7 +38,7 @@ def check_fit(context: Context) -> Iterator[Finding]:
             note(name, error)
             continue
         fitting.append(name)
-        idle[name] = max(0, math.floor(machine.gpus) - math.ceil(planned.workers * planned.gpus))
+        idle[name] = planned.idle_gpus
     if fitting and not reasons:
         yield Finding(check="resources", status="ok", found=f"{', '.join(fitting)}: each fits {machine}")
     for reason, names in reasons.items():
