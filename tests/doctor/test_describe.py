@@ -7,7 +7,12 @@ from raypipe.doctor.describe import describe_run
 from raypipe.streams.machines import parse_machine
 from raypipe.streams.resources import DoesNotFit
 
-MACHINES = ("cpus=1,memory=4", "cpus=2,memory=8", "nodes=4,cpus=64,gpus=8,memory=512", "nodes=0-8,cpus=16,gpus=1,memory=64")
+MACHINES = (
+    "cpus=1,memory=4",
+    "cpus=2,memory=8",
+    "nodes=4,cpus=64,gpus=8,memory=512",
+    "nodes=0-8,cpus=16,gpus=1,memory=64",
+)
 
 
 def describe(preset: str, machine: str, *overrides: str) -> dict[str, list[str]]:

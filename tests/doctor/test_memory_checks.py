@@ -28,8 +28,8 @@ def node(name: str = "10.0.0.1", **resources: float) -> Node:
     return Node(name=name, resources=usual | resources, view=view)
 
 
-def machine(nodes: int = 1, *, gpus: int = 0) -> Machine:
-    return parse_machine(f"nodes={nodes},cpus=8,memory=16,gpus={gpus}")
+def machine(nodes: int = 1) -> Machine:
+    return parse_machine(f"nodes={nodes},cpus=8,memory=16")
 
 
 def stream(*, actors: int = 4, gpus: float = 0, in_flight: float = GIB) -> StreamForecast:
@@ -61,9 +61,9 @@ def test_memory_is_shared_out_among_nodes() -> None:
     found = memory_checks.check_memory(SAMPLE, [stream(actors=24)], nodes, machine(2), max_side=1024)
     assert found.status == "ok"
     assert "one of 1024 x 1024 would take up to 5.6 times as much" in found.found
-    on_gpus = memory_checks.check_memory(
-        SAMPLE, [stream(actors=24, gpus=0.1)], [node(), node("10.0.0.2", GPU=1)], machine(2, gpus=1), max_side=512
-    )
+    one_gpu = parse_machine("cpus=8,memory=16", "cpus=8,gpus=1,memory=16")
+    nodes = [node(), node("10.0.0.2", GPU=1)]
+    on_gpus = memory_checks.check_memory(SAMPLE, [stream(actors=24, gpus=0.1)], nodes, one_gpu, max_side=512)
     assert on_gpus.status == "problem"
 
 
