@@ -32,10 +32,8 @@ def peak() -> float:
 def added(call: Callable[[], object]) -> float:
     """Memory that a call adds to this process at its peak, its result included, in MiB."""
     before = reset_peak()
-    result = call()
-    highest = peak()
-    del result
-    return highest - before
+    call()
+    return peak() - before
 
 
 def _status(name: str) -> float:
