@@ -81,7 +81,7 @@ def prepare(base: str, voc: str, num_images: int) -> int:
 def start_driver(setting: Setting, step: str, out: str) -> subprocess.Popen[str]:
     """The job of a step as a process of its own."""
     log = Path(tempfile.gettempdir(), "faults.log").open("a")  # noqa: SIM115 - the process keeps it
-    command = [sys.executable, str(ROOT / "jobs" / f"{step}.py"), setting.config, f"out={out}"]
+    command = [sys.executable, str(ROOT / "jobs/submit.py"), step, setting.config, f"out={out}"]
     return subprocess.Popen(command, text=True, stdout=log, stderr=log, cwd=ROOT)  # noqa: S603 - ours
 
 
