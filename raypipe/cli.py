@@ -172,13 +172,15 @@ def review(
 @app.command(name="export-model")
 def export_model(
     config: ConfigFile,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="File or URI to write, such as model.ts.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="File or URI to write: model.pt2 or model.onnx.")],
     overrides: Overrides = None,
 ) -> None:
-    """Write the segmentation network as one TorchScript file, from images to probabilities."""
-    steps = _open(config, overrides)
+    """Write the segmentation network as one file, from images to probabilities, for PyTorch (.pt2) or ONNX."""
+    from raypipe.formats.exported_model.write import find_model_format
     from raypipe.pipelines.export_model import export_model as write
 
+    find_model_format(out)  # before hours of training
+    steps = _open(config, overrides)
     difference = write(steps.context, segmenter=steps.segmenter.uri, uri=out)
     typer.echo(f"{out}: probabilities differ by {difference:.2g} at most from the checkpoint's")
 

@@ -76,6 +76,7 @@ def test_config_prints_what_run_takes(tmp_path: Path) -> None:
         (["masks", "-", "manifest=absent.parquet", "out=out"], "absent.parquet"),
         (["import", "folder", "absent", "m.parquet"], "no such folder: absent"),
         (["import", "coco", "absent.json", "images", "m.parquet"], "absent.json"),
+        (["export-model", "-", "model.ts"], "expected a name that ends in .pt2 or .onnx"),
         (["export", "cocoa", "-", "out"], "unknown format 'cocoa': did you mean 'coco'?"),
     ],
 )
