@@ -146,7 +146,7 @@ class Inference(Section):
 class Saliency(Section):
     """Where the saliency maps of training images come from, if classifier.saliency asks for any."""
 
-    source: Literal["given", "csnet", "u2netp", "onnx"] = "given"
+    source: Literal["given", "csnet", "onnx"] = "given"
     """`given`: the manifest's saliency_uri. Else a network predicts the maps that the manifest lacks."""
     weights: str | None = None
     """URI of the network's published weights, or of an ONNX model."""

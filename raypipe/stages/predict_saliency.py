@@ -34,9 +34,7 @@ class PredictSaliency(Stage):
         [pa.field("height", pa.int32()), pa.field("width", pa.int32()), pa.field("saliency", pa.binary())]
     )
 
-    def __init__(
-        self, *, source: Literal["csnet", "u2netp", "onnx"], weights: str, side: int | None, max_side: int
-    ) -> None:
+    def __init__(self, *, source: Literal["csnet", "onnx"], weights: str, side: int | None, max_side: int) -> None:
         self.device = default_device()
         self.max_side = max_side
         self.predict: Callable[[Tensor], Tensor]

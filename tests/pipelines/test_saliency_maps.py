@@ -51,7 +51,7 @@ def test_without_maps_training_says_what_to_do(partly: tuple[str, str], tmp_path
 
 def test_the_plan_shows_the_stream(partly: tuple[str, str], tmp_path: Path) -> None:
     assert "PredictSaliency" not in describe(open_context(make_config(partly[0], tmp_path)))
-    predicted = ("saliency.source=u2netp", "saliency.weights=u2netp.pth")
+    predicted = ("saliency.source=csnet", "saliency.weights=csnet.pth")
     plan = describe(open_context(make_config(partly[0], tmp_path, *predicted)))
     assert plan.startswith("saliency\n")
     assert "PredictSaliency" in plan
