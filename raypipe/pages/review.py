@@ -26,7 +26,7 @@ from raypipe.formats.label_studio.write import LabelStudio
 from raypipe.ops.review import expected_gain
 from raypipe.pipelines.context import Context
 from raypipe.reports.review import ReviewCard, render_review
-from raypipe.schema import MASK, REVIEW
+from raypipe.schema import REVIEW, SUPERVISED
 from raypipe.stages.base import ROW_ERRORS
 from raypipe.streams.records import Record, open_folder, read_summary, write_summary
 from raypipe.streams.sink import SHARDS
@@ -103,7 +103,8 @@ def run_review(context: Context, *, masks: str, masks_digest: str) -> tuple[str,
 def reviewable_rows(context: Context) -> pa.Table:
     """Rows of the manifest whose masks are worth looking at: those whose true mask isn't given."""
     rows = context.supervised_rows(context.config.review.splits)
-    return rows.filter(pc.not_equal(rows["supervision"], MASK)).select(["image_id", "image_uri", "labels", "split"])
+    rows = rows.filter(pc.not_equal(rows["supervision"], SUPERVISED))
+    return rows.select(["image_id", "image_uri", "labels", "split"])
 
 
 def rank(rows: pa.Table, masks: str, *, classes: Sequence[str], num_images: int) -> Queue:

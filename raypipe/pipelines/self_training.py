@@ -19,7 +19,7 @@ from raypipe.pipelines.gate import DECISION_FILE, Decision, weigh
 from raypipe.pipelines.masks import gate_masks_step
 from raypipe.pipelines.seeds import decode_step
 from raypipe.pipelines.segmenter import segment_steps, segment_stream, train_segmenter
-from raypipe.schema import GATES, NONE, WEAK
+from raypipe.schema import GATES, UNSUPERVISED, WEAK
 from raypipe.stages.load_shards import LoadMaskPair
 from raypipe.streams.plan import Step
 from raypipe.streams.records import Record
@@ -77,7 +77,7 @@ def self_train(
 def _segment(context: Context, *, segmenter: str, segmenter_digest: str) -> tuple[str, str]:
     """The network's masks of the training images, within their labels where they have any; folder and digest."""
     rows = context.supervised_rows(context.config.splits.train)
-    rows = rows.filter(pc.is_in(rows["supervision"], pa.array([WEAK, NONE])))
+    rows = rows.filter(pc.is_in(rows["supervision"], pa.array([WEAK, UNSUPERVISED])))
     is_weak = pc.equal(rows["supervision"], WEAK)
     parts = [
         Part(part, segment_steps(context, segmenter=segmenter, within_labels=within_labels))

@@ -43,7 +43,7 @@ class PredictSaliency(Stage):
             self.predict, self.side = model, side or model.side or _ONNX_SIDE
             self.preprocessing = IMAGENET
         else:
-            network = load_saliency_network(source, read_state_dict(weights), source=weights)
+            network = load_saliency_network(source, read_state_dict(weights, read=storage.read_bytes), source=weights)
             self.predict = network.to(self.device)
             self.side = side or SALIENCY_NETWORKS[source].side
             self.preprocessing = SALIENCY_NETWORKS[source].preprocessing

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raypipe import storage
 from raypipe.data.checkpoints import Task
 from raypipe.networks import (
     Network,
@@ -63,7 +64,7 @@ class TrainingTask(ABC):
         """The network with the configured weights, random where there are none."""
         network = self.build()
         if self.weights is not None:
-            load_weights(network, self.weights)
+            load_weights(network, self.weights, read=storage.read_bytes)
         return network
 
     @abstractmethod

@@ -8,9 +8,9 @@ from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.doctor.diagnose import diagnose
 from raypipe.doctor.forecast import (
     Sample,
+    evenly_spaced_rows,
     forecast,
     makes_seeds,
-    sample_rows,
     spread_actors,
     stream_steps,
     trains,
@@ -38,8 +38,8 @@ def make_context(manifest: str, out: Path, *overrides: str) -> Context:
 
 def test_sample_is_spread_over_the_table_and_always_the_same() -> None:
     rows = pa.table({"number": list(range(100))})
-    assert sample_rows(rows, 4)["number"].to_pylist() == [12, 37, 62, 87]
-    assert sample_rows(rows, 1000)["number"].to_pylist() == list(range(100))
+    assert evenly_spaced_rows(rows, 4)["number"].to_pylist() == [12, 37, 62, 87]
+    assert evenly_spaced_rows(rows, 1000)["number"].to_pylist() == list(range(100))
 
 
 def test_growing_pools_share_what_is_free_in_proportion_to_their_time() -> None:
