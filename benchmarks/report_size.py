@@ -132,6 +132,7 @@ def measure_report(folder: str, num_rows: int) -> tuple[float, float, float, int
         evaluation=None,
         scores=scores,
         decisions=[],
+        resources="",
     )
     seconds = time.monotonic() - started
     return before, peak(), seconds, len(storage.read_bytes(uri))

@@ -7,6 +7,8 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 
+import ray
+
 from raypipe import storage
 from raypipe.config import CLASSIFIER, RunConfig, to_yaml
 from raypipe.data.checkpoints import Task
@@ -185,6 +187,7 @@ class Run:
             evaluation=evaluation,
             scores=scores,
             decisions=[*self.gated.decisions, *self.rounds],
+            resources=_cluster_resources(),
         )
 
     @property
@@ -227,3 +230,12 @@ def describe(context: Context) -> str:
     if context.config.classifier.saliency != "none" and context.config.saliency.source != "given":
         saliency = f"saliency\n{graph.describe(saliency_steps(context))}\n\n"
     return f"{saliency}seeds\n{seeds}\n\nmasks\n{masks}\n\nsegments\n{segments}"
+
+
+def _cluster_resources() -> str:
+    """Returns what Ray has, such as "16 logical CPUs, 8.0 GiB, 2 nodes"."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    parts = [f"{found[name]:g} logical {name}s" for name in ("CPU", "GPU") if name in found]
+    parts += [f"{found['memory'] / 2**30:.1f} GiB"] if "memory" in found else []
+    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    return ", ".join([*parts, f"{nodes} node{'s' if nodes != 1 else ''}"])

@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ray
-
 import raypipe
 from raypipe.config import to_yaml
 from raypipe.data.checkpoints import Task, read_metadata
@@ -19,13 +17,16 @@ from raypipe.pipelines.context import Context
 _LIBRARIES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "scipy")
 
 
-def provenance(context: Context, *, folders: Mapping[str, str], networks: Mapping[Task, str]) -> dict[str, Any]:
+def provenance(
+    context: Context, *, folders: Mapping[str, str], networks: Mapping[Task, str], resources: str
+) -> dict[str, Any]:
     """Name to value; several lines or a mapping stand in a block of their own.
 
     Args:
         context: config and manifest.
         folders: stage to its output folder, whose name is the digest of its config and inputs.
         networks: task to checkpoint URI.
+        resources: what the cluster has, such as "16 logical CPUs, 8.0 GiB, 2 nodes".
     """
     rows = context.manifest.table.num_rows
     return {
@@ -36,7 +37,7 @@ def provenance(context: Context, *, folders: Mapping[str, str], networks: Mappin
         "rows in the manifest": f"{rows:,}",
         "Python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
-        "resources of the cluster": cluster_resources() or "no Ray",
+        "resources of the cluster": resources,
         **{f"{stage}, digest of config and inputs": folder.rsplit("/", 1)[-1] for stage, folder in folders.items()},
         **{
             f"{task}, digest of the checkpoint": read_metadata(uri, task=task)["digest"]
@@ -54,14 +55,3 @@ def code_commit() -> str | None:
     command = [git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
     return found.stdout.strip() or None
-
-
-def cluster_resources() -> str:
-    """What Ray has, as text, such as "16 logical CPUs, 8.0 GiB, 2 nodes"; empty without Ray."""
-    if not ray.is_initialized():
-        return ""
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    parts = [f"{found[name]:g} logical {name}s" for name in ("CPU", "GPU") if name in found]
-    parts += [f"{found['memory'] / 2**30:.1f} GiB"] if "memory" in found else []
-    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-    return ", ".join([*parts, f"{nodes} node{'s' if nodes != 1 else ''}"])

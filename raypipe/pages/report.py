@@ -30,6 +30,7 @@ def write_report(
     evaluation: str | None,
     scores: Sequence[Score],
     decisions: Sequence[Decision],
+    resources: str,
 ) -> str:
     """Writes the HTML report of a run; its URI.
 
@@ -42,6 +43,7 @@ def write_report(
         evaluation: folder of the scores; None where there are no true masks.
         scores: none where there are no true masks.
         decisions: of the gates.
+        resources: what the cluster has, as text.
     """
     config = context.config
     folders = {"seeds": seeds, "masks": masks} | ({} if segments is None else {"segments": segments})
@@ -63,7 +65,7 @@ def write_report(
         streams={name: summary for name, summary in summaries.items() if summary is not None},
         price_per_hour=config.report.price_per_hour,
         quarantine=count_quarantined(folders),
-        provenance=provenance(context, folders=folders, networks=networks),
+        provenance=provenance(context, folders=folders, networks=networks, resources=resources),
     )
     uri = storage.join(config.out, REPORT_FILE)
     storage.write_bytes_atomic(uri, render_report(report).encode())

@@ -211,7 +211,8 @@ def test_sweeps_of_the_same_networks(tmp_path: Path) -> None:
 
 
 def test_provenance_names_code_and_inputs(context: Context, masks: str, classifier_uri: str) -> None:
-    found = provenance(context, folders={"masks": masks}, networks={"classifier": classifier_uri})
+    found = provenance(context, folders={"masks": masks}, networks={"classifier": classifier_uri}, resources="2 nodes")
+    assert found["resources of the cluster"] == "2 nodes"
     assert found["masks, digest of config and inputs"] == "0123456789ab"
     assert found["rows in the manifest"] == "24"
     assert {"raypipe", "commit", "torch", "ray", "resources of the cluster", "config"} <= set(found)
@@ -227,6 +228,7 @@ def test_page_of_a_run_without_truth_and_with_quarantine(context: Context, masks
         evaluation=None,
         scores=[],
         decisions=[],
+        resources="2 nodes",
     )
     page = Path(uri).read_text()
     assert page.count("<article") == 2
