@@ -8,10 +8,10 @@ from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.doctor.diagnose import diagnose
 from raypipe.doctor.forecast import (
     Sample,
+    evenly_spaced_rows,
     forecast,
     forecast_plans,
     random_networks,
-    sample_rows,
     time_sample,
 )
 from raypipe.doctor.stage_timing import PoolTime, StageTime
@@ -30,8 +30,8 @@ def make_context(manifest: str, out: Path, *overrides: str) -> Context:
 
 def test_sample_is_spread_over_the_table_and_always_the_same() -> None:
     rows = pa.table({"number": list(range(100))})
-    assert sample_rows(rows, 4)["number"].to_pylist() == [12, 37, 62, 87]
-    assert sample_rows(rows, 1000)["number"].to_pylist() == list(range(100))
+    assert evenly_spaced_rows(rows, 4)["number"].to_pylist() == [12, 37, 62, 87]
+    assert evenly_spaced_rows(rows, 1000)["number"].to_pylist() == list(range(100))
 
 
 def made_up_sample(context: Context, seconds: dict[str, float]) -> Sample:
