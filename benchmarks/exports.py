@@ -26,9 +26,10 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.names import file_stem
 from raypipe.formats.base import NO_SPLIT, Options
 from raypipe.formats.voc.read import import_voc
-from raypipe.pipelines.context import Context, start_ray
+from raypipe.pipelines.context import Context
 from raypipe.pipelines.export import run_export
 from raypipe.schema import IGNORE
+from raypipe.streams.connect import connect
 
 Mask = NDArray[np.uint8]
 Masks = Iterator[tuple[str, Mask]]
@@ -153,21 +154,14 @@ def voc(
     truth = {row["image_id"]: decode_mask(storage.read_bytes(row["mask_uri"])) for row in manifest.table.to_pylist()}
     print(machine(), end="\n\n")
     rows = []
+    context = make_context(manifest)
+    connect(context.config.cluster)
     for command in only or READERS:
         library, read = READERS[command]
         name = command.split()[0]
-        context = make_context(manifest)
-        start_ray(context.config.cluster)
         with tempfile.TemporaryDirectory() as folder:
             started = time.monotonic()
-            run_export(
-                context,
-                name,
-                folder,
-                masks=None,
-                masks_digest=None,
-                options=OPTIONS.get(command, Options()),
-            )
+            run_export(context, name, folder, masks=None, options=OPTIONS.get(command, Options()))
             seconds = time.monotonic() - started
             size = sum(path.stat().st_size for path in Path(folder).rglob("*") if "_raypipe" not in path.parts)
             same, intersection, union, number = 0, 0, 0, 0

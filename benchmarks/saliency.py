@@ -26,6 +26,7 @@ import torch
 import typer
 from matplotlib.figure import Figure
 from measure import machine, table, time_interleaved
+from runs import connect_run
 
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest, write_manifest
@@ -35,7 +36,6 @@ from raypipe.ops.metrics import mean_iou
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.evaluate import read_confusions
 from raypipe.pipelines.train import classifier_task
-from raypipe.run import Run
 from raypipe.synthetic.generate import generate
 from raypipe.training.batch import Batch
 from raypipe.training.trainer import read_metrics
@@ -71,13 +71,15 @@ def run_cell(out: Path, manifest: Path, method: str, *, seed: int, rate: float |
     """Computes a cell, unless it is there, and adds it to the results."""
     given = [f"manifest={manifest}", f"out={out / 'runs'}", f"seed={seed}"]
     started = time.monotonic()
-    run = Run(load_config("", [*options, *METHODS[method], *given]))
-    scores = {f"{score.stage} {score.split}": round(100 * score.mean_iou, 2) for score in run.scores}
-    confusions = read_confusions(run.evaluation[0])
-    for stage in dict.fromkeys(score.stage for score in run.scores):
+    run = connect_run(load_config("", [*options, *METHODS[method], *given]))
+    evaluation, found = run.evaluate()
+    classifier = run.train_classifier()
+    scores = {f"{score.stage} {score.split}": round(100 * score.mean_iou, 2) for score in found}
+    confusions = read_confusions(evaluation.uri)
+    for stage in dict.fromkeys(score.stage for score in found):
         pooled = np.sum([matrix for (of, _), matrix in confusions.items() if of == stage], axis=0)
         scores[f"{stage} all"] = round(100 * mean_iou(pooled), 2)
-    epochs = read_metrics(str(Path(run.classifier.uri).parent))
+    epochs = read_metrics(classifier.uri.rsplit("/", 1)[0])
     seconds = time.monotonic() - started
     steady = [epoch["images_per_second"] for epoch in epochs[1:]] or [epochs[0]["images_per_second"]]
     cell = {
@@ -88,7 +90,7 @@ def run_cell(out: Path, manifest: Path, method: str, *, seed: int, rate: float |
         "images_per_second": round(sorted(steady)[len(steady) // 2], 1),
         "dropped_shares": [round(epoch.get("dropped_share", 0.0), 4) for epoch in epochs],
         "seconds": round(seconds),
-        "classifier": run.classifier.digest,
+        "classifier": classifier.digest,
         "options": options,
         "machine": machine(),
     }

@@ -125,9 +125,9 @@ def _with_masks(rows: pa.Table, masks: Artifact | None) -> pa.Table:
     missing = pc.and_(pc.equal(rows["supervision"], WEAK), pc.is_null(rows[SHARD_URI]))
     if pc.any(missing).as_py():
         logger.warning(
-            "%d of %d rows have no pseudo-mask (they aren't in splits.masks, or are in quarantine) and are left out",
+            "%d of %d weak rows have no pseudo-mask (not in splits.masks, or in quarantine) and are left out",
             pc.sum(missing).as_py(),
-            rows.num_rows,
+            pc.sum(is_weak).as_py(),
         )
     rows = rows.filter(pc.invert(missing)).sort_by("image_id")
     if rows.num_rows == 0:
