@@ -3,6 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from raypipe import storage
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.doctor.diagnose import diagnose
@@ -115,7 +116,7 @@ def test_a_sample_is_timed_through_both_streams(
     assert list(sample.quarantined) == ["absent"]
     assert sample.quarantined["absent"].startswith("FetchImages: FileNotFoundError")
     assert max(sample.largest) <= 128
-    sizes = [Path(uri).stat().st_size for uri in rows["image_uri"].to_pylist()]
+    sizes = [len(storage.read_bytes(uri)) for uri in rows["image_uri"].to_pylist()]
     assert sample.image_bytes == pytest.approx(sum(sizes) / 3)
     assert [[stage.name for stage in pool.stages] for pool in sample.times["seeds"]] == [
         ["FetchImages", "DecodeImages", "ComputeCams", "MakeTrimaps"]
