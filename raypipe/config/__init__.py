@@ -13,6 +13,7 @@ from raypipe.config.training import (
     SaliencyLoss,
     SegmenterTraining,
     Training,
+    TrainingSection,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SegmenterTraining",
     "Sweep",
     "Training",
+    "TrainingSection",
     "Trimaps",
     "Walk",
     "flat_changes",

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from raypipe.config.base import Backbone, Jitter, Precision, Section, Start
+from raypipe.uri import Uri
 
 
 def _range(long_side: tuple[int, int]) -> tuple[int, int]:
@@ -18,7 +19,6 @@ def _range(long_side: tuple[int, int]) -> tuple[int, int]:
 
 LongSide = Annotated[tuple[int, int], AfterValidator(_range)]
 """Range of the random long side of an image in pixels, before the crop."""
-from raypipe.uri import Uri
 
 
 class NetworkConfig(Section):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from raypipe.ops.metrics import confusion_matrix, iou, mean_iou
 from raypipe.ops.random_walk import propagate_at
 from raypipe.pages.finished import FinishedMasks, NotFinished, find_masks
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.masks import masks_plan, taking_up
+from raypipe.pipelines.masks import loading_cams, masks_plan
 from raypipe.pipelines.steps import compute_cams, make_trimaps
 from raypipe.reports.explain import Explanation, WalkState, render_explanation
 from raypipe.schema import GRID_STRIDE, QUARANTINE, SHARD_URI
@@ -95,7 +94,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
     plan = masks_plan(context, maps=finished.maps, affinity=finished.affinity)
     seed_uri = locate_rows(storage.join(finished.seeds.uri, SHARDS), [row["image_id"]]).get(row["image_id"])
     if seed_uri is not None:
-        plan, _ = taking_up(plan, pa.Table.from_pylist([row]), finished.seeds, compute_cams(context, finished.maps))
+        plan = loading_cams(plan, compute_cams(context, finished.maps))
     for stage in plan.steps:
         stage.setup("cpu")
     states = _through(plan.steps, row if seed_uri is None else row | {SHARD_URI: seed_uri})

@@ -24,7 +24,8 @@ from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.execute import execute
 from raypipe.streams.plan import Plan
 from raypipe.streams.records import set_digest
-from raypipe.streams.resources import PoolPlan, plan_training
+from raypipe.streams.resources import PoolPlan
+from raypipe.streams.trainings import plan_training
 from raypipe.training.order import repeat_factors
 from raypipe.training.tasks import SegmenterTask
 from raypipe.training.validation import Validation, ValidationFeed
@@ -124,9 +125,9 @@ def _with_masks(rows: pa.Table, masks: Artifact | None) -> pa.Table:
     missing = pc.and_(pc.equal(rows["supervision"], WEAK), pc.is_null(rows[SHARD_URI]))
     if pc.any(missing).as_py():
         logger.warning(
-            "%d of %d rows have no pseudo-mask (they aren't in splits.masks, or are in quarantine) and are left out",
+            "%d of %d weak rows have no pseudo-mask (not in splits.masks, or in quarantine) and are left out",
             pc.sum(missing).as_py(),
-            rows.num_rows,
+            pc.sum(is_weak).as_py(),
         )
     rows = rows.filter(pc.invert(missing)).sort_by("image_id")
     if rows.num_rows == 0:
@@ -171,9 +172,18 @@ def _validation(context: Context) -> Validation | None:
     plan = Plan(name="validation", stages=stages, schema=_VALIDATION, classes=context.classes)
     plan.check(rows.column_names)
     resources = plan_training("segmenter", config.segmenter.batch_size, context.machine, config.cluster, validates=True)
-    assert resources.validation is not None  # it was asked for
+    pool = PoolPlan(
+        name="validation",
+        kind="finish",
+        min_actors=1,
+        max_actors=resources.validation_actors,
+        cpus=resources.validation_cpus,
+        gpus=0,
+        threads=1,
+        memory=None,
+    )
     return Validation(
-        feed=_validation_feed(ray.put(rows), plan, resources.validation),
+        feed=_validation_feed(ray.put(rows), plan, pool),
         rows_digest=set_digest(rows, rows.column_names),
         num_labels=num_labels,
         max_side=config.images.max_side,

@@ -25,8 +25,9 @@ from raypipe.stages.saliency_crops import LoadSaliencyCrops
 from raypipe.streams.execute import execute
 from raypipe.streams.plan import Pool
 from raypipe.streams.records import open_folder, set_digest
-from raypipe.streams.resources import PoolPlan, plan_training
+from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import SHARDS
+from raypipe.streams.trainings import TrainingPlan, plan_training
 from raypipe.training.order import repeat_factors, worker_draws
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
@@ -223,7 +224,9 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
         validates=plan.validation is not None,
     )
     image_ids = plan.rows["image_id"].to_pylist()
-    feed = make_feed(ray.put(plan.rows), image_ids, plan.crops, plan.training, resources.loaders, factors=plan.factors)
+    feed = make_feed(
+        ray.put(plan.rows), image_ids, plan.crops, plan.training, loader_pool(resources), factors=plan.factors
+    )
     settings = LoopSettings(
         task=plan.task,
         training=plan.training,
@@ -238,6 +241,20 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
         resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
     )
     train(settings, folder=folder, classes=plan.classes, scaling=scaling)
+
+
+def loader_pool(resources: TrainingPlan) -> PoolPlan:
+    """The processes that make crops for one worker."""
+    return PoolPlan(
+        name="loader",
+        kind="finish",
+        min_actors=1,
+        max_actors=resources.loaders,
+        cpus=resources.loader_cpus,
+        gpus=0,
+        threads=1,
+        memory=None,
+    )
 
 
 def make_feed(

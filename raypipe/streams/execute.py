@@ -66,11 +66,11 @@ def execute(
                 threads=resources.threads,
                 writer=writer if number == len(pools) else None,
             )
-            dataset = _map(dataset, job, resources)
+            dataset = _map(dataset, job, resources, num_blocks=len(blocks))
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
 
-def _map(dataset: Any, job: Job, resources: PoolPlan) -> Any:
+def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int) -> Any:
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
     options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": resources.cpus}
@@ -82,10 +82,10 @@ def _map(dataset: Any, job: Job, resources: PoolPlan) -> Any:
             return work(table, job)
 
         run.__name__ = job.pool.name  # what the dashboard shows
-        return dataset.map_batches(run, compute=TaskPoolStrategy(size=resources.max_actors), **options)
+        return dataset.map_batches(run, compute=TaskPoolStrategy(size=min(resources.max_actors, num_blocks)), **options)
     actors = ActorPoolStrategy(
-        min_size=resources.min_actors,
-        max_size=resources.max_actors,
+        min_size=min(resources.min_actors, num_blocks),
+        max_size=min(resources.max_actors, num_blocks),
         max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
         enable_true_multi_threading=True,
     )

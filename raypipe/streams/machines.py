@@ -45,12 +45,13 @@ class Machine:
     """Names of the GPUs as Ray has them, such as A100; empty where nobody knows."""
 
     def __str__(self) -> str:
-        """The nodes in the words of `parse_machine`, with the memory that actors may take."""
-        return "; ".join(
-            f"{text_range(node.minimum, node.maximum)} nodes with {node.cpus:g} CPUs, {node.gpus:g} GPUs and "
-            f"{node.memory / GIB:.0f} GiB for actors"
+        """Such as `4 x (64 CPUs, 8 GPUs, 358 GiB for actors)`."""
+        types = [
+            f"{text_range(node.minimum, node.maximum)} x ({node.cpus:g} CPUs, {node.gpus:g} GPUs, "
+            f"{node.memory / GIB:.0f} GiB for actors)"
             for node in self.nodes
-        )
+        ]
+        return " + ".join(types) or "no nodes"
 
     @property
     def cpus(self) -> float:

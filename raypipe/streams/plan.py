@@ -96,8 +96,9 @@ class Plan:
             gpus: there are some, and the plan may use them.
         """
         stages = self.steps
-        kinds: list[Kind] = ["finish"] * len(stages)
-        if gpus and any(stage.kind == "device" for stage in stages):
+        networks = any(stage.kind == "device" for stage in stages)
+        kinds: list[Kind] = ["device" if networks else "finish"] * len(stages)
+        if gpus and networks:
             following: Kind = "finish"
             for index in reversed(range(len(stages))):
                 following = stages[index].kind or following
