@@ -109,7 +109,7 @@ def grouped(pools: tuple[Pool, ...]) -> list[tuple[Kind, list[str]]]:
 def test_without_gpus_a_row_never_leaves_its_process() -> None:
     names = ["Fetch", "Decode", "Network", "Walk", "Refine", "Encode"]
     pools = make_plan().pools(gpus=False)
-    assert grouped(pools) == [("finish", names)]
+    assert grouped(pools) == [("device", names)]
     assert pools[0].name == "Fetch + Decode + Network + Walk + Refine + Encode"
 
 
