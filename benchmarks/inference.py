@@ -22,7 +22,6 @@ from walk import ALPHAS, BETAS, STEPS, dense_transition, dense_walk
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
-from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.networks import Network, network_input
 from raypipe.ops.affinity import pairwise_affinity
@@ -30,7 +29,7 @@ from raypipe.ops.cam import merge_cams, normalize_cams, pool_to_grid, resize_cam
 from raypipe.ops.dense_crf import dense_crf, dense_crf_many
 from raypipe.ops.random_walk import propagate_at
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.steps import compute_cams, decode_images, propagate_cams
+from raypipe.pipelines.steps import compute_cams, propagate_cams
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.propagate import grid_scores
@@ -62,9 +61,14 @@ def make_setting(backbone: str) -> Iterator[Setting]:
     with tempfile.TemporaryDirectory() as folder:
         networks = write_random_networks(folder, backbone, CLASSES)
         context = Context(config, Manifest.from_rows([], CLASSES))
-        row = {"image": encode_png(pixels), "class_ids": CLASS_IDS}
-        row |= decode_images(context).process(row)
-        yield Setting(pixels, row, context, networks["classifier"], networks["affinity"], folder)
+        yield Setting(
+            pixels,
+            {"pixels": pixels, "class_ids": CLASS_IDS},
+            context,
+            networks["classifier"],
+            networks["affinity"],
+            folder,
+        )
 
 
 @torch.inference_mode()

@@ -203,13 +203,13 @@ def test_checkpoint_of_other_classes_is_refused(
 
 @pytest.mark.slow
 def test_given_maps_take_the_classifiers_place(finished: Run, tmp_path: Path) -> None:
-    """The run's own maps, given in the form of psa's: nearly its trimaps, and no classifier is trained."""
-    (tmp_path / "npy").mkdir()
+    """The run's own maps, given as another program's: nearly its trimaps, and no classifier is trained."""
+    (tmp_path / "maps").mkdir()
     for row in read_shards(finished.make_seeds().uri + "/shards", schema=SEEDS).to_pylist():
         cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
         full = resize_cam(cam, size=(row["height"], row["width"])).numpy() if len(cam) else cam.numpy()
-        np.save(tmp_path / "npy" / row["image_id"], dict(zip([n - 1 for n in row["class_ids"]], full, strict=True)))
-    import_cams(str(tmp_path / "npy"), str(tmp_path / "cams"))
+        np.savez(tmp_path / "maps" / row["image_id"], class_ids=row["class_ids"], cam=full)
+    import_cams(str(tmp_path / "maps"), str(tmp_path / "cams"))
     given = f"checkpoints.cams={tmp_path / 'cams'}"
     run = open_run(make_config(finished.config.manifest, tmp_path / "out", given, "affinity.start=pretrained"))
     assert run.report(num_samples=1)

@@ -53,7 +53,7 @@ def test_a_pickle_in_a_checkpoint_is_refused_and_does_not_run(checkpoint: Path, 
     with pytest.raises(CheckpointError, match="it could run code"):
         read_checkpoint(str(checkpoint), task="classifier")
     with pytest.raises(ValueError, match="it could run code"):
-        load_weights(build_classifier("tiny", num_classes=2), checkpoint / WEIGHTS_FILE)
+        load_weights(build_classifier("tiny", num_classes=2), checkpoint / WEIGHTS_FILE, read=read_bytes)
     assert not mark.exists()
     torch.load(checkpoint / WEIGHTS_FILE, weights_only=False)
     assert mark.exists(), "the trap itself is broken"

@@ -19,8 +19,8 @@ from raypipe.doctor.forecast import (
     Sample,
     SampleFailed,
     StreamForecast,
+    evenly_spaced_rows,
     forecast,
-    sample_rows,
     time_sample,
 )
 from raypipe.doctor.survey import Node, find_gpus, survey
@@ -90,7 +90,7 @@ def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
             way_out="mend cluster.address or RAY_ADDRESS; null starts a local Ray",
         )
         return Diagnosis(findings=[*findings, found])
-    rows = sample_rows(context.seed_rows(), num_images)
+    rows = evenly_spaced_rows(context.seed_rows(), num_images)
     image_uris = [uri for uri in rows["image_uri"].to_pylist() if uri]
     logger.info("looking at storage, images and versions from every node")
     driver, nodes = survey(out=context.config.out, image_uris=image_uris, files=data_checks.network_files(context))

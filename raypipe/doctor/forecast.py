@@ -99,7 +99,7 @@ class StreamForecast:
     """In Ray's object store: the source's rows, and those between two pools."""
 
 
-def sample_rows(rows: pa.Table, number: int) -> pa.Table:
+def evenly_spaced_rows(rows: pa.Table, number: int) -> pa.Table:
     """Rows spread evenly over a table: the middle of each of `number` equal parts."""
     number = min(number, rows.num_rows)
     return rows.take([(2 * index + 1) * rows.num_rows // (2 * number) for index in range(number)])

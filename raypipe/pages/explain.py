@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import loading_cams, masks_plan
 from raypipe.pipelines.steps import compute_cams, make_trimaps
 from raypipe.reports.explain import Explanation, WalkState, render_explanation
-from raypipe.schema import GRID_STRIDE, QUARANTINE, SHARD_URI
+from raypipe.schema import GRID_STRIDE, MASKS, QUARANTINE, SHARD_URI
 from raypipe.stages.base import ROW_ERRORS, Row, Stage
 from raypipe.stages.judge import GateWalk
 from raypipe.stages.propagate import WALK_TOLERANCE, PropagateCams, grid_scores
@@ -131,7 +132,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         mask_png=final["mask"],
         mask=mask,
         confidence=decode_mask(final["confidence"]),
-        predicted_iou=final["predicted_iou"],
+        predicted_iou=pa.scalar(final["predicted_iou"], MASKS.field("predicted_iou").type).as_py(),
         truth=truth,
         class_iou=class_iou,
         mean_iou=mean,

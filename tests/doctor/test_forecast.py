@@ -3,15 +3,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from raypipe import storage
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.doctor.diagnose import diagnose
 from raypipe.doctor.forecast import (
     Sample,
+    evenly_spaced_rows,
     forecast,
     forecast_plans,
     random_networks,
-    sample_rows,
     time_sample,
 )
 from raypipe.doctor.stage_timing import PoolTime, StageTime
@@ -30,8 +31,8 @@ def make_context(manifest: str, out: Path, *overrides: str) -> Context:
 
 def test_sample_is_spread_over_the_table_and_always_the_same() -> None:
     rows = pa.table({"number": list(range(100))})
-    assert sample_rows(rows, 4)["number"].to_pylist() == [12, 37, 62, 87]
-    assert sample_rows(rows, 1000)["number"].to_pylist() == list(range(100))
+    assert evenly_spaced_rows(rows, 4)["number"].to_pylist() == [12, 37, 62, 87]
+    assert evenly_spaced_rows(rows, 1000)["number"].to_pylist() == list(range(100))
 
 
 def made_up_sample(context: Context, seconds: dict[str, float]) -> Sample:
@@ -115,7 +116,7 @@ def test_a_sample_is_timed_through_both_streams(
     assert list(sample.quarantined) == ["absent"]
     assert sample.quarantined["absent"].startswith("FetchImages: FileNotFoundError")
     assert max(sample.largest) <= 128
-    sizes = [Path(uri).stat().st_size for uri in rows["image_uri"].to_pylist()]
+    sizes = [len(storage.read_bytes(uri)) for uri in rows["image_uri"].to_pylist()]
     assert sample.image_bytes == pytest.approx(sum(sizes) / 3)
     assert [[stage.name for stage in pool.stages] for pool in sample.times["seeds"]] == [
         ["FetchImages", "DecodeImages", "ComputeCams", "MakeTrimaps"]

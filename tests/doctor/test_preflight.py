@@ -127,8 +127,10 @@ print(f"{time.perf_counter() - started:.1f} seconds")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_three_raylets_share_a_folder_but_not_what_a_process_has_in_memory(
-    synthetic: tuple[str, Manifest], tmp_path: Path
+    synthetic: tuple[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789" * 4)
     with start_cluster() as cluster:  # another process connects: this one may have a Ray already
 
         def run(out: str) -> str:

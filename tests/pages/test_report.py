@@ -65,21 +65,21 @@ def make_score(image_iou: dict[str, float], **changes) -> Score:
 def test_samples_are_best_worst_and_random_in_turns(context: Context, masks: Artifact) -> None:
     ids = context.manifest.table["image_id"].to_pylist()
     scores = [make_score({image_id: place / 100 for place, image_id in enumerate(ids[:10])})]
-    chosen = choose_samples(masks, scores=scores, number=2)
+    chosen = choose_samples(masks=masks.uri, scores=scores, number=2)
     assert [kind for _, kind, _ in chosen] == ["best", "worst", "random"] * 2
     assert [image_id for image_id, kind, _ in chosen if kind == "best"] == [ids[9], ids[8]]
     assert [image_id for image_id, kind, _ in chosen if kind == "worst"] == [ids[0], ids[1]]
     assert len({image_id for image_id, _, _ in chosen}) == 6
-    assert choose_samples(masks, scores=scores, number=2) == chosen
+    assert choose_samples(masks=masks.uri, scores=scores, number=2) == chosen
 
 
 def test_samples_have_masks(context: Context, masks: Artifact) -> None:
     ids = context.manifest.table["image_id"].to_pylist()
     scores = [make_score({ids[-1]: 0.9, ids[0]: 0.5, ids[1]: 0.4, ids[2]: 0.3})]
-    chosen = {image_id: kind for image_id, kind, _ in choose_samples(masks, scores=scores, number=2)}
+    chosen = {image_id: kind for image_id, kind, _ in choose_samples(masks=masks.uri, scores=scores, number=2)}
     assert ids[-1] not in chosen  # the best one, in quarantine
     assert chosen[ids[0]] == "best"
-    assert not {image_id for image_id, _, _ in choose_samples(masks + "-none", scores=scores, number=2)}
+    assert not {image_id for image_id, _, _ in choose_samples(masks=masks.uri + "-none", scores=scores, number=2)}
 
 
 def test_only_the_chosen_rows_are_read(context: Context, masks: Artifact, tmp_path: Path, monkeypatch) -> None:
@@ -95,7 +95,9 @@ def test_only_the_chosen_rows_are_read(context: Context, masks: Artifact, tmp_pa
     seeds = str(tmp_path / "seeds")
     write_shard(seeds, SHARDS, pa.Table.from_pylist([{"image_id": row["image_id"], **cam}], schema=SEEDS))
     scores = [make_score({row["image_id"]: 0.5})]
-    samples = collect_samples(context, {"seeds": seeds, "masks": masks}, affinity=None, scores=scores, number=2)
+    samples = collect_samples(
+        context, {"seeds": seeds, "masks": masks.uri}, affinity=None, scores=scores, num_samples=2
+    )
     first = next(samples)
     assert seen == [row["image_id"]] * 2  # a mask and a seed, and nothing of the next sample yet
     assert (first.image_id, first.kind, first.iou) == (row["image_id"], "best", 0.5)
@@ -210,7 +212,10 @@ def test_sweeps_of_the_same_networks(tmp_path: Path) -> None:
 
 
 def test_provenance_names_code_and_inputs(context: Context, masks: Artifact, classifier_uri: str) -> None:
-    found = provenance(context, outputs={"masks": masks}, networks={"classifier": Artifact(classifier_uri, "c")})
+    found = provenance(
+        context, outputs={"masks": masks}, networks={"classifier": Artifact(classifier_uri, "c")}, resources="2 nodes"
+    )
+    assert found["resources of the cluster"] == "2 nodes"
     assert found["masks, digest of the plan"] == "0123456789ab"
     assert found["rows in the manifest"] == "24"
     assert {"raypipe", "commit", "torch", "ray", "resources of the cluster", "config"} <= set(found)
@@ -229,6 +234,7 @@ def test_page_of_a_run_without_truth_and_with_quarantine(
         scores=[],
         decisions=[],
         num_samples=2,
+        resources="2 nodes",
     )
     page = Path(uri).read_text()
     assert page.count("<article") == 2

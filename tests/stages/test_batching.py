@@ -18,6 +18,7 @@ from raypipe.networks.preprocessing import TENSORFLOW
 from raypipe.stages.batching import in_passes
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.propagate import PropagateCams
+from raypipe.storage import read_bytes
 
 CAMS: dict[str, Any] = {"cams": Cams(scales=(1.0, 0.5)), "max_side": 1024, "precision": "fp32"}
 WALK: dict[str, Any] = {
@@ -120,7 +121,7 @@ def test_throughput_mode_and_bfloat16_agree_with_one_by_one_in_float32(
     """Photographs, ImageNet's weights, 5 random maps: which of them wins a pixel hangs by a hair more than in use."""
     torch.manual_seed(0)
     network = build_classifier("mobilenet_v2", num_classes=5, preprocessing=TENSORFLOW)
-    load_weights(network, str(weights_dir / "mobilenet_v2_imagenet.pth"))
+    load_weights(network, str(weights_dir / "mobilenet_v2_imagenet.pth"), read=read_bytes)
     checkpoint = Checkpoint(
         task="classifier",
         backbone="mobilenet_v2",
