@@ -107,8 +107,10 @@ def run(folder: Path, *, num_workers: int = 1, kill_once: Path | None = None, lr
     options += ["segmenter.epochs=2", "segmenter.batch_size=4", "segmenter.crop_size=32", f"segmenter.lr={lr}"]
     training = load_config("", [*options, "optimizer.new_lr_factor=1"]).training("segmenter")
     feed = make_feed(training.section, kill_once=kill_once)
-    validation = Validation(feed=validation_feed, num_labels=3, max_side=64, precision="fp32")
-    settings = LoopSettings(task=TASK, training=training, feed=feed, num_images=NUM_IMAGES, validation=validation)
+    validation = Validation(feed=validation_feed, rows_digest="", num_labels=3, max_side=64, precision="fp32")
+    settings = LoopSettings(
+        task=TASK, training=training, feed=feed, num_images=NUM_IMAGES, threads=1, validation=validation
+    )
     scaling = ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1})
     return train(settings, folder=str(folder), classes=("a", "b"), scaling=scaling)
 
