@@ -90,9 +90,9 @@ def test_affinity_every_place_is_reached() -> None:
 @pytest.mark.parametrize(
     ("crop", "grid", "message"),
     [
-        (60, (3, 3), "multiple of 8, got 60; near is 56"),
+        (60, (3, 3), "multiple of 8 as crop, such as 56, got 60"),
         (0, (3, 3), "positive multiple"),
-        (64, (2, 3), r"trimap of \(3, 3\), got \(2, 3\)"),
+        (64, (2, 3), r"trimap of \(3, 3\) for an image of 20 x 20, got \(2, 3\)"),
     ],
 )
 def test_affinity_bad_arguments(crop: int, grid: tuple[int, int], message: str) -> None:
