@@ -3,7 +3,7 @@
 import re
 
 _PASSWORD = re.compile(r"://[^/?#@]*:(?!\d*(?:[/?#]|$))[^@]*@")
-"""Matches `scheme://user:password@`. AWS's secrets may contain slashes; a port is no password, even if an @ follows later."""
+"""Matches `scheme://user:password@`. AWS's secrets may contain slashes; a port isn't one."""
 
 
 def has_credentials(uri: str) -> bool:
