@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pyarrow as pa
 import typer
 from exports import make_context
-from measure import machine, table
+from measure import machine, table, write_made_up
 from memory import Memory, peak, reset_peak, run_alone
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest
-from raypipe.pipelines.context import Context, start_ray
+from raypipe.formats.base import Options
+from raypipe.pipelines.context import Context
 from raypipe.pipelines.export import ExportMasks, make_format, read_exported, run_export
 from raypipe.schema import EXPORTS, MASKS
-from raypipe.streams.sink import SHARDS, write_shard
+from raypipe.streams.connect import connect
+from raypipe.streams.sink import SHARDS
+
+CLASSES = ("cat", "dog")
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -40,25 +44,25 @@ def write_masks(folder: str, num_rows: int) -> Manifest:
             {"image_id": image_id, "mask": pngs[int(image_id) % 256], "confidence": pngs[int(image_id) % 256]}
             for image_id in ids[start : start + 500]
         ]
-        write_shard(folder, SHARDS, pa.Table.from_pylist(rows, schema=MASKS))
+        write_made_up(folder, SHARDS, rows, MASKS)
     rows = [
         {"image_id": name, "image_uri": f"s3://bucket/images/{name}.jpg", "labels": [], "split": "val"} for name in ids
     ]
-    return Manifest.from_rows(rows, ["cat", "dog"])
+    return Manifest.from_rows(rows, CLASSES)
 
 
 def _stream_peaks(name: str, num_rows: int) -> tuple[dict[str, int], float, float]:
     with tempfile.TemporaryDirectory() as folder:
-        masks = f"{folder}/masks"
-        manifest = write_masks(masks, num_rows)
+        masks = Artifact(f"{folder}/masks", "made up")
+        manifest = write_masks(masks.uri, num_rows)
         context = make_context(manifest, "cluster.rows_per_shard=500", "cluster.object_store_memory=300000000")
-        start_ray(context.config.cluster)
+        connect(context.config.cluster)
         # Loads what is loaded once.
         first = Context(context.config, Manifest(manifest.table.slice(0, 500), manifest.classes))
-        run_export(first, name, f"{folder}/first", masks=masks, masks_digest="m")
+        run_export(first, name, f"{folder}/first", masks=masks, options=Options())
         started = time.monotonic()
         with Memory() as watched:
-            run_export(context, name, f"{folder}/out", masks=masks, masks_digest="m")
+            run_export(context, name, f"{folder}/out", masks=masks, options=Options())
         seconds = time.monotonic() - started
         written = sum(path.stat().st_size for path in Path(folder, "out").rglob("*") if path.is_file())
         return watched.peaks, seconds, written / 2**20
@@ -83,7 +87,7 @@ def stream(
 
 
 def _join_peak(name: str, work: str) -> tuple[float, float, float, float]:
-    format_ = make_format(name, make_context(Manifest.from_rows([], ["cat", "dog"])))
+    format_ = make_format(name, CLASSES, Options())
     shards = storage.list_files(f"{work}/shards", suffix=".parquet")
     format_.finish(lambda: read_exported(shards[:1]), f"{work}/first")  # loads what is loaded once
     before = reset_peak()
@@ -104,15 +108,17 @@ def join(
     rng = np.random.default_rng(0)
     png = encode_png(rng.integers(0, 3, (4, 4), np.uint8).repeat(4, 0).repeat(4, 1))
     for name in formats:
-        format_ = make_format(name, make_context(Manifest.from_rows([], ["cat", "dog"])))
         for total in num_rows:
             with tempfile.TemporaryDirectory() as work:
-                stage = ExportMasks(format_=format_, out=f"{work}/unused", min_confidence=0)
+                stage = ExportMasks(
+                    name=name, classes=CLASSES, options=Options(), out=f"{work}/unused", min_confidence=0
+                )
+                stage.setup("cpu")
                 # The same image again and again: only its number and its id differ, and drawing it takes no time.
                 items = stage.process(_row(0, png))["items"]
                 for start in range(0, total, 500):
                     shard = [_row(number, png) | {"items": items} for number in range(start, min(start + 500, total))]
-                    write_shard(work, SHARDS, pa.Table.from_pylist(shard, schema=EXPORTS))
+                    write_made_up(work, SHARDS, shard, EXPORTS)
                 before, highest, seconds, written = run_alone(_join_peak, name, work)
             row = (name, f"{total:,}", f"{before:.0f}", f"{highest:.0f}", f"{highest - before:.0f}", f"{written:.1f}")
             rows.append((*row, f"{seconds:.1f}"))

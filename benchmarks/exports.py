@@ -24,11 +24,12 @@ from raypipe.config import load_config
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest
 from raypipe.data.names import file_stem
-from raypipe.formats.base import NO_SPLIT
+from raypipe.formats.base import NO_SPLIT, Options
 from raypipe.formats.voc.read import import_voc
-from raypipe.pipelines.context import Context, start_ray
+from raypipe.pipelines.context import Context
 from raypipe.pipelines.export import run_export
 from raypipe.schema import IGNORE
+from raypipe.streams.connect import connect
 
 Mask = NDArray[np.uint8]
 Masks = Iterator[tuple[str, Mask]]
@@ -109,17 +110,24 @@ def read_label_studio(out: Path, manifest: Manifest) -> Masks:
 
 READERS: dict[str, tuple[str, Callable[[Path, Manifest], Masks]]] = {
     "coco": ("pycocotools", read_coco),
-    "coco export.instances=false": ("pycocotools", read_coco),
+    "coco --no-instances": ("pycocotools", read_coco),
     "voc": ("Pillow", read_pngs("SegmentationClass")),
     "yolo": ("matplotlib", read_yolo),
-    "yolo export.tolerance=0.5": ("matplotlib", read_yolo),
-    "yolo export.tolerance=1": ("matplotlib", read_yolo),
+    "yolo --tolerance 0.5": ("matplotlib", read_yolo),
+    "yolo --tolerance 1": ("matplotlib", read_yolo),
     "mmseg": ("Pillow", read_pngs("ann_dir/{}")),
     "huggingface": ("datasets", read_hugging_face),
     "labelstudio": ("label-studio-sdk", read_label_studio),
     "fiftyone": ("Pillow", read_pngs("{}/labels")),
 }
-"""Format and overrides, the library that reads it back, and how."""
+"""Format and options of `raypipe export`, the library that reads it back, and how."""
+
+OPTIONS = {
+    "coco --no-instances": Options(instances=False),
+    "yolo --tolerance 0.5": Options(tolerance=0.5),
+    "yolo --tolerance 1": Options(tolerance=1),
+}
+"""What these options are; the others' are the defaults."""
 
 
 def make_context(manifest: Manifest, *overrides: str) -> Context:
@@ -146,14 +154,14 @@ def voc(
     truth = {row["image_id"]: decode_mask(storage.read_bytes(row["mask_uri"])) for row in manifest.table.to_pylist()}
     print(machine(), end="\n\n")
     rows = []
+    context = make_context(manifest)
+    connect(context.config.cluster)
     for command in only or READERS:
         library, read = READERS[command]
-        name, *overrides = command.split()
-        context = make_context(manifest, *overrides)
-        start_ray(context.config.cluster)
+        name = command.split()[0]
         with tempfile.TemporaryDirectory() as folder:
             started = time.monotonic()
-            run_export(context, name, folder, masks=None, masks_digest=None)
+            run_export(context, name, folder, masks=None, options=OPTIONS.get(command, Options()))
             seconds = time.monotonic() - started
             size = sum(path.stat().st_size for path in Path(folder).rglob("*") if "_raypipe" not in path.parts)
             same, intersection, union, number = 0, 0, 0, 0

@@ -36,6 +36,7 @@ from raypipe.schema import MASKS, QUARANTINE, SEEDS
 from raypipe.streams.sink import QUARANTINED, SHARDS
 
 SCHEMAS = {"seeds": SEEDS, "masks": MASKS}
+ROWS_PER_SHARD = 8
 SECONDS_AWAY = 10
 LIMIT = 400
 """Seconds after which a run is given up."""
@@ -48,7 +49,7 @@ splits: {{ train: null, masks: null }}
 refinement: {{ gate: off }}
 manifest: {base}/manifest.parquet
 checkpoints: {{ classifier: {base}/classifier, affinity: {base}/affinity }}
-cluster: {{ network_actors: 2, threads_per_actor: 1, cpu_actors: 1, rows_per_shard: 16, address: {address} }}
+cluster: {{ network_actors: 2, rows_per_shard: {rows_per_shard}, address: {address} }}
 """
 
 
@@ -79,7 +80,7 @@ def prepare(base: str, voc: str, num_images: int) -> int:
 
 
 def start_driver(setting: Setting, step: str, out: str) -> subprocess.Popen[str]:
-    """The job of a step as a process of its own."""
+    """The command of a step as a process of its own."""
     log = Path(tempfile.gettempdir(), "faults.log").open("a")  # noqa: SIM115 - the process keeps it
     command = [sys.executable, str(ROOT / "jobs/submit.py"), step, setting.config, f"out={out}"]
     return subprocess.Popen(command, text=True, stdout=log, stderr=log, cwd=ROOT)  # noqa: S603 - ours
@@ -101,13 +102,13 @@ def wait_until(condition: Callable[[], bool], driver: subprocess.Popen[str], *, 
     raise RuntimeError(f"{what} didn't come within {LIMIT} s")
 
 
-def kill_actor(_: Setting, __: subprocess.Popen[str]) -> None:
-    """SIGKILL to a process that holds a network, of those that this cluster has."""
+def kill_worker(_: Setting, __: subprocess.Popen[str]) -> None:
+    """SIGKILL to a process in which the stages run, of those that this cluster has."""
     for process in psutil.Process().children(recursive=True):
-        if any(stage in " ".join(process.cmdline()) for stage in ("ComputeCams", "PropagateCams")):
+        if "ComputeCams" in " ".join(process.cmdline()):
             process.kill()
             return
-    raise RuntimeError("no actor with a network runs")
+    raise RuntimeError("no process runs a network")
 
 
 def kill_node(setting: Setting, _: subprocess.Popen[str]) -> None:
@@ -118,7 +119,7 @@ def kill_node(setting: Setting, _: subprocess.Popen[str]) -> None:
 
 
 def kill_driver(_: Setting, driver: subprocess.Popen[str]) -> None:
-    """SIGKILL to the job."""
+    """SIGKILL to the command."""
     driver.kill()
 
 
@@ -135,7 +136,7 @@ def restart_storage(setting: Setting, _: subprocess.Popen[str]) -> None:
 Fault = Callable[[Setting, subprocess.Popen[str]], None]
 FAULTS: dict[str, tuple[float, Fault | None]] = {
     "none": (0, None),
-    "actor killed": (0, kill_actor),
+    "worker killed": (0, kill_worker),
     "raylet killed, another added": (0, kill_node),
     "driver killed, same command again": (0, kill_driver),
     "storage away for 10 s": (0, restart_storage),
@@ -169,7 +170,7 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
     driver = start_driver(setting, step, out)
     in_flight = None
     if fault is not None:
-        third = setting.num_images // 16 // 3
+        third = setting.num_images // ROWS_PER_SHARD // 3
         wait_until(lambda: len(shard_files(step, out)) >= third, driver, what="a third")
         read = setting.proxy.now().get("images read", 0)
         in_flight = read - num_done(step, out)
@@ -213,7 +214,7 @@ def digest(rows: pa.Table) -> str:
 
 
 def add_node(cluster: Cluster) -> None:
-    """A node for actors."""
+    """A node for work."""
     cluster.add_node(num_cpus=8, object_store_memory=150 * 2**20)
 
 
@@ -248,7 +249,7 @@ def make_setting(
             for _ in range(2):
                 add_node(cluster)
             config = f"{folder}/config.yaml"
-            Path(config).write_text(CONFIG.format(base=base, address=cluster.address))
+            Path(config).write_text(CONFIG.format(base=base, address=cluster.address, rows_per_shard=ROWS_PER_SHARD))
             process = None if server_pid is None else psutil.Process(server_pid)
             yield Setting(base, config, number, cluster, proxy, process)
         finally:

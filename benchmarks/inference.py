@@ -6,7 +6,6 @@ One photograph-sized synthetic image, random weights (the time doesn't depend on
 reference shares raypipe's networks and the decoding of the image, not its precision, layout, folding, batching, walk.
 """
 
-import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,21 +17,22 @@ import torch
 import typer
 from measure import machine, table, time_interleaved, write_random_networks
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from walk import ALPHAS, BETAS, STEPS, dense_transition, dense_walk
 
-from raypipe.config import RunConfig, load_config
-from raypipe.data.checkpoints import Task
+from raypipe.artifacts import Artifact
+from raypipe.config import load_config
+from raypipe.data.manifest import Manifest
 from raypipe.networks import Network, network_input
 from raypipe.ops.affinity import pairwise_affinity
 from raypipe.ops.cam import merge_cams, normalize_cams, pool_to_grid, resize_cam, stack_background
 from raypipe.ops.dense_crf import dense_crf, dense_crf_many
 from raypipe.ops.random_walk import propagate_at
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.steps import compute_cams, propagate_cams
 from raypipe.schema import GRID_STRIDE
-from raypipe.stages.base import Row, Stage
-from raypipe.stages.cams import ComputeCams
-from raypipe.stages.propagate import LearnedAffinity, PropagateCams, grid_scores
+from raypipe.stages.base import Row
+from raypipe.stages.propagate import grid_scores
 from raypipe.synthetic.generate import CLASSES, draw_scene
 
 SIZE = (376, 504)
@@ -45,10 +45,11 @@ class Setting:
 
     pixels: NDArray[np.uint8]
     row: Row
-    config: RunConfig
+    context: Context
     classifier: Network
     affinity_net: Network
-    checkpoints: dict[Task, str]
+    folder: str
+    """Of the checkpoints."""
 
 
 @contextmanager
@@ -56,24 +57,25 @@ def make_setting(backbone: str) -> Iterator[Setting]:
     """Builds it in a temporary folder."""
     scene = next(s for s in (draw_scene(1, i, sizes=(504, 504)) for i in range(99)) if s.pixels.shape[0] >= SIZE[0])
     pixels = np.ascontiguousarray(scene.pixels[: SIZE[0], : SIZE[1]])
-    chosen = [
-        f"{task}.{key}" for task in ("classifier", "affinity") for key in (f"backbone={backbone}", "weights=null")
-    ]
-    config = load_config("", ["manifest=unused", "out=unused", *chosen])
+    config = load_config("", ["manifest=unused", "out=unused", f"network.backbone={backbone}", "network.weights=null"])
     with tempfile.TemporaryDirectory() as folder:
         networks = write_random_networks(folder, backbone, CLASSES)
-        checkpoints: dict[Task, str] = {task: f"{folder}/{task}" for task in networks}
-        encoded = io.BytesIO()
-        Image.fromarray(pixels).save(encoded, format="PNG")
-        row = {"image": encoded.getvalue(), "class_ids": CLASS_IDS}
-        yield Setting(pixels, row, config, networks["classifier"], networks["affinity"], checkpoints)
+        context = Context(config, Manifest.from_rows([], CLASSES))
+        yield Setting(
+            pixels,
+            {"pixels": pixels, "class_ids": CLASS_IDS},
+            context,
+            networks["classifier"],
+            networks["affinity"],
+            folder,
+        )
 
 
 @torch.inference_mode()
 def reference_cams(setting: Setting) -> Tensor:
     """One scale and side after the other in float32."""
     passes, mirrored, scaled_sizes = [], [], []
-    for scale in setting.config.cams.scales:
+    for scale in setting.context.config.cams.scales:
         x, scaled_size = network_input(
             setting.pixels,
             preprocessing=setting.classifier.preprocessing,
@@ -99,34 +101,6 @@ def reference_walk(setting: Setting, cam: Tensor) -> Tensor:
     return dense_walk(scores, matrix, num_squarings=8)
 
 
-def make_stages(setting: Setting) -> tuple[Stage, Stage]:
-    """The stages as the pipeline configures them for t = 256."""
-    cams = setting.config.cams
-    compute = ComputeCams(
-        checkpoint=setting.checkpoints["classifier"],
-        scales=cams.scales,
-        mirror=cams.mirror,
-        output_stride=8,
-        out_stride=4,
-        max_side=1024,
-        precision="auto",
-    )
-    propagate_cams = PropagateCams(
-        affinity="learned",
-        checkpoint=setting.checkpoints["affinity"],
-        radius=setting.config.affinity.radius,
-        alpha=16,
-        beta=8,
-        num_steps=256,
-        tol=1e-5,
-        count_padding=False,
-        precision="auto",
-        cam_stride=4,
-        max_side=1024,
-    )
-    return compute, propagate_cams
-
-
 def main(
     backbone: Annotated[str, typer.Option(help="network of both stages")] = "resnet38",
     num_runs: Annotated[int, typer.Option(min=1, help="timed calls of each")] = 5,
@@ -134,14 +108,18 @@ def main(
     """Prints the tables of benchmarks/speed.md's section on inference."""
     print(machine(), end="\n\n")
     with make_setting(backbone) as setting:
-        compute, walk = make_stages(setting)
+        # The config's defaults are the paper's: alpha 16, beta 8, t = 256.
+        compute = compute_cams(setting.context, Artifact(f"{setting.folder}/classifier", "random"))
+        walk = propagate_cams(setting.context, Artifact(f"{setting.folder}/affinity", "random"))
+        for stage in (compute, walk):
+            stage.setup("cpu")
         row = setting.row | compute.process(setting.row)
         cam = reference_cams(setting)
 
         reference, ours = time_interleaved(
             [lambda: reference_cams(setting), lambda: compute.process(setting.row)], num_runs=num_runs
         )
-        num_passes = 2 * len(setting.config.cams.scales)
+        num_passes = 2 * len(setting.context.config.cams.scales)
         rows: list[tuple[object, ...]] = [
             (f"multi-scale CAM, {num_passes} passes", reference, ours, f"{reference.median / ours.median:.1f}")
         ]
@@ -164,10 +142,8 @@ def main(
         print(f"{backbone}, image of {SIZE[0]}x{SIZE[1]}\n")
         print(table(("stage", "reference", "raypipe", "times faster"), rows), end="\n\n")
 
-        affinity = LearnedAffinity(checkpoint=setting.checkpoints["affinity"], precision="auto")
-
         def all_settings() -> list[Tensor]:
-            edges = affinity([setting.pixels])[0].affinity(radius=5)
+            edges = walk.source([setting.pixels])[0].affinity(radius=5)
             grids = [grid_scores(cam, alpha=alpha, cam_stride=4) for alpha in ALPHAS]
             maps = torch.cat([*(scores[:1] for scores in grids), grids[0][1:]])
             return [propagate_at(maps, edges, beta=beta, steps=STEPS) for beta in BETAS]

@@ -6,15 +6,18 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import scipy
 import torch
 
 from raypipe import storage
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.networks import Network, build_affinity_net, build_classifier
+from raypipe.schema import ROW_DIGEST
+from raypipe.streams.sink import write_shard
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,11 +64,18 @@ def write_random_networks(folder: str, backbone: str, classes: Sequence[str]) ->
             backbone=backbone,
             classes=tuple(classes),
             preprocessing=network.preprocessing.to_dict(),
-            config={},
+            config={"section": {"saliency": "none"}},
             weights=network.state_dict(),
         )
         write_checkpoint(checkpoint, storage.join(folder, task))
     return networks
+
+
+def write_made_up(folder: str, kind: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+    """Writes made-up rows as one shard of a stream, as `streams.sink.write_shard`."""
+    if ROW_DIGEST not in schema.names:
+        schema = schema.append(pa.field(ROW_DIGEST, pa.string()))
+    write_shard(folder, kind, pa.Table.from_pylist([row | {ROW_DIGEST: "made up"} for row in rows], schema=schema))
 
 
 def machine() -> str:

@@ -29,6 +29,13 @@ def peak() -> float:
     return _status("VmHWM")
 
 
+def added(call: Callable[[], object]) -> float:
+    """Memory that a call adds to this process at its peak, its result included, in MiB."""
+    before = reset_peak()
+    call()
+    return peak() - before
+
+
 def _status(name: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024

@@ -5,14 +5,12 @@
 Naively, the neighbours of 4 maps of 448 x 448 pixels would take 147 MiB, those of 21 maps 771 MiB.
 """
 
-import multiprocessing
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from measure import machine, table, time_interleaved
+from memory import added, run_alone
 from torch import Tensor
 
 from raypipe.ops.pamr import pamr
@@ -28,35 +26,16 @@ def make_inputs(num_images: int, num_maps: int, side: int, device: str) -> tuple
     return image.to(device), torch.rand(num_images, num_maps, side // 8, side // 8, generator=rng).to(device)
 
 
-def _send_peak(case: tuple[int, int, int], device: str, connection: Connection) -> None:
+def megabytes_added(case: tuple[int, int, int], device: str) -> float:
+    """Memory that PAMR adds at its peak, its result included, in MiB."""
     image, mask = make_inputs(*case, device)
     pamr(image[..., :64, :64], mask[..., :8, :8])  # loads what is loaded once
     if device == "cpu":
-        before = _memory("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-        pamr(image, mask)
-        connection.send((_memory("VmHWM") - before) / 1024)
-        return
+        return added(lambda: pamr(image, mask))
     torch.cuda.reset_peak_memory_stats()
     bytes_before = torch.cuda.memory_allocated()
     pamr(image, mask)
-    connection.send((torch.cuda.max_memory_allocated() - bytes_before) / 2**20)
-
-
-def _memory(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def megabytes_added(case: tuple[int, int, int], device: str) -> float:
-    """Memory that PAMR adds at its peak, its result included, in a process of its own, MiB."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_send_peak, args=(case, device, theirs))
-    process.start()
-    megabytes: float = ours.recv()
-    process.join()
-    return megabytes
+    return (torch.cuda.max_memory_allocated() - bytes_before) / 2**20
 
 
 def main(
@@ -74,8 +53,8 @@ def main(
 
     timings = time_interleaved([lambda pair=pair: run(*pair) for pair in inputs], num_runs=num_runs)  # type: ignore[misc]
     rows = [
-        (num_images, num_maps, f"{side}x{side}", timing, f"{megabytes_added((num_images, num_maps, side), device):.0f}")
-        for (num_images, num_maps, side), timing in zip(CASES, timings, strict=True)
+        (*case[:2], f"{case[2]}x{case[2]}", timing, f"{run_alone(megabytes_added, case, device):.0f}")
+        for case, timing in zip(CASES, timings, strict=True)
     ]
     print(table(("images", "maps", "pixels", "time", "memory added, MiB"), rows))
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pyarrow as pa
 import typer
-from measure import machine, table, write_random_networks
+from measure import machine, table, write_made_up, write_random_networks
 from memory import peak, reset_peak, run_alone
 from PIL import Image
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import encode_png
@@ -28,7 +28,7 @@ from raypipe.pages.report import write_report
 from raypipe.pipelines.context import Context
 from raypipe.results import Score
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
-from raypipe.streams.sink import QUARANTINED, SHARDS, write_shard
+from raypipe.streams.sink import QUARANTINED, SHARDS
 
 HEIGHT, WIDTH = 180, 240
 CLASSES = tuple(f"class {number:02}" for number in range(20))
@@ -88,10 +88,10 @@ def make_run(folder: Path, num_rows: int) -> None:
             }
             for number in good
         ]
-        write_shard(str(folder / "masks"), SHARDS, pa.Table.from_pylist(rows, schema=MASKS))
+        write_made_up(str(folder / "masks"), SHARDS, rows, MASKS)
         seeded = [{"image_id": ids[number], **common, **seeds} for number in good]
-        write_shard(str(folder / "seeds"), SHARDS, pa.Table.from_pylist(seeded, schema=SEEDS))
-        write_shard(str(folder / "masks"), QUARANTINED, pa.Table.from_pylist(bad, schema=QUARANTINE))
+        write_made_up(str(folder / "seeds"), SHARDS, seeded, SEEDS)
+        write_made_up(str(folder / "masks"), QUARANTINED, bad, QUARANTINE)
 
 
 def make_scores(num_rows: int) -> list[Score]:
@@ -121,17 +121,21 @@ def measure_report(folder: str, num_rows: int) -> tuple[float, float, float, int
         "", [f"manifest={storage.join(folder, 'manifest.parquet')}", f"out={folder}", "walk.affinity=rgb"]
     )
     scores = make_scores(num_rows)
+    seeds, masks, classifier = (
+        Artifact(storage.join(folder, name), "made up") for name in ("seeds", "masks", "classifier")
+    )
     before = reset_peak()
     started = time.monotonic()
     uri = write_report(
         Context(config, manifest),
-        seeds=storage.join(folder, "seeds"),
-        masks=storage.join(folder, "masks"),
+        seeds=seeds,
+        masks=masks,
         segments=None,
-        networks={"classifier": storage.join(folder, "classifier")},
+        networks={"classifier": classifier},
         evaluation=None,
         scores=scores,
         decisions=[],
+        num_samples=6,
         resources="",
     )
     seconds = time.monotonic() - started

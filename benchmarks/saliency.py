@@ -1,4 +1,4 @@
-"""What saliency is worth: none, EPS, EPS++ without its drop, with it, and with EPS's tau, trained and scored alike.
+"""What saliency is worth: none, EPS, EPS++, and EPS++ with EPS's tau, trained and scored alike.
 
     python benchmarks/saliency.py synthetic OUT [--rate 0 --rate 0.2] [--method eps++] [--seed 0] [--plot FILE.svg]
         [NAME=VALUE]...
@@ -16,6 +16,7 @@ Ray.
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ import torch
 import typer
 from matplotlib.figure import Figure
 from measure import machine, table, time_interleaved
+from runs import connect_run
 
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest, write_manifest
@@ -34,7 +36,6 @@ from raypipe.ops.metrics import mean_iou
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.evaluate import read_confusions
 from raypipe.pipelines.train import classifier_task
-from raypipe.run import Run
 from raypipe.synthetic.generate import generate
 from raypipe.training.batch import Batch
 from raypipe.training.trainer import read_metrics
@@ -42,7 +43,6 @@ from raypipe.training.trainer import read_metrics
 METHODS: dict[str, list[str]] = {
     "none": [],
     "eps": ["classifier.saliency=eps"],
-    "eps++ without drop": ["classifier.saliency=eps++", "classifier.saliency_loss.ird=false"],
     "eps++": ["classifier.saliency=eps++"],
     "eps++ with tau": ["classifier.saliency=eps++", "classifier.saliency_loss.ird_tau=0.4"],
 }
@@ -64,20 +64,22 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 Out = Annotated[Path, typer.Argument(help="folder of data, runs and results")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="dotted overrides of all cells")]
 Methods = Annotated[list[str] | None, typer.Option("--method", help=f"of {', '.join(METHODS)}; default: all")]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="of both trainings; default: 0")]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="of the trainings; default: 0")]
 
 
 def run_cell(out: Path, manifest: Path, method: str, *, seed: int, rate: float | None, options: list[str]) -> None:
     """Computes a cell, unless it is there, and adds it to the results."""
-    given = [f"manifest={manifest}", f"out={out / 'runs'}", f"classifier.seed={seed}", f"affinity.seed={seed}"]
+    given = [f"manifest={manifest}", f"out={out / 'runs'}", f"seed={seed}"]
     started = time.monotonic()
-    run = Run(load_config("", [*options, *METHODS[method], *given]))
-    scores = {f"{score.stage} {score.split}": round(100 * score.mean_iou, 2) for score in run.scores}
-    confusions = read_confusions(run.evaluation[0])
-    for stage in dict.fromkeys(score.stage for score in run.scores):
+    run = connect_run(load_config("", [*options, *METHODS[method], *given]))
+    evaluation, found = run.evaluate()
+    classifier = run.train_classifier()
+    scores = {f"{score.stage} {score.split}": round(100 * score.mean_iou, 2) for score in found}
+    confusions = read_confusions(evaluation.uri)
+    for stage in dict.fromkeys(score.stage for score in found):
         pooled = np.sum([matrix for (of, _), matrix in confusions.items() if of == stage], axis=0)
         scores[f"{stage} all"] = round(100 * mean_iou(pooled), 2)
-    epochs = read_metrics(str(Path(run.classifier.uri).parent))
+    epochs = read_metrics(classifier.uri.rsplit("/", 1)[0])
     seconds = time.monotonic() - started
     steady = [epoch["images_per_second"] for epoch in epochs[1:]] or [epochs[0]["images_per_second"]]
     cell = {
@@ -88,7 +90,7 @@ def run_cell(out: Path, manifest: Path, method: str, *, seed: int, rate: float |
         "images_per_second": round(sorted(steady)[len(steady) // 2], 1),
         "dropped_shares": [round(epoch.get("dropped_share", 0.0), 4) for epoch in epochs],
         "seconds": round(seconds),
-        "classifier": run.classifier.digest,
+        "classifier": classifier.digest,
         "options": options,
         "machine": machine(),
     }
@@ -231,11 +233,15 @@ def voc(
     manifest = out / f"manifest-{limit or 'all'}.parquet"
     found = import_voc(root, lists=None, labels=labels, skip_missing=False)
     write_manifest(found if limit is None else found.limit(limit), str(manifest))
-    given = [f"classifier.weights={weights}", f"affinity.weights={weights}"]
     for seed in seeds or [0]:
         for method in chosen(methods):
             saliency = [] if method == "none" else ["saliency.source=csnet", f"saliency.weights={csnet}"]
-            options = ["preset=voc_mobilenet_v2", *given, *saliency, *(overrides or [])]
+            options = [
+                "preset=voc_mobilenet_v2",
+                f"network.weights={weights}",
+                *saliency,
+                *(overrides or []),
+            ]
             run_cell(out, manifest, method, seed=seed, rate=None, options=options)
     print((out / "results.md").read_text())
 
@@ -249,6 +255,8 @@ def cost(
     print(machine(), end="\n\n")
     kinds = METHODS | {"eps++, stride 4": ["classifier.saliency=eps++", "classifier.saliency_loss.stride=4"]}
     steps = [_make_step(options, num_crops=num_crops) for options in kinds.values()]
+    kinds["eps++ without drop"] = METHODS["eps++"]
+    steps.append(_make_step(METHODS["eps++"], num_crops=num_crops, ird=False))
     timings = time_interleaved(steps, num_runs=num_runs)
     rows = [
         (name, timing, f"{num_crops / timing.median:.1f}", f"{timing.median / timings[0].median:.2f}")
@@ -257,11 +265,11 @@ def cost(
     print(table(("method", f"step of {num_crops} crops", "images/s", "relative"), rows))
 
 
-def _make_step(options: list[str], *, num_crops: int) -> Callable[[], None]:
+def _make_step(options: list[str], *, num_crops: int, **changes: Any) -> Callable[[], None]:
     overrides = ["preset=voc_mobilenet_v2", "manifest=unused", "out=unused", *options]
     context = Context(load_config("", overrides), Manifest.from_rows([], [f"class {number}" for number in range(20)]))
     training, device = context.config.classifier, default_device()
-    task = classifier_task(context).at_epoch(training.epochs - 1, training.epochs)
+    task = replace(classifier_task(context), **changes).at_epoch(training.epochs - 1, training.epochs)
     network = task.build().to(device).train()
     rng = torch.Generator().manual_seed(0)
     shapes = task.target_shapes(training.crop_size)
@@ -277,7 +285,7 @@ def _make_step(options: list[str], *, num_crops: int) -> Callable[[], None]:
 
     def step() -> None:
         crops = network.preprocessing.normalize(batch.crops)
-        with autocast(device, training.precision):
+        with autocast(device, context.config.precision):
             output = network(crops.contiguous(memory_format=torch.channels_last))
         task.loss(*task.loss_terms(output, batch)).backward()
         if device.type == "cuda":

@@ -2,7 +2,7 @@
 
     python benchmarks/segmenter.py config.yaml [NAME=VALUE]... --seeds 3
 
-The config is that of a run whose networks are trained (`checkpoints`, or found under its `out`), with true masks of all
+The config names trained networks in `checkpoints`, as another seed would train others, and has true masks of all
 images. All arms train the same network on the images of `splits.train` for about as many steps, and are scored on
 `--split`, whose labels nobody looks at. What is finished isn't computed again, so the command goes on after an
 interruption.
@@ -10,11 +10,12 @@ interruption.
 
 import json
 import statistics
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 from measure import machine, table
+from runs import connect_run, with_values
 
 from raypipe import storage
 from raypipe.config import RunConfig, load_config
@@ -22,7 +23,6 @@ from raypipe.data.manifest import Manifest, read_manifest, write_manifest
 from raypipe.pipelines.context import draw
 from raypipe.pipelines.evaluate import score_segments
 from raypipe.results import Score
-from raypipe.run import Run
 from raypipe.schema import SUPERVISED, UNSUPERVISED, WEAK
 
 CAM_ALPHA = round(float(np.log(0.4) / np.log(0.6)), 3)
@@ -55,21 +55,17 @@ def arm_config(config: RunConfig, manifest: Manifest, name: str, seed: int, *, n
     rows = [row | {"supervision": kinds.get(row["image_id"])} for row in manifest.table.to_pylist()]
     uri = storage.join(config.out, "segmenter_arms", f"{name.replace(' ', '_').replace('%', 'percent')}.parquet")
     write_manifest(Manifest.from_rows(rows, manifest.classes), uri)
-    values: dict[str, Any] = config.model_dump()
     num_images = sum(kind != UNSUPERVISED for kind in kinds.values())
     steps_per_epoch = -(-num_images // config.segmenter.batch_size)
-    values["segmenter"] |= {"seed": seed, "epochs": max(1, round(num_steps / steps_per_epoch))}
-    if name == "maps":
-        values["walk"] |= {"num_steps": 0, "alpha": CAM_ALPHA}
-    return RunConfig.model_validate(values | {"manifest": uri})
+    epochs = max(1, round(num_steps / steps_per_epoch))
+    walk = {"num_steps": 0, "alpha": CAM_ALPHA} if name == "maps" else {}
+    return with_values(config, manifest=uri, seed=seed, segmenter={"epochs": epochs}, walk=walk)
 
 
 def score(config: RunConfig, split: str) -> Score:
     """Trains an arm, segments the split, scores it."""
-    values = config.model_dump()
-    values["segmentation"]["splits"] = values["evaluation"]["splits"] = (split,)
-    run = Run(RunConfig.model_validate(values))
-    return score_segments(run.context, run.segments.uri)[0]
+    run = connect_run(with_values(config, segmentation={"splits": [split]}, evaluation={"splits": [split]}))
+    return score_segments(run.context, run.segment())[0]
 
 
 def main(
@@ -94,7 +90,7 @@ def main(
         uri = storage.join(resolved.out, "segmenter_arms", "results.json")
         storage.write_bytes_atomic(uri, json.dumps(contents, indent=1).encode())
     print(
-        f"\n{machine()}; {resolved.segmenter.backbone}, {resolved.segmenter.head}, about {steps} steps of "
+        f"\n{machine()}; {resolved.network.backbone}, {resolved.segmenter.head}, about {steps} steps of "
         f"{resolved.segmenter.batch_size} crops of {resolved.segmenter.crop_size}; {split}, mIoU in percent\n"
     )
     print(table(("trained on", "n", "mIoU", "of true masks' mIoU"), summary(results)))

@@ -2,15 +2,12 @@
 
     python benchmarks/streaming.py overhead   # Ray Data against a bare loop of the same stages on the same cores
     python benchmarks/streaming.py memory     # driver and workers at 2,000 and at 20,000 rows
-    python benchmarks/streaming.py bytes      # what a row weighs between stages
     python benchmarks/streaming.py source     # a million rows until the first is through, and the driver's memory
     python benchmarks/streaming.py busy       # share of its time that a GPU stage works, at 1, 2 and 4 actors
 
 Images are synthetic animals (JPEG), networks small and random: little work a row, so what streaming adds shows.
 """
 
-import io
-import itertools
 import multiprocessing
 import os
 import statistics
@@ -20,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import psutil
@@ -32,19 +30,22 @@ from memory import Memory
 from PIL import Image
 
 from raypipe import storage
-from raypipe.config import Budget, RunConfig, load_config
+from raypipe.artifacts import Artifact
+from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
-from raypipe.pipelines.context import Context, open_context, start_ray
-from raypipe.pipelines.masks import masks_steps, masks_stream
-from raypipe.pipelines.seeds import decode_step, seeds_steps
-from raypipe.schema import MASKS
-from raypipe.stages.base import Row, Stage, with_error_columns
-from raypipe.streams import plan as graph
-from raypipe.streams.plan import Step
-from raypipe.streams.records import Record
-from raypipe.streams.run import Part, Stream, rows_per_block, run_stream
-from raypipe.streams.sink import SHARDS, ShardSink
+from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.masks import masks_plan
+from raypipe.schema import ROW_DIGEST
+from raypipe.stages.base import Kind, Row, Stage, run_stages
+from raypipe.stages.decode import DecodeImages
+from raypipe.stages.fetch import FetchImages
+from raypipe.streams.connect import connect
+from raypipe.streams.execute import execute
+from raypipe.streams.plan import Plan, Pool
+from raypipe.streams.resources import PoolPlan
+from raypipe.streams.run import rows_per_block
+from raypipe.streams.sink import SHARDS, ShardWriter
 from raypipe.synthetic.generate import CLASSES, draw_scene
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -70,18 +71,20 @@ def make_context(num_rows: int, *overrides: str, long_side: int = 256) -> Iterat
         yield open_context(load_config("preset: demo", [*given, "splits.masks=null", *overrides]))
 
 
-def mask_steps(context: Context) -> list[Step]:
-    """The masks' stages with a context's networks."""
+def mask_plan(context: Context) -> Plan:
+    """The masks' plan with a context's networks."""
     checkpoints = context.config.checkpoints
     assert checkpoints.classifier is not None
-    return masks_steps(context, classifier=checkpoints.classifier, affinity=checkpoints.affinity, reuse_cams=False)
+    assert checkpoints.affinity is not None
+    maps, affinity = (Artifact(uri, "random") for uri in (checkpoints.classifier, checkpoints.affinity))
+    return masks_plan(context, maps=maps, affinity=affinity)
 
 
 def stream_masks(context: Context, num_rows: int, *, name: str) -> float:
     """Seconds of a stream over the first `num_rows` rows, into a folder of its own."""
-    stream = masks_stream(context, classifier_digest=name, affinity_digest=None)
     started = time.perf_counter()
-    run_stream(stream, Part(context.rows(None).slice(0, num_rows), mask_steps(context)))
+    out = storage.join(context.config.out, name)
+    context.run(mask_plan(context), context.rows(None).slice(0, num_rows), out=out)
     return time.perf_counter() - started
 
 
@@ -89,20 +92,19 @@ def _loop(config: RunConfig, part: int, num_parts: int, num_rows: Sequence[int],
     """A bare loop over every `num_parts`-th row, in a process of its own; shards are written as the stream does."""
     torch.set_num_threads(1)
     context = open_context(config)
-    steps = mask_steps(context)
-    stages = [step.stage(**step.args) for step in steps]
+    plan = mask_plan(context)
+    for stage in plan.stages:
+        stage.setup("cpu")
     size = config.cluster.rows_per_shard
+    schema = plan.schema.append(pa.field(ROW_DIGEST, pa.string()))
     for index, number in enumerate(num_rows):
         rows = context.rows(None).slice(0, number).take(list(range(part, number, num_parts)))
-        rows = with_error_columns(rows)
-        sink = ShardSink(storage.join(config.out, f"loop{index}"), MASKS, rows_per_shard=size)
+        rows = rows.append_column(ROW_DIGEST, pa.array([""] * rows.num_rows))
+        writer = ShardWriter(folder=storage.join(config.out, f"loop{index}"), schema=schema)
         ready.wait()
         started = time.perf_counter()
         for start in range(0, rows.num_rows, size):
-            batch = rows.slice(start, size)
-            for stage in stages:
-                batch = stage(batch)
-            sink.write([batch], None)
+            writer.write(run_stages(plan.stages, rows.slice(start, size)))
         ready.wait()  # the slowest process ends the run
         if part == 0:
             seconds.put(time.perf_counter() - started)
@@ -139,7 +141,7 @@ def overhead(
         for run in range(num_runs):
             few, many = loop_masks(context, [short, long])
             loops.append(many - few)
-            start_ray(context.config.cluster)
+            connect(context.config.cluster)
             few, many = (stream_masks(context, number, name=f"{run}-{number}") for number in (short, long))
             ray.shutdown()
             streams.append(many - few)
@@ -180,7 +182,7 @@ def memory_of(num_rows: int) -> None:
     """One run: seconds, rows a second and peaks in MiB as a line of CSV."""
     small = ["cams.scales=[1.0]", "images.max_side=96", "refinement.method=none"]
     with make_context(num_rows, *small, "cluster.object_store_memory=300000000") as context:
-        start_ray(context.config.cluster)
+        connect(context.config.cluster)
         with Memory() as watched:
             seconds = stream_masks(context, num_rows, name="memory")
         ray.shutdown()
@@ -188,39 +190,11 @@ def memory_of(num_rows: int) -> None:
     print(f"{seconds:.0f},{num_rows / seconds:.0f}," + ",".join(f"{watched.peaks[k] / 2**20:.0f}" for k in kinds))
 
 
-@app.command(name="bytes")
-def bytes_a_row(long_side: Annotated[int, typer.Option(help="of the images, pixels")] = 500) -> None:
-    """Mean bytes of a row after each stage, with the columns that weigh most."""
-    print(machine(), end="\n\n")
-    with make_context(NUM_FILES, long_side=long_side) as context:
-        classifier = context.config.checkpoints.classifier
-        assert classifier is not None
-        streams = {"seeds": seeds_steps(context, classifier=classifier), "masks": mask_steps(context)}
-        for name, steps in streams.items():
-            batch = context.rows(None)
-            batch = with_error_columns(batch)
-            lines = []
-            for step in steps:
-                batch = step.stage(**step.args)(batch)
-                sizes = {column: batch[column].nbytes / batch.num_rows for column in batch.column_names}
-                heavy = sorted(sizes.items(), key=lambda item: -item[1])[:3]
-                names = ", ".join(f"{column} {size:,.0f}" for column, size in heavy)
-                lines.append((step.stage.__name__, f"{sum(sizes.values()):,.0f}", names))
-            pixels = statistics.mean(3 * h * w for h, w in _sizes(context))
-            print(f"{name}, {long_side} pixels; decoded, an image would be {pixels:,.0f} bytes\n")
-            print(table(("after", "bytes a row", "most of it"), lines), end="\n\n")
-
-
-def _sizes(context: Context) -> list[tuple[int, int]]:
-    files = set(context.rows(None)["image_uri"].to_pylist())
-    return [Image.open(io.BytesIO(storage.read_bytes(uri))).size for uri in files]
-
-
+@dataclass
 class PassOn(Stage):
     """Does nothing."""
 
     reads = ("image_id",)
-    writes = pa.schema([])
 
     def process(self, row: Row) -> Row:  # noqa: ARG002
         """One row."""
@@ -247,27 +221,32 @@ def source(
     memory = [psutil.Process().memory_full_info().uss]
     moments = [time.perf_counter()]
     size = rows_per_block(num_rows, rows_per_shard=RunConfig(manifest="", out="").cluster.rows_per_shard)
-    dataset = graph.source(rows, rows_per_block=size)
-    moments.append(time.perf_counter())
-    dataset = graph.apply(dataset, [Step(stage=PassOn)])
-    next(iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow")))
+    pool = Pool("finish", (PassOn(),), ("image_id",))
+    resources = PoolPlan(
+        name=pool.name, kind="finish", min_actors=1, max_actors=2, cpus=1, gpus=0, threads=1, memory=None
+    )
+    next(iter(execute(rows, [(pool, resources)], rows_per_block=size)))
     moments.append(time.perf_counter())
     memory.append(psutil.Process().memory_full_info().uss)
-    made, first = (later - moment for moment, later in itertools.pairwise(moments))
-    cells = (f"{num_rows:,}", f"{-(-num_rows // size):,}", f"{made:.1f} s", f"{first:.1f} s")
-    header = ("rows", "blocks", "source", "then the first batch", "driver grows by")
+    cells = (f"{num_rows:,}", f"{-(-num_rows // size):,}", f"{moments[1] - moments[0]:.1f} s")
+    header = ("rows", "blocks", "until the first batch", "driver grows by")
     print(table(header, [(*cells, f"{(memory[1] - memory[0]) / 2**20:.0f} MiB")]))
 
 
+@dataclass
 class FakeGpuStage(Stage):
     """Stands for a network on a GPU: takes 20 ms a row and no CPU; notes when it worked and where."""
 
     reads = ("image",)
     writes = pa.schema([pa.field("actor", pa.int64()), pa.field("start", pa.float64()), pa.field("end", pa.float64())])
-    drops = ("image",)
+
+    @property
+    def kind(self) -> Kind:
+        """Holds a device."""
+        return "device"
 
     def process_all(self, rows: Sequence[Row]) -> list[Row]:
-        """Sleeps for the batch."""
+        """Sleeps for the rows."""
         start = time.time()
         time.sleep(0.02 * len(rows))
         return [row | {"actor": os.getpid(), "start": start, "end": time.time()} for row in rows]
@@ -282,7 +261,7 @@ def busy(
     seconds: Annotated[int, typer.Option(help="of work for each actor")] = 40,
     num_actors: Annotated[list[int] | None, typer.Option("--num-actors", help="repeat for several")] = None,
 ) -> None:
-    """DecodeImages, then the fake stage on logical GPUs, then shards."""
+    """FetchImages, then the decoder and the fake stage on logical GPUs, then shards."""
     print(machine(), end="\n\n")
     ray.shutdown()
     ray.init(num_cpus=16, num_gpus=4, object_store_memory=300_000_000, log_to_driver=False, include_dashboard=False)
@@ -290,18 +269,11 @@ def busy(
     lines = []
     for number in num_actors or [1, 2, 4]:
         num_rows = number * seconds * 50
-        with make_context(num_rows) as context:
-            stream = Stream(
-                record=Record(stage="busy", config={}, inputs={}),
-                out=context.config.out,
-                schema=schema,
-                classes=CLASSES,
-                budget=Budget(),
-                rows_per_shard=context.config.cluster.rows_per_shard,
-            )
-            step = Step(stage=FakeGpuStage, num_actors=number, num_gpus=1, num_cpus=0, batch_size=16)
-            run_stream(stream, Part(context.rows(None), [decode_step(context), step]))
-            calls = read_shards(storage.join(stream.folder, SHARDS), schema=schema).to_pandas()
+        with make_context(num_rows, f"cluster.network_actors={number}", "cluster.gpus_per_actor=1") as context:
+            stages = (FetchImages(classes=None), DecodeImages(max_side=1024), FakeGpuStage())
+            plan = Plan(name="busy", stages=stages, schema=schema, classes=CLASSES)
+            artifact, _ = context.run(plan, context.rows(None))
+            calls = read_shards(storage.join(artifact.uri, SHARDS), schema=schema).to_pandas()
         calls = calls.drop_duplicates(["actor", "start"])
         window = calls["end"].max() - calls["start"].min()
         worked = calls.assign(worked=calls["end"] - calls["start"]).groupby("actor")["worked"].sum()

@@ -9,6 +9,7 @@ score nearest the mean of the last split, one of each set of labels: neither the
 import argparse
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from raypipe.config import load_config
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.manifest import read_manifest
-from raypipe.data.shards import read_rows
+from raypipe.data.shards import locate_rows, read_row
 from raypipe.reports.content import Sample
 from raypipe.reports.strip import write_strip
-from raypipe.schema import MASKS, SEEDS
+from raypipe.streams.sink import SHARDS
 
 NUM_IMAGES = 3
 NUM_COLOURS = 96
@@ -50,6 +51,12 @@ def usual_images(run: Path, rows: dict[str, Any]) -> list[str]:
         if len(labels) > 1:
             chosen.setdefault(labels, image_id)
     return list(chosen.values())[:NUM_IMAGES]
+
+
+def read_outputs(folder: Path, image_ids: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Columns of some images in a stage's folder, by image id."""
+    shards = locate_rows(str(folder / SHARDS), image_ids)
+    return {image_id: read_row(shards[image_id], image_id, columns=columns) for image_id in image_ids}
 
 
 def read_sample(row: dict[str, Any], seed: dict[str, Any], mask: dict[str, Any]) -> Sample:
@@ -93,8 +100,11 @@ def main() -> None:
     rows = {row["image_id"]: row for row in manifest.table.to_pylist()}
     image_ids = options.image_ids or usual_images(options.run, rows)
     seeds, masks = (
-        read_rows(str(finished(options.run, stage) / "shards"), image_ids, schema=schema)
-        for stage, schema in (("seeds", SEEDS), ("masks", MASKS))
+        read_outputs(finished(options.run, stage), image_ids, columns)
+        for stage, columns in (
+            ("seeds", ("class_ids", "cam", "cam_height", "cam_width")),
+            ("masks", ("height", "width", "mask", "walk_mask")),
+        )
     )
     samples = [read_sample(rows[image_id], seeds[image_id], masks[image_id]) for image_id in image_ids]
     options.out.write_bytes(shrink(write_strip(samples)))

@@ -1,6 +1,6 @@
 """What a sweep costs beside one run of the masks, and that its settings are those of single runs.
 
-    python benchmarks/sweep.py config.yaml sweep.splits=[train] splits.masks=[train]
+    python benchmarks/sweep.py config.yaml splits.masks=[train]
 
 The config names trained networks in `checkpoints`. Both start from nothing but them, in the same Ray, in turns: maps,
 affinities and one walk an image, without dense CRF; maps, affinities and the grid, its best settings once more at full
@@ -16,6 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from measure import machine, table
+from runs import connect_run, with_values
 
 from raypipe import storage
 from raypipe.config import RunConfig, load_config
@@ -23,6 +24,7 @@ from raypipe.data.images import decode_mask
 from raypipe.data.manifest import class_ids_of, read_manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.data.truth import read_truth
+from raypipe.pipelines.sweep import grid, sweep_plan
 from raypipe.run import Run
 from raypipe.schema import MASKS, SETTINGS
 from raypipe.streams.sink import SHARDS
@@ -30,33 +32,35 @@ from raypipe.streams.sink import SHARDS
 NUM_CHECKED, NUM_CHECKED_IMAGES = 3, 40
 
 
-def with_values(config: RunConfig, **sections: object) -> RunConfig:
-    """The config with other values."""
-    values = config.model_dump()
-    for name, value in sections.items():
-        values[name] = values[name] | value if isinstance(value, dict) else value
-    return RunConfig.model_validate(values)
-
-
 def seconds(config: RunConfig, step: str) -> tuple[float, Run]:
     """Wall time of a step from nothing, and the run."""
-    run = Run(with_values(config, out=tempfile.mkdtemp()))
+    run = connect_run(with_values(config, out=tempfile.mkdtemp()))
     started = time.monotonic()
-    getattr(run, step)
+    getattr(run, step)()
     return time.monotonic() - started, run
 
 
-def num_differing(run: Run, swept: Run, position: int) -> tuple[int, int]:
+def finalists_folder(swept: Run, finalists: list[int]) -> str:
+    """Where a sweep has scored its best settings at full resolution; given are their indices in the grid."""
+    settings = grid(swept.context)
+    plan = sweep_plan(
+        swept.context,
+        [settings[index] for index in finalists],
+        maps=swept.find_maps(),
+        affinity=swept.train_affinity(),
+        stride=1,
+    )
+    return plan.artifact(swept.config.out).uri
+
+
+def num_differing(run: Run, scored: str, position: int) -> tuple[int, int]:
     """Images whose counts differ between masks and the sweep's finalist at a position, and all images."""
     manifest = read_manifest(run.config.manifest)
     rows = {row["image_id"]: row for row in manifest.table.to_pylist()}
-    records = storage.list_files(storage.join(swept.config.out, "sweep"), suffix="record.json")
-    grid = swept.sweep.folder.rsplit("/", 1)[-1]
-    full = next(uri.rsplit("/", 1)[0] for uri in records if grid not in uri)
-    scores = {row["image_id"]: row for row in read_shards(storage.join(full, SHARDS), schema=SETTINGS).to_pylist()}
+    scores = {row["image_id"]: row for row in read_shards(storage.join(scored, SHARDS), schema=SETTINGS).to_pylist()}
     differing = compared = 0
-    for mask_row in read_shards(storage.join(run.masks.uri, SHARDS), schema=MASKS).to_pylist():
-        row, scored = rows[mask_row["image_id"]], scores[mask_row["image_id"]]
+    for mask_row in read_shards(storage.join(run.make_masks().uri, SHARDS), schema=MASKS).to_pylist():
+        row, of_image = rows[mask_row["image_id"]], scores[mask_row["image_id"]]
         truth, _ = read_truth(row["mask_uri"], num_classes=len(manifest.classes) + 1)
         mask, labels = decode_mask(mask_row["mask"]), [0, *class_ids_of(row["labels"], manifest.classes)]
         counts = [
@@ -64,7 +68,7 @@ def num_differing(run: Run, swept: Run, position: int) -> tuple[int, int]:
             [np.count_nonzero((mask == label) & (truth != 255)) for label in labels],
         ]
         of_sweep = [
-            np.frombuffer(scored[name], "<i4").reshape(-1, len(labels))[position].tolist()
+            np.frombuffer(of_image[name], "<i4").reshape(-1, len(labels))[position].tolist()
             for name in ("hits", "predicted")
         ]
         differing += counts != of_sweep
@@ -82,7 +86,7 @@ def main(
     base = load_config(
         storage.read_bytes(config).decode(), [*(overrides or []), "refinement.method=none", "refinement.gate=off"]
     )
-    times: dict[str, list[float]] = {"masks": [], "sweep": []}
+    times: dict[str, list[float]] = {"make_masks": [], "sweep": []}
     for _ in range(num_runs):
         for step, found in times.items():
             taken, run = seconds(base, step)
@@ -92,17 +96,19 @@ def main(
         (step, f"{statistics.mean(t):.0f} s ({min(t):.0f} to {max(t):.0f}, n = {len(t)})") for step, t in times.items()
     ]
     print(table(("step", "time"), rows))
-    ratios = [sweep / masks for masks, sweep in zip(times["masks"], times["sweep"], strict=True)]
+    ratios = [sweep / masks for masks, sweep in zip(times["make_masks"], times["sweep"], strict=True)]
     print(f"\nsweep / masks: {', '.join(f'{ratio:.2f}' for ratio in ratios)}\n")
-    result = swept.sweep
+    result = swept.sweep()
     print(f"{len(result.table)} settings, {result.num_images} images, {result.table['full_mean_iou'].count()} in full")
     finalists = list(result.table.index[result.table["full_mean_iou"].notna()])  # in the order of their scoring
+    scored = finalists_folder(swept, finalists)
     checks, few = [], storage.join(tempfile.mkdtemp(), "manifest.parquet")
     write_manifest(read_manifest(base.manifest).limit(NUM_CHECKED_IMAGES), few)
     for position in np.linspace(0, len(finalists) - 1, NUM_CHECKED, dtype=int).tolist():
-        setting = result.table.loc[finalists[position], ["alpha", "beta", "num_steps", "radius"]].to_dict()
-        alone = Run(with_values(base, manifest=few, out=tempfile.mkdtemp(), walk=setting))
-        differing, compared = num_differing(alone, swept, position)
+        setting = result.table.loc[finalists[position], ["alpha", "beta", "num_steps"]].to_dict()
+        setting["num_steps"] = int(setting["num_steps"])
+        alone = connect_run(with_values(base, manifest=few, out=tempfile.mkdtemp(), walk=setting))
+        differing, compared = num_differing(alone, scored, position)
         checks.append((", ".join(f"{name} {value:g}" for name, value in setting.items()), f"{differing} of {compared}"))
     print(table(("setting", "images whose pixel counts differ from a run of its own"), checks))
 

@@ -8,14 +8,13 @@ post-processing. Whatever is chosen by truth is chosen on the synthetic images a
 second image_id), and reported on the other half and on val.
 """
 
-import io
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -23,25 +22,28 @@ import torch.nn.functional as F
 import typer
 from measure import machine, table
 from numpy.typing import NDArray
-from PIL import Image
+from runs import find_networks, read_images
 from scipy.stats import spearmanr
 
 from raypipe import storage
 from raypipe.config import RunConfig, load_config
-from raypipe.data.arrays import decode_cam
-from raypipe.data.images import decode_image
-from raypipe.data.manifest import class_ids_of, read_manifest
+from raypipe.networks.precision import autocast
 from raypipe.ops.affinity import grid_pairs
-from raypipe.ops.cam import resize_cam, upsample_to_image
+from raypipe.ops.cam import normalize_cams, resize_cam, upsample_to_image
 from raypipe.ops.choice import choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.separation import objective, separation
+from raypipe.pipelines.context import open_context
+from raypipe.pipelines.steps import compute_cams
+from raypipe.pipelines.sweep import sweep_plan
+from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.cams import ComputeCams
+from raypipe.stages.passes import run_passes
 from raypipe.stages.propagate import cell_colours
 from raypipe.stages.score_settings import PixelCounts, ScoreSettings, Setting, best_labels, sample_truth
 
-STRIDE = 4
+STRIDE: Literal[4] = 4
 HIGHER_IS_BETTER = {
     "feature separation": "regions part the AffinityNet's features",
     "colour separation": "regions part the cells' colours",
@@ -97,54 +99,57 @@ class Scored:
         return objective(*parts).numpy()
 
 
-class ScoreCues(ScoreSettings):
-    """All cues of an image's masks."""
+def compute_cues(
+    stage: ScoreSettings, row: Row, plain_cam: torch.Tensor, mirror_cam: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], PixelCounts]:
+    """All cues (S,) of an image's masks with the settings of a stage, and the masks' pixel counts.
 
-    def cues(self, row: Row, mirror_cam: torch.Tensor, plain_cam: torch.Tensor) -> tuple[dict[str, Any], "PixelCounts"]:
-        """Cues (S,) of the settings, and the pixel counts."""
-        image = self.prepare(row)
-        assert image.pixels is not None
-        assert image.truth is not None
-        of_cells = self.source([image.pixels])[0]
-        features = of_cells.features
-        size = (-(-image.size[0] // STRIDE), -(-image.size[1] // STRIDE))
-        num_labels, num_settings = 1 + len(image.class_ids), len(self.settings)
-        truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=STRIDE))
-        counts = PixelCounts(truth, class_ids=image.class_ids, num_settings=num_settings)
-        labels = torch.zeros(num_settings, *size, dtype=torch.uint8)
-        cells = torch.zeros(num_settings, *features.shape[1:], dtype=torch.uint8)
-        margins = torch.zeros(num_settings)
-        for indices, maps in self.walk(image.cam, of_cells):
-            fine = upsample_to_image(maps, size=size, stride=2)
-            labels[indices] = best_labels(fine, num_backgrounds=len(indices))
-            cells[indices] = best_labels(maps, num_backgrounds=len(indices))
-            counts.add(indices, labels[indices])
-            margins[indices] = _margins(maps, len(indices))
-        colours = cell_colours(image.pixels)
-        pixels = F.adaptive_avg_pool2d(torch.from_numpy(image.pixels).permute(2, 0, 1).float()[None] / 255, size)[0]
-        grid = (len({s.alpha for s in self.settings}), len({s.beta for s in self.settings}), -1)
-        by_setting = labels.reshape(*grid, *size)
-        cues: dict[str, torch.Tensor] = {
-            "feature separation": separation(features, cells, num_labels=num_labels),
-            "colour separation": separation(colours, cells, num_labels=num_labels),
-            "class evidence": _class_evidence(labels, resize_cam(image.cam, size=size)),
-            "image edges": _edge_contrast(labels, pixels),
-            "cut": -_relative_cut(cells, of_cells.affinity(radius=self.settings[0].radius)),
-            "margin": margins,
-            "area": -(labels > 0).float().mean(dim=(1, 2)),
-            "border": -torch.cat([labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]], 1)
-            .gt(0)
-            .float()
-            .mean(1),
-            "stable in t": _stability(by_setting, dim=2).flatten(),
-            "stable in beta": _stability(by_setting, dim=1).flatten(),
-            "mirror": torch.zeros(num_settings),
-        }
-        both = zip(self.walk(plain_cam, of_cells), self.walk(mirror_cam, of_cells), strict=True)
-        for (indices, plain), (_, mirrored) in both:
-            sides = [best_labels(maps, num_backgrounds=len(indices)) for maps in (plain, mirrored)]
-            cues["mirror"][indices] = _agreement(*sides)
-        return {name: values.numpy() for name, values in cues.items()}, counts
+    Args:
+        stage: set up.
+        row: with maps.
+        plain_cam: maps of the image in one pass.
+        mirror_cam: maps of its mirror image, mirrored back.
+    """
+    image = stage.prepare(row)
+    assert image.pixels is not None
+    assert image.truth is not None
+    of_cells = stage.source([image.pixels])[0]
+    features = of_cells.features
+    size = (-(-image.size[0] // STRIDE), -(-image.size[1] // STRIDE))
+    num_labels, num_settings = 1 + len(image.class_ids), len(stage.settings)
+    truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=STRIDE))
+    counts = PixelCounts(truth, class_ids=image.class_ids, num_settings=num_settings)
+    labels = torch.zeros(num_settings, *size, dtype=torch.uint8)
+    cells = torch.zeros(num_settings, *features.shape[1:], dtype=torch.uint8)
+    margins = torch.zeros(num_settings)
+    for indices, maps in stage.walk(image.cam, of_cells):
+        fine = upsample_to_image(maps, size=size, stride=2)
+        labels[indices] = best_labels(fine, num_backgrounds=len(indices))
+        cells[indices] = best_labels(maps, num_backgrounds=len(indices))
+        counts.add(indices, labels[indices])
+        margins[indices] = _margins(maps, len(indices))
+    colours = cell_colours(image.pixels)
+    pixels = F.adaptive_avg_pool2d(torch.from_numpy(image.pixels).permute(2, 0, 1).float()[None] / 255, size)[0]
+    grid = (len({s.alpha for s in stage.settings}), len({s.beta for s in stage.settings}), -1)
+    by_setting = labels.reshape(*grid, *size)
+    cues: dict[str, torch.Tensor] = {
+        "feature separation": separation(features, cells, num_labels=num_labels),
+        "colour separation": separation(colours, cells, num_labels=num_labels),
+        "class evidence": _class_evidence(labels, resize_cam(image.cam, size=size)),
+        "image edges": _edge_contrast(labels, pixels),
+        "cut": -_relative_cut(cells, of_cells.affinity(radius=stage.radius)),
+        "margin": margins,
+        "area": -(labels > 0).float().mean(dim=(1, 2)),
+        "border": -torch.cat([labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]], 1).gt(0).float().mean(1),
+        "stable in t": _stability(by_setting, dim=2).flatten(),
+        "stable in beta": _stability(by_setting, dim=1).flatten(),
+        "mirror": torch.zeros(num_settings),
+    }
+    both = zip(stage.walk(plain_cam, of_cells), stage.walk(mirror_cam, of_cells), strict=True)
+    for (indices, plain), (_, mirrored) in both:
+        sides = [best_labels(maps, num_backgrounds=len(indices)) for maps in (plain, mirrored)]
+        cues["mirror"][indices] = _agreement(*sides)
+    return cues, counts
 
 
 def _margins(maps: torch.Tensor, num_backgrounds: int) -> torch.Tensor:
@@ -220,61 +225,61 @@ class ImageScores:
 def settings_of(config: RunConfig) -> list[Setting]:
     """The grid, without the settings that a sweep adds."""
     sweep = config.sweep
-    return [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps, [config.walk_radius])]
+    return [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps)]
 
 
 def _score_rows(config: RunConfig, rows: list[Row]) -> list[ImageScores]:
     """Scores images that have labels and a true mask."""
     torch.set_num_threads(1)
-    classes = read_manifest(config.manifest).classes
-    settings, num_classes = settings_of(config), len(classes) + 1
-    shared: dict[str, Any] = {"max_side": config.images.max_side}
-    cams_args = config.cams.model_dump() | {"checkpoint": config.checkpoints.classifier}
-    cams = ComputeCams(**shared, **cams_args)
-    one_pass = ComputeCams(**shared, **(cams_args | {"mirror": False, "scales": (1.0,)}))
-    stage = ScoreCues(
-        settings=settings,
-        stride=STRIDE,
-        num_classes=num_classes,
-        checkpoint=config.checkpoints.affinity,
-        cam_stride=config.cams.out_stride,
-        **shared,
-        **{name: value for name, value in config.walk.model_dump().items() if name not in Setting._fields},
-    )
+    context = open_context(config)
+    settings, num_classes = settings_of(config), len(context.classes) + 1
+    classifier, affinity = find_networks(context)
+    plan = sweep_plan(context, settings, maps=classifier, affinity=affinity, stride=STRIDE)
+    cams, stage = compute_cams(context, classifier), plan.stages[-1]
+    assert isinstance(cams, ComputeCams)
+    assert isinstance(stage, ScoreSettings)
+    for each in (cams, stage):
+        each.setup("cpu")
     results = []
-    for row in rows:
-        image = storage.read_bytes(row["image_uri"])
-        pixels = decode_image(image, max_side=config.images.max_side).pixels
-        height, width = pixels.shape[:2]
-        ids = class_ids_of(row["labels"], classes)
-        full: Row = {"image": image, "class_ids": ids, "mask_uri": row["mask_uri"], "height": height, "width": width}
-        full |= {"original_height": height, "original_width": width}
-        mirror_image = _png(pixels[:, ::-1])
-        plain, mirrored = (_maps(one_pass.process(full | {"image": data})) for data in (image, mirror_image))
-        cues, counts = stage.cues(full | cams.process(full), mirrored.flip(-1), plain)
-        scores = ImageScores(
-            cues, *(np.zeros((len(settings), num_classes)) for _ in range(2)), np.zeros(num_classes), 0
-        )
-        scores.hits[:, [0, *ids]], scores.predicted[:, [0, *ids]] = counts.hits, counts.predicted
-        scores.truth[counts.truth_ids] = counts.truth_pixels
-        scores.num_labels = len(ids)
-        results.append(scores)
+    for row in read_images(context, rows):
+        plain, mirrored = (_one_pass(cams, row, mirror=mirror) for mirror in (False, True))
+        cues, counts = compute_cues(stage, row | cams.process(row), plain, mirrored)
+        hits, predicted = (np.zeros((len(settings), num_classes)) for _ in range(2))
+        labels = [0, *row["class_ids"]]
+        hits[:, labels], predicted[:, labels] = counts.hits, counts.predicted
+        truth = np.zeros(num_classes)
+        truth[counts.truth_ids] = counts.truth_pixels
+        found = {name: values.numpy() for name, values in cues.items()}
+        results.append(ImageScores(found, hits, predicted, truth, len(row["class_ids"])))
     return results
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
+@torch.inference_mode()
+def _one_pass(cams: ComputeCams, row: Row, *, mirror: bool) -> torch.Tensor:
+    """Maps of an image, or of its mirror image and mirrored back, in one pass at its own size."""
 
+    def network(x: torch.Tensor) -> torch.Tensor:
+        with autocast(cams.device, cams.precision):
+            maps: torch.Tensor = cams.network.cam(x)
+        return maps
 
-def _maps(row: Row) -> torch.Tensor:
-    return torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
+    (passes,) = run_passes(
+        network,
+        [np.ascontiguousarray(row["pixels"][:, ::-1]) if mirror else row["pixels"]],
+        preprocessing=cams.network.preprocessing,
+        device=cams.device,
+        scales=(1.0,),
+        mirror=False,
+        pixels_per_pass=None,
+    )
+    channels = [class_id - 1 for class_id in row["class_ids"]]
+    maps = normalize_cams(passes.merged(channels, stride=GRID_STRIDE, out_stride=cams.cams.out_stride))
+    return maps.flip(-1) if mirror else maps
 
 
 def score_split(config: RunConfig, split: str, *, limit: int | None) -> Scored:
     """Scores the images of a split, in the order of their ids."""
-    found = read_manifest(config.manifest).select(splits=[split]).table.sort_by("image_id").to_pylist()
+    found = open_context(config).rows([split]).sort_by("image_id").to_pylist()
     rows = [row for row in found if row["mask_uri"] and row["labels"]][:limit]
     parts = [rows[start : start + 8] for start in range(0, len(rows), 8)]
     with ProcessPoolExecutor(os.cpu_count()) as processes:
@@ -302,17 +307,17 @@ def cues_table(sets: Mapping[str, Scored]) -> str:
 
 def choices_table(sets: Mapping[str, Scored], settings: list[Setting]) -> str:
     """Mean IoU of the settings that are chosen."""
-    paper = settings.index(Setting(16.0, 8.0, 256, settings[0].radius))
+    paper = settings.index(Setting(16.0, 8.0, 256))
     rows = []
     for name, scored in sets.items():
         truth, number = 100 * scored.mean_iou(), len(scored.hits)
         free = choose_by_objective(partial(scored.score, "objective"), num_images=number)
-        alpha, beta, num_steps, _ = settings[free.index]
+        alpha, beta, num_steps = settings[free.index]
         cells = [f"{truth[free.index]:.1f} ({alpha:g}, {beta:g}, {num_steps})"]
         for labelled in NUM_LABELLED:
             found = [100 * iou for iou in _with_labelled(scored, labelled)]
             cells.append(f"{np.mean(found):.1f} ({min(found):.1f})")
-        best = f"{truth.max():.1f} ({', '.join(f'{value:g}' for value in settings[truth.argmax()][:3])})"
+        best = f"{truth.max():.1f} ({', '.join(f'{value:g}' for value in settings[truth.argmax()])})"
         rows.append((name, number, best, *cells, f"{truth[paper]:.1f}", f"{np.median(truth):.1f}"))
     header = ("images", "n", "best (alpha, beta, t)", "chosen without truth")
     return table(
@@ -381,7 +386,7 @@ def main(
 
 def _nearest(settings: list[Setting], config: RunConfig) -> int:
     own = np.log1p([config.walk.alpha, config.walk.beta, config.walk.num_steps])
-    return int(np.argmin([abs(np.log1p(setting[:3]) - own).sum() for setting in settings]))
+    return int(np.argmin([abs(np.log1p(setting) - own).sum() for setting in settings]))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ affinities to maps.
 """
 
 import itertools
-import multiprocessing
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 import typer
 from measure import machine, table, time_interleaved
+from memory import added, run_alone
 from torch import Tensor
 
 from raypipe.ops.affinity import grid_pairs, pairwise_affinity
@@ -87,30 +86,12 @@ def against_dense(num_runs: int) -> str:
     return table(header, rows)
 
 
-def _send_peak(side: int, connection: Connection) -> None:
+def megabytes_added(side: int) -> float:
+    """Memory that the walk of a square image adds at its peak, in MiB."""
     cams, affinity = make_image(side // 8, side // 8)
     scores = stack_background(cams, alpha=16)
     propagate(scores[:, :4, :4].contiguous(), affinity[:, :4, :4].contiguous())  # loads what is loaded once
-    before = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    propagate(scores, affinity)
-    connection.send(_memory("VmHWM") - before)
-
-
-def _memory(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def megabytes_added(side: int) -> float:
-    """Memory that the walk of a square image adds at its peak, in a process of its own, MiB."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_send_peak, args=(side, theirs))
-    process.start()
-    kilobytes = ours.recv()
-    process.join()
-    return kilobytes / 1024
+    return added(lambda: propagate(scores, affinity))
 
 
 def over_sizes(num_runs: int) -> tuple[str, list[tuple[int, float, float]]]:
@@ -129,7 +110,7 @@ def over_sizes(num_runs: int) -> tuple[str, list[tuple[int, float, float]]]:
         ratio = timing.median / cells / per_cell
         row = (f"{height}x{width}", timing, f"{ratio:.2f}")
         if height == width:
-            points.append((64 * cells, timing.median, megabytes_added(8 * height)))
+            points.append((64 * cells, timing.median, run_alone(megabytes_added, 8 * height)))
             rows.append((*row, f"{points[-1][2]:.0f}"))
         else:
             rows.append((*row, ""))

@@ -12,37 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from raypipe import storage
+from raypipe.cli_config import ConfigFile, Overrides, connect_run, open_run, read_config
+from raypipe.cli_export import export, export_model, review
 from raypipe.cli_import import import_app
-from raypipe.config import ConfigError, RunConfig, load_config, to_yaml
+from raypipe.config import load_config, to_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 train_app = typer.Typer(no_args_is_help=True, help="Train a network on Ray Train.")
 app.add_typer(import_app, name="import")
 app.add_typer(train_app, name="train")
-
-ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or URI; - takes the defaults.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Dotted overrides, such as walk.beta=4.")
-]
-
-
-def read_config(config: str, overrides: list[str] | None) -> RunConfig:
-    """The resolved config of a file and overrides.
-
-    Raises:
-        ConfigError: if it can't be used.
-    """
-    if config != "-" and not storage.exists(config):
-        raise ConfigError(f"there is no config file {config}; `raypipe config` prints one to start from")
-    text = "" if config == "-" else storage.read_bytes(config).decode()
-    return load_config(text, overrides or [])
-
-
-def _open(config: str, overrides: list[str] | None) -> Any:
-    resolved = read_config(config, overrides)
-    from raypipe.run import Run  # torch and ray take seconds to import; --help shouldn't
-
-    return Run(resolved)
 
 
 @app.command()
@@ -55,41 +33,44 @@ def run(
     if print_config:
         typer.echo(to_yaml(read_config(config, overrides)))
         return
-    steps = _open(config, overrides)
-    typer.echo(f"masks: {steps.masks.uri}")
+    steps = open_run(config, overrides)
+    from raypipe.doctor.preflight import preflight
+
+    preflight(steps.context)
+    typer.echo(f"masks: {steps.make_masks().uri}")
     _print_scores(steps)
-    typer.echo(f"report: {steps.report}")
+    typer.echo(f"report: {steps.report()}")
 
 
 @app.command()
 def saliency(config: ConfigFile, overrides: Overrides = None) -> None:
     """Predict saliency maps of the training images that have none; training does so by itself."""
-    folder = _open(config, overrides).saliency
+    folder = open_run(config, overrides).predict_saliency().uri
     typer.echo(f"maps: {folder}\nmanifest with saliency_uri: {storage.join(folder, 'manifest.parquet')}")
 
 
 @app.command()
 def seeds(config: ConfigFile, overrides: Overrides = None) -> None:
     """Compute class activation maps and trimaps."""
-    typer.echo(_open(config, overrides).seeds.uri)
+    typer.echo(open_run(config, overrides).make_seeds().uri)
 
 
 @app.command()
 def masks(config: ConfigFile, overrides: Overrides = None) -> None:
     """Compute pseudo-masks."""
-    typer.echo(_open(config, overrides).masks.uri)
+    typer.echo(open_run(config, overrides).make_masks().uri)
 
 
 @app.command()
 def segment(config: ConfigFile, overrides: Overrides = None) -> None:
     """Segment images, labelled or not, with the segmentation network."""
-    typer.echo(_open(config, overrides).segments.uri)
+    typer.echo(open_run(config, overrides).segment().uri)
 
 
 @app.command()
 def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Score maps and masks against true masks, per split and class."""
-    _print_scores(_open(config, overrides), per_class=True)
+    _print_scores(open_run(config, overrides), per_class=True)
 
 
 @app.command()
@@ -106,10 +87,9 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
         typer.echo(trials_table(trials))
         typer.echo(f"table: {trials.folder}\nconfig for `raypipe run`: {trials.best_config}")
         return
+    result = connect_run(resolved).sweep()
     from raypipe.pipelines.sweep import result_table
-    from raypipe.run import Run
 
-    result = Run(resolved).sweep
     typer.echo(result_table(result))
     typer.echo(f"table and plots: {result.folder}\nconfig for `raypipe masks`: {result.best_config}")
 
@@ -117,81 +97,49 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
 @app.command()
 def calibrate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Write the masks again with the probability of being right as confidence, learned from a few true masks."""
-    steps = _open(config, overrides)
+    steps = open_run(config, overrides)
     from raypipe.pipelines.calibrate import calibration_table
 
-    typer.echo(steps.calibrated.uri)
-    typer.echo(calibration_table(steps.confidence_map))
+    typer.echo(steps.calibrate().uri)
+    typer.echo(calibration_table(steps.fit_confidence()))
 
 
 @app.command()
-def report(config: ConfigFile, overrides: Overrides = None) -> None:
+def report(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    samples: Annotated[int, typer.Option(min=0, max=100, help="Images of each kind: best, worst, random.")] = 6,
+) -> None:
     """Write the HTML report."""
-    typer.echo(_open(config, overrides).report)
+    typer.echo(open_run(config, overrides).report(num_samples=samples))
+
+
+app.command()(export)
+app.command()(review)
+app.command(name="export-model")(export_model)
 
 
 @app.command()
-def export(
-    format_name: Annotated[
-        str,
-        typer.Argument(metavar="FORMAT", help="coco, voc, yolo, mmseg, huggingface, labelstudio or fiftyone."),
-    ],
-    config: ConfigFile,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI to write into.")],
-    overrides: Overrides = None,
-    source: Annotated[str, typer.Option("--masks", help="masks, calibrated (masks) or truth (true masks).")] = "masks",
-) -> None:
-    """Write masks in the format of another tool; export.* says how."""
-    if source not in ("masks", "calibrated", "truth"):
-        raise typer.BadParameter(f"got {source!r}, allowed are masks, calibrated, truth", param_hint="--masks")
-    from raypipe.pipelines.export import find_format, make_format, run_export
-
-    find_format(format_name)  # before Ray starts
-    steps = _open(config, overrides)
-    make_format(format_name, steps.context)  # before hours of masks
-    artifact = None if source == "truth" else getattr(steps, source)
-    uri, digest = (artifact.uri, artifact.digest) if artifact else (None, None)
-    folder, summary = run_export(steps.context, format_name, out, masks=uri, masks_digest=digest)
-    typer.echo(f"{folder}: {summary}")
-
-
-@app.command()
-def review(
+def describe(
     config: ConfigFile,
     overrides: Overrides = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Masks to queue; review.num_images.")] = None,
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NODES", help="Nodes to plan for, as nodes=4,cpus=64,gpus=8,memory=512; may be repeated."),
+    ] = None,
 ) -> None:
-    """Queue the masks whose correction probably helps most: a gallery, a table and tasks for Label Studio."""
-    steps = _open(config, [*(overrides or []), *([] if count is None else [f"review.num_images={count}"])])
-    from raypipe.pages.review import GALLERY_FILE, run_review
-
-    folder, num_images = run_review(steps.context, masks=steps.masks.uri, masks_digest=steps.masks.digest)
-    typer.echo(f"{num_images} masks to review, tasks for Label Studio beside: {storage.join(folder, GALLERY_FILE)}")
-
-
-@app.command(name="export-model")
-def export_model(
-    config: ConfigFile,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="File or URI to write: model.pt2 or model.onnx.")],
-    overrides: Overrides = None,
-) -> None:
-    """Write the segmentation network as one file, from images to probabilities, for PyTorch (.pt2) or ONNX."""
-    from raypipe.formats.exported_model.write import find_model_format
-    from raypipe.pipelines.export_model import export_model as write
-
-    find_model_format(out)  # before hours of training
-    steps = _open(config, overrides)
-    difference = write(steps.context, segmenter=steps.segmenter.uri, uri=out)
-    typer.echo(f"{out}: probabilities differ by {difference:.2g} at most from the checkpoint's")
-
-
-@app.command()
-def describe(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Print the plan of the streams: stages, resources, columns."""
+    """Print what a run would start, here or on a machine that isn't here; 2 and the reason if it doesn't fit."""
+    resolved = read_config(config, overrides)
+    from raypipe.doctor.describe import describe_run
     from raypipe.pipelines.context import open_context
-    from raypipe.run import describe as describe_streams
+    from raypipe.streams.connect import connect
+    from raypipe.streams.machines import parse_machine
 
-    typer.echo(describe_streams(open_context(read_config(config, overrides))))
+    context = open_context(resolved)
+    if not machine:
+        connect(resolved.cluster)
+    nodes = parse_machine(*machine) if machine else context.machine
+    typer.echo(describe_run(resolved, context.classes, nodes))
 
 
 @app.command()
@@ -244,20 +192,20 @@ def show_config(
 @train_app.command(name="classifier")
 def train_classifier(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the classification network."""
-    typer.echo(_open(config, overrides).classifier.uri)
+    typer.echo(open_run(config, overrides).train_classifier().uri)
 
 
 @train_app.command(name="affinity")
 def train_affinity(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the AffinityNet."""
-    artifact = _open(config, overrides).affinity
+    artifact = open_run(config, overrides).train_affinity()
     typer.echo(artifact.uri if artifact else "walk.affinity=rgb needs no AffinityNet")
 
 
 @train_app.command(name="segmenter")
 def train_segmenter(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the segmentation network."""
-    typer.echo(_open(config, overrides).segmenter.uri)
+    typer.echo(open_run(config, overrides).train_segmenter()[0].uri)
 
 
 @app.command()
@@ -278,14 +226,14 @@ def synthetic(
 
 def _print_scores(steps: Any, *, per_class: bool = False) -> None:
     from raypipe.pipelines.evaluate import has_truth
-    from raypipe.results import class_table, scores_table
+    from raypipe.pipelines.score_tables import class_table, scores_table
 
     if not has_truth(steps.context):
         typer.echo("no true masks in the manifest (mask_uri): nothing to score")
         return
-    typer.echo(scores_table(steps.scores))
+    typer.echo(scores_table(steps.evaluate()[1]))
     if per_class:
-        typer.echo(f"\n{class_table(steps.scores)}")
+        typer.echo(f"\n{class_table(steps.evaluate()[1])}")
 
 
 def main() -> None:

@@ -1,15 +1,65 @@
-"""Results as tables: mean IoU of every stage on every split, and the IoU of each class as papers print it."""
+"""What the steps of a run find out, as the pages show it."""
 
-import csv
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-_NAME_LENGTH = 6
-_CLASSES_PER_BLOCK = 21
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSummary:
+    """What a stream did."""
+
+    num_rows: int
+    num_finished: int
+    num_quarantined: int
+    num_computed: int
+    """Rows of the last run; the others were done before."""
+    seconds: float
+    """Wall time of the last run."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_finished} of {self.num_rows} rows finished, {self.num_quarantined} quarantined; "
+            f"{self.num_computed} computed in {self.seconds:.0f} s"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a gate says of one refinement."""
+
+    refinement: str
+    """walk | dcrf | pamr, or a round of self-training."""
+    judge: str
+    """The score; higher is better."""
+    kept: bool
+    reason: str
+    num_images: int
+    """That were judged."""
+    before: float | None = None
+    """Mean score without the refinement; None where no image was judged, as the next two."""
+    after: float | None = None
+    difference: float | None = None
+    standard_error: float | None = None
+    """Of the difference; None for less than two images."""
+
+    def __str__(self) -> str:
+        return f"{self.refinement} {'kept' if self.kept else 'rejected'}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a confidence map is worth on images that it wasn't fitted on."""
+
+    num_images: int
+    num_pixels: int
+    ece_before: float
+    """Expected calibration error of confidence / 255 as the masks have it."""
+    ece: float
+    """The same after calibration."""
+    mean_iou: dict[str, float]
+    """By coverage: of the share of pixels whose calibrated confidence is highest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,57 +83,3 @@ class Score:
     """Mean IoU of single images, for finding the best and the worst."""
     confusion: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
     """(C + 1, C + 1) pixels, rows the truth; None where the score was read back, as a file of its own holds it."""
-
-
-def scores_table(scores: Sequence[Score]) -> str:
-    """A row a stage and split."""
-    header = ("split", "images", "stage", "mIoU", "post-processing")
-    rows = [
-        (score.split, str(score.num_images), score.stage, f"{100 * score.mean_iou:.1f}", score.post_processing)
-        for score in scores
-    ]
-    return _aligned([header, *rows])
-
-
-def class_table(scores: Sequence[Score]) -> str:
-    """A column a class, background first and the mean last, in percent; many classes come in several blocks.
-
-    Names are cut to six letters; the CSV file has them whole.
-    """
-    names = list(scores[0].class_iou)
-    blocks = []
-    for start in range(0, len(names), _CLASSES_PER_BLOCK):
-        chosen = names[start : start + _CLASSES_PER_BLOCK]
-        rows = [("stage", "split", *(name[:_NAME_LENGTH] for name in chosen), "mean")]
-        rows += [
-            (score.stage, score.split, *(_percent(score.class_iou[name]) for name in chosen), _percent(score.mean_iou))
-            for score in scores
-        ]
-        blocks.append(_aligned(rows))
-    return "\n\n".join(blocks)
-
-
-def class_csv(scores: Sequence[Score]) -> str:
-    """The same as CSV: stage, split, images, post_processing, one column a class, mean_iou; IoUs in 0..1."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(["stage", "split", "images", "post_processing", *scores[0].class_iou, "mean_iou"])
-    for score in scores:
-        writer.writerow(
-            [
-                *(score.stage, score.split, score.num_images, score.post_processing),
-                *(f"{value:.6f}" for value in (*score.class_iou.values(), score.mean_iou)),
-            ]
-        )
-    return buffer.getvalue()
-
-
-def _percent(value: float) -> str:
-    return "–" if value != value else f"{100 * value:.1f}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

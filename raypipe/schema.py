@@ -5,6 +5,8 @@ They are the same in seeds, masks, metrics and reports. Only a classifier's outp
 stands for class id c + 1.
 """
 
+from typing import Literal
+
 import pyarrow as pa
 
 BACKGROUND = 0
@@ -15,7 +17,7 @@ MAX_CLASSES = 254
 SUPERVISED, WEAK, UNSUPERVISED = "mask", "weak", "none"
 """What a row's column `supervision` says: it has a true mask, image-level labels, or neither. Null is `weak`."""
 
-GRID_STRIDE = 8
+GRID_STRIDE: Literal[8] = 8
 """Pixels per cell of the feature grid, on which affinities and the random walk live."""
 
 CAM_STRIDE = 4
@@ -26,6 +28,15 @@ CLASSES_KEY = b"raypipe.classes"
 
 PROVENANCE_KEY = b"raypipe.provenance"
 """Schema metadata key: JSON of config, checkpoint digests and version."""
+
+ROW_DIGEST = "row_digest"
+"""Column of every shard and quarantine table: digest of what was read of the row that the output was made of."""
+
+SHARD_URI, SHARD_DIGEST = "shard_uri", "shard_digest"
+"""Columns of rows whose earlier output a stream takes up: the shard that holds it, and its `row_digest`."""
+
+PREDICTED_URI = f"saliency_{SHARD_URI}"
+"""Column of the file that holds a row's predicted saliency map."""
 
 MANIFEST = pa.schema(
     [
@@ -108,21 +119,11 @@ true mask. `cam`: as in seeds, so that the next scoring needn't compute it."""
 GATES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
-        pa.field("score_before", pa.float64()),
-        pa.field("score_after", pa.float64()),
+        *(pa.field(name, pa.float64()) for name in ("walk_before", "walk_after", "refined_before", "refined_after")),
     ]
 )
-"""One row an image of a gate's sample: the truth-free score of its mask before and after a refinement."""
-
-GATED_WALKS = pa.schema(
-    [
-        *GATES,
-        pa.field("scores", pa.binary()),
-        pa.field("grid_height", pa.int32()),
-        pa.field("grid_width", pa.int32()),
-    ]
-)
-"""The same for the walk. `scores`: float32 bytes of (1 + K, grid_height, grid_width), walked."""
+"""One row an image of a gate's sample: truth-free scores before and after the walk (separation), and before and after
+the refinement of its mask (class consistency). Null without labels, and where nothing is judged."""
 
 EXPORTS = pa.schema(
     [
@@ -158,6 +159,7 @@ QUARANTINE = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("stage", pa.string()),
         pa.field("reason", pa.string()),
+        pa.field(ROW_DIGEST, pa.string()),
     ]
 )
 """Rows that could not be processed, and why. Masks + quarantined = manifest rows."""

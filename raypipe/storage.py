@@ -8,7 +8,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ import fsspec
 import pyarrow.fs
 from botocore.exceptions import ParamValidationError
 
+from raypipe import uri as uris
 from raypipe.credentials import refuse_credentials
 
 _IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP)
@@ -34,12 +34,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 request for every image."""
 
 
-def _protocol(uri: str) -> str:
-    # fsspec's own function takes the text before any "::" for a protocol, so files with "::" couldn't be named.
-    match = re.match(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)", uri)
-    return match[0].lower() if match else "file"
-
-
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Returns the filesystem of a URI and the path in it.
 
@@ -49,10 +43,9 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ValueError: nothing that is installed opens such a URI, or the URI holds credentials.
     """
     refuse_credentials(uri, where="a URI")
-    protocol = _protocol(uri)
+    protocol = uris.protocol(uri)
     if protocol in ("file", "local"):
-        fs = fsspec.filesystem("file")
-        return fs, os.path.realpath(fs._strip_protocol(uri))  # Path.resolve() raises for circular links
+        return fsspec.filesystem("file"), uris.absolute(uri)
     try:
         fs = fsspec.filesystem(protocol, use_listings_cache=False, **_OPTIONS.get(protocol, {}))
     except (ImportError, ValueError, TypeError, AttributeError, IsADirectoryError) as error:
@@ -70,8 +63,7 @@ def absolute(uri: str) -> str:
         ValueError: the URI holds credentials.
     """
     refuse_credentials(uri, where="a URI")
-    local = _protocol(uri) in ("file", "local")
-    return filesystem(uri)[1] if local else uri
+    return uris.absolute(uri)
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:

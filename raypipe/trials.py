@@ -17,17 +17,18 @@ from typing import Any
 import pandas as pd
 import ray.data
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.schedulers import ASHAScheduler
 
+import raypipe
 from raypipe import storage
+from raypipe.artifacts import digest
 from raypipe.config import RunConfig, flat_changes, to_yaml, trial_config
-from raypipe.pipelines.context import Context, open_context, start_ray
+from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.seeds import given_cams
 from raypipe.pipelines.sweep import scored_rows
-from raypipe.pipelines.train import given_checkpoint, train_classifier
-from raypipe.run import Run
+from raypipe.pipelines.train import given_checkpoint
+from raypipe.run import open_run
 from raypipe.stages.score_settings import Setting
-from raypipe.streams.records import Record, open_folder
+from raypipe.streams.records import open_folder, set_digest
 from raypipe.training.trainer import read_metrics
 
 RUN = "ray_tune"
@@ -55,11 +56,10 @@ def run_trials(config: RunConfig) -> TrialsResult:
         RuntimeError: if no trial has a score.
     """
     context = open_context(config)
-    config = context.config
     _check_truth(context)
-    record = _record(context)
-    start_ray(config.cluster)
-    folder = open_folder(record, config.out)
+    provenance = _provenance(context)
+    folder = storage.join(config.out, "trials", digest(provenance))
+    open_folder(folder, provenance)
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # what relative paths on sys.path count from
     grid = _tuner(config, folder).fit()
     trials = [grid[index] for index in range(len(grid))]
@@ -77,21 +77,17 @@ def run_trials(config: RunConfig) -> TrialsResult:
 
 
 def run_trial(changes: dict[str, Any], *, config: RunConfig) -> None:
-    """Trains and sweeps one config; Ray Tune calls it in a process of its own.
-
-    Reports every epoch of the classifier's training, for the scheduler, and then the result.
-    """
+    """Trains and sweeps one config; Ray Tune calls it in a process of its own."""
     # What a stream draws in another process than the driver's comes as a line a second.
     ray.data.DataContext.get_current().enable_progress_bars = False
     for name in ("", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    run = Run(trial_config(config, flat_changes(changes)))
-    if run.config.checkpoints.classifier is None:
-        train_classifier(run.context, callbacks=[TuneReportCallback()])  # type: ignore[no-untyped-call]
-    sweep, choice = run.sweep, run.sweep.choice
+    run = open_run(trial_config(config, flat_changes(changes)))
+    sweep = run.sweep()
+    choice = sweep.choice
     found = sweep.table.loc[choice.index, ["score", "full_mean_iou", "objective"]].astype(float).to_dict()
     estimated = config.sweep.num_labelled > 0
-    epochs = read_metrics(run.classifier.uri.rsplit("/", 1)[0])
+    epochs = [] if given_cams(run.context) else read_metrics(run.train_classifier().uri.rsplit("/", 1)[0])
     tune.report(
         {
             "score": found["score" if estimated else "full_mean_iou"],
@@ -114,21 +110,10 @@ def _tuner(config: RunConfig, folder: str) -> tune.Tuner:
     experiment = storage.join(path, RUN)
     if tune.Tuner.can_restore(experiment, storage_filesystem=fs):
         return tune.Tuner.restore(experiment, trainable, restart_errored=True, storage_filesystem=fs)
-    scheduler = None
-    if config.sweep.scheduler == "asha":
-        epochs = max(trial_config(config, changes).classifier.epochs for changes in config.sweep.training_changes)
-        scheduler = ASHAScheduler(
-            time_attr="epoch",
-            metric="loss",
-            mode="min",
-            max_t=epochs,
-            reduction_factor=2,
-            stop_last_trials=False,  # after the last epoch comes the rest of the trial
-        )
     return tune.Tuner(
         trainable,
         param_space={name: tune.grid_search(list(values)) for name, values in config.sweep.training.items()},
-        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=1),
+        tune_config=tune.TuneConfig(max_concurrent_trials=1),
         run_config=tune.RunConfig(name=RUN, storage_path=path, storage_filesystem=fs),
     )
 
@@ -145,7 +130,7 @@ def _check_truth(context: Context) -> None:
         )
 
 
-def _record(context: Context) -> Record:
+def _provenance(context: Context) -> dict[str, Any]:
     """What the trials' results depend on. Reads the checkpoints that are given, which also checks them."""
     config = context.config
     given = [
@@ -153,15 +138,14 @@ def _record(context: Context) -> Record:
         for changes in config.sweep.training_changes
         for task in ("classifier", "affinity")
     ]
-    names = ("splits", "images", "classifier", "cams", "trimaps", "affinity", "walk", "inference", "sweep")
-    return Record(
-        stage="trials",
-        config={name: value for name, value in config.model_dump(mode="json").items() if name in names},
-        inputs={
-            "manifest": context.inputs_digest(context.rows(None)),
-            "checkpoints": storage.digest([found and found[1] for found in given]),
-        },
-    )
+    rows = context.rows(None)
+    return {
+        "config": config.model_dump(mode="json", exclude={"manifest", "out", "cluster", "budget", "checkpoints"}),
+        "rows": set_digest(rows, rows.column_names),
+        "classes": context.classes,
+        "checkpoints": [found and found.digest for found in given],
+        "raypipe": raypipe.__version__,
+    }
 
 
 def trial_row(result: tune.Result) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from raypipe.config import Cluster
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.data.manifest import Manifest
 from raypipe.networks import build_affinity_net, build_classifier
-from raypipe.pipelines.context import start_ray
+from raypipe.streams.connect import connect
 from raypipe.synthetic.generate import generate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -143,7 +143,7 @@ def bucket(s3_url: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def local_ray(s3_url: str) -> Iterator[None]:
     """One local Ray for the whole suite: starting one costs seconds. Its workers inherit where the S3 server is."""
-    start_ray(Cluster(num_cpus=16, object_store_memory=300 * 2**20))
+    connect(Cluster(num_cpus=4, object_store_memory=300 * 2**20))
     yield
     ray.shutdown()
 
@@ -176,7 +176,7 @@ def _write_network(tmp_path_factory: pytest.TempPathFactory, task: Task) -> str:
         backbone="tiny",
         classes=("cat", "dog"),
         preprocessing=network.preprocessing.to_dict(),
-        config={},
+        config={"section": {"saliency": "none"}},
         weights=network.state_dict(),
     )
     uri = str(tmp_path_factory.mktemp(task))

@@ -21,8 +21,8 @@ from raypipe.ops.cam import resize_cam
 from raypipe.pages.explain import explain, manifest_row
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines.context import open_context
-from raypipe.results import scores_table
-from raypipe.run import Run, describe
+from raypipe.pipelines.score_tables import scores_table
+from raypipe.run import Run, open_run
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
 
 OVERRIDES = [
@@ -34,8 +34,6 @@ OVERRIDES = [
     "affinity.crop_size=96",
     "cams.scales=[1.0]",
     "refinement.gate=off",
-    "report.num_samples=1",
-    "cluster.loader_actors=1",
 ]
 
 
@@ -46,13 +44,13 @@ def make_config(manifest: str, out: Path, *overrides: str) -> RunConfig:
 @pytest.fixture(scope="module")
 def finished(local_ray: None, synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A complete run."""
-    run = Run(make_config(synthetic[0], tmp_path_factory.mktemp("run"), "png=true"))
-    assert run.report
+    run = open_run(make_config(synthetic[0], tmp_path_factory.mktemp("run")))
+    assert run.report(num_samples=1)
     return run
 
 
 def test_every_image_has_a_mask_of_its_size(finished: Run, synthetic: tuple[str, Manifest]) -> None:
-    rows = read_shards(finished.masks.uri + "/shards", schema=MASKS).to_pylist()
+    rows = read_shards(finished.make_masks().uri + "/shards", schema=MASKS).to_pylist()
     assert [row["image_id"] for row in rows] == sorted(synthetic[1].table["image_id"].to_pylist())
     for row in rows:
         mask = decode_mask(row["mask"])
@@ -63,42 +61,38 @@ def test_every_image_has_a_mask_of_its_size(finished: Run, synthetic: tuple[str,
 
 def test_masks_hold_labelled_classes_only(finished: Run, synthetic: tuple[str, Manifest]) -> None:
     labels = {row["image_id"]: row["labels"] for row in synthetic[1].table.to_pylist()}
-    for row in read_shards(finished.masks.uri + "/shards", schema=MASKS).to_pylist():
+    for row in read_shards(finished.make_masks().uri + "/shards", schema=MASKS).to_pylist():
         names = {finished.context.classes[class_id - 1] for class_id in row["class_ids"] if class_id}
         assert names <= set(labels[row["image_id"]])
 
 
 def test_shards_are_readable_without_raypipe(finished: Run) -> None:
-    pattern = finished.masks.uri + "/shards/*.parquet"
+    pattern = finished.make_masks().uri + "/shards/*.parquet"
     assert duckdb.sql(f"SELECT count(*) FROM '{pattern}'").fetchall() == [(24,)]  # noqa: S608 - a path of ours
-    file = next(Path(finished.masks.uri, "shards").iterdir())
+    file = next(Path(finished.make_masks().uri, "shards").iterdir())
     assert {"image_id", "mask", "class_ids"} <= set(pd.read_parquet(file).columns)
 
 
 def test_provenance_is_in_every_shard(finished: Run) -> None:
     import pyarrow.parquet as pq
 
-    file = next(Path(finished.masks.uri, "shards").iterdir())
+    file = next(Path(finished.make_masks().uri, "shards").iterdir())
     metadata = pq.read_schema(file).metadata
     assert tuple(json.loads(metadata[b"raypipe.classes"])) == finished.context.classes
-    assert json.loads(metadata[b"raypipe.provenance"])["inputs"]["classifier"] == finished.classifier.digest
-
-
-def test_png_folder_on_request(finished: Run) -> None:
-    assert len(list(Path(finished.masks.uri, "png").iterdir())) == 24
+    assert json.loads(metadata[b"raypipe.provenance"])["stages"][2]["classifier"] == finished.train_classifier().digest
 
 
 def test_scores_of_every_stage_and_split(finished: Run) -> None:
-    found = {(score.stage, score.split): score for score in finished.scores}
+    found = {(score.stage, score.split): score for score in finished.evaluate()[1]}
     assert set(found) == {(stage, split) for stage in ("cam", "walk", "dcrf") for split in ("train", "val")}
     assert found["cam", "train"].num_images + found["cam", "val"].num_images == 24
     assert all(0 <= score.mean_iou <= 1 for score in found.values())
     assert found["walk", "val"].truth_digest == found["dcrf", "val"].truth_digest
-    assert "dcrf" in scores_table(finished.scores)
+    assert "dcrf" in scores_table(finished.evaluate()[1])
 
 
 def test_report_is_one_file(finished: Run) -> None:
-    text = Path(finished.report).read_text()
+    text = Path(finished.config.out, "report.html").read_text()
     assert "data:image/" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
 
@@ -116,8 +110,8 @@ def test_review_queues_masks_by_the_command(finished: Run, tmp_path: Path) -> No
 def test_explanation_ends_in_the_mask_that_the_run_wrote(finished: Run) -> None:
     """Networks that were trained here, maps from seeds: what many processes made comes out of this one."""
     masks = find_masks(open_context(finished.config))
-    assert masks.masks == finished.masks.uri
-    rows = read_shards(finished.masks.uri + "/shards", schema=MASKS).to_pylist()
+    assert masks.masks == finished.make_masks()
+    rows = read_shards(finished.make_masks().uri + "/shards", schema=MASKS).to_pylist()
     for row in rows[:3]:
         explanation = explain(masks, manifest_row(finished.context, row["image_id"]))
         assert explanation.mask_png == row["mask"]
@@ -126,8 +120,8 @@ def test_explanation_ends_in_the_mask_that_the_run_wrote(finished: Run) -> None:
 
 
 def test_metrics_of_both_trainings_are_kept(finished: Run) -> None:
-    assert finished.affinity is not None
-    for artifact, epochs in ((finished.classifier, 2), (finished.affinity, 1)):
+    assert finished.train_affinity() is not None
+    for artifact, epochs in ((finished.train_classifier(), 2), (finished.train_affinity(), 1)):
         folder = Path(artifact.uri).parent
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == list(range(epochs))
@@ -135,34 +129,33 @@ def test_metrics_of_both_trainings_are_kept(finished: Run) -> None:
 
 
 def test_same_command_again_computes_nothing(finished: Run) -> None:
-    again = Run(finished.config)
+    again = open_run(finished.config)
     before = {path: path.stat().st_mtime_ns for path in Path(finished.config.out).rglob("*.parquet")}
-    assert again.masks == finished.masks
+    assert again.make_masks() == finished.make_masks()
     assert {path: path.stat().st_mtime_ns for path in Path(finished.config.out).rglob("*.parquet")} == before
 
 
 def test_another_beta_runs_the_walk_alone_and_without_seeds_gives_the_same_masks(finished: Run, tmp_path: Path) -> None:
     """CAMs read from seed shards and CAMs computed in the masks' stream, with other actors, make equal bytes."""
-    assert finished.affinity is not None
-    other = Run(finished.config.model_copy(update={"walk": finished.config.walk.model_copy(update={"beta": 2.0})}))
-    assert other.classifier == finished.classifier
-    assert other.masks != finished.masks
+    assert finished.train_affinity() is not None
+    other = open_run(finished.config.model_copy(update={"walk": finished.config.walk.model_copy(update={"beta": 2.0})}))
+    assert other.train_classifier() == finished.train_classifier()
+    assert other.make_masks() != finished.make_masks()
     assert load_config(Path(finished.config.out, "config.yaml").read_text()) == finished.config  # the report's
 
     fresh = make_config(
         finished.config.manifest,
         tmp_path,
-        "png=true",
-        f"checkpoints.classifier={finished.classifier.uri}",
-        f"checkpoints.affinity={finished.affinity.uri}",
+        f"checkpoints.classifier={finished.train_classifier().uri}",
+        f"checkpoints.affinity={finished.train_affinity().uri}",
         "cluster.network_actors=2",
         "cluster.cpu_actors=1",
         "cluster.rows_per_shard=5",
     )
     columns = ["image_id", "mask", "confidence", "walk_mask"]
     masks = [
-        read_shards(run.masks.uri + "/shards", columns=columns, schema=MASKS).to_pylist()
-        for run in (finished, Run(fresh))
+        read_shards(run.make_masks().uri + "/shards", columns=columns, schema=MASKS).to_pylist()
+        for run in (finished, open_run(fresh))
     ]
     assert masks[0] == masks[1]
     assert not (tmp_path / "seeds").exists()
@@ -187,55 +180,47 @@ def test_rows_that_fail_are_quarantined_and_the_run_goes_on(
             tmp_path / "out",
             "splits.masks=null",
             "walk.affinity=rgb",
-            "png=true",
-            f"checkpoints.classifier={finished.classifier.uri}",
+            f"checkpoints.classifier={finished.train_classifier().uri}",
         )
     )
-    masks = read_shards(run.masks.uri + "/shards", schema=MASKS).to_pylist()
-    quarantine = read_shards(run.masks.uri + "/quarantine", schema=QUARANTINE).to_pylist()
+    masks = read_shards(run.make_masks().uri + "/shards", schema=MASKS).to_pylist()
+    quarantine = read_shards(run.make_masks().uri + "/quarantine", schema=QUARANTINE).to_pylist()
     assert len(masks) + len(quarantine) == 8
     reasons = {row["image_id"]: row["reason"] for row in quarantine}
     for index, reason in ((1, "ImageError"), (2, "FileNotFound"), (3, "labels are null"), (4, "UnknownLabel")):
         assert reason in reasons[rows[index]["image_id"]]
     background = next(row for row in masks if row["image_id"] == rows[5]["image_id"])
     assert background["class_ids"] == [0]
-    assert all(path.parent.name == "png" for path in Path(run.masks.uri).rglob("*.png"))
 
 
 def test_checkpoint_of_other_classes_is_refused(
     local_ray: None, synthetic: tuple[str, Manifest], classifier_uri: str, tmp_path: Path
 ) -> None:
-    run = Run(make_config(synthetic[0], tmp_path, f"checkpoints.classifier={classifier_uri}"))
+    run = open_run(make_config(synthetic[0], tmp_path, f"checkpoints.classifier={classifier_uri}"))
     with pytest.raises(ValueError, match=r"was trained for classes \['cat', 'dog'\]"):
-        _ = run.classifier
-
-
-def test_describe_shows_both_plans(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
-    text = describe(open_context(make_config(synthetic[0], tmp_path)))
-    for stage in ("DecodeImages", "ComputeCams", "MakeTrimaps", "PropagateCams", "RefineMasks", "EncodeMasks"):
-        assert stage in text
+        run.train_classifier()
 
 
 @pytest.mark.slow
 def test_given_maps_take_the_classifiers_place(finished: Run, tmp_path: Path) -> None:
     """The run's own maps, given as another program's: nearly its trimaps, and no classifier is trained."""
     (tmp_path / "maps").mkdir()
-    for row in read_shards(finished.seeds.uri + "/shards", schema=SEEDS).to_pylist():
+    for row in read_shards(finished.make_seeds().uri + "/shards", schema=SEEDS).to_pylist():
         cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
         full = resize_cam(cam, size=(row["height"], row["width"])).numpy() if len(cam) else cam.numpy()
         np.savez(tmp_path / "maps" / row["image_id"], class_ids=row["class_ids"], cam=full)
     import_cams(str(tmp_path / "maps"), str(tmp_path / "cams"))
     given = f"checkpoints.cams={tmp_path / 'cams'}"
-    run = Run(make_config(finished.config.manifest, tmp_path / "out", given, "affinity.weights=null"))
-    assert run.report
+    run = open_run(make_config(finished.config.manifest, tmp_path / "out", given, "affinity.start=pretrained"))
+    assert run.report(num_samples=1)
     assert not (tmp_path / "out/classifier").exists()
     trimaps = [
         np.concatenate([decode_mask(trimap).ravel() for trimap in shards["trimap"].to_pylist() if trimap is not None])
         for shards in (
             read_shards(folder + "/shards", columns=["image_id", "trimap"], schema=SEEDS)
-            for folder in (finished.seeds.uri, run.seeds.uri)
+            for folder in (finished.make_seeds().uri, run.make_seeds().uri)
         )
     ]
     assert np.mean(trimaps[0] == trimaps[1]) > 0.9
-    image_id = read_shards(run.masks.uri + "/shards", columns=["image_id"], schema=MASKS)["image_id"][0].as_py()
+    image_id = read_shards(run.make_masks().uri + "/shards", columns=["image_id"], schema=MASKS)["image_id"][0].as_py()
     assert explain(find_masks(run.context), manifest_row(run.context, image_id)).num_different == 0

@@ -15,18 +15,16 @@ OVERRIDES = [
     "classifier.epochs=1",
     "classifier.crop_size=96",
     "classifier.long_side=[96,128]",
-    "classifier.optimizer.warmup_steps=0",
+    "optimizer.warmup_steps=0",
     "cams.scales=[1.0]",
     "walk.affinity=rgb",
     "sweep.alphas=[4]",
     "sweep.betas=[4]",
     "sweep.steps=[4]",
-    "sweep.num_finalists=1",
-    "cluster.loader_actors=1",
     "cluster.train_workers=1",
     "cluster.network_actors=1",
 ]
-LEARNING_RATES = "sweep.training={classifier.optimizer.lr: [0.003, 0.00001]}"
+LEARNING_RATES = "sweep.training={classifier.lr: [0.003, 0.00001]}"
 
 
 def make_config(manifest: str, out: Path, *overrides: str) -> RunConfig:
@@ -52,21 +50,21 @@ def finished(
 def test_trials_are_ranked_by_mean_iou(finished: tuple[RunConfig, TrialsResult]) -> None:
     config, result = finished
     table = result.table
-    assert set(table["classifier.optimizer.lr"]) == {0.003, 0.00001}
+    assert set(table["classifier.lr"]) == {0.003, 0.00001}
     assert table["score"].is_monotonic_decreasing
     assert table["score"].tolist() == table["mean_iou"].tolist()
     assert table["score"].between(0, 1).all()
     assert set(table["status"]) == {"done"}
     assert len(list(Path(config.out, "classifier").iterdir())) == 2
     pd.testing.assert_frame_equal(pd.read_parquet(Path(result.folder, "table.parquet")), table)
-    assert "classifier.optimizer.lr" in trials_table(result)
+    assert "classifier.lr" in trials_table(result)
 
 
 @pytest.mark.slow
 def test_best_config_has_the_best_trials_values_and_setting(finished: tuple[RunConfig, TrialsResult]) -> None:
     _, result = finished
     best, row = load_config(Path(result.best_config).read_text()), result.table.iloc[0]
-    assert best.classifier.optimizer.lr == row["classifier.optimizer.lr"]
+    assert best.classifier.lr == row["classifier.lr"]
     assert (best.walk.alpha, best.walk.beta, best.walk.num_steps) == (row["alpha"], row["beta"], row["num_steps"])
     assert not best.sweep.training
 
@@ -79,17 +77,6 @@ def test_same_command_again_computes_nothing(finished: tuple[RunConfig, TrialsRe
     pd.testing.assert_frame_equal(again.table, before.table)  # the seconds, too
     assert files
     assert modified(config.out) == files
-
-
-@pytest.mark.slow
-def test_asha_stops_a_training_that_does_badly(
-    local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path
-) -> None:
-    config = make_config(synthetic[0], tmp_path, LEARNING_RATES, "sweep.scheduler=asha", "classifier.epochs=3")
-    good, bad = run_trials(config).table.to_dict("records")
-    assert (good["classifier.optimizer.lr"], good["status"]) == (0.003, "done")
-    assert (bad["classifier.optimizer.lr"], bad["status"]) == (0.00001, "stopped after 2 epochs")
-    assert len(list(tmp_path.glob("classifier/*/checkpoint"))) == 1
 
 
 @pytest.mark.parametrize(("num_labelled", "needed"), [(0, 1), (3, 3)])
@@ -109,7 +96,6 @@ def test_networks_are_not_compared_without_truth(
     ("metrics", "error", "status"),
     [
         ({"score": 0.5}, None, "done"),
-        ({"epoch": 1}, None, "stopped after 2 epochs"),
         (
             {},
             RuntimeError("ray::run_trial\nTrainingDiverged: the loss is nan"),

@@ -1,32 +1,32 @@
 """Configuration: what a run is asked to do."""
 
-from raypipe.config.base import CLASSIFIER, Section
+from raypipe.config.base import Section
 from raypipe.config.loading import ConfigError, load_config, presets, to_yaml, trial_config
 from raypipe.config.root import Budget, Cluster, RunConfig
 from raypipe.config.selection import Evaluation, Sweep, flat_changes
-from raypipe.config.stages import Cams, DenseCrf, Inference, Pamr, Refinement, Saliency, Trimaps, Walk
+from raypipe.config.stages import Cams, Inference, Refinement, Saliency, Trimaps, Walk
 from raypipe.config.training import (
     AffinityTraining,
     ClassifierTraining,
+    NetworkConfig,
     Optimizer,
     SaliencyLoss,
     SegmenterTraining,
     Training,
+    TrainingSection,
 )
 
 __all__ = [
-    "CLASSIFIER",
     "AffinityTraining",
     "Budget",
     "Cams",
     "ClassifierTraining",
     "Cluster",
     "ConfigError",
-    "DenseCrf",
     "Evaluation",
     "Inference",
+    "NetworkConfig",
     "Optimizer",
-    "Pamr",
     "Refinement",
     "RunConfig",
     "Saliency",
@@ -35,6 +35,7 @@ __all__ = [
     "SegmenterTraining",
     "Sweep",
     "Training",
+    "TrainingSection",
     "Trimaps",
     "Walk",
     "flat_changes",

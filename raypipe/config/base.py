@@ -8,8 +8,11 @@ Backbone = Literal["resnet38", "vgg16", "resnet18", "resnet34", "resnet50", "res
 
 Precision = Literal["auto", "fp32", "bf16"]
 
-CLASSIFIER = "classifier"
-"""Value of affinity.weights: start from the trained classifier."""
+Start = Literal["pretrained", "classifier"]
+"""Weights that a training starts from: those of `network.weights`, or the trained classifier's."""
+
+Jitter = tuple[float, float, float, float]
+"""Colour jitter of training crops: brightness, contrast, saturation, hue."""
 
 
 class Section(BaseModel):

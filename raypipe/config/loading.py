@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from raypipe.config.root import RunConfig
 from raypipe.credentials import refuse_credentials
+from raypipe.uri import absolute
 
 
 class ConfigError(ValueError):
@@ -70,7 +71,28 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError("\n".join(_explain(error))) from error
     for changes in config.sweep.training_changes:
         trial_config(config, changes)
-    return config
+    training = {name: tuple(_swept(name, value) for value in values) for name, values in config.sweep.training.items()}
+    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"training": training})})
+
+
+def _swept(name: str, value: Any) -> Any:
+    """A value of an outer sweep, with URIs made absolute here: trials may run elsewhere."""
+    if isinstance(value, Mapping):
+        return {part: _swept(part, of_part) for part, of_part in value.items()}
+    return absolute(value) if isinstance(value, str) and _is_uri(name) else value
+
+
+def _is_uri(name: str) -> bool:
+    """Whether the option of a dotted name is a URI."""
+    section: Any = RunConfig
+    *path, last = name.split(".")
+    for part in path:
+        section = section.model_fields[part].annotation
+    field = section.model_fields[last]
+    kinds = [field.annotation, *get_args(field.annotation)]
+    return any(getattr(part, "func", None) is absolute for kind in kinds for part in get_args(kind)) or any(
+        getattr(part, "func", None) is absolute for part in field.metadata
+    )
 
 
 def trial_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
@@ -84,7 +106,7 @@ def trial_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
         ConfigError: as `load_config`.
     """
     values = config.model_dump(mode="json")
-    values["sweep"] |= {"training": {}, "scheduler": "fifo"}
+    values["sweep"] |= {"training": {}}
     changed = OmegaConf.create(values)
     try:
         for name, value in changes.items():

@@ -1,11 +1,21 @@
 """A run: which rows, where, and all sections together; algorithm and cluster apart."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
-from raypipe.config.base import CLASSIFIER, Section
+from raypipe.config.base import Jitter, Precision, Section
 from raypipe.config.selection import Calibration, Evaluation, Sweep
-from raypipe.config.stages import Cams, Export, Images, Inference, Refinement, Saliency, Segmentation, Trimaps, Walk
-from raypipe.config.training import AffinityTraining, ClassifierTraining, SegmenterTraining, Training
+from raypipe.config.stages import Cams, Images, Inference, Refinement, Saliency, Segmentation, Trimaps, Walk
+from raypipe.config.training import (
+    AffinityTraining,
+    ClassifierTraining,
+    NetworkConfig,
+    Optimizer,
+    SegmenterTraining,
+    Training,
+)
+from raypipe.uri import Uri
 
 
 class Splits(Section):
@@ -18,67 +28,43 @@ class Splits(Section):
 class Checkpoints(Section):
     """What is made already; null makes it."""
 
-    classifier: str | None = None
-    affinity: str | None = None
-    segmenter: str | None = None
-    cams: str | None = None
+    classifier: Uri | None = None
+    affinity: Uri | None = None
+    segmenter: Uri | None = None
+    cams: Uri | None = None
     """Folder that `raypipe import cams` wrote: its maps take the place of the classifier's."""
 
 
-class ReportOptions(Section):
-    """How much the HTML report shows."""
-
-    num_samples: int = Field(6, ge=0, le=100)
-    """Images of each kind: best, worst, random."""
-    price_per_hour: float | None = Field(None, ge=0)
-    """What all machines of a run together cost in an hour, in any currency; null leaves cost out of the report."""
-
-
-class Review(Section):
-    """Masks that people look at first."""
-
-    num_images: int = Field(100, ge=1, le=1000)
-    """Length of the queue."""
-    splits: tuple[str, ...] | None = None
-    """Splits whose masks are ranked; null ranks all that there are. Rows whose true mask is given are left out."""
-
-
 class Cluster(Section):
-    """Where and how wide; nothing here changes a mask."""
+    """Where a run computes and how wide; nothing here changes a mask.
+
+    What is null is planned from the machine's CPUs, GPUs and memory.
+    """
 
     address: str | None = None
     """Ray address; null starts a local Ray unless RAY_ADDRESS is set."""
-    autoscaling: bool = False
-    """The cluster brings nodes when they are asked for; else a stream for which it is too small is refused."""
-    num_cpus: int | None = Field(None, ge=4)
-    """Logical CPUs of a local Ray; null takes the cores, at least 16: a stream holds one for each actor."""
-    train_workers: int = Field(1, ge=1)
-    gpus_per_train_worker: float = Field(0, ge=0)
-    loader_actors: int = Field(2, ge=1)
-    """Actors per training worker that load and augment crops."""
-    network_actors: int = Field(1, ge=1)
-    """Actors of each stage that holds a network, at the start."""
-    max_network_actors: int | None = Field(None, ge=1)
-    """The pools grow up to here while rows wait, where nodes come and go; null keeps `network_actors`."""
-    gpus_per_actor: float = Field(0, ge=0)
-    threads_per_actor: int | None = Field(None, ge=1)
-    """torch's threads in a network actor or training worker; null shares the cores out among them."""
+    autoscaling: tuple[str, ...] = ()
+    """Node types that the cluster's autoscaler brings when they are asked for, each as in
+    `nodes=0-8,cpus=64,gpus=8,memory=512` (per node; memory in GiB). Empty plans with the nodes that are there."""
+    num_cpus: int | None = Field(None, ge=1)
+    """Logical CPUs of a local Ray; null takes those that this process may use."""
+    train_workers: int | None = Field(None, ge=1)
+    """Workers of a training, which share the batch; null takes as many as divide it, at most one a GPU, without GPUs
+    one a node."""
+    gpus_per_train_worker: float | None = Field(None, ge=0)
+    """null gives each worker a GPU where there are any; 0 trains on CPUs."""
+    network_actors: int | None = Field(None, ge=1)
+    """Actors of each pool that runs networks; null fills the GPUs, or the CPUs where there are none."""
+    gpus_per_actor: float | None = Field(None, ge=0)
+    """GPUs of an actor that runs networks; null shares each GPU among a stream's pools, 0 runs networks on CPUs."""
     cpu_actors: int | None = Field(None, ge=1)
-    """Actors of each stage that needs no network: decoding, dCRF, encoding. null lets each pool grow with its work, so
-    that networks don't wait: up to the cores of a local Ray, as far as there are CPUs on a cluster."""
+    """Actors of each pool that runs no network: fetching, dense CRF, encoding; null lets them grow with their work."""
     rows_per_shard: int = Field(32, ge=1)
     """Rows per output file, the grain at which a run resumes."""
+    start_timeout: float = Field(600, gt=0)
+    """Seconds that a run waits for actors or workers while nothing runs and no node is on its way; then it ends."""
     object_store_memory: int | None = Field(None, ge=80 * 2**20)
     """Bytes of a local Ray's object store."""
-
-    @model_validator(mode="after")
-    def _growth(self) -> "Cluster":
-        if self.max_network_actors is not None and self.max_network_actors < self.network_actors:
-            raise ValueError(
-                f"max_network_actors is {self.max_network_actors}, needed is at least network_actors, "
-                f"{self.network_actors}, or null"
-            )
-        return self
 
 
 class Budget(Section):
@@ -91,10 +77,21 @@ class Budget(Section):
 class RunConfig(Section):
     """Everything that a run needs."""
 
-    manifest: str
-    out: str
+    manifest: Uri
+    out: Uri
+    seed: int = Field(0, ge=0)
+    """Of all trainings and of everything that is drawn at random."""
+    precision: Precision = "auto"
+    """Of all networks; `auto` is bf16 where the hardware multiplies it natively."""
+    jitter: Jitter = (0.3, 0.3, 0.3, 0.1)
+    """Colour jitter of all trainings: brightness, contrast, saturation, hue."""
+    repeat_threshold: float | None = Field(None, gt=0, le=1)
+    """The classifier's and the segmenter's training draw images of classes that a smaller share of images shows more
+    often, by sqrt(threshold / share); null draws every image once an epoch."""
     images: Images = Images()
     splits: Splits = Splits()
+    network: NetworkConfig = NetworkConfig()
+    optimizer: Optimizer = Optimizer()
     classifier: ClassifierTraining = ClassifierTraining()
     cams: Cams = Cams()
     trimaps: Trimaps = Trimaps()
@@ -109,33 +106,27 @@ class RunConfig(Section):
     calibration: Calibration = Calibration()
     saliency: Saliency = Saliency()
     checkpoints: Checkpoints = Checkpoints()
-    report: ReportOptions = ReportOptions()
-    export: Export = Export()
-    review: Review = Review()
     budget: Budget = Budget()
-    png: bool = False
-    """Writes each mask as a PNG file too."""
     cluster: Cluster = Cluster()
 
-    @property
-    def walk_radius(self) -> int:
-        """Reach of the walk's steps in cells."""
-        return self.affinity.radius if self.walk.radius is None else self.walk.radius
+    def training(self, task: Literal["classifier", "affinity", "segmenter"]) -> Training:
+        """What the training of a network is told, and no more: a training depends on all of it."""
+        jitter = self.affinity.jitter if task == "affinity" else None
+        return Training(
+            network=self.network,
+            optimizer=self.optimizer,
+            precision=self.precision,
+            seed=self.seed,
+            jitter=self.jitter if jitter is None else jitter,
+            repeat_threshold=None if task == "affinity" else self.repeat_threshold,
+            section=getattr(self, task),
+        )
 
     @model_validator(mode="after")
-    def _start(self) -> "RunConfig":
-        if self.classifier.weights == CLASSIFIER:
-            raise ValueError("classifier.weights can't be the classifier itself; give a URI, or null for random")
+    def _given_maps(self) -> "RunConfig":
         if self.checkpoints.cams is not None and self.refinement.gate != "off":
             raise ValueError(
                 f"checkpoints.cams needs refinement.gate=off, got {self.refinement.gate}: the classifier that would "
                 "judge isn't the one that made the maps"
             )
-        for name in ("affinity", "segmenter"):
-            training: Training = getattr(self, name)
-            if training.weights == CLASSIFIER and training.backbone != self.classifier.backbone:
-                raise ValueError(
-                    f"{name}.weights=classifier needs the classifier's backbone, {self.classifier.backbone}; "
-                    f"{name}.backbone is {training.backbone}"
-                )
         return self

@@ -14,6 +14,9 @@ from raypipe.tensors import load_tensors
 
 Task = Literal["classifier", "affinity", "segmenter"]
 
+CHECKPOINT = "checkpoint"
+"""Folder of the checkpoint in that of a training."""
+
 METADATA_FILE = "checkpoint.json"
 WEIGHTS_FILE = "weights.pt"
 
@@ -35,7 +38,7 @@ class Checkpoint:
     preprocessing: dict[str, Any]
     """Fields of `raypipe.networks.Preprocessing`."""
     config: dict[str, Any]
-    """The training's config section."""
+    """`raypipe.config.Training`: what the training was told."""
     weights: dict[str, Tensor] = field(repr=False)
 
     @property

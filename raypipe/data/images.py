@@ -102,6 +102,16 @@ def decode_image(data: bytes, *, max_side: int | None = 1024) -> DecodedImage:
     return DecodedImage(pixels=np.array(pixels), original_height=height, original_width=width)
 
 
+def check_header(data: bytes) -> None:
+    """Makes sure that bytes begin as an image of a supported format and an allowed size; decodes no pixel.
+
+    Raises:
+        ImageError: if they don't.
+    """
+    with _quiet_pillow():
+        _open(data)
+
+
 def decode_mask(data: bytes) -> NDArray[np.uint8]:
     """Decodes a palette or 8-bit grey mask to its class ids (H, W).
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe import storage
@@ -68,6 +69,17 @@ def read_row(uri: str, image_id: str, *, columns: Sequence[str]) -> dict[str, An
         raise ShardError(f"{uri} has {table.num_rows} rows {image_id!r} with {table.column_names}: {_WAY_OUT}")
     row: dict[str, Any] = table.to_pylist()[0]
     return row
+
+
+def read_rows(uri: str, image_ids: Collection[str], *, columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Columns of some images in a shard, by image id; ids that aren't there are left out.
+
+    Raises:
+        ShardError: as `read_shard`.
+    """
+    table = read_shard(uri, columns=["image_id", *columns])
+    table = table.filter(pc.is_in(table["image_id"], pa.array(image_ids, pa.string())))
+    return {row.pop("image_id"): row for row in table.to_pylist()}
 
 
 def _read_columns(uri: str, columns: Sequence[str], **options: Any) -> pa.Table:

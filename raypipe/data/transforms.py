@@ -54,37 +54,36 @@ def augment_for_classifier(
 
 def augment_for_segmenter(
     pixels: NDArray[np.uint8],
-    labels: Sequence[NDArray[np.uint8]],
+    mask: NDArray[np.uint8],
     rng: np.random.Generator,
     *,
     crop: int,
     long_side: tuple[int, int],
     fill: Sequence[int],
     jitter: Sequence[float] | None = DEFAULT_JITTER,
-) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
-    """As `augment_for_classifier`, of an image together with maps of labels, which aren't mixed where they are resized.
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """As `augment_for_classifier`, of an image together with its mask, whose labels aren't mixed where it is resized.
 
     Args:
         pixels: (H, W, 3).
-        labels: maps (H, W) of one value a pixel.
+        mask: (H, W), class ids or 255.
         rng: generator from `augmentation_rng`.
         crop: side of the square result in pixels.
         long_side: smallest and largest length of the resized image's longer side in pixels, both included.
-        fill: RGB colour outside the image; the maps are 255 there.
+        fill: RGB colour outside the image; the mask is 255 there.
         jitter: see `color_jitter`; None keeps the colours.
 
     Returns:
-        (crop, crop, 3), and each map as (crop, crop).
+        (crop, crop, 3) and (crop, crop).
 
     Raises:
-        ValueError: if `long_side` or `crop` is impossible, or a map isn't of the image's size.
+        ValueError: `long_side` or `crop` is impossible, or the mask isn't of the image's size.
     """
-    for values in labels:
-        if values.shape != pixels.shape[:2]:
-            raise ValueError(f"an image of {pixels.shape[:2]} needs maps of the same size, got {values.shape}")
+    if mask.shape != pixels.shape[:2]:
+        raise ValueError(f"expected a mask of the image's size {pixels.shape[:2]}, got {mask.shape}")
     placed = _ResizedCrop.draw((pixels.shape[0], pixels.shape[1]), rng, crop=crop, long_side=long_side)
     image = placed.image(pixels, rng, fill=fill, jitter=jitter)
-    return image, [placed.lay(values, outside=IGNORE, resampling=Image.Resampling.NEAREST) for values in labels]
+    return image, placed.lay(mask, outside=IGNORE, resampling=Image.Resampling.NEAREST)
 
 
 def augment_with_saliency(

@@ -5,8 +5,6 @@
 Conventions: features live on the grid of stride 8; the affinity of cells i and j is exp(-mean |f_i - f_j|).
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -30,16 +28,9 @@ class AffinityNet(Network):
 
     heads = ("f8_3", "f8_4", "f8_5", "gn8_3", "gn8_4", "gn8_5", "f9")
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        *,
-        depths: Sequence[str] | None = None,
-        preprocessing: Preprocessing | None = None,
-    ) -> None:
+    def __init__(self, backbone: Backbone, *, preprocessing: Preprocessing | None = None) -> None:
         super().__init__(backbone, preprocessing=preprocessing)
-        self.depths = backbone.affinity_depths if depths is None else _check_depths(backbone, depths)
-        channels = [backbone.channels[depth] for depth in self.depths]
+        channels = [backbone.channels[depth] for depth in backbone.affinity_depths]
         self.f8_3, self.f8_4, self.f8_5 = (
             nn.Conv2d(num, width, 1, bias=False) for num, width in zip(channels, WIDTHS, strict=True)
         )
@@ -55,7 +46,7 @@ class AffinityNet(Network):
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 448 h w"]:
         """Return the features of normalised images."""
         maps = self.backbone(x)
-        shallow, middle, deep = (maps[depth] for depth in self.depths)
+        shallow, middle, deep = (maps[depth] for depth in self.backbone.affinity_depths)
         branches = [
             F.elu(self.gn8_3(self.f8_3(shallow))),
             F.elu(self.gn8_4(self.f8_4(middle))),
@@ -64,31 +55,16 @@ class AffinityNet(Network):
         return F.elu(self.f9(torch.cat(branches, dim=1)))
 
 
-def build_affinity_net(
-    backbone: str, *, depths: Sequence[str] | None = None, preprocessing: Preprocessing | None = None
-) -> AffinityNet:
+def build_affinity_net(backbone: str, *, preprocessing: Preprocessing | None = None) -> AffinityNet:
     """Return an AffinityNet at stride 8 with random weights; `load_weights` brings pretrained ones.
 
     Args:
         backbone: one of `BACKBONES`.
-        depths: three of the backbone's depths, shallow first, instead of its own choice; the third is its last.
         preprocessing: the one that the weights to load were trained with; by default the backbone's.
 
     Raises:
-        ValueError: an unknown backbone or depth.
+        ValueError: an unknown backbone.
     """
     # psa dilates VGG16's fc6 for AffinityNet only.
     network = build_backbone("vgg16", fc6_dilation=4) if backbone == "vgg16" else build_backbone(backbone)
-    return AffinityNet(network, depths=depths, preprocessing=preprocessing)
-
-
-def _check_depths(backbone: Backbone, depths: Sequence[str]) -> tuple[str, str, str]:
-    known = list(backbone.channels)
-    in_order = [depth for depth in known if depth in depths]
-    # A last layer that nothing reads would get no gradient, which distributed training refuses.
-    if list(depths) != in_order or len(in_order) != 3 or in_order[-1] != backbone.last_depth:
-        raise ValueError(
-            f"depths are {list(depths)}: {backbone.name} needs three of {known}, shallow first, "
-            f"ending with {known[-1]!r}"
-        )
-    return in_order[0], in_order[1], in_order[2]
+    return AffinityNet(network, preprocessing=preprocessing)

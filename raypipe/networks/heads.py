@@ -9,8 +9,6 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
-from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from raypipe.networks.backbones import Backbone
 
@@ -40,6 +38,8 @@ class DeepLabV3Plus(Head):
     """
 
     def __init__(self, low_channels: int, high_channels: int, num_labels: int, *, output_stride: int) -> None:
+        from torchvision.models.segmentation.deeplabv3 import ASPP  # takes seconds
+
         super().__init__(
             nn.Sequential(
                 *(_conv3x3(256 + 48, 256), _conv3x3(256, 256)),
@@ -59,6 +59,8 @@ class LrAspp(Head):
     """Lite R-ASPP of MobileNetV3 (Howard et al., 2019, §6.3)."""
 
     def __init__(self, low_channels: int, high_channels: int, num_labels: int) -> None:
+        from torchvision.models.segmentation.lraspp import LRASPPHead  # takes seconds
+
         super().__init__(LRASPPHead(low_channels, high_channels, num_labels, inter_channels=128))
 
     def forward(self, low: Float[Tensor, "B _ h w"], high: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B L h w"]:
@@ -85,6 +87,8 @@ def _large_fov(backbone: Backbone, num_labels: int) -> Head:
 
 
 def _deeplabv3(backbone: Backbone, num_labels: int) -> Head:
+    from torchvision.models.segmentation.deeplabv3 import DeepLabHead  # takes seconds
+
     rates = ATROUS_RATES[backbone.output_stride]
     return Head(DeepLabHead(backbone.channels[backbone.last_depth], num_labels, rates))
 
@@ -105,6 +109,9 @@ HEADS: dict[str, Callable[[Backbone, int], Head]] = {
     "lraspp": _lraspp,
 }
 """Heads by name."""
+
+COARSE_HEADS = frozenset({"deeplabv3plus", "lraspp"})
+"""Heads that were published at output stride 16, for the sake of speed; the others at 8."""
 
 
 def build_head(name: str, backbone: Backbone, *, num_labels: int) -> Head:

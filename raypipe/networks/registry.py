@@ -6,7 +6,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
 
 TORCHVISION_SCHEME = "torchvision://"
@@ -41,6 +40,8 @@ def cached_file(uri: str) -> Path:
 
 
 def _find(uri: str) -> tuple[Any, Path]:
+    import torchvision  # takes seconds, and few processes look a name up
+
     model, _, version = uri.removeprefix(TORCHVISION_SCHEME).partition("/")
     models = torchvision.models.list_models(module=torchvision.models)
     if model not in models:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from raypipe.networks.backbones import Backbone, build_backbone
-from raypipe.networks.heads import build_head
+from raypipe.networks.backbones import Backbone, build_backbone, output_strides
+from raypipe.networks.heads import COARSE_HEADS, build_head
 from raypipe.networks.network import Network
 from raypipe.networks.preprocessing import Preprocessing
 from raypipe.schema import GRID_STRIDE
@@ -47,21 +47,22 @@ def build_segmenter(
     *,
     head: str,
     num_classes: int,
-    output_stride: int = 8,
     preprocessing: Preprocessing | None = None,
 ) -> Segmenter:
     """Return a segmentation network with random weights; `load_weights` brings pretrained ones.
+
+    The backbone's output stride is 16 with heads that were published at it, where the backbone has it, else 8.
 
     Args:
         backbone: one of `BACKBONES`.
         head: one of `HEADS`.
         num_classes: object classes, background not counted.
-        output_stride: of the backbone: 8, or 16 for torchvision's networks (faster, coarser).
         preprocessing: the one that the weights to load were trained with; by default the backbone's.
 
     Raises:
-        ValueError: an unknown backbone or head, or a stride that the backbone doesn't have.
+        ValueError: an unknown backbone or head.
     """
     options = {"fc6_dilation": 12} if backbone == "vgg16" and head == "largefov" else {}
+    output_stride = 16 if head in COARSE_HEADS and 16 in output_strides(backbone) else GRID_STRIDE
     network = build_backbone(backbone, output_stride=output_stride, **options)
     return Segmenter(network, head=head, num_classes=num_classes, preprocessing=preprocessing)

@@ -9,7 +9,7 @@ with positions s in pixels and colours I in 0..255, minimised by `num_iters` rou
 Conventions. Scores need not sum to 1 over the labels; the result does.
 
 Source: Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", 2011,
-https://arxiv.org/abs/1210.5644; defaults as AffinityNet's released code.
+https://arxiv.org/abs/1210.5644; defaults as AffinityNet's released code, psa.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,14 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from pydensecrf.densecrf import DenseCRF2D
 
+NUM_ITERS = 10
+SXY_GAUSSIAN = 3
+COMPAT_GAUSSIAN = 3
+SXY_BILATERAL = 80
+SRGB = 13
+COMPAT_BILATERAL = 10
+"""These are AffinityNet's released code's (psa)."""
+
 _MIN_SCORE = 1e-5
 
 
@@ -25,12 +33,12 @@ def dense_crf(
     image: UInt8[np.ndarray, "H W 3"],
     scores: Float[np.ndarray, "L _H _W"],
     *,
-    num_iters: int = 10,
-    sxy_gaussian: float | int = 3,
-    compat_gaussian: float | int = 3,
-    sxy_bilateral: float | int = 80,
-    srgb: float | int = 13,
-    compat_bilateral: float | int = 10,
+    num_iters: int = NUM_ITERS,
+    sxy_gaussian: float | int = SXY_GAUSSIAN,
+    compat_gaussian: float | int = COMPAT_GAUSSIAN,
+    sxy_bilateral: float | int = SXY_BILATERAL,
+    srgb: float | int = SRGB,
+    compat_bilateral: float | int = COMPAT_BILATERAL,
 ) -> Float32[np.ndarray, "L H W"]:
     """Refine the scores of one image.
 
@@ -66,12 +74,12 @@ def dense_crf_many(
     image: UInt8[np.ndarray, "H W 3"],
     scores: Sequence[Float[np.ndarray, "_L _H _W"]],
     *,
-    num_iters: int = 10,
-    sxy_gaussian: float | int = 3,
-    compat_gaussian: float | int = 3,
-    sxy_bilateral: float | int = 80,
-    srgb: float | int = 13,
-    compat_bilateral: float | int = 10,
+    num_iters: int = NUM_ITERS,
+    sxy_gaussian: float | int = SXY_GAUSSIAN,
+    compat_gaussian: float | int = COMPAT_GAUSSIAN,
+    sxy_bilateral: float | int = SXY_BILATERAL,
+    srgb: float | int = SRGB,
+    compat_bilateral: float | int = COMPAT_BILATERAL,
 ) -> list[Float32[np.ndarray, "_L H W"]]:
     """`dense_crf` for several score stacks of one image, whose pairwise terms are built once.
 

@@ -4,8 +4,7 @@ A mean over the pairs of one worker depends on how the batch is split, and break
 So the terms come as (sum, count); training adds the counts of all workers and divides its own sums by the totals. The
 gradients of all workers then add up to the gradient of the whole batch.
 
-Sources: AffinityNet, https://arxiv.org/abs/1803.10464, §3.3, eq. 5; generalised cross entropy: Zhang & Sabuncu,
-NeurIPS 2018, https://arxiv.org/abs/1805.07836.
+Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.3, eq. 5.
 """
 
 import torch
@@ -88,26 +87,3 @@ def pixel_cross_entropy(logits: Float[Tensor, "B L H W"], mask: UInt8[Tensor, "B
         The loss of each pixel.
     """
     return F.cross_entropy(logits, mask.long(), ignore_index=IGNORE, reduction="none")
-
-
-def generalized_cross_entropy(loss: Float[Tensor, "*shape"], *, q: float) -> Float[Tensor, "*shape"]:
-    """(1 - P^q) / q, of labels that may be wrong.
-
-    Its gradient is that of cross entropy times P^q: the surer the network is that a label is wrong, the less it learns
-    of it. q -> 0 is cross entropy, q = 1 the mean absolute error.
-
-    Args:
-        loss: cross entropies, -log P.
-        q: in [0, 1].
-
-    Returns:
-        The loss of each pixel.
-
-    Raises:
-        ValueError: q is out of range.
-
-    Source: Zhang & Sabuncu, eq. 6.
-    """
-    if not 0 <= q <= 1:
-        raise ValueError(f"q is {q}; it has to be in 0..1, where 0 is cross entropy")
-    return -torch.expm1(-q * loss) / q if q else loss

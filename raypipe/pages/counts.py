@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.data.shards import iter_shards
 from raypipe.ops.cooccurrence import frequent_pairs, label_counts
 from raypipe.pipelines.evaluate import read_confusions
@@ -94,7 +95,7 @@ def count_label_pairs(labels: pa.ChunkedArray, classes: tuple[str, ...]) -> Labe
     return LabelPairs(num_images=num_images, pairs=frequent_pairs(counts, num_images=num_images))
 
 
-def final_confusions(evaluation: str | None, scores: list[Score]) -> list[Confusion]:
+def final_confusions(evaluation: Artifact | None, scores: list[Score]) -> list[Confusion]:
     """Confusions of each split's last stage; none where nothing was scored, or by an older version.
 
     Args:
@@ -104,7 +105,7 @@ def final_confusions(evaluation: str | None, scores: list[Score]) -> list[Confus
     if evaluation is None:
         return []
     last = {score.split: score.stage for score in scores}
-    matrices = read_confusions(evaluation)
+    matrices = read_confusions(evaluation.uri)
     return [
         Confusion(stage=stage, split=split, matrix=matrices[stage, split])
         for split, stage in last.items()

@@ -8,13 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.data.checkpoints import Task
 from raypipe.data.shards import iter_shards
 from raypipe.ops.risk import risk_at_coverage
-from raypipe.pipelines.calibrate import CALIBRATION_FILE, Measured
+from raypipe.pipelines.calibrate import CALIBRATION_FILE
+from raypipe.pipelines.sweep import CHOICE_FILE
 from raypipe.reports.content import RiskCurves, SweepPlots
-from raypipe.results import Score
-from raypipe.streams.records import RECORD_FILE
+from raypipe.results import Measured, Score
 from raypipe.streams.sink import SHARDS
 
 COVERAGES = tuple(round(0.02 * number, 2) for number in range(1, 51))
@@ -25,7 +26,7 @@ _MAX_FOUND = 3
 """Calibrations and sweeps that are shown."""
 
 
-def collect_risks(out: str, *, masks: str, scores: Sequence[Score]) -> list[RiskCurves]:
+def collect_risks(out: str, *, masks: Artifact, scores: Sequence[Score]) -> list[RiskCurves]:
     """Risk of pixels by calibrated confidence, and of images by predicted IoU, as far as they are known.
 
     Args:
@@ -34,16 +35,18 @@ def collect_risks(out: str, *, masks: str, scores: Sequence[Score]) -> list[Risk
         scores: of the evaluation; those of the walked masks are compared with their prediction.
     """
     walked = [score for score in scores if score.stage == "walk"]
-    return [*_by_confidence(out, masks=masks), *(found for score in walked for found in _by_prediction(masks, score))]
+    return [
+        *_by_confidence(out, masks=masks),
+        *(found for score in walked for found in _by_prediction(masks.uri, score)),
+    ]
 
 
-def _by_confidence(out: str, *, masks: str) -> list[RiskCurves]:
+def _by_confidence(out: str, *, masks: Artifact) -> list[RiskCurves]:
     """What `raypipe calibrate` has measured on these masks."""
-    digest = masks.rstrip("/").rsplit("/", 1)[-1]
     curves = []
     for uri in storage.list_files(storage.join(out, "calibrate"), suffix=CALIBRATION_FILE):
         content = json.loads(storage.read_bytes(uri))
-        if content["provenance"]["inputs"]["masks"] != digest or content["measured"] is None:
+        if content["masks"] != masks.digest or content["measured"] is None:
             continue
         measured = Measured(**content["measured"])
         coverages = sorted(measured.mean_iou, key=float)
@@ -90,20 +93,20 @@ def _by_prediction(masks: str, score: Score) -> list[RiskCurves]:
     ]
 
 
-def collect_sweeps(out: str, *, digests: Mapping[Task, str]) -> list[SweepPlots]:
+def collect_sweeps(out: str, *, networks: Mapping[Task, Artifact]) -> list[SweepPlots]:
     """Plots of the sweeps of these networks in the run's folder.
 
     Args:
         out: the run's folder.
-        digests: of the networks.
+        networks: task to checkpoint.
     """
     sweeps = []
-    for uri in storage.list_files(storage.join(out, "sweep"), suffix="choice.json"):
+    for uri in storage.list_files(storage.join(out, "sweep"), suffix=CHOICE_FILE):
         folder = uri.rsplit("/", 1)[0]
-        inputs = json.loads(storage.read_bytes(storage.join(folder, RECORD_FILE)))["inputs"]
-        if any(inputs.get(task) != digests.get(task, "none") for task in ("classifier", "affinity")):
-            continue
         choice = json.loads(storage.read_bytes(uri))
+        of_run = {"maps": networks.get("classifier"), "affinity": networks.get("affinity")}
+        if choice["networks"] != {name: network and network.digest for name, network in of_run.items()}:
+            continue
         chosen = ", ".join(f"{name} {value:g}" for name, value in choice["chosen"].items())
         facts = {
             "chosen": chosen,

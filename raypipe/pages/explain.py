@@ -1,7 +1,9 @@
 """Everything that led to one mask: its row goes once more through the run's own stages, without Ray."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,9 @@ from torch import Tensor
 
 import raypipe
 from raypipe import storage
+from raypipe.artifacts import identity
 from raypipe.data.arrays import decode_cam
-from raypipe.data.images import decode_image, decode_mask
+from raypipe.data.images import decode_mask
 from raypipe.data.manifest import nearest
 from raypipe.data.names import file_stem
 from raypipe.data.shards import locate_rows, read_row, read_shards
@@ -24,12 +27,13 @@ from raypipe.ops.metrics import confusion_matrix, iou, mean_iou
 from raypipe.ops.random_walk import propagate_at
 from raypipe.pages.finished import FinishedMasks, NotFinished, find_masks
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.masks import masks_steps
-from raypipe.pipelines.seeds import seeds_steps
+from raypipe.pipelines.masks import loading_cams, masks_plan
+from raypipe.pipelines.steps import compute_cams, make_trimaps
 from raypipe.reports.explain import Explanation, WalkState, render_explanation
-from raypipe.schema import GRID_STRIDE, QUARANTINE
-from raypipe.stages.base import ROW_ERRORS, Row, Stage, with_error_columns
-from raypipe.stages.propagate import PropagateCams, grid_scores
+from raypipe.schema import GRID_STRIDE, MASKS, QUARANTINE, SHARD_URI
+from raypipe.stages.base import ROW_ERRORS, Row, Stage
+from raypipe.stages.judge import GateWalk
+from raypipe.stages.propagate import WALK_TOLERANCE, PropagateCams, grid_scores
 from raypipe.streams.sink import QUARANTINED, SHARDS
 
 logger = logging.getLogger(__name__)
@@ -57,7 +61,7 @@ def write_explanation(context: Context, image_id: str, *, pixel: tuple[int, int]
     row = manifest_row(context, image_id)
     finished = find_masks(context)
     explanation = explain(finished, row, pixel=pixel)
-    folder = storage.join(context.config.out, "explain", finished.masks.rsplit("/", 1)[-1])
+    folder = storage.join(context.config.out, "explain", finished.masks.digest)
     uri = storage.join(folder, f"{file_stem(image_id)}.html")
     storage.write_bytes_atomic(uri, render_explanation(explanation, classes=context.classes).encode())
     return uri
@@ -88,20 +92,24 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
     """Makes one mask again and keeps what came on the way. Arguments and errors: see `write_explanation`."""
     context = finished.context
     stored = _stored_mask(finished, row["image_id"])
-    seed_uri = locate_rows(storage.join(finished.seeds, SHARDS), [row["image_id"]]).get(row["image_id"])
-    steps = masks_steps(
-        context,
-        classifier=finished.classifier.uri,
-        affinity=None if finished.affinity is None else finished.affinity.uri,
-        reuse_cams=seed_uri is not None,
+    plan = masks_plan(context, maps=finished.maps, affinity=finished.affinity)
+    seed_uri = locate_rows(storage.join(finished.seeds.uri, SHARDS), [row["image_id"]]).get(row["image_id"])
+    if seed_uri is not None:
+        plan = loading_cams(plan, compute_cams(context, finished.maps))
+    for stage in plan.steps:
+        stage.setup("cpu")
+    states = _through(plan.steps, row if seed_uri is None else row | {SHARD_URI: seed_uri})
+    final = states[-1]
+    # Before the masks are encoded, whose sizes and classes are others.
+    decoded = next(state for state in states if "scores" in state)
+    walker = next(
+        stage.walk if isinstance(stage, GateWalk) else stage
+        for stage in plan.steps
+        if isinstance(stage, GateWalk | PropagateCams)
     )
-    stages = [step.stage(**step.args) for step in steps]
-    states = _through(stages, row if seed_uri is None else row | {"shard_uri": seed_uri})
-    decoded, mapped, final = states[0], states[1], states[-1]
-    walker = next(stage for stage in stages if isinstance(stage, PropagateCams))
-    pixels = decode_image(decoded["image"], max_side=context.config.images.max_side).pixels
-    cam = decode_cam(mapped["cam"], height=mapped["cam_height"], width=mapped["cam_width"])
-    affinity = walker.affinity([pixels])[0].affinity(radius=walker.radius)
+    pixels: NDArray[np.uint8] = decoded["pixels"]
+    cam = decode_cam(decoded["cam"], height=decoded["cam_height"], width=decoded["cam_width"])
+    affinity = walker.source([pixels])[0].affinity(radius=walker.radius)
     start = grid_scores(
         torch.from_numpy(cam), alpha=walker.alpha, count_padding=walker.count_padding, cam_stride=walker.cam_stride
     ).to(affinity.device)
@@ -114,7 +122,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         pixels=pixels,
         class_ids=tuple(decoded["class_ids"]),
         cam=cam,
-        trimap=_trimap(finished, mapped, seed_uri),
+        trimap=_trimap(finished, decoded, seed_uri),
         cell=cell,
         affinity=affinity.cpu().numpy(),
         radius=walker.radius,
@@ -124,13 +132,13 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         mask_png=final["mask"],
         mask=mask,
         confidence=decode_mask(final["confidence"]),
-        predicted_iou=final["predicted_iou"],
+        predicted_iou=pa.scalar(final["predicted_iou"], MASKS.field("predicted_iou").type).as_py(),
         truth=truth,
         class_iou=class_iou,
         mean_iou=mean,
         num_different=int(np.count_nonzero(decode_mask(stored["mask"]) != mask)),
         notes=_notes(finished, from_seeds=seed_uri is not None),
-        settings=_settings(context),
+        settings=_settings(plan.stages),
         provenance=_provenance(finished),
     )
 
@@ -142,9 +150,9 @@ def _stored_mask(finished: FinishedMasks, image_id: str) -> Row:
         ValueError: if the image is in quarantine.
         NotFinished: if it has no mask yet.
     """
-    if uri := locate_rows(storage.join(finished.masks, SHARDS), [image_id]).get(image_id):
+    if uri := locate_rows(storage.join(finished.masks.uri, SHARDS), [image_id]).get(image_id):
         return read_row(uri, image_id, columns=["mask"])
-    quarantine = read_shards(storage.join(finished.masks, QUARANTINED), schema=QUARANTINE)
+    quarantine = read_shards(storage.join(finished.masks.uri, QUARANTINED), schema=QUARANTINE)
     for failed in quarantine.filter(pc.equal(quarantine["image_id"], image_id)).to_pylist():
         raise ValueError(f"{image_id} has no mask, it is in quarantine: {failed['stage']}: {failed['reason']}")
     raise NotFinished(f"{image_id} has no mask yet: the run was interrupted; `raypipe masks CONFIG` goes on")
@@ -152,17 +160,15 @@ def _stored_mask(finished: FinishedMasks, image_id: str) -> Row:
 
 def _through(stages: Sequence[Stage], row: Row) -> list[Row]:
     """The row after each stage, with what was there before."""
-    table = with_error_columns(pa.Table.from_pylist([row]))
-    states: list[Row] = []
+    states = [row]
     for stage in stages:
-        table = stage(table)
-        state: Row = table.to_pylist()[0]
-        if state["error_stage"] is not None:
+        (state,) = stage.process_all([states[-1]])
+        if state.get("error_stage") is not None:
             raise ValueError(
                 f"{row['image_id']} can't be computed again, although the run has a mask of it: "
                 f"{state['error_stage']}: {state['error_reason']}"
             )
-        states.append((states[-1] if states else row) | state)
+        states.append(state)
     return states
 
 
@@ -191,7 +197,7 @@ def _walk(
     numbers = [*(number for number in STEPS if number < walker.num_steps), walker.num_steps]
     chosen = torch.zeros_like(start[:1])
     chosen[0, *cell] = 1
-    options: dict[str, Any] = {"beta": walker.beta, "steps": numbers, "tol": walker.tol}
+    options: dict[str, Any] = {"beta": walker.beta, "steps": numbers, "tol": WALK_TOLERANCE}
     # An image without labels isn't walked: its background is 1 everywhere, which no walk changes.
     walked, reach = (propagate_at(maps, affinity, **options) for maps in (start, chosen))
     names = np.array([0, *decoded["class_ids"]], dtype=np.uint8)
@@ -207,12 +213,11 @@ def _walk(
     ]
 
 
-def _trimap(finished: FinishedMasks, mapped: Row, seed_uri: str | None) -> NDArray[np.uint8]:
+def _trimap(finished: FinishedMasks, decoded: Row, seed_uri: str | None) -> NDArray[np.uint8]:
     """The seeds' trimap, or the one that they would have: images that aren't trained on need none."""
-    stored = None if seed_uri is None else read_row(seed_uri, mapped["image_id"], columns=["trimap"])["trimap"]
+    stored = None if seed_uri is None else read_row(seed_uri, decoded["image_id"], columns=["trimap"])["trimap"]
     if stored is None:
-        step = seeds_steps(finished.context, classifier=finished.classifier.uri)[-1]
-        stored = step.stage(**(dict(step.args) | {"splits": None})).process(mapped)["trimap"]
+        stored = replace(make_trimaps(finished.context), splits=None).process(decoded)["trimap"]
     return decode_mask(stored)
 
 
@@ -251,22 +256,18 @@ def _notes(finished: FinishedMasks, *, from_seeds: bool) -> list[str]:
     return notes
 
 
-def _settings(context: Context) -> list[tuple[str, str]]:
-    config = context.config
-    refinement = {"method", "gate"} | {"power", config.refinement.method.replace("dcrf", "dense_crf")}
-    parts: dict[str, Any] = {
-        "images": config.images.model_dump(),
-        "cams": config.cams.model_dump(),
-        "trimaps": config.trimaps.model_dump(include={"alpha_low", "alpha_high", "crf_stride", "refine"}),
-        "walk": config.walk.model_dump() | {"radius": config.walk_radius},
-        "refinement": config.refinement.model_dump(include=refinement),
-        "inference": config.inference.model_dump(include={"mode"}),
-    }
-    return [(f"{section}.{name}", str(value)) for section, values in parts.items() for name, value in values.items()]
+def _settings(stages: Sequence[Stage]) -> list[tuple[str, str]]:
+    """The settings that the mask depends on, as the stages have them."""
+    return [
+        (f"{type(stage).__name__}.{name}", json.dumps(value))
+        for stage in stages
+        for name, value in identity(stage).items()
+        if name != "class"
+    ]
 
 
 def _provenance(finished: FinishedMasks) -> list[tuple[str, str]]:
     maps = "classifier" if finished.context.config.checkpoints.cams is None else "given maps"
-    networks = {maps: finished.classifier, "AffinityNet": finished.affinity}
+    networks = {maps: finished.maps, "AffinityNet": finished.affinity}
     made = [(name, f"{network.uri} (digest {network.digest})") for name, network in networks.items() if network]
-    return [*made, ("seeds", finished.seeds), ("masks", finished.masks), ("raypipe", raypipe.__version__)]
+    return [*made, ("seeds", finished.seeds.uri), ("masks", finished.masks.uri), ("raypipe", raypipe.__version__)]

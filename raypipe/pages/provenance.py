@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import raypipe
+from raypipe.artifacts import Artifact
 from raypipe.config import to_yaml
-from raypipe.data.checkpoints import Task, read_metadata
+from raypipe.data.checkpoints import Task
 from raypipe.pipelines.context import Context
 
 _LIBRARIES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "scipy")
 
 
 def provenance(
-    context: Context, *, folders: Mapping[str, str], networks: Mapping[Task, str], resources: str
+    context: Context, *, outputs: Mapping[str, Artifact], networks: Mapping[Task, Artifact], resources: str
 ) -> dict[str, Any]:
     """Name to value; several lines or a mapping stand in a block of their own.
 
     Args:
         context: config and manifest.
-        folders: stage to its output folder, whose name is the digest of its config and inputs.
-        networks: task to checkpoint URI.
-        resources: what the cluster has, such as "16 logical CPUs, 8.0 GiB, 2 nodes".
+        outputs: stream to its folder.
+        networks: task to checkpoint.
+        resources: what the cluster has, as text.
     """
     rows = context.manifest.table.num_rows
     return {
@@ -38,11 +39,8 @@ def provenance(
         "Python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
         "resources of the cluster": resources,
-        **{f"{stage}, digest of config and inputs": folder.rsplit("/", 1)[-1] for stage, folder in folders.items()},
-        **{
-            f"{task}, digest of the checkpoint": read_metadata(uri, task=task)["digest"]
-            for task, uri in networks.items()
-        },
+        **{f"{stream}, digest of the plan": artifact.digest for stream, artifact in outputs.items()},
+        **{f"{task}, digest of the checkpoint": network.digest for task, network in networks.items()},
         "config": to_yaml(context.config),
     }
 

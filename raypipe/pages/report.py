@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from raypipe import storage
-from raypipe.data.checkpoints import Task, read_metadata
+from raypipe.artifacts import Artifact
+from raypipe.data.checkpoints import Task
 from raypipe.pages.counts import count_label_pairs, count_quarantined, final_confusions
 from raypipe.pages.curves import collect_risks, collect_sweeps
 from raypipe.pages.provenance import provenance
 from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pages.samples import collect_samples
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.gate import Decision
 from raypipe.reports.html import Report, render_report
-from raypipe.results import Score
+from raypipe.results import Decision, Score
 from raypipe.streams.records import read_summary
 from raypipe.training.trainer import read_metrics
 
@@ -23,13 +23,14 @@ REPORT_FILE = "report.html"
 def write_report(
     context: Context,
     *,
-    seeds: str,
-    masks: str,
-    segments: str | None,
-    networks: Mapping[Task, str],
-    evaluation: str | None,
+    seeds: Artifact,
+    masks: Artifact,
+    segments: Artifact | None,
+    networks: Mapping[Task, Artifact],
+    evaluation: Artifact | None,
     scores: Sequence[Score],
     decisions: Sequence[Decision],
+    num_samples: int,
     resources: str,
 ) -> str:
     """Writes the HTML report of a run; its URI.
@@ -39,33 +40,38 @@ def write_report(
         seeds: folder of seeds; may be missing where the maps were computed in the masks' stream.
         masks: folder of masks.
         segments: folder of the segmentation network's masks, if there are any.
-        networks: task to checkpoint URI.
+        networks: task to checkpoint.
         evaluation: folder of the scores; None where there are no true masks.
         scores: none where there are no true masks.
         decisions: of the gates.
+        num_samples: images of each kind that are shown.
         resources: what the cluster has, as text.
     """
     config = context.config
-    folders = {"seeds": seeds, "masks": masks} | ({} if segments is None else {"segments": segments})
+    outputs = {"seeds": seeds, "masks": masks} | ({} if segments is None else {"segments": segments})
+    folders = {name: artifact.uri for name, artifact in outputs.items()}
     summaries = {name: read_summary(folder) for name, folder in folders.items()}
-    digests = {task: read_metadata(uri, task=task)["digest"] for task, uri in networks.items()}
+    samples = collect_samples(
+        context, folders, affinity=networks.get("affinity"), scores=scores, num_samples=num_samples
+    )
     report = Report(
         title="raypipe report",
         classes=context.classes,
         scores=[_fields(score, without="image_iou") for score in scores],
         gate=config.refinement.gate,
         decisions=[_fields(decision) for decision in decisions],
-        curves={name: read_metrics(uri.rsplit("/", 1)[0]) for name, uri in networks.items()},
-        samples=collect_samples(context, folders, affinity=networks.get("affinity"), scores=scores),
+        curves={name: read_metrics(network.uri.rsplit("/", 1)[0]) for name, network in networks.items()},
+        samples=samples,
         confusions=final_confusions(evaluation, list(scores)),
         label_pairs=count_label_pairs(context.manifest.table["labels"], context.classes),
         risks=collect_risks(config.out, masks=masks, scores=scores),
-        sweeps=collect_sweeps(config.out, digests=digests),
-        saliency=saliency_samples(context, classifier=networks["classifier"]) if "classifier" in networks else (),
+        sweeps=collect_sweeps(config.out, networks=networks),
+        saliency=saliency_samples(context, classifier=networks["classifier"], num_samples=num_samples)
+        if "classifier" in networks
+        else (),
         streams={name: summary for name, summary in summaries.items() if summary is not None},
-        price_per_hour=config.report.price_per_hour,
         quarantine=count_quarantined(folders),
-        provenance=provenance(context, folders=folders, networks=networks, resources=resources),
+        provenance=provenance(context, outputs=outputs, networks=networks, resources=resources),
     )
     uri = storage.join(config.out, REPORT_FILE)
     storage.write_bytes_atomic(uri, render_report(report).encode())

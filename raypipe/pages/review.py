@@ -17,7 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+import raypipe
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.names import file_stem
 from raypipe.data.shards import iter_shards, read_row
@@ -25,10 +27,11 @@ from raypipe.formats.base import NO_SPLIT, ExportedRow, Item, MaskRow
 from raypipe.formats.label_studio.write import LabelStudio
 from raypipe.ops.review import expected_gain
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.held_rows import locate
 from raypipe.reports.review import ReviewCard, render_review
-from raypipe.schema import REVIEW, SUPERVISED
+from raypipe.schema import REVIEW, SHARD_DIGEST, SUPERVISED
 from raypipe.stages.base import ROW_ERRORS
-from raypipe.streams.records import Record, open_folder, read_summary, write_summary
+from raypipe.streams.records import open_folder, read_summary, set_digest, write_summary
 from raypipe.streams.sink import SHARDS
 
 logger = logging.getLogger(__name__)
@@ -68,28 +71,33 @@ class Queue:
     """That were ranked."""
 
 
-def run_review(context: Context, *, masks: str, masks_digest: str) -> tuple[str, int]:
+def run_review(
+    context: Context, *, masks: Artifact, num_images: int, splits: Sequence[str] | None = None
+) -> tuple[str, int]:
     """Writes the queue of a folder of masks, unless that is done already.
 
     Args:
         context: config and manifest.
-        masks: the folder's URI, and its digest.
-        masks_digest: see `masks`.
+        masks: the folder.
+        num_images: length of the queue.
+        splits: whose masks are ranked; None ranks all that there are.
 
     Returns:
         The folder with the queue, and the queue's length.
     """
     config = context.config
-    rows = reviewable_rows(context)
-    record = Record(
-        stage="review",
-        config=config.review.model_dump(mode="json"),
-        inputs={"masks": masks_digest, "manifest": context.inputs_digest(rows)},
-    )
-    folder = open_folder(record, config.out)
+    rows = reviewable_rows(context, splits)
+    provenance = {
+        "masks": masks.digest,
+        "num_images": num_images,
+        "rows": set_digest(locate(rows, masks), [*rows.column_names, SHARD_DIGEST]),
+        "raypipe": raypipe.__version__,
+    }
+    folder = storage.join(config.out, "review", storage.digest(provenance))
+    open_folder(folder, provenance)
     summary = read_summary(folder)
     if summary is None:
-        queue = rank(rows, masks, classes=context.classes, num_images=config.review.num_images)
+        queue = rank(rows, masks.uri, classes=context.classes, num_images=num_images)
         LabelStudio(context.classes).finish(lambda: _tasks(queue.rows, context.classes), folder)
         _write_table(queue.rows, storage.join(folder, QUEUE_FILE))
         cards = _cards(queue.rows, max_side=config.images.max_side)
@@ -100,11 +108,11 @@ def run_review(context: Context, *, masks: str, masks_digest: str) -> tuple[str,
     return folder, summary["num_images"]
 
 
-def reviewable_rows(context: Context) -> pa.Table:
+def reviewable_rows(context: Context, splits: Sequence[str] | None) -> pa.Table:
     """Rows of the manifest whose masks are worth looking at: those whose true mask isn't given."""
-    rows = context.supervised_rows(context.config.review.splits)
-    rows = rows.filter(pc.not_equal(rows["supervision"], SUPERVISED))
-    return rows.select(["image_id", "image_uri", "labels", "split"])
+    rows = context.supervised_rows(splits)
+    unsure = rows.filter(pc.not_equal(rows["supervision"], SUPERVISED))
+    return unsure.select(["image_id", "image_uri", "labels", "split"])
 
 
 def rank(rows: pa.Table, masks: str, *, classes: Sequence[str], num_images: int) -> Queue:

@@ -8,35 +8,41 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image
 from raypipe.data.manifest import class_ids_of
 from raypipe.data.saliency_maps import decode_saliency
 from raypipe.networks import SaliencyClassifier, network_input
 from raypipe.pipelines.context import Context, draw
-from raypipe.pipelines.saliency_maps import with_saliency
+from raypipe.pipelines.saliency_maps import lacks_saliency, saliency_plan, with_saliency
 from raypipe.pipelines.train import classifier_task, labelled_rows
 from raypipe.reports.saliency_samples import SaliencySample
+from raypipe.schema import PREDICTED_URI
 from raypipe.stages.base import ROW_ERRORS, Row
 from raypipe.stages.networks import load_classifier
 from raypipe.training.saliency_task import SaliencyTask
 
 
-def saliency_samples(context: Context, *, classifier: str) -> list[SaliencySample]:
-    """`report.num_samples` training images with labels, drawn at random; none where saliency taught nothing.
+def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int) -> list[SaliencySample]:
+    """A few training images with labels, drawn at random; none where saliency taught nothing.
 
     Args:
         context: config and manifest.
-        classifier: the checkpoint's URI.
+        classifier: the checkpoint.
+        num_samples: images that are wanted.
     """
     config, task = context.config, classifier_task(context)
     if not isinstance(task, SaliencyTask) or config.checkpoints.classifier is not None:
         return []
-    network, _, device = load_classifier(classifier, output_stride=config.classifier.output_stride)
+    device = torch.device("cpu")
+    network, _ = load_classifier(classifier.uri, device="cpu", output_stride=config.classifier.output_stride)
     assert isinstance(network, SaliencyClassifier)  # trained by this config
-    rows = with_saliency(context, labelled_rows(context, context.rows(config.splits.train)))
+    predicted = saliency_plan(context).artifact(config.out) if lacks_saliency(context) else None
+    rows = labelled_rows(context, context.rows(config.splits.train))
+    rows = with_saliency(context, rows, predicted=predicted)
     rows = rows.filter(pa.array([bool(labels) for labels in rows["labels"].to_pylist()], pa.bool_()))
     samples = []
-    for index in draw(rows["image_id"].to_pylist(), config.report.num_samples):
+    for index in draw(rows["image_id"].to_pylist(), num_samples):
         (row,) = rows.slice(index, 1).to_pylist()
         try:
             samples.append(_sample(context, task, network, row, device))
@@ -52,7 +58,8 @@ def _sample(
     max_side = context.config.images.max_side
     pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=max_side).pixels
     height, width = pixels.shape[:2]
-    saliency = decode_saliency(storage.read_bytes(row["saliency_uri"]), size=(height, width), max_side=max_side)
+    data = storage.read_bytes(row["saliency_uri"] or row[PREDICTED_URI])
+    saliency = decode_saliency(data, size=(height, width), max_side=max_side)
     saliency = np.asarray(Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR))
     x, _ = network_input(pixels, preprocessing=network.preprocessing, device=device)
     labels = torch.zeros(1, len(context.classes), device=device)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.shards import iter_shards, locate_rows, read_row
@@ -35,17 +36,23 @@ _COLUMNS = {
 
 
 def collect_samples(
-    context: Context, folders: Mapping[str, str], *, affinity: str | None, scores: Sequence[Score]
+    context: Context,
+    folders: Mapping[str, str],
+    *,
+    affinity: Artifact | None,
+    scores: Sequence[Score],
+    num_samples: int,
 ) -> Iterator[Sample]:
     """Best, worst and random images in turns, read one by one.
 
     Args:
         context: config and manifest.
         folders: `masks`, and `seeds` and `segments` where they are, to URIs.
-        affinity: the AffinityNet's URI; None with `walk.affinity=rgb`.
+        affinity: the AffinityNet; None with `walk.affinity=rgb`.
         scores: those of the last stage rank the images.
+        num_samples: of each kind.
     """
-    chosen = choose_samples(context, masks=folders["masks"], scores=scores)
+    chosen = choose_samples(masks=folders["masks"], scores=scores, number=num_samples)
     ids = [image_id for image_id, _, _ in chosen]
     places = {stage: locate_rows(storage.join(folder, SHARDS), ids) for stage, folder in folders.items()}
     table = context.manifest.table
@@ -53,7 +60,7 @@ def collect_samples(
         row["image_id"]: row
         for row in table.filter(pc.is_in(table["image_id"], pa.array(ids, pa.string()))).to_pylist()
     }
-    source = affinity_source(context.config.walk.affinity, checkpoint=affinity) if chosen else None
+    source = affinity_source(affinity, precision=context.config.precision, device="cpu") if chosen else None
     for image_id, kind, score in chosen:
         found = {
             stage: read_row(uris[image_id], image_id, columns=_COLUMNS[stage]) if image_id in uris else None
@@ -63,12 +70,11 @@ def collect_samples(
         yield _sample(context, manifest[image_id], found, kind, score, source)
 
 
-def choose_samples(context: Context, *, masks: str, scores: Sequence[Score]) -> list[tuple[str, str, float | None]]:
+def choose_samples(*, masks: str, scores: Sequence[Score], number: int) -> list[tuple[str, str, float | None]]:
     """(image_id, best | worst | random, IoU or None), each image once, kinds in turns; all have a mask.
 
     Random ones are those whose ids have the least hashes: the same in every run, in whatever order shards come.
     """
-    number = context.config.report.num_samples
     last = [score for score in scores if score.stage == scores[-1].stage]
     final = {image_id: iou for score in last for image_id, iou in score.image_iou.items()}
     ranked = sorted(final, key=lambda image_id: (final[image_id], image_id))
@@ -115,7 +121,7 @@ def _sample(
         cam=decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"])
         if seed
         else np.zeros((0, 1, 1), np.float32),
-        affinity=source([pixels])[0].affinity(radius=context.config.walk_radius).cpu().numpy(),
+        affinity=source([pixels])[0].affinity(radius=context.config.affinity.radius).cpu().numpy(),
         walk_mask=final if walk is None else walk,
         mask=None if walk is None else final,
         segment=None if segment is None else decode_mask(segment["mask"]),

@@ -6,9 +6,8 @@ images with true masks is measured what came of it.
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,35 +15,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raypipe import storage
+from raypipe.artifacts import Artifact, digest
 from raypipe.ops.calibration import NUM_LEVELS, expected_calibration_error, fit_isotonic, mean_iou_at_coverage
-from raypipe.pipelines.context import Context, stream_of, with_shards
-from raypipe.pipelines.seeds import cpu_pool
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.held_rows import held
+from raypipe.results import Measured, StreamSummary
 from raypipe.schema import MASKS
 from raypipe.stages.calibrate_masks import CalibrateMasks, CountHits, add_counts, probability_levels
 from raypipe.stages.load_shards import LoadConfidences, LoadMaskRows
-from raypipe.streams import plan as graph
-from raypipe.streams.records import Record, open_folder, read_summary, write_summary
-from raypipe.streams.run import Part, StreamSummary, run_stream
+from raypipe.streams.plan import Plan
+from raypipe.streams.records import open_folder, read_summary, set_digest, write_summary
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Shares of the pixels, surest first, whose mIoU is reported."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a map is worth on images that it wasn't fitted on."""
-
-    num_images: int
-    num_pixels: int
-    ece_before: float
-    """Expected calibration error of confidence / 255 as the masks have it."""
-    ece: float
-    """The same after calibration."""
-    mean_iou: dict[str, float]
-    """By coverage: of the share of pixels whose calibrated confidence is highest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,38 +48,29 @@ class ConfidenceMap:
     """Images whose true mask couldn't be compared: their reasons are in `unscored`."""
     unscored: dict[str, str]
 
-    @property
-    def digest(self) -> str:
-        """Changes with the probabilities alone."""
-        return storage.digest(self.probability)
 
-
-def rows_with_truth(context: Context) -> tuple[pa.Table, frozenset[str]]:
-    """Rows that have masks and true masks, and the ids of those that may be drawn for the fit.
+def rows_with_truth(context: Context) -> pa.Table:
+    """Rows that have masks and true masks.
 
     Raises:
-        ValueError: if there is none to draw.
+        ValueError: if there is none.
     """
-    config = context.config
-    rows = context.rows(config.splits.masks)
+    rows = context.rows(context.config.splits.masks)
     rows = rows.filter(pc.is_valid(rows["mask_uri"]))
-    allowed = context.rows(config.calibration.splits)["image_id"]
-    drawable = frozenset(rows["image_id"].to_pylist()) & frozenset(allowed.to_pylist())
-    if not drawable:
+    if not rows.num_rows:
         raise ValueError(
-            f"no row of splits.masks={config.splits.masks} and calibration.splits={config.calibration.splits} has a "
-            "true mask (mask_uri), and calibration learns from those; 50 are enough: give the importer their folder"
+            f"no row of splits.masks={context.config.splits.masks} has a true mask (mask_uri), and calibration learns "
+            "from those; 50 are enough: give the importer their folder"
         )
-    return rows, drawable
+    return rows
 
 
-def run_calibration(context: Context, *, masks: str, masks_digest: str) -> tuple[str, ConfidenceMap]:
+def run_calibration(context: Context, *, masks: Artifact) -> tuple[Artifact, ConfidenceMap]:
     """Fits the map on the masks of a folder and measures it, unless that is done already.
 
     Args:
         context: config and manifest.
-        masks: the folder's URI, and its digest.
-        masks_digest: see `masks`.
+        masks: the folder.
 
     Returns:
         The folder with `calibration.json`, and the map.
@@ -102,58 +79,63 @@ def run_calibration(context: Context, *, masks: str, masks_digest: str) -> tuple
         ValueError: if no image has a true mask that can be compared.
     """
     config = context.config
-    rows, drawable = rows_with_truth(context)
-    record = Record(
-        stage="calibrate",
-        config=config.calibration.model_dump(mode="json", exclude={"max_risk"}),
-        inputs={"masks": masks_digest, "manifest": context.inputs_digest(rows)},
-    )
-    folder = open_folder(record, config.out)
+    rows = rows_with_truth(context)
+    plan = count_plan(context, masks=masks)
+    rows = held(rows.select(["image_id", "mask_uri"]), masks)
+    provenance = plan.provenance() | {
+        "rows": set_digest(rows, plan.row_columns()),
+        "drawn": [config.calibration.num_images, config.seed],
+    }
+    calibrated = digest(provenance)
+    folder = storage.join(config.out, "calibrate", calibrated)
+    open_folder(folder, provenance)
     uri = storage.join(folder, CALIBRATION_FILE)
     if read_summary(folder) is None:
-        fitted = _fit(_count(context, rows, drawable, masks))
-        content = asdict(fitted) | {"provenance": record.provenance()}
+        fitted = _fit(_count(context, plan, rows))
+        content = asdict(fitted) | {"masks": masks.digest}
         storage.write_bytes_atomic(uri, json.dumps(content, indent=1).encode())
         write_summary(folder, {"num_images": len(fitted.image_ids)})
-    return folder, _read(uri)
+    return Artifact(folder, calibrated), _read(uri)
+
+
+def count_plan(context: Context, *, masks: Artifact) -> Plan:
+    """LoadConfidences → CountHits."""
+    return Plan(
+        name="calibrate",
+        stages=(LoadConfidences(masks=masks), CountHits(num_classes=len(context.classes) + 1)),
+        schema=pa.schema([pa.field("image_id", pa.string()), *CountHits.writes]),
+        classes=context.classes,
+    )
 
 
 def run_calibrated(
-    context: Context, *, masks: str, masks_digest: str, confidence_map: ConfidenceMap
-) -> tuple[str, StreamSummary]:
+    context: Context, *, masks: Artifact, confidence_map: ConfidenceMap
+) -> tuple[Artifact, StreamSummary]:
     """Writes the masks of a folder with calibrated confidence; those that aren't there yet.
 
     Args:
         context: config and manifest.
-        masks: the folder's URI, and its digest.
-        masks_digest: see `masks`.
+        masks: the folder.
         confidence_map: what to make of their confidence.
 
     Returns:
         The calibrated masks' folder and what was done.
     """
     config = context.config
-    max_risk = config.calibration.max_risk
-    record = Record(
-        stage="calibrated",
-        config={"max_risk": max_risk, "png": config.png},
-        inputs={"masks": masks_digest, "probability": confidence_map.digest},
+    calibrate = CalibrateMasks(probability=confidence_map.probability, max_risk=config.calibration.max_risk)
+    plan = Plan(
+        name="calibrated",
+        stages=(LoadMaskRows(masks=masks), calibrate),
+        schema=MASKS,
+        classes=context.classes,
     )
-    stream = stream_of(context, record, MASKS, png=True)
-    held, _ = with_shards(context.rows(config.splits.masks).select(["image_id"]), masks)
-    args = {"probability": confidence_map.probability, "max_risk": max_risk}
-    steps = [
-        graph.Step(stage=LoadMaskRows, batch_size=8),
-        graph.Step(stage=CalibrateMasks, args=args, batch_size=8, **cpu_pool(context)),
-    ]
-    return stream.folder, run_stream(stream, Part(held, steps))
+    return context.run(plan, held(context.rows(config.splits.masks).select(["image_id"]), masks))
 
 
 class _Tally:
     """Counts of the images that are drawn, kept apart until it is clear which they are, and of all others together."""
 
-    def __init__(self, drawable: frozenset[str], *, seed: int, num_images: int, num_classes: int) -> None:
-        self.drawable = drawable
+    def __init__(self, *, seed: int, num_images: int, num_classes: int) -> None:
         self.seed = seed
         self.num_images = num_images
         self.drawn: dict[tuple[str, str], dict[str, Any]] = {}
@@ -171,30 +153,21 @@ class _Tally:
         if row["error_stage"] is not None:
             self.unscored[image_id] = row["error_reason"]
             return
-        other: dict[str, Any] | None = row
-        if image_id in self.drawable:
-            self.drawn[storage.digest([self.seed, image_id]), image_id] = row
-            other = self.drawn.pop(max(self.drawn)) if len(self.drawn) > self.num_images else None
-        if other is not None:
+        self.drawn[storage.digest([self.seed, image_id]), image_id] = row
+        if len(self.drawn) > self.num_images:
+            other = self.drawn.pop(max(self.drawn))
             add_counts(self.others, other["counted_ids"], other["counts"])
             self.num_others += 1
 
 
-def _count(context: Context, rows: pa.Table, drawable: frozenset[str], masks: str) -> _Tally:
-    calibration, num_classes = context.config.calibration, len(context.classes) + 1
-    tally = _Tally(drawable, seed=calibration.seed, num_images=calibration.num_images, num_classes=num_classes)
-    held, _ = with_shards(rows.select(["image_id", "mask_uri"]), masks)
-    if held.num_rows == 0:
-        return tally
-    steps = [
-        graph.Step(stage=LoadConfidences, batch_size=8),
-        graph.Step(stage=CountHits, args={"num_classes": num_classes}, batch_size=8, **cpu_pool(context)),
-    ]
-    graph.check(held.column_names, steps)
-    dataset = graph.apply(graph.source(held, rows_per_block=16), steps, autoscaling=context.config.cluster.autoscaling)
-    for batch in cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
-        for row in batch.to_pylist():
-            tally.add(row)
+def _count(context: Context, plan: Plan, rows: pa.Table) -> _Tally:
+    config, num_classes = context.config, len(context.classes) + 1
+    num_images = config.calibration.num_images
+    tally = _Tally(seed=config.seed, num_images=num_images, num_classes=num_classes)
+    if rows.num_rows:
+        for batch in context.compute(plan, rows):
+            for row in batch.to_pylist():
+                tally.add(row)
     return tally
 
 
@@ -248,7 +221,7 @@ def _pixels(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.in
 
 def _read(uri: str) -> ConfidenceMap:
     content = json.loads(storage.read_bytes(uri))
-    del content["provenance"]
+    del content["masks"]
     measured = content.pop("measured")
     return ConfidenceMap(
         probability=tuple(content.pop("probability")),

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +15,17 @@ from numpy.typing import NDArray
 
 import raypipe
 from raypipe import storage
+from raypipe.artifacts import Artifact, digest
 from raypipe.ops.metrics import iou, mean_iou
-from raypipe.pipelines.context import Context, with_shards
-from raypipe.results import Score, class_csv
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.held_rows import locate
+from raypipe.pipelines.score_tables import class_csv
+from raypipe.results import Score
+from raypipe.schema import SHARD_URI
 from raypipe.stages.load_shards import LoadMasks, LoadSeeds
 from raypipe.stages.score_masks import ScoreCams, ScoreMasks, unpack
-from raypipe.streams import plan as graph
-from raypipe.streams.records import Record, open_folder, read_summary, write_summary
+from raypipe.streams.plan import Plan
+from raypipe.streams.records import open_folder, read_summary, set_digest, write_summary
 
 RESULTS_FILE = "results.json"
 TABLE_FILE = "classes.csv"
@@ -41,9 +46,11 @@ class _Tally:
         if row["error_stage"] is not None:
             self.unscored[row["image_id"]] = row["error_reason"]
             return
+        if row[column] is None:  # there is no such output of this row
+            return
         matrices = unpack(row[column], num_classes=self.confusion.shape[-1])
         self.confusion += matrices
-        self.digests[row["image_id"]] = row["truth_digest"]
+        self.digests[row["image_id"]] = row["cam_truth_digest" if column.startswith("cam") else "truth_digest"]
         self.image_iou[row["image_id"]] = round(mean_iou(matrices[0]), 4)
 
     def score(self, *, stage: str, split: str, post_processing: str, classes: tuple[str, ...], index: int = 0) -> Score:
@@ -65,14 +72,29 @@ class _Tally:
         )
 
 
-def run_evaluate(context: Context, *, seeds: str, masks: str, segments: str | None = None) -> tuple[str, list[Score]]:
-    """Scores folders on every split that has true masks, unless that is done already.
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 17))
+"""Constant background thresholds at which class activation maps are cut; the best is scored."""
+
+SCORED = pa.schema(
+    [
+        pa.field("image_id", pa.string()),
+        pa.field("split", pa.string()),
+        *(field for stage in (ScoreCams, ScoreMasks) for field in stage.writes),
+    ]
+)
+"""Columns of a scored row."""
+
+
+def run_evaluate(
+    context: Context, *, seeds: Artifact, masks: Artifact, segments: Artifact | None = None
+) -> tuple[Artifact, list[Score]]:
+    """Scores maps and masks on every split that has true masks, unless that is done already.
 
     Args:
-        context: config and manifest.
-        seeds: URI of class activation maps.
-        masks: URI of pseudo-masks.
-        segments: URI of the segmentation network's masks; None where there are none.
+        context: config and manifest; the config is that of the masks, without what the gates rejected.
+        seeds: folder of class activation maps; may be missing.
+        masks: folder of pseudo-masks.
+        segments: folder of the segmentation network's masks; None where there are none.
 
     Returns:
         The folder with `results.json` and `confusion.parquet`, and the scores, CAMs first.
@@ -84,22 +106,23 @@ def run_evaluate(context: Context, *, seeds: str, masks: str, segments: str | No
     rows = _rows_with_truth(context)
     if rows.num_rows == 0:
         raise ValueError("no row has a true mask (mask_uri is null everywhere); give the importer the masks' folder")
-    record = Record(
-        stage="evaluate",
-        config=config.evaluation.model_dump(mode="json"),
-        inputs={
-            "seeds": seeds,
-            "masks": masks,
-            "segments": segments or "none",
-            "manifest": context.inputs_digest(rows),
-        },
-    )
-    folder = open_folder(record, config.out)
+    plan = evaluate_plan(context, masks=masks, seeds=seeds)
+    rows = _held(rows, plan)
+    names = [config.refinement.method, config.walk.num_steps > 0, config.segmentation.method]
+    provenance = plan.provenance() | {
+        "rows": set_digest(rows, plan.row_columns()),
+        "named": [*names, config.evaluation.splits],  # scores are named by methods, and the threshold is of a split
+    }
+    if segments is not None:
+        of_segments = evaluate_plan(context, masks=segments, seeds=None)
+        segmented = _held(_rows_with_truth(context), of_segments)
+        provenance["segments"] = [of_segments.digest, set_digest(segmented, of_segments.row_columns())]
+    evaluated = digest(provenance)
+    folder = storage.join(config.out, "evaluate", evaluated)
+    open_folder(folder, provenance)
     uri = storage.join(folder, RESULTS_FILE)
     if read_summary(folder) is None:
-        method, note = config.refinement.method, "" if config.walk.num_steps else ", no walk"
-        scores = _score_cams(context, rows, seeds)
-        scores += _score_masks(context, rows, masks, stage="walk", method=method, refined=method, note=note)
+        scores = _score_run(context, plan, rows)
         if segments is not None:
             scores += score_segments(context, segments)
         results = {
@@ -111,7 +134,32 @@ def run_evaluate(context: Context, *, seeds: str, masks: str, segments: str | No
         storage.write_bytes_atomic(storage.join(folder, TABLE_FILE), class_csv(scores).encode())
         storage.write_bytes_atomic(uri, json.dumps(results, indent=1).encode())
         write_summary(folder, {"num_scores": len(scores)})
-    return folder, [Score(**score) for score in json.loads(storage.read_bytes(uri))["scores"]]
+    found = [Score(**score) for score in json.loads(storage.read_bytes(uri))["scores"]]
+    return Artifact(folder, evaluated), found
+
+
+def evaluate_plan(context: Context, *, masks: Artifact, seeds: Artifact | None) -> Plan:
+    """LoadSeeds → LoadMasks → ScoreCams → ScoreMasks; without seeds the masks alone."""
+    num_classes = len(context.classes) + 1
+    cams = ScoreCams(num_classes=num_classes, thresholds=THRESHOLDS, max_side=context.config.images.max_side)
+    load, score = LoadMasks(masks=masks), ScoreMasks(num_classes=num_classes)
+    return Plan(
+        name="evaluate",
+        stages=(load, score) if seeds is None else (LoadSeeds(seeds=seeds), load, cams, score),
+        schema=pa.schema([field for field in SCORED if seeds is not None or field.name not in ScoreCams.writes.names]),
+        classes=context.classes,
+    )
+
+
+def _held(rows: pa.Table, plan: Plan) -> pa.Table:
+    """The rows with the shards of their masks and maps, those that have either."""
+    held = []
+    for stage in plan.stages:
+        if isinstance(stage, LoadMasks | LoadSeeds):
+            outputs = stage.masks if isinstance(stage, LoadMasks) else stage.seeds
+            rows = locate(rows, outputs, prefix=stage.prefix)
+            held.append(stage.prefix + SHARD_URI)
+    return rows.filter(reduce(pc.or_, (pc.is_valid(rows[name]) for name in held)))
 
 
 def read_confusions(folder: str) -> dict[tuple[str, str], NDArray[np.int64]]:
@@ -149,11 +197,14 @@ def _confusions_file(scores: Sequence[Score]) -> bytes:
     return content
 
 
-def score_segments(context: Context, segments: str) -> list[Score]:
+def score_segments(context: Context, segments: Artifact) -> list[Score]:
     """Scores of the segmentation network's masks alone."""
+    plan = evaluate_plan(context, masks=segments, seeds=None)
     method = context.config.segmentation.method
-    rows = _rows_with_truth(context)
-    return _score_masks(context, rows, segments, stage="segmenter", method=method, refined="segmenter")
+    plain = ("segmenter", "none")
+    names = {"confusion": plain} if method == "none" else {"walk_confusion": plain, "confusion": ("segmenter", method)}
+    rows = _held(_rows_with_truth(context), plan)
+    return _mask_scores(context, _tally(context, plan, rows, dict.fromkeys(names, 1)), names)
 
 
 def has_truth(context: Context) -> bool:
@@ -166,39 +217,32 @@ def _rows_with_truth(context: Context) -> pa.Table:
     return rows.filter(pc.is_valid(rows["mask_uri"]))
 
 
-def _score_cams(context: Context, rows: pa.Table, seeds: str) -> list[Score]:
-    evaluation = context.config.evaluation
-    args = {
-        "num_classes": len(context.classes) + 1,
-        "thresholds": evaluation.thresholds,
-        "max_side": context.config.images.max_side,
-    }
-    steps = [graph.Step(stage=LoadSeeds), graph.Step(stage=ScoreCams, args=args)]
-    tallies = _tally(context, rows, seeds, steps, {"confusions": len(evaluation.thresholds)})["confusions"]
-    if not tallies:
+def _score_run(context: Context, plan: Plan, rows: pa.Table) -> list[Score]:
+    """Scores of the maps, of the walked masks and of the refined ones."""
+    method, note = context.config.refinement.method, "" if context.config.walk.num_steps else ", no walk"
+    plain = ("walk", f"none{note}")
+    names = {"confusion": plain} if method == "none" else {"walk_confusion": plain, "confusion": (method, method)}
+    tallies = _tally(context, plan, rows, {"cam_confusions": len(THRESHOLDS), **dict.fromkeys(names, 1)})
+    return _cam_scores(context, tallies["cam_confusions"]) + _mask_scores(context, tallies, names)
+
+
+def _cam_scores(context: Context, tallies: dict[str, _Tally]) -> list[Score]:
+    """Scores at the threshold that is the best on the first split, in the order in which the config names them."""
+    scored = [split for split in context.config.evaluation.splits or sorted(tallies) if split in tallies]
+    scored = [split for split in scored if tallies[split].digests]
+    if not scored:
         return []
-    chosen_on = evaluation.threshold_split or next(iter(tallies))
-    if chosen_on not in tallies:
-        raise ValueError(f"evaluation.threshold_split is {chosen_on!r}; splits with true masks: {sorted(tallies)}")
-    best = int(np.argmax([mean_iou(confusion) for confusion in tallies[chosen_on].confusion]))
-    how = f"background {evaluation.thresholds[best]:g}, best on {chosen_on}"
+    best = int(np.argmax([mean_iou(confusion) for confusion in tallies[scored[0]].confusion]))
+    how = f"background {THRESHOLDS[best]:g}, best on {scored[0]}"
     return [
         tally.score(stage="cam", split=split, post_processing=how, classes=context.classes, index=best)
         for split, tally in tallies.items()
     ]
 
 
-def _score_masks(
-    context: Context, rows: pa.Table, folder: str, *, stage: str, method: str, refined: str, note: str = ""
+def _mask_scores(
+    context: Context, tallies: dict[str, dict[str, _Tally]], names: dict[str, tuple[str, str]]
 ) -> list[Score]:
-    """Scores of masks before (`stage`) and after (`refined`) their refinement by `method`, if there was one."""
-    steps = [
-        graph.Step(stage=LoadMasks),
-        graph.Step(stage=ScoreMasks, args={"num_classes": len(context.classes) + 1}),
-    ]
-    plain = (stage, f"none{note}")
-    names = {"confusion": plain} if method == "none" else {"walk_confusion": plain, "confusion": (refined, method)}
-    tallies = _tally(context, rows, folder, steps, dict.fromkeys(names, 1))
     return [
         tally.score(stage=name, split=split, post_processing=post_processing, classes=context.classes)
         for column, (name, post_processing) in names.items()
@@ -206,24 +250,17 @@ def _score_masks(
     ]
 
 
-def _tally(
-    context: Context, rows: pa.Table, folder: str, steps: list[graph.Step], columns: dict[str, int]
-) -> dict[str, dict[str, _Tally]]:
-    """Adds up, per column of matrices (its number of matrices given) and split, over the rows that a folder holds."""
-    held, _ = with_shards(rows, folder)
+def _tally(context: Context, plan: Plan, rows: pa.Table, columns: dict[str, int]) -> dict[str, dict[str, _Tally]]:
+    """Adds up, per column of matrices (its number of matrices given) and split, over the rows of an evaluation."""
     num_classes = len(context.classes) + 1
-    splits = sorted({split or "all" for split in held["split"].to_pylist()})
+    splits = sorted({split or "all" for split in rows["split"].to_pylist()})
     tallies = {
         column: {split: _Tally(np.zeros((count, num_classes, num_classes), np.int64)) for split in splits}
         for column, count in columns.items()
     }
-    if held.num_rows == 0:
-        return tallies
-    graph.check(held.column_names, steps)
-    dataset = graph.apply(graph.source(held, rows_per_block=16), steps, autoscaling=context.config.cluster.autoscaling)
-    batches = cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
-    for batch in batches:
-        for row in batch.to_pylist():
-            for column in columns:
-                tallies[column][row["split"] or "all"].add(row, column)
+    if rows.num_rows:
+        for batch in context.compute(plan, rows):
+            for row in batch.to_pylist():
+                for column in columns:
+                    tallies[column][row["split"] or "all"].add(row, column)
     return tallies

@@ -7,7 +7,7 @@ export goes on where it was interrupted, and rows that can't be exported are qua
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,21 +15,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import storage
+from raypipe.artifacts import NOT_IN_DIGEST, Artifact, digest
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import nearest
 from raypipe.data.names import file_stem
 from raypipe.data.shards import read_shard
 from raypipe.formats.base import NO_SPLIT, ExportedRow, Format, Item, MaskRow, Options
 from raypipe.formats.registry import FORMATS
-from raypipe.pipelines.context import Context, stream_of, with_shards
-from raypipe.pipelines.seeds import cpu_pool
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.held_rows import held
+from raypipe.results import StreamSummary
 from raypipe.schema import EXPORTS, IGNORE
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.load_shards import LoadConfidences
 from raypipe.stages.true_masks import LoadTrueMasks
-from raypipe.streams import plan as graph
-from raypipe.streams.records import MixedOutputs, Record
-from raypipe.streams.run import Part, StreamSummary, run_stream
+from raypipe.streams.plan import Plan
+from raypipe.streams.records import MixedOutputs, set_digest
 from raypipe.streams.sink import SHARDS
 
 Source = Literal["masks", "calibrated", "truth"]
@@ -38,6 +39,8 @@ Source = Literal["masks", "calibrated", "truth"]
 WORK = "_raypipe"
 """Folder of an export's own books, in its output folder."""
 DONE_FILE = "export.json"
+NAME_FILE = "digest"
+"""Says which export the folder holds."""
 
 
 def find_format(name: str) -> type[Format]:
@@ -51,24 +54,24 @@ def find_format(name: str) -> type[Format]:
     return FORMATS[name]
 
 
-def make_format(name: str, context: Context) -> Format:
-    """The format of a name, with the config's options.
+def make_format(name: str, classes: tuple[str, ...], options: Options) -> Format:
+    """The format of a name.
 
     Raises:
         ValueError: if there is none of that name, or a library is missing.
     """
-    config = context.config.export
-    options = Options(
-        instances=config.instances,
-        min_area=config.min_area,
-        tolerance=config.tolerance,
-        copy_images=config.copy_images,
-    )
-    return find_format(name)(context.classes, options)
+    return find_format(name)(classes, options)
 
 
 def run_export(
-    context: Context, name: str, out: str, *, masks: str | None, masks_digest: str | None
+    context: Context,
+    name: str,
+    out: str,
+    *,
+    masks: Artifact | None,
+    options: Options,
+    splits: Sequence[str] | None = None,
+    min_confidence: float = 0.0,
 ) -> tuple[str, StreamSummary]:
     """Writes the masks of a folder, or the true masks, in a format, unless that is done already.
 
@@ -77,7 +80,9 @@ def run_export(
         name: of the format.
         out: URI of the folder to write into.
         masks: folder of masks; None takes the manifest's true masks.
-        masks_digest: of that folder.
+        options: of the format.
+        splits: whose masks are exported; None exports all that there are.
+        min_confidence: pixels of less confidence are ignored, 0..1; true masks have none and stay.
 
     Returns:
         The folder and what was done.
@@ -86,40 +91,35 @@ def run_export(
         MixedOutputs: if the folder holds another export.
         ValueError: if there is nothing to export.
     """
-    config, out = context.config, storage.absolute(out)
-    format_ = make_format(name, context)
-    rows = export_rows(context, masks=masks)
-    record = Record(
-        stage="export",
-        config={"format": name, **config.export.model_dump(mode="json")},
-        inputs={"masks": masks_digest or "truth", "manifest": context.inputs_digest(context.rows(None))},
+    out = storage.absolute(out)
+    rows = export_rows(context, masks=masks, splits=splits)
+    load = LoadTrueMasks(num_classes=len(context.classes) + 1) if masks is None else LoadConfidences(masks=masks)
+    export = ExportMasks(name=name, classes=context.classes, options=options, out=out, min_confidence=min_confidence)
+    plan = Plan(
+        name="export",
+        stages=(load, export),
+        schema=EXPORTS,
+        classes=context.classes,
     )
-    stream = replace(stream_of(context, record, EXPORTS), out=storage.join(out, WORK))
-    _refuse_mixing(out, stream.folder)
-    steps = [
-        graph.Step(stage=LoadTrueMasks, args={"num_classes": len(context.classes) + 1}, batch_size=8)
-        if masks is None
-        else graph.Step(stage=LoadConfidences, batch_size=8),
-        graph.Step(
-            stage=ExportMasks,
-            args={"format_": format_, "out": out, "min_confidence": config.export.min_confidence},
-            batch_size=8,
-            **cpu_pool(context),
-        ),
-    ]
-    summary = run_stream(stream, Part(rows, steps))
-    done = storage.join(out, WORK, DONE_FILE)
-    if not storage.exists(done):
-        shards = storage.list_files(storage.join(stream.folder, SHARDS), suffix=".parquet")
-        format_.finish(lambda: read_exported(shards), out)
-        content = record.provenance() | {"classes": context.classes, "summary": asdict(summary)}
-        storage.write_bytes_atomic(done, json.dumps(content, indent=1, default=str).encode())
-        for uri in shards:  # joined, and as large as what they were joined to
-            storage.delete(uri)
+    work = storage.join(out, WORK)
+    # The files that many images stand in are written once: another set of rows is another export.
+    exported = digest([plan.digest, set_digest(rows, plan.row_columns())])
+    _refuse_mixing(out, exported)
+    summary_uri = storage.join(work, DONE_FILE)
+    if storage.exists(summary_uri):
+        return out, StreamSummary(**json.loads(storage.read_bytes(summary_uri))["summary"])
+    storage.write_bytes_atomic(storage.join(work, NAME_FILE), exported.encode())
+    folder, summary = context.run(plan, rows, out=work)
+    shards = storage.list_files(storage.join(folder.uri, SHARDS), suffix=".parquet")
+    make_format(name, context.classes, options).finish(lambda: read_exported(shards), out)
+    content = plan.provenance() | {"format": name, "summary": asdict(summary)}
+    storage.write_bytes_atomic(summary_uri, json.dumps(content, indent=1, default=str).encode())
+    for uri in shards:  # joined, and as large as what they were joined to
+        storage.delete(uri)
     return out, summary
 
 
-def export_rows(context: Context, *, masks: str | None) -> pa.Table:
+def export_rows(context: Context, *, masks: Artifact | None, splits: Sequence[str] | None) -> pa.Table:
     """The rows to export, with their number in the manifest.
 
     Raises:
@@ -127,37 +127,39 @@ def export_rows(context: Context, *, masks: str | None) -> pa.Table:
     """
     everything = context.rows(None)
     numbered = everything.append_column("number", pa.array(np.arange(1, len(everything) + 1)))
-    wanted = context.rows(context.config.export.splits)["image_id"]
+    wanted = context.rows(splits)["image_id"]
     rows = numbered.filter(pc.is_in(numbered["image_id"], pa.chunked_array(wanted.chunks, pa.string())))
     columns = ["image_id", "number", "split", "image_uri"]
     if masks is None:
         rows = rows.filter(pc.is_valid(rows["mask_uri"])).select([*columns, "mask_uri"])
         missing = "a true mask (mask_uri)"
     else:
-        rows, _ = with_shards(rows.select(columns), masks)
-        missing = f"a mask in {masks}"
+        rows = held(rows.select(columns), masks)
+        missing = f"a mask in {masks.uri}"
     if rows.num_rows == 0:
-        raise ValueError(f"no row of export.splits={context.config.export.splits} has {missing}")
+        raise ValueError(f"no row of {f'splits {splits}' if splits else 'any split'} has {missing}")
     return rows
 
 
+@dataclass(kw_only=True)
 class ExportMasks(Stage):
-    """Writes an image's files, and passes on its share of the others.
+    """Writes an image's files, and passes on its share of the others."""
 
-    Args:
-        format_: what to write.
-        out: the folder's URI.
-        min_confidence: pixels of less confidence are ignored, 0..1.
-    """
+    name: str
+    """Of the format."""
+    classes: tuple[str, ...]
+    options: Options
+    out: str = field(metadata=NOT_IN_DIGEST)
+    """The folder's URI."""
+    min_confidence: float
+    """Pixels of less confidence are ignored, 0..1."""
 
     reads = ("image_id", "number", "split", "image_uri", "mask", "confidence")
     writes = pa.schema([EXPORTS.field("split"), EXPORTS.field("items")])
-    drops = ("mask", "confidence")
 
-    def __init__(self, *, format_: Format, out: str, min_confidence: float) -> None:
-        self.format = format_
-        self.out = out
-        self.min_confidence = min_confidence
+    def setup(self, device: str) -> None:  # noqa: ARG002 - there is no network
+        """Makes the format."""
+        self.format = make_format(self.name, self.classes, self.options)
 
     def process(self, row: Row) -> Row:
         """Exports a row.
@@ -197,16 +199,10 @@ class ExportMasks(Stage):
         )
 
 
-def _refuse_mixing(out: str, folder: str) -> None:
-    others = {
-        uri.rsplit("/", 1)[0]
-        for uri in storage.list_files(storage.join(out, WORK, "export"), suffix="record.json")
-        if uri.rsplit("/", 2)[1] != folder.rsplit("/", 1)[-1]
-    }
-    if others:
-        raise MixedOutputs(
-            f"{out} holds another export ({', '.join(sorted(others))}): give another folder, or delete it"
-        )
+def _refuse_mixing(out: str, exported: str) -> None:
+    uri = storage.join(out, WORK, NAME_FILE)
+    if storage.exists(uri) and (found := storage.read_bytes(uri).decode()) != exported:
+        raise MixedOutputs(f"{out} holds another export ({found}): give another folder, or delete it")
 
 
 def read_exported(shards: Sequence[str]) -> Iterator[ExportedRow]:

@@ -5,6 +5,7 @@ import logging
 import torch
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image
 from raypipe.formats.exported_model.packed import smallest_side
 from raypipe.formats.exported_model.write import find_model_format, largest_difference
@@ -18,13 +19,13 @@ NUM_IMAGES = 20
 TOLERANCE = 1e-3
 
 
-def export_model(context: Context, *, segmenter: str, uri: str) -> float:
-    """Writes the segmentation network as one file.
+def export_model(context: Context, *, segmenter: Artifact, uri: str) -> float:
+    """Writes the segmentation network as one file that its ending names the format of.
 
     Args:
         context: config and manifest, on whose images the file is compared with the network.
-        segmenter: the checkpoint's URI.
-        uri: the file's; its ending, `.pt2` or `.onnx`, chooses the format.
+        segmenter: the checkpoint.
+        uri: the file's.
 
     Returns:
         The largest difference of a probability that was seen.
@@ -33,8 +34,8 @@ def export_model(context: Context, *, segmenter: str, uri: str) -> float:
         ValueError: the ending is none of these, or the difference exceeds `TOLERANCE`. Nothing is written then.
     """
     model_format = find_model_format(uri)
-    network, checkpoint, _ = load_segmenter(segmenter)
-    network.to("cpu").to(memory_format=torch.contiguous_format)  # torch.export.save warns of channels_last weights
+    network, checkpoint = load_segmenter(segmenter.uri, device="cpu")
+    network.to(memory_format=torch.contiguous_format)  # torch.export.save warns of channels_last weights
     data = model_format.write(network, classes=checkpoint.classes, digest=checkpoint.digest)
     rows = context.rows(context.config.splits.masks)
     images = []

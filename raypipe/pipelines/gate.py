@@ -1,12 +1,12 @@
 """No-harm gates: a refinement is kept for a run only where a score that needs no truth says that it helps.
 
-Decided once, on a sample that depends on the manifest alone, before the masks are made. What a gate rejects is switched
-off in the masks' config and so changes their digest: masks depend on what was decided, whenever that was.
+Decided once, on a sample of images that is drawn by their ids, before the masks are made. What a gate rejects is
+switched off in the masks' config and so changes their digest: masks depend on what was decided, whenever that was.
 """
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,48 +15,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.config import Budget
 from raypipe.data.shards import read_shards
-from raypipe.pipelines.context import Context, draw, stream_of, with_shards
-from raypipe.pipelines.masks import gate_masks_step, maps_step, masks_settings, parts_by_cams, refine_step, walk_step
-from raypipe.pipelines.seeds import decode_step
-from raypipe.schema import GATED_WALKS, GATES
-from raypipe.stages.judge import GateWalk
-from raypipe.stages.load_shards import LoadScores
+from raypipe.pipelines.context import Context, draw
+from raypipe.pipelines.masks import with_seeds
+from raypipe.pipelines.steps import (
+    compute_cams,
+    decode_images,
+    encode_masks,
+    fetch_images,
+    gate_masks,
+    gate_walk,
+    propagate_cams,
+    refine_masks,
+)
+from raypipe.results import Decision
+from raypipe.schema import GATES
 from raypipe.streams.budget import BudgetExceeded
-from raypipe.streams.plan import Step
-from raypipe.streams.records import Record
-from raypipe.streams.run import Part, Stream, run_stream
+from raypipe.streams.plan import Plan
+from raypipe.streams.records import set_digest
 from raypipe.streams.sink import SHARDS
 
 logger = logging.getLogger(__name__)
 
-DECISION_FILE = "decision.json"
+SAMPLE_SIZE = 64
+"""Images with labels that a gate judges."""
+
 COLOURS = "it walks along colours, so theirs would be no judge; it stays as configured"
 """On synthetic images (n = 64) that walk takes 18 points of mIoU and yet doubles the colours' separation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What a gate says of one refinement."""
-
-    refinement: str
-    """walk | dcrf | pamr."""
-    judge: str
-    """The score; higher is better."""
-    kept: bool
-    reason: str
-    num_images: int
-    """That were judged."""
-    before: float | None = None
-    """Mean score without the refinement; None where no image was judged, as the next two."""
-    after: float | None = None
-    difference: float | None = None
-    standard_error: float | None = None
-    """Of the difference; None for less than two images."""
-
-    def __str__(self) -> str:
-        return f"{self.refinement} {'kept' if self.kept else 'rejected'}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -68,82 +55,64 @@ class Gated:
     decisions: list[Decision]
 
 
-def run_gates(
-    context: Context,
-    *,
-    classifier: str,
-    classifier_digest: str,
-    affinity: str | None,
-    affinity_digest: str | None,
-    seeds: str | None,
-) -> Gated:
-    """Decides what isn't decided yet; nothing unless `refinement.gate` is `run`. Arguments: those of `run_masks`.
+def gate_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Plan:
+    """The stages of the masks, with judges behind the walk and behind its refinement; arguments as of `masks_plan`.
 
-    The refinement is judged on masks of the walk as the walk's own gate left it.
+    A walk along colours has no judge, nor has a mask that isn't refined.
     """
-    if context.config.refinement.gate != "run":
-        return Gated(context, [])
-    sample = sample_rows(context)
-    inputs = _inputs(context, sample, classifier_digest, affinity_digest)
-
-    def walk() -> tuple[Stream, list[Part]]:
-        judge = walk_step(context, GateWalk, affinity=affinity, keep_better=False)
-
-        def steps(*, reuse_cams: bool) -> list[Step]:
-            return [decode_step(context), maps_step(context, classifier=classifier, reuse_cams=reuse_cams), judge]
-
-        return _stream(context, "walk", GATED_WALKS, inputs), parts_by_cams(sample, seeds, steps)
-
-    decisions = []
-    if context.config.walk.affinity == "rgb":
-        decisions.append(_COLOURS_WALK)
-    elif context.config.walk.num_steps:
-        decisions.append(_decide(*walk(), refinement="walk", judge="separation"))
-        if not decisions[-1].kept:
-            context = _changed(context, "walk", num_steps=0)
-    if (method := context.config.refinement.method) != "none":
-        # A stream of its own: with the walk's it would hold more networks than the masks', which clusters are made for.
-        walks, parts = walk()
-        _finish(walks, parts)
-        steps = [
-            decode_step(context),
-            Step(stage=LoadScores, batch_size=8),
-            refine_step(context),
-            gate_masks_step(context, classifier=classifier, keep_better=False),
-        ]
-        walked, _ = with_shards(sample, walks.folder)
-        stream = _stream(context, method, GATES, inputs)
-        decisions.append(_decide(stream, [Part(walked, steps)], refinement=method, judge="class consistency"))
-        if not decisions[-1].kept:
-            context = _changed(context, "refinement", method="none")
-    return Gated(context, decisions)
+    walk = gate_walk(context, affinity, keep_better=False) if affinity else propagate_cams(context, affinity)
+    judges = [refine_masks(context), encode_masks(), gate_masks(context, maps, keep_better=False)]
+    refined = context.config.refinement.method != "none"
+    return Plan(
+        name="gate",
+        stages=(
+            fetch_images(context),
+            decode_images(context),
+            compute_cams(context, maps),
+            walk,
+            *(judges if refined else []),
+        ),
+        schema=pa.schema([field for field in GATES if refined or not field.name.startswith("refined")]),
+        classes=context.classes,
+    )
 
 
-_COLOURS_WALK = Decision(refinement="walk", judge="separation", kept=True, reason=COLOURS, num_images=0)
+def run_gates(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Gated:
+    """Decides what isn't decided yet; nothing unless `refinement.gate` is `run`. Arguments as of `masks_plan`.
 
-
-def read_gates(context: Context, *, classifier_digest: str, affinity_digest: str | None) -> Gated:
-    """What stored decisions let through; a refinement of which none is stored stays as configured.
-
-    Args:
-        context: config and manifest.
-        classifier_digest: see `run_masks`.
-        affinity_digest: see `run_masks`.
+    One stream judges the walk and the refinement of walked masks. Only where the walk is rejected, another one judges
+    the refinement of masks without it.
     """
-    if context.config.refinement.gate != "run":
+    return _gated(context, maps=maps, affinity=affinity, judge=_judge)
+
+
+def read_gates(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Gated:
+    """What stored decisions let through; a refinement of which none is stored stays as configured."""
+    return _gated(context, maps=maps, affinity=affinity, judge=_stored)
+
+
+Judge = Callable[[Context, Artifact, Artifact | None], dict[str, Decision]]
+"""The decisions on the walk and on the refinement of walked masks, as far as they are known."""
+
+
+def _gated(context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Judge) -> Gated:
+    config = context.config
+    if config.refinement.gate != "run":
         return Gated(context, [])
-    inputs = _inputs(context, sample_rows(context), classifier_digest, affinity_digest)
     decisions = []
-    if context.config.walk.affinity == "rgb":
-        decisions.append(_COLOURS_WALK)
-    elif context.config.walk.num_steps and (walk := _stored(_stream(context, "walk", GATED_WALKS, inputs))):
-        decisions.append(walk)
-        if not walk.kept:
-            context = _changed(context, "walk", num_steps=0)
-    method = context.config.refinement.method
-    if method != "none" and (refinement := _stored(_stream(context, method, GATES, inputs))):
-        decisions.append(refinement)
-        if not refinement.kept:
+    judged: dict[str, Decision] | None = None
+    if affinity is None:
+        decisions.append(Decision(refinement="walk", judge="separation", kept=True, reason=COLOURS, num_images=0))
+    elif config.walk.num_steps:
+        judged = judge(context, maps, affinity)
+        decisions += [judged["walk"]] if "walk" in judged else []
+        if decisions and not decisions[-1].kept:
+            context, judged = _changed(context, "walk", num_steps=0), None
+    method = config.refinement.method
+    if method != "none":
+        judged = judge(context, maps, affinity) if judged is None else judged
+        decisions += [judged["refined"]] if "refined" in judged else []
+        if "refined" in judged and not judged["refined"].kept:
             context = _changed(context, "refinement", method="none")
     return Gated(context, decisions)
 
@@ -152,8 +121,7 @@ def sample_rows(context: Context) -> pa.Table:
     """Rows with labels that gates judge."""
     rows = context.rows(context.config.splits.masks)
     labelled = rows.filter(pc.fill_null(pc.greater(pc.list_value_length(rows["labels"]), 0), False))  # noqa: FBT003
-    drawn = draw(labelled["image_id"].to_pylist(), context.config.refinement.gate_images)
-    return labelled.take(pa.array(drawn, pa.int64()))
+    return labelled.take(pa.array(draw(labelled["image_id"].to_pylist(), SAMPLE_SIZE), pa.int64()))
 
 
 def weigh(before: Sequence[float], after: Sequence[float], *, refinement: str, judge: str) -> Decision:
@@ -179,48 +147,53 @@ def weigh(before: Sequence[float], after: Sequence[float], *, refinement: str, j
     )
 
 
-def _decide(stream: Stream, parts: Sequence[Part], *, refinement: str, judge: str) -> Decision:
-    """The stored decision, or one from the stream's scores, which is stored where images were judged."""
-    if stored := _stored(stream):
+def _judge(context: Context, maps: Artifact, affinity: Artifact | None) -> dict[str, Decision]:
+    """The stored decisions, or those from the scores of a stream, which are stored where images were judged."""
+    if stored := _stored(context, maps, affinity):
         return stored
-    _finish(stream, parts)
-    scores = read_shards(storage.join(stream.folder, SHARDS), schema=GATES)
-    before, after = (scores[name].to_pylist() for name in ("score_before", "score_after"))
-    decision = weigh(before, after, refinement=refinement, judge=judge)
-    if decision.num_images:
-        uri = storage.join(stream.folder, DECISION_FILE)
-        storage.write_bytes_atomic(uri, json.dumps(asdict(decision), indent=1).encode())
-    return decision
-
-
-def _stored(stream: Stream) -> Decision | None:
-    uri = storage.join(stream.folder, DECISION_FILE)
-    return Decision(**json.loads(storage.read_bytes(uri))) if storage.exists(uri) else None
-
-
-def _finish(stream: Stream, parts: Sequence[Part]) -> None:
-    """Runs a gate's stream. A sample of which every row fails decides nothing: how many may fail is for the masks."""
+    plan, sample = gate_plan(context, maps=maps, affinity=affinity), sample_rows(context)
     try:
-        run_stream(stream, *parts)
-    except BudgetExceeded as error:
+        context.run(*with_seeds(context, plan, sample, maps=maps), budget=Budget(max_fraction=1))
+    except BudgetExceeded as error:  # a sample of which every row fails decides nothing: the masks' budget does
         logger.warning("gate: %s", error)
+    scores = _scores(context, plan, sample)
+    decisions = {}
+    for judged, refinement, judge in (
+        ("walk", "walk", "separation"),
+        ("refined", context.config.refinement.method, "class consistency"),
+    ):
+        columns = [f"{judged}_before", f"{judged}_after"]
+        if judged == "walk" and (affinity is None or not context.config.walk.num_steps):
+            continue
+        if not set(columns) <= set(plan.schema.names):
+            continue
+        rows = scores.filter(pc.is_valid(scores[columns[0]]))
+        decisions[judged] = weigh(*(rows[name].to_pylist() for name in columns), refinement=refinement, judge=judge)
+    if any(decision.num_images for decision in decisions.values()):
+        content = {name: asdict(decision) for name, decision in decisions.items()}
+        storage.write_bytes_atomic(_decision_uri(context, maps, affinity), json.dumps(content, indent=1).encode())
+    return decisions
 
 
-def _inputs(context: Context, sample: pa.Table, classifier_digest: str, affinity_digest: str | None) -> dict[str, str]:
-    return {
-        "classifier": classifier_digest,
-        "affinity": affinity_digest or "none",
-        "manifest": context.inputs_digest(sample),
-    }
+def _scores(context: Context, plan: Plan, sample: pa.Table) -> pa.Table:
+    """The scores of the sample; the folder may hold those of other samples, too."""
+    folder = plan.artifact(context.config.out).uri
+    found = read_shards(storage.join(folder, SHARDS), columns=plan.schema.names, schema=GATES)
+    return found.filter(pc.is_in(found["image_id"], sample["image_id"].combine_chunks()))
 
 
-def _stream(context: Context, judged: str, schema: pa.Schema, inputs: dict[str, str]) -> Stream:
-    """Where a gate's scores go."""
-    settings = masks_settings(context.config)
-    if judged == "walk":
-        del settings["refinement"]  # which doesn't change it
-    record = Record(stage="gate", config={"judged": judged, **settings}, inputs=inputs)
-    return stream_of(context, record, schema, budget=Budget(max_fraction=1))
+def _stored(context: Context, maps: Artifact, affinity: Artifact | None) -> dict[str, Decision]:
+    uri = _decision_uri(context, maps, affinity)
+    if not storage.exists(uri):
+        return {}
+    return {name: Decision(**values) for name, values in json.loads(storage.read_bytes(uri)).items()}
+
+
+def _decision_uri(context: Context, maps: Artifact, affinity: Artifact | None) -> str:
+    """Where the decisions on a sample are stored: in the folder of the scores, by the set of its rows."""
+    plan = gate_plan(context, maps=maps, affinity=affinity)
+    name = f"decision-{set_digest(sample_rows(context), plan.row_columns())}.json"
+    return storage.join(plan.artifact(context.config.out).uri, name)
 
 
 def _changed(context: Context, section: str, **values: Any) -> Context:

@@ -1,169 +1,101 @@
 """Masks: class activation maps, walked along affinities, refined, encoded."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, TypedDict
+from dataclasses import replace
 
 import pyarrow as pa
 
-from raypipe.config import RunConfig
-from raypipe.pipelines.context import Context, stream_of, with_shards
-from raypipe.pipelines.seeds import cams_step, cpu_pool, decode_step, network_step
+from raypipe.artifacts import Artifact
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.held_rows import locate, with_quarantined
+from raypipe.pipelines.seeds import find_seeds, run_seeds
+from raypipe.pipelines.steps import (
+    compute_cams,
+    decode_images,
+    encode_masks,
+    fetch_images,
+    gate_masks,
+    gate_walk,
+    propagate_cams,
+    refine_masks,
+)
+from raypipe.results import StreamSummary
 from raypipe.schema import MASKS
-from raypipe.stages.encode import EncodeMasks
-from raypipe.stages.judge import GateMasks, GateWalk
+from raypipe.stages.base import Stage
 from raypipe.stages.load_shards import LoadCams
-from raypipe.stages.propagate import PropagateCams
-from raypipe.stages.refine import RefineMasks
-from raypipe.streams.plan import Step
-from raypipe.streams.records import Record
-from raypipe.streams.run import Part, Stream, StreamSummary, run_stream
-
-_GATE = {"gate", "gate_images"}
-"""Settings of the refinement that say whether, not how."""
+from raypipe.streams.plan import Plan
 
 
-class MaskInputs(TypedDict):
-    """What `run_masks`, `run_gates` and `run_sweep` take, beside the context."""
+def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Plan:
+    """FetchImages → DecodeImages → ComputeCams → PropagateCams → RefineMasks → EncodeMasks.
 
-    classifier: str
-    classifier_digest: str
-    affinity: str | None
-    affinity_digest: str | None
-    seeds: str | None
-
-
-def masks_steps(context: Context, *, classifier: str, affinity: str | None, reuse_cams: bool) -> list[Step]:
-    """DecodeImages → ComputeCams (or LoadCams) → PropagateCams → RefineMasks → EncodeMasks.
-
-    With `refinement.gate=image`, GateWalk is in the place of PropagateCams, and GateMasks comes after RefineMasks.
+    With `refinement.gate=image`, GateWalk is in the place of PropagateCams, and GateMasks comes last.
 
     Args:
         context: config and manifest.
-        classifier: the checkpoint's URI.
-        affinity: the AffinityNet's; None with `walk.affinity=rgb`.
-        reuse_cams: takes the maps from seed shards; the rows must have a `shard_uri`.
+        maps: the classifier's checkpoint, or the folder of given maps.
+        affinity: the AffinityNet's checkpoint; None with `walk.affinity=rgb`.
     """
-    refinement = context.config.refinement
-    walk, gates = walk_step(context, PropagateCams, affinity=affinity), []
-    if refinement.gate == "image":
-        if context.config.walk.affinity != "rgb":  # nothing judges a walk along colours
-            walk = walk_step(context, GateWalk, affinity=affinity, keep_better=True)
-        gates = [gate_masks_step(context, classifier=classifier, keep_better=True)]
-    return [
-        decode_step(context),
-        maps_step(context, classifier=classifier, reuse_cams=reuse_cams),
-        walk,
-        refine_step(context),
-        *(gates if refinement.method != "none" else []),
-        Step(stage=EncodeMasks, batch_size=8, **cpu_pool(context)),
-    ]
-
-
-def maps_step(context: Context, *, classifier: str, reuse_cams: bool) -> Step:
-    """Class activation maps, computed or from seed shards."""
-    return Step(stage=LoadCams, batch_size=8) if reuse_cams else cams_step(context, classifier=classifier)
-
-
-def walk_step(context: Context, stage: type[PropagateCams], *, affinity: str | None, **more: Any) -> Step:
-    """PropagateCams, or a stage that does more (its other arguments in `more`)."""
-    config = context.config
-    args = {
-        "checkpoint": affinity,
-        "cam_stride": config.cams.out_stride,
-        "max_side": config.images.max_side,
-        **config.walk.model_dump(),
-        "radius": config.walk_radius,
-        **more,
-    }
-    return network_step(context, stage, args)
-
-
-def refine_step(context: Context) -> Step:
-    """From walked scores to masks."""
-    config = context.config
-    args = {"max_side": config.images.max_side, **config.refinement.model_dump(exclude=_GATE)}
-    return Step(stage=RefineMasks, args=args, **cpu_pool(context))
-
-
-def gate_masks_step(context: Context, *, classifier: str, keep_better: bool) -> Step:
-    """Judges masks before and after their refinement."""
-    config = context.config
-    args = {
-        "checkpoint": classifier,
-        "output_stride": config.cams.output_stride,
-        "precision": config.cams.precision,
-        "max_side": config.images.max_side,
-        "keep_better": keep_better,
-    }
-    return network_step(context, GateMasks, args)
-
-
-def masks_settings(config: RunConfig) -> dict[str, Any]:
-    """What masks depend on, beside their inputs. A gate of the run shows in what it has switched off."""
-    gate = {"gate": "image"} if config.refinement.gate == "image" else {}
-    return {
-        "images": config.images.model_dump(),
-        "cams": config.cams.model_dump(),
-        "mode": config.inference.mode,
-        "walk": config.walk.model_dump() | {"radius": config.walk_radius},
-        "refinement": config.refinement.model_dump(exclude=_GATE) | gate,
-    }
-
-
-def masks_stream(context: Context, *, classifier_digest: str, affinity_digest: str | None) -> Stream:
-    """Where the masks go."""
-    config = context.config
-    record = Record(
-        stage="masks",
-        config=masks_settings(config) | {"png": config.png},
-        inputs={
-            "classifier": classifier_digest,
-            "affinity": affinity_digest or "none",
-            "manifest": context.inputs_digest(context.rows(config.splits.masks)),
-        },
+    gated = context.config.refinement.gate == "image"
+    # Nothing judges a walk along colours.
+    walk = gate_walk(context, affinity, keep_better=True) if gated and affinity else propagate_cams(context, affinity)
+    judge = gated and context.config.refinement.method != "none"
+    return Plan(
+        name="masks",
+        stages=(
+            fetch_images(context),
+            decode_images(context),
+            compute_cams(context, maps),
+            walk,
+            refine_masks(context),
+            encode_masks(),
+            *([gate_masks(context, maps, keep_better=True)] if judge else []),
+        ),
+        schema=MASKS,
+        classes=context.classes,
     )
-    return stream_of(context, record, MASKS, png=True)
 
 
-def run_masks(
-    context: Context,
-    *,
-    classifier: str,
-    classifier_digest: str,
-    affinity: str | None,
-    affinity_digest: str | None,
-    seeds: str | None,
-) -> tuple[str, StreamSummary]:
-    """Computes the masks that aren't there yet.
+def run_masks(context: Context, *, maps: Artifact, affinity: Artifact | None) -> tuple[Artifact, StreamSummary]:
+    """Computes the masks that aren't there yet; arguments as of `masks_plan`."""
+    plan = masks_plan(context, maps=maps, affinity=affinity)
+    return context.run(*with_seeds(context, plan, context.rows(context.config.splits.masks), maps=maps))
+
+
+def with_seeds(context: Context, plan: Plan, rows: pa.Table, *, maps: Artifact) -> tuple[Plan, pa.Table]:
+    """Takes the maps of seeds that are there instead of computing them; the outputs are the same.
+
+    Seeds that aren't finished are finished first. What is quarantined in them is quarantined again, with the same
+    reason, and not read.
 
     Args:
         context: config and manifest.
-        classifier: the checkpoint's URI, and its digest.
-        classifier_digest: see `classifier`.
-        affinity: the AffinityNet's URI, and its digest; None with `walk.affinity=rgb`.
-        affinity_digest: see `affinity`.
-        seeds: folder of seeds of the SAME classifier and config; their maps aren't computed again. The masks are the
-            same with and without.
+        plan: one of its stages is `compute_cams`.
+        rows: of the manifest.
+        maps: as of `masks_plan`.
 
     Returns:
-        The folder's URI and what was done.
+        The plan and the rows to run it with.
     """
-    stream = masks_stream(context, classifier_digest=classifier_digest, affinity_digest=affinity_digest)
-    rows = context.rows(context.config.splits.masks)
-    parts = parts_by_cams(rows, seeds, partial(masks_steps, context, classifier=classifier, affinity=affinity))
-    return stream.folder, run_stream(stream, *parts)
+    seeds = find_seeds(context, maps=maps)
+    if seeds is None:
+        return plan, rows
+    seeds, _ = run_seeds(context, maps=maps)
+    return taking_up(plan, rows, seeds, compute_cams(context, maps))
 
 
-def parts_by_cams(rows: pa.Table, seeds: str | None, steps: Callable[..., list[Step]]) -> list[Part]:
-    """The rows whose maps a folder of seeds holds, and those whose maps have to be computed.
+def taking_up(plan: Plan, rows: pa.Table, earlier: Artifact, computing: Stage) -> tuple[Plan, pa.Table]:
+    """Takes the maps that an earlier stream has written instead of computing them.
 
     Args:
-        rows: of the manifest.
-        seeds: the folder's URI; None where there is none.
-        steps: `reuse_cams` to the stages.
+        plan: one of its stages equals `computing`.
+        rows: all of which the earlier stream has finished or quarantined.
+        earlier: its folder.
+        computing: the stage that makes maps.
     """
-    if seeds is None:
-        return [Part(rows, steps(reuse_cams=False))]
-    seeded, others = with_shards(rows, seeds)
-    return [Part(seeded, steps(reuse_cams=True)), Part(others, steps(reuse_cams=False))]
+    return loading_cams(plan, computing), with_quarantined(locate(rows, earlier), earlier)
+
+
+def loading_cams(plan: Plan, computing: Stage) -> Plan:
+    """The same plan with maps from shards in the place of the stage that equals `computing`; its digest stays."""
+    made = next(stage for stage in plan.stages if stage == computing)
+    return replace(plan, reuse=(made, LoadCams()))

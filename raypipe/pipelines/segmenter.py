@@ -7,31 +7,33 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 from numpy.typing import NDArray
 
-from raypipe import storage
-from raypipe.config import CLASSIFIER, SegmenterTraining
-from raypipe.data.checkpoints import WEIGHTS_FILE
-from raypipe.pipelines.context import Context, stream_of, with_shards
-from raypipe.pipelines.seeds import cpu_pool, decode_step, network_step
-from raypipe.pipelines.train import crop_args, run_training
-from raypipe.schema import MASKS, SUPERVISED, UNSUPERVISED, WEAK
+from raypipe.artifacts import Artifact
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.held_rows import locate
+from raypipe.pipelines.steps import decode_images, encode_masks, pixels_per_pass
+from raypipe.pipelines.train import NetworkPlan, crop_options, network_options, run_training
+from raypipe.results import StreamSummary
+from raypipe.schema import MASKS, SHARD_DIGEST, SHARD_URI, SUPERVISED, UNSUPERVISED, WEAK
 from raypipe.stages.crops import LoadSegmenterCrops
-from raypipe.stages.encode import EncodeMasks
+from raypipe.stages.fetch import FetchImages
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.segment import SegmentImages
 from raypipe.stages.true_masks import LoadTrueMasks
-from raypipe.streams import plan as graph
-from raypipe.streams.records import Record
-from raypipe.streams.run import Part, Stream, StreamSummary, run_stream
+from raypipe.streams.execute import execute
+from raypipe.streams.plan import Plan
+from raypipe.streams.records import set_digest
+from raypipe.streams.resources import PoolPlan
+from raypipe.streams.trainings import plan_training
 from raypipe.training.order import repeat_factors
 from raypipe.training.tasks import SegmenterTask
 from raypipe.training.validation import Validation, ValidationFeed
 
 logger = logging.getLogger(__name__)
 
-_KEYS = ["image_id", "image_uri", "labels", "mask_uri", "supervision"]
+OWN_MASKS_CONFIDENCE = 0.5
+"""`min_confidence` of masks that the network has made itself, in rounds of self-training."""
 
 
 def has_weak_rows(context: Context) -> bool:
@@ -40,74 +42,52 @@ def has_weak_rows(context: Context) -> bool:
 
 
 def train_segmenter(
-    context: Context,
-    *,
-    masks: str | None,
-    masks_digest: str | None,
-    classifier: str | None = None,
-    classifier_digest: str | None = None,
-    own_masks: bool = False,
-) -> tuple[str, str]:
+    context: Context, *, masks: Artifact | None, classifier: Artifact | None, own_masks: bool = False
+) -> Artifact:
     """Trains the segmentation network, unless it is there already.
 
     Args:
         context: config and manifest.
-        masks: folder of the pseudo-masks of `supervision: weak` rows, and its digest; None where there are none.
-        masks_digest: see `masks`.
-        classifier: URI and digest of the checkpoint to start from, with `segmenter.weights=classifier`.
-        classifier_digest: see `classifier`.
-        own_masks: the pseudo-masks are an earlier network's; rows without supervision have some, too.
+        masks: folder of the pseudo-masks of `supervision: weak` rows; None where there are none.
+        classifier: the checkpoint to start from, with `segmenter.start=classifier`.
+        own_masks: the pseudo-masks are those of an earlier round's network; rows without supervision have some, too.
 
     Returns:
-        The checkpoint's URI and digest.
+        The checkpoint.
 
     Raises:
         ValueError: if there is nothing to learn from.
     """
-    training: SegmenterTraining = context.config.segmenter
+    config = context.config
+    training = config.training("segmenter")
     rows = _with_masks(_trained_on(context, unlabelled=own_masks), masks)
     task = segmenter_task(context, classifier=classifier)
-    step = graph.Step(
-        stage=LoadSegmenterCrops,
-        args={
-            "num_classes": len(context.classes) + 1,
-            "long_side": training.long_side,
-            "min_confidence": training.round_min_confidence if own_masks else training.min_confidence,
-            "confidence_power": training.confidence_power,
-            **crop_args(context, training, task),
-        },
+    crops = LoadSegmenterCrops(
+        masks=masks,
+        num_classes=len(context.classes) + 1,
+        long_side=config.segmenter.long_side,
+        min_confidence=OWN_MASKS_CONFIDENCE if own_masks else config.segmenter.min_confidence,
+        **crop_options(context, training, task),
     )
-    return run_training(
-        context,
-        task,
-        training,
-        rows,
-        step,
-        factors=_factors(rows, mask_share=training.mask_share, repeat_threshold=training.repeat_threshold),
+    plan = NetworkPlan(
+        task=task,
+        training=training,
+        crops=crops,
+        rows=rows,
+        classes=context.classes,
+        factors=_factors(rows, mask_share=config.segmenter.mask_share, repeat_threshold=config.repeat_threshold),
         validation=_validation(context),
-        manifest_columns=_KEYS,
-        masks=masks_digest or "none",
-        classifier=classifier_digest or "none",
     )
+    return run_training(context, plan)
 
 
-def segmenter_task(context: Context, *, classifier: str | None) -> SegmenterTask:
+def segmenter_task(context: Context, *, classifier: Artifact | None) -> SegmenterTask:
     """The segmentation network that the config asks for; it may start from a classifier's checkpoint."""
     training = context.config.segmenter
-    weights = training.weights
-    if weights == CLASSIFIER:
-        if classifier is None:
-            raise ValueError("segmenter.weights=classifier needs the classifier's checkpoint")
-        weights = storage.join(classifier, WEIGHTS_FILE)
     return SegmenterTask(
-        backbone=training.backbone,
-        weights=weights,
-        preprocessing=training.preprocessing,
+        **network_options(context, start=training.start, classifier=classifier),
         num_classes=len(context.classes),
         head=training.head,
-        output_stride=training.output_stride,
-        weak_weight=training.weak_weight,
-        robustness=training.robustness,
     )
 
 
@@ -132,25 +112,26 @@ def _trained_on(context: Context, *, unlabelled: bool = False) -> pa.Table:
     return rows
 
 
-def _with_masks(rows: pa.Table, masks: str | None) -> pa.Table:
-    """The rows with a `shard_uri`, null where the mask is a true one; weak rows without a pseudo-mask are left out."""
+def _with_masks(rows: pa.Table, masks: Artifact | None) -> pa.Table:
+    """Adds the shard of each row's pseudo-mask; weak rows without one are left out."""
     is_weak = pc.equal(rows["supervision"], WEAK)
-    true, weak = rows.filter(pc.invert(is_weak)), rows.filter(is_weak)
-    true = true.append_column("shard_uri", pa.nulls(true.num_rows, pa.string()))
-    if weak.num_rows == 0:
-        return true
     if masks is None:
-        raise ValueError(f"{weak.num_rows} rows have supervision {WEAK!r}: they need pseudo-masks")
-    held, others = with_shards(weak, masks)
-    if others.num_rows:
+        if pc.any(is_weak).as_py():
+            raise ValueError(f"{pc.sum(is_weak)} rows have supervision {WEAK!r}: they need pseudo-masks")
+        for name in (SHARD_URI, SHARD_DIGEST):
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.string()))
+        return rows
+    rows = locate(rows, masks)
+    missing = pc.and_(pc.equal(rows["supervision"], WEAK), pc.is_null(rows[SHARD_URI]))
+    if pc.any(missing).as_py():
         logger.warning(
-            "%d of %d rows have no pseudo-mask (they aren't in splits.masks, or are in quarantine) and are left out",
-            others.num_rows,
-            weak.num_rows,
+            "%d of %d weak rows have no pseudo-mask (not in splits.masks, or in quarantine) and are left out",
+            pc.sum(missing).as_py(),
+            pc.sum(is_weak).as_py(),
         )
-    rows = pa.concat_tables([true, held.select(true.column_names)]).sort_by("image_id")
+    rows = rows.filter(pc.invert(missing)).sort_by("image_id")
     if rows.num_rows == 0:
-        raise ValueError(f"{masks} has no mask of a row that is trained on: let splits.masks hold splits.train")
+        raise ValueError(f"{masks.uri} has no mask of a row that is trained on: let splits.masks hold splits.train")
     return rows
 
 
@@ -175,60 +156,88 @@ def _factors(rows: pa.Table, *, mask_share: float | None, repeat_threshold: floa
 
 
 def _validation(context: Context) -> Validation | None:
+    """The images whose scores choose the best epoch; None where the config names none."""
+    import ray  # takes seconds
+
     config = context.config
     splits = config.segmenter.validation_splits
     if not splits:
         return None
-    rows = context.supervised_rows(splits)
-    rows = rows.filter(pc.is_valid(rows["mask_uri"])).select(["image_id", "image_uri", "labels", "mask_uri"])
+    rows = context.rows(splits)
+    rows = rows.filter(pc.is_valid(rows["mask_uri"])).select(["image_id", "image_uri", "mask_uri"])
     if rows.num_rows == 0:
         raise ValueError(f"no row of segmenter.validation_splits={list(splits)} has a true mask (mask_uri)")
     num_labels = len(context.classes) + 1
-    steps = [
-        decode_step(context, with_labels=False),
-        graph.Step(stage=LoadTrueMasks, args={"num_classes": num_labels}),
-    ]
+    stages = (FetchImages(classes=None), LoadTrueMasks(num_classes=num_labels))
+    plan = Plan(name="validation", stages=stages, schema=_VALIDATION, classes=context.classes)
+    plan.check(rows.column_names)
+    resources = plan_training("segmenter", config.segmenter.batch_size, context.machine, config.cluster, validates=True)
+    pool = PoolPlan(
+        name="validation",
+        kind="finish",
+        min_actors=1,
+        max_actors=resources.validation_actors,
+        cpus=resources.validation_cpus,
+        gpus=0,
+        threads=1,
+        memory=None,
+    )
     return Validation(
-        feed=_validation_feed(ray.put(rows), steps, autoscaling=config.cluster.autoscaling),
+        feed=_validation_feed(ray.put(rows), plan, pool),
+        rows_digest=set_digest(rows, rows.column_names),
         num_labels=num_labels,
         max_side=config.images.max_side,
-        precision=config.segmentation.precision,
+        precision=config.precision,
     )
 
 
-def _validation_feed(rows: Any, steps: list[graph.Step], *, autoscaling: bool) -> ValidationFeed:
+_VALIDATION = pa.schema([("image_id", pa.string()), ("image", pa.binary()), ("mask", pa.binary())])
+"""Columns of what is validated."""
+
+
+def _validation_feed(rows: Any, plan: Plan, resources: PoolPlan) -> ValidationFeed:
+    (pool,) = plan.pools(gpus=False)
+
     def feed(rank: int, world_size: int) -> Iterator[pa.Table]:
+        import ray
+
         table: pa.Table = ray.get(rows)
         part = table.take(pa.array(range(rank, table.num_rows, world_size), pa.int64()))
         if part.num_rows:
-            dataset = graph.apply(graph.source(part, rows_per_block=8), steps, autoscaling=autoscaling)
-            yield from dataset.iter_batches(batch_size=8, batch_format="pyarrow")
+            yield from execute(part, [(pool, resources)], rows_per_block=8, progress=False)
 
     return feed
 
 
-def segment_steps(context: Context, *, segmenter: str, within_labels: bool = False) -> list[graph.Step]:
-    """DecodeImages → SegmentImages → RefineMasks → EncodeMasks.
+def segment_plan(context: Context, *, segmenter: Artifact, within_labels: bool = False) -> Plan:
+    """FetchImages → DecodeImages → SegmentImages → RefineMasks → EncodeMasks.
 
     Args:
         context: config and manifest.
-        segmenter: the checkpoint's URI.
-        within_labels: only the labels' classes are possible; false takes images without labels, too.
+        segmenter: the checkpoint.
+        within_labels: only the labels' classes are possible in images that have labels.
     """
-    segmentation, max_side = context.config.segmentation, context.config.images.max_side
-    network = {
-        "checkpoint": segmenter,
-        "max_side": max_side,
-        "within_labels": within_labels,
-        **segmentation.model_dump(include={"scales", "mirror", "precision"}),
-    }
-    refinement = {"max_side": max_side, "power": 1.0, **segmentation.model_dump(include={"method", "dense_crf"})}
-    return [
-        decode_step(context, with_labels=within_labels),
-        network_step(context, SegmentImages, network),
-        graph.Step(stage=RefineMasks, args=refinement, **cpu_pool(context)),
-        graph.Step(stage=EncodeMasks, batch_size=8, **cpu_pool(context)),
-    ]
+    config = context.config
+    max_side = config.images.max_side
+    return Plan(
+        name="segments",
+        stages=(
+            FetchImages(classes=context.classes if within_labels else None, labels_needed=False),
+            decode_images(context),
+            SegmentImages(
+                segmenter=segmenter,
+                scales=config.segmentation.scales,
+                max_side=max_side,
+                precision=config.precision,
+                within_labels=within_labels,
+                pixels_per_pass=pixels_per_pass(config),
+            ),
+            RefineMasks(method=config.segmentation.method, max_side=max_side),
+            encode_masks(),
+        ),
+        schema=MASKS,
+        classes=context.classes,
+    )
 
 
 def segment_rows(context: Context) -> pa.Table:
@@ -237,33 +246,6 @@ def segment_rows(context: Context) -> pa.Table:
     return context.rows(config.splits.masks if config.segmentation.splits is None else config.segmentation.splits)
 
 
-def segment_stream(
-    context: Context, *, segmenter_digest: str, rows: pa.Table | None = None, within_labels: bool = False
-) -> Stream:
-    """Where the masks of the segmentation network go; arguments as of `run_segment`."""
-    config = context.config
-    settings = {
-        "images": config.images.model_dump(),
-        "mode": config.inference.mode,
-        "segmentation": config.segmentation.model_dump(exclude={"splits"}),
-        "within_labels": within_labels,
-        "png": config.png,
-    }
-    manifest = context.inputs_digest(segment_rows(context) if rows is None else rows)
-    inputs = {"segmenter": segmenter_digest, "manifest": manifest}
-    return stream_of(context, Record(stage="segments", config=settings, inputs=inputs), MASKS, png=True)
-
-
-def run_segment(context: Context, *, segmenter: str, segmenter_digest: str) -> tuple[str, StreamSummary]:
-    """Segments the images that aren't done yet.
-
-    Args:
-        context: config and manifest.
-        segmenter: the checkpoint's URI, and its digest.
-        segmenter_digest: see `segmenter`.
-
-    Returns:
-        The folder's URI and what was done.
-    """
-    stream = segment_stream(context, segmenter_digest=segmenter_digest)
-    return stream.folder, run_stream(stream, Part(segment_rows(context), segment_steps(context, segmenter=segmenter)))
+def run_segment(context: Context, *, segmenter: Artifact) -> tuple[Artifact, StreamSummary]:
+    """Segments the images that aren't done yet."""
+    return context.run(segment_plan(context, segmenter=segmenter), segment_rows(context))

@@ -9,28 +9,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.config import Sweep, to_yaml
+from raypipe.artifacts import Artifact, digest, identity
+from raypipe.config import RunConfig, to_yaml
 from raypipe.data.shards import read_shards
 from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.separation import COLOUR_WEIGHT
-from raypipe.pipelines.context import Context, draw, stream_of
-from raypipe.pipelines.masks import MaskInputs, maps_step, parts_by_cams
-from raypipe.pipelines.seeds import decode_step, network_step
+from raypipe.pipelines.context import Context, draw
+from raypipe.pipelines.masks import taking_up, with_seeds
+from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, pixels_per_pass
 from raypipe.reports.plots import setting_charts
 from raypipe.schema import SETTINGS
 from raypipe.stages.score_settings import SCORES, ScoreSettings, Setting
-from raypipe.streams.plan import Step
-from raypipe.streams.records import Record
-from raypipe.streams.run import run_stream
+from raypipe.streams.plan import Plan
+from raypipe.streams.records import set_digest
 from raypipe.streams.sink import SHARDS
+
+CHOICE_FILE = "choice.json"
+
+STRIDE: Literal[4] = 4
+"""Pixels per counted pixel of the first scoring, in both directions."""
+
+NUM_FINALISTS = 10
+"""The best settings without truth: `sweep.num_labelled` true masks choose among them, and where there are true masks
+they are scored again at full resolution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,50 +101,51 @@ def _counts(data: bytes, num_labels: int) -> NDArray[np.float64]:
 
 def known_settings(context: Context) -> dict[str, Setting]:
     """The config's own setting and the paper's (AffinityNet §3.4)."""
-    walk, radius = context.config.walk, context.config.walk_radius
-    return {
-        "config": Setting(walk.alpha, walk.beta, walk.num_steps, radius),
-        "paper": Setting(16.0, 8.0, 256, radius),
-    }
+    walk = context.config.walk
+    return {"config": Setting(walk.alpha, walk.beta, walk.num_steps), "paper": Setting(16.0, 8.0, 256)}
 
 
 def grid(context: Context) -> list[Setting]:
     """All settings of a sweep: every combination, the config's own, the paper's."""
     sweep = context.config.sweep
-    radii = sweep.radii or [context.config.walk_radius]
-    settings = [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps, radii)]
+    settings = [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps)]
     return list(dict.fromkeys([*settings, *known_settings(context).values()]))
 
 
 def scored_rows(context: Context) -> pa.Table:
     """Rows of the manifest that a sweep scores."""
-    sweep = context.config.sweep
-    rows = context.rows(sweep.splits or context.config.splits.masks)
-    return rows.take(draw(rows["image_id"].to_pylist(), sweep.num_images, seed=sweep.seed))
+    config = context.config
+    rows = context.rows(config.splits.masks)
+    return rows.take(draw(rows["image_id"].to_pylist(), config.sweep.num_images, seed=config.seed))
 
 
-def run_sweep(context: Context, inputs: MaskInputs) -> SweepResult:
-    """Scores the grid and chooses.
+def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) -> SweepResult:
+    """Scores the grid and chooses; arguments as of `masks_plan`.
 
     Raises:
         ValueError: if no image has a label.
     """
-    config, sweep = context.config, context.config.sweep
+    config = context.config
     rows = scored_rows(context)
     settings = grid(context)
-    folder, scores = score_settings(context, inputs, rows, settings, stride=sweep.stride)
-    choice, num_labelled = choose(scores, sweep)
+    plan = sweep_plan(context, settings, maps=maps, affinity=affinity, stride=STRIDE)
+    scored, scores = score_settings(context, plan, rows, settings, maps=maps)
+    choice, num_labelled = choose(scores, config)
     table = _table(scores, choice)
     known = known_settings(context)
     notes = [", ".join(name for name in known if known[name] == setting) for setting in settings]
     table.insert(0, "note", notes)
     table = table.sort_values(["score", "objective"], ascending=False, kind="stable")
     if scores.with_truth():
-        finalists = list(dict.fromkeys([*table.index[: sweep.num_finalists], *table.index[table["note"] != ""]]))
-        with_maps: MaskInputs = {**inputs, "seeds": folder}  # the first scoring's
-        _, full = score_settings(context, with_maps, rows, [settings[index] for index in finalists], stride=1)
+        finalists = list(dict.fromkeys([*table.index[:NUM_FINALISTS], *table.index[table["note"] != ""]]))
+        best = [settings[index] for index in finalists]
+        exact = sweep_plan(context, best, maps=maps, affinity=affinity, stride=1)
+        _, full = score_settings(context, exact, rows, best, maps=maps, scored=scored)
         table.loc[finalists, "full_mean_iou"] = full.mean_iou(full.with_truth())
     chosen = settings[choice.index]
+    # The sweep's results are of a set of rows; the folder of its scores is not.
+    found_in = digest([plan.digest, set_digest(rows, plan.row_columns()), identity(config.sweep), config.seed])
+    folder = storage.join(config.out, "sweep", found_in)
     values = config.model_dump()
     values["walk"] |= chosen._asdict()
     best_config = storage.join(folder, "best.yaml")
@@ -143,7 +155,8 @@ def run_sweep(context: Context, inputs: MaskInputs) -> SweepResult:
         storage.write_bytes_atomic(storage.join(folder, f"{name}.svg"), svg.encode())
     found = {"chosen": chosen._asdict(), "num_images": len(scores.rows), "num_labelled": num_labelled}
     found |= {"score": choice.scores[choice.index], "low": choice.low, "high": choice.high, "regret": choice.regret}
-    storage.write_bytes_atomic(storage.join(folder, "choice.json"), json.dumps(found, indent=1).encode())
+    found["networks"] = {"maps": maps.digest, "affinity": affinity.digest if affinity else None}
+    storage.write_bytes_atomic(storage.join(folder, CHOICE_FILE), json.dumps(found, indent=1).encode())
     return SweepResult(
         folder=folder,
         table=table,
@@ -155,13 +168,13 @@ def run_sweep(context: Context, inputs: MaskInputs) -> SweepResult:
     )
 
 
-def choose(scores: SettingScores, sweep: Sweep) -> tuple[Choice, int]:
+def choose(scores: SettingScores, config: RunConfig) -> tuple[Choice, int]:
     """The choice, and the number of true masks that it used.
 
     Raises:
         ValueError: if no image has a label, or fewer have a true mask than are asked for.
     """
-    number, seed = sweep.num_labelled, sweep.seed
+    number, seed = config.sweep.num_labelled, config.seed
     if not number:
         return choose_by_objective(scores.objective, num_images=len(scores.feature), seed=seed), 0
     known = scores.with_truth()
@@ -173,52 +186,76 @@ def choose(scores: SettingScores, sweep: Sweep) -> tuple[Choice, int]:
     labelled = [known[i] for i in draw([scores.rows[i]["image_id"] for i in known], number, seed=seed)]
     objective = scores.objective(np.ones(len(scores.feature)))
     mean_iou = partial(scores.mean_iou, labelled)
-    choice = choose_with_truth(objective, mean_iou, num_images=number, num_candidates=sweep.num_finalists, seed=seed)
+    choice = choose_with_truth(objective, mean_iou, num_images=number, num_candidates=NUM_FINALISTS, seed=seed)
     return choice, number
 
 
-def score_settings(
-    context: Context, inputs: MaskInputs, rows: pa.Table, settings: Sequence[Setting], *, stride: int
-) -> tuple[str, SettingScores]:
-    """Scores settings on rows of the manifest, unless that is done already; the folder, and the scores."""
+def sweep_plan(
+    context: Context,
+    settings: Sequence[Setting],
+    *,
+    maps: Artifact,
+    affinity: Artifact | None,
+    stride: Literal[1, 4],
+) -> Plan:
+    """FetchImages → DecodeImages → ComputeCams → ScoreSettings.
+
+    Args:
+        context: config and manifest.
+        settings: to score.
+        maps: as of `masks_plan`.
+        affinity: as of `masks_plan`.
+        stride: pixels per counted pixel, in both directions.
+    """
     config = context.config
-    walk = {name: value for name, value in config.walk.model_dump().items() if name not in Setting._fields}
-    num_classes = len(context.classes) + 1
-    record = Record(
-        stage="sweep",
-        config={
-            "images": config.images.model_dump(),
-            "cams": config.cams.model_dump(),
-            "mode": config.inference.mode,
-            "walk": walk,
-            "settings": [list(setting) for setting in settings],
-            "stride": stride,
-        },
-        inputs={
-            "classifier": inputs["classifier_digest"],
-            "affinity": inputs["affinity_digest"] or "none",
-            "manifest": context.inputs_digest(rows),
-        },
+    score = ScoreSettings(
+        settings=tuple(settings),
+        stride=stride,
+        num_classes=len(context.classes) + 1,
+        affinity=affinity,
+        radius=config.affinity.radius,
+        count_padding=config.walk.count_padding,
+        cam_stride=config.cams.out_stride,
+        max_side=config.images.max_side,
+        precision=config.precision,
+        pixels_per_pass=pixels_per_pass(config),
     )
-    stream = stream_of(context, record, SETTINGS)
-    args = {
-        "settings": [tuple(setting) for setting in settings],
-        "stride": stride,
-        "num_classes": num_classes,
-        "checkpoint": inputs["affinity"],
-        "cam_stride": config.cams.out_stride,
-        "max_side": config.images.max_side,
-        **walk,
-    }
+    return Plan(
+        name="settings",
+        stages=(fetch_images(context), decode_images(context), compute_cams(context, maps), score),
+        schema=SETTINGS,
+        classes=context.classes,
+    )
 
-    def steps(*, reuse_cams: bool) -> list[Step]:
-        maps = maps_step(context, classifier=inputs["classifier"], reuse_cams=reuse_cams)
-        return [decode_step(context), maps, network_step(context, ScoreSettings, args)]
 
-    run_stream(stream, *parts_by_cams(rows, inputs["seeds"], steps))
+def score_settings(
+    context: Context,
+    plan: Plan,
+    rows: pa.Table,
+    settings: Sequence[Setting],
+    *,
+    maps: Artifact,
+    scored: Artifact | None = None,
+) -> tuple[Artifact, SettingScores]:
+    """Scores settings on rows of the manifest, unless that is done already; the folder, and the scores.
+
+    Args:
+        context: config and manifest.
+        plan: of the settings.
+        rows: to score on.
+        settings: the plan's.
+        maps: as of `masks_plan`.
+        scored: folder of an earlier scoring of the same rows, whose maps are taken up; None takes those of seeds.
+    """
+    if scored is None:
+        plan, source = with_seeds(context, plan, rows, maps=maps)
+    else:
+        plan, source = taking_up(plan, rows, scored, compute_cams(context, maps))
+    folder, _ = context.run(plan, source)
     columns = ["image_id", "class_ids", *SCORES]
-    table = read_shards(storage.join(stream.folder, SHARDS), columns=columns, schema=SETTINGS)
-    return stream.folder, SettingScores(table, settings, num_classes=num_classes)
+    table = read_shards(storage.join(folder.uri, SHARDS), columns=columns, schema=SETTINGS)
+    table = table.filter(pc.is_in(table["image_id"], rows["image_id"].combine_chunks()))
+    return folder, SettingScores(table, settings, num_classes=len(context.classes) + 1)
 
 
 def _table(scores: SettingScores, choice: Choice) -> pd.DataFrame:

@@ -1,242 +1,315 @@
 """Trains the networks: rows and crops by Ray Data, steps by Ray Train."""
 
-import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 from numpy.typing import NDArray
-from ray.train import ScalingConfig, UserCallback
 
 from raypipe import storage
-from raypipe.config import CLASSIFIER, AffinityTraining, ClassifierTraining, Training
-from raypipe.data.checkpoints import WEIGHTS_FILE, Task, has_checkpoint, read_metadata
+from raypipe.artifacts import Artifact, digest, identity
+from raypipe.config import Training
+from raypipe.data.checkpoints import CHECKPOINT, Task, has_checkpoint, read_metadata
 from raypipe.data.manifest import UnknownLabel, class_ids_of
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.saliency_maps import with_saliency
-from raypipe.schema import SEEDS
-from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops
+from raypipe.pipelines.held_rows import held
+from raypipe.pipelines.saliency_maps import lacks_saliency, run_saliency, with_saliency
+from raypipe.schema import SEEDS, SHARD_DIGEST, SHARD_URI
+from raypipe.stages.base import columns_after
+from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops, LoadCrops
 from raypipe.stages.saliency_crops import LoadSaliencyCrops
-from raypipe.streams import plan as graph
-from raypipe.streams.records import Record, open_folder
+from raypipe.streams.execute import execute
+from raypipe.streams.plan import Pool
+from raypipe.streams.records import open_folder, set_digest
+from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import SHARDS
-from raypipe.training.loop import Feed, LoopSettings
+from raypipe.streams.trainings import TrainingPlan, plan_training
 from raypipe.training.order import repeat_factors, worker_draws
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
-from raypipe.training.trainer import CHECKPOINT, train
 from raypipe.training.validation import Validation
+
+if TYPE_CHECKING:
+    from raypipe.training.loop import Feed
 
 _ROWS_PER_STREAM = 200_000
 """Epochs are loaded by one stream together up to here: a stream costs a second to start."""
 
+_DRAWN = ("epoch", "repeat")
+"""Columns that the order of the epochs adds to the rows."""
 
-def train_classifier(context: Context, *, callbacks: Sequence[UserCallback] = ()) -> tuple[str, str]:
-    """Trains the classifier, unless it is there already.
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPlan:
+    """What a network is trained of; the number of workers and the hardware's precision aren't part of it."""
+
+    task: TrainingTask
+    training: Training
+    crops: LoadCrops
+    """Makes crops of the rows."""
+    rows: pa.Table
+    """The images to learn from."""
+    classes: tuple[str, ...]
+    factors: NDArray[np.float64] | None = None
+    """How often each row is drawn, relative to the others; None draws each once an epoch."""
+    validation: Validation | None = None
+
+    def provenance(self) -> dict[str, Any]:
+        """All that the network depends on."""
+        read = [name for name in self.crops.reads if name not in _DRAWN and not name.endswith(SHARD_URI)]
+        # What an earlier stream has made of a row is known by its digest, not by its bytes.
+        columns = [name for name in read if name in self.rows.column_names and name not in SEEDS.names[1:]]
+        more = [name for name in (SHARD_DIGEST, "labels") if name in self.rows.column_names]
+        return {
+            "task": identity(self.task),
+            "training": identity(self.training),
+            "crops": identity(self.crops),
+            "classes": self.classes,
+            "rows": set_digest(self.rows, [*columns, *more]),
+            "validation": identity(self.validation),
+        }
+
+
+def train_classifier(context: Context) -> Artifact:
+    """Trains the classifier, unless it is there already."""
+    maps, _ = run_saliency(context) if lacks_saliency(context) else (None, None)
+    return run_training(context, classifier_plan(context, maps=maps))
+
+
+def classifier_plan(context: Context, *, maps: Artifact | None) -> NetworkPlan:
+    """What the classifier is trained of.
 
     Args:
         context: config and manifest.
-        callbacks: see `training.run.train`.
-
-    Returns:
-        The checkpoint's URI and digest.
+        maps: folder of predicted saliency maps; None where none are missing.
     """
     config = context.config
     rows = labelled_rows(context, context.rows(config.splits.train))
-    training: ClassifierTraining = config.classifier
+    training = config.training("classifier")
     task = classifier_task(context)
-    stage = LoadClassifierCrops
-    if training.saliency != "none":
-        rows, stage = with_saliency(context, rows), LoadSaliencyCrops
-    step = graph.Step(
-        stage=stage,
-        args={"classes": context.classes, "long_side": training.long_side, **crop_args(context, training, task)},
-    )
-    threshold = training.repeat_threshold
+    options: dict[str, Any] = {
+        "classes": context.classes,
+        "long_side": config.classifier.long_side,
+        **crop_options(context, training, task),
+    }
+    crops = LoadClassifierCrops(**options)
+    if config.classifier.saliency != "none":
+        rows = with_saliency(context, rows, predicted=maps)
+        crops = LoadSaliencyCrops(maps=maps, **options)
+    threshold = config.repeat_threshold
     factors = None if threshold is None else repeat_factors(rows["labels"].to_pylist(), threshold=threshold)
-    return run_training(context, task, training, rows, step, factors=factors, callbacks=callbacks)
+    return NetworkPlan(task=task, training=training, crops=crops, rows=rows, classes=context.classes, factors=factors)
 
 
-def train_affinity(context: Context, *, seeds: str, seeds_digest: str, classifier: str) -> tuple[str, str]:
-    """Trains the AffinityNet on the trimaps of a seeds folder, unless it is there already.
+def train_affinity(context: Context, *, seeds: Artifact, classifier: Artifact | None) -> Artifact:
+    """Trains the AffinityNet, unless it is there already; arguments as of `affinity_plan`."""
+    return run_training(context, affinity_plan(context, seeds=seeds, classifier=classifier))
+
+
+def affinity_plan(context: Context, *, seeds: Artifact, classifier: Artifact | None) -> NetworkPlan:
+    """What the AffinityNet is trained of.
 
     Args:
         context: config and manifest.
-        seeds: the folder's URI, and its digest.
-        seeds_digest: see `seeds`.
-        classifier: URI of the checkpoint that made the seeds; the AffinityNet starts from it where
-            `affinity.weights=classifier`.
-
-    Returns:
-        The checkpoint's URI and digest.
+        seeds: folder whose trimaps it learns from.
+        classifier: checkpoint that it starts from where `affinity.start=classifier`.
     """
     config = context.config
-    manifest = context.rows(config.splits.train).select(["image_id", "image_uri"])
-    trimaps = read_shards(storage.join(seeds, SHARDS), columns=["image_id", "trimap"], schema=SEEDS)
-    trimaps = trimaps.filter(pc.is_valid(trimaps["trimap"]))
-    rows = manifest.join(trimaps, keys="image_id", join_type="inner").sort_by("image_id")
-    if rows.num_rows == 0:
-        raise ValueError(f"{seeds} has no trimaps of splits.train={config.splits.train}: run `raypipe seeds` for them")
-    training: AffinityTraining = config.affinity
+    training = config.training("affinity")
     task = affinity_task(context, classifier=classifier)
-    step = graph.Step(stage=LoadAffinityCrops, args=crop_args(context, training, task))
-    return run_training(context, task, training, rows, step, seeds=seeds_digest)
+    crops = LoadAffinityCrops(seeds=seeds, **crop_options(context, training, task))
+    rows = held(context.rows(config.splits.train).select(["image_id", "image_uri"]), seeds)
+    trimaps = read_shards(storage.join(seeds.uri, SHARDS), columns=["image_id", "trimap"], schema=SEEDS)
+    trimaps = trimaps.filter(pc.is_valid(trimaps["trimap"]))
+    rows = rows.join(trimaps, keys="image_id", join_type="inner").sort_by("image_id")
+    if rows.num_rows == 0:
+        raise ValueError(f"{seeds.uri} has no trimaps of splits.train={config.splits.train}: run `raypipe seeds`")
+    return NetworkPlan(task=task, training=training, crops=crops, rows=rows, classes=context.classes)
 
 
 def classifier_task(context: Context) -> ClassifierTask:
     """The classifier that the config asks for."""
-    training = context.config.classifier
+    config = context.config
     network: dict[str, Any] = {
-        "backbone": training.backbone,
-        "weights": training.weights,
-        "preprocessing": training.preprocessing,
+        **network_options(context),
         "num_classes": len(context.classes),
-        "output_stride": training.output_stride,
+        "output_stride": config.classifier.output_stride,
     }
-    if training.saliency == "none":
+    if config.classifier.saliency == "none":
         return ClassifierTask(**network)
-    options = training.saliency_loss
+    options = config.classifier.saliency_loss
     return SaliencyTask(
         **network,
-        method=training.saliency,
-        tau=options.tau,
-        lam=options.lam,
-        ird=options.ird,
+        method=config.classifier.saliency,
         eps_share=options.eps_share,
         ird_tau=options.ird_tau,
-        num_iters=options.pamr.num_iters,
-        dilations=options.pamr.dilations,
         stride=options.stride,
     )
 
 
-def affinity_task(context: Context, *, classifier: str) -> AffinityTask:
+def affinity_task(context: Context, *, classifier: Artifact | None) -> AffinityTask:
     """The AffinityNet that the config asks for; it may start from a classifier's checkpoint."""
     training = context.config.affinity
-    from_classifier = training.weights == CLASSIFIER
     return AffinityTask(
-        backbone=training.backbone,
-        weights=storage.join(classifier, WEIGHTS_FILE) if from_classifier else training.weights,
-        preprocessing=training.preprocessing,
+        **network_options(context, start=training.start, classifier=classifier),
         radius=training.radius,
-        depths=training.depths,
         freeze_backbone=training.freeze_backbone,
     )
 
 
-def run_training(
-    context: Context,
-    task: TrainingTask,
-    training: Training,
-    rows: pa.Table,
-    step: graph.Step,
-    *,
-    factors: NDArray[np.float64] | None = None,
-    callbacks: Sequence[UserCallback] = (),
-    validation: Validation | None = None,
-    manifest_columns: Sequence[str] | None = None,
-    **inputs: str,
-) -> tuple[str, str]:
+def network_options(
+    context: Context, *, start: str = "pretrained", classifier: Artifact | None = None
+) -> dict[str, Any]:
+    """Backbone, initial weights and preprocessing of a network to train.
+
+    Raises:
+        ValueError: if it starts from a classifier and there is none.
+    """
+    network = context.config.network
+    if start == "classifier" and classifier is None:
+        raise ValueError("start=classifier needs the classifier's checkpoint")
+    return {
+        "backbone": network.backbone,
+        "weights": classifier if start == "classifier" else network.weights,
+        "preprocessing": network.preprocessing,
+    }
+
+
+def run_training(context: Context, plan: NetworkPlan) -> Artifact:
     """Trains a network, unless it is there already.
 
     Args:
         context: config and manifest.
-        task: network and loss.
-        training: the task's section of the config.
-        rows: the images to learn from.
-        step: the stage that makes crops of them.
-        factors: how often each is drawn, see `make_feed`.
-        callbacks: see `training.run.train`.
-        validation: see `LoopSettings`.
-        manifest_columns: columns of the rows that are the manifest's; None where all are.
-        inputs: digests of what else the rows are made of.
+        plan: what it is trained of.
 
     Returns:
-        The checkpoint's URI and digest.
+        The checkpoint.
     """
-    cluster = context.config.cluster
-    record = Record(
-        stage=task.name,
-        config={"training": training.model_dump(mode="json"), "images": context.config.images.model_dump()},
-        inputs={"manifest": context.inputs_digest(rows.select(manifest_columns or rows.column_names)), **inputs},
-    )
-    folder = open_folder(record, context.config.out)
+    if trained := find_trained(context, plan):
+        return trained
+    folder = _folder(context, plan)
+    open_folder(folder, plan.provenance())
+    _train(context, plan, folder)
     uri = storage.join(folder, CHECKPOINT)
-    if not has_checkpoint(uri):
-        step = graph.Step(stage=step.stage, args=step.args, num_actors=cluster.loader_actors)
-        graph.check([*rows.column_names, "epoch", "repeat"], [step])
-        image_ids = rows["image_id"].to_pylist()
-        feed = make_feed(ray.put(rows), image_ids, step, training, factors=factors, autoscaling=cluster.autoscaling)
-        settings = LoopSettings(
-            task=task, training=training, feed=feed, num_images=rows.num_rows, validation=validation
-        )
-        threads = cluster.threads_per_actor or max(1, (os.cpu_count() or 1) // cluster.train_workers)
-        scaling = ScalingConfig(
-            num_workers=cluster.train_workers,
-            use_gpu=cluster.gpus_per_train_worker > 0,
-            resources_per_worker={"CPU": threads, "GPU": cluster.gpus_per_train_worker},
-        )
-        train(settings, folder=folder, classes=context.classes, scaling=scaling, callbacks=callbacks)
-    return uri, read_metadata(uri, task=task.name)["digest"]
+    return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
+
+
+def find_trained(context: Context, plan: NetworkPlan) -> Artifact | None:
+    """The checkpoint of a plan that was trained already; None where it wasn't."""
+    uri = storage.join(_folder(context, plan), CHECKPOINT)
+    return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"]) if has_checkpoint(uri) else None
+
+
+def _folder(context: Context, plan: NetworkPlan) -> str:
+    return storage.join(context.config.out, plan.task.name, digest(plan.provenance()))
+
+
+def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
+    import ray  # takes seconds, as the next ones
+    from ray.train import ScalingConfig
+
+    from raypipe.training.loop import LoopSettings
+    from raypipe.training.trainer import train
+
+    columns_after([*plan.rows.column_names, *_DRAWN], [plan.crops])  # before anything starts
+    resources = plan_training(
+        plan.task.name,
+        plan.training.section.batch_size,
+        context.machine,
+        context.config.cluster,
+        validates=plan.validation is not None,
+    )
+    image_ids = plan.rows["image_id"].to_pylist()
+    feed = make_feed(
+        ray.put(plan.rows), image_ids, plan.crops, plan.training, loader_pool(resources), factors=plan.factors
+    )
+    settings = LoopSettings(
+        task=plan.task,
+        training=plan.training,
+        feed=feed,
+        num_images=plan.rows.num_rows,
+        threads=resources.threads,
+        validation=plan.validation,
+    )
+    scaling = ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=resources.gpus > 0,
+        resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
+    )
+    train(settings, folder=folder, classes=plan.classes, scaling=scaling)
+
+
+def loader_pool(resources: TrainingPlan) -> PoolPlan:
+    """The processes that make crops for one worker."""
+    return PoolPlan(
+        name="loader",
+        kind="finish",
+        min_actors=1,
+        max_actors=resources.loaders,
+        cpus=resources.loader_cpus,
+        gpus=0,
+        threads=1,
+        memory=None,
+    )
 
 
 def make_feed(
     rows: Any,
     image_ids: list[str],
-    step: graph.Step,
+    crops: LoadCrops,
     training: Training,
+    loaders: PoolPlan,
     *,
     factors: NDArray[np.float64] | None = None,
-    autoscaling: bool = False,
-) -> Feed:
+) -> "Feed":
     """The function that a training worker calls for its batches.
 
     Args:
         rows: reference to the table in Ray's object store.
         image_ids: the table's.
-        step: the stage that makes crops.
+        crops: the stage that makes crops.
         training: seed, epochs, batch size.
+        loaders: resources of the processes that make crops for one worker.
         factors: how often each image is drawn, relative to the others; None draws each once an epoch.
-        autoscaling: see `graph.apply`.
     """
+    pool = Pool("finish", (crops,), ("image_id", *crops.writes.names))
 
     def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
+        import ray
+
         table: pa.Table = ray.get(rows)
-        options = ray.data.DataContext.get_current()
-        options.execution_options.preserve_order = True
-        options.enable_progress_bars = False  # the training shows its own
         epochs_per_stream = max(1, _ROWS_PER_STREAM * world_size // len(image_ids))
-        for start in range(first_epoch, training.epochs, epochs_per_stream):
+        for start in range(first_epoch, training.section.epochs, epochs_per_stream):
             parts = []
-            for epoch in range(start, min(start + epochs_per_stream, training.epochs)):
+            for epoch in range(start, min(start + epochs_per_stream, training.section.epochs)):
                 indices, repeats = worker_draws(
                     image_ids,
                     seed=training.seed,
                     epoch=epoch,
-                    batch_size=training.batch_size,
+                    batch_size=training.section.batch_size,
                     rank=rank,
                     world_size=world_size,
                     factors=factors,
                 )
                 part = table.take(pa.array(indices)).append_column("repeat", pa.array(repeats, pa.int32()))
                 parts.append(part.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(indices))))
-            num_rows = len(range(rank, training.batch_size, world_size))
-            dataset = graph.apply(
-                graph.source(pa.concat_tables(parts), rows_per_block=num_rows), [step], autoscaling=autoscaling
+            num_rows = len(range(rank, training.section.batch_size, world_size))
+            # A block is this worker's part of a batch.
+            yield from execute(
+                pa.concat_tables(parts), [(pool, loaders)], rows_per_block=num_rows, in_order=True, progress=False
             )
-            yield from dataset.iter_batches(batch_size=num_rows, batch_format="pyarrow", prefetch_batches=4)
 
     return feed
 
 
-def crop_args(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
-    """Arguments that all stages of crops take."""
+def crop_options(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
+    """Options that all stages of crops take."""
     return {
-        "crop_size": training.crop_size,
+        "crop_size": training.section.crop_size,
         "fill": tuple(int(value) for value in task.build().preprocessing.fill),
         "jitter": training.jitter,
         "seed": training.seed,
@@ -265,8 +338,8 @@ def labelled_rows(context: Context, rows: pa.Table) -> pa.Table:
     return usable_rows
 
 
-def given_checkpoint(context: Context, *, task: Task) -> tuple[str, str] | None:
-    """URI and digest of the checkpoint that the config names, None where it names none.
+def given_checkpoint(context: Context, *, task: Task) -> Artifact | None:
+    """The checkpoint that the config names, None where it names none.
 
     Raises:
         ValueError: if it was trained for other classes.
@@ -280,4 +353,4 @@ def given_checkpoint(context: Context, *, task: Task) -> tuple[str, str] | None:
             f"{uri} was trained for classes {metadata['classes']}, the manifest has {list(context.classes)}; "
             "train again, or give the manifest the same classes in the same order"
         )
-    return uri, metadata["digest"]
+    return Artifact(uri, metadata["digest"])

@@ -129,8 +129,6 @@ class Report:
     """Of training images, where saliency taught the classifier."""
     streams: Mapping[str, Mapping[str, Any]]
     """Stage to num_rows, num_finished, num_quarantined, num_computed, seconds."""
-    price_per_hour: float | None = None
-    """Of all machines together, in any currency; None where it isn't known."""
     quarantine: Sequence[Quarantined]
     """The largest groups first; the last may stand for all others."""
     provenance: Mapping[str, Any]

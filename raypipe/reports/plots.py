@@ -150,7 +150,7 @@ def setting_charts(table: pd.DataFrame, *, chosen: Mapping[str, float]) -> dict[
     """AffinityNet's Fig. 8 of a sweep: over beta and the number of steps, and over alpha, the others as chosen.
 
     Args:
-        table: a setting a row, with `alpha, beta, num_steps, radius`, `objective` and `mean_iou` (nan without truth).
+        table: a setting a row, with `alpha, beta, num_steps`, `objective` and `mean_iou` (nan without truth).
         chosen: the setting that is marked.
 
     Returns:
@@ -158,12 +158,8 @@ def setting_charts(table: pd.DataFrame, *, chosen: Mapping[str, float]) -> dict[
     """
     same = {name: table[name] == value for name, value in chosen.items()}
     return {
-        "beta_and_steps": _setting_chart(
-            table[same["alpha"] & same["radius"]], x="num_steps", series="beta", chosen=chosen
-        ),
-        "alpha": _setting_chart(
-            table[same["beta"] & same["num_steps"] & same["radius"]], x="alpha", series="beta", chosen=chosen
-        ),
+        "beta_and_steps": _setting_chart(table[same["alpha"]], x="num_steps", series="beta", chosen=chosen),
+        "alpha": _setting_chart(table[same["beta"] & same["num_steps"]], x="alpha", series="beta", chosen=chosen),
     }
 
 

@@ -131,14 +131,11 @@ def curves(number: int, network: str, epochs: Sequence[Mapping[str, Any]]) -> di
 
 
 def time_rows(
-    streams: Mapping[str, Mapping[str, Any]],
-    curves: Mapping[str, Sequence[Mapping[str, Any]]],
-    *,
-    price_per_hour: float | None,
+    streams: Mapping[str, Mapping[str, Any]], curves: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[tuple[str, ...]]:
     """What each stage has done and what it took: rows, finished, quarantined, computed, seconds, images per second.
 
-    With a price a last column says what the time has cost; the last row is the sum.
+    The last row is the sum.
     """
     lines: list[tuple[str, list[int] | None, int, float]] = []
     for network, epochs in curves.items():
@@ -152,15 +149,11 @@ def time_rows(
     for name, known, images, seconds in lines:
         speed = f"{images / seconds:.1f}" if images and seconds > 0 else "–"
         texts = ["–"] * 3 if known is None else [f"{count:,}" for count in known]
-        rows.append((name, *texts, f"{images:,}", f"{seconds:,.1f}", speed, *_cost(seconds, price_per_hour)))
+        rows.append((name, *texts, f"{images:,}", f"{seconds:,.1f}", speed))
     if len(rows) > 1:
         total = sum(seconds for *_, seconds in lines)
-        rows.append(("together", *[""] * 4, f"{total:,.1f}", "", *_cost(total, price_per_hour)))
+        rows.append(("together", *[""] * 4, f"{total:,.1f}", ""))
     return rows
-
-
-def _cost(seconds: float, price_per_hour: float | None) -> tuple[str, ...]:
-    return () if price_per_hour is None else (f"{seconds / 3600 * price_per_hour:,.2f}",)
 
 
 def confusion(found: Confusion, classes: Sequence[str]) -> dict[str, Any]:

@@ -2,30 +2,34 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from raypipe.stages.base import ROW_ERRORS, Row, Stage
+from raypipe.stages.base import ROW_ERRORS, Kind, Row, Stage
 
 Prepared = TypeVar("Prepared")
 
 
+@dataclass(kw_only=True)
 class JointStage(Stage, Generic[Prepared]):
-    """A stage whose rows may share passes of its network.
-
-    Attributes:
-        pixels_per_pass: None takes every row alone, so that its result depends on nothing else, bit for bit. A number
-            lets images share passes of that many pixels (mirror images not counted); their rounding then depends on
-            their company.
-    """
+    """A stage whose rows may share passes of its network."""
 
     pixels_per_pass: int | None = None
+    """None takes every row alone, so that its result depends on nothing else, bit for bit. A number lets images share
+    passes of that many pixels, mirror images not counted; results may then differ in rounding with the composition of
+    the pass."""
+
+    @property
+    def kind(self) -> Kind:
+        """Runs a network."""
+        return "device"
 
     @abstractmethod
     def prepare(self, row: Row) -> Prepared:
-        """What `compute` needs of a row.
+        """Returns what `compute` needs of a row.
 
         Raises:
             ValueError: (or another of ROW_ERRORS) if this row can't be processed.
@@ -33,14 +37,14 @@ class JointStage(Stage, Generic[Prepared]):
 
     @abstractmethod
     def compute(self, prepared: Sequence[Prepared]) -> list[Row]:
-        """The columns `writes` of each prepared row."""
+        """Returns the columns `writes` of each prepared row."""
 
     def process(self, row: Row) -> Row:
-        """One row alone."""
+        """Computes one row alone."""
         return self.compute([self.prepare(row)])[0]
 
     def process_all(self, rows: Sequence[Row]) -> list[Row]:
-        """All rows, together where they may be; rows in error don't hold up the others."""
+        """Computes all rows, together where they may be; rows in error don't hold up the others."""
         if self.pixels_per_pass is None:
             return super().process_all(rows)
         done = list(rows)

@@ -1,6 +1,7 @@
 """Calibrates the confidence of masks: counts how often it is right where truth is known, and applies what follows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -26,19 +27,15 @@ def add_counts(counts: NDArray[np.int64], class_ids: Sequence[int], data: bytes)
     counts[..., list(class_ids)] += parts
 
 
+@dataclass(kw_only=True)
 class CountHits(Stage):
-    """Pixels per level of confidence and class: right, predicted, true.
+    """Pixels per level of confidence and class: right, predicted, true."""
 
-    Args:
-        num_classes: with background.
-    """
+    num_classes: int
+    """With background."""
 
     reads = ("mask_uri", "mask", "confidence")
     writes = pa.schema([pa.field("counted_ids", pa.list_(pa.uint8())), pa.field("counts", pa.binary())])
-    drops = ("mask", "confidence")
-
-    def __init__(self, *, num_classes: int) -> None:
-        self.num_classes = num_classes
 
     def process(self, row: Row) -> Row:
         """Counts one image's pixels.
@@ -59,13 +56,14 @@ def probability_levels(probability: Sequence[float] | NDArray[np.float64]) -> ND
     return levels
 
 
+@dataclass(kw_only=True)
 class CalibrateMasks(Stage):
-    """Writes the probability of being right as confidence, and 255 into the mask where the risk is too high.
+    """Writes the probability of being right as confidence, and 255 into the mask where the risk is too high."""
 
-    Args:
-        probability: of being right, for each level of confidence.
-        max_risk: largest 1 - P of a pixel that keeps its label; None keeps all.
-    """
+    probability: tuple[float, ...]
+    """Of being right, for each level of confidence 0..255."""
+    max_risk: float | None
+    """Largest 1 - P of a pixel that keeps its label; None keeps all."""
 
     reads = ("mask", "confidence")
     writes = pa.schema(
@@ -78,9 +76,10 @@ class CalibrateMasks(Stage):
         ]
     )
 
-    def __init__(self, *, probability: Sequence[float], max_risk: float | None) -> None:
-        self.levels = probability_levels(probability)
-        self.risky = np.asarray(probability) < (0 if max_risk is None else 1 - max_risk)
+    def setup(self, device: str) -> None:  # noqa: ARG002 - there is no network
+        """Makes the tables that pixels are looked up in."""
+        self.levels = probability_levels(self.probability)
+        self.risky = np.asarray(self.probability) < (0 if self.max_risk is None else 1 - self.max_risk)
 
     def process(self, row: Row) -> Row:
         """Looks up one image's pixels."""

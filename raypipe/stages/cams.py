@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,25 +9,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raypipe.artifacts import Artifact
+from raypipe.config import Cams
+from raypipe.config.base import Precision
 from raypipe.data.arrays import encode_cam
-from raypipe.data.images import decode_image
 from raypipe.networks.precision import autocast
 from raypipe.ops.cam import normalize_cams
+from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage
+from raypipe.stages.decode import pixels_of
 from raypipe.stages.networks import load_classifier
 from raypipe.stages.passes import Passes, run_passes
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """What a map is computed of."""
+    """An image and the classes whose maps are wanted."""
 
     pixels: NDArray[np.uint8]
     channels: list[int]
     """The classifier's, of the image's labels."""
 
 
+@dataclass(kw_only=True)
 class ComputeCams(JointStage[LabelledImage]):
     """CAMs (K, cam_height, cam_width) in [0, 1] of the K labelled classes, as float16 bytes.
 
@@ -36,36 +40,27 @@ class ComputeCams(JointStage[LabelledImage]):
     image, so that a map depends on nothing but its image and the checkpoint.
     """
 
+    classifier: Artifact
+    """The checkpoint."""
+    cams: Cams
+    max_side: int
+    """Longer images are reduced to this long side, in pixels."""
+    precision: Precision
+
     reads = ("image", "class_ids")
     writes = pa.schema(
         [pa.field("cam", pa.binary()), pa.field("cam_height", pa.int32()), pa.field("cam_width", pa.int32())]
     )
 
-    def __init__(
-        self,
-        *,
-        checkpoint: str,
-        scales: Sequence[float],
-        mirror: bool,
-        output_stride: Literal[8, 16],
-        out_stride: int,
-        max_side: int,
-        precision: Literal["auto", "fp32", "bf16"],
-        pixels_per_pass: int | None = None,
-    ) -> None:
-        self.network, _, self.device = load_classifier(checkpoint, output_stride=output_stride)
-        self.scales = tuple(scales)
-        self.mirror = mirror
-        self.output_stride = output_stride
-        self.out_stride = out_stride
-        self.max_side = max_side
-        self.precision = precision
-        self.pixels_per_pass = pixels_per_pass
+    def setup(self, device: str) -> None:
+        """Loads the classifier."""
+        self.network, _ = load_classifier(self.classifier.uri, device=device)
+        self.device = torch.device(device)
 
     def prepare(self, row: Row) -> LabelledImage:
-        """Decodes the image."""
-        pixels = decode_image(row["image"], max_side=self.max_side).pixels
-        return LabelledImage(pixels, [class_id - 1 for class_id in row["class_ids"]])
+        """Takes the pixels and the labels."""
+        channels = [class_id - 1 for class_id in row["class_ids"]]
+        return LabelledImage(pixels_of(row, max_side=self.max_side), channels)
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[LabelledImage]) -> list[Row]:
@@ -75,8 +70,8 @@ class ComputeCams(JointStage[LabelledImage]):
             [image.pixels for image in prepared if image.channels],
             preprocessing=self.network.preprocessing,
             device=self.device,
-            scales=self.scales,
-            mirror=self.mirror,
+            scales=self.cams.scales,
+            mirror=True,
             pixels_per_pass=self.pixels_per_pass,
         )
         of_labelled = iter(passes)
@@ -89,8 +84,8 @@ class ComputeCams(JointStage[LabelledImage]):
 
     def _encode(self, image: LabelledImage, passes: Passes | None) -> Row:
         if passes is None:
-            merged = torch.zeros(0, *(-(-side // self.out_stride) for side in image.pixels.shape[:2]))
+            merged = torch.zeros(0, *(-(-side // self.cams.out_stride) for side in image.pixels.shape[:2]))
         else:
-            merged = passes.merged(image.channels, stride=self.output_stride, out_stride=self.out_stride)
+            merged = passes.merged(image.channels, stride=GRID_STRIDE, out_stride=self.cams.out_stride)
         cam = normalize_cams(merged).cpu().numpy()
         return {"cam": encode_cam(cam), "cam_height": cam.shape[1], "cam_width": cam.shape[2]}

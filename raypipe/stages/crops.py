@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image, decode_mask, reduced_size, resize_labels
 from raypipe.data.manifest import class_ids_of
 from raypipe.data.shards import read_row
@@ -19,10 +21,11 @@ from raypipe.data.transforms import (
     augmentation_rng,
 )
 from raypipe.data.truth import read_truth
-from raypipe.schema import IGNORE, SUPERVISED
+from raypipe.schema import IGNORE, SHARD_URI, SUPERVISED
 from raypipe.stages.base import Row, Stage
 
 
+@dataclass(kw_only=True)
 class LoadCrops(Stage):
     """`crop`: bytes of (crop_size, crop_size, 3) uint8; `target`: bytes of what the network is to learn of it.
 
@@ -31,14 +34,14 @@ class LoadCrops(Stage):
 
     writes = pa.schema([pa.field("crop", pa.binary()), pa.field("target", pa.binary())])
 
-    def __init__(
-        self, *, crop_size: int, fill: Sequence[int], jitter: Sequence[float], seed: int, max_side: int
-    ) -> None:
-        self.crop_size = crop_size
-        self.fill = tuple(fill)
-        self.jitter = tuple(jitter)
-        self.seed = seed
-        self.max_side = max_side
+    crop_size: int
+    """Side in pixels."""
+    fill: tuple[int, ...]
+    """Colour around an image that is smaller than the crop."""
+    jitter: tuple[float, float, float, float]
+    seed: int
+    max_side: int
+    """Longer images are reduced to this long side, in pixels."""
 
     def process(self, row: Row) -> Row:
         """Makes one crop."""
@@ -54,26 +57,15 @@ class LoadCrops(Stage):
         """Crop (crop_size, crop_size, 3) and target of an image."""
 
 
+@dataclass(kw_only=True)
 class LoadClassifierCrops(LoadCrops):
     """Target: (C,) multi-hot labels."""
 
-    reads: ClassVar[tuple[str, ...]] = ("image_id", "image_uri", "labels", "epoch", "repeat")
-    drops: ClassVar[tuple[str, ...]] = ("labels",)
+    classes: tuple[str, ...]
+    long_side: tuple[int, int]
+    """Range of the random long side in pixels, before the crop."""
 
-    def __init__(
-        self,
-        *,
-        classes: tuple[str, ...],
-        long_side: tuple[int, int],
-        crop_size: int,
-        fill: Sequence[int],
-        jitter: Sequence[float],
-        seed: int,
-        max_side: int,
-    ) -> None:
-        super().__init__(crop_size=crop_size, fill=fill, jitter=jitter, seed=seed, max_side=max_side)
-        self.classes = classes
-        self.long_side = long_side
+    reads: ClassVar[tuple[str, ...]] = ("image_id", "image_uri", "labels", "epoch", "repeat")
 
     def augment(
         self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
@@ -91,11 +83,14 @@ class LoadClassifierCrops(LoadCrops):
         return target
 
 
+@dataclass(kw_only=True)
 class LoadAffinityCrops(LoadCrops):
     """Target: (crop_size / 8, crop_size / 8) trimap, cropped and mirrored with the image."""
 
+    seeds: Artifact
+    """Folder of the trimaps."""
+
     reads = ("image_id", "image_uri", "trimap", "epoch", "repeat")
-    drops = ("trimap",)
 
     def augment(
         self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
@@ -105,61 +100,45 @@ class LoadAffinityCrops(LoadCrops):
         return augment_for_affinity(pixels, trimap, rng, crop=self.crop_size, fill=self.fill, jitter=self.jitter)
 
 
+@dataclass(kw_only=True)
 class LoadSegmenterCrops(LoadCrops):
-    """Targets: mask (crop_size, crop_size), weights of its pixels in 1/255, and whether it is a true mask (1).
+    """Targets: mask (crop_size, crop_size), and whether it is a true mask (1).
 
-    A true mask (`supervision` is `mask`) weighs 1 everywhere. A pseudo-mask is read from the row's shard; its pixels
-    below `min_confidence` become 255, the others weigh confidence^`confidence_power`.
+    A pseudo-mask (`supervision` isn't `mask`) is read from the row's shard; its pixels below `min_confidence` become
+    255.
     """
 
-    reads = ("image_id", "image_uri", "mask_uri", "supervision", "shard_uri", "epoch", "repeat")
-    drops = ("labels", "mask_uri", "supervision", "shard_uri")
+    masks: Artifact | None
+    """Folder of the pseudo-masks; None where all masks are true ones."""
+    num_classes: int
+    """With background."""
+    long_side: tuple[int, int]
+    """Range of the random long side in pixels, before the crop."""
+    min_confidence: float
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        long_side: tuple[int, int],
-        min_confidence: float,
-        confidence_power: float,
-        crop_size: int,
-        fill: Sequence[int],
-        jitter: Sequence[float],
-        seed: int,
-        max_side: int,
-    ) -> None:
-        super().__init__(crop_size=crop_size, fill=fill, jitter=jitter, seed=seed, max_side=max_side)
-        self.num_classes = num_classes
-        self.long_side = long_side
-        confidence = np.arange(256) / 255
-        weights = np.where(confidence < min_confidence, 0, confidence**confidence_power)
-        self.weights = np.rint(255 * weights).astype(np.uint8)
+    reads = ("image_id", "image_uri", "mask_uri", "supervision", SHARD_URI, "epoch", "repeat")
 
     def augment(
         self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Random size, crop, mirror and colours."""
         is_true = row["supervision"] == SUPERVISED
-        mask, weight = self._true(row) if is_true else self._pseudo(row)
+        mask = read_truth(row["mask_uri"], num_classes=self.num_classes)[0] if is_true else self._pseudo(row)
         size = (pixels.shape[0], pixels.shape[1])
         if reduced_size(mask.shape[1], mask.shape[0], self.max_side) != size[::-1]:
             raise ValueError(f"the mask is {mask.shape} (height, width), the image, reduced to max_side, {size}")
         crop, labels = augment_for_segmenter(
             pixels,
-            [resize_labels(mask, size), resize_labels(weight, size)],
+            resize_labels(mask, size),
             rng,
             crop=self.crop_size,
             long_side=self.long_side,
             fill=self.fill,
             jitter=self.jitter,
         )
-        return crop, np.concatenate([*(values.reshape(-1) for values in labels), np.array([is_true], np.uint8)])
+        return crop, np.concatenate([labels.reshape(-1), np.array([is_true], np.uint8)])
 
-    def _true(self, row: Row) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        mask, _ = read_truth(row["mask_uri"], num_classes=self.num_classes)
-        return mask, np.full_like(mask, 255)
-
-    def _pseudo(self, row: Row) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        found = read_row(row["shard_uri"], row["image_id"], columns=["mask", "confidence"])
-        weight = self.weights[decode_mask(found["confidence"])]
-        return np.where(weight > 0, decode_mask(found["mask"]), IGNORE).astype(np.uint8), weight
+    def _pseudo(self, row: Row) -> NDArray[np.uint8]:
+        found = read_row(row[SHARD_URI], row["image_id"], columns=["mask", "confidence"])
+        sure = decode_mask(found["confidence"]) >= 255 * self.min_confidence
+        return np.where(sure, decode_mask(found["mask"]), np.uint8(IGNORE))

@@ -1,67 +1,64 @@
-"""Fetches an image and makes sure that every later stage can decode it."""
+"""Decodes images for the stages behind it in the same process."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from raypipe import storage
 from raypipe.data.images import decode_image
-from raypipe.data.manifest import class_ids_of
-from raypipe.stages.base import Row, Stage
+from raypipe.stages.base import Kind, Row, Stage
 
 
+@dataclass(kw_only=True)
 class DecodeImages(Stage):
-    """Image bytes, sizes and class ids of a manifest row.
+    """Pixels (height, width, 3) of an image at its working size, and its sizes.
 
-    The bytes travel on as they are, not the pixels: a JPEG is some 20 times smaller, and decoding it costs less than
-    moving the pixels between processes.
+    The pixels are no column: the stages behind it find them by `pixels_of`, and other processes decode once more.
     """
 
-    reads = ("image_id", "image_uri", "labels")
+    max_side: int
+    """Longer images are reduced to this long side, in pixels."""
+
+    reads = ("image",)
     writes = pa.schema(
         [
-            pa.field("image", pa.binary()),
             pa.field("height", pa.int32()),
             pa.field("width", pa.int32()),
             pa.field("original_height", pa.int32()),
             pa.field("original_width", pa.int32()),
-            pa.field("class_ids", pa.list_(pa.uint8())),
         ]
     )
+    leaves = ("pixels",)
+    ahead = True
 
-    def __init__(self, *, classes: tuple[str, ...] | None, max_side: int) -> None:
-        """`classes` None: labels aren't looked at, and no image has class ids."""
-        self.classes = classes
-        self.max_side = max_side
-
-    def process_all(self, rows: Sequence[Row]) -> list[Row]:
-        """Fetches the images of all rows at once: from an object store, waiting takes most of the time."""
-        wanted = [row["image_uri"] for row in rows if row.get("error_stage") is None and row["image_uri"]]
-        contents = storage.read_many(set(wanted))
-        return super().process_all([row | {"content": contents.get(row["image_uri"])} for row in rows])
+    @property
+    def kind(self) -> Kind | None:
+        """Runs where the pixels are needed."""
+        return None
 
     def process(self, row: Row) -> Row:
-        """Reads and checks one image.
+        """Decodes one image.
 
         Raises:
-            ValueError: for null or unknown labels, an image that can't be decoded, a row without `image_uri`.
-            OSError: if the image can't be fetched.
+            ImageError: if it can't be decoded.
         """
-        if self.classes is not None and row["labels"] is None:
-            raise ValueError("labels are null; give the class names that the image shows, or an empty list for none")
-        if not row["image_uri"]:
-            raise ValueError("image_uri is empty; give the image's path or URI")
-        class_ids = [] if self.classes is None else class_ids_of(row["labels"], self.classes)
-        data = row["content"] if "content" in row else storage.read_bytes(row["image_uri"])
-        if isinstance(data, Exception):
-            raise data
-        image = decode_image(data, max_side=self.max_side)
+        image = decode_image(row["image"], max_side=self.max_side)
         height, width = image.pixels.shape[:2]
         return {
-            "image": data,
+            "pixels": image.pixels,
             "height": height,
             "width": width,
             "original_height": image.original_height,
             "original_width": image.original_width,
-            "class_ids": class_ids,
         }
+
+
+def pixels_of(row: Row, *, max_side: int) -> NDArray[np.uint8]:
+    """Pixels (height, width, 3) of a row: those that `DecodeImages` has left in this process, or decoded here.
+
+    Raises:
+        ImageError: if the image can't be decoded.
+    """
+    pixels: NDArray[np.uint8] | None = row.get("pixels")
+    return decode_image(row["image"], max_side=max_side).pixels if pixels is None else pixels

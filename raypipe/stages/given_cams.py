@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,28 +11,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.data.arrays import encode_cam
 from raypipe.data.names import file_stem
 from raypipe.ops.cam import merge_cams, normalize_cams
 from raypipe.schema import GRID_STRIDE
-from raypipe.stages.base import Row, Stage
+from raypipe.stages.base import Kind, Row, Stage
 from raypipe.stages.cams import ComputeCams
 
 
+@dataclass(kw_only=True)
 class LoadGivenCams(Stage):
-    """Maps of a folder that `raypipe import cams` wrote, on the same grid and normalised as those of `ComputeCams`.
+    """Maps of a folder that `raypipe import cams` wrote, on the same grid and normalised as those of `ComputeCams`."""
 
-    Args:
-        folder: URI; the maps (K, H, W) of an image, H x W its original size, are in `<image_id>.npz`.
-        out_stride: pixels of the image a cell of the result.
-    """
+    maps: Artifact
+    """The folder: the maps (K, H, W) of an image, H x W its original size, are in `<image_id>.npz`."""
+    out_stride: Literal[1, 4]
+    """Pixels of the image a cell of the result."""
 
     reads = ("image_id", "class_ids", "height", "width", "original_height", "original_width")
     writes = ComputeCams.writes
 
-    def __init__(self, *, folder: str, out_stride: Literal[1, 4]) -> None:
-        self.folder = folder
-        self.out_stride = out_stride
+    @property
+    def kind(self) -> Kind | None:
+        """Runs where the maps are needed."""
+        return None
 
     def process(self, row: Row) -> Row:
         """Reads the maps of the labelled classes.
@@ -60,7 +64,7 @@ class LoadGivenCams(Stage):
 
     def _read(self, row: Row) -> Tensor:
         """Maps (K, original_height, original_width) of the row's K labels."""
-        uri = storage.join(self.folder, f"{file_stem(row['image_id'])}.npz")
+        uri = storage.join(self.maps.uri, f"{file_stem(row['image_id'])}.npz")
         try:
             with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as file:
                 found, maps = file["class_ids"].tolist(), file["cam"]

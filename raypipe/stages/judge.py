@@ -1,13 +1,12 @@
 """No-harm gates: how good an image's masks are before and after a refinement, by what the refinement doesn't optimise.
 
-The walk is judged by the separation of features and colours, refined masks by class consistency. Neither judges the
-other: maps are made by the classifier whose consistency it would be, and a walk maximises the separation at the grid's
-resolution, so that finer masks can only lose it.
+The walk is judged by the separation of features and colours, refined masks by class consistency. Neither can judge the
+other. Class consistency would favour the maps before the walk, which the same classifier has made; and a walk maximises
+the separation on the grid, so that any finer mask scores lower.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,114 +15,135 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raypipe.data.images import decode_image, decode_mask
+from raypipe.artifacts import Artifact
+from raypipe.config.base import Precision
+from raypipe.data.images import decode_mask, resize_labels
+from raypipe.data.manifest import class_ids_of
 from raypipe.networks import network_input
 from raypipe.networks.precision import autocast
 from raypipe.ops.consistency import class_consistency, masked_copies
 from raypipe.ops.separation import objective, separation
-from raypipe.schema import GATES
+from raypipe.schema import GATES, MASKS
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage, in_passes
+from raypipe.stages.decode import pixels_of
+from raypipe.stages.encode import sums_of_classes
 from raypipe.stages.networks import load_classifier
-from raypipe.stages.propagate import Cells, PooledImage, PropagateCams, cell_colours
+from raypipe.stages.propagate import PooledImage, PropagateCams, WalkedImage, cell_colours, encode_walks
 
-_SCORES = (GATES.field("score_before"), GATES.field("score_after"))
+WALK_SCORES = (GATES.field("walk_before"), GATES.field("walk_after"))
+REFINED_SCORES = (GATES.field("refined_before"), GATES.field("refined_after"))
 _PIXELS_PER_PASS = 8_000_000
 """Of one image's copies: about what its largest scale and mirror image have in `ComputeCams`."""
 
 
-class GateWalk(PropagateCams):
-    """Scores as of `PropagateCams`, and how well they part the image before and after the walk; null without labels.
+@dataclass(kw_only=True)
+class GateWalk(JointStage[PooledImage]):
+    """Scores as of `PropagateCams`, and how well they part the image before and after the walk; null without labels."""
 
-    With `keep_better` an image takes its scores from before the walk unless it parts them better.
-    """
+    walk: PropagateCams
+    keep_better: bool
+    """An image takes its scores from before the walk unless the walk parts it better."""
 
-    writes = pa.schema([*PropagateCams.writes, *_SCORES])
+    reads = PropagateCams.reads
+    writes = pa.schema([*PropagateCams.writes, *WALK_SCORES])
 
-    def __init__(self, *, keep_better: bool, **walk: Any) -> None:
-        super().__init__(**walk)
-        self.keep_better = keep_better
+    def setup(self, device: str) -> None:
+        """Loads the AffinityNet."""
+        self.walk.setup(device)
 
-    def finish(self, images: Sequence[PooledImage], walked: Sequence[Tensor], cells: Sequence[Cells]) -> list[Row]:
-        """Judges the walks before their scores are encoded."""
-        starts = [image.scores.to(scores.device) for image, scores in zip(images, walked, strict=True)]
+    def prepare(self, row: Row) -> PooledImage:
+        """Pools the maps."""
+        return self.walk.prepare(row)
+
+    def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
+        """Walks the images and judges their walks."""
+        walked = self.walk.propagate(prepared)
         judged = [
-            _objectives(torch.stack(pair), of_image.features, image.pixels)
-            for *pair, of_image, image in zip(starts, walked, cells, images, strict=True)
+            None if walk is None or image.pixels is None else _objectives(walk, image.pixels)
+            for walk, image in zip(walked, prepared, strict=True)
         ]
-        kept = [
-            start if self.keep_better and after <= before else scores
-            for start, scores, (before, after) in zip(starts, walked, judged, strict=True)
+        chosen = [
+            None if walk is None or scores is None else walk.start if self._falls(scores) else walk.scores
+            for walk, scores in zip(walked, judged, strict=True)
         ]
-        rows = super().finish(images, kept, cells)
         return [
-            row | {"score_before": before, "score_after": after}
-            for row, (before, after) in zip(rows, judged, strict=True)
+            row | dict(zip(("walk_before", "walk_after"), scores or (None, None), strict=True))
+            for row, scores in zip(encode_walks(prepared, walked, chosen), judged, strict=True)
         ]
 
+    def _falls(self, scores: tuple[float, float]) -> bool:
+        before, after = scores
+        return self.keep_better and after <= before
 
-def _objectives(scores: Tensor, features: Tensor, pixels: NDArray[np.uint8] | None) -> list[float]:
-    """Objective of each of S labellings, from their scores (S, 1 + K, h, w)."""
-    assert pixels is not None  # images without labels are not walked
-    labels = scores.argmax(dim=1).to(torch.uint8)
+
+def _objectives(walk: WalkedImage, pixels: NDArray[np.uint8]) -> tuple[float, float]:
+    """Computes the objective of an image's labelling before and after its walk."""
+    labels = torch.stack([walk.start, walk.scores]).argmax(dim=1).to(torch.uint8)
+    features = walk.cells.features
     colours = cell_colours(pixels).to(features.device)
-    parted = [separation(of_cells, labels, num_labels=scores.shape[1]) for of_cells in (features, colours)]
-    values: list[float] = objective(*parted).tolist()
-    return values
+    parted = [separation(of_cells, labels, num_labels=len(walk.scores)) for of_cells in (features, colours)]
+    before, after = objective(*parted).tolist()
+    return before, after
 
 
 @dataclass
 class MaskedImage:
-    """An image with its masks (H, W) before and after refinement."""
+    """An image, the class ids of its labels, its masks (H, W) before and after refinement, and its row."""
 
     pixels: NDArray[np.uint8]
     class_ids: list[int]
     masks: list[NDArray[np.uint8]]
-    encoded: list[bytes]
+    row: Row
 
 
+@dataclass(kw_only=True)
 class GateMasks(JointStage[MaskedImage]):
-    """Class consistency of the masks before and after refinement; null without labels.
+    """Class consistency of encoded masks before and after refinement, at the working size; null without labels.
 
-    With `keep_better` an image takes its mask from before the refinement unless that is less consistent. Images never
-    share a pass: one has enough copies.
+    Images never share a pass: one has enough copies.
     """
 
-    reads = ("image", "class_ids", "mask", "walk_mask")
-    writes = pa.schema([pa.field("mask", pa.binary()), *_SCORES])
+    classifier: Artifact
+    """The checkpoint that judges."""
+    classes: tuple[str, ...]
+    keep_better: bool
+    """An image takes its mask from before the refinement unless the refined one is more consistent."""
+    max_side: int
+    """Longer images are reduced to this long side, in pixels."""
+    precision: Precision
 
-    def __init__(
-        self,
-        *,
-        checkpoint: str,
-        output_stride: Literal[8, 16],
-        precision: Literal["auto", "fp32", "bf16"],
-        max_side: int,
-        keep_better: bool,
-        pixels_per_pass: int | None = None,
-    ) -> None:
-        self.network, _, self.device = load_classifier(checkpoint, output_stride=output_stride)
-        self.precision = precision
-        self.max_side = max_side
-        self.keep_better = keep_better
-        self.pixels_per_pass = pixels_per_pass
+    reads = ("image", "labels", "class_ids", "mask", "confidence", "areas", "mean_confidences", "walk_mask")
+    writes = pa.schema(
+        [*(MASKS.field(name) for name in ("class_ids", "mask", "areas", "mean_confidences")), *REFINED_SCORES]
+    )
+
+    def setup(self, device: str) -> None:
+        """Loads the classifier."""
+        self.network, _ = load_classifier(self.classifier.uri, device=device)
+        self.device = torch.device(device)
 
     def prepare(self, row: Row) -> MaskedImage:
         """Decodes the image and its masks."""
-        pixels = decode_image(row["image"], max_side=self.max_side).pixels
-        encoded = [row["walk_mask"], row["mask"]]
-        return MaskedImage(pixels, row["class_ids"], [decode_mask(mask) for mask in encoded], encoded)
+        pixels = pixels_of(row, max_side=self.max_side)
+        size = (pixels.shape[0], pixels.shape[1])
+        masks = [resize_labels(decode_mask(row[name]), size) for name in ("walk_mask", "mask")]
+        return MaskedImage(pixels, class_ids_of(row["labels"], self.classes), masks, row)
 
     def compute(self, prepared: Sequence[MaskedImage]) -> list[Row]:
         """Judges one image after another."""
         return [self._judge(image) for image in prepared]
 
     def _judge(self, image: MaskedImage) -> Row:
+        row = image.row
+        columns = {name: row[name] for name in ("class_ids", "mask", "areas", "mean_confidences")}
         if not image.class_ids:
-            return {"mask": image.encoded[1], "score_before": None, "score_after": None}
+            return columns | {"refined_before": None, "refined_after": None}
         before, after = (self._consistency(image, mask) for mask in image.masks)
-        kept = not self.keep_better or after > before
-        return {"mask": image.encoded[kept], "score_before": before, "score_after": after}
+        if self.keep_better and after <= before:
+            sums = sums_of_classes(decode_mask(row["walk_mask"]), decode_mask(row["confidence"]))
+            columns = {"mask": row["walk_mask"], **sums}
+        return columns | {"refined_before": before, "refined_after": after}
 
     @torch.inference_mode()
     def _consistency(self, image: MaskedImage, mask: NDArray[np.uint8]) -> float:

@@ -19,32 +19,37 @@ from raypipe.networks import (
     load_state,
 )
 from raypipe.networks.folding import fold_batchnorm
-from raypipe.networks.precision import default_device
+from raypipe.schema import GRID_STRIDE
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 
 def load_classifier(
-    uri: str, *, output_stride: Literal[8, 16] = 8
-) -> tuple[Classifier | SaliencyClassifier, Checkpoint, torch.device]:
-    """The classifier of a checkpoint in eval mode, on the GPU if there is one; its kind is that of its training.
+    uri: str, *, device: str, output_stride: Literal[8, 16] = GRID_STRIDE
+) -> tuple[Classifier | SaliencyClassifier, Checkpoint]:
+    """Loads the classifier of a checkpoint in eval mode; its kind is that of its training.
+
+    Args:
+        uri: the checkpoint's.
+        device: where the network goes to, as torch names it.
+        output_stride: pixels a cell of its maps.
 
     Raises:
         ValueError: if the checkpoint is missing, damaged, of another task or of another architecture than it says.
     """
     checkpoint = read_checkpoint(uri, task="classifier")
-    taught_by_saliency = checkpoint.config.get("saliency", "none") != "none"
+    taught_by_saliency = checkpoint.config.get("section", {}).get("saliency", "none") != "none"
     network = (build_saliency_classifier if taught_by_saliency else build_classifier)(
         checkpoint.backbone,
         num_classes=len(checkpoint.classes),
         output_stride=output_stride,
         preprocessing=Preprocessing.from_dict(checkpoint.preprocessing),
     )
-    return _ready(network, checkpoint), checkpoint, default_device()
+    return _ready(network, checkpoint, device), checkpoint
 
 
-def load_affinity_net(uri: str) -> tuple[AffinityNet, Checkpoint, torch.device]:
-    """The AffinityNet of a checkpoint in eval mode, on the GPU if there is one.
+def load_affinity_net(uri: str, *, device: str) -> tuple[AffinityNet, Checkpoint]:
+    """Loads the AffinityNet of a checkpoint in eval mode.
 
     Raises:
         ValueError: as `load_classifier`.
@@ -52,14 +57,13 @@ def load_affinity_net(uri: str) -> tuple[AffinityNet, Checkpoint, torch.device]:
     checkpoint = read_checkpoint(uri, task="affinity")
     network = build_affinity_net(
         checkpoint.backbone,
-        depths=checkpoint.config.get("depths"),
         preprocessing=Preprocessing.from_dict(checkpoint.preprocessing),
     )
-    return _ready(network, checkpoint), checkpoint, default_device()
+    return _ready(network, checkpoint, device), checkpoint
 
 
-def load_segmenter(uri: str) -> tuple[Segmenter, Checkpoint, torch.device]:
-    """The segmentation network of a checkpoint in eval mode, on the GPU if there is one.
+def load_segmenter(uri: str, *, device: str) -> tuple[Segmenter, Checkpoint]:
+    """Loads the segmentation network of a checkpoint in eval mode.
 
     Raises:
         ValueError: as `load_classifier`.
@@ -67,17 +71,16 @@ def load_segmenter(uri: str) -> tuple[Segmenter, Checkpoint, torch.device]:
     checkpoint = read_checkpoint(uri, task="segmenter")
     network = build_segmenter(
         checkpoint.backbone,
-        head=checkpoint.config["head"],
+        head=checkpoint.config["section"]["head"],
         num_classes=len(checkpoint.classes),
-        output_stride=checkpoint.config["output_stride"],
         preprocessing=Preprocessing.from_dict(checkpoint.preprocessing),
     )
-    return _ready(network, checkpoint), checkpoint, default_device()
+    return _ready(network, checkpoint, device), checkpoint
 
 
-def _ready(network: AnyNetwork, checkpoint: Checkpoint) -> AnyNetwork:
+def _ready(network: AnyNetwork, checkpoint: Checkpoint, device: str) -> AnyNetwork:
     load_state(network, checkpoint.weights, source=f"the checkpoint {checkpoint.digest}", require_head=True)
     network.eval()
     fold_batchnorm(network)
-    network.to(device=default_device())
+    network.to(device=device)
     return network.to(memory_format=torch.channels_last)

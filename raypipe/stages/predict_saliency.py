@@ -1,6 +1,7 @@
 """Saliency maps by a network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,67 +12,89 @@ from PIL import Image
 from torch import Tensor
 
 from raypipe import storage
-from raypipe.data.images import decode_image, encode_png
+from raypipe.artifacts import Artifact
+from raypipe.data.images import encode_png
 from raypipe.networks.onnx_saliency import OnnxSaliency
-from raypipe.networks.precision import default_device
 from raypipe.networks.preprocessing import IMAGENET
 from raypipe.networks.saliency_networks import SALIENCY_NETWORKS, load_saliency_network
 from raypipe.networks.weights import read_state_dict
-from raypipe.stages.base import Row, Stage
+from raypipe.stages.base import Kind, Row, Stage
+from raypipe.stages.decode import pixels_of
 
 _ONNX_SIDE = 320
 """Of models that take any size."""
 
 
+@dataclass(kw_only=True)
 class PredictSaliency(Stage):
-    """Saliency (height, width) of an image at its working size, as an 8-bit PNG; 255 is salient.
+    """Saliency (map_height, map_width) of an image as a network gives it, as float32 bytes in [0, 1]; 1 is salient.
 
     Images never share a pass, so that a map depends on nothing but its image and the weights.
     """
 
-    reads = ("image_id", "image_uri")
+    source: Literal["csnet", "onnx"]
+    weights: Artifact
+    """File of the network's published weights, or an ONNX model; known by its content."""
+    max_side: int
+    """Longer images are reduced to this long side, in pixels."""
+
+    reads = ("image",)
     writes = pa.schema(
-        [pa.field("height", pa.int32()), pa.field("width", pa.int32()), pa.field("saliency", pa.binary())]
+        [
+            pa.field("map", pa.binary()),
+            pa.field("map_height", pa.int32()),
+            pa.field("map_width", pa.int32()),
+        ]
     )
 
-    def __init__(self, *, source: Literal["csnet", "onnx"], weights: str, side: int | None, max_side: int) -> None:
-        self.device = default_device()
-        self.max_side = max_side
+    @property
+    def kind(self) -> Kind:
+        """Runs a network; onnxruntime's is that of the CPU."""
+        return "finish" if self.source == "onnx" else "device"
+
+    def setup(self, device: str) -> None:
+        """Loads the network."""
+        self.device = torch.device(device)
         self.predict: Callable[[Tensor], Tensor]
-        if source == "onnx":
-            model = OnnxSaliency(storage.read_bytes(weights), source=weights)
-            self.predict, self.side = model, side or model.side or _ONNX_SIDE
+        uri = self.weights.uri
+        if self.source == "onnx":
+            model = OnnxSaliency(storage.read_bytes(uri), source=uri)
+            self.predict, self.side = model, model.side or _ONNX_SIDE
             self.preprocessing = IMAGENET
         else:
-            network = load_saliency_network(source, read_state_dict(weights, read=storage.read_bytes), source=weights)
+            network = load_saliency_network(self.source, read_state_dict(uri, read=storage.read_bytes), source=uri)
             self.predict = network.to(self.device)
-            self.side = side or SALIENCY_NETWORKS[source].side
-            self.preprocessing = SALIENCY_NETWORKS[source].preprocessing
-
-    def process_all(self, rows: Sequence[Row]) -> list[Row]:
-        """Fetches the images of all rows at once."""
-        wanted = {row["image_uri"] for row in rows if row.get("error_stage") is None and row["image_uri"]}
-        contents = storage.read_many(wanted)
-        return super().process_all([row | {"content": contents.get(row["image_uri"])} for row in rows])
+            self.side = SALIENCY_NETWORKS[self.source].side
+            self.preprocessing = SALIENCY_NETWORKS[self.source].preprocessing
 
     @torch.inference_mode()
     def process(self, row: Row) -> Row:
         """Predicts one image's map.
 
         Raises:
-            ValueError: an image that can't be decoded, or a row without `image_uri`.
-            OSError: if the image can't be fetched.
+            ImageError: if the image can't be decoded.
         """
-        if not row["image_uri"]:
-            raise ValueError("image_uri is empty; give the image's path or URI")
-        data = row["content"] if "content" in row else storage.read_bytes(row["image_uri"])
-        if isinstance(data, Exception):
-            raise data
-        pixels = decode_image(data, max_side=self.max_side).pixels
-        height, width = pixels.shape[:2]
+        pixels = pixels_of(row, max_side=self.max_side)
         resized = Image.fromarray(pixels).resize((self.side, self.side), Image.Resampling.BILINEAR)
         image = torch.from_numpy(np.array(resized)).to(self.device).permute(2, 0, 1)[None]
-        saliency = self.predict(self.preprocessing.normalize(image)).float()
-        full = F.interpolate(saliency, size=(height, width), mode="bilinear", align_corners=False)
-        values = (full[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-        return {"height": height, "width": width, "saliency": encode_png(values)}
+        saliency = self.predict(self.preprocessing.normalize(image)).float()[0, 0].cpu().numpy()
+        return {
+            "map": saliency.astype("<f4").tobytes(),
+            "map_height": saliency.shape[0],
+            "map_width": saliency.shape[1],
+        }
+
+
+@dataclass
+class EncodeSaliency(Stage):
+    """Saliency (height, width) of an image at its working size, as an 8-bit PNG; 255 is salient."""
+
+    reads = ("map", "map_height", "map_width", "height", "width")
+    writes = pa.schema([pa.field("saliency", pa.binary())])
+
+    def process(self, row: Row) -> Row:
+        """Resizes and encodes one map."""
+        values = np.frombuffer(row["map"], "<f4").reshape(1, 1, row["map_height"], row["map_width"]).copy()
+        size = (row["height"], row["width"])
+        full = F.interpolate(torch.from_numpy(values), size=size, mode="bilinear", align_corners=False)
+        return {"saliency": encode_png((full[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).numpy())}

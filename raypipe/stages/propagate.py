@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raypipe.artifacts import Artifact
+from raypipe.config.base import Precision
 from raypipe.data.arrays import decode_cam, encode_scores
-from raypipe.data.images import decode_image
 from raypipe.networks import network_input
 from raypipe.networks.precision import autocast
 from raypipe.ops.affinity import pairwise_affinity, rgb_affinity
@@ -22,13 +23,17 @@ from raypipe.ops.separation import separation
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage, in_passes
+from raypipe.stages.decode import pixels_of
 from raypipe.stages.networks import load_affinity_net
+
+WALK_TOLERANCE = 1e-5
+"""Largest error of a walked score that the expansion may leave."""
 
 _EPS = 1e-12
 
 
 class Cells(NamedTuple):
-    """What is known of the cells (h, w) = (ceil(H/8), ceil(W/8)) of an image's grid."""
+    """Features of the cells of an image's grid, (h, w) = (ceil(H/8), ceil(W/8)), and the function that pairs them."""
 
     features: Tensor
     """(D, h, w)."""
@@ -51,10 +56,12 @@ class LearnedAffinity:
         self,
         *,
         checkpoint: str,
-        precision: Literal["auto", "fp32", "bf16"],
+        precision: Precision,
+        device: str,
         pixels_per_pass: int | None = None,
     ) -> None:
-        self.network, _, self.device = load_affinity_net(checkpoint)
+        self.network, _ = load_affinity_net(checkpoint, device=device)
+        self.device = torch.device(device)
         self.precision = precision
         self.pixels_per_pass = pixels_per_pass
 
@@ -87,22 +94,19 @@ def cell_colours(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def affinity_source(
-    kind: Literal["learned", "rgb"],
-    *,
-    checkpoint: str | None,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    pixels_per_pass: int | None = None,
+    affinity: Artifact | None, *, precision: Precision, device: str, pixels_per_pass: int | None = None
 ) -> AffinitySource:
-    """The affinities that a config asks for.
+    """Returns the affinities of an AffinityNet's checkpoint, or of plain colours where there is none.
 
-    Raises:
-        ValueError: if learned affinities come without a checkpoint.
+    Args:
+        affinity: the checkpoint; None takes colours.
+        precision: of the network.
+        device: where it goes to, as torch names it.
+        pixels_per_pass: see `JointStage`.
     """
-    if kind == "rgb":
+    if affinity is None:
         return RgbAffinity()
-    if checkpoint is None:
-        raise ValueError("learned affinities need a checkpoint; train one, or set walk.affinity=rgb")
-    return LearnedAffinity(checkpoint=checkpoint, precision=precision, pixels_per_pass=pixels_per_pass)
+    return LearnedAffinity(checkpoint=affinity.uri, precision=precision, device=device, pixels_per_pass=pixels_per_pass)
 
 
 def grid_scores(cam: Tensor, *, alpha: float, count_padding: bool = False, cam_stride: int) -> Tensor:
@@ -122,8 +126,23 @@ class PooledImage:
     pixels: NDArray[np.uint8] | None
 
 
+@dataclass(kw_only=True)
 class PropagateCams(JointStage[PooledImage]):
     """Walked scores (1 + K, grid_height, grid_width) of background and labelled classes."""
+
+    affinity: Artifact | None
+    """The AffinityNet's checkpoint; None walks along plain colours."""
+    alpha: float
+    beta: float
+    num_steps: int
+    radius: int
+    """Reach of a step in cells."""
+    count_padding: bool
+    cam_stride: int
+    """Pixels a cell of the maps that come in."""
+    max_side: int
+    """Longer images are reduced to this long side, in pixels."""
+    precision: Precision
 
     reads = ("image", "cam", "cam_height", "cam_width")
     writes = pa.schema(
@@ -134,68 +153,69 @@ class PropagateCams(JointStage[PooledImage]):
             pa.field("predicted_iou", pa.float32()),
         ]
     )
-    drops = ("cam",)
 
-    def __init__(
-        self,
-        *,
-        affinity: Literal["learned", "rgb"],
-        checkpoint: str | None,
-        radius: int,
-        alpha: float,
-        beta: float,
-        num_steps: int,
-        tol: float,
-        count_padding: bool,
-        precision: Literal["auto", "fp32", "bf16"],
-        cam_stride: int,
-        max_side: int,
-        pixels_per_pass: int | None = None,
-    ) -> None:
-        self.affinity = affinity_source(
-            affinity, checkpoint=checkpoint, precision=precision, pixels_per_pass=pixels_per_pass
+    def setup(self, device: str) -> None:
+        """Loads the AffinityNet, if there is one."""
+        self.source = affinity_source(
+            self.affinity, precision=self.precision, device=device, pixels_per_pass=self.pixels_per_pass
         )
-        self.radius = radius
-        self.pixels_per_pass = pixels_per_pass
-        self.alpha = alpha
-        self.beta = beta
-        self.num_steps = num_steps
-        self.tol = tol
-        self.count_padding = count_padding
-        self.cam_stride = cam_stride
-        self.max_side = max_side
 
     def prepare(self, row: Row) -> PooledImage:
         """Pools the maps; an image without labels is background and needs no walk."""
         cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
         scores = grid_scores(cam, alpha=self.alpha, count_padding=self.count_padding, cam_stride=self.cam_stride)
-        pixels = decode_image(row["image"], max_side=self.max_side).pixels if len(cam) else None
-        return PooledImage(scores, pixels)
+        return PooledImage(scores, pixels_of(row, max_side=self.max_side) if len(cam) else None)
 
-    @torch.inference_mode()
     def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
         """Walks the images that have labels."""
-        labelled = [image for image in prepared if image.pixels is not None]
-        cells = self.affinity([image.pixels for image in labelled if image.pixels is not None])
-        affinities = [of_image.affinity(radius=self.radius) for of_image in cells]
-        moved = [image.scores.to(affinity.device) for image, affinity in zip(labelled, affinities, strict=True)]
-        walked = propagate_batch(moved, affinities, beta=self.beta, num_steps=self.num_steps, tol=self.tol)
-        results = iter(self.finish(labelled, walked, cells))
-        return [_encode(image.scores, 1.0) if image.pixels is None else next(results) for image in prepared]
+        walked = self.propagate(prepared)
+        return encode_walks(prepared, walked, [None if image is None else image.scores for image in walked])
 
-    def finish(
-        self,
-        images: Sequence[PooledImage],  # noqa: ARG002 - for those that compare
-        walked: Sequence[Tensor],
-        cells: Sequence[Cells],
-    ) -> list[Row]:
-        """The columns of images with labels, from their walked scores (1 + K, h, w)."""
-        ious = predict_ious(walked, [of_image.features for of_image in cells])
-        return [_encode(scores, iou) for scores, iou in zip(walked, ious, strict=True)]
+    @torch.inference_mode()
+    def propagate(self, prepared: Sequence[PooledImage]) -> list["WalkedImage | None"]:
+        """Returns each image's walk; None for images without labels."""
+        labelled = [image for image in prepared if image.pixels is not None]
+        cells = self.source([image.pixels for image in labelled if image.pixels is not None])
+        affinities = [of_image.affinity(radius=self.radius) for of_image in cells]
+        starts = [image.scores.to(affinity.device) for image, affinity in zip(labelled, affinities, strict=True)]
+        scores = propagate_batch(starts, affinities, beta=self.beta, num_steps=self.num_steps, tol=WALK_TOLERANCE)
+        walks = map(WalkedImage, starts, scores, cells)
+        return [None if image.pixels is None else next(walks) for image in prepared]
+
+
+@dataclass
+class WalkedImage:
+    """Scores (1 + K, h, w) of an image before and after the walk, and its cells."""
+
+    start: Tensor
+    scores: Tensor
+    cells: Cells
+
+
+def encode_walks(
+    prepared: Sequence[PooledImage], walked: Sequence[WalkedImage | None], chosen: Sequence[Tensor | None]
+) -> list[Row]:
+    """Encodes walked scores as columns, with the predicted IoU of the mask that they make.
+
+    Args:
+        prepared: the images.
+        walked: their walks; an image without labels is background, whose mask is surely right.
+        chosen: the scores (1 + K, h, w) of each walk that are kept.
+    """
+    pairs = [
+        (scores, image.cells.features)
+        for image, scores in zip(walked, chosen, strict=True)
+        if image is not None and scores is not None
+    ]
+    ious = iter(predict_ious([scores for scores, _ in pairs], [features for _, features in pairs]))
+    return [
+        _encode(image.scores, 1.0) if scores is None else _encode(scores, next(ious))
+        for image, scores in zip(prepared, chosen, strict=True)
+    ]
 
 
 def predict_ious(scores: Sequence[Tensor], features: Sequence[Tensor]) -> list[float]:
-    """Predicted IoU of each image's mask, from its walked scores (1 + K, h, w) and features (D, h, w)."""
+    """Predicts the IoU of each image's mask, from its walked scores (1 + K, h, w) and features (D, h, w)."""
     if not scores:
         return []
     cues = torch.stack([torch.stack(_cues(*pair)) for pair in zip(scores, features, strict=True)]).tolist()

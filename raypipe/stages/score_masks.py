@@ -3,7 +3,7 @@
 Matrices add up, so rows can be counted anywhere and in any order.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -28,12 +28,12 @@ def unpack(data: bytes, *, num_classes: int) -> NDArray[np.int64]:
     return np.frombuffer(data, dtype="<i8").reshape(-1, num_classes, num_classes).astype(np.int64)
 
 
+@dataclass(kw_only=True)
 class ScoreMasks(Stage):
-    """Confusion matrices of `mask` and, where there is one, of `walk_mask`.
+    """Confusion matrices of `mask` and, where there is one, of `walk_mask`; null without a mask."""
 
-    Args:
-        num_classes: with background.
-    """
+    num_classes: int
+    """With background."""
 
     reads = ("mask_uri", "mask", "walk_mask")
     writes = pa.schema(
@@ -43,10 +43,6 @@ class ScoreMasks(Stage):
             pa.field("truth_digest", pa.string()),
         ]
     )
-    drops = ("mask", "walk_mask")
-
-    def __init__(self, *, num_classes: int) -> None:
-        self.num_classes = num_classes
 
     def process(self, row: Row) -> Row:
         """Scores one mask.
@@ -54,6 +50,8 @@ class ScoreMasks(Stage):
         Raises:
             ValueError: if the true mask has another size, or values that are no class ids.
         """
+        if row["mask"] is None:
+            return dict.fromkeys(self.writes.names)
         truth, truth_digest = read_truth(row["mask_uri"], num_classes=self.num_classes)
         walk_mask = row["walk_mask"]
         return {
@@ -69,21 +67,22 @@ class ScoreMasks(Stage):
         return pack(confusion_matrix(truth, prediction, num_classes=self.num_classes))
 
 
+@dataclass(kw_only=True)
 class ScoreCams(Stage):
-    """Confusion matrices of the maps cut at constant background thresholds, one a threshold.
+    """Confusion matrices of the maps cut at constant background thresholds, one a threshold; null without maps.
 
     Background is where no map reaches the threshold. Maps have no size of their own to compare with the true mask's, so
     the image's working size is.
     """
 
-    reads = ("mask_uri", "height", "width", "class_ids", "cam", "cam_height", "cam_width")
-    writes = pa.schema([pa.field("confusions", pa.binary()), pa.field("truth_digest", pa.string())])
-    drops = ("cam",)
+    num_classes: int
+    """With background."""
+    thresholds: tuple[float, ...]
+    max_side: int
+    """Longer images were reduced to this long side, in pixels."""
 
-    def __init__(self, *, num_classes: int, thresholds: Sequence[float], max_side: int) -> None:
-        self.num_classes = num_classes
-        self.max_side = max_side
-        self.thresholds = tuple(thresholds)
+    reads = ("mask_uri", "height", "width", "class_ids", "cam", "cam_height", "cam_width")
+    writes = pa.schema([pa.field("cam_confusions", pa.binary()), pa.field("cam_truth_digest", pa.string())])
 
     def process(self, row: Row) -> Row:
         """Scores one image's maps at the true mask's size.
@@ -91,6 +90,8 @@ class ScoreCams(Stage):
         Raises:
             ValueError: as `ScoreMasks`.
         """
+        if row["cam"] is None:
+            return dict.fromkeys(self.writes.names)
         truth, truth_digest = read_truth(row["mask_uri"], num_classes=self.num_classes)
         height, width = truth.shape
         if reduced_size(width, height, self.max_side) != (row["width"], row["height"]):
@@ -106,4 +107,4 @@ class ScoreCams(Stage):
             confusion_matrix(truth, np.where(best_score > threshold, best, 0), num_classes=self.num_classes)
             for threshold in self.thresholds
         ]
-        return {"confusions": pack(np.stack(matrices)), "truth_digest": truth_digest}
+        return {"cam_confusions": pack(np.stack(matrices)), "cam_truth_digest": truth_digest}

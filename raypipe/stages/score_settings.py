@@ -1,6 +1,6 @@
 """Scores many settings of the walk in one pass of the networks.
 
-Maps and features are computed once an image. One expansion a (radius, beta) gives every number of steps, and all alphas
+Maps and features are computed once an image. One expansion a beta gives every number of steps, and all alphas
 walk along in it as further maps: a whole grid costs a few times one walk.
 """
 
@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raypipe.artifacts import Artifact
+from raypipe.config.base import Precision
 from raypipe.data.arrays import decode_cam
-from raypipe.data.images import decode_image
 from raypipe.data.truth import read_truth
 from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
 from raypipe.ops.random_walk import propagate_at
@@ -23,19 +24,19 @@ from raypipe.ops.separation import separation
 from raypipe.schema import GRID_STRIDE, IGNORE, SETTINGS
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage
-from raypipe.stages.propagate import Cells, affinity_source, cell_colours
+from raypipe.stages.decode import pixels_of
+from raypipe.stages.propagate import WALK_TOLERANCE, Cells, affinity_source, cell_colours
 
 SCORES = ("feature_separations", "colour_separations", "hits", "predicted", "truth_ids", "truth_pixels")
 """Columns that this stage writes."""
 
 
 class Setting(NamedTuple):
-    """Of the walk."""
+    """One candidate walk."""
 
     alpha: float
     beta: float
     num_steps: int
-    radius: int
 
 
 @dataclass
@@ -50,6 +51,7 @@ class ScoredImage:
     """(H, W) at the image's original size."""
 
 
+@dataclass(kw_only=True)
 class ScoreSettings(JointStage[ScoredImage]):
     """Separations and, where there is a true mask, pixel counts of an image's masks, one a setting.
 
@@ -57,39 +59,32 @@ class ScoreSettings(JointStage[ScoredImage]):
     exactly as in the masks that `PropagateCams` and `RefineMasks` make with that setting; 4 counts one in 16.
     """
 
+    settings: tuple[Setting, ...]
+    stride: Literal[1, 4]
+    num_classes: int
+    """With background."""
+    affinity: Artifact | None
+    """The AffinityNet's checkpoint; None walks along plain colours."""
+    radius: int
+    """Reach of a step in cells."""
+    count_padding: bool
+    cam_stride: int
+    """Pixels a cell of the maps that come in."""
+    max_side: int
+    """Longer images are reduced to this long side, in pixels."""
+    precision: Precision
+
     reads = (
         *("image", "class_ids", "height", "width", "original_height", "original_width"),
         *("cam", "cam_height", "cam_width", "mask_uri"),
     )
     writes = pa.schema([SETTINGS.field(name) for name in SCORES])
-    drops = ("image",)
 
-    def __init__(
-        self,
-        *,
-        settings: Sequence[Setting],
-        stride: Literal[1, 4],
-        num_classes: int,
-        affinity: Literal["learned", "rgb"],
-        checkpoint: str | None,
-        tol: float,
-        count_padding: bool,
-        precision: Literal["auto", "fp32", "bf16"],
-        cam_stride: int,
-        max_side: int,
-        pixels_per_pass: int | None = None,
-    ) -> None:
-        self.settings = [Setting(*setting) for setting in settings]
-        self.stride = stride
-        self.num_classes = num_classes
+    def setup(self, device: str) -> None:
+        """Loads the AffinityNet, if there is one."""
         self.source = affinity_source(
-            affinity, checkpoint=checkpoint, precision=precision, pixels_per_pass=pixels_per_pass
+            self.affinity, precision=self.precision, device=device, pixels_per_pass=self.pixels_per_pass
         )
-        self.tol = tol
-        self.count_padding = count_padding
-        self.cam_stride = cam_stride
-        self.max_side = max_side
-        self.pixels_per_pass = pixels_per_pass
 
     def prepare(self, row: Row) -> ScoredImage:
         """Decodes image, maps and true mask."""
@@ -97,7 +92,7 @@ class ScoreSettings(JointStage[ScoredImage]):
         return ScoredImage(
             class_ids=list(row["class_ids"]),
             cam=cam,
-            pixels=decode_image(row["image"], max_side=self.max_side).pixels if len(cam) else None,
+            pixels=pixels_of(row, max_side=self.max_side) if len(cam) else None,
             size=(row["height"], row["width"]),
             truth=self._truth(row) if row["mask_uri"] else None,
         )
@@ -157,16 +152,15 @@ class ScoreSettings(JointStage[ScoredImage]):
         backgrounds = torch.stack([background_score(cam, alpha=alpha) for alpha in alphas])
         stacked = torch.cat([backgrounds, cam])
         scores = pool_to_grid(stacked, stride=stride, count_padding=self.count_padding).to(cells.features.device)
-        for radius in sorted({setting.radius for setting in self.settings}):
-            affinity = cells.affinity(radius=radius)
-            for beta in sorted({s.beta for s in self.settings if s.radius == radius}):
-                members = [i for i, s in enumerate(self.settings) if (s.radius, s.beta) == (radius, beta)]
-                steps = sorted({self.settings[i].num_steps for i in members})
-                walked = propagate_at(scores, affinity, beta=beta, steps=steps, tol=self.tol)
-                for num_steps, maps in zip(steps, walked, strict=True):
-                    indices = [i for i in members if self.settings[i].num_steps == num_steps]
-                    wanted = [alphas.index(self.settings[i].alpha) for i in indices]
-                    yield indices, torch.cat([maps[wanted], maps[len(alphas) :]])
+        affinity = cells.affinity(radius=self.radius)
+        for beta in sorted({setting.beta for setting in self.settings}):
+            members = [index for index, setting in enumerate(self.settings) if setting.beta == beta]
+            steps = sorted({self.settings[index].num_steps for index in members})
+            walked = propagate_at(scores, affinity, beta=beta, steps=steps, tol=WALK_TOLERANCE)
+            for num_steps, maps in zip(steps, walked, strict=True):
+                indices = [index for index in members if self.settings[index].num_steps == num_steps]
+                wanted = [alphas.index(self.settings[index].alpha) for index in indices]
+                yield indices, torch.cat([maps[wanted], maps[len(alphas) :]])
 
 
 def best_labels(maps: Tensor, *, num_backgrounds: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raypipe.artifacts import Artifact
+from raypipe.config.base import Precision
 from raypipe.data.arrays import encode_scores
-from raypipe.data.images import decode_image
 from raypipe.networks.precision import autocast
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage
+from raypipe.stages.decode import pixels_of
 from raypipe.stages.networks import load_segmenter
 from raypipe.stages.passes import Passes, run_passes
 
@@ -25,21 +26,29 @@ _LEAST = 0.01
 
 @dataclass(frozen=True)
 class ReadImage:
-    """An image (H, W, 3) and the class ids of its labels."""
+    """An image (H, W, 3) and the class ids that it may have; None allows all."""
 
     pixels: NDArray[np.uint8]
-    class_ids: list[int]
+    allowed: list[int] | None
 
 
+@dataclass(kw_only=True)
 class SegmentImages(JointStage[ReadImage]):
     """Scores (1 + K, grid_height, grid_width) as float32 bytes: probabilities of the background and of K classes.
 
     The mean over scales and mirror images. `class_ids` are the K classes that some cell takes for possible.
-    With `within_labels` they are those of the labels, which come in as `class_ids`. `predicted_iou` is null: only walks
-    have one.
+    `predicted_iou` is null: only walks have one.
     """
 
-    reads = ("image", "class_ids")
+    segmenter: Artifact
+    """The checkpoint."""
+    scales: tuple[float, ...]
+    max_side: int
+    """Longer images are reduced to this long side, in pixels."""
+    precision: Precision
+    within_labels: bool = False
+    """Only classes of the image's labels are possible, which come in as `class_ids`, where it has any labels."""
+
     writes = pa.schema(
         [
             pa.field("class_ids", pa.list_(pa.uint8())),
@@ -50,28 +59,20 @@ class SegmentImages(JointStage[ReadImage]):
         ]
     )
 
-    def __init__(
-        self,
-        *,
-        checkpoint: str,
-        scales: Sequence[float],
-        mirror: bool,
-        max_side: int,
-        precision: Literal["auto", "fp32", "bf16"],
-        within_labels: bool = False,
-        pixels_per_pass: int | None = None,
-    ) -> None:
-        self.network, _, self.device = load_segmenter(checkpoint)
-        self.scales = tuple(scales)
-        self.mirror = mirror
-        self.max_side = max_side
-        self.precision = precision
-        self.within_labels = within_labels
-        self.pixels_per_pass = pixels_per_pass
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Labels only where they matter."""
+        return ("image", "class_ids", *(("labels",) if self.within_labels else ()))
+
+    def setup(self, device: str) -> None:
+        """Loads the segmentation network."""
+        self.network, _ = load_segmenter(self.segmenter.uri, device=device)
+        self.device = torch.device(device)
 
     def prepare(self, row: Row) -> ReadImage:
-        """Decodes the image."""
-        return ReadImage(decode_image(row["image"], max_side=self.max_side).pixels, row["class_ids"])
+        """Takes the pixels and the labels."""
+        allowed = row["class_ids"] if self.within_labels and row["labels"] is not None else None
+        return ReadImage(pixels_of(row, max_side=self.max_side), allowed)
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[ReadImage]) -> list[Row]:
@@ -82,7 +83,7 @@ class SegmentImages(JointStage[ReadImage]):
             preprocessing=self.network.preprocessing,
             device=self.device,
             scales=self.scales,
-            mirror=self.mirror,
+            mirror=True,
             pixels_per_pass=self.pixels_per_pass,
         )
         return [self._encode(image, of_image) for image, of_image in zip(prepared, passes, strict=True)]
@@ -95,7 +96,7 @@ class SegmentImages(JointStage[ReadImage]):
     def _encode(self, image: ReadImage, passes: Passes) -> Row:
         scores = (passes.merged(stride=GRID_STRIDE, out_stride=GRID_STRIDE) / len(passes.maps)).cpu().numpy()
         possible = [int(class_id) for class_id in np.flatnonzero(scores[1:].max(axis=(1, 2)) >= _LEAST) + 1]
-        present = image.class_ids if self.within_labels else possible
+        present = possible if image.allowed is None else image.allowed
         return {
             "class_ids": present,
             "scores": encode_scores(scores[[0, *present]]),

@@ -1,26 +1,29 @@
 """True masks in the place of computed ones."""
 
+from dataclasses import dataclass
+
 import pyarrow as pa
 
 from raypipe import storage
 from raypipe.data.truth import check_truth
 from raypipe.schema import MASKS
-from raypipe.stages.base import Row, Stage
+from raypipe.stages.base import Kind, Row, Stage
 
 
+@dataclass(kw_only=True)
 class LoadTrueMasks(Stage):
-    """The true mask's file as it is, without confidence.
+    """The true mask's file as it is, without confidence."""
 
-    Args:
-        num_classes: with background.
-    """
+    num_classes: int
+    """With background."""
 
     reads = ("mask_uri",)
     writes = pa.schema([MASKS.field("mask"), MASKS.field("confidence")])
-    drops = ("mask_uri",)
 
-    def __init__(self, *, num_classes: int) -> None:
-        self.num_classes = num_classes
+    @property
+    def kind(self) -> Kind:
+        """Waits for storage."""
+        return "fetch"
 
     def process(self, row: Row) -> Row:
         """Fetches and checks one mask.

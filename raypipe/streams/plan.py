@@ -1,146 +1,137 @@
-"""A stream as a list of steps: what runs in which order with which resources.
+"""A stream's plan: which stages make which columns of which rows. The plan is what the outputs' digest is made of.
 
-`apply` is the only caller of `map_batches`. Before any actor starts, `check` makes sure that every column a stage reads
-is produced upstream, and `describe` prints the plan.
+A plan knows no machine. Which of its stages run together in one process follows from their kinds and from whether there
+are GPUs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
-import ray
-from ray.data import ActorPoolStrategy, Dataset
 
-from raypipe.stages.base import Stage, with_error_columns
+import raypipe
+from raypipe import storage
+from raypipe.artifacts import Artifact, digest, identity
+from raypipe.schema import ROW_DIGEST, SHARD_URI
+from raypipe.stages.base import Kind, Stage, columns_after
 
-TRANSIENT = (r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*): ",)
-"""What passes by itself: storage that is away or busy for a while. In the words of Ray Data's error messages."""
 
-MAX_RETRIES = 8
-"""Tries after the first. Ray Data waits a random part of 2, 4, 8 ... 32 seconds before each, over a minute in all on
-average: so long an outage is sat out."""
+@dataclass(frozen=True)
+class Pool:
+    """Stages that run together in one process; a row crosses processes between pools only."""
 
-CALLS_PER_ACTOR = 2
-"""Stages still run one batch at a time, but the next one is at hand when they are done: a stage that takes 20 ms a row
-was busy 99 % of its time instead of 93 %."""
+    kind: Kind
+    stages: tuple[Stage, ...]
+    keep: tuple[str, ...]
+    """Columns that somebody needs after them."""
 
-ROOM = (
-    "lower cluster.*_actors, raise cluster.num_cpus on a local Ray, or set cluster.autoscaling on a cluster that "
-    "brings nodes when they are asked for"
-)
-"""The way out where a cluster is too small."""
+    @property
+    def name(self) -> str:
+        """The stages' names, as they stand in plans and on Ray's dashboard."""
+        return " + ".join(type(stage).__name__ for stage in self.stages)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """A stage and how it is run; resources live here, never in the stage."""
+class Plan:
+    """What a stream computes."""
 
-    stage: type[Stage]
-    args: Mapping[str, Any] = field(default_factory=dict)
-    """The stage's keyword arguments."""
-    num_actors: int = 1
-    max_actors: int | None = None
-    """The pool grows up to here while rows pile up before it; None keeps `num_actors`."""
-    num_cpus: float = 1
-    """Logical CPUs of an actor; Ray gives torch and OpenMP as many threads."""
-    num_gpus: float = 0
-    batch_size: int = 4
-    """Rows per call: the stage works row by row, so this only spreads the cost of a call."""
+    name: str
+    """Of the stream, which is also the name of its folder below `out`."""
+    stages: tuple[Stage, ...]
+    """In the order in which a row goes through them; they and their settings are what the outputs depend on."""
+    schema: pa.Schema
+    """Columns of the outputs."""
+    classes: tuple[str, ...]
+    """Class names in class-id order: class ids in the outputs mean nothing without them."""
+    reuse: tuple[Stage, Stage] | None = None
+    """A stage, and the one that loads what an earlier stream has made by it. The outputs are the same, so their digest
+    is."""
 
+    @property
+    def digest(self) -> str:
+        """12 hex digits over all that the outputs depend on, but for the rows: stages, their settings and artifacts."""
+        return digest([self.name, self.schema.names, self.classes, self.stages])
 
-def check(columns: Iterable[str], steps: Sequence[Step]) -> None:
-    """Makes sure that each step's columns are there.
+    def artifact(self, out: str) -> Artifact:
+        """The folder below `out` that holds the outputs."""
+        return Artifact(storage.join(out, self.name, self.digest), self.digest)
 
-    Args:
-        columns: the source's columns.
-        steps: in order.
+    def provenance(self) -> dict[str, Any]:
+        """What is stored with the outputs."""
+        return {
+            "stream": self.name,
+            "stages": identity(self.stages),
+            "classes": self.classes,
+            "raypipe": raypipe.__version__,
+        }
 
-    Raises:
-        ValueError: naming stage, missing columns and what is there.
-    """
-    present = set(columns)
-    for step in steps:
-        missing = [name for name in step.stage.reads if name not in present]
-        if missing:
-            raise ValueError(
-                f"{step.stage.__name__} reads {missing}, but upstream there are only {sorted(present)}; "
-                "put the stage that writes them before it"
-            )
-        present = (present - set(step.stage.drops)) | {column.name for column in step.stage.writes}
+    @property
+    def steps(self) -> tuple[Stage, ...]:
+        """The stages that run: a stage whose outputs are loaded isn't among them, and loading comes after fetching."""
+        if self.reuse is None:
+            return self.stages
+        made, load = self.reuse
+        others = [stage for stage in self.stages if stage is not made]
+        fetching = sum(stage.kind == "fetch" for stage in others)
+        return (*others[:fetching], load, *others[fetching:])
 
+    def row_columns(self) -> tuple[str, ...]:
+        """Columns of a row that its output depends on: what stages read of the source, but for where shards lie."""
+        written: set[str] = set()
+        read: list[str] = []
+        for stage in self.stages:
+            read += [name for name in stage.reads if name not in written and name not in read]
+            written.update(stage.writes.names, stage.leaves)
+        return tuple(sorted(name for name in read if not name.endswith(SHARD_URI)))
 
-def describe(steps: Sequence[Step]) -> str:
-    """The plan as a table: stage, actors, resources, batch size, reads, writes."""
-    rows = [("stage", "actors", "cpus", "gpus", "batch", "reads → writes")]
-    for step in steps:
-        writes = ", ".join(column.name for column in step.stage.writes)
-        rows.append(
-            (
-                step.stage.__name__,
-                str(step.num_actors) if step.max_actors is None else f"{step.num_actors}-{step.max_actors}",
-                f"{step.num_cpus:g}",
-                f"{step.num_gpus:g}",
-                str(step.batch_size),
-                f"{', '.join(step.stage.reads)} → {writes}",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows
-    )
+    def pools(self, *, gpus: bool) -> tuple[Pool, ...]:
+        """Groups the stages into pools.
 
+        Without GPUs all stages run in one process, one after the other, and a row never leaves it. With GPUs, what
+        runs on a device shares an actor, so that the CPU's work never keeps a device waiting.
 
-def needs(steps: Sequence[Step]) -> dict[str, float]:
-    """CPUs and GPUs that a stream holds from its start to its end."""
-    return {
-        "CPU": sum(step.num_actors * step.num_cpus for step in steps) + 1,  # one for the task that writes
-        "GPU": sum(step.num_actors * step.num_gpus for step in steps),
-    }
+        Args:
+            gpus: there are some, and the plan may use them.
+        """
+        stages = self.steps
+        networks = any(stage.kind == "device" for stage in stages)
+        kinds: list[Kind] = ["device" if networks else "finish"] * len(stages)
+        if gpus and networks:
+            following: Kind = "finish"
+            for index in reversed(range(len(stages))):
+                following = stages[index].kind or following
+                kinds[index] = following
+        groups = groupby(zip(kinds, stages, strict=True), key=lambda pair: pair[0])
+        parts = [(kind, tuple(stage for _, stage in pairs)) for kind, pairs in groups]
+        needed = {"image_id", ROW_DIGEST, *self.schema.names}
+        pools: list[Pool] = []
+        for kind, members in reversed(parts):
+            pools.append(Pool(kind, members, tuple(sorted(needed))))
+            needed |= {name for stage in members for name in stage.reads}
+        return tuple(reversed(pools))
 
+    def check(self, columns: Iterable[str]) -> None:
+        """Makes sure that each stage's columns are there, and all columns of the outputs in the end.
 
-def apply(dataset: Dataset, steps: Sequence[Step], *, autoscaling: bool = False) -> Dataset:
-    """Adds the steps to a dataset; each is a pool of actors that hold their stage.
+        Args:
+            columns: the source's.
 
-    Args:
-        dataset: rows.
-        steps: in order.
-        autoscaling: the cluster gets the nodes that are missing.
-
-    Raises:
-        ValueError: if the actors need more CPUs or GPUs than the cluster has: the stream would wait for ever.
-    """
-    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for kind, need in needs(steps).items():
-        if need > have.get(kind, 0) and not autoscaling:
-            raise ValueError(
-                f"the stream needs {need:g} {kind}s, the cluster has {have.get(kind, 0):g}; {ROOM}\n{describe(steps)}"
-            )
-    for step in steps:
-        pool = ActorPoolStrategy(
-            min_size=step.num_actors,
-            max_size=step.max_actors or step.num_actors,
-            max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
-        )
-        dataset = dataset.map_batches(
-            step.stage,
-            fn_constructor_kwargs=dict(step.args),
-            batch_format="pyarrow",
-            batch_size=step.batch_size,
-            compute=pool,
-            num_cpus=step.num_cpus,
-            num_gpus=step.num_gpus,
-        )
-    return dataset
+        Raises:
+            ValueError: naming stage, missing columns and what is there.
+        """
+        present = list(columns)
+        for pool in self.pools(gpus=True):
+            present = columns_after(present, pool.stages)
+        if missing := [name for name in self.schema.names if name not in present]:
+            raise ValueError(f"no stage of {self.name} writes {missing}; there are only {sorted(present)}")
 
 
-def source(table: pa.Table, *, rows_per_block: int) -> Dataset:
-    """A dataset of an Arrow table, cut into blocks, with the error columns that every row carries."""
-    table = with_error_columns(table)
-    options = ray.data.DataContext.get_current()
-    options.retried_map_errors = list(TRANSIENT)
-    options.max_map_retries = MAX_RETRIES
-    blocks = [table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block)]
-    # Not `from_arrow`, which has a task on the cluster look at each block: a million rows wait minutes for them.
-    dataset: Dataset = ray.data.from_blocks(blocks)
-    return dataset
+def describe(pools: Sequence[Pool]) -> list[str]:
+    """What goes into each pool's stages and what comes out of them, a line a stage."""
+    return [
+        f"{type(stage).__name__}: {', '.join(stage.reads)} → {', '.join([*stage.writes.names, *stage.leaves])}"
+        for pool in pools
+        for stage in pool.stages
+    ]

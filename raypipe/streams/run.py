@@ -4,22 +4,28 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.config import Budget
 from raypipe.data.shards import read_shards
-from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, QUARANTINE
-from raypipe.streams import plan as graph
-from raypipe.streams.budget import BudgetExceeded, allowed_rows, start_count
-from raypipe.streams.records import Record, open_folder, read_summary, write_summary
-from raypipe.streams.sink import QUARANTINED, SHARDS, ShardSink, drop_doubled
+from raypipe.results import StreamSummary
+from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, QUARANTINE, ROW_DIGEST
+from raypipe.streams.budget import BudgetExceeded, allowed_rows
+from raypipe.streams.execute import execute
+from raypipe.streams.plan import Plan, Pool
+from raypipe.streams.records import open_folder, read_summary, row_digests, write_summary
+from raypipe.streams.resources import PoolPlan
+from raypipe.streams.sink import QUARANTINED, SHARDS, ShardWriter, drop_rows
 
 NUM_BLOCKS = 128
-"""So many blocks keep all actors of a stream at work to its end; more of them only cost time."""
+"""So many blocks keep all workers of a stream busy to its end; more of them only cost time."""
+
+_LEAST_ROWS = 8
+"""Of a block in a short stream."""
 
 
 class RowsLost(RuntimeError):  # noqa: N818 - says what happened
@@ -27,156 +33,135 @@ class RowsLost(RuntimeError):  # noqa: N818 - says what happened
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamSummary:
-    """What a stream did."""
+class Settings:
+    """How a stream is run; nothing here changes an output."""
 
-    num_rows: int
-    num_finished: int
-    num_quarantined: int
-    num_computed: int
-    """Rows of the last run; the others were done before."""
-    seconds: float
-    """Wall time of the last run."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.num_finished} of {self.num_rows} rows finished, {self.num_quarantined} quarantined; "
-            f"{self.num_computed} computed in {self.seconds:.0f} s"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stream:
-    """A stream's fixed parts: where its outputs go and in which form."""
-
-    record: Record
     out: str
-    schema: pa.Schema
-    classes: tuple[str, ...]
+    """Folder of the run."""
     budget: Budget
     rows_per_shard: int
     png_column: str | None = None
-    autoscaling: bool = False
-
-    @property
-    def folder(self) -> str:
-        """The output folder's URI."""
-        return self.record.folder(self.out)
+    """Column of PNG bytes that is also written as one file a row."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows that take the same stages."""
-
-    rows: pa.Table
-    """The source, with an `image_id` that no other row of the stream has."""
-    steps: Sequence[graph.Step]
-
-
-def run_stream(stream: Stream, *parts: Part) -> StreamSummary:
+def run_stream(
+    plan: Plan, rows: pa.Table, settings: Settings, pools: Sequence[tuple[Pool, PoolPlan]]
+) -> tuple[Artifact, StreamSummary]:
     """Computes the rows that aren't done yet and checks that all are accounted for.
+
+    A row is done when the folder holds its output, or its place in the quarantine, under the digest that it has now.
+    Outputs of rows that aren't asked for stay where they are.
+
+    Args:
+        plan: what is computed.
+        rows: the source, with an `image_id` that no other row has; rows in error go into quarantine as they are.
+        settings: how.
+        pools: of the plan, with their resources.
+
+    Returns:
+        The folder and what was done.
 
     Raises:
         BudgetExceeded: if too many rows are in quarantine.
-        MixedOutputs: if the folder holds outputs of another config.
+        MixedOutputs: if the folder holds outputs that were made otherwise.
     """
-    for part in parts:
-        graph.check(part.rows.column_names, part.steps)
-    folder = open_folder(stream.record, stream.out)
-    if (finished := read_summary(folder)) is not None:
-        return StreamSummary(**finished)
+    plan.check(rows.column_names)
+    artifact = plan.artifact(settings.out)
+    folder = artifact.uri
+    open_folder(folder, plan.provenance())
     started = time.monotonic()
-    image_ids = pa.chunked_array([chunk for part in parts for chunk in part.rows["image_id"].chunks], pa.string())
-    done = _read_done(stream)
-    count = start_count(stream.budget, num_rows=len(image_ids), known=len(done.quarantined))
-    num_computed = 0
-    for part in parts:
-        todo = part.rows.filter(pc.invert(pc.is_in(part.rows["image_id"], pc.unique(done.image_ids))))
-        if todo.num_rows:
-            try:
-                _compute(stream, todo, part.steps, count)
-            except Exception:
-                _check_budget(stream, len(image_ids))  # which says more than the task that ended the stream
-                raise
-        num_computed += todo.num_rows
-    done = _read_done(stream)
-    if len(pc.unique(done.image_ids)) < len(done.image_ids):
-        drop_doubled(stream.folder)
-        done = _read_done(stream)
+    rows = rows.append_column(ROW_DIGEST, row_digests(rows, plan.row_columns()))
+    done = read_done(folder)
+    todo = rows.filter(pc.invert(_among(rows, done.finished + done.quarantined)))
+    num_quarantined = _count(rows, done.quarantined)
+    if todo.num_rows:
+        metadata = {
+            CLASSES_KEY: json.dumps(list(plan.classes), ensure_ascii=False).encode(),
+            PROVENANCE_KEY: json.dumps(plan.provenance(), default=str).encode(),
+        }
+        schema = plan.schema.append(pa.field(ROW_DIGEST, pa.string())).with_metadata(metadata)
+        writer = ShardWriter(folder=folder, schema=schema, png_column=settings.png_column)
+        size = rows_per_block(todo.num_rows, rows_per_shard=settings.rows_per_shard)
+        for counts in execute(todo, pools, rows_per_block=size, writer=writer):
+            num_quarantined += pc.sum(counts["num_quarantined"]).as_py()
+            if num_quarantined > allowed_rows(settings.budget, rows.num_rows):
+                break
+        done = read_done(folder)
+    wanted = dict(zip(rows["image_id"].to_pylist(), rows[ROW_DIGEST].to_pylist(), strict=True))
+    if _has_old_rows(done, wanted):
+        drop_rows(folder, wanted)
+        done = read_done(folder)
+    _check_budget(folder, rows, settings.budget)
+    finished, quarantined = _count(rows, done.finished), _count(rows, done.quarantined)
+    if finished + quarantined != rows.num_rows:
+        raise RowsLost(f"{folder}: {finished} finished + {quarantined} quarantined rows for {rows.num_rows} rows")
     summary = StreamSummary(
-        num_rows=len(image_ids),
-        num_finished=len(done.finished),
-        num_quarantined=len(done.quarantined),
-        num_computed=num_computed,
+        num_rows=rows.num_rows,
+        num_finished=finished,
+        num_quarantined=quarantined,
+        num_computed=todo.num_rows,
         seconds=round(time.monotonic() - started, 2),
     )
-    _check_accounts(stream, summary, done.image_ids, image_ids)
-    _check_budget(stream, len(image_ids))
-    write_summary(folder, asdict(summary))
-    return summary
-
-
-def _compute(stream: Stream, rows: pa.Table, steps: Sequence[graph.Step], count: Any) -> None:
-    metadata = {
-        CLASSES_KEY: json.dumps(list(stream.classes), ensure_ascii=False).encode(),
-        PROVENANCE_KEY: json.dumps(stream.record.provenance(), default=str).encode(),
-    }
-    sink = ShardSink(
-        stream.folder,
-        stream.schema.with_metadata(metadata),
-        rows_per_shard=stream.rows_per_shard,
-        png_column=stream.png_column,
-        count=count,
-    )
-    size = rows_per_block(rows.num_rows, rows_per_shard=stream.rows_per_shard)
-    dataset = graph.apply(graph.source(rows, rows_per_block=size), steps, autoscaling=stream.autoscaling)
-    dataset.write_datasink(sink)
+    before = read_summary(folder)
+    if todo.num_rows or before is None or before["num_rows"] != summary.num_rows:
+        write_summary(folder, asdict(summary))
+    return artifact, summary
 
 
 def rows_per_block(num_rows: int, *, rows_per_shard: int) -> int:
-    """Rows that go through the stages together: few in a short stream, so that nobody waits, a shard's in a long one.
+    """Rows that go through the pools together: few in a short stream, lest workers idle, a shard's in a long one."""
+    return min(rows_per_shard, max(_LEAST_ROWS, num_rows // NUM_BLOCKS))
 
-    A block costs some 10 ms a stage, however many rows are in it.
-    """
-    return min(rows_per_shard, max(8, num_rows // NUM_BLOCKS))
+
+Keys = list[tuple[str, str]]
+"""Image ids with the digests of the rows that outputs were made of."""
 
 
 @dataclass(frozen=True)
-class _Done:
-    """Ids in a stream's shards: nothing else says what is done."""
+class Done:
+    """What the shards of a folder hold: nothing else says what is done."""
 
-    finished: pa.ChunkedArray
-    quarantined: pa.ChunkedArray
-
-    @property
-    def image_ids(self) -> pa.ChunkedArray:
-        return pa.chunked_array([*self.finished.chunks, *self.quarantined.chunks], pa.string())
+    finished: Keys
+    quarantined: Keys
 
 
-def _read_done(stream: Stream) -> _Done:
+def read_done(folder: str) -> Done:
+    """Reads the ids and row digests of a stream's shards."""
     finished, quarantined = (
-        read_shards(storage.join(stream.folder, kind), columns=["image_id"], schema=QUARANTINE)["image_id"]
+        _keys(read_shards(storage.join(folder, kind), columns=["image_id", ROW_DIGEST], schema=QUARANTINE))
         for kind in (SHARDS, QUARANTINED)
     )
-    return _Done(finished, quarantined)
+    return Done(finished, quarantined)
 
 
-def _check_accounts(stream: Stream, summary: StreamSummary, done: pa.ChunkedArray, image_ids: pa.ChunkedArray) -> None:
-    unique = pc.unique(done)
-    if len(unique) != len(done) or set(unique.to_pylist()) != set(image_ids.to_pylist()):
-        raise RowsLost(
-            f"{stream.folder}: {summary.num_finished} finished + {summary.num_quarantined} quarantined rows "
-            f"({len(unique)} different ids) for {summary.num_rows} rows"
-        )
+def _keys(rows: pa.Table) -> Keys:
+    return list(zip(rows["image_id"].to_pylist(), rows[ROW_DIGEST].to_pylist(), strict=True))
 
 
-def _check_budget(stream: Stream, num_rows: int) -> None:
-    quarantine = read_shards(storage.join(stream.folder, QUARANTINED), schema=QUARANTINE)
-    allowed = allowed_rows(stream.budget, num_rows)
-    if quarantine.num_rows > allowed or (num_rows and quarantine.num_rows == num_rows):
+def _among(rows: pa.Table, keys: Keys) -> pa.Array:
+    """True for the rows whose output, made of the row as it is now, is among the keys."""
+    known = set(keys)
+    return pa.array([key in known for key in _keys(rows)], pa.bool_())
+
+
+def _count(rows: pa.Table, keys: Keys) -> int:
+    return len(set(_keys(rows)) & set(keys))
+
+
+def _has_old_rows(done: Done, wanted: dict[str, str]) -> bool:
+    """Whether a row has two outputs, or one that was made of the row as it was."""
+    keys = [key for key in done.finished + done.quarantined if key[0] in wanted]
+    return len({image_id for image_id, _ in keys}) < len(keys) or any(wanted[name] != found for name, found in keys)
+
+
+def _check_budget(folder: str, rows: pa.Table, budget: Budget) -> None:
+    found = read_shards(storage.join(folder, QUARANTINED), schema=QUARANTINE)
+    quarantine = found.filter(_among(found, _keys(rows)))
+    allowed = allowed_rows(budget, rows.num_rows)
+    if quarantine.num_rows > allowed or (rows.num_rows and quarantine.num_rows == rows.num_rows):
         first = "; ".join(f"{row['image_id']}: {row['reason']}" for row in quarantine.slice(0, 3).to_pylist())
         raise BudgetExceeded(
-            f"{quarantine.num_rows} of {num_rows} rows are in quarantine, allowed are {allowed}. "
-            f"First: {first}. All: {storage.join(stream.folder, QUARANTINED)}; mend the rows and delete that folder "
+            f"{quarantine.num_rows} of {rows.num_rows} rows are in quarantine, allowed are {allowed}. "
+            f"First: {first}. All: {storage.join(folder, QUARANTINED)}; mend the rows and delete that folder "
             "to try them again, or raise budget.max_rows"
         )

@@ -39,6 +39,8 @@ class LoopSettings:
     training: Training
     feed: Feed
     num_images: int
+    threads: int
+    """Of torch on this worker."""
     validation: Validation | None = None
     """After each epoch; the best epoch's weights are kept. None keeps the last one's."""
 
@@ -49,33 +51,34 @@ def train_on_worker(config: dict[str, Any]) -> None:
     for name, level in {"": logging.WARNING, "ray.data": logging.WARNING, "raypipe": logging.INFO}.items():
         logging.getLogger(name).setLevel(level)
     settings: LoopSettings = config["settings"]
-    task, training = settings.task, settings.training
+    task, training, section = settings.task, settings.training, settings.training.section
     torch.manual_seed(training.seed)
+    torch.set_num_threads(settings.threads)
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     network = task.build_pretrained().to(device=device)
     network.to(memory_format=torch.channels_last)
-    steps_per_epoch = num_steps_per_epoch(settings.num_images, training.batch_size)
-    state = TrainingState(network, training, num_steps=steps_per_epoch * training.epochs)
+    steps_per_epoch = num_steps_per_epoch(settings.num_images, section.batch_size)
+    state = TrainingState(network, training, num_steps=steps_per_epoch * section.epochs)
     first_epoch = state.restore()
     wrapped = ray.train.torch.prepare_model(network, move_to_device=False)
     wrapped.train()
-    if first_epoch == training.epochs:
+    if first_epoch == section.epochs:
         return
     batches = settings.feed(first_epoch, rank, world_size)
-    target_shapes = task.target_shapes(training.crop_size)
-    num_epochs = training.epochs - first_epoch
-    description = f"{task.name}: {training.epochs} epochs of {settings.num_images} images"
+    target_shapes = task.target_shapes(section.crop_size)
+    num_epochs = section.epochs - first_epoch
+    description = f"{task.name}: {section.epochs} epochs of {settings.num_images} images"
     bar = _progress(context, description, total=steps_per_epoch * num_epochs)
-    for epoch in range(first_epoch, training.epochs):
-        task = settings.task.at_epoch(epoch, training.epochs)
+    for epoch in range(first_epoch, section.epochs):
+        task = settings.task.at_epoch(epoch, section.epochs)
         # One stream of noise an epoch and worker: a resumed epoch repeats the undisturbed one.
         torch.manual_seed(hash((training.seed, epoch, rank)) % 2**63)
         totals = EpochTotals(len(task.term_names), device)
         for _ in range(steps_per_epoch):
             waited = time.perf_counter()
-            batch = to_batch(next(batches), target_shapes, crop_size=training.crop_size)
+            batch = to_batch(next(batches), target_shapes, crop_size=section.crop_size)
             totals.seconds_waiting += time.perf_counter() - waited
             batch = batch.to(device)
             crops = network.preprocessing.normalize(batch.crops)
@@ -88,8 +91,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
                 bar.update(1)
         metrics = totals.metrics(task) | {"epoch": epoch, "lr": state.lr}
         if settings.validation is not None:
-            with state.evaluating() as averaged:
-                metrics["mean_iou"] = settings.validation.mean_iou(averaged, rank, world_size)
+            with state.evaluating() as evaluated:
+                metrics["mean_iou"] = settings.validation.mean_iou(evaluated, rank, world_size)
         state.finish_epoch(metrics)
         state.report(rank=rank)
         if not math.isfinite(metrics["loss"]):

@@ -7,6 +7,9 @@ from torch import nn
 
 from raypipe.networks import Network
 
+POWER = 0.9
+"""Exponent of the polynomial decay in DeepLab, psa and irn."""
+
 
 def parameter_groups(
     network: Network, *, lr: float, new_lr_factor: float, bias_lr_factor: float, weight_decay: float
@@ -40,7 +43,7 @@ def build_optimizer(groups: list[dict[str, Any]], *, name: str, momentum: float)
     return torch.optim.AdamW(groups)
 
 
-def poly_factor(step: int, *, num_steps: int, power: float, warmup_steps: int) -> float:
-    """Factor of the learning rate at a step: linear warm-up times (1 - step / num_steps)^power."""
+def poly_factor(step: int, *, num_steps: int, warmup_steps: int) -> float:
+    """Factor of the learning rate at a step: linear warm-up times (1 - step / num_steps)^0.9."""
     warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-    return float(warmup * (1 - min(step, num_steps) / num_steps) ** power)
+    return float(warmup * (1 - min(step, num_steps) / num_steps) ** POWER)

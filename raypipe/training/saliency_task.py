@@ -19,16 +19,12 @@ class SaliencyTask(ClassifierTask):
     """Multi-label classification plus the saliency's loss, each a mean over the images; `dropped` is only watched."""
 
     method: Literal["eps", "eps++"]
-    tau: float
-    lam: float
-    ird: bool
+    ird: bool = True
     """EPS++ drops what is inconsistent; without, its loss is the plain mean squared error."""
     eps_share: float
     """EPS++: share of the epochs, the first ones, that learn as EPS."""
     ird_tau: float | None
     """EPS++: EPS's `tau` after the first epochs, too; None as in the paper."""
-    num_iters: int
-    dilations: tuple[int, ...]
     stride: int
     """EPS++ compares crop and saliency reduced by this factor."""
 
@@ -83,11 +79,9 @@ class SaliencyTask(ClassifierTask):
         """
         expected = saliency[:, None].float() / 255
         if self.method == "eps":
-            return eps_loss(scores, expected, labels, tau=self.tau, lam=self.lam)
+            return eps_loss(scores, expected, labels)
         expected = F.avg_pool2d(expected, self.stride)
         if not self.ird:
             return foreground_loss(scores, expected, labels, tau=self.ird_tau)
         image = F.avg_pool2d(crops.float() / 255, self.stride)
-        return ird_loss(
-            scores, expected, labels, image, num_iters=self.num_iters, dilations=self.dilations, tau=self.ird_tau
-        )
+        return ird_loss(scores, expected, labels, image, tau=self.ird_tau)

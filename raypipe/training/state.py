@@ -4,12 +4,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import ray.train
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raypipe.config import Training
 from raypipe.networks import Network
@@ -19,7 +18,7 @@ STATE_FILE = "state.pt"
 
 
 class TrainingState:
-    """Network, its moving average, optimiser, schedule, metrics of each epoch and the best epoch's weights.
+    """Network, optimiser, schedule, metrics of each epoch and the best epoch's weights.
 
     Attributes:
         network: the one that is trained.
@@ -30,7 +29,7 @@ class TrainingState:
         options = training.optimizer
         groups = parameter_groups(
             network,
-            lr=options.lr,
+            lr=training.section.lr,
             new_lr_factor=options.new_lr_factor,
             bias_lr_factor=options.bias_lr_factor,
             weight_decay=options.weight_decay,
@@ -40,12 +39,8 @@ class TrainingState:
         self._optimizer = build_optimizer(groups, name=options.name, momentum=options.momentum)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer,
-            lambda step: poly_factor(step, num_steps=num_steps, power=options.power, warmup_steps=options.warmup_steps),
+            lambda step: poly_factor(step, num_steps=num_steps, warmup_steps=options.warmup_steps),
         )
-        self._average = None
-        if training.ema:
-            average: Any = get_ema_multi_avg_fn  # untyped
-            self._average = AveragedModel(network, multi_avg_fn=average(training.ema))
         self._best: dict[str, Tensor] | None = None
 
     @property
@@ -55,8 +50,8 @@ class TrainingState:
 
     @property
     def weights_to_use(self) -> dict[str, Tensor]:
-        """Those of the best epoch so far if epochs are validated, else the last ones, averaged where that is asked."""
-        return self._best or self._used().state_dict()
+        """Those of the best epoch so far if epochs are validated, else the last ones."""
+        return self._best or self.network.state_dict()
 
     def step(self, loss: Tensor) -> None:
         """One step of the optimiser down a loss."""
@@ -64,25 +59,22 @@ class TrainingState:
         torch.autograd.backward(loss)
         self._optimizer.step()
         self._schedule.step()
-        if self._average is not None:
-            self._average.update_parameters(self.network)
 
     @contextmanager
     def evaluating(self) -> Iterator[Network]:
-        """The network as it is to be used: averaged where an average is kept, in eval mode."""
-        network = self._used()
-        network.eval()
+        """The network in eval mode."""
+        self.network.eval()
         try:
-            yield network
+            yield self.network
         finally:
-            network.train()
+            self.network.train()
 
     def finish_epoch(self, metrics: dict[str, Any]) -> None:
         """Notes an epoch's metrics; keeps its weights if its `mean_iou` is the best so far."""
         if "mean_iou" in metrics:
             best = max((past["mean_iou"] for past in self.history), default=-1.0)
             if metrics["mean_iou"] > best:
-                self._best = {name: value.detach().cpu().clone() for name, value in self._used().state_dict().items()}
+                self._best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
         self.history.append(metrics)
 
     def report(self, *, rank: int) -> None:
@@ -104,20 +96,14 @@ class TrainingState:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
         self.history = state["history"]
         if any("mean_iou" in metrics for metrics in self.history):
             self._best = state["weights"]
         return len(self.history)
 
-    def _used(self) -> Network:
-        return self.network if self._average is None else cast(Network, self._average.module)
-
     def _parts(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
-            "average": None if self._average is None else self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "history": self.history,

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raypipe import storage
-from raypipe.data.checkpoints import Task
+from raypipe.artifacts import Artifact
+from raypipe.data.checkpoints import WEIGHTS_FILE, Task
 from raypipe.networks import (
     Network,
     Segmenter,
@@ -27,7 +28,6 @@ from raypipe.ops.affinity import affinity_labels, pairwise_affinity
 from raypipe.ops.losses import (
     affinity_loss,
     affinity_loss_terms,
-    generalized_cross_entropy,
     multilabel_soft_margin,
     pixel_cross_entropy,
 )
@@ -40,7 +40,8 @@ class TrainingTask(ABC):
     """A network to train, its targets and its loss."""
 
     backbone: str
-    weights: str | None
+    weights: str | Artifact | None
+    """URI of pretrained weights, or a checkpoint to start from; None starts from random numbers."""
     preprocessing: str | None
 
     name: ClassVar[Task]
@@ -63,7 +64,9 @@ class TrainingTask(ABC):
     def build_pretrained(self) -> Network:
         """The network with the configured weights, random where there are none."""
         network = self.build()
-        if self.weights is not None:
+        if isinstance(self.weights, Artifact):
+            load_weights(network, storage.join(self.weights.uri, WEIGHTS_FILE), read=storage.read_bytes)
+        elif self.weights is not None:
             load_weights(network, self.weights, read=storage.read_bytes)
         return network
 
@@ -116,7 +119,6 @@ class AffinityTask(TrainingTask):
     """Pixel affinities (AffinityNet §3.2, eqs. 4-8)."""
 
     radius: int
-    depths: tuple[str, ...] | None
     freeze_backbone: bool = False
 
     name = "affinity"
@@ -125,7 +127,7 @@ class AffinityTask(TrainingTask):
     def build(self) -> Network:
         """The AffinityNet."""
         preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
-        network = build_affinity_net(self.backbone, depths=self.depths, preprocessing=preprocessing)
+        network = build_affinity_net(self.backbone, preprocessing=preprocessing)
         if self.freeze_backbone:
             network.backbone.requires_grad_(requires_grad=False)
         return network
@@ -147,13 +149,10 @@ class AffinityTask(TrainingTask):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterTask(TrainingTask):
-    """Segmentation, of true masks and of pseudo-masks: L = CE(true masks) + w CE(pseudo-masks), 255 ignored."""
+    """Segmentation, of true masks and of pseudo-masks: L = CE(true masks) + CE(pseudo-masks), 255 ignored."""
 
     num_classes: int
     head: str
-    output_stride: int
-    weak_weight: float
-    robustness: float
 
     name = "segmenter"
     term_names = ("mask", "weak")
@@ -161,30 +160,21 @@ class SegmenterTask(TrainingTask):
     def build(self) -> Segmenter:
         """The segmentation network."""
         preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
-        return build_segmenter(
-            self.backbone,
-            head=self.head,
-            num_classes=self.num_classes,
-            output_stride=self.output_stride,
-            preprocessing=preprocessing,
-        )
+        return build_segmenter(self.backbone, head=self.head, num_classes=self.num_classes, preprocessing=preprocessing)
 
     def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:
-        """Class ids and weights of the pixels, and whether the mask is a true one."""
-        return {"mask": (crop_size, crop_size), "weight": (crop_size, crop_size), "is_true": (1,)}
+        """Class ids of the pixels, and whether the mask is a true one."""
+        return {"mask": (crop_size, crop_size), "is_true": (1,)}
 
     def loss_terms(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pixel losses of true masks, then of pseudo-masks; a crop that couldn't be read has no labelled pixel."""
         mask = batch.targets["mask"]
-        weight = batch.targets["weight"].float() / 255 * (mask != IGNORE)
         loss = pixel_cross_entropy(F.interpolate(output.float(), size=mask.shape[-2:], mode="bilinear"), mask)
-        of_kinds = (loss, generalized_cross_entropy(loss, q=self.robustness))
         is_true = batch.targets["is_true"][:, :, None] == 1
-        weights = (weight * is_true, weight * ~is_true)
-        sums = torch.stack([(of_kind * chosen).sum() for of_kind, chosen in zip(of_kinds, weights, strict=True)])
-        return sums, torch.stack([chosen.sum() for chosen in weights])
+        kinds = [(mask != IGNORE) & is_true, (mask != IGNORE) & ~is_true]
+        sums = torch.stack([(loss * pixels).sum() for pixels in kinds])
+        return sums, torch.stack([pixels.sum() for pixels in kinds]).to(sums.dtype)
 
     def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """The mean over pixels of true masks plus w times that of pseudo-masks."""
-        means = sums / counts.clamp(min=1)
-        return means[0] + self.weak_weight * means[1]
+        """The mean over pixels of true masks plus that of pseudo-masks."""
+        return (sums / counts.clamp(min=1)).sum()

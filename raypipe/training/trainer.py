@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from ray.train.torch import TorchTrainer
 from torch.utils.tensorboard import SummaryWriter
 
 from raypipe import storage
-from raypipe.data.checkpoints import Checkpoint, write_checkpoint
+from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, write_checkpoint
 from raypipe.training.loop import LoopSettings, train_on_worker
 from raypipe.training.state import read_state
 
-CHECKPOINT = "checkpoint"
 METRICS_FILE = "metrics.jsonl"
 RUN = "ray_train"
 """Ray Train's own folder: the state after each epoch. A run that was interrupted goes on from there."""
@@ -47,7 +45,6 @@ def train(
     classes: tuple[str, ...],
     scaling: ScalingConfig,
     max_failures: int = 3,
-    callbacks: Sequence[UserCallback] = (),
 ) -> Checkpoint:
     """Trains a network; goes on where an interrupted training of the same folder was.
 
@@ -57,7 +54,6 @@ def train(
         classes: the dataset's, stored in the checkpoint.
         scaling: workers and their resources.
         max_failures: times that the group is started again after a worker's death.
-        callbacks: Ray Train's, of whoever wants to see each epoch.
     """
     # Ray Train would log what workers print, and with it the progress bar's messages to the driver, which then come
     # late, or apart from the line break after them.
@@ -75,7 +71,7 @@ def train(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             # Its reports of every epoch would push the progress bar off the screen.
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=[ReportFailures(), *callbacks],  # type: ignore[list-item]
+            callbacks=[ReportFailures()],  # type: ignore[list-item]
         ),
     )
     result = trainer.fit()
@@ -85,10 +81,11 @@ def train(
         state = read_state(state_folder)
     last = state["history"][-1]
     if not math.isfinite(last["loss"]):
-        options = settings.training.optimizer
+        training = settings.training
         raise TrainingDiverged(
             f"{settings.task.name}: the loss of epoch {last['epoch']} is {last['loss']}; "
-            f"lower optimizer.lr ({options.lr}) or optimizer.new_lr_factor ({options.new_lr_factor})"
+            f"lower {settings.task.name}.lr ({training.section.lr}) or optimizer.new_lr_factor "
+            f"({training.optimizer.new_lr_factor})"
         )
     network = settings.task.build()
     checkpoint = Checkpoint(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from numpy.typing import NDArray
 
+from raypipe.artifacts import NOT_IN_DIGEST
 from raypipe.data.images import decode_image, decode_mask, resize_labels
 from raypipe.networks import Network, network_input
 from raypipe.networks.precision import autocast
@@ -27,7 +28,9 @@ ValidationFeed = Callable[[int, int], Iterator[pa.Table]]
 class Validation:
     """The images, and how they go through the network."""
 
-    feed: ValidationFeed
+    feed: ValidationFeed = field(metadata=NOT_IN_DIGEST)
+    rows_digest: str
+    """Of the images and their true masks."""
     num_labels: int
     max_side: int
     precision: Literal["auto", "fp32", "bf16"]

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -24,7 +26,7 @@ def test_overrides_win_over_file_and_file_over_preset() -> None:
 
 def test_preset_psa_names_its_traps() -> None:
     config = load_config("preset: psa", BASE)
-    assert config.classifier.optimizer.momentum == pytest.approx(5e-4)
+    assert config.optimizer.momentum == pytest.approx(5e-4)
     assert config.walk.count_padding
     assert config.cams.out_stride == 1
 
@@ -60,31 +62,32 @@ def test_config_is_frozen() -> None:
         ("", [*BASE, "walk.beta=-1"], r"walk.beta: got -1.*greater than 0"),
         ("", [*BASE, "walk.beta=fast"], r"walk.beta: got 'fast'.*number"),
         ("", [*BASE, "refinement.method=crf"], "allowed are 'none', 'dcrf' or 'pamr'.*Did you mean 'dcrf'"),
-        ("", [*BASE, "classifier.backbone=resnet5"], "Did you mean 'resnet50'"),
+        ("", [*BASE, "network.backbone=resnet5"], "Did you mean 'resnet50'"),
         ("", [*BASE, "classifier.crop_size=100"], "classifier.crop_size: got 100.*multiple of 8"),
         ("", [*BASE, "trimaps.alpha_low=50"], "alpha_low must be below alpha_high"),
         ("", [*BASE, "cams.scales=[]"], "scales need at least one value"),
         ("", [*BASE, "classifier.long_side=[300,200]"], "long_side is \\(low, high\\)"),
-        ("", [*BASE, "classifier.backbone=resnet18"], "backbone resnet18 can't take weights torchvision://resnet50"),
-        ("preset: demo", [*BASE, "affinity.backbone=resnet18"], "needs the classifier's backbone, tiny"),
-        ("preset: demo", [*BASE, "classifier.weights=classifier"], "can't be the classifier itself"),
+        ("", [*BASE, "network.backbone=resnet18"], "backbone resnet18 can't take weights torchvision://resnet50"),
         (
             "",
-            [*BASE, "cluster.network_actors=4", "cluster.max_network_actors=2"],
-            "needed is at least network_actors, 4",
+            [*BASE, "affinity.start=clasifier"],
+            "allowed are 'pretrained' or 'classifier'.*Did you mean 'classifier'",
         ),
+        ("", [*BASE, "sed=1"], "sed: unknown name.*Did you mean 'seed'"),
         ("preset: pas", BASE, "preset: got 'pas'.*Did you mean 'psa'"),
         ("a: [", BASE, "isn't YAML"),
         ("- 1", [], "must be a mapping"),
         ("", [*BASE, "novalue"], "unknown name"),
-        ("", [*BASE, "sweep.training={classifier.optimiser.lr: [1]}"], "classifier.optimiser: unknown.*'optimizer'"),
+        ("", [*BASE, "sweep.training={optimizer.warmup: [1]}"], "optimizer.warmup: unknown.*'warmup_steps'"),
         ("", [*BASE, "sweep.training={classifier.epochs: [4, 0]}"], "sweep.training: classifier.epochs: got 0"),
-        ("", [*BASE, "sweep.training={classifier.backbone: [resnet18]}"], "resnet18 can't take weights torchvision"),
+        ("", [*BASE, "sweep.training={network.backbone: [resnet18]}"], "resnet18 can't take weights torchvision"),
         ("", [*BASE, "sweep.training={classifier.epochs: []}"], "needs at least one value of classifier.epochs"),
-        ("", [*BASE, "sweep.training={walk.beta: [1]}"], "dotted names in classifier, .*, got 'walk.beta'"),
+        ("", [*BASE, "sweep.training={walk.beta: [1]}"], "dotted names in network, .*, got 'walk.beta'"),
         ("", [*BASE, "sweep.training={classifier: [1]}"], "got 'classifier'"),
         ("", [*BASE, "sweep.training={both: [{out: elsewhere}]}"], "got 'out'"),
-        ("", [*BASE, "sweep.scheduler=asha", "sweep.training={affinity.epochs: [1]}"], "asha watches the classifier's"),
+        ("", [*BASE, "sweep.training={seed: [1, 2]}"], "or jitter or repeat_threshold, got 'seed'"),
+        ("", [*BASE, "sweep.betas=[]"], "betas needs at least one value"),
+        ("", [*BASE, "sweep.steps=[-1]"], "steps are above -1"),
     ],
 )
 def test_bad_config_says_what_is_wrong(text: str, overrides: list[str], message: str) -> None:
@@ -96,14 +99,14 @@ def test_trials_are_all_combinations_and_what_changes_together() -> None:
     text = """
     sweep:
       training:
-        classifier.optimizer.lr: [1e-4, 3e-4]
-        network:
-        - {classifier.backbone: tiny, classifier.weights: null, affinity.backbone: tiny, affinity.weights: classifier}
+        classifier.lr: [1e-4, 3e-4]
+        kind:
+        - {network.backbone: tiny, network.weights: null, affinity.start: classifier}
         - {classifier.epochs: 3}
     """
     config = load_config(text, BASE)
     trials = [trial_config(config, changes) for changes in config.sweep.training_changes]
-    assert [(trial.classifier.optimizer.lr, trial.affinity.backbone, trial.classifier.epochs) for trial in trials] == [
+    assert [(trial.classifier.lr, trial.network.backbone, trial.classifier.epochs) for trial in trials] == [
         (1e-4, "tiny", 15),
         (1e-4, "resnet50", 3),
         (3e-4, "tiny", 15),
@@ -115,12 +118,12 @@ def test_trials_are_all_combinations_and_what_changes_together() -> None:
 
 def test_all_problems_come_in_one_message() -> None:
     with pytest.raises(ConfigError) as error:
-        load_config("", [*BASE, "walk.beta=-1", "walk.alpah=2", "cams.mirror=perhaps"])
+        load_config("", [*BASE, "walk.beta=-1", "walk.alpah=2", "cams.out_stride=perhaps"])
     assert len(str(error.value).splitlines()) == 3
 
 
 def test_backbones_of_config_are_those_of_networks() -> None:
-    allowed = RunConfig.model_json_schema()["$defs"]["ClassifierTraining"]["properties"]["backbone"]["enum"]
+    allowed = RunConfig.model_json_schema()["$defs"]["NetworkConfig"]["properties"]["backbone"]["enum"]
     assert sorted(allowed) == sorted(BACKBONES)
 
 
@@ -130,8 +133,7 @@ def test_backbones_of_config_are_those_of_networks() -> None:
         ("saliency.source=csnet", "a network needs weights"),
         ("saliency.weights=a.pth", "don't go together"),
         ("classifier.saliency=epsp", "Did you mean 'eps'"),
-        ("classifier.saliency_loss.tau=2", "less than or equal to 1"),
-        ("refinement.pamr.dilations=[0,1]", "all positive"),
+        ("classifier.saliency_loss.ird_tau=2", "less than or equal to 1"),
     ],
 )
 def test_saliency_that_cannot_be(override: str, message: str) -> None:
@@ -143,9 +145,14 @@ def test_given_maps_have_no_judge() -> None:
     given = ["manifest=m", "out=o", "checkpoints.cams=folder"]
     with pytest.raises(ConfigError, match=r"checkpoints\.cams needs refinement\.gate=off, got run"):
         load_config("", given)
-    assert load_config("", [*given, "refinement.gate=off"]).checkpoints.cams == "folder"
+    assert load_config("", [*given, "refinement.gate=off"]).checkpoints.cams == str(Path("folder").resolve())
 
 
-def test_a_queue_has_an_end() -> None:
-    with pytest.raises(ConfigError, match=r"review\.num_images: got 0"):
-        load_config("", ["manifest=m", "out=o", "review.num_images=0"])
+def test_a_training_is_told_its_section_and_what_all_share() -> None:
+    config = load_config("preset: demo", [*BASE, "seed=3", "repeat_threshold=0.1"])
+    classifier, affinity = config.training("classifier"), config.training("affinity")
+    assert (classifier.section, affinity.section) == (config.classifier, config.affinity)
+    assert (classifier.network, classifier.optimizer, classifier.seed) == (config.network, config.optimizer, 3)
+    assert (classifier.jitter, affinity.jitter) == (config.jitter, config.affinity.jitter)
+    assert (classifier.repeat_threshold, affinity.repeat_threshold) == (0.1, None)
+    assert load_config("", BASE).training("affinity").jitter == (0.3, 0.3, 0.3, 0.1)

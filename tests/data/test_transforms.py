@@ -200,25 +200,24 @@ def test_fill_is_never_jittered() -> None:
 
 
 @pytest.mark.parametrize("crop", [64, 200])
-def test_maps_of_labels_are_cropped_and_mirrored_with_the_image(crop: int) -> None:
+def test_masks_are_cropped_and_mirrored_with_the_image(crop: int) -> None:
     pixels = photograph(90, 120)
     labels = pixels[..., 0]
     for epoch in range(8):
         rng = augmentation_rng(0, epoch, "a")
-        image, (first, second) = augment_for_segmenter(
-            pixels, [labels, 255 - labels], rng, crop=crop, long_side=(120, 120), fill=FILL, jitter=None
+        image, mask = augment_for_segmenter(
+            pixels, labels, rng, crop=crop, long_side=(120, 120), fill=FILL, jitter=None
         )
         outside = (image == FILL).all(axis=-1)
-        np.testing.assert_array_equal(first, np.where(outside, IGNORE, image[..., 0]))
-        np.testing.assert_array_equal(second, np.where(outside, IGNORE, 255 - image[..., 0]))
+        np.testing.assert_array_equal(mask, np.where(outside, IGNORE, image[..., 0]))
         assert outside.sum() == (crop**2 - 90 * 120 if crop == 200 else 0)
         assert image.shape == (crop, crop, 3)
 
 
 def test_labels_are_not_mixed_where_they_are_resized() -> None:
     labels = np.kron(np.array([[3, 200], [7, 90]], np.uint8), np.ones((40, 50), np.uint8))
-    _, (found,) = augment_for_segmenter(
-        photograph(80, 100), [labels], augmentation_rng(0, 0, "a"), crop=96, long_side=(61, 61), fill=FILL
+    _, found = augment_for_segmenter(
+        photograph(80, 100), labels, augmentation_rng(0, 0, "a"), crop=96, long_side=(61, 61), fill=FILL
     )
     assert set(np.unique(found)) == {3, 7, 90, 200, IGNORE}
 
@@ -226,15 +225,15 @@ def test_labels_are_not_mixed_where_they_are_resized() -> None:
 def test_the_segmenter_s_crop_is_the_classifier_s() -> None:
     pixels = photograph(90, 120)
     options = {"crop": 64, "long_side": (60, 200), "fill": FILL}
-    image, _ = augment_for_segmenter(pixels, [], augmentation_rng(0, 0, "a"), **options)
+    image, _ = augment_for_segmenter(pixels, pixels[..., 0], augmentation_rng(0, 0, "a"), **options)
     np.testing.assert_array_equal(image, augment_for_classifier(pixels, augmentation_rng(0, 0, "a"), **options))
 
 
-def test_maps_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"an image of \(90, 120\) needs maps of the same size, got \(9, 12\)"):
+def test_masks_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected a mask of the image's size \(90, 120\), got \(9, 12\)"):
         augment_for_segmenter(
             photograph(90, 120),
-            [np.zeros((9, 12), np.uint8)],
+            np.zeros((9, 12), np.uint8),
             augmentation_rng(0, 0, "a"),
             crop=64,
             long_side=(60, 200),

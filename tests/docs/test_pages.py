@@ -32,18 +32,17 @@ ODD_NAMES = ("IMG {}.jpg", "holiday 2024/Straße #{}.jpg", "猫 {}.JPG", "50% {}
 SMALL = """
 preset: demo
 splits: { train: null, masks: null }
-evaluation: { splits: null, threshold_split: null }
-classifier: { backbone: tiny, weights: null, preprocessing: null, epochs: 1, crop_size: 96, long_side: [96, 128] }
-affinity: { backbone: tiny, weights: null, preprocessing: null, epochs: 1, crop_size: 96 }
-segmenter: { backbone: tiny, weights: classifier, preprocessing: null, epochs: 1, crop_size: 96, long_side: [96, 128] }
+evaluation: { splits: null }
+network: { backbone: tiny, weights: null, preprocessing: null }
+classifier: { epochs: 1, crop_size: 96, long_side: [96, 128] }
+affinity: { epochs: 1, crop_size: 96 }
+segmenter: { start: classifier, epochs: 1, crop_size: 96, long_side: [96, 128] }
 cams: { scales: [1.0] }
-refinement: { gate_images: 8 }
 calibration: { num_images: 8 }
 sweep: { alphas: [4, 16], betas: [8], steps: [0, 8], num_images: 12 }
-report: { num_samples: 1 }
 cluster:
-  { num_cpus: 16, object_store_memory: 314572800, rows_per_shard: 8, cpu_actors: 1, network_actors: 1, loader_actors: 1,
-    gpus_per_actor: 0, threads_per_actor: 1, train_workers: 1, gpus_per_train_worker: 0 }
+  { num_cpus: 16, object_store_memory: 314572800, rows_per_shard: 8, cpu_actors: 1, network_actors: 1,
+    gpus_per_actor: 0, train_workers: 1, gpus_per_train_worker: 0 }
 """
 """What the test lays over each page's config."""
 

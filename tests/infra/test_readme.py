@@ -17,6 +17,7 @@ from raypipe.cli import app
 from raypipe.config import load_config
 from raypipe.pipelines.masks import masks_steps
 from raypipe.pipelines.seeds import seeds_steps
+from raypipe.pipelines.train import LOADER_ACTORS
 from raypipe.streams.plan import Step
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -151,6 +152,7 @@ def test_the_config_fits_the_nodes(nodes: Any) -> None:
     assert fits(seeds_steps(context, classifier="C"))
     for reuse_cams in (False, True):
         assert fits(masks_steps(context, classifier="C", affinity="A", reuse_cams=reuse_cams))
-    assert cluster.threads_per_actor is not None
+    assert cluster.train_workers is not None
+    assert cluster.gpus_per_train_worker is not None
     assert cluster.train_workers * cluster.gpus_per_train_worker <= gpus
-    assert cluster.train_workers * (cluster.threads_per_actor + cluster.loader_actors + 1) <= cpus
+    assert cluster.train_workers * (1 + LOADER_ACTORS + 1) <= cpus

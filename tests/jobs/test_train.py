@@ -26,7 +26,7 @@ CONFIG = """preset: demo
 manifest: {bucket}/data/manifest.parquet
 out: {bucket}/run
 classifier: {{ epochs: {epochs}, batch_size: 8, crop_size: 96, long_side: [96, 128] }}
-cluster: {{ address: "{address}", train_workers: 2, threads_per_actor: 1, loader_actors: 1 }}
+cluster: {{ address: "{address}", train_workers: 2 }}
 """
 
 

@@ -59,26 +59,6 @@ def test_initial_affinities_are_neither_zero_nor_one() -> None:
     assert 0.02 < affinity.mean() < 0.9
 
 
-def test_depths_can_be_chosen() -> None:
-    network = build_affinity_net("mobilenet_v2", depths=["features.3", "features.6", "features.18"])
-    assert network.f8_3.in_channels == 24
-    assert network.f8_4.in_channels == 32
-
-
-@pytest.mark.parametrize(
-    "depths",
-    [
-        ["layer1", "layer2", "layer3"],
-        ["layer2", "layer1", "layer4"],
-        ["layer3", "layer4"],
-        ["layer1", "nothing", "layer4"],
-    ],
-)
-def test_refuses_other_depths(depths: list[str]) -> None:
-    with torch.device("meta"), pytest.raises(ValueError, match=r"resnet18 needs three of .*'layer1', 'layer2'"):
-        build_affinity_net("resnet18", depths=depths)
-
-
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "tiny"])
 def test_gradients_reach_what_is_not_frozen_and_nothing_else(name: str) -> None:
     torch.manual_seed(0)

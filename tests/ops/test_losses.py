@@ -9,7 +9,6 @@ from raypipe.ops.affinity import affinity_labels, pairwise_affinity
 from raypipe.ops.losses import (
     affinity_loss,
     affinity_loss_terms,
-    generalized_cross_entropy,
     multilabel_soft_margin,
     pixel_cross_entropy,
 )
@@ -109,27 +108,3 @@ class TestPixelCrossEntropy:
         assert logits.grad is not None
         assert logits.grad[..., 0].abs().min() > 0
         assert not logits.grad[..., 1].any()
-
-
-class TestGeneralizedCrossEntropy:
-    def test_hand_worked(self) -> None:
-        loss = generalized_cross_entropy(torch.tensor([-math.log(0.25)]), q=0.5)
-        assert loss.item() == pytest.approx((1 - 0.25**0.5) / 0.5)
-
-    @pytest.mark.parametrize(("q", "rtol"), [(0.0, 0), (1e-4, 1e-3)])
-    def test_small_q_is_cross_entropy(self, q: float, rtol: float) -> None:
-        loss = torch.tensor([0.0, 0.1, 2.0])
-        torch.testing.assert_close(generalized_cross_entropy(loss, q=q), loss, rtol=rtol, atol=0)
-
-    def test_q_of_one_is_the_mean_absolute_error(self) -> None:
-        probability = torch.tensor([0.2, 0.9])
-        torch.testing.assert_close(generalized_cross_entropy(-probability.log(), q=1.0), 1 - probability)
-
-    def test_gradient_is_that_of_cross_entropy_times_p_to_the_q(self) -> None:
-        loss = torch.tensor([0.1, 3.0], requires_grad=True)
-        generalized_cross_entropy(loss, q=0.7).sum().backward()
-        torch.testing.assert_close(loss.grad, torch.exp(-0.7 * loss.detach()))
-
-    def test_q_out_of_range_is_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"q is 1\.5; it has to be in 0\.\.1"):
-            generalized_cross_entropy(torch.zeros(1), q=1.5)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, load_config
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.data.images import decode_image
@@ -13,18 +14,16 @@ from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.networks import Network, build_affinity_net, build_classifier, network_input
 from raypipe.pages.finished import find_masks
+from raypipe.pipelines import gate
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.gate import sample_rows, weigh
-from raypipe.pipelines.masks import masks_steps, masks_stream
-from raypipe.run import Run
+from raypipe.pipelines.masks import masks_plan
+from raypipe.run import Run, open_run
 from raypipe.schema import MASKS
-from raypipe.streams.plan import describe
 
 HARMFUL = [
-    # Every pixel takes the class of most of them: background, at a low alpha.
-    "refinement.dense_crf.compat_bilateral=1000",
-    "refinement.dense_crf.srgb=1000",
-    "refinement.dense_crf.sxy_bilateral=1000",
+    # Pixels of like colours all take the class of most of them: background, at a low alpha.
+    "refinement.compat_bilateral=1000",
 ]
 
 
@@ -56,7 +55,7 @@ def given(synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFact
             backbone="tiny",
             classes=classes,
             preprocessing=network.preprocessing.to_dict(),
-            config={},
+            config={"section": {"saliency": "none"}},
             weights=network.state_dict(),
         )
         write_checkpoint(checkpoint, f"{folder}/{task}")
@@ -66,10 +65,14 @@ def given(synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFact
         "cams.scales=[1.0]",
         "walk.alpha=2",
         "segmenter.enabled=false",
-        "refinement.gate_images=6",
         "cluster.network_actors=1",
         "cluster.cpu_actors=1",
     ]
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "SAMPLE_SIZE", 6)
 
 
 def make_config(given: list[str], out: Path, *overrides: str) -> RunConfig:
@@ -100,18 +103,18 @@ def test_nothing_judged_leaves_the_refinement_as_configured() -> None:
 
 
 def test_sample_depends_on_ids_alone_and_has_labels(
-    synthetic: tuple[str, Manifest], given: list[str], tmp_path: Path
+    synthetic: tuple[str, Manifest], given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = synthetic[1].table.to_pylist()
     rows[0]["labels"], rows[1]["labels"] = [], None
-    context = open_context(make_config(given, tmp_path, "refinement.gate_images=100"))
     drawn = []
     for number, order in enumerate((rows, rows[::-1])):
         write_manifest(Manifest.from_rows(order, synthetic[1].classes), str(tmp_path / f"{number}.parquet"))
         given_here = [f"manifest={tmp_path}/{number}.parquet", "splits.masks=null"]
-        context = open_context(make_config(given, tmp_path, *given_here, "refinement.gate_images=100"))
-        assert set(sample_rows(context)["image_id"].to_pylist()) == {row["image_id"] for row in rows[2:]}
         context = open_context(make_config(given, tmp_path, *given_here))
+        with monkeypatch.context() as more:
+            more.setattr(gate, "SAMPLE_SIZE", 100)
+            assert set(sample_rows(context)["image_id"].to_pylist()) == {row["image_id"] for row in rows[2:]}
         drawn.append(sample_rows(context)["image_id"].to_pylist())
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) == 6
@@ -120,16 +123,18 @@ def test_sample_depends_on_ids_alone_and_has_labels(
 def test_masks_depend_on_what_was_decided_not_on_the_gate(given: list[str], tmp_path: Path) -> None:
     def digest(*overrides: str) -> str:
         context = open_context(make_config(given, tmp_path, *overrides))
-        return masks_stream(context, classifier_digest="c", affinity_digest=None).record.digest
+        return masks_plan(context, maps=Artifact("c", "c"), affinity=None).digest
 
-    assert digest() == digest("refinement.gate=off") == digest("refinement.gate_images=9")
+    assert digest() == digest("refinement.gate=off")
     assert len({digest(), digest("refinement.method=none"), digest("refinement.gate=image")}) == 3
 
 
 def test_gates_of_images_are_stages_of_the_masks(given: list[str], tmp_path: Path) -> None:
     def plan(*overrides: str) -> str:
         context = open_context(make_config(given, tmp_path, *overrides))
-        return describe(masks_steps(context, classifier="C", affinity=None, reuse_cams=False))
+        affinity = None if context.config.walk.affinity == "rgb" else Artifact("a", "a")
+        stages = masks_plan(context, maps=Artifact("c", "c"), affinity=affinity).stages
+        return " ".join(type(stage).__name__ for stage in stages)
 
     assert "Gate" not in plan()
     assert "GateWalk" in plan("refinement.gate=image")
@@ -140,45 +145,45 @@ def test_gates_of_images_are_stages_of_the_masks(given: list[str], tmp_path: Pat
 
 def read_masks(run: Run, *columns: str) -> list[dict[str, Any]]:
     names = ["image_id", *columns]
-    return read_shards(run.masks.uri + "/shards", columns=names, schema=MASKS).to_pylist()
+    return read_shards(run.make_masks().uri + "/shards", columns=names, schema=MASKS).to_pylist()
 
 
 def test_a_harmful_refinement_is_rejected_once_for_the_run(
     local_ray: None, given: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = Run(make_config(given, tmp_path / "gated", *HARMFUL))
+    run = open_run(make_config(given, tmp_path / "gated", *HARMFUL))
     with caplog.at_level("INFO"):
-        gated = run.gated
+        gated = run.decide_gates()
     decisions = {decision.refinement: decision for decision in gated.decisions}
     assert list(decisions) == ["walk", "dcrf"]
     assert not decisions["dcrf"].kept
     assert decisions["dcrf"].num_images == 6
     assert "gate: dcrf rejected: class consistency" in caplog.text
-    assert {score.stage for score in run.scores} == {"walk"}
-    assert "rejected" in Path(run.report).read_text()
+    assert {score.stage for score in run.evaluate()[1]} == {"walk"}
+    assert "rejected" in Path(run.report(num_samples=1)).read_text()
 
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "gated/gate").rglob("*.*")}
-    assert Run(run.config).gated.decisions == gated.decisions
+    assert open_run(run.config).decide_gates().decisions == gated.decisions
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "gated/gate").rglob("*.*")} == files
 
     found = find_masks(open_context(run.config))  # without Ray, from what is stored
     assert found.decisions == gated.decisions
     assert found.context.config == gated.context.config
-    assert found.masks == run.masks.uri
+    assert found.masks == run.make_masks()
 
     steps = [] if decisions["walk"].kept else ["walk.num_steps=0"]
-    plain = Run(
+    plain = open_run(
         make_config(given, tmp_path / "gated", *HARMFUL, "refinement.gate=off", "refinement.method=none", *steps)
     )
-    assert plain.masks == run.masks  # the same folder: nothing is computed again
+    assert plain.make_masks() == run.make_masks()  # the same folder: nothing is computed again
     masks = read_masks(run, "mask", "walk_mask")
     assert len(masks) == 24
     assert all(row["walk_mask"] is None for row in masks)
 
 
 def test_an_image_keeps_the_better_mask(local_ray: None, given: list[str], tmp_path: Path) -> None:
-    run = Run(make_config(given, tmp_path, *HARMFUL, "refinement.gate=image"))
-    assert run.gated.decisions == []
+    run = open_run(make_config(given, tmp_path, *HARMFUL, "refinement.gate=image"))
+    assert run.decide_gates().decisions == []
     masks = read_masks(run, "mask", "walk_mask")
     assert len(masks) == 24
     assert any(row["mask"] == row["walk_mask"] for row in masks)
@@ -191,6 +196,6 @@ def test_a_sample_that_fails_decides_nothing(
     for row in rows:
         row["image_uri"] = str(tmp_path / "absent.jpg")
     write_manifest(Manifest.from_rows(rows, synthetic[1].classes), str(tmp_path / "manifest.parquet"))
-    run = Run(make_config(given, tmp_path, f"manifest={tmp_path}/manifest.parquet", "splits.masks=null"))
-    assert [(decision.kept, decision.num_images) for decision in run.gated.decisions] == [(True, 0), (True, 0)]
-    assert run.gated.context.config == run.context.config
+    run = open_run(make_config(given, tmp_path, f"manifest={tmp_path}/manifest.parquet", "splits.masks=null"))
+    assert [(decision.kept, decision.num_images) for decision in run.decide_gates().decisions] == [(True, 0), (True, 0)]
+    assert run.decide_gates().context.config == run.context.config

@@ -195,14 +195,6 @@ def test_streams_and_quarantine(make_report):
     assert "1,234 DecodeImages truncated x.jpg, y.jpg" in text
 
 
-def test_cost_needs_a_price(make_report):
-    summary = {"num_rows": 9, "num_finished": 9, "num_quarantined": 0, "num_computed": 9, "seconds": 1800.0}
-    assert "report.price_per_hour" in Page(render_report(make_report(streams={"masks": summary}))).text
-    text = Page(render_report(make_report(streams={"masks": summary}, price_per_hour=3.0))).text
-    assert "images per second cost masks 9 9 0 9 1,800.0 0.0 1.50" in text
-    assert "Cost isn't known" not in text
-
-
 def test_confusions_and_their_list(make_report):
     matrix = np.array([[90, 10, 0], [5, 45, 50], [0, 0, 0]])
     report = make_report(confusions=[Confusion(stage="dcrf", split="val", matrix=matrix)])

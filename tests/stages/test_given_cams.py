@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_cam
 from raypipe.formats.cams.read import import_cams
 from raypipe.stages.base import Row, with_error_columns
@@ -26,7 +27,9 @@ def folder(tmp_path: Path) -> str:
 def process(folder: str, *, out_stride: Any = 4, **changes: object) -> Row:
     row = {"image_id": "a", "class_ids": [1, 3], "height": HEIGHT, "width": WIDTH}
     row |= {"original_height": HEIGHT, "original_width": WIDTH} | changes
-    table = LoadGivenCams(folder=folder, out_stride=out_stride)(with_error_columns(pa.Table.from_pylist([row])))
+    table = LoadGivenCams(maps=Artifact(folder, "m"), out_stride=out_stride)(
+        with_error_columns(pa.Table.from_pylist([row]))
+    )
     return dict(table.to_pylist()[0])
 
 

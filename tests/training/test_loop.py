@@ -15,16 +15,13 @@ from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, SegmenterTask, TrainingTask
 
 CLASSIFIER = ClassifierTask(backbone="tiny", weights=None, preprocessing=None, num_classes=3, output_stride=8)
-AFFINITY = AffinityTask(backbone="tiny", weights=None, preprocessing=None, radius=5, depths=None)
+AFFINITY = AffinityTask(backbone="tiny", weights=None, preprocessing=None, radius=5)
 SEGMENTER = SegmenterTask(
     backbone="tiny",
     weights=None,
     preprocessing=None,
     num_classes=2,
     head="deeplabv3",
-    output_stride=8,
-    weak_weight=0.5,
-    robustness=0.7,
 )
 SALIENCY = SaliencyTask(
     backbone="tiny",
@@ -33,13 +30,8 @@ SALIENCY = SaliencyTask(
     num_classes=3,
     output_stride=8,
     method="eps++",
-    tau=0.4,
-    lam=0.5,
-    ird=True,
     eps_share=0,
     ird_tau=None,
-    num_iters=2,
-    dilations=(1, 2),
     stride=1,
 )
 TASKS = (CLASSIFIER, AFFINITY, SALIENCY, SEGMENTER)
@@ -59,8 +51,7 @@ def make_batch(task: TrainingTask) -> tuple[torch.Tensor, Batch]:
         targets = {"trimap": cells.repeat(2, axis=1).repeat(2, axis=2)}
     else:
         is_true = np.array([[1], [0], [0], [1], [0], [0]], np.uint8)  # worker 0 of three has all true masks
-        weight = rng.integers(0, 256, (BATCH_SIZE, 48, 48)).astype(np.uint8)
-        targets = {"mask": cells.repeat(16, axis=1).repeat(16, axis=2), "weight": weight, "is_true": is_true}
+        targets = {"mask": cells.repeat(16, axis=1).repeat(16, axis=2), "is_true": is_true}
     return images, make_parts(torch.ones(BATCH_SIZE, dtype=torch.bool), **targets)
 
 
@@ -151,7 +142,7 @@ def test_totals_are_means_over_the_epoch() -> None:
 
 
 def test_a_frozen_backbone_trains_the_head_alone() -> None:
-    task = AffinityTask(backbone="tiny", weights=None, preprocessing=None, radius=5, depths=None, freeze_backbone=True)
+    task = AffinityTask(backbone="tiny", weights=None, preprocessing=None, radius=5, freeze_backbone=True)
     trained = {name.split(".")[0] for name, parameter in task.build().named_parameters() if parameter.requires_grad}
     assert trained == {"f8_3", "f8_4", "f8_5", "gn8_3", "gn8_4", "gn8_5", "f9"}
 
@@ -160,15 +151,11 @@ def test_true_masks_and_pseudo_masks_have_their_own_losses() -> None:
     logits = torch.zeros(2, 3, 2, 2)
     logits[:, 1] = 2.0
     mask = np.full((2, 16, 16), 1, np.uint8)
-    mask[1, 0] = 255
-    weight = np.full((2, 16, 16), 255, np.uint8)
-    weight[1, 8:] = 0
-    batch = make_parts(
-        torch.ones(2, dtype=torch.bool), mask=mask, weight=weight, is_true=np.array([[1], [0]], np.uint8)
-    )
+    mask[1, 7:] = 255
+    mask[1, 0] = 0
+    batch = make_parts(torch.ones(2, dtype=torch.bool), mask=mask, is_true=np.array([[1], [0]], np.uint8))
     sums, counts = SEGMENTER.loss_terms(logits, batch)
     assert counts.tolist() == [256, 7 * 16]
-    cross_entropy = -torch.log_softmax(logits[0, :, 0, 0], dim=0)[1]
-    robust = (1 - torch.exp(-0.7 * cross_entropy)) / 0.7
-    torch.testing.assert_close(sums / counts, torch.stack([cross_entropy, robust]))
-    torch.testing.assert_close(SEGMENTER.loss(sums, counts), cross_entropy + 0.5 * robust)
+    background, right, _ = -torch.log_softmax(logits[0, :, 0, 0], dim=0)
+    torch.testing.assert_close(sums / counts, torch.stack([right, (6 * right + background) / 7]))
+    torch.testing.assert_close(SEGMENTER.loss(sums, counts), right + (6 * right + background) / 7)

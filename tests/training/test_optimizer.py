@@ -25,7 +25,7 @@ def test_momentum_is_momentum() -> None:
 
 
 def test_poly_by_hand() -> None:
-    assert poly_factor(0, num_steps=100, power=0.9, warmup_steps=0) == 1
-    assert poly_factor(75, num_steps=100, power=0.5, warmup_steps=0) == pytest.approx(0.5)
-    assert poly_factor(100, num_steps=100, power=0.9, warmup_steps=0) == 0
-    assert poly_factor(4, num_steps=100, power=0, warmup_steps=10) == pytest.approx(0.5)
+    assert poly_factor(0, num_steps=100, warmup_steps=0) == 1
+    assert poly_factor(75, num_steps=100, warmup_steps=0) == pytest.approx(0.25**0.9)
+    assert poly_factor(100, num_steps=100, warmup_steps=0) == 0
+    assert poly_factor(4, num_steps=100, warmup_steps=10) == pytest.approx(0.5 * 0.96**0.9)

@@ -1,12 +1,13 @@
 import torch
 
-from raypipe.config import Optimizer, SegmenterTraining
+from raypipe.config import load_config
 from raypipe.networks import build_segmenter
 from raypipe.training.state import TrainingState
 
 
-def make_state(*, ema: float = 0.0) -> TrainingState:
-    training = SegmenterTraining(backbone="tiny", weights=None, ema=ema, optimizer=Optimizer(lr=0.1, name="sgd"))
+def make_state() -> TrainingState:
+    options = ["network.backbone=tiny", "network.weights=null", "segmenter.lr=0.1", "optimizer.name=sgd"]
+    training = load_config("", ["manifest=m", "out=o", *options]).training("segmenter")
     return TrainingState(build_segmenter("tiny", head="lraspp", num_classes=1), training, num_steps=10)
 
 
@@ -23,17 +24,11 @@ def used(state: TrainingState) -> torch.Tensor:
         return network.head.classify.low_classifier.weight.detach().clone()  # type: ignore[union-attr]
 
 
-def test_without_an_average_the_last_weights_are_used() -> None:
+def test_the_last_weights_are_used() -> None:
     state = make_state()
     last = step(state)
     torch.testing.assert_close(used(state), last)
     assert state.network.training
-
-
-def test_the_average_of_the_weights_is_used() -> None:
-    state = make_state(ema=0.75)
-    first, second = step(state), step(state)
-    torch.testing.assert_close(used(state), 0.75 * first + 0.25 * second)
 
 
 def test_the_best_epoch_s_weights_are_kept() -> None:

@@ -36,11 +36,24 @@ def build_backbone(name: str, *, output_stride: int = 8, **options: Any) -> Back
     Raises:
         ValueError: an unknown name, or a stride that the backbone doesn't have.
     """
+    return _find(name)(name, output_stride=output_stride, **options)
+
+
+def output_strides(name: str) -> tuple[int, ...]:
+    """Return the output strides that a backbone can be built at.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    return _find(name).output_strides
+
+
+def _find(name: str) -> type[ResNet38 | VGG16 | TorchvisionResNet | MobileNetV2 | Tiny]:
     if name not in _CLASSES:
         nearest = difflib.get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise ValueError(f"no backbone is called {name!r}: {hint}choose one of {', '.join(BACKBONES)}")
-    return _CLASSES[name](name, output_stride=output_stride, **options)
+    return _CLASSES[name]
 
 
-__all__ = ["BACKBONES", "Backbone", "build_backbone"]
+__all__ = ["BACKBONES", "Backbone", "build_backbone", "output_strides"]

@@ -25,8 +25,10 @@ class Backbone(nn.Module, ABC):
         name: name by which `build_backbone` builds it.
         output_stride: pixels per cell of every depth that `forward` returns.
         channels: channels of each depth, shallow first; the last depth feeds the classifier.
-        affinity_depths: the three depths that AffinityNet's head reads.
+        affinity_depths: the three depths that AffinityNet's head reads, shallow first. The third is the last depth:
+            layers that nothing reads would get no gradient, which distributed training refuses.
         preprocessing: the normalisation that its published weights were trained with.
+        output_strides: output strides that it can be built at.
         dropout: dropout rate before the classifier.
         normalize_depths: whether AffinityNet's head must normalise the depths.
         sqrt_cam: whether the class activation map is square-rooted.
@@ -39,6 +41,7 @@ class Backbone(nn.Module, ABC):
     channels: dict[str, int]
     affinity_depths: ClassVar[tuple[str, str, str]]
     preprocessing: ClassVar[Preprocessing]
+    output_strides: ClassVar[tuple[int, ...]] = (8,)
     dropout: ClassVar[float] = 0.0
     normalize_depths: ClassVar[bool] = True
     sqrt_cam: ClassVar[bool] = False

@@ -14,7 +14,6 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -37,13 +36,16 @@ class MobileNetV2(Backbone):
     stride 16 has no features.3, because averaging twice would put it off centre.
     """
 
-    affinity_depths = ("features.3", "features.13", "features.18")
+    affinity_depths = ("features.6", "features.13", "features.18")
     preprocessing = IMAGENET
+    output_strides = (8, 16)
     dropout = 0.2
     foreign_heads = ("classifier.",)
 
     def __init__(self, name: str = "mobilenet_v2", *, output_stride: int = 8) -> None:
-        check_output_stride(name, output_stride, (8, 16))
+        import torchvision  # takes seconds, and not every process builds one
+
+        check_output_stride(name, output_stride, self.output_strides)
         depths = list(CHANNELS)[0 if output_stride == 8 else 1 :]
         super().__init__(name=name, output_stride=output_stride, channels={depth: CHANNELS[depth] for depth in depths})
         self.features = torchvision.models.mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d).features

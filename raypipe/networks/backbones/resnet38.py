@@ -22,7 +22,7 @@ class ResNet38(Backbone):
     normalize_depths = False
 
     def __init__(self, name: str = "resnet38", *, output_stride: int = 8) -> None:
-        check_output_stride(name, output_stride, (8,))
+        check_output_stride(name, output_stride, self.output_strides)
         super().__init__(name=name, output_stride=output_stride, channels={"conv4": 512, "conv5": 1024, "conv6": 4096})
         self.conv1a = nn.Conv2d(3, 64, 3, padding=1, bias=False)
 

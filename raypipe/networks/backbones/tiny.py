@@ -31,7 +31,7 @@ class Tiny(Backbone):
     starts_from_scratch = True
 
     def __init__(self, name: str = "tiny", *, output_stride: int = 8) -> None:
-        check_output_stride(name, output_stride, (8,))
+        check_output_stride(name, output_stride, self.output_strides)
         super().__init__(name=name, output_stride=output_stride, channels={"stride4": 32, "middle": 64, "last": 128})
         self.stem = HalvingConv2d(3, 16)
         self.down4 = HalvingConv2d(16, 32)

@@ -3,7 +3,6 @@
 As in irn, the stem's convolution is frozen, and so is every BatchNorm. Attribute names are torchvision's.
 """
 
-import torchvision
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,10 +15,13 @@ class TorchvisionResNet(Backbone):
 
     affinity_depths = ("layer2", "layer3", "layer4")
     preprocessing = IMAGENET
+    output_strides = (8, 16)
     foreign_heads = ("fc.",)
 
     def __init__(self, name: str, *, output_stride: int = 8) -> None:
-        check_output_stride(name, output_stride, (8, 16))
+        import torchvision  # takes seconds, and not every process builds one
+
+        check_output_stride(name, output_stride, self.output_strides)
         net = torchvision.models.get_model(name, weights=None, norm_layer=FrozenBatchNorm2d)
         width = net.fc.in_features // 8
         channels = {"layer1": width, "layer2": 2 * width, "layer3": 4 * width, "layer4": 8 * width}

@@ -22,7 +22,7 @@ class VGG16(Backbone):
     sqrt_cam = True
 
     def __init__(self, name: str = "vgg16", *, output_stride: int = 8, fc6_dilation: int = 1) -> None:
-        check_output_stride(name, output_stride, (8,))
+        check_output_stride(name, output_stride, self.output_strides)
         super().__init__(name=name, output_stride=output_stride, channels={"conv4": 512, "conv5": 512, "fc7": 1024})
         self.conv1_1 = nn.Conv2d(3, 64, 3, padding=1)
         self.conv1_2 = nn.Conv2d(64, 64, 3, padding=1)

@@ -1,0 +1,226 @@
+"""Two checkouts of raypipe against one another, in turns, on the same machine; nothing else should run beside it.
+
+    git worktree add ../old ed14985
+    python benchmarks/trees.py start ../old .    # `raypipe masks` until 32 rows are committed, all before it done
+    python benchmarks/trees.py masks ../old .    # masks of 500 photographs, seeds reused: rows a second, memory
+    python benchmarks/trees.py demo ../old .     # both commands of `make demo`, after the installation
+    python benchmarks/trees.py suite ../old .    # the test suite
+
+Both run in the environment of this process. Images are synthetic; networks are random but for the demo's.
+"""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import psutil
+import pyarrow.parquet as pq
+import typer
+from measure import machine, table, write_random_networks
+
+from raypipe.synthetic.generate import CLASSES, generate
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+
+COMMAND = [sys.executable, "-c", "from raypipe.cli import main; main()"]
+"""`raypipe` of the checkout that PYTHONPATH names."""
+
+RECIPES = {"demo": "preset: demo", "mobilenet_v2": "preset: voc_mobilenet_v2"}
+
+Trees = Annotated[list[Path], typer.Argument(help="Checkouts, the old one first.")]
+Runs = Annotated[int, typer.Option(min=1, help="Times that all take turns.")]
+
+
+class Measured(NamedTuple):
+    """One command."""
+
+    seconds: float
+    peak: float
+    """MiB that the driver and Ray's workers had to themselves at most."""
+    mark: float | None
+    """Seconds until the mark was reached."""
+
+
+def run(tree: Path, words: Sequence[str], *, mark: Callable[[], bool] | None = None) -> Measured:
+    """Runs `raypipe` of a checkout, and watches its processes.
+
+    Args:
+        tree: the checkout.
+        words: of the command.
+        mark: asked from time to time whether it is reached.
+    """
+    environment = os.environ | {"PYTHONPATH": str(tree.resolve())}
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            [*COMMAND, *words], cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=errors
+        )
+        watch = _Watch(process.pid)
+        reached = None
+        while process.poll() is None:
+            if mark is not None and reached is None and mark():
+                reached = time.perf_counter() - started
+            time.sleep(0.05)
+        seconds = time.perf_counter() - started
+        watch.stop()
+        if process.returncode:
+            errors.seek(0)
+            raise RuntimeError(f"{tree}: {' '.join(words)} failed: {errors.read().decode()[-2000:]}")
+    return Measured(seconds, watch.peak / 2**20, reached)
+
+
+class _Watch:
+    """Peak of what a driver and its Ray workers have to themselves, looked at twice a second."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, args=(psutil.Process(pid),), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the watch."""
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self, driver: psutil.Process) -> None:
+        while not self._ended.wait(0.5):
+            own = 0
+            try:
+                processes = [driver, *driver.children(recursive=True)]
+            except psutil.Error:
+                return
+            for process in processes:
+                try:
+                    if process == driver or process.name().startswith("ray::"):
+                        own += process.memory_full_info().uss
+                except psutil.Error:
+                    continue  # it ended meanwhile
+            self.peak = max(self.peak, own)
+
+
+def _prepare(folder: Path, tree: Path, recipe: str, images: str, networks: Path) -> tuple[Path, list[str]]:
+    """Lets a checkout do all that comes before its masks; its output folder, and what its commands are given."""
+    out = folder / "out"
+    config = folder / "config.yaml"
+    config.write_text(RECIPES[recipe])
+    given = [f"manifest={images}", f"out={out}", *(f"checkpoints.{task}={networks / task}" for task in _TASKS)]
+    given += ["splits.train=null", "splits.masks=null", "refinement.gate=off"]
+    run(tree, ["seeds", str(config), *given])
+    return out, ["masks", str(config), *given]
+
+
+_TASKS = ("classifier", "affinity")
+
+
+def _rows(out: Path) -> int:
+    """Rows of masks that are committed."""
+    total = 0
+    for shard in out.glob("masks/*/shards/*.parquet"):
+        try:
+            total += pq.read_metadata(shard).num_rows
+        except OSError:
+            continue  # it is replaced just now
+    return total
+
+
+def _masks(
+    trees: Sequence[Path], recipe: str, *, num_images: int, side: int, runs: int, mark: int
+) -> list[list[Measured]]:
+    found: list[list[Measured]] = [[] for _ in trees]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate(str(folder / "data"), num_images=num_images, sizes=(side * 3 // 4, side))
+        write_random_networks(str(folder / "networks"), "tiny" if recipe == "demo" else recipe, CLASSES)
+        prepared = []
+        for number, tree in enumerate(trees):
+            (folder / str(number)).mkdir()
+            manifest = str(folder / "data" / "manifest.parquet")
+            prepared.append(_prepare(folder / str(number), tree, recipe, manifest, folder / "networks"))
+        for _ in range(runs):
+            for tree, (out, words), measured in zip(trees, prepared, found, strict=True):
+                shutil.rmtree(out / "masks", ignore_errors=True)
+                measured.append(run(tree, words, mark=lambda out=out: _rows(out) >= mark))
+    return found
+
+
+@app.command()
+def start(trees: Trees, runs: Runs = 3) -> None:
+    """Seconds of `raypipe masks` until 32 rows are committed: 64 images, the demo's network."""
+    found = _masks(trees, "demo", num_images=64, side=192, runs=runs, mark=32)
+    _print(trees, {"until 32 rows are committed": [[m.mark or m.seconds for m in one] for one in found]}, "s")
+
+
+@app.command()
+def masks(trees: Trees, runs: Runs = 3, num_images: int = 500, side: int = 500) -> None:
+    """Rows a second and memory of `raypipe masks`, the whole command, seeds reused, MobileNetV2, dense CRF."""
+    found = _masks(trees, "mobilenet_v2", num_images=num_images, side=side, runs=runs, mark=num_images)
+    _print(trees, {"rows a second": [[num_images / m.seconds for m in one] for one in found]}, "")
+    _print(trees, {"peak of driver and workers": [[m.peak for m in one] for one in found]}, "MiB")
+
+
+@app.command()
+def demo(trees: Trees, runs: Runs = 1) -> None:
+    """Seconds and memory of `make demo` after the installation."""
+    found: list[list[Measured]] = [[] for _ in trees]
+    for _ in range(runs):
+        for tree, measured in zip(trees, found, strict=True):
+            with tempfile.TemporaryDirectory() as folder:
+                first = run(tree, ["synthetic", f"{folder}/data"])
+                recipe = str(tree.resolve() / "raypipe" / "recipes" / "demo.yaml")
+                given = [f"manifest={folder}/data/manifest.parquet", f"out={folder}/run"]
+                second = run(tree, ["run", recipe, *given])
+                measured.append(Measured(first.seconds + second.seconds, second.peak, None))
+    _print(trees, {"make demo": [[m.seconds for m in one] for one in found]}, "s")
+    _print(trees, {"peak of driver and workers": [[m.peak for m in one] for one in found]}, "MiB")
+
+
+@app.command()
+def suite(trees: Trees, runs: Runs = 1) -> None:
+    """Seconds of the default test suite."""
+    found: list[list[float]] = [[] for _ in trees]
+    for _ in range(runs):
+        for tree, seconds in zip(trees, found, strict=True):
+            environment = os.environ | {"PYTHONPATH": str(tree.resolve())}
+            started = time.perf_counter()
+            command = [sys.executable, "-m", "pytest", "-q", "--durations=10"]
+            done = subprocess.run(  # noqa: S603 - ourselves
+                command, cwd=tree, env=environment, capture_output=True, text=True, check=False
+            )
+            seconds.append(time.perf_counter() - started)
+            print(f"{tree}:\n{done.stdout[-3000:]}")
+    _print(trees, {"test suite": found}, "s")
+
+
+def _print(trees: Sequence[Path], measured: dict[str, list[list[float]]], unit: str) -> None:
+    print(machine(), end="\n\n")
+    for name, found in measured.items():
+        medians = [statistics.median(values) for values in found]
+        rows = [
+            (
+                _commit(tree),
+                f"{median:.4g} {unit}".strip(),
+                f"{min(values):.4g} to {max(values):.4g}, n = {len(values)}",
+                f"{median / medians[0]:.2f}",
+            )
+            for tree, median, values in zip(trees, medians, found, strict=True)
+        ]
+        print(table(("commit", name, "spread", "relative to the first"), rows), end="\n\n")
+
+
+def _commit(tree: Path) -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True)  # noqa: S603 - fixed words
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    app()

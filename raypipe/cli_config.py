@@ -1,0 +1,49 @@
+"""What the commands have in common: a config file and dotted overrides."""
+
+import importlib
+import threading
+from typing import Annotated, Any
+
+import typer
+
+from raypipe import storage
+from raypipe.config import ConfigError, RunConfig, load_config
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or URI; - takes the defaults.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Dotted overrides, such as walk.beta=4.")
+]
+
+
+def read_config(config: str, overrides: list[str] | None) -> RunConfig:
+    """The resolved config of a file and overrides.
+
+    Raises:
+        ConfigError: if it can't be used.
+    """
+    if config != "-" and not storage.exists(config):
+        raise ConfigError(f"there is no config file {config}; `raypipe config` prints one to start from")
+    text = "" if config == "-" else storage.read_bytes(config).decode()
+    return load_config(text, overrides or [])
+
+
+def open_run(config: str, overrides: list[str] | None) -> Any:
+    """The steps of a config file and overrides, a `raypipe.run.Run`, with Ray connected."""
+    return connect_run(read_config(config, overrides))
+
+
+def connect_run(config: RunConfig) -> Any:
+    """The steps of a config, a `raypipe.run.Run`, with Ray connected."""
+    from raypipe.pipelines.context import open_context
+
+    context = open_context(config)  # what is wrong with it is said at once
+    # torch takes seconds to import, and so does Ray to start: both at once, and neither for --help.
+    importing = threading.Thread(target=importlib.import_module, args=("raypipe.run",))
+    importing.start()
+    from raypipe.streams.connect import connect
+
+    connect(config.cluster)
+    importing.join()
+    from raypipe.run import Run
+
+    return Run(context)

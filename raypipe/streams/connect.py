@@ -1,0 +1,42 @@
+"""Connects to a Ray cluster, or starts a local Ray."""
+
+import logging
+import os
+import socket
+
+from raypipe.config import Cluster
+from raypipe.streams.machines import local_cpus
+
+
+def cluster_address(cluster: Cluster) -> str | None:
+    """Address of the cluster to run on; None for a local Ray."""
+    return cluster.address or os.environ.get("RAY_ADDRESS")
+
+
+def connect(cluster: Cluster) -> None:
+    """Connects to a Ray cluster, or starts a local one, unless this process has one already."""
+    import ray  # takes seconds
+
+    if ray.is_initialized():
+        return
+    if address := cluster_address(cluster):
+        ray.init(address=address, log_to_driver=True)
+        return
+    # Workers inherit this. Threads that wait by spinning would take the cores from those that work: training was seen
+    # three times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Ray Train asks the dashboard's server once a second whether the training still lives. Without one it complains as
+    # often; and left to find one, it was seen to ask that of another Ray on the machine and to end the training.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    ray.init(
+        address="local",
+        num_cpus=cluster.num_cpus or local_cpus(),
+        object_store_memory=cluster.object_store_memory,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",  # whoever reaches it can run code
+        dashboard_port=port,
+        log_to_driver=True,
+        logging_level=logging.WARNING,
+    )

@@ -1,0 +1,67 @@
+"""Runs the stages of a pool in a worker process, and writes what comes out of the last pool."""
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+
+import pyarrow as pa
+
+from raypipe.stages.base import run_stages
+from raypipe.streams.plan import Pool
+from raypipe.streams.sink import ShardWriter
+
+GPU_DEVICE = "RAYPIPE_GPU_DEVICE"
+"""Environment variable that names the device which stands for a GPU: tests whose GPUs are only said to be there give
+"cpu"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker process does with the rows that it gets."""
+
+    name: str
+    """Unique: a process that has set up a job keeps its networks for the next rows."""
+    pool: Pool
+    on_gpu: bool
+    threads: int
+    """That networks and decoders may use."""
+    writer: ShardWriter | None = None
+    """Writes the rows; None hands them on."""
+
+
+class Worker:
+    """A process that has set up a job."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        device = os.environ.get(GPU_DEVICE, "cuda") if job.on_gpu else "cpu"
+        for stage in job.pool.stages:
+            stage.setup(device)
+        if (torch := sys.modules.get("torch")) is not None:  # pools without networks do without its import
+            torch.set_num_threads(job.threads)
+        self.threads = ThreadPoolExecutor(max(2, job.threads), thread_name_prefix="decode")
+        self.turn, self.alone = Lock(), Lock()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Runs the stages on rows; returns them, or, where they are written, how many there were.
+
+        Calls may overlap: the stages of one run while those that may run ahead are at work for the other.
+        """
+        pool = self.job.pool
+        done = run_stages(pool.stages, table, keep=pool.keep, threads=self.threads, turn=self.turn, alone=self.alone)
+        return done if self.job.writer is None else self.job.writer.write(done)
+
+
+_worker: Worker | None = None
+"""The last job's, as long as the process lives: its tasks come one after the other."""
+
+
+def work(table: pa.Table, job: Job) -> pa.Table:
+    """Runs a job on rows in a task; the first task of a job in a process sets it up."""
+    global _worker
+    if _worker is None or _worker.job.name != job.name:
+        _worker = None  # frees the networks of the job before
+        _worker = Worker(job)
+    return _worker(table)
