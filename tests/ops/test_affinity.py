@@ -52,7 +52,7 @@ class TestPairOffsets:
             pair_offsets(5)[0, 0] = 1
 
     def test_radius_too_small(self) -> None:
-        with pytest.raises(ValueError, match="radius of at least 1 .*got 0"):
+        with pytest.raises(ValueError, match=r"radius of at least 1 .*got 0"):
             pair_offsets(0)
 
 
