@@ -11,6 +11,7 @@ pixels are counted against those of the sweep, image by image.
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
@@ -32,11 +33,11 @@ from raypipe.streams.sink import SHARDS
 NUM_CHECKED, NUM_CHECKED_IMAGES = 3, 40
 
 
-def seconds(config: RunConfig, step: str) -> tuple[float, Run]:
+def seconds(config: RunConfig, step: Callable[[Run], object]) -> tuple[float, Run]:
     """Wall time of a step from nothing, and the run."""
     run = connect_run(with_values(config, out=tempfile.mkdtemp()))
     started = time.monotonic()
-    getattr(run, step)()
+    step(run)
     return time.monotonic() - started, run
 
 
@@ -86,17 +87,18 @@ def main(
     base = load_config(
         storage.read_bytes(config).decode(), [*(overrides or []), "refinement.method=none", "refinement.gate=off"]
     )
-    times: dict[str, list[float]] = {"make_masks": [], "sweep": []}
+    steps: dict[str, Callable[[Run], object]] = {"masks": Run.make_masks, "sweep": Run.sweep}
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(num_runs):
-        for step, found in times.items():
+        for name, step in steps.items():
             taken, run = seconds(base, step)
-            found.append(taken)
+            times[name].append(taken)
     swept = run
     rows = [
-        (step, f"{statistics.mean(t):.0f} s ({min(t):.0f} to {max(t):.0f}, n = {len(t)})") for step, t in times.items()
+        (name, f"{statistics.mean(t):.0f} s ({min(t):.0f} to {max(t):.0f}, n = {len(t)})") for name, t in times.items()
     ]
     print(table(("step", "time"), rows))
-    ratios = [sweep / masks for masks, sweep in zip(times["make_masks"], times["sweep"], strict=True)]
+    ratios = [sweep / masks for masks, sweep in zip(times["masks"], times["sweep"], strict=True)]
     print(f"\nsweep / masks: {', '.join(f'{ratio:.2f}' for ratio in ratios)}\n")
     result = swept.sweep()
     print(f"{len(result.table)} settings, {result.num_images} images, {result.table['full_mean_iou'].count()} in full")

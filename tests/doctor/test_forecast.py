@@ -109,7 +109,7 @@ def test_a_sample_is_timed_through_both_streams(
     local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path
 ) -> None:
     context = make_context(synthetic[0], tmp_path, "cams.scales=[1.0]")
-    rows = sample_rows(context.seed_rows(), 3)
+    rows = evenly_spaced_rows(context.seed_rows(), 3)
     absent = rows.slice(0, 1).set_column(0, "image_id", [["absent"]]).set_column(1, "image_uri", [["/absent.jpg"]])
     sample = time_sample(context, pa.concat_tables([rows, absent]))
     assert sample.random == ["affinity", "classifier"]

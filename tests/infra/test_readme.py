@@ -2,9 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +13,19 @@ import yaml
 from ray.scripts.scripts import cli as ray_cli
 
 import raypipe
+from raypipe.artifacts import Artifact
 from raypipe.cli import app
 from raypipe.config import load_config
-from raypipe.pipelines.masks import masks_steps
-from raypipe.pipelines.seeds import seeds_steps
-from raypipe.pipelines.train import LOADER_ACTORS
-from raypipe.streams.plan import Step
+from raypipe.data.manifest import Manifest
+from raypipe.pipelines.context import Context, plan_pools
+from raypipe.pipelines.gate import gate_plan
+from raypipe.pipelines.masks import masks_plan
+from raypipe.pipelines.seeds import seeds_plan
+from raypipe.pipelines.segmenter import segment_plan
+from raypipe.pipelines.steps import compute_cams
+from raypipe.stages.load_shards import LoadCams
+from raypipe.streams.machines import Machine, parse_machine
+from raypipe.streams.trainings import plan_training
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 INFRA = REPOSITORY / "infra"
@@ -119,40 +126,73 @@ def test_no_secrets(path: Path) -> None:
     assert not re.search(r"(TOKEN|SECRET|PASSWORD)\w*, value:", path.read_text())
 
 
-def kuberay_nodes() -> tuple[int, int]:
-    groups = RAYCLUSTER["workerGroupSpecs"]
-    gpus = [
-        group["template"]["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", 0) for group in groups
-    ]
-    return (
-        sum(int(group["rayStartParams"]["num-cpus"]) * group["minReplicas"] for group in groups),
-        sum(int(count) * group["minReplicas"] for count, group in zip(gpus, groups, strict=True)),
-    )
+def kuberay_nodes() -> Machine:
+    """The nodes that raycluster.yaml asks the autoscaler for."""
+    nodes = []
+    for group in RAYCLUSTER["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        cpus, gpus = group["rayStartParams"]["num-cpus"], limits.get("nvidia.com/gpu", 0)
+        memory = limits["memory"].removesuffix("Gi")
+        nodes.append(f"nodes={group['minReplicas']}-{group['maxReplicas']},cpus={cpus},gpus={gpus},memory={memory}")
+    return parse_machine(*nodes)
 
 
-def launcher_nodes() -> tuple[int, int]:
-    nodes = [node for node in LAUNCHER["available_node_types"].values() if "min_workers" in node]
-    cpus, gpus = (
-        sum(node["resources"].get(kind, 0) * node["min_workers"] for node in nodes) for kind in ("CPU", "GPU")
-    )
-    return cpus, gpus
+LAUNCHER_MEMORY = {"g6.2xlarge": 32, "m7i.4xlarge": 64}
+"""GiB of AWS's instance types."""
+
+
+def launcher_nodes() -> Machine:
+    """The nodes that cluster.yaml asks the autoscaler for."""
+    nodes = []
+    for node in LAUNCHER["available_node_types"].values():
+        if "min_workers" in node:
+            has, memory = node["resources"], LAUNCHER_MEMORY[node["node_config"]["InstanceType"]]
+            number = f"{node['min_workers']}-{node['max_workers']}"
+            nodes.append(f"nodes={number},cpus={has['CPU']},gpus={has.get('GPU', 0)},memory={memory}")
+    return parse_machine(*nodes)
+
+
+def readme_context() -> Context:
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    return Context(load_config(text, ["segmenter.enabled=true"]), Manifest.from_rows([], ["dog"]))
 
 
 @pytest.mark.parametrize("nodes", [kuberay_nodes, launcher_nodes])
-def test_the_config_fits_the_nodes(nodes: Any) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    config = load_config(text, [])
-    cluster, (cpus, gpus) = config.cluster, nodes()
-    context: Any = SimpleNamespace(config=config, classes=("dog",))
+def test_the_config_declares_no_more_than_the_files_bring(nodes: Callable[[], Machine]) -> None:
+    declared = readme_context().machine.nodes
+    for node, brought in zip(declared, nodes().nodes, strict=True):
+        assert (node.minimum, node.maximum, node.cpus, node.gpus) == (
+            *(brought.minimum, brought.maximum),
+            *(brought.cpus, brought.gpus),
+        )
+        assert node.memory <= brought.memory
 
-    def fits(steps: list[Step]) -> bool:  # as pipelines.graph.apply counts: one CPU for the writer
-        held_cpus = sum(step.num_actors * step.num_cpus for step in steps) + 1
-        return held_cpus <= cpus and sum(step.num_actors * step.num_gpus for step in steps) <= gpus
 
-    assert fits(seeds_steps(context, classifier="C"))
-    for reuse_cams in (False, True):
-        assert fits(masks_steps(context, classifier="C", affinity="A", reuse_cams=reuse_cams))
-    assert cluster.train_workers is not None
-    assert cluster.gpus_per_train_worker is not None
-    assert cluster.train_workers * cluster.gpus_per_train_worker <= gpus
-    assert cluster.train_workers * (1 + LOADER_ACTORS + 1) <= cpus
+@pytest.mark.parametrize("all_nodes", [False, True])
+@pytest.mark.parametrize("nodes", [kuberay_nodes, launcher_nodes])
+def test_a_run_fits_the_nodes_and_leaves_no_gpu_idle(nodes: Callable[[], Machine], *, all_nodes: bool) -> None:
+    context = readme_context()
+    config = context.config
+    machine = nodes()
+    if not all_nodes:  # before the autoscaler has brought any
+        machine = Machine(tuple(replace(node, maximum=node.minimum) for node in machine.nodes))
+    maps, affinity, segmenter = (Artifact(name, name) for name in ("maps", "affinity", "segmenter"))
+    masks = masks_plan(context, maps=maps, affinity=affinity)
+    plans = [
+        seeds_plan(context, maps=maps),
+        gate_plan(context, maps=maps, affinity=affinity),
+        masks,
+        replace(masks, reuse=(compute_cams(context, maps), LoadCams())),
+        segment_plan(context, segmenter=segmenter),
+    ]
+    for plan in plans:
+        _, resources = plan_pools(plan, machine, config)
+        assert resources.idle_gpus == 0, plan.name
+    for name, section in (
+        ("classifier", config.classifier),
+        ("affinity", config.affinity),
+        ("segmenter", config.segmenter),
+    ):
+        training = plan_training(name, section.batch_size, machine, config.cluster, validates=name == "segmenter")
+        assert training.workers == machine.gpus
+        assert training.idle_gpus == 0

@@ -22,8 +22,7 @@ classifier: {{ epochs: 1, crop_size: 96, long_side: [96, 128] }}
 affinity: {{ epochs: 1, crop_size: 96 }}
 segmenter: {{ epochs: 1, crop_size: 96 }}
 cams: {{ scales: [1.0] }}
-report: {{ num_samples: 1 }}
-cluster: {{ rows_per_shard: 8, cpu_actors: 1, train_workers: 2, gpus_per_actor: 0.5 }}
+cluster: {{ rows_per_shard: 8, cpu_actors: 1, train_workers: 2, gpus_per_train_worker: 0 }}
 """
 
 

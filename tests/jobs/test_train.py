@@ -26,7 +26,7 @@ CONFIG = """preset: demo
 manifest: {bucket}/data/manifest.parquet
 out: {bucket}/run
 classifier: {{ epochs: {epochs}, batch_size: 8, crop_size: 96, long_side: [96, 128] }}
-cluster: {{ address: "{address}", train_workers: 2 }}
+cluster: {{ address: "{address}", train_workers: 2, gpus_per_train_worker: 0 }}
 """
 
 

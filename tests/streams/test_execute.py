@@ -104,7 +104,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Recording:
 
 
 def test_pools_without_gpus_are_tasks_as_planned(recording: Recording) -> None:
-    list(execute(make_rows(4), [make_pool("fetch", actors=(1, 7)), make_pool()], rows_per_block=2))
+    list(execute(make_rows(20), [make_pool("fetch", actors=(1, 7)), make_pool()], rows_per_block=2))
     (_, fetching), (function, finishing) = recording.calls
     assert function.__name__ == "Whereabouts", "what the dashboard shows"
     assert isinstance(fetching["compute"], TaskPoolStrategy)
@@ -118,7 +118,7 @@ def test_pools_without_gpus_are_tasks_as_planned(recording: Recording) -> None:
 def test_pools_with_gpus_are_actors_as_planned(recording: Recording, tmp_path: Path) -> None:
     writer = ShardWriter(folder=str(tmp_path), schema=pa.schema([]))
     pools = [make_pool("device", gpus=0.25, actors=(2, 5)), make_pool()]
-    list(execute(make_rows(4), pools, rows_per_block=2, writer=writer))
+    list(execute(make_rows(20), pools, rows_per_block=2, writer=writer))
     (actor, options), _ = recording.calls
     assert issubclass(actor, Worker)
     assert actor.__name__ == "Whereabouts"
@@ -130,6 +130,21 @@ def test_pools_with_gpus_are_actors_as_planned(recording: Recording, tmp_path: P
     assert compute.max_concurrent_calls_per_actor == CALLS_PER_ACTOR == 2
     assert compute.enable_true_multi_threading, "else the second call waits for the first one's end"
     assert (options["num_cpus"], options["num_gpus"], options["memory"]) == (0.5, 0.25, 100 * 2**20)
+    assert (options["batch_format"], options["batch_size"]) == ("pyarrow", 2)
+
+
+def test_nothing_is_started_that_no_block_would_reach(recording: Recording) -> None:
+    pools = [make_pool("device", gpus=1, actors=(4, 8)), make_pool(actors=(1, 8))]
+    list(execute(make_rows(5), pools, rows_per_block=2))
+    actors, tasks = (options["compute"] for _, options in recording.calls)
+    assert (actors.min_size, actors.max_size, tasks.size) == (3, 3, 3)
+
+
+def test_no_more_processes_than_blocks(recording: Recording) -> None:
+    pools = [make_pool("device", gpus=0.25, actors=(2, 5)), make_pool(actors=(1, 7))]
+    list(execute(make_rows(3), pools, rows_per_block=3))
+    actors, tasks = (options["compute"] for _, options in recording.calls)
+    assert (actors.min_size, actors.max_size, tasks.size) == (1, 1, 1)
 
 
 def test_memory_that_is_not_planned_is_not_reserved(recording: Recording) -> None:
@@ -163,6 +178,16 @@ def test_jobs_of_two_streams_are_not_taken_for_one_another(recording: Recording)
         list(execute(make_rows(1), [make_pool("device", gpus=1)], rows_per_block=4))
     names = {options["fn_constructor_kwargs"]["job"].name for _, options in recording.calls}
     assert len(names) == 2
+
+
+@pytest.mark.parametrize("gpus", [0.25, 2])
+def test_ray_accepts_what_is_asked_of_it(local_ray: None, monkeypatch: pytest.MonkeyPatch, gpus: float) -> None:
+    """On any machine: nothing is run."""
+    asked: list[ray.data.Dataset] = []
+    monkeypatch.setattr(ray.data.Dataset, "iter_batches", lambda dataset, **_: iter(asked.append(dataset) or ()))
+    pools = [make_pool("fetch"), make_pool("device", gpus=gpus), make_pool()]
+    assert list(execute(make_rows(4), pools, rows_per_block=2)) == []
+    assert len(asked) == 1
 
 
 def test_a_process_is_set_up_once_for_all_blocks_of_a_stream(local_ray: None) -> None:

@@ -109,7 +109,7 @@ def grouped(pools: tuple[Pool, ...]) -> list[tuple[Kind, list[str]]]:
 def test_without_gpus_a_row_never_leaves_its_process() -> None:
     names = ["Fetch", "Decode", "Network", "Walk", "Refine", "Encode"]
     pools = make_plan().pools(gpus=False)
-    assert grouped(pools) == [("finish", names)]
+    assert grouped(pools) == [("device", names)]
     assert pools[0].name == "Fetch + Decode + Network + Walk + Refine + Encode"
 
 
@@ -129,7 +129,9 @@ def test_a_judge_at_the_end_is_one_pool_more() -> None:
 
 @pytest.mark.parametrize("stages", [(Fetch(), Decode(), Refine(), Encode()), (Fetch(), Decode())])
 def test_without_a_network_gpus_change_nothing(stages: tuple[Stage, ...]) -> None:
-    assert len(make_plan(*stages).pools(gpus=True)) == 1
+    plan = make_plan(*stages)
+    assert plan.pools(gpus=True) == plan.pools(gpus=False)
+    assert grouped(plan.pools(gpus=True)) == [("finish", [type(stage).__name__ for stage in stages])]
 
 
 def test_what_no_network_follows_joins_what_finishes() -> None:

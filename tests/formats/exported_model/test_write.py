@@ -15,13 +15,12 @@ from raypipe.networks import Segmenter, build_segmenter, network_input
 
 needs_onnx = pytest.mark.skipif(find_spec("onnxscript") is None, reason="needs the extra onnx")
 ENDINGS = [".pt2", pytest.param(".onnx", marks=needs_onnx)]
-NETWORKS = {"lraspp": ("mobilenet_v2", 16), "largefov": ("tiny", 8)}
+NETWORKS = {"lraspp": "mobilenet_v2", "largefov": "tiny"}
 
 
 def build(head: str = "largefov", seed: int = 0) -> Segmenter:
-    backbone, output_stride = NETWORKS[head]
     torch.manual_seed(seed)
-    return build_segmenter(backbone, head=head, num_classes=2, output_stride=output_stride).eval()
+    return build_segmenter(NETWORKS[head], head=head, num_classes=2).eval()
 
 
 @cache
