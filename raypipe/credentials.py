@@ -1,13 +1,13 @@
-"""URIs hold no credentials: they are written to records, tables and logs, where a secret would stay for good."""
+"""Refuses URIs with credentials, because URIs are written to records, tables and logs, where a secret would stay."""
 
 import re
 
 _PASSWORD = re.compile(r"://[^/?#@]*:(?!\d*(?:[/?#]|$))[^@]*@")
-"""`scheme://user:password@`; AWS's secrets may have slashes in them. A port, and an @ further on, are no password."""
+"""Matches `scheme://user:password@`. AWS's secrets may contain slashes; a port isn't one."""
 
 
 def has_credentials(uri: str) -> bool:
-    """True where a user's name and password, or a key and its secret, stand in the URI."""
+    """Returns True if the URI holds a user name and password, or a key and its secret."""
     return _PASSWORD.search(uri) is not None
 
 
@@ -16,10 +16,10 @@ def refuse_credentials(uri: str, *, where: str) -> None:
 
     Args:
         uri: any text.
-        where: names it in the message, which never quotes it.
+        where: name of the URI for the message, which never quotes the URI.
 
     Raises:
-        ValueError: if there are any.
+        ValueError: the URI holds credentials.
     """
     if has_credentials(uri):
         raise ValueError(

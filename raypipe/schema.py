@@ -1,8 +1,8 @@
 """The data contract: constants and Arrow schemas of everything that raypipe reads and writes.
 
 Conventions: class ids are 0 for background, 1..C for the dataset's classes in the manifest's order, 255 for "ignore".
-They are the same in seeds, masks, metrics and reports; only a classifier's output has C channels, channel c standing
-for class id c + 1.
+They are the same in seeds, masks, metrics and reports. Only a classifier's output has C channels, and its channel c
+stands for class id c + 1.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ import pyarrow as pa
 BACKGROUND = 0
 IGNORE = 255
 MAX_CLASSES = 254
-"""Masks are 8-bit: 0 is background, 255 is ignore."""
+"""Most classes of a dataset: masks are 8-bit, and 0 and 255 are taken."""
 
 SUPERVISED, WEAK, UNSUPERVISED = "mask", "weak", "none"
 """What a row's column `supervision` says: it has a true mask, image-level labels, or neither. Null is `weak`."""
@@ -49,8 +49,8 @@ MANIFEST = pa.schema(
         pa.field("supervision", pa.string()),
     ]
 )
-"""One row an image. `labels`: class names; an empty list says "no object", null says "not labelled". The last three
-columns may be missing."""
+"""One row for each image. `labels`: class names; an empty list means "no object", null "not labelled". The last
+three columns may be missing."""
 
 SEEDS = pa.schema(
     [
@@ -91,10 +91,10 @@ MASKS = pa.schema(
         pa.field("predicted_iou", pa.float32()),
     ]
 )
-"""One row an image at its original size. `class_ids`: the classes in the mask, background too, ignore not; `areas`
-(share of the image) and `mean_confidences` (0..1) in the same order. `mask`, `confidence`: 8-bit PNG. `walk_mask`: the
-mask before refinement, null where nothing was refined. `predicted_iou`: of the walked mask, from what is known without
-truth."""
+"""One row for each image, at its original size. `class_ids`: the classes in the mask, with background and without
+ignore; `areas` (share of the image) and `mean_confidences` (0..1) have the same order. `mask`, `confidence`: 8-bit PNG.
+`walk_mask`: the mask before refinement, null if nothing was refined. `predicted_iou`: an estimate of the walked mask's
+IoU that needs no true mask."""
 
 SETTINGS = pa.schema(
     [
@@ -111,9 +111,10 @@ SETTINGS = pa.schema(
         pa.field("cam_width", pa.int32()),
     ]
 )
-"""One row an image, scores of S settings of the walk in their order. `class_ids`: the K labels. `hits`, `predicted`:
-int32 bytes of (S, 1 + K), pixels that are rightly and that are at all taken for background and each label;
-`truth_ids, truth_pixels`: the true mask's; all null without a true mask. `cam`: as in seeds, for the next scoring."""
+"""One row for each image, with the scores of S settings of the walk in their order. `class_ids`: the K labels. `hits`,
+`predicted`: int32 bytes of (S, 1 + K): how many pixels are correctly, and how many at all, assigned to background and
+each label. `truth_ids`, `truth_pixels`: the classes of the true mask and their pixels. These four are null without a
+true mask. `cam`: as in seeds, so that the next scoring needn't compute it."""
 
 GATES = pa.schema(
     [
@@ -133,8 +134,8 @@ EXPORTS = pa.schema(
         pa.field("items", pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("data", pa.binary())]))),
     ]
 )
-"""One row an exported image. `number`: its place in the manifest, from 1. `items`: its share of the files that many
-images stand in, such as COCO's one JSON; each format has its own kinds."""
+"""One row for each exported image. `number`: its position in the manifest, from 1. `items`: its part of the files that
+describe many images, such as COCO's one JSON; each format has its own kinds."""
 
 REVIEW = pa.schema(
     [
@@ -149,9 +150,9 @@ REVIEW = pa.schema(
         pa.field("reason", pa.string()),
     ]
 )
-"""One row a mask to review, in order of `rank`, from 1. `gain`: the sum of `parts`, each class's part of it.
-`class_names`: the classes in the mask or among the labels, without background; `areas` (share of the image) and `parts`
-in the same order."""
+"""One row for each mask to review, in the order of `rank`, from 1. `class_names`: the classes in the mask or among the
+labels, without background; `areas` (share of the image) and `parts` have the same order. `gain`: the sum of `parts`,
+each class's part of the expected gain."""
 
 QUARANTINE = pa.schema(
     [

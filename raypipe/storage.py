@@ -1,4 +1,4 @@
-"""Files by URI: local paths, s3://, and whatever else fsspec opens. Every write is atomic.
+"""Reads and writes files by URI: local paths, s3://, and whatever else fsspec opens. Every write is atomic.
 
 Credentials, endpoint and region come from the environment or the provider's chain (AWS_* variables), never from a
 config or a URI.
@@ -23,23 +23,24 @@ from raypipe import uri as uris
 from raypipe.credentials import refuse_credentials
 
 _IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP)
-"""What the system says of paths at which no file can ever be."""
+"""Error numbers of paths at which no file can ever exist."""
 
 _TEMPORARY = (408, 425, 429)
-"""HTTP's "try again"; the other codes from 400 to 499 say that this request will never work."""
+"""HTTP codes that mean "try again"; the other codes from 400 to 499 mean that the request will never work."""
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
-"""Ranges of one object side by side would need its size first, a second request for every image."""
+"""Options of fsspec's filesystems. Reading an object in parallel ranges would need its size first, which is a second
+request for every image."""
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The filesystem of a URI and the path in it.
+    """Returns the filesystem of a URI and the path in it.
 
-    Listings are never cached: other processes write to the same place.
+    Listings are never cached, because other processes write to the same place.
 
     Raises:
-        ValueError: if nothing here opens such a URI, or credentials stand in it.
+        ValueError: nothing that is installed opens such a URI, or the URI holds credentials.
     """
     refuse_credentials(uri, where="a URI")
     protocol = uris.protocol(uri)
@@ -49,46 +50,46 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         fs = fsspec.filesystem(protocol, use_listings_cache=False, **_OPTIONS.get(protocol, {}))
     except (ImportError, ValueError, TypeError, AttributeError, IsADirectoryError) as error:
         raise ValueError(
-            f"{protocol}:// can't be opened ({error}): needed is a path, s3://, https://, or a scheme whose fsspec "
+            f"{protocol}:// can't be opened ({error}): expected a path, s3://, https://, or a scheme whose fsspec "
             "package is installed on every machine"
         ) from error
     return fs, cast(str, fs._strip_protocol(uri))
 
 
 def absolute(uri: str) -> str:
-    """The URI as other processes understand it: a relative local path counts from this process's working directory.
+    """Returns the URI in a form that other processes understand: a local path becomes absolute.
 
     Raises:
-        ValueError: if credentials stand in it.
+        ValueError: the URI holds credentials.
     """
     refuse_credentials(uri, where="a URI")
     return uris.absolute(uri)
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The same as pyarrow knows it, for Ray and Parquet."""
+    """Returns pyarrow's filesystem of a URI and the path in it, for Ray and Parquet."""
     fs, path = filesystem(uri)
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
 
 
 def join(uri: str, *parts: str) -> str:
-    """`uri/part/part`, with single slashes."""
+    """Returns `uri/part/part`, with single slashes."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def exists(uri: str) -> bool:
-    """True where a file or folder is at the URI."""
+    """Returns True if a file or folder is at the URI."""
     fs, path = filesystem(uri)
     return bool(fs.exists(path))
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole content of a file.
+    """Returns the whole content of a file.
 
     Raises:
-        FileNotFoundError: if there is none.
-        PermissionError: if a server refuses to give it.
-        ValueError: if none can be there.
+        FileNotFoundError: there is no such file.
+        PermissionError: a server refuses access.
+        ValueError: no file can exist at this URI.
     """
     content = read_many([uri])[uri]
     if isinstance(content, Exception):
@@ -97,7 +98,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
-    """The content of several files, or what `read_bytes` raises; over a network they are fetched side by side."""
+    """Returns each file's content or the error of `read_bytes`; over a network, files are fetched in parallel."""
     contents: dict[str, bytes | Exception] = {}
     groups: dict[fsspec.AbstractFileSystem, dict[str, str]] = {}
     for uri in uris:
@@ -108,7 +109,7 @@ def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
         else:
             groups.setdefault(fs, {})[uri] = path
     for fs, paths in groups.items():
-        # No ends: whole files. Unlike `cat`, this takes a name with an asterisk in it as it stands.
+        # Ranges without ends are whole files. Unlike `cat`, this doesn't expand asterisks in names.
         whole = [None] * len(paths)
         found = fs.cat_ranges(list(paths.values()), whole, whole, on_error="return")
         for uri, content in zip(paths, found, strict=True):
@@ -117,10 +118,10 @@ def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
 
 
 def _explained(uri: str, error: Exception) -> Exception:
-    """What will never work told from what may work at another time."""
+    """Turns an error that will never go away into a ValueError or PermissionError; others may go away and stay."""
     explained: Exception = error
     if isinstance(error, ParamValidationError):
-        explained = ValueError(f"{uri[:200]} is no object's URI: needed is s3://bucket/key")
+        explained = ValueError(f"expected s3://bucket/key, got {uri[:200]}")
     elif isinstance(error, aiohttp.ClientResponseError):
         if 400 <= error.status < 500 and error.status not in _TEMPORARY:
             explained = PermissionError(f"the server answers {error.status} {error.message}")
@@ -134,7 +135,7 @@ def _explained(uri: str, error: Exception) -> Exception:
 def write_bytes_atomic(uri: str, data: bytes) -> None:
     """Writes a file so that no reader ever sees a part of it.
 
-    Object stores show an object when its upload is complete. A local file is written under a temporary name first,
+    Object stores show an object when its upload is complete. A local file is first written under a temporary name and
     then renamed.
     """
     fs, path = filesystem(uri)
@@ -149,7 +150,7 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
 
 @contextmanager
 def writing(uri: str) -> Iterator[IO[bytes]]:
-    """A file to write bit by bit, in flat memory, of which no reader ever sees a part; after an error there is none."""
+    """Opens a file to write piece by piece. It appears only when it is complete, and not at all after an error."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "file")  # noqa: PTH118 - fsspec takes texts
         with open(path, "wb") as file:  # noqa: PTH123
@@ -171,7 +172,7 @@ def delete(uri: str) -> None:
 
 
 def list_files(uri: str, *, suffix: str = "") -> list[str]:
-    """URIs of all files under a folder, sorted; an absent folder has none. Temporary files are left out."""
+    """Returns the sorted URIs of all files below a folder, without temporary ones; an absent folder has none."""
     fs, path = filesystem(uri)
     fs.invalidate_cache()
     if not fs.exists(path):
@@ -182,10 +183,10 @@ def list_files(uri: str, *, suffix: str = "") -> list[str]:
 
 
 def digest(value: Any) -> str:
-    """Digest of a JSON-serialisable value (12 hex digits), independent of the order of keys."""
+    """Returns a digest (12 hex digits) of a JSON-serialisable value, which doesn't depend on the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def bytes_digest(data: bytes) -> str:
-    """Digest of bytes (12 hex digits)."""
+    """Returns a digest (12 hex digits) of bytes."""
     return hashlib.sha256(data).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""What PyTorch saved, from bytes that anyone may have made: tensors, numbers and texts, never code."""
+"""Reads files that `torch.save` wrote and anyone may have changed: tensors, numbers and texts, never code."""
 
 import io
 import pickle
@@ -18,23 +18,23 @@ _ERRORS = (
     EOFError,
     struct.error,
 )
-"""What torch's reader was seen to raise on damaged bytes."""
+"""Errors that torch's reader has been observed to raise on damaged bytes."""
 
 
 def load_tensors(data: bytes, *, source: str) -> object:
-    """The content of a file of `torch.save`, on the CPU.
+    """Returns the content of a file that `torch.save` wrote, on the CPU.
 
     Args:
         data: the file's content.
-        source: where it comes from, for the message.
+        source: where the data come from, for the message.
 
     Raises:
-        ValueError: if it is damaged, or holds what only running code could make.
+        ValueError: the file is damaged, or holds objects that only running code could make.
     """
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except _ERRORS as error:
-        # torch's own message would advise to let the code run.
+        # torch's own message advises to let the code run, so it isn't shown.
         raise ValueError(
             f"{source} can't be read as PyTorch weights: it is damaged, or holds more than tensors, which is refused "
             f"because it could run code. Save module.state_dict() again with torch.save. ({type(error).__name__})"

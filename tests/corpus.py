@@ -233,7 +233,7 @@ PLACES = [
     _place("unknown scheme", "foo://bucket/image.jpg", "foo:// can't be opened"),
     _place("scheme without its package", "github://bucket/image.jpg", "github:// can't be opened"),
     _place("chained URI", "zip://image.jpg::file://{folder}/images.zip", "zip:// can't be opened"),
-    _place("illegal bucket", "s3://no bucket/image.jpg", "needed is s3://bucket/key"),
+    _place("illegal bucket", "s3://no bucket/image.jpg", "expected s3://bucket/key"),
     _place("NUL in a path", "{folder}/a\0b.jpg", "null byte"),
     _place("newline in a path", "{folder}/a\nb.jpg", "FileNotFoundError"),
     _place("name too long", "{folder}/" + "x" * 300, "no file can be at"),

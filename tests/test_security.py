@@ -70,8 +70,8 @@ def test_an_error_never_advises_to_run_the_code(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         (METADATA_FILE, b"{", "is no JSON"),
-        (METADATA_FILE, b"[]", "needs .*backbone"),
-        (METADATA_FILE, b'{"task": "classifier"}', "needs .*backbone"),
+        (METADATA_FILE, b"[]", "expected .*backbone"),
+        (METADATA_FILE, b'{"task": "classifier"}', "expected .*backbone"),
         (WEIGHTS_FILE, b"", "copy the checkpoint again"),
         (WEIGHTS_FILE, b"PK\3\4 and nothing else", "copy the checkpoint again"),
         (WEIGHTS_FILE, None, "No such file"),

@@ -120,7 +120,7 @@ def test_a_servers_trouble_is_not_the_files_fault(server: str, code: int) -> Non
     [
         ("foo://bucket/a", "foo:// can't be opened .Protocol not known: foo"),
         ("github://a", "github:// can't be opened"),
-        ("s3://no bucket/a", "needed is s3://bucket/key"),
+        ("s3://no bucket/a", "expected s3://bucket/key"),
         ("/" + "x" * 300, "no file can be at /xxx"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Manifests, images, importers, shards: what flows through the pipelines."""
+"""Manifests, images, checkpoints and shards, and the augmentations of training."""

@@ -1,4 +1,4 @@
-"""A trained network in one folder: `weights.pt`, and `checkpoint.json`, written last, which marks it complete."""
+"""Reads and writes checkpoints: a folder of `weights.pt` and `checkpoint.json`, which is written last."""
 
 import hashlib
 import io
@@ -24,12 +24,12 @@ _METADATA = frozenset({"task", "backbone", "classes", "preprocessing", "config",
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged or of another kind than is needed."""
+    """A checkpoint is missing, damaged or of another task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A network's weights and all that is needed to use them."""
+    """A network's weights and everything that is needed to use them."""
 
     task: Task
     backbone: str
@@ -43,7 +43,7 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
-        """12 hex digits over names and values of the weights, backbone, classes and preprocessing."""
+        """12 hex digits that depend on task, backbone, classes, preprocessing, and the weights' names and values."""
         sha = hashlib.sha256(json.dumps([self.task, self.backbone, self.classes, self.preprocessing]).encode())
         for name in sorted(self.weights):
             sha.update(name.encode())
@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 def write_checkpoint(checkpoint: Checkpoint, uri: str) -> None:
-    """Writes the folder; its metadata comes last."""
+    """Writes a checkpoint; the metadata, written last, marks it complete."""
     buffer = io.BytesIO()
     torch.save(checkpoint.weights, buffer)
     storage.write_bytes_atomic(storage.join(uri, WEIGHTS_FILE), buffer.getvalue())
@@ -62,15 +62,15 @@ def write_checkpoint(checkpoint: Checkpoint, uri: str) -> None:
 
 
 def has_checkpoint(uri: str) -> bool:
-    """True where a complete checkpoint is at the URI."""
+    """Returns True if a complete checkpoint is at the URI."""
     return storage.exists(storage.join(uri, METADATA_FILE))
 
 
 def read_metadata(uri: str, *, task: Task) -> dict[str, Any]:
-    """The checkpoint's metadata without its weights: task, backbone, classes, preprocessing, config, digest.
+    """Returns a checkpoint's metadata: task, backbone, classes, preprocessing, config, digest.
 
     Raises:
-        CheckpointError: if there is no complete checkpoint at the URI, it is damaged, or of another task.
+        CheckpointError: there is no complete checkpoint at the URI, or it is damaged or of another task.
     """
     if not has_checkpoint(uri):
         raise CheckpointError(
@@ -82,17 +82,17 @@ def read_metadata(uri: str, *, task: Task) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{uri}: {METADATA_FILE} is no JSON ({error}); copy the checkpoint again") from error
     if not isinstance(metadata, dict) or not metadata.keys() >= _METADATA:
-        raise CheckpointError(f"{uri}: {METADATA_FILE} needs {sorted(_METADATA)}; copy the checkpoint again")
+        raise CheckpointError(f"{uri}: expected {sorted(_METADATA)} in {METADATA_FILE}; copy the checkpoint again")
     if metadata["task"] != task:
-        raise CheckpointError(f"{uri} holds a checkpoint of task {metadata['task']!r}, need {task!r}")
+        raise CheckpointError(f"{uri}: expected a checkpoint of task {task!r}, got one of {metadata['task']!r}")
     return metadata
 
 
 def read_checkpoint(uri: str, *, task: Task) -> Checkpoint:
-    """Reads a checkpoint; nothing in it is executed (`weights_only`).
+    """Reads a checkpoint without executing anything in it (`weights_only`).
 
     Raises:
-        CheckpointError: as `read_metadata`, or if the weights hold anything but tensors, or don't match the digest in
+        CheckpointError: as for `read_metadata`; or the weights hold anything but tensors, or don't match the digest in
             the metadata.
     """
     metadata = read_metadata(uri, task=task)

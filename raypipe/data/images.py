@@ -1,7 +1,7 @@
-"""Image and mask bytes to arrays and back.
+"""Decodes images and masks from files' bytes, and encodes masks.
 
-Conventions: pixels are RGB, 8 bit, rows first, after EXIF rotation. Transparent pixels lie on white. Masks hold class
-ids, never colours.
+Conventions: pixels are RGB, 8 bit, rows first, after EXIF rotation. Transparent pixels are laid on white. Masks hold
+class ids, never colours.
 """
 
 import io
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
-"""What is decoded. Pillow's other readers (EPS starts a PostScript interpreter, for one) stay closed to such data."""
+"""Pillow's readers that may be used. Others are not meant for untrusted files: EPS starts a PostScript interpreter."""
 
 MAX_PIXELS = 89_478_485
-"""Larger images are refused by their header, before anything is decoded: 256 MiB as RGB."""
+"""Most pixels of an image: 256 MiB as RGB. A larger one is refused by its header, before anything is decoded."""
 
 DECODER_ERRORS = (
     OSError,
@@ -38,7 +38,7 @@ DECODER_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's readers were seen to raise on damaged bytes."""
+"""Errors that Pillow's readers have been observed to raise on damaged bytes."""
 
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSES = {
@@ -51,16 +51,16 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPPING = (5, 6, 7, 8)
-"""Orientations that exchange height and width."""
+"""EXIF orientations that exchange height and width."""
 
 
 class ImageError(ValueError):
-    """Bytes that can't be used as an image or a mask; the message says why."""
+    """Bytes can't be used as an image or a mask; the message says why."""
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image at its working size, and the size that it had."""
+    """An image at its working size, with its original size."""
 
     pixels: NDArray[np.uint8]
     """(height, width, 3), RGB, after EXIF rotation and reduction to `max_side`."""
@@ -69,26 +69,27 @@ class DecodedImage:
 
 
 def decode_image(data: bytes, *, max_side: int | None = 1024) -> DecodedImage:
-    """Decodes an image of any usual kind to RGB.
+    """Decodes an image in one of the usual formats to RGB.
 
-    EXIF rotation is applied, 16-bit grey is scaled to 8 bit, transparency is laid on white, of an animation the first
-    frame counts. The longer side is reduced to `max_side` with an antialiased filter; smaller images keep their size.
+    EXIF rotation is applied, 16-bit grey is scaled to 8 bit, transparency is laid on white, and the first frame of an
+    animation is taken. The longer side is reduced to `max_side` with an antialiased filter; smaller images keep their
+    size.
 
     Args:
         data: the file's content.
-        max_side: pixels of the longer side at most; None keeps every size.
+        max_side: largest length of the longer side in pixels; None keeps every size.
 
     Raises:
-        ImageError: if the bytes are no whole image of a supported format, or more than `MAX_PIXELS` large.
+        ImageError: the bytes are no complete image of a supported format, or it has more than `MAX_PIXELS`.
     """
     with _quiet_pillow():
         image = _open(data)
         width, height = image.size
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8, so a large photograph never needs its full memory.
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which saves most of a large photograph's memory.
         drafted = image.draft(None, reduced_size(width, height, max_side))
         _load(image)
         if drafted is None:
-            width, height = image.size  # some readers (TIFF) rotate while they load
+            width, height = image.size  # some readers (TIFF) already rotate while loading
         pixels = _to_rgb(image)
         orientation = _orientation(image)
     if orientation in _TRANSPOSES:
@@ -112,11 +113,11 @@ def check_header(data: bytes) -> None:
 
 
 def decode_mask(data: bytes) -> NDArray[np.uint8]:
-    """Decodes a mask, palette or 8-bit grey, to its class ids (H, W).
+    """Decodes a palette or 8-bit grey mask to its class ids (H, W).
 
     Raises:
-        ImageError: if the file is damaged, or if its values aren't class ids: colour, 16 bit, or grey of fewer than
-            8 bits (which image programs stretch to 0..255).
+        ImageError: the file is damaged, or its values aren't class ids: colour, 16 bit, or grey of fewer than 8 bits
+            (which image programs stretch to 0..255).
     """
     with _quiet_pillow():
         image = _open(data)
@@ -129,27 +130,27 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
 
 
 def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A map of labels at another size (H, W): each pixel takes the nearest one's."""
+    """Resizes a map of labels to (H, W); each pixel takes the label of the nearest one."""
     if labels.shape == size:
         return labels
     return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def encode_png(array: NDArray[np.uint8]) -> bytes:
-    """An 8-bit grey PNG of (H, W) values, kept exactly.
+    """Encodes (H, W) values as an 8-bit grey PNG, without loss.
 
     Raises:
-        ValueError: if the array is not uint8 of shape (H, W) with at least one pixel.
+        ValueError: the array isn't uint8 of shape (H, W) with at least one pixel.
     """
     if array.dtype != np.uint8 or array.ndim != 2 or array.size == 0:
-        raise ValueError(f"got {array.dtype} {array.shape}, need a uint8 array of shape (height, width)")
+        raise ValueError(f"expected a uint8 array of shape (height, width), got {array.dtype} {array.shape}")
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def reduced_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-    """Width and height at which an image is worked on: the longer side has at most `max_side` pixels."""
+    """Returns the working size (width, height) of an image, whose longer side has at most `max_side` pixels."""
     longer = max(width, height)
     if max_side is None or longer <= max_side:
         return width, height
@@ -158,10 +159,10 @@ def reduced_size(width: int, height: int, max_side: int | None) -> tuple[int, in
 
 
 def check_size(height: int, width: int) -> None:
-    """Checks a size that a file states, before memory is taken for it.
+    """Checks a size that a file claims, before memory is taken for it.
 
     Raises:
-        ImageError: if it has no pixels, or more than `MAX_PIXELS`.
+        ImageError: the size has no pixels, or more than `MAX_PIXELS`.
     """
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ImageError(f"{width} x {height} pixels; allowed are 1 to {MAX_PIXELS:,}")
@@ -169,7 +170,7 @@ def check_size(height: int, width: int) -> None:
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Pillow warns of damage that costs no pixel (a broken EXIF block) and can't say in which of a million images."""
+    """Silences Pillow's warnings of harmless damage (a broken EXIF block), which don't name the image."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -205,7 +206,7 @@ def _load(image: ImageFile.ImageFile) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """One line, never the file's bytes, which some readers quote."""
+    """Returns one line without the file's bytes, which some readers quote."""
     if isinstance(error, OSError | SyntaxError) and str(error).isascii() and str(error).isprintable():
         return str(error)[:100]
     return type(error).__name__
@@ -215,7 +216,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
     except DECODER_ERRORS:
-        return 1  # a damaged EXIF block says nothing about the orientation; the pixels are whole
+        return 1  # a damaged EXIF block doesn't tell the orientation, but the pixels are complete
     return value if isinstance(value, int) and value in _TRANSPOSES else 1
 
 
@@ -234,7 +235,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_wide(image: Image.Image) -> Image.Image:
-    """16-bit grey to RGB: 0..65535 becomes 0..255."""
+    """Converts 16-bit grey to RGB: 0..65535 becomes 0..255."""
     values = np.asarray(image)
     low, high = values.min(), values.max()
     if values.dtype.kind == "f" or low < 0 or high > 65535:

@@ -1,4 +1,4 @@
-"""Random colours: brightness, contrast, saturation and hue of an 8-bit image."""
+"""Changes the colours of an 8-bit image at random: brightness, contrast, saturation and hue."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 DEFAULT_JITTER = (0.3, 0.3, 0.3, 0.1)
-"""Largest relative change of brightness, contrast and saturation, and largest turn of the hue."""
+"""Largest relative change of brightness, contrast and saturation, and largest rotation of the hue."""
 
 
 def color_jitter(
     pixels: NDArray[np.uint8], rng: np.random.Generator, *, strength: Sequence[float] = DEFAULT_JITTER
 ) -> NDArray[np.uint8]:
-    """Random brightness, contrast, saturation and hue, in random order.
+    """Changes brightness, contrast, saturation and hue at random, in random order.
 
     Args:
         pixels: (H, W, 3).
-        rng: of `augmentation_rng`.
+        rng: generator from `augmentation_rng`.
         strength: (brightness, contrast, saturation, hue). The first three factors are drawn from [1 - s, 1 + s], the
-            turn of the hue from [-s, s] of the full circle.
+            rotation of the hue from [-s, s] of the full circle.
 
     Returns:
         (H, W, 3).

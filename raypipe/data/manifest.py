@@ -1,6 +1,6 @@
-"""The manifest: one row an image, and the dataset's class names.
+"""The manifest: one row for each image, and the dataset's class names.
 
-Conventions: class ids are 1..C in the order of `classes`; 0 is background. A null in `labels` says "not labelled", an
+Conventions: class ids are 1..C in the order of `classes`; 0 is background. A null in `labels` means "not labelled", an
 empty list "no object".
 """
 
@@ -22,19 +22,19 @@ REQUIRED_COLUMNS = ("image_id", "image_uri", "labels")
 URI_COLUMNS = ("image_uri", "mask_uri", "saliency_uri")
 
 _NULLABLE = pa.schema([field.with_nullable(nullable=True) for field in schema.MANIFEST])
-"""A null image_id is reported by a check of its own, with the row's number, not as a type error."""
+"""Nullable, so that a check of its own, not a type error, reports a missing image_id with the row's number."""
 
 
 class UnknownLabel(ValueError):  # noqa: N818 - a kind of row, named as in the quarantine table
-    """A label that is none of the dataset's classes."""
+    """A label isn't one of the dataset's classes."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A checked manifest. `table` has exactly the columns of `schema.MANIFEST`, nulls where the source had none.
+    """A checked manifest. `table` has exactly the columns of `schema.MANIFEST`, with nulls for missing ones.
 
     Raises:
-        ValueError: if a column is missing or of another kind, an `image_id` is empty, missing or given twice, a URI has
+        ValueError: a column is missing or has another type, an `image_id` is empty, missing or occurs twice, a URI has
             credentials in it, a `supervision` is unknown, or `classes` can't be used.
     """
 
@@ -54,14 +54,14 @@ class Manifest:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> "Manifest":
-        """A manifest of dictionaries with the columns' names as keys; keys that are left out are null.
+        """Returns a manifest of dictionaries from column names to values; missing keys become null.
 
         Raises:
-            ValueError: as the class, and if a value has the wrong type.
+            ValueError: as for the class; or a value has the wrong type.
         """
         rows = list(rows)
         if texts := [row["labels"] for row in rows if isinstance(row.get("labels"), str)]:
-            raise ValueError(f"labels must be a list of class names, got the text {texts[0]!r}")
+            raise ValueError(f"expected a list of class names as labels, got the text {texts[0]!r}")
         known = set(schema.MANIFEST.names)
         for key in {key for row in rows for key in row}:
             if key not in known:
@@ -73,10 +73,10 @@ class Manifest:
         return cls(table, tuple(classes))
 
     def select(self, *, splits: Sequence[str] | None = None) -> "Manifest":
-        """The rows of the named splits, in the manifest's order; None gives all rows.
+        """Returns the rows of the named splits in the manifest's order, or all rows for None.
 
         Raises:
-            ValueError: if `splits` is empty or names a split that no row has.
+            ValueError: `splits` is empty, or names a split that no row has.
         """
         if splits is None:
             return self
@@ -89,7 +89,7 @@ class Manifest:
         return Manifest(self.table.filter(pc.is_in(self.table["split"], pa.array(splits, pa.string()))), self.classes)
 
     def limit(self, num_images: int) -> "Manifest":
-        """The first `num_images` rows of each split."""
+        """Returns the first `num_images` rows of each split."""
         seen: dict[str | None, int] = {}
         kept = []
         for index, split in enumerate(self.table["split"].to_pylist()):
@@ -100,10 +100,10 @@ class Manifest:
 
 
 def class_ids_of(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Class ids of an image's labels: 1..C, ascending, each once.
+    """Returns the class ids of an image's labels, in 1..C, ascending and without duplicates.
 
     Raises:
-        UnknownLabel: if a label is none of `classes`.
+        UnknownLabel: a label isn't one of `classes`.
     """
     ids = {name: index for index, name in enumerate(classes, start=1)}
     for label in labels:
@@ -115,16 +115,16 @@ def class_ids_of(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
 def read_manifest(uri: str) -> Manifest:
     """Reads a manifest from Parquet.
 
-    Relative URIs in it count from the manifest's own folder, so a dataset can be moved as a whole.
+    Relative URIs in it start from the manifest's folder, so a dataset can be moved as a whole.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a manifest, or has no rows.
+        FileNotFoundError: there is no such file.
+        ValueError: the file isn't a manifest, or has no rows.
     """
     data = storage.read_bytes(uri)
     try:
         table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:  # a damaged page is Arrow's OSError
+    except (pa.ArrowException, OSError) as error:  # Arrow reports a damaged page as OSError
         raise ValueError(
             f"{uri} is not a Parquet file, or a damaged one ({error}). `raypipe import` writes manifests"
         ) from error
@@ -144,7 +144,7 @@ def read_manifest(uri: str) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, uri: str) -> None:
-    """Writes a manifest as one Parquet file, atomically; the class names go into its metadata."""
+    """Writes a manifest atomically as one Parquet file, with the class names in its metadata."""
     encoded = json.dumps(list(manifest.classes), ensure_ascii=False).encode()
     buffer = pa.BufferOutputStream()
     pq.write_table(manifest.table.replace_schema_metadata({schema.CLASSES_KEY: encoded}), buffer)
@@ -152,18 +152,18 @@ def write_manifest(manifest: Manifest, uri: str) -> None:
 
 
 def absolute_uri(uri: str) -> str:
-    """The full URI, protocol included; a relative path counts from the working directory."""
+    """Returns the full URI with its protocol; a relative path starts from the working directory."""
     fs, path = storage.filesystem(uri)
     return str(fs.unstrip_protocol(posixpath.normpath(path)))
 
 
 def resolve_uri(uri: str, *, folder: str) -> str:
-    """A relative URI counted from a folder; any other as it is."""
+    """Returns a relative URI as one from a folder, and any other unchanged."""
     return absolute_uri(storage.join(folder, uri)) if _is_relative(uri) else uri
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of an error message about an unknown name: what was probably meant, or what there is."""
+    """Returns the end of an error message about an unknown name: the most similar known name, or all of them."""
     if near := difflib.get_close_matches(name, known, n=1):
         return f": did you mean {near[0]!r}?"
     return f": known are {', '.join(known[:10])}{', …' if len(known) > 10 else ''}"
@@ -173,16 +173,15 @@ def check_classes(classes: Sequence[object]) -> None:
     """Checks a dataset's class names.
 
     Raises:
-        ValueError: if there are none or more than an 8-bit mask holds, or if a name is empty, not a string or given
-            twice.
+        ValueError: there are none, or more than an 8-bit mask holds; or a name is empty, not a string or occurs twice.
     """
     if not classes:
         raise ValueError("the dataset has no classes: at least one name is needed")
     if unusable := [name for name in classes if not isinstance(name, str) or not name.strip()]:
-        raise ValueError(f"class names must be non-empty strings, got {unusable[:3]}")
+        raise ValueError(f"expected non-empty strings as class names, got {unusable[:3]}")
     if len(set(classes)) < len(classes):
         twice = sorted({str(name) for name in classes if list(classes).count(name) > 1})
-        raise ValueError(f"class names given twice: {twice[:5]}")
+        raise ValueError(f"class names occur twice: {twice[:5]}")
     if len(classes) > schema.MAX_CLASSES:
         surplus = ", ".join(map(str, classes[schema.MAX_CLASSES : schema.MAX_CLASSES + 5]))
         raise ValueError(
@@ -192,7 +191,7 @@ def check_classes(classes: Sequence[object]) -> None:
 
 
 def _conform(table: pa.Table) -> pa.Table:
-    """The table with exactly the manifest's columns and types."""
+    """Returns the table with exactly the manifest's columns and types."""
     if missing := [name for name in REQUIRED_COLUMNS if name not in table.column_names]:
         raise ValueError(f"the manifest lacks {missing}; it has {table.column_names}")
     columns = []
@@ -203,9 +202,9 @@ def _conform(table: pa.Table) -> pa.Table:
         column = table[field.name]
         try:
             columns.append(column.cast(field.type))
-            columns[-1].validate(full=True)  # Parquet's texts may be any bytes; those in no UTF-8 would fail much later
+            columns[-1].validate(full=True)  # a text of Parquet that isn't UTF-8 would otherwise fail much later
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ValueError(f"column {field.name!r} is {column.type}, needed is {field.type} ({error})") from error
+            raise ValueError(f"column {field.name!r}: expected {field.type}, got {column.type} ({error})") from error
     return pa.Table.from_arrays(columns, schema=_NULLABLE)
 
 

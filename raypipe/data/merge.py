@@ -1,4 +1,4 @@
-"""Corrected masks into a manifest that is there already."""
+"""Puts corrected masks into an existing manifest."""
 
 from collections.abc import Mapping
 
@@ -11,19 +11,19 @@ MASK_SUPERVISION = "mask"
 
 
 def with_masks(manifest: Manifest, masks: Mapping[str, str]) -> Manifest:
-    """The manifest with other masks: rows that are named get `mask_uri` and `supervision`, all else stays.
+    """Returns the manifest with new masks: the named rows get `mask_uri` and `supervision`, all else stays.
 
     Args:
-        manifest: rows in their order.
+        manifest: the manifest, whose order is kept.
         masks: URI of each mask, by `image_id`.
 
     Raises:
-        ValueError: if an `image_id` isn't in the manifest.
+        ValueError: an `image_id` isn't in the manifest.
     """
     ids = manifest.table["image_id"].to_pylist()
     if unknown := sorted(masks.keys() - set(ids)):
         raise ValueError(
-            f"{len(unknown)} masks are of no row of the manifest, such as {unknown[0]!r}{nearest(unknown[0], ids)}"
+            f"{len(unknown)} masks belong to no row of the manifest, such as {unknown[0]!r}{nearest(unknown[0], ids)}"
         )
     table = manifest.table
     for name, new in (("mask_uri", masks), ("supervision", dict.fromkeys(masks, MASK_SUPERVISION))):

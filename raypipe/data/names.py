@@ -1,13 +1,13 @@
-"""File names for ids of any form."""
+"""Makes file names for ids of any form."""
 
 import hashlib
 import re
 
 
 def file_stem(image_id: str) -> str:
-    """A file name without ending for an id: the id where that is safe, else the safe part of it and a digest.
+    """Returns a file name without ending for an id: the id if that is safe, else its safe part and a digest.
 
-    Never leaves its folder, never meets another id's name.
+    The name never leads out of its folder, and no two ids have the same name.
     """
     if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", image_id):
         return image_id

@@ -1,4 +1,4 @@
-"""Saliency maps as files: 8-bit grey images, 0 is background and 255 salient."""
+"""Decodes saliency maps: 8-bit grey images in which 0 is background and 255 salient."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,22 +7,22 @@ from PIL import Image
 from raypipe.data.images import ImageError, decode_image
 
 _TOLERANCE = 0.02
-"""How much the aspect ratio may differ from the image's, beside a pixel of rounding."""
+"""Largest relative difference of the aspect ratio from the image's, beyond a pixel of rounding."""
 
 
 def decode_saliency(data: bytes, *, size: tuple[int, int], max_side: int | None = None) -> NDArray[np.uint8]:
-    """Decodes an image's saliency map of any size and the image's shape.
+    """Decodes a saliency map, which may have any size but needs the image's aspect ratio.
 
     Args:
         data: the file's content; colours become grey.
         size: (height, width) of the image at any scale.
-        max_side: as in `decode_image`.
+        max_side: largest length of the longer side in pixels; None keeps every size.
 
     Returns:
         (H, W) in 0..255, not resized to `size`.
 
     Raises:
-        ImageError: if the bytes are no image, or the aspect ratio isn't the image's.
+        ImageError: the bytes are no image, or the aspect ratio isn't the image's.
     """
     decoded = decode_image(data, max_side=max_side)
     height, width = decoded.pixels.shape[:2]

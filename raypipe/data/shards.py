@@ -16,31 +16,31 @@ _WAY_OUT = "delete it and the summary.json of its folder, and the same command c
 
 
 class ShardError(ValueError):
-    """A shard that is damaged, or isn't what it should be."""
+    """A shard is damaged, or lacks what it should hold."""
 
 
 def read_shard(uri: str, *, columns: Sequence[str]) -> pa.Table:
-    """Columns of one shard.
+    """Reads columns of one shard.
 
     Raises:
-        ShardError: if it is damaged or lacks a column.
+        ShardError: the shard is damaged or lacks a column.
     """
     return _read(pa.BufferReader(storage.read_bytes(uri)), uri, columns)
 
 
 def read_shards(folder: str, *, columns: Sequence[str] | None = None, schema: pa.Schema) -> pa.Table:
-    """All rows of a folder's shards, in the order of `image_id`; an empty table of `schema` if there are none.
+    """Reads all rows of a folder's shards, in the order of `image_id`; without shards, an empty table of `schema`.
 
     Args:
-        folder: URI.
-        columns: those to read; None reads all of `schema`.
+        folder: URI of the folder.
+        columns: columns to read; None reads all of `schema`.
         schema: the shards' schema.
 
     Raises:
-        ShardError: as `read_shard`.
+        ShardError: as for `read_shard`.
     """
     names = list(columns or schema.names)
-    # From an object store each shard is a few round trips: side by side they take as long as one.
+    # Each shard of an object store takes a few round trips; many at a time take as long as one.
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         tables = list(threads.map(lambda uri: _read_columns(uri, names), storage.list_files(folder, suffix=".parquet")))
     if not tables:
@@ -49,10 +49,10 @@ def read_shards(folder: str, *, columns: Sequence[str] | None = None, schema: pa
 
 
 def read_row(uri: str, image_id: str, *, columns: Sequence[str]) -> dict[str, Any]:
-    """Columns of one image in a shard; only the rows around it are read.
+    """Reads columns of one image in a shard, and nothing but the rows around it.
 
     Raises:
-        ShardError: as `read_shard`, or if the image isn't in it.
+        ShardError: as for `read_shard`; or the image isn't in the shard.
     """
     fs, path = storage.filesystem(uri)
     try:
@@ -89,22 +89,24 @@ def _read_columns(uri: str, columns: Sequence[str], **options: Any) -> pa.Table:
 
 
 def iter_shards(folder: str, *, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
-    """URI and columns of one shard after the other; nothing else of them is read, and an absent folder has none.
+    """Yields the URI and the named columns of one shard after another; an absent folder has no shards.
 
     Raises:
-        ShardError: as `read_shard`.
+        ShardError: as for `read_shard`.
     """
     uris = storage.list_files(folder, suffix=".parquet")
-    for start in range(0, len(uris), _NUM_THREADS):  # a few at a time: all columns together may be too much
+    for start in range(
+        0, len(uris), _NUM_THREADS
+    ):  # few at a time, because the columns of all shards may not fit into memory
         some = uris[start : start + _NUM_THREADS]
         with ThreadPoolExecutor(_NUM_THREADS) as threads:
-            # No more than these columns is fetched: small ones are a few bytes of a shard.
+            # Only these columns are fetched: small ones are a few bytes of a shard.
             tables = threads.map(lambda uri: _read_columns(uri, columns, cache_type="none"), some)
             yield from zip(some, tables, strict=True)
 
 
 def locate_rows(folder: str, image_ids: Collection[str]) -> dict[str, str]:
-    """Image id to the URI of the shard that holds it; ids that aren't there are left out."""
+    """Returns the URI of the shard that holds each image, by image id; ids without a shard are left out."""
     wanted = set(image_ids)
     return {
         image_id: uri
@@ -120,7 +122,7 @@ def _read(file: Any, uri: str, columns: Sequence[str]) -> pa.Table:
         present = parquet.schema_arrow.names
         if all(name in present for name in columns):
             return parquet.read(columns=list(columns)).replace_schema_metadata(None)
-    except (pa.ArrowException, OSError) as error:  # a page that can't be decompressed is Arrow's OSError
+    except (pa.ArrowException, OSError) as error:  # Arrow reports a page that can't be decompressed as OSError
         raise _damaged(uri, error) from error
     missing = [name for name in columns if name not in present]
     raise ShardError(f"{uri} lacks columns {missing}; it has {present}: {_WAY_OUT}")

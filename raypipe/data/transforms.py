@@ -1,8 +1,8 @@
-"""Training augmentations: pure functions of 8-bit arrays and a random generator.
+"""Augments training images: pure functions of 8-bit arrays and a random generator.
 
-Conventions: images are (H, W, 3) uint8 RGB. Pixels outside the image get the colour `fill`, never jittered, because it
-stands for "nothing". Cell (i, j) of a trimap belongs to the pixels [8i, 8i + 8) × [8j, 8j + 8). Every function draws
-its numbers in a fixed order.
+Conventions: images are (H, W, 3) uint8 RGB. Pixels outside the image get the colour `fill`, which isn't jittered
+because it stands for "nothing". Cell (i, j) of a trimap belongs to the pixels [8i, 8i + 8) × [8j, 8j + 8). Every
+function draws its random numbers in a fixed order.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from raypipe.schema import GRID_STRIDE, IGNORE
 
 
 def augmentation_rng(seed: int, epoch: int, image_id: str, *, repeat: int = 0) -> np.random.Generator:
-    """The random generator of one draw of an image in one epoch: the same on any worker, in any order."""
+    """Returns the random generator of an image in an epoch, which is the same on any worker and in any order."""
     digest = hashlib.sha256(f"{seed}/{epoch}/{repeat}/{image_id}".encode("utf-8", "surrogatepass")).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
@@ -32,21 +32,21 @@ def augment_for_classifier(
     fill: Sequence[int],
     jitter: Sequence[float] | None = DEFAULT_JITTER,
 ) -> NDArray[np.uint8]:
-    """Random size, crop, mirror and colours, for training the classifier.
+    """Resizes, crops, mirrors and recolours an image at random, for training the classifier.
 
     Args:
         pixels: (H, W, 3).
-        rng: of `augmentation_rng`.
-        crop: side of the square result, pixels.
-        long_side: smallest and largest length of the resized image's longer side, pixels, both included.
-        fill: RGB colour around images smaller than the crop, which lie at a random place.
-        jitter: see `color_jitter`; None leaves the colours.
+        rng: generator from `augmentation_rng`.
+        crop: side of the square result in pixels.
+        long_side: smallest and largest length of the resized image's longer side in pixels, both included.
+        fill: RGB colour around an image that is smaller than the crop; the image lies at a random place in it.
+        jitter: see `color_jitter`; None keeps the colours.
 
     Returns:
         (crop, crop, 3).
 
     Raises:
-        ValueError: if `long_side` or `crop` is impossible.
+        ValueError: `long_side` or `crop` is impossible.
     """
     placed = _ResizedCrop.draw((pixels.shape[0], pixels.shape[1]), rng, crop=crop, long_side=long_side)
     return placed.image(pixels, rng, fill=fill, jitter=jitter)
@@ -67,20 +67,20 @@ def augment_for_segmenter(
     Args:
         pixels: (H, W, 3).
         mask: (H, W), class ids or 255.
-        rng: of `augmentation_rng`.
-        crop: side of the square result, pixels.
-        long_side: smallest and largest length of the resized image's longer side, pixels, both included.
+        rng: generator from `augmentation_rng`.
+        crop: side of the square result in pixels.
+        long_side: smallest and largest length of the resized image's longer side in pixels, both included.
         fill: RGB colour outside the image; the mask is 255 there.
-        jitter: see `color_jitter`; None leaves the colours.
+        jitter: see `color_jitter`; None keeps the colours.
 
     Returns:
         (crop, crop, 3) and (crop, crop).
 
     Raises:
-        ValueError: if `long_side` or `crop` is impossible, or the mask isn't of the image's size.
+        ValueError: `long_side` or `crop` is impossible, or the mask isn't of the image's size.
     """
     if mask.shape != pixels.shape[:2]:
-        raise ValueError(f"an image of {pixels.shape[:2]} needs a mask of the same size, got {mask.shape}")
+        raise ValueError(f"expected a mask of the image's size {pixels.shape[:2]}, got {mask.shape}")
     placed = _ResizedCrop.draw((pixels.shape[0], pixels.shape[1]), rng, crop=crop, long_side=long_side)
     image = placed.image(pixels, rng, fill=fill, jitter=jitter)
     return image, placed.lay(mask, outside=IGNORE, resampling=Image.Resampling.NEAREST)
@@ -96,12 +96,12 @@ def augment_with_saliency(
     fill: Sequence[int],
     jitter: Sequence[float] | None = DEFAULT_JITTER,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """`augment_for_classifier` of an image together with its saliency map: the image comes out the same.
+    """Augments an image as `augment_for_classifier` does, and its saliency map alike.
 
     Args:
         pixels: (H, W, 3).
-        saliency: (h, w) of any size: it covers the image.
-        rng: of `augmentation_rng`.
+        saliency: (h, w) of any size; it covers the image.
+        rng: generator from `augmentation_rng`.
         crop: as in `augment_for_classifier`.
         long_side: as in `augment_for_classifier`.
         fill: RGB colour outside the image; the saliency is 0 there.
@@ -111,7 +111,7 @@ def augment_with_saliency(
         (crop, crop, 3) and (crop, crop).
 
     Raises:
-        ValueError: if `long_side` or `crop` is impossible.
+        ValueError: `long_side` or `crop` is impossible.
     """
     placed = _ResizedCrop.draw((pixels.shape[0], pixels.shape[1]), rng, crop=crop, long_side=long_side)
     image = placed.image(pixels, rng, fill=fill, jitter=jitter)
@@ -127,33 +127,33 @@ def augment_for_affinity(
     fill: Sequence[int],
     jitter: Sequence[float] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Random crop and mirror of an image together with its trimap, for training AffinityNet.
+    """Crops and mirrors an image and its trimap at random, for training AffinityNet.
 
-    The image is padded at the right and bottom to a multiple of 8 first, and windows start at multiples of 8: so every
+    The image is first padded at the right and bottom to a multiple of 8, and windows start at multiples of 8, so every
     cell of the trimap keeps exactly its own pixels, mirrored or not.
 
     Args:
         pixels: (H, W, 3).
         trimap: (ceil(H / 8), ceil(W / 8)), class ids or 255.
-        rng: of `augmentation_rng`.
-        crop: side of the square result, pixels, a multiple of 8.
+        rng: generator from `augmentation_rng`.
+        crop: side of the square result in pixels, a multiple of 8.
         fill: RGB colour outside the image; the trimap is 255 there.
-        jitter: see `color_jitter`; None leaves the colours.
+        jitter: see `color_jitter`; None keeps the colours.
 
     Returns:
         (crop, crop, 3) and (crop / 8, crop / 8).
 
     Raises:
-        ValueError: if `crop` is not a multiple of 8, or the trimap isn't the image's.
+        ValueError: `crop` is not a multiple of 8, or the trimap isn't the image's.
     """
     height, width = pixels.shape[:2]
     grid = (-(-height // GRID_STRIDE), -(-width // GRID_STRIDE))
     if crop < GRID_STRIDE or crop % GRID_STRIDE:
         raise ValueError(
-            f"crop must be a positive multiple of {GRID_STRIDE}, got {crop}; near is {max(1, crop // 8) * 8}"
+            f"expected a positive multiple of {GRID_STRIDE} as crop, such as {max(1, crop // 8) * 8}, got {crop}"
         )
     if trimap.shape != grid:
-        raise ValueError(f"an image of {height} x {width} needs a trimap of {grid}, got {trimap.shape}")
+        raise ValueError(f"expected a trimap of {grid} for an image of {height} x {width}, got {trimap.shape}")
     cells = crop // GRID_STRIDE
     cell_rows = _crop_window(grid[0], cells, rng)
     cell_columns = _crop_window(grid[1], cells, rng)
@@ -169,7 +169,7 @@ def augment_for_affinity(
 
 
 class _Window:
-    """Where a run of `size` elements starts in the source and in the crop."""
+    """A run of `size` elements, with its start in the source and in the crop."""
 
     def __init__(self, source: int, target: int, size: int) -> None:
         self.source, self.target, self.size = source, target, size
@@ -187,14 +187,14 @@ class _Window:
 
 
 def _crop_window(length: int, crop: int, rng: np.random.Generator) -> _Window:
-    """A random window of the source where it is longer than the crop, else a random place for the whole source."""
+    """Draws a window of a source that is longer than the crop, or else the place of the whole source in the crop."""
     offset = int(rng.integers(abs(length - crop) + 1))
     return _Window(offset, 0, crop) if length >= crop else _Window(0, offset, length)
 
 
 @dataclass(frozen=True)
 class _ResizedCrop:
-    """A random size, window and mirroring, the same for everything that belongs to an image."""
+    """A random size, window and mirroring, to be applied alike to all arrays of one image."""
 
     size: tuple[int, int]
     rows: _Window
@@ -208,7 +208,9 @@ class _ResizedCrop:
     ) -> "_ResizedCrop":
         low, high = long_side
         if not 1 <= low <= high or crop < 1:
-            raise ValueError(f"need 1 <= smallest <= largest long side and a positive crop, got {long_side} and {crop}")
+            raise ValueError(
+                f"expected 1 <= smallest <= largest long side and a positive crop, got {long_side} and {crop}"
+            )
         scale = int(rng.integers(low, high + 1)) / max(shape)
         height, width = (max(1, round(side * scale)) for side in shape)
         rows = _crop_window(height, crop, rng)
@@ -223,14 +225,14 @@ class _ResizedCrop:
         fill: Sequence[int],
         jitter: Sequence[float] | None,
     ) -> NDArray[np.uint8]:
-        """The crop of the image, its colours jittered."""
+        """Returns the crop of the image with jittered colours."""
         patch = self._cut(pixels, Image.Resampling.BILINEAR)
         return _finish(
             patch, self.rows, self.columns, rng, crop=self.crop, mirror=self.mirror, fill=fill, jitter=jitter
         )
 
     def lay(self, values: NDArray[np.uint8], *, outside: int, resampling: Image.Resampling) -> NDArray[np.uint8]:
-        """The same crop of a map (h, w) that covers the image."""
+        """Returns the same crop of a map (h, w) that covers the image."""
         canvas = np.full((self.crop, self.crop), outside, np.uint8)
         canvas[self.rows.target_slice, self.columns.target_slice] = self._cut(values, resampling)
         return np.ascontiguousarray(canvas[:, ::-1]) if self.mirror else canvas
@@ -254,7 +256,7 @@ def _finish(
     fill: Sequence[int],
     jitter: Sequence[float] | None,
 ) -> NDArray[np.uint8]:
-    """Jitters a patch, lays it on a square of the fill colour, and mirrors that."""
+    """Jitters a patch, lays it on a square of the fill colour, and mirrors the result."""
     if jitter is not None:
         patch = color_jitter(np.ascontiguousarray(patch), rng, strength=jitter)
     canvas = np.empty((crop, crop, 3), np.uint8)

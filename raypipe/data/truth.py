@@ -1,4 +1,4 @@
-"""True masks: read and checked."""
+"""Reads and checks true masks."""
 
 import hashlib
 
@@ -10,20 +10,20 @@ from raypipe.data.images import decode_mask
 
 
 def read_truth(mask_uri: str, *, num_classes: int) -> tuple[NDArray[np.uint8], str]:
-    """The true mask (H, W) of class ids, and a digest of it.
+    """Returns the true mask (H, W) of class ids, and its digest.
 
     Raises:
-        ValueError: if a value is neither a class id nor 255.
+        ValueError: a value is neither a class id nor 255.
     """
     truth = check_truth(storage.read_bytes(mask_uri), num_classes=num_classes)
     return truth, hashlib.sha256(truth.tobytes()).hexdigest()
 
 
 def check_truth(data: bytes, *, num_classes: int) -> NDArray[np.uint8]:
-    """The true mask (H, W) of a file.
+    """Returns the true mask (H, W) of a file's content.
 
     Raises:
-        ValueError: as `read_truth`.
+        ValueError: as for `read_truth`.
     """
     truth = decode_mask(data)
     values = np.unique(truth)

@@ -1,9 +1,10 @@
-"""What a format is: it makes an image's own files, and its share of the files that all images stand in.
+"""Defines what an export format has to do.
 
-Shares are gathered and joined at the end one image at a time, so that no format ever holds a whole dataset.
+A format makes each image's own files, and the image's part of the files that describe all images, such as COCO's one
+JSON. These parts are gathered and joined at the end, one image at a time, so no format ever holds a whole dataset.
 
 Conventions: masks hold class ids, 0 background, 1..C the classes, 255 ignore. Files are named after the `image_id`.
-Rows without a split are of the split "train", for most tools know no other way.
+Rows without a split go to the split "train", because most tools require a split.
 """
 
 import csv
@@ -25,32 +26,32 @@ from raypipe.formats.listing import IMAGE_SUFFIXES
 from raypipe.schema import IGNORE
 
 NO_SPLIT = "train"
-"""Split of rows that have none."""
+"""The split of rows that have none."""
 
 IMAGE_LIST = "images.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How masks are written; each format takes what it has a use for."""
+    """Settings of an export. Each format uses those that make sense for it."""
 
     instances: bool = True
-    """COCO: one annotation a connected component; else one a class."""
+    """COCO: write one annotation for each connected component instead of one for each class."""
     min_area: int = 1
-    """COCO, YOLO: components of fewer pixels are left out."""
+    """COCO and YOLO leave out components of fewer pixels."""
     tolerance: float = 0.0
-    """YOLO: how far in pixels a polygon's corners that are left out may lie off it."""
+    """YOLO leaves out corners that lie at most this many pixels off the simplified polygon."""
     copy_images: bool = False
-    """Image files are exported too, as they are; else each format names their URIs."""
+    """Copy the image files unchanged; otherwise the export refers to their URIs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRow:
-    """An image's mask, as it is exported."""
+    """One image with its mask, which a format renders."""
 
     image_id: str
     number: int
-    """Its place in the manifest, from 1."""
+    """Position in the manifest, from 1."""
     image_uri: str
     split: str
     """Safe as a file's name."""
@@ -59,7 +60,7 @@ class MaskRow:
     confidence: NDArray[np.uint8] | None
     """(height, width), 255 is 1; None for true masks."""
     image: bytes | None = None
-    """The image file's content, where it is exported too."""
+    """Content of the image file if `copy_images`, else None."""
 
     @property
     def stem(self) -> str:
@@ -73,18 +74,18 @@ class MaskRow:
 
     @property
     def class_ids(self) -> list[int]:
-        """The classes in the mask, ascending; neither background nor ignore."""
+        """The class ids in the mask, ascending, without background and ignore."""
         return [int(value) for value in np.unique(self.mask) if 0 < value < IGNORE]
 
     def mean_confidence(self, region: NDArray[np.bool_]) -> float | None:
-        """Mean confidence of a region, 0..1; None for true masks and empty regions."""
+        """Returns the mean confidence of a region (H, W) in 0..1, or None for true masks and empty regions."""
         if self.confidence is None or not region.any():
             return None
         return round(float(self.confidence[region].mean()) / 255, 4)
 
 
 class Item(NamedTuple):
-    """An image's share of a file that many stand in."""
+    """One image's part of a file that describes many images; `kind` is the format's own name for it."""
 
     kind: str
     data: bytes
@@ -92,16 +93,16 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendered:
-    """What becomes of one image."""
+    """What a format makes of one image."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    """Its own files, by path below the export's folder."""
+    """Content of the image's own files, by path below the export's folder."""
     items: list[Item] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedRow:
-    """One image when all are rendered."""
+    """One image after all images were rendered."""
 
     image_id: str
     number: int
@@ -120,16 +121,16 @@ class ExportedRow:
         return self.stem + image_suffix(self.image_uri)
 
     def parts(self, kind: str) -> Iterator[bytes]:
-        """The items of a kind."""
+        """Returns the data of the items of one kind."""
         return (item.data for item in self.items if item.kind == kind)
 
 
 Rows = Callable[[], Iterator[ExportedRow]]
-"""All images, one at a time, as often as they are asked for."""
+"""Starts a new pass over all images, which yields one at a time."""
 
 
 class Format(ABC):
-    """A format of masks.
+    """Base class of the export formats.
 
     Args:
         classes: class names in class-id order, without background.
@@ -142,41 +143,41 @@ class Format(ABC):
 
     @abstractmethod
     def image_folder(self, split: str) -> str | None:
-        """Where images go that are exported too; None where the format holds them itself, or never."""
+        """Returns the folder for copied images, or None if the format keeps them elsewhere or never copies them."""
 
     @abstractmethod
     def render(self, row: MaskRow) -> Rendered:
-        """An image's files and items, but for the image itself."""
+        """Returns the image's files and items, without the image itself."""
 
     @abstractmethod
     def finish(self, rows: Rows, out: str) -> None:
-        """Writes the files that all images stand in below the URI `out`."""
+        """Writes the files that describe all images, below the URI `out`."""
 
 
 def image_suffix(image_uri: str) -> str:
-    """Ending of an image file; ".jpg" where its URI says none."""
+    """Returns the ending of an image file, or ".jpg" if its URI has no known one."""
     suffix = posixpath.splitext(urlsplit(image_uri).path)[1].lower()
     return suffix if suffix in IMAGE_SUFFIXES else ".jpg"
 
 
 def local_path(uri: str) -> str:
-    """What libraries that know no `file://` take: the path of a local file, any other URI as it is."""
+    """Returns a `file://` URI as a plain path, for libraries that don't know the scheme, and other URIs unchanged."""
     return uri.removeprefix("file://")
 
 
 def write_text(out: str, path: str, text: str) -> None:
-    """Writes a small file."""
+    """Writes a text file below the export's folder."""
     storage.write_bytes_atomic(storage.join(out, path), text.encode())
 
 
 def write_lists(rows: Rows, out: str, *, path: str, line: Callable[[ExportedRow], str]) -> None:
-    """Writes a line an image into one file a split.
+    """Writes one file for each split, with one line for each image.
 
     Args:
         rows: all images.
         out: the export's folder.
-        path: of the files, `{split}` for the split.
-        line: of an image.
+        path: of the files below `out`; `{split}` stands for the split.
+        line: returns an image's line.
     """
     with SplitFiles(out, path) as files:
         for row in rows():
@@ -184,7 +185,7 @@ def write_lists(rows: Rows, out: str, *, path: str, line: Callable[[ExportedRow]
 
 
 def write_image_list(format_: Format, rows: Rows, out: str) -> None:
-    """Writes `images.csv`: where each image is, and where the format expects it."""
+    """Writes `images.csv`: where each image is now, and where the format expects it."""
     with storage.writing(storage.join(out, IMAGE_LIST)) as file:
         file.write(b"image_id,file,image_uri\r\n")
         for row in rows():
@@ -196,7 +197,7 @@ def write_image_list(format_: Format, rows: Rows, out: str) -> None:
 
 
 class SplitFiles(ExitStack):
-    """One file a split, opened when it is first asked for; none is there before all are complete."""
+    """Opens one file for each split on first use; the files appear when all of them are complete."""
 
     def __init__(self, out: str, path: str) -> None:
         super().__init__()

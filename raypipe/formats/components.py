@@ -1,4 +1,4 @@
-"""Regions of a mask: one a class, or one a connected component."""
+"""Splits a mask into regions: one for each class, or one for each connected component."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from scipy import ndimage
 
 @dataclass(frozen=True)
 class Region:
-    """Pixels of one class."""
+    """Some pixels of one class, in the box around them."""
 
     class_id: int
     top: int
     left: int
     pixels: NDArray[np.bool_]
-    """(height, width) of the box around the region."""
+    """(height, width) of the box: True inside the region."""
 
     @property
     def area(self) -> int:
@@ -30,19 +30,19 @@ class Region:
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
     def full(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """The region in a picture of that shape."""
+        """Returns the region in a picture of the given shape (H, W)."""
         picture = np.zeros(shape, bool)
         picture[self.box] = self.pixels
         return picture
 
 
 def components(mask: NDArray[np.uint8], class_ids: Sequence[int], *, min_area: int = 1) -> Iterator[Region]:
-    """Connected components of the classes, in the order of `class_ids`; pixels that touch at a corner are connected.
+    """Yields the connected components of each class; pixels that touch at a corner are connected.
 
     Args:
         mask: (H, W).
-        class_ids: whose components.
-        min_area: smaller ones are left out, pixels.
+        class_ids: classes to look for, in this order.
+        min_area: in pixels; smaller components are left out.
     """
     for class_id in class_ids:
         labels, _ = ndimage.label(mask == class_id, structure=np.ones((3, 3)))
@@ -53,7 +53,7 @@ def components(mask: NDArray[np.uint8], class_ids: Sequence[int], *, min_area: i
 
 
 def class_regions(mask: NDArray[np.uint8], class_ids: Sequence[int]) -> Iterator[Region]:
-    """All pixels of each class that is in the mask (H, W)."""
+    """Yields one region with all pixels of a class, for each class that is in the mask (H, W)."""
     for class_id in class_ids:
         present = mask == class_id
         if present.any():

@@ -1,4 +1,4 @@
-"""JSON that others wrote: read whole, taken apart with errors that say where."""
+"""Reads JSON files of other programs, with errors that say where something is wrong."""
 
 import json
 from typing import Any
@@ -7,11 +7,11 @@ from raypipe import storage
 
 
 def read_json(uri: str) -> Any:
-    """The content of a JSON file.
+    """Returns the content of a JSON file.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no JSON.
+        FileNotFoundError: there is no such file.
+        ValueError: the file isn't JSON.
     """
     try:
         return json.loads(storage.read_bytes(uri))
@@ -20,19 +20,19 @@ def read_json(uri: str) -> Any:
 
 
 def take(record: Any, name: str, kind: type | tuple[type, ...], *, place: str) -> Any:
-    """A field of an object.
+    """Returns a field of a JSON object after checking its type.
 
     Args:
         record: the object.
-        name: of the field.
-        kind: what it has to be.
-        place: where the object stands, for the error.
+        name: name of the field.
+        kind: expected type or types.
+        place: where the object is in the file, for the error.
 
     Raises:
-        ValueError: if it is missing, or something else.
+        ValueError: the field is missing or of another type.
     """
     value = record.get(name) if isinstance(record, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ValueError(f"{place}: {name!r} is {str(value)[:80]!r}, needed is {kinds}")  # noqa: TRY004 - the file's mistake
+        raise ValueError(f"{place}: expected {name!r} of type {kinds}, got {str(value)[:80]!r}")  # noqa: TRY004 - the file's mistake
     return value

@@ -1,4 +1,4 @@
-"""What the importers share: finding images below a folder, and the order of class names."""
+"""Finds the images below a folder, and the class names of rows, for the importers."""
 
 import logging
 import posixpath
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def list_images(folder: str) -> dict[str, str]:
-    """URIs of all images below a folder, by their path in it ("sub/a.jpg"), sorted. Hidden files are left out.
+    """Returns the URIs of all images below a folder, by their path in it ("sub/a.jpg"), sorted, without hidden files.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it has no images.
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder has no images.
     """
     if not storage.exists(folder):
         raise FileNotFoundError(f"no such folder: {folder}")
@@ -32,19 +32,24 @@ def list_images(folder: str) -> dict[str, str]:
 
 
 def without_suffix(path: str) -> str:
-    """The path without the ending of its last part: "sub/a.b.jpg" gives "sub/a.b"."""
+    """Returns the path without the ending of its last part: "sub/a.b.jpg" gives "sub/a.b"."""
     return posixpath.splitext(path)[0]
 
 
 def find_images(rows: Sequence[Mapping[str, Any]], folder: str, *, skip_missing: bool) -> list[dict[str, Any]]:
-    """The rows with the URIs of the images below a folder that their `image_uri` names, by path or without its ending.
+    """Replaces the image names in the rows' `image_uri` by the URIs of the images below a folder.
 
-    Accents may be written either way: "é" is one character to most systems and two to macOS. URIs and absolute paths
-    stay as they are.
+    A name is a path in the folder, with or without its ending. Accents may be composed or not: "é" is one character on
+    most systems and two on macOS. URIs and absolute paths stay as they are.
+
+    Args:
+        rows: rows with an `image_uri`.
+        folder: URI of the folder.
+        skip_missing: leave out rows whose image isn't there, instead of raising.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it lacks an image, unless `skip_missing`, or has several that a name may mean.
+        FileNotFoundError: there is no such folder.
+        ValueError: an image is missing, or a name fits several images.
     """
     images = list_images(folder)
     by_name: dict[str, list[str]] = {}
@@ -81,16 +86,16 @@ def find_images(rows: Sequence[Mapping[str, Any]], folder: str, *, skip_missing:
 
 
 def find_classes(rows: Iterable[Mapping[str, Any]], classes: Sequence[str] | None) -> tuple[str, ...]:
-    """The given class names, or else all labels of the rows, sorted.
+    """Returns the given class names, or else all labels of the rows, sorted.
 
     Raises:
-        ValueError: if no row has a label.
+        ValueError: no row has a label.
     """
     if classes is not None:
         return tuple(classes)
     found = sorted({label for row in rows for label in row["labels"] or ()})
     if not found:
-        raise ValueError("no image has a label: look at the labels' source, or name the classes")
+        raise ValueError("no image has a label: check where the labels come from, or name the classes")
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""The formats that masks are exported in, by name."""
+"""Lists the formats that masks are exported in."""
 
 from raypipe.formats.base import Format
 from raypipe.formats.coco.write import Coco
@@ -18,4 +18,4 @@ FORMATS: dict[str, type[Format]] = {
     "labelstudio": LabelStudio,
     "fiftyone": FiftyOne,
 }
-"""By the name that `raypipe export` takes."""
+"""Export formats by the name that `raypipe export` takes."""

@@ -1,4 +1,4 @@
-"""Networks: the classifier that gives class activation maps, and AffinityNet, on a choice of backbones."""
+"""Networks: classifiers, whose weights give class activation maps, AffinityNet and segmenters, on several backbones."""
 
 from raypipe.networks.affinity_net import AffinityNet, build_affinity_net
 from raypipe.networks.backbones import BACKBONES

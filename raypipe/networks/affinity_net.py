@@ -20,10 +20,10 @@ NUM_FEATURES = sum(WIDTHS)
 
 
 class AffinityNet(Network):
-    """1x1 convolutions on three depths of a backbone, ELU, concatenated, mixed by one more.
+    """AffinityNet: a 1x1 convolution and ELU on each of three depths of a backbone, and a 1x1 on their concatenation.
 
-    Where the backbone's depths have no common scale (all but ResNet38's, which are normalised) each 1x1 is followed by
-    GroupNorm, as psa does for VGG16 and irn for ResNet50.
+    GroupNorm follows each 1x1 if the backbone's depths have no common scale, as psa does for VGG16 and irn for
+    ResNet50. ResNet38's depths are normalised already.
     """
 
     heads = ("f8_3", "f8_4", "f8_5", "gn8_3", "gn8_4", "gn8_5", "f9")
@@ -60,11 +60,11 @@ def build_affinity_net(backbone: str, *, preprocessing: Preprocessing | None = N
 
     Args:
         backbone: one of `BACKBONES`.
-        preprocessing: of the weights that will be loaded; by default the backbone's own.
+        preprocessing: the one that the weights to load were trained with; by default the backbone's.
 
     Raises:
         ValueError: an unknown backbone.
     """
-    # psa widens the receptive field of VGG16's fc6 for this network only.
+    # psa dilates VGG16's fc6 for AffinityNet only.
     network = build_backbone("vgg16", fc6_dilation=4) if backbone == "vgg16" else build_backbone(backbone)
     return AffinityNet(network, preprocessing=preprocessing)

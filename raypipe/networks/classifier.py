@@ -17,14 +17,14 @@ from raypipe.networks.preprocessing import Preprocessing
 
 
 class Classifier(Network):
-    """Backbone, Dropout2d, global average pooling, bias-free 1x1 to the classes."""
+    """Multi-label classifier: backbone, Dropout2d, global average pooling, and a bias-free 1x1 to the classes."""
 
     heads = ("fc8",)
 
     def __init__(self, backbone: Backbone, *, num_classes: int, preprocessing: Preprocessing | None = None) -> None:
         super().__init__(backbone, preprocessing=preprocessing)
         if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, at least one object class is needed")
+            raise ValueError(f"expected at least one object class, got num_classes={num_classes}")
         self.num_classes = num_classes
         self.dropout = nn.Dropout2d(backbone.dropout)
         self.fc8 = nn.Conv2d(backbone.channels[backbone.last_depth], num_classes, 1, bias=False)
@@ -37,12 +37,12 @@ class Classifier(Network):
         return logits.flatten(1)
 
     def classify(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
-        """Return the logits z of normalised images: what a classifier of any kind answers to."""
+        """Return the logits z of normalised images; every kind of classifier has this method."""
         logits: Tensor = self(x)
         return logits
 
     def cam(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Return the class activation maps M, not normalised; of vgg16, as in psa, their square roots."""
+        """Return the class activation maps M, not normalised; for vgg16 their square roots, as in psa."""
         maps = F.relu(self.fc8(self._features(x)))
         return maps.sqrt() if self.backbone.sqrt_cam else maps
 
@@ -60,7 +60,7 @@ def build_classifier(
         backbone: one of `BACKBONES`.
         num_classes: object classes, background not counted.
         output_stride: pixels per cell of the maps: 8, or 16 for torchvision's networks (faster, coarser).
-        preprocessing: of the weights that will be loaded; by default the backbone's own.
+        preprocessing: the one that the weights to load were trained with; by default the backbone's.
 
     Raises:
         ValueError: an unknown backbone, or a stride that it doesn't have.

@@ -1,18 +1,19 @@
-"""CSNet: salient objects by a network of 0.1 million parameters.
+"""CSNet finds salient objects with 0.1 million parameters.
 
-A generalised octave convolution (gOctConv) reads and writes maps at several resolutions, each half the one before:
+A generalised octave convolution (gOctConv) reads and writes maps at several resolutions, each half the previous one:
 
     y_b = sum_a resize_{a→b}(W_ba * x_a)        max pooling before the convolution on the way down, bilinear after it up
 
-Blocks of one such convolution (1x1, or 3x3 after halving) and two depthwise 3x3 ones make four stages; the ends of the
-last three are fused by three more, between which each resolution passes 3x3 convolutions at several dilations.
+There are four stages of blocks, each of one such convolution (1x1, or 3x3 after halving) and two depthwise 3x3 ones.
+Three more gOctConvs fuse the outputs of the last three stages; between them each resolution passes 3x3 convolutions at
+several dilations.
 
-Conventions. How many channels each resolution has was pruned in training: the weights say it. The published weights'
-depthwise and dilated kernels hold a hundredth of what acts. Input sides are multiples of 16.
+Conventions. Training pruned the channels of each resolution, so their numbers are read from the weights. The published
+depthwise and dilated kernels are stored at a hundredth of their effective values. Input sides are multiples of 16.
 
 Source: Gao et al., "Highly Efficient Salient Object Detection with 100K Parameters", ECCV 2020,
-https://arxiv.org/abs/2003.05643, §3. What the paper leaves open (strides, poolings, dilations, the hundredth) was told
-apart by the means and variances that the published weights' normalisations saw.
+https://arxiv.org/abs/2003.05643, §3. The paper leaves strides, poolings, dilations and the factor of a hundred open;
+they were inferred from the means and variances in the published weights' batch normalisations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,12 +39,12 @@ class Normalized(nn.Module):
         self.prelus = nn.ModuleList(nn.PReLU(width) for width in widths)
 
     def finish(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """What follows the convolution."""
+        """Return the convolution's maps after normalisation and PReLU."""
         return [prelu(bn(x)) for x, bn, prelu in zip(maps, self.bns, self.prelus, strict=True)]
 
 
 class OctConv(Normalized):
-    """gOctConv, normalised; at stride 2 its inputs are averaged over 2x2 pixels first."""
+    """gOctConv with normalisation; at stride 2 it first averages its inputs over 2x2 pixels."""
 
     def __init__(self, ins: Sequence[int], outs: Sequence[int], *, kernel: int, stride: int = 1) -> None:
         super().__init__(outs)
@@ -73,7 +74,7 @@ class OctConv(Normalized):
 
 
 class Depthwise(Normalized):
-    """A depthwise 3x3 convolution of each resolution, normalised."""
+    """A depthwise 3x3 convolution with normalisation for each resolution."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__(widths)
@@ -100,7 +101,7 @@ class Block(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """3x3 convolutions of one resolution at several dilations, concatenated; some were pruned away."""
+    """Concatenates 3x3 convolutions of one resolution at several dilations; training has pruned some of them."""
 
     def __init__(self, width: int, widths: Mapping[int, int]) -> None:
         super().__init__()
@@ -141,10 +142,10 @@ class Fusion(nn.Module):
 
 
 class CSNet(nn.Module):
-    """The network of a state dict with the published names, with random weights of its shapes.
+    """CSNet with random weights of the shapes in a state dict.
 
     Args:
-        state: tensors by name.
+        state: tensors by their published names.
 
     Raises:
         ValueError: the names aren't those of a CSNet.
@@ -173,13 +174,13 @@ class CSNet(nn.Module):
         self.cls_layer = nn.Conv2d(out, 1, 1)
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
-        """Return the saliency in [0, 1] of normalised images, at half their resolution brought to theirs.
+        """Return the saliency in [0, 1] of normalised images, computed at half their resolution and resized to it.
 
         Raises:
             ValueError: the sides aren't multiples of 16.
         """
         if any(side % SIDE_MULTIPLE or not side for side in x.shape[2:]):
-            raise ValueError(f"the image has {tuple(x.shape[2:])} pixels; both sides have to be multiples of 16")
+            raise ValueError(f"expected sides that are multiples of 16, got {tuple(x.shape[2:])} pixels")
         maps, ends = [x], []
         for stage in range(NUM_STAGES):
             maps = self.get_submodule(f"stage{stage}")(maps)
@@ -189,7 +190,7 @@ class CSNet(nn.Module):
 
 
 def _widths(state: Mapping[str, Tensor], name: str) -> list[int]:
-    """Channels of each resolution that a convolution writes."""
+    """Return the channels of each resolution that a convolution writes."""
     widths: list[int] = []
     while (key := f"{name}.bns.{len(widths)}.weight") in state:
         widths.append(len(state[key]))

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolution before it: one pass over the features less at inference."""
+"""Folds BatchNorm into the convolution before it, which saves inference one pass over the features."""
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -9,7 +9,7 @@ from raypipe.networks.backbones.base import FrozenBatchNorm2d
 def fold_batchnorm(module: nn.Module) -> None:
     """Fold each frozen BatchNorm into the convolution that it directly follows in a Sequential, in place.
 
-    The result is the same up to rounding; the module can't load checkpoints any more.
+    The outputs stay the same up to rounding. Afterwards the module can't load checkpoints.
     """
     for child in list(module.modules()):
         if not isinstance(child, nn.Sequential):

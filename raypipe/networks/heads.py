@@ -1,7 +1,7 @@
-"""Heads that turn a backbone's maps into class scores a cell: DeepLab-LargeFOV, DeepLabV3, DeepLabV3+ and LR-ASPP.
+"""Heads that score the classes in each cell of a backbone's maps: DeepLab-LargeFOV, DeepLabV3, DeepLabV3+, LR-ASPP.
 
-torchvision's heads, where it has them, with GroupNorm (Wu & He, 2018) for their BatchNorm: a batch's statistics would
-make the loss depend on how the batch is split over workers.
+They are torchvision's, where it has them, with GroupNorm (Wu & He, 2018) instead of BatchNorm: a batch's statistics
+would make the loss depend on how the batch is split over workers.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from raypipe.networks.backbones import Backbone
 MAX_GROUPS = 32
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
-"""Of atrous spatial pyramid pooling, by output stride (Chen et al., 2017, §4.1)."""
+"""Dilations of atrous spatial pyramid pooling by output stride (Chen et al., 2017, §4.1)."""
 
 
 class Head(nn.Module):
-    """From a shallow and the last map of a backbone to scores, all on one grid."""
+    """Turns a shallow map and the last map of a backbone into scores; all are on one grid."""
 
     def __init__(self, classify: nn.Module) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class LrAspp(Head):
 def _large_fov(backbone: Backbone, num_labels: int) -> Head:
     """DeepLab-LargeFOV (Chen et al., 2015, §4.2): one 3x3 convolution of dilation 12, then 1x1 ones.
 
-    VGG16 has them within: its fc6 and fc7.
+    VGG16 contains these layers already: fc6 and fc7.
     """
     channels = backbone.channels[backbone.last_depth]
     if backbone.name == "vgg16":
@@ -119,8 +119,8 @@ def build_head(name: str, backbone: Backbone, *, num_labels: int) -> Head:
 
     Args:
         name: one of `HEADS`.
-        backbone: whose maps it reads.
-        num_labels: classes with the background.
+        backbone: the head reads its maps.
+        num_labels: number of classes including the background.
 
     Raises:
         ValueError: an unknown head.

@@ -1,4 +1,4 @@
-"""From an image of any size to what a network takes."""
+"""Makes a network's input of an image of any size."""
 
 import numpy as np
 import torch
@@ -13,16 +13,16 @@ from raypipe.schema import GRID_STRIDE
 def network_input(
     pixels: NDArray[np.uint8], *, preprocessing: Preprocessing, device: torch.device, scale: float = 1.0
 ) -> tuple[Tensor, tuple[int, int]]:
-    """An image as a network takes it: normalised, resized, zero padded at the right and bottom to multiples of 8.
+    """Return the input for an image: normalised, resized, and zero padded at the right and bottom to multiples of 8.
 
     Args:
         pixels: (H, W, 3) RGB.
-        preprocessing: the network's.
-        device: where the result lives.
+        preprocessing: the network's preprocessing.
+        device: device of the result.
         scale: factor of both sides.
 
     Returns:
-        (1, 3, H', W') float32, and the scaled size (round(H scale), round(W scale)) that the padding doesn't count in.
+        (1, 3, H', W') float32, and the scaled size without the padding, (round(H scale), round(W scale)).
     """
     image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None]
     x = preprocessing.normalize(image)

@@ -1,4 +1,4 @@
-"""What the classifier and AffinityNet have in common: a backbone, a new head, and the inputs' preprocessing."""
+"""Base class of the networks: a backbone, a new head, and the inputs' preprocessing."""
 
 from abc import ABC
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ class Network(nn.Module, ABC):
     """A backbone with a head that starts from random weights.
 
     Attributes:
-        heads: names of the head's modules. A checkpoint may lack them, but only all at once.
+        heads: names of the head's modules. A checkpoint may lack all of them, but not some.
         backbone: the feature extractor.
-        preprocessing: how 8-bit images become inputs; goes into the checkpoint.
+        preprocessing: how 8-bit images become inputs; it is stored in the checkpoint.
     """
 
     heads: ClassVar[tuple[str, ...]]
@@ -29,7 +29,7 @@ class Network(nn.Module, ABC):
 
     @property
     def backbone_name(self) -> str:
-        """Name that builds the same backbone again."""
+        """Name by which `build_backbone` builds the same backbone."""
         return self.backbone.name
 
     @property
@@ -38,7 +38,7 @@ class Network(nn.Module, ABC):
         return self.backbone.output_stride
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that start from random weights: the papers give them ten times the learning rate."""
+        """Yield the parameters that start from random weights; the papers train them at ten times the learning rate."""
         if self.backbone.starts_from_scratch:
             return self.parameters()
         heads = (module for name, module in self.named_children() if name in self.heads)

@@ -1,4 +1,4 @@
-"""Any saliency network as an ONNX model, through onnxruntime, which is an extra: `pip install -e '.[onnx]'`."""
+"""Runs a saliency network that is given as an ONNX model; it needs the extra `onnx` (onnxruntime)."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 class OnnxSaliency:
-    """Runs a model on the CPU.
+    """A saliency network that onnxruntime runs on the CPU.
 
     Args:
-        data: the model. Its first input takes (1, 3, H, W), normalised by ImageNet's mean and deviation; its first
-            output is the saliency in [0, 1], of one channel.
-        source: where it comes from, for messages.
+        data: content of the model's file. The first input takes (1, 3, H, W), normalised by ImageNet's mean and
+            deviation; the first output is one channel of saliency in [0, 1].
+        source: path or URI of the model, for messages.
 
     Raises:
         ValueError: onnxruntime isn't installed, or the model can't be read.
@@ -31,13 +31,13 @@ class OnnxSaliency:
         self.source = source
         try:
             self.session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors have no common base but this
+        except Exception as error:  # onnxruntime's errors have no other common base
             raise ValueError(f"{source} can't be read as an ONNX model: {error}") from error
         self.input = self.session.get_inputs()[0]
 
     @property
     def side(self) -> int | None:
-        """Height of the input that the model is made for; None if it takes any."""
+        """Height of the model's input, or None if it takes any height."""
         height = self.input.shape[2] if len(self.input.shape) == 4 else None
         return height if isinstance(height, int) else None
 
@@ -51,7 +51,7 @@ class OnnxSaliency:
         height, width = output.shape[-2:]
         if output.size != height * width or not (output.min() >= -1e-4 and output.max() <= 1 + 1e-4):
             raise ValueError(
-                f"{self.source}: the first output has shape {output.shape} and values from {output.min():.3g} to "
-                f"{output.max():.3g}; needed is one map in [0, 1]: export the model with its sigmoid"
+                f"{self.source}: expected one map in [0, 1] as first output, got shape {output.shape} and values from "
+                f"{output.min():.3g} to {output.max():.3g}: export the model with its sigmoid"
             )
         return torch.from_numpy(output.reshape(1, 1, height, width)).float()

@@ -1,4 +1,4 @@
-"""Numeric precision at inference and in training: bfloat16 where the hardware multiplies it natively."""
+"""Chooses the numeric precision: bfloat16 where the hardware multiplies it natively."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -7,12 +7,12 @@ import torch
 
 
 def default_device() -> torch.device:
-    """The CUDA device where there is one, else the CPU."""
+    """Return the CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def use_bf16(device: torch.device, precision: Literal["auto", "fp32", "bf16"]) -> bool:
-    """True where `precision` means bfloat16 on this device; `auto` asks the hardware."""
+    """Return True if `precision` means bfloat16 on this device; `auto` asks the hardware."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -21,7 +21,7 @@ def use_bf16(device: torch.device, precision: Literal["auto", "fp32", "bf16"]) -
 
 
 def autocast(device: torch.device, precision: Literal["auto", "fp32", "bf16"]) -> AbstractContextManager[object]:
-    """Context in which convolutions and matrix products run in bfloat16, or one that changes nothing."""
+    """Return a context that runs convolutions and matrix products in bfloat16 if `use_bf16`, and else does nothing."""
     if use_bf16(device, precision):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

@@ -1,7 +1,7 @@
-"""From 8-bit RGB pixels to what a network was trained on.
+"""Normalises 8-bit RGB pixels as in a network's training.
 
 Conventions: images come as RGB; `mean` and `std` are in the network's own channel order (BGR networks have BGR means).
-Zero padding after normalisation is the mean colour, which `fill` gives back as 8-bit RGB.
+Zero padding after normalisation stands for the mean colour; `fill` is that colour as 8-bit RGB.
 """
 
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """x_c = (scale * pixel_c - mean_c) / std_c.
+    """The normalisation x_c = (scale * pixel_c - mean_c) / std_c.
 
     Attributes:
         channel_order: "rgb" or "bgr": the order of the network's input channels, and of `mean` and `std`.
         scale: factor of the 0..255 pixel values.
-        mean: subtracted after scaling.
-        std: divisor, not zero.
+        mean: what is subtracted after scaling.
+        std: positive divisors.
 
     Raises:
-        ValueError: an impossible value.
+        ValueError: an attribute has an impossible value.
     """
 
     channel_order: str = "rgb"
@@ -35,16 +35,16 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.channel_order not in ("rgb", "bgr"):
-            raise ValueError(f'channel_order is {self.channel_order!r}, it must be "rgb" or "bgr"')
+            raise ValueError(f'expected channel_order "rgb" or "bgr", got {self.channel_order!r}')
         if self.scale <= 0 or min(self.std) <= 0:
             raise ValueError(
-                f"scale {self.scale}, mean {self.mean}, std {self.std}: scale and standard deviations must be positive"
+                f"expected a positive scale and positive standard deviations, got scale {self.scale}, std {self.std}"
             )
 
     def normalize(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Float32[Tensor, "B 3 H W"]:
         """Return the network's input for a batch of 8-bit RGB images."""
         channels = pixels.unbind(1) if self.channel_order == "rgb" else pixels.flip(1).unbind(1)
-        # Python scalars rather than (3,) tensors: on a GPU nothing waits for a copy from the host.
+        # Python scalars rather than (3,) tensors, so that a GPU needn't wait for a copy from the host.
         normalized = [
             (channel.float() * self.scale - mean) / std
             for channel, mean, std in zip(channels, self.mean, self.std, strict=True)
@@ -53,7 +53,7 @@ class Preprocessing:
 
     @property
     def fill(self) -> UInt8[np.ndarray, "3"]:
-        """The 8-bit RGB colour that normalises to about zero."""
+        """The 8-bit RGB colour that becomes about zero."""
         colour = np.round(np.asarray(self.mean) / self.scale).clip(0, 255).astype(np.uint8)
         return colour if self.channel_order == "rgb" else colour[::-1].copy()
 
@@ -63,25 +63,25 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Return what `to_dict` described.
+        """Return the preprocessing that `to_dict` described.
 
         Raises:
-            ValueError: an impossible value.
+            ValueError: an attribute has an impossible value.
         """
         mean, std = tuple(values["mean"]), tuple(values["std"])
         if len(mean) != 3 or len(std) != 3:
-            raise ValueError(f"mean {mean} and std {std} must have three values each")
+            raise ValueError(f"expected three values of mean and of std, got {mean} and {std}")
         return cls(channel_order=values["channel_order"], scale=values["scale"], mean=mean, std=std)
 
 
 IMAGENET = Preprocessing()
-"""torchvision's weights and psa's ResNet38: RGB in 0..1, ImageNet's mean and deviation."""
+"""For torchvision's weights and psa's ResNet38: RGB in 0..1, ImageNet's mean and deviation."""
 
 CAFFE = Preprocessing(channel_order="bgr", scale=1.0, mean=(104.008, 116.669, 122.675), std=(1.0, 1.0, 1.0))
-"""psa's VGG16: BGR in 0..255 minus the mean colour."""
+"""For psa's VGG16: BGR in 0..255 minus the mean colour."""
 
 TENSORFLOW = Preprocessing(scale=1 / 127.5, mean=(1.0, 1.0, 1.0), std=(1.0, 1.0, 1.0))
-"""TensorFlow's MobileNets: RGB in -1..1."""
+"""For TensorFlow's MobileNets: RGB in -1..1."""
 
 PREPROCESSINGS: dict[str, Preprocessing] = {"imagenet": IMAGENET, "caffe": CAFFE, "tensorflow": TENSORFLOW}
 """Presets by name, for configurations."""

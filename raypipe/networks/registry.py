@@ -1,4 +1,4 @@
-"""Pretrained weights by name through torchvision's registry: `torchvision://resnet50/IMAGENET1K_V2`."""
+"""Finds pretrained weights in torchvision's registry by a URI such as `torchvision://resnet50/IMAGENET1K_V2`."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,7 +15,8 @@ def load_torchvision_weights(uri: str) -> dict[str, Tensor]:
     """Return published weights, downloaded once into torch.hub's cache.
 
     Raises:
-        FileNotFoundError: not in the cache and no way to download; the message names the file and its place.
+        FileNotFoundError: the weights are neither in the cache nor can they be downloaded; the message names the file
+            and its place.
         ValueError: the registry has no such model or weights.
     """
     weights, cached = _find(uri)
@@ -30,10 +31,10 @@ def load_torchvision_weights(uri: str) -> dict[str, Tensor]:
 
 
 def cached_file(uri: str) -> Path:
-    """Where torch.hub's cache of this machine keeps published weights, once they are downloaded.
+    """Return the path at which this machine's torch.hub cache keeps published weights after their download.
 
     Raises:
-        ValueError: if the registry has no such model or weights.
+        ValueError: the registry has no such model or weights.
     """
     return _find(uri)[1]
 

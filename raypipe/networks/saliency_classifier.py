@@ -1,4 +1,4 @@
-"""The classifier of EPS and EPS++: one more map, for the background, and a softmax over all of them in each pixel.
+"""The classifier of EPS and EPS++: it has a map of the background too, and a softmax over all maps in each pixel.
 
     s_c(p) = w_c · f(p)        z_c = mean_p s_c(p), c <= C        M(p) = softmax(s(p))
 
@@ -18,21 +18,21 @@ from raypipe.networks.preprocessing import Preprocessing
 
 
 class SaliencyClassifier(Network):
-    """Backbone, Dropout2d, bias-free 1x1 to the classes and the background, global average pooling."""
+    """Backbone, Dropout2d, a bias-free 1x1 to the classes and the background, and global average pooling."""
 
     heads = ("fc8",)
 
     def __init__(self, backbone: Backbone, *, num_classes: int, preprocessing: Preprocessing | None = None) -> None:
         super().__init__(backbone, preprocessing=preprocessing)
         if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, at least one object class is needed")
+            raise ValueError(f"expected at least one object class, got num_classes={num_classes}")
         self.num_classes = num_classes
         self.dropout = nn.Dropout2d(backbone.dropout)
         self.fc8 = nn.Conv2d(backbone.channels[backbone.last_depth], num_classes + 1, 1, bias=False)
         nn.init.xavier_uniform_(self.fc8.weight)
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B channels h w"]]:
-        """Return the logits z of normalised images, and those of their pixels, s."""
+        """Return the logits z of normalised images, and the logits s of their pixels."""
         scores: Tensor = self.fc8(self.dropout(self.backbone(x)[self.backbone.last_depth]))
         return scores[:, :-1].mean(dim=(2, 3)), scores
 
@@ -56,7 +56,7 @@ def build_saliency_classifier(
         backbone: one of `BACKBONES`.
         num_classes: object classes, background not counted.
         output_stride: pixels per cell of the maps: 8, or 16 for torchvision's networks (faster, coarser).
-        preprocessing: of the weights that will be loaded; by default the backbone's own.
+        preprocessing: the one that the weights to load were trained with; by default the backbone's.
 
     Raises:
         ValueError: an unknown backbone, or a stride that it doesn't have.

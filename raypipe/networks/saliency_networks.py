@@ -1,4 +1,4 @@
-"""Networks that predict saliency, by name, from their published weights or as ONNX."""
+"""Builds the networks that predict saliency, by name, with their published weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyNetwork:
-    """What a saliency network is and how it wants its input."""
+    """How a saliency network is built, and the input that it expects."""
 
     build: Callable[[Mapping[str, Tensor]], nn.Module]
-    """The network of a state dict's shapes."""
+    """Builds the network with the shapes of a state dict."""
     side: int
-    """Pixels to which both sides of an image are resized, as in training."""
+    """Both sides of the input in pixels, as in training."""
     preprocessing: Preprocessing = IMAGENET
 
 
@@ -33,10 +33,10 @@ def load_saliency_network(name: str, state: Mapping[str, Tensor], *, source: str
     Args:
         name: one of `SALIENCY_NETWORKS`.
         state: tensors by the published names.
-        source: where they come from, for messages.
+        source: where the weights come from, for messages.
 
     Raises:
-        ValueError: no such network, or the weights are another one's.
+        ValueError: there is no such network, or the weights are another network's.
     """
     if name not in SALIENCY_NETWORKS:
         raise ValueError(f"no saliency network is called {name!r}: choose one of {', '.join(SALIENCY_NETWORKS)}")

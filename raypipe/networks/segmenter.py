@@ -1,4 +1,4 @@
-"""The segmentation network: the only one that is used at test time (AffinityNet §3.5).
+"""The segmentation network, the only network that is used at test time (AffinityNet §3.5).
 
 Conventions: channel 0 is the background, channel c the class id c; scores are logits on the grid of stride 8, whatever
 the backbone's output stride.
@@ -25,7 +25,7 @@ class Segmenter(Network):
     ) -> None:
         super().__init__(backbone, preprocessing=preprocessing)
         if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, at least one object class is needed")
+            raise ValueError(f"expected at least one object class, got num_classes={num_classes}")
         self.num_classes = num_classes
         self.head = build_head(head, backbone, num_labels=num_classes + 1)
 
@@ -35,7 +35,7 @@ class Segmenter(Network):
         logits: Tensor = self.head(maps[0], maps[-1])
         if self.output_stride == GRID_STRIDE:
             return logits
-        # A cell of stride 16 is as large as four of stride 8; an odd grid leaves its last ones out.
+        # A cell of stride 16 covers two by two cells of stride 8; a grid of odd size has no second one at its end.
         doubled = F.interpolate(logits, scale_factor=self.output_stride // GRID_STRIDE, mode="bilinear")
         height, width = (-(-side // GRID_STRIDE) for side in x.shape[-2:])
         # Negative padding crops into a new tensor; torch.export would take a view's strides for a condition on sizes.
@@ -57,7 +57,7 @@ def build_segmenter(
         backbone: one of `BACKBONES`.
         head: one of `HEADS`.
         num_classes: object classes, background not counted.
-        preprocessing: of the weights that will be loaded; by default the backbone's own.
+        preprocessing: the one that the weights to load were trained with; by default the backbone's.
 
     Raises:
         ValueError: an unknown backbone or head.

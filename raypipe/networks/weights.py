@@ -1,8 +1,8 @@
 """Loads weights from a file or torchvision's registry into a network: by name, strictly.
 
 Conventions: names are those of psa's and torchvision's published checkpoints. This package's own checkpoints have the
-same ones with `backbone.` in front, which is ignored on both sides, as are `module.` (left by DistributedDataParallel)
-and BatchNorm's batch counters. Files are read with `weights_only=True`: tensors, never code.
+same names after `backbone.`. That prefix, DistributedDataParallel's `module.` and BatchNorm's batch counters are
+ignored on both sides. Files are read with `weights_only=True`: tensors, never code.
 """
 
 import logging
@@ -32,23 +32,22 @@ def load_weights(
 ) -> tuple[str, ...]:
     """Copy a checkpoint's weights into the network, in place.
 
-    Every weight of the backbone must be there, in the right shape, and nothing unknown may be. A head may be missing as
-    a whole, as in a checkpoint pretrained on ImageNet; it then keeps its initial weights. Other networks' heads
+    The checkpoint must hold every weight of the backbone in the right shape, and no unknown ones. It may lack the whole
+    head, as a checkpoint pretrained on ImageNet does; the head then keeps its initial weights. Other networks' heads
     (ImageNet's, or a classifier's when the network is an AffinityNet) are dropped. Both are logged.
 
     Args:
         module: a classifier or an AffinityNet.
         uri: what `read` takes, or `torchvision://resnet50/IMAGENET1K_V2`.
         read: returns the bytes of a file, as `storage.read_bytes` does.
-        require_head: refuse a checkpoint without this network's head: for use, where random weights would pass
-            unnoticed.
+        require_head: refuse a checkpoint without this network's head. At inference, nobody would notice random weights.
 
     Returns:
         The names that kept their initial values.
 
     Raises:
-        FileNotFoundError: no such file, or no way to download it.
-        ValueError: the file is no checkpoint, or one of another architecture; the message names what differs.
+        FileNotFoundError: there is no such file, or it can't be downloaded.
+        ValueError: the file is no checkpoint, or one of another architecture; the message names the differences.
     """
     return load_state(module, read_state_dict(uri, read=read), source=str(uri), require_head=require_head)
 
@@ -56,12 +55,12 @@ def load_weights(
 def load_state(
     module: Network, state: Mapping[str, Tensor], *, source: str, require_head: bool = False
 ) -> tuple[str, ...]:
-    """Copy tensors into the network, in place; as `load_weights`, from memory.
+    """Copy tensors into the network, in place, by the rules of `load_weights`.
 
     Args:
         module: a classifier or an AffinityNet.
         state: tensors by name.
-        source: where they come from, for messages.
+        source: where the tensors come from, for messages.
         require_head: see `load_weights`.
     """
     state = _shorten(state)
@@ -100,7 +99,7 @@ def read_state_dict(uri: str | Path, *, read: Callable[[str], bytes]) -> dict[st
     """Return a checkpoint's tensors by short name (see the module's conventions); arguments as of `load_weights`.
 
     Raises:
-        FileNotFoundError: no such file, or no way to download it.
+        FileNotFoundError: there is no such file, or it can't be downloaded.
         ValueError: the file holds no state dict.
     """
     uri = str(uri)
@@ -139,7 +138,7 @@ def _describe_problems(**groups: list[str]) -> str:
 
 
 def _find_way_out(module: Network, given: Mapping[str, Tensor]) -> str:
-    """Tell what the checkpoint looks like: the largest backbone whose every weight is in it."""
+    """Suggest the largest backbone whose weights are all in the checkpoint."""
     fitting = []
     for name in BACKBONES:
         with torch.device("meta"):

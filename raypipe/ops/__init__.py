@@ -1,1 +1,1 @@
-"""The mathematics of the papers: pure functions of tensors and arrays, one idea a file."""
+"""The mathematics of the papers: pure functions of tensors and arrays, one idea in each file."""

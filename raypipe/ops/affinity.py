@@ -25,12 +25,12 @@ from torch import Tensor
 from raypipe.schema import BACKGROUND, IGNORE
 
 _CACHE_BYTES = 2**20
-"""Bytes of differences worked on at once on CPU, so that they stay in a core's second-level cache."""
+"""Bytes of differences that are computed at once on a CPU, so that they stay in a core's second-level cache."""
 
 
 @lru_cache(maxsize=16)
 def pair_offsets(radius: int) -> Int[np.ndarray, "num_offsets 2"]:
-    """Offsets (dy, dx) of the half disc dy^2 + dx^2 < radius^2, the cell itself left out.
+    """Returns the offsets (dy, dx) of the half disc dy^2 + dx^2 < radius^2, without the cell itself.
 
     Args:
         radius: the paper's gamma, in cells; 5 gives 34 offsets, 10 gives 152, 1 gives none.
@@ -42,7 +42,7 @@ def pair_offsets(radius: int) -> Int[np.ndarray, "num_offsets 2"]:
         ValueError: the radius is below 1.
     """
     if radius < 1:
-        raise ValueError(f"radius is {radius}; it has to be at least 1 (the paper's gamma is 5)")
+        raise ValueError(f"expected a radius of at least 1 (the paper's gamma is 5), got {radius}")
     reach = range(-radius + 1, radius)
     offsets = [(dy, dx) for dy in range(radius) for dx in reach if (dy, dx) > (0, 0) and dy**2 + dx**2 < radius**2]
     array = np.array(offsets, dtype=np.int64).reshape(-1, 2)
@@ -60,7 +60,7 @@ class GridPair(NamedTuple):
 
 @lru_cache(maxsize=64)
 def grid_pairs(height: int, width: int, radius: int) -> tuple[GridPair, ...]:
-    """The offsets that fit a grid, as shifts of its flattened cells.
+    """Returns the offsets that fit a grid, as shifts of its flattened cells.
 
     Along the flattened grid an offset is the constant shift dy * width + dx, so that operations on pairs run over long
     contiguous rows; `inside` (num_cells - shift entries) is False where the shift wraps around the grid's left or right
@@ -80,7 +80,7 @@ def grid_pairs(height: int, width: int, radius: int) -> tuple[GridPair, ...]:
 
 @lru_cache(maxsize=64)
 def _inside(height: int, width: int, radius: int, device: torch.device) -> Bool[Tensor, "num_offsets N"]:
-    """Whether a pair starts at the cell, kept on the device: a copy in each call would make it wait."""
+    """Returns whether a pair starts at the cell; the result stays on the device, which a copy would make wait."""
     inside = torch.zeros(len(pair_offsets(radius)), height * width, dtype=torch.bool)
     for k, _, starts in grid_pairs(height, width, radius):
         inside[k, : len(starts)] = torch.from_numpy(starts.copy())
@@ -88,9 +88,9 @@ def _inside(height: int, width: int, radius: int, device: torch.device) -> Bool[
 
 
 class _PairwiseAffinity(torch.autograd.Function):
-    """exp(-mean |f_i - f_j|) whose backward pass recomputes the signs.
+    """exp(-mean |f_i - f_j|), whose backward pass recomputes the signs of the differences.
 
-    Plain autograd would keep the (C, h, w) differences of every offset: 1.4 GB at (8, 448, 56, 56), here nothing.
+    Plain autograd would keep the (C, h, w) differences of every offset, 1.4 GB at (8, 448, 56, 56); this keeps none.
     """
 
     @staticmethod
@@ -129,7 +129,7 @@ class _PairwiseAffinity(torch.autograd.Function):
 
 
 def _blocks(flat: Tensor) -> list[tuple[slice, slice]]:
-    """Samples and channels to work on together: all of them on an accelerator, what fits the cache on CPU."""
+    """Returns the samples and channels to compute at once: all on an accelerator, what fits the cache on a CPU."""
     batch, channels, num_cells = flat.shape
     if flat.device.type != "cpu":
         return [(slice(None), slice(None))]
@@ -140,7 +140,7 @@ def _blocks(flat: Tensor) -> list[tuple[slice, slice]]:
 def pairwise_affinity(
     features: Float[Tensor, "*batch C h w"], *, radius: int = 5
 ) -> Float[Tensor, "*batch num_offsets h w"]:
-    """Affinity of every pair of cells closer than `radius`.
+    """Computes the affinity of every pair of cells closer than `radius`.
 
         W[k, y, x] = exp( -(1/C) sum_c |f[c, y, x] - f[c, y + dy_k, x + dx_k]| ),    0 outside the grid
 
@@ -164,7 +164,7 @@ def pairwise_affinity(
     pair_offsets(radius)
     *batch, channels, height, width = features.shape
     if channels == 0:
-        raise ValueError("features have no channel; affinity needs at least one")
+        raise ValueError("expected features of at least one channel, got none")
     if features.dtype in (torch.float16, torch.bfloat16):
         features = features.float()
     affinity: Tensor = _PairwiseAffinity.apply(features.reshape(math.prod(batch), channels, height, width), radius)
@@ -174,7 +174,7 @@ def pairwise_affinity(
 def rgb_affinity(
     image: Float[Tensor, "*batch 3 h w"], *, scale: float | int = 5.0, radius: int = 5
 ) -> Float[Tensor, "*batch num_offsets h w"]:
-    """The baseline without learning: affinity of plain colours, W = exp(-scale * mean_RGB |I_i - I_j|).
+    """Computes the affinity of plain colours, W = exp(-scale * mean_RGB |I_i - I_j|), a baseline without learning.
 
     Args:
         image: RGB in [0, 1], pooled to the feature grid.
@@ -207,17 +207,17 @@ def affinity_labels(
         Bool[Tensor, "*batch num_offsets h w"],
     ]
 ):
-    """Which pairs should have affinity 1 or 0 according to a trimap.
+    """Labels the pairs that should have affinity 1 or 0 according to a trimap.
 
-    Both cells equal: positive, counted apart for background and objects. Cells of different class: negative. A pair
-    with an ignored cell (255) or with a cell outside the grid is in none of the three.
+    Pairs of equal cells are positive, separately for background and objects; pairs of cells of different classes are
+    negative. A pair with an ignored cell (255) or a cell outside the grid is neither.
 
     Args:
-        label: class ids, 0 background, 255 ignore; an array or a tensor, the result is of the same kind.
+        label: class ids, 0 background, 255 ignore; an array or a tensor. The result is of the same type.
         radius: the paper's gamma in cells.
 
     Returns:
-        `bg_pos`, `fg_pos`, `neg`, each with the pairs in the order of `pair_offsets(radius)`.
+        `bg_pos`, `fg_pos` and `neg`, each with its pairs in the order of `pair_offsets(radius)`.
 
     Raises:
         ValueError: the radius is below 1.

@@ -1,10 +1,11 @@
-"""From confidence to the probability of being right: one monotone map, fitted on a few true masks.
+"""Maps confidence to the probability that a label is right, by one monotone map, fitted on a few true masks.
 
-Confidence is 8-bit, so whatever is asked about it follows from counts per level 0..255. Counts of images add up.
+Confidence is 8-bit, so counts for each level 0..255 answer every question about it. Counts of images add up.
 
-Conventions. Counts are (3, 256, C): for each level of confidence and each class the pixels that are right (`hits`),
-that are predicted and that are true; a confusion matrix's diagonal and margins, all that IoU takes. Pixels whose truth
-is 255 don't count, nor those whose prediction is: what has no label is neither right nor wrong.
+Conventions. Counts are (3, 256, C): for each level of confidence and each class, the pixels that are right (`hits`),
+that are predicted as the class, and that truly are of it. These are the diagonal and the margins of a confusion matrix,
+which suffice for IoU. Pixels whose truth or prediction is 255 don't count: without a label they are neither right nor
+wrong.
 """
 
 from collections.abc import Sequence
@@ -25,12 +26,12 @@ def confidence_counts(
     *,
     num_classes: int,
 ) -> Int64[np.ndarray, "3 256 num_classes"]:
-    """Hits, predicted and true pixels of each confidence level and class.
+    """Counts the hits, predicted pixels and true pixels of each confidence level and class.
 
     Args:
         truth: class ids, 255 where unknown; any shape.
-        prediction: class ids, 255 where none is given.
-        confidence: 0..255, the larger the surer.
+        prediction: class ids, 255 where there is none.
+        confidence: 0..255, larger is surer.
         num_classes: classes with the background.
 
     Returns:
@@ -60,13 +61,13 @@ def confidence_counts(
 def fit_isotonic(
     total: Int64[np.ndarray, " levels"], correct: Int64[np.ndarray, " levels"]
 ) -> Float64[np.ndarray, " levels"]:
-    """Isotonic regression, smoothed: of all maps that never fall, the one nearest to the shares of right pixels.
+    """Fits the map that never falls and is nearest to the shares of right pixels: isotonic regression, smoothed.
 
         min over p_0 <= p_1 <= ... of sum_i total_i (p_i - correct_i / total_i)^2
 
-    The minimum is a staircase, which would make levels equal that differ. So each step stands at the mean level of its
-    pixels, and the map is the straight line from step to step; before the first and after the last it is constant.
-    Levels without pixels lie on the line too.
+    The minimum is a staircase, which would make different levels equal. So each step is put at the mean level of its
+    pixels, and the map runs in straight lines from step to step; before the first and after the last it is constant.
+    Levels without pixels lie on these lines too.
 
     Args:
         total: pixels of each level.
@@ -97,7 +98,7 @@ def expected_calibration_error(
     *,
     num_bins: int = 15,
 ) -> float:
-    """How far stated probabilities are from the shares of right pixels.
+    """Measures how far the given probabilities are from the shares of right pixels.
 
         ECE = sum_m |B_m| / n * |acc(B_m) - conf(B_m)|
 
@@ -107,7 +108,7 @@ def expected_calibration_error(
     Args:
         total: pixels of each level.
         correct: those of them that are right.
-        probability: stated for each level, in [0, 1].
+        probability: probability of each level, in [0, 1].
         num_bins: bins of equal width.
 
     Returns:
@@ -120,7 +121,7 @@ def expected_calibration_error(
     """
     _check_pixels(total, correct)
     if not ((probability >= 0) & (probability <= 1)).all():
-        raise ValueError(f"probabilities must be in [0, 1], got {probability.min():g} to {probability.max():g}")
+        raise ValueError(f"expected probabilities in [0, 1], got {probability.min():g} to {probability.max():g}")
     bins = np.maximum(np.ceil(probability * num_bins).astype(np.int64) - 1, 0)
     gap = np.bincount(bins, weights=correct - total * probability, minlength=num_bins)
     return float(np.abs(gap).sum() / total.sum())
@@ -129,24 +130,24 @@ def expected_calibration_error(
 def mean_iou_at_coverage(
     counts: Int64[np.ndarray, "3 levels classes"], coverages: Sequence[float]
 ) -> Float64[np.ndarray, " coverages"]:
-    """Mean IoU of the surest pixels.
+    """Computes the mean IoU of the surest pixels.
 
-    The pixels of one level can't be told apart: of the level in which the cut lies, the share that is needed is taken
-    of all its counts, which is what a random choice gives on average.
+    The pixels of one level are alike. If the cut lies within a level, the same share of all its counts is taken, which
+    is what a random choice of its pixels gives on average.
 
     Args:
-        counts: as `confidence_counts` gives them, or a sum of such.
+        counts: result of `confidence_counts`, or a sum of such results.
         coverages: shares of the pixels that are kept, in (0, 1].
 
     Returns:
-        For each coverage the mean over the classes that occur in truth or prediction of what is kept; in [0, 1], nan
-        where there are no pixels.
+        For each coverage, the mean over the classes that occur in truth or prediction of the pixels that are kept; in
+        [0, 1], or nan without pixels.
 
     Raises:
-        ValueError: if a coverage is out of range.
+        ValueError: a coverage is out of range.
     """
     if wrong := [coverage for coverage in coverages if not 0 < coverage <= 1]:
-        raise ValueError(f"coverages are shares in (0, 1], got {wrong}")
+        raise ValueError(f"expected coverages in (0, 1], got {wrong}")
     per_level = counts[2].sum(axis=1)
     surer = per_level[::-1].cumsum()[::-1] - per_level  # pixels of higher levels
     result = np.full(len(coverages), np.nan)
@@ -162,8 +163,6 @@ def mean_iou_at_coverage(
 def _check_pixels(total: Int64[np.ndarray, " levels"], correct: Int64[np.ndarray, " levels"]) -> None:
     if (correct < 0).any() or (correct > total).any():
         level = np.flatnonzero((correct < 0) | (correct > total))[0]
-        raise ValueError(
-            f"level {level} has {correct[level]} right pixels of {total[level]}: needed is 0 to all of them"
-        )
+        raise ValueError(f"expected 0 to {total[level]} right pixels in level {level}, got {correct[level]}")
     if not total.any():
         raise ValueError("there are no pixels with known truth: at least one true mask is needed")

@@ -1,9 +1,8 @@
-"""Class activation maps: merging passes, normalisation, the background map, and moving between grids.
+"""Class activation maps: merges passes, normalises, adds the background's map, and moves maps between grids.
 
 Conventions. Coordinates are continuous with cell (i, j) of a grid of stride s covering pixels [s i, s i + s) x [s j, s
 j + s), so its centre lies at s (i + 1/2): this is `align_corners=False` throughout. Values beyond the outermost centres
-repeat the border. Maps hold the K classes present only, absent classes never enter; the background, where it is part of
-a stack, comes first.
+repeat the border. Maps hold only the K classes that are present; the background, if it is part of a stack, comes first.
 
 Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.1, eq. 1-2.
 """
@@ -19,7 +18,7 @@ from raypipe.schema import GRID_STRIDE
 
 
 def resize_cam(cam: Float[Tensor, "*batch h w"], *, size: tuple[int, int]) -> Float[Tensor, "*batch H W"]:
-    """Bilinear resize, align_corners=False.
+    """Resizes maps bilinearly, align_corners=False.
 
     Args:
         cam: maps with any number of leading dimensions.
@@ -44,21 +43,21 @@ def merge_cams(
     stride: int = 8,
     out_stride: int = 4,
 ) -> Float[Tensor, "K out_h out_w"]:
-    """Sum of the maps of several passes over one image, each at its own scale and perhaps mirrored.
+    """Adds up the maps of several passes over one image, each at its own scale and perhaps mirrored.
 
         M_c(p) = sum_passes M_c^pass(position of p in the pass)
 
-    A pass saw the image resized to its scaled size, then zero padded at the right and bottom to multiples of 8, then
-    perhaps mirrored, padding included. Each pass is sampled bilinearly where the centre of each output cell falls in
-    that geometry, so padding never shifts a map.
+    The network saw the image resized to the pass's scaled size, then zero padded at the right and bottom to multiples
+    of 8, then perhaps mirrored, padding included. Each pass is sampled bilinearly at the place of each output cell's
+    centre in that geometry, so padding never shifts a map.
 
     Args:
-        passes: maps of the K classes present, one grid a pass.
-        mirrored: whether the pass saw the mirror image.
-        scaled_sizes: (height, width) of the resized image before padding, a pass.
+        passes: maps of the K classes present; each pass may have its own grid.
+        mirrored: whether each pass saw the mirror image.
+        scaled_sizes: (height, width) of the resized image before padding, for each pass.
         image_size: (H, W) of the image.
-        stride: pixels of the padded input a cell of a pass.
-        out_stride: pixels of the image a cell of the result; 1 gives full resolution.
+        stride: pixels of the padded input per cell of a pass.
+        out_stride: pixels of the image per cell of the result; 1 gives full resolution.
 
     Returns:
         Maps on a grid of (ceil(H / out_stride), ceil(W / out_stride)) cells.
@@ -92,12 +91,12 @@ def merge_cams(
 
 
 def _centres(side: int, stride: int, *, device: torch.device) -> Float[Tensor, " cells"]:
-    """Pixel coordinates of the centres of the cells that cover a side."""
+    """Returns the pixel coordinates of the centres of the cells that cover a side."""
     return (torch.arange(-(-side // stride), device=device, dtype=torch.float32) + 0.5) * stride
 
 
 def _sample(maps: Float[Tensor, "*batch h w"], position: Float[Tensor, " cells"], *, dim: int) -> Tensor:
-    """Linear interpolation along one dimension at fractional cell indices, the border repeated."""
+    """Interpolates linearly along one dimension at fractional cell indices, repeating the border."""
     position = position.clamp(0, maps.shape[dim] - 1)
     lower = position.floor()
     upper = (lower + 1).clamp(max=maps.shape[dim] - 1)
@@ -143,14 +142,14 @@ def background_score(cams: Float[Tensor, "K h w"], *, alpha: float | int) -> Flo
     Source: AffinityNet §3.1, eq. 2.
     """
     if not alpha > 0:
-        raise ValueError(f"alpha is {alpha}; it has to be positive (the paper uses 4, 16 and 24)")
+        raise ValueError(f"expected a positive alpha (the paper uses 4, 16 and 24), got {alpha}")
     if cams.shape[0] == 0:
         return cams.new_ones(cams.shape[1:])
     return (1 - cams.amax(dim=0)).clamp(min=0) ** alpha
 
 
 def stack_background(cams: Float[Tensor, "K h w"], *, alpha: float | int) -> Float[Tensor, "K+1 h w"]:
-    """The background's map followed by those of the classes present.
+    """Puts the background's map before those of the classes present.
 
     Args:
         cams: normalised maps in [0, 1].
@@ -168,13 +167,13 @@ def stack_background(cams: Float[Tensor, "K h w"], *, alpha: float | int) -> Flo
 def pool_to_grid(
     scores: Float[Tensor, "*batch H W"], *, stride: int, count_padding: bool = False
 ) -> Float[Tensor, "*batch h w"]:
-    """Average over the stride x stride pixels of each grid cell.
+    """Averages over the stride x stride pixels of each grid cell.
 
     Args:
         scores: maps with any number of leading dimensions.
         stride: side of a cell in pixels (or cells) of `scores`.
-        count_padding: average the zeros in that fill up cells at the right and bottom, as the authors' released code
-            does, instead of averaging the real pixels only.
+        count_padding: include the zeros that fill up cells at the right and bottom in the average, as the authors'
+            released code does, instead of averaging the real pixels only.
 
     Returns:
         Maps on a grid of (ceil(H / stride), ceil(W / stride)) cells.
@@ -193,12 +192,12 @@ def pool_to_grid(
 def upsample_to_image(
     maps: Float[Tensor, "*batch h w"], *, size: tuple[int, int], stride: int = 8
 ) -> Float[Tensor, "*batch H W"]:
-    """Bilinear upsampling of a grid by its stride, then cropping to the image.
+    """Upsamples a grid bilinearly by its stride, then crops it to the image.
 
     Args:
         maps: maps on the grid of (ceil(H / stride), ceil(W / stride)) cells.
         size: (H, W) of the image.
-        stride: pixels a cell.
+        stride: pixels per cell.
 
     Returns:
         Maps of the image's size.

@@ -1,18 +1,18 @@
-"""Choosing a setting: by the separation alone, or with a few true masks on top.
+"""Chooses a setting by the separation alone, or with the help of a few true masks.
 
-Conventions. N images, S settings. What is uncertain is which images one happens to have, so intervals come from
-resampling images with replacement (the bootstrap; Efron, 1979).
+Conventions. N images, S settings. The uncertainty is that of the sample of images, so intervals come from resampling
+images with replacement (the bootstrap; Efron, 1979).
 
 Without truth the setting with the highest `objective` of the mean separations is chosen.
 
-With truth of N images the mean IoU m_s of the few settings with the highest objective o_s is measured as well, but on
-few images it is as much chance as merit. It is drawn to its regression on the objective,
+With the true masks of N images, the mean IoU m_s of the few settings with the highest objective o_s is measured as
+well. On few images it owes as much to chance as to merit, so it is drawn towards its regression on the objective,
 
     estimate_s = a + b log o_s + w r_s,   r_s = m_s - a - b log o_s,   w = max(0, 1 - noise / var_s(r))
 
 with a and b >= 0 by least squares over these settings, and `noise` the mean over them of the bootstrap's variance of
-r_s (James and Stein, 1961, in Efron and Morris's empirical Bayes form): on ten images the objective decides, on many
-the measurement.
+r_s (James and Stein, 1961, in Efron and Morris's empirical Bayes form). So the objective decides on ten images, and the
+measurement on many.
 """
 
 from collections.abc import Callable
@@ -27,18 +27,18 @@ _EPS = 1e-6
 
 @dataclass(frozen=True)
 class Choice:
-    """A chosen setting and how sure that is."""
+    """A chosen setting, and how sure the choice is."""
 
     index: int
-    """Of the setting."""
+    """Index of the chosen setting."""
     scores: NDArray[np.float64]
-    """What was maximised, a setting: the objective, or the estimated mean IoU."""
+    """What was maximised, for each setting: the objective, or the estimated mean IoU."""
     low: float
-    """Of the chosen one's score: 95 % interval."""
+    """Lower bound of the 95 % bootstrap interval of the chosen setting's score."""
     high: float
-    """See `low`."""
+    """Upper bound of the interval."""
     regret: float
-    """What the choice loses against the best, as a mean over the resamples, in units of `scores`."""
+    """Mean over the resamples of what the choice loses against the best setting there, in units of `scores`."""
 
 
 def choose_by_objective(
@@ -48,19 +48,19 @@ def choose_by_objective(
     num_resamples: int = 200,
     seed: int = 0,
 ) -> Choice:
-    """The setting with the highest score.
+    """Returns the setting with the highest score.
 
     Args:
-        score: weights (N,) of the images, summing to N, to a score a setting.
+        score: maps weights (N,) of the images, which sum to N, to one score for each setting.
         num_images: N.
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        num_resamples: number of resamples of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: if there is no image.
+        ValueError: there is no image.
     """
     if num_images < 1:
-        raise ValueError("there is no image to choose a setting by; it takes at least one that has a label")
+        raise ValueError("expected at least one image with a label to choose a setting by, got none")
     scores = np.asarray(score(np.ones(num_images)))
     index = int(scores.argmax())
     samples = resample(score, num_images=num_images, num_resamples=num_resamples, seed=seed)
@@ -76,18 +76,18 @@ def choose_with_truth(
     num_resamples: int = 200,
     seed: int = 0,
 ) -> Choice:
-    """The setting with the highest estimated mean IoU among those with the highest objective.
+    """Returns the setting with the highest estimated mean IoU among those with the highest objective.
 
     Args:
-        objective: of each setting, over all images.
-        mean_iou: weights (N,) of the images with truth to the settings' mean IoU on them.
-        num_images: N, images with truth.
-        num_candidates: settings to choose among; the others' scores are nan.
+        objective: objective of each setting, over all images.
+        mean_iou: maps weights (N,) of the images with truth to each setting's mean IoU on them.
+        num_images: N, the number of images with truth.
+        num_candidates: number of settings to choose among; the scores of the others are nan.
         num_resamples: as in `choose_by_objective`.
         seed: as in `choose_by_objective`.
 
     Raises:
-        ValueError: as `choose_by_objective`.
+        ValueError: as for `choose_by_objective`.
     """
     if num_images < 1:
         raise ValueError("there is no image with a true mask; choose by the objective")
@@ -106,7 +106,7 @@ def choose_with_truth(
 
 
 def _regress(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least-squares fits (R, S) of y (R, S) on x (S,), falling ones replaced by the mean."""
+    """Returns the least-squares fits (R, S) of y (R, S) on x (S,); a falling fit is replaced by the mean."""
     centred = x - x.mean()
     slope = np.maximum(y @ centred / max(centred @ centred, _EPS**2), 0)
     fitted: NDArray[np.float64] = y.mean(axis=1, keepdims=True) + slope[:, None] * centred
@@ -116,13 +116,13 @@ def _regress(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float
 def resample(
     score: Callable[[NDArray[np.float64]], Float[np.ndarray, " S"]], *, num_images: int, num_resamples: int, seed: int
 ) -> Float[np.ndarray, "num_resamples S"]:
-    """Scores of resamples of the images.
+    """Returns the scores of resamples of the images.
 
     Args:
-        score: weights of the images to scores.
+        score: maps weights of the images to scores.
         num_images: N.
-        num_resamples: how many.
-        seed: of the draws.
+        num_resamples: number of resamples.
+        seed: seed of the draws.
     """
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=num_resamples)

@@ -1,16 +1,16 @@
-r"""Class consistency: how much of a class the classifier finds in its region and misses outside; a score without truth.
+r"""Class consistency, a score without truth: what the classifier finds of a class in its region and misses outside.
 
     s = mean_c [ p_c(only region c is shown) - p_c(only region c is hidden) ],    p = sigmoid of the classifier's logits
 
-A region that holds all of its object, and nothing else, keeps the class where it is shown and takes it away where it is
-hidden. What is not shown is filled with the image's mean colour.
+If a region holds all of its object and nothing else, the class is found when only the region is shown, and lost when it
+is hidden. The other pixels are filled with the image's mean colour.
 
-Conventions. Regions and channels are those of the image's labels, in one order. A region may be empty: then nothing is
-shown, and nothing hidden.
+Conventions. Regions and channels are those of the image's labels, in one order. For an empty
+region, nothing is shown and nothing is hidden.
 
-What it doesn't say. A region of the whole image scores like a right one: what spills over costs only as far as it hides
-nothing more and shows what speaks against the class. And maps that come from the same classifier are beyond it: they
-part what it looks at, whatever that is.
+Limits. A region of the whole image scores like a right one: spilling over costs only if it hides nothing more and shows
+pixels that speak against the class. Nor can it judge maps that come from the same classifier: they show what the
+classifier looks at, whatever that is.
 
 Source: the preservation and deletion games of Fong & Vedaldi, "Interpretable Explanations of Black Boxes by Meaningful
 Perturbation", ICCV 2017, §4.
@@ -24,11 +24,11 @@ from torch import Tensor
 
 
 def masked_copies(image: Float[Tensor, "3 H W"], regions: Bool[Tensor, "K _H _W"]) -> Float[Tensor, "2*K 3 H W"]:
-    """Copies of an image: K that show a region alone, then K that hide it.
+    """Makes copies of an image: K that show one region only, then K that hide it.
 
     Args:
         image: a network's input, without padding.
-        regions: True inside.
+        regions: True inside the region.
 
     Raises:
         ValueError: image and regions differ in size.
@@ -44,20 +44,20 @@ def masked_copies(image: Float[Tensor, "3 H W"], regions: Bool[Tensor, "K _H _W"
 
 
 def class_consistency(logits: Float[Tensor, "copies C"], channels: Sequence[int]) -> Float[Tensor, ""]:
-    """The score s of one image.
+    """Returns the score s of one image.
 
     Args:
-        logits: of `masked_copies`.
-        channels: the classifier's, of the K regions; at least one.
+        logits: the classifier's logits of `masked_copies`.
+        channels: the classifier's channels of the K regions, at least one.
 
     Returns:
         A value in [-1, 1].
 
     Raises:
-        ValueError: there aren't two copies a region.
+        ValueError: there aren't two copies for each region.
     """
     if not channels or len(logits) != 2 * len(channels):
-        raise ValueError(f"got logits of {len(logits)} copies for {len(channels)} regions; two each are needed")
+        raise ValueError(f"expected logits of two copies for each of {len(channels)} regions, got {len(logits)}")
     found = torch.cat([copies[range(len(channels)), list(channels)] for copies in logits.chunk(2)]).sigmoid()
     shown, hidden = found.chunk(2)
     return (shown - hidden).mean()

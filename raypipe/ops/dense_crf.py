@@ -1,4 +1,4 @@
-"""Fully connected CRF: scores sharpened along the image's colour edges.
+"""Fully connected CRF, which sharpens scores along the image's colour edges.
 
     E(x) = sum_i -log(max(p_i(x_i), 1e-5)) + sum_{i<j} [x_i != x_j] ( compat_gaussian * exp(-|s_i - s_j|^2 / 2
     sxy_gaussian^2)
@@ -40,7 +40,7 @@ def dense_crf(
     srgb: float | int = SRGB,
     compat_bilateral: float | int = COMPAT_BILATERAL,
 ) -> Float32[np.ndarray, "L H W"]:
-    """Refine the scores of one image.
+    """Refines the scores of one image.
 
     Args:
         image: RGB.
@@ -81,11 +81,11 @@ def dense_crf_many(
     srgb: float | int = SRGB,
     compat_bilateral: float | int = COMPAT_BILATERAL,
 ) -> list[Float32[np.ndarray, "_L H W"]]:
-    """`dense_crf` for several score stacks of one image, whose pairwise terms are built once.
+    """Refines several score stacks of one image by `dense_crf`, and builds the pairwise terms only once.
 
     Args:
         image: RGB.
-        scores: stacks of the same shape, for example one an alpha.
+        scores: stacks of the same shape, for example one for each alpha.
         num_iters: as in `dense_crf`.
         sxy_gaussian: as in `dense_crf`.
         compat_gaussian: as in `dense_crf`.
@@ -94,10 +94,10 @@ def dense_crf_many(
         compat_bilateral: as in `dense_crf`.
 
     Returns:
-        What `dense_crf` gives for each stack.
+        The result of `dense_crf` for each stack.
 
     Raises:
-        ValueError: as `dense_crf`, or the stacks differ in shape.
+        ValueError: as for `dense_crf`; or the stacks differ in shape.
     """
     if not scores:
         return []
@@ -110,7 +110,7 @@ def dense_crf_many(
                 "at least one label and one pixel, and the same number of labels in every stack"
             )
         if not np.isfinite(stack).all():
-            raise ValueError("scores have values that are not finite")
+            raise ValueError("expected finite scores, got infinity or NaN")
     if num_labels == 1:
         return [np.ones(stack.shape, np.float32) for stack in scores]
     crf = DenseCRF2D(width, height, num_labels)

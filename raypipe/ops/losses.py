@@ -1,7 +1,7 @@
-"""Losses as sums and counts, so that distributed training can divide by counts over all workers.
+"""Computes losses as sums and counts, so that distributed training can divide by the counts of all workers.
 
-A mean over the pairs of one worker depends on how the batch is split, and breaks where a worker has no foreground pair.
-So the terms come as (sum, count); training adds the counts of all workers and divides its own sums by the totals. The
+A mean over the pairs of one worker depends on how the batch is split, and fails if a worker has no foreground pair. So
+each term is a sum and a count; a worker divides its own sums by the counts of all workers. The
 gradients of all workers then add up to the gradient of the whole batch.
 
 Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.3, eq. 5.
@@ -21,12 +21,12 @@ _EPS = 1e-5
 def multilabel_soft_margin(
     logits: Float[Tensor, "B C"], labels: Float[Tensor, "B C"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Classification loss, summed over the images.
+    """Computes the classification loss, summed over the images.
 
         L = -(1/C) sum_c [ y_c log sigmoid(z_c) + (1 - y_c) log(1 - sigmoid(z_c)) ]
 
     Args:
-        logits: z, one column a class.
+        logits: z, one column for each class.
         labels: y in {0, 1}.
 
     Returns:
@@ -42,13 +42,13 @@ def affinity_loss_terms(
     fg_pos: Bool[Tensor, "B num_offsets h w"],
     neg: Bool[Tensor, "B num_offsets h w"],
 ) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-    """Sums and counts of -log(W + 1e-5) over like pairs and -log(1 + 1e-5 - W) over unlike ones.
+    """Computes sums and counts of -log(W + 1e-5) over like pairs and -log(1 + 1e-5 - W) over unlike ones.
 
     Args:
         affinity: W in [0, 1].
         bg_pos: pairs of background cells.
         fg_pos: pairs of cells of the same object class.
-        neg: pairs of cells of different class.
+        neg: pairs of cells of different classes.
 
     Returns:
         Sums and counts in the order of the masks.
@@ -63,12 +63,11 @@ def affinity_loss(sums: Float[Tensor, "3"], counts: Float[Tensor, "3"]) -> Float
     """L = 1/4 L_bg + 1/4 L_fg + 1/2 L_neg, each term sum / max(1, count).
 
     Args:
-        sums: those of `affinity_loss_terms`.
-        counts: the counts over all workers; where a worker passes its own sums, the results of all workers add up to
-            the loss.
+        sums: sums of `affinity_loss_terms`.
+        counts: counts over all workers. If each worker passes its own sums, the workers' results add up to the loss.
 
     Returns:
-        The loss; a kind of pair that doesn't occur adds 0.
+        The loss; a kind of pair that doesn't occur contributes 0.
 
     Source: AffinityNet §3.3, eq. 5.
     """
@@ -77,10 +76,10 @@ def affinity_loss(sums: Float[Tensor, "3"], counts: Float[Tensor, "3"]) -> Float
 
 
 def pixel_cross_entropy(logits: Float[Tensor, "B L H W"], mask: UInt8[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
-    """-log P(p), P(p) the softmax's probability of the pixel's label; 0 where the label is 255.
+    """Computes -log of the softmax's probability of each pixel's label; it is 0 if the label is 255.
 
     Args:
-        logits: one channel a class, the background first.
+        logits: one channel for each class, background first.
         mask: class ids, 255 where unknown.
 
     Returns:

@@ -14,12 +14,12 @@ from raypipe.schema import IGNORE
 def confusion_matrix(
     truth: UInt8[np.ndarray, "..."], prediction: UInt8[np.ndarray, "..."], *, num_classes: int
 ) -> Int64[np.ndarray, "num_classes num_classes"]:
-    """Pixels of each class (row) that were predicted as each class (column).
+    """Counts the pixels of each class (row) that were predicted as each class (column).
 
     Args:
         truth: class ids, 255 where unknown; any shape.
         prediction: class ids, the shape of `truth`; 255 is not a prediction.
-        num_classes: classes with the background.
+        num_classes: number of classes including the background.
 
     Returns:
         Counts.
@@ -41,10 +41,10 @@ def confusion_matrix(
 
 
 def iou(confusion: Int64[np.ndarray, "num_classes num_classes"]) -> Float64[np.ndarray, " num_classes"]:
-    """Intersection over union, TP / (TP + FP + FN), a class.
+    """Computes the intersection over union of each class, TP / (TP + FP + FN).
 
     Args:
-        confusion: as `confusion_matrix` gives it, or a sum of such.
+        confusion: result of `confusion_matrix`, or a sum of such results.
 
     Returns:
         Values in [0, 1]; nan for a class in neither truth nor prediction.
@@ -57,7 +57,7 @@ def iou(confusion: Int64[np.ndarray, "num_classes num_classes"]) -> Float64[np.n
 
 
 def mean_iou(confusion: Int64[np.ndarray, "num_classes num_classes"]) -> float:
-    """Mean of `iou` over the classes that occur in truth or prediction; nan if none does.
+    """Computes the mean of `iou` over the classes that occur in truth or prediction; nan if none does.
 
     Args:
         confusion: as in `iou`.
@@ -73,15 +73,15 @@ def mean_iou(confusion: Int64[np.ndarray, "num_classes num_classes"]) -> float:
 def mean_iou_of_counts(
     hits: Float64[np.ndarray, "*batch C"], predicted: Float64[np.ndarray, "*batch C"], truth: Float64[np.ndarray, " C"]
 ) -> Float64[np.ndarray, "*batch"]:
-    """`mean_iou` where only the pixels of each class are known, not which class was taken for which.
+    """Computes `mean_iou` from the numbers of pixels of each class, without a confusion matrix.
 
     Args:
-        hits: pixels of each class that were predicted as it.
+        hits: pixels of each class that were predicted correctly.
         predicted: pixels that were predicted as each class, among those whose truth is known.
         truth: pixels of each class.
 
     Returns:
-        As `mean_iou`, one value a prediction.
+        One value as of `mean_iou` for each prediction.
     """
     union = predicted + truth - hits
     occurs = union > 0

@@ -7,11 +7,12 @@ r"""PAMR: pixel-adaptive mask refinement, which moves a mask's edges to the imag
 
 with the image x of channels c and the mask m.
 
-Conventions. A neighbour beyond the border is the border's pixel. The mask comes to the image's size first, bilinearly
-with align_corners=True. A pixel is no neighbour of its own, but counts once a dilation among the samples of sigma.
+Conventions. A neighbour beyond the border is the border's pixel. The mask is first resized to the image, bilinearly
+with align_corners=True. A pixel isn't its own neighbour, but it counts among the samples of sigma, once for each
+dilation.
 
-The weights are computed once, for all maps; neighbours are views of the padded maps, never gathered. Memory beyond the
-result: 8 weights a dilation and pixel, and copies of image and maps.
+The weights are computed once for all maps; neighbours are views of the padded maps and never gathered. Besides the
+result this takes memory for 8 weights for each dilation and pixel, and for copies of image and maps.
 
 Source: Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020,
 https://arxiv.org/abs/2005.08104, §3.3.
@@ -25,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
-"""The authors' released code."""
+"""Dilations of the authors' released code."""
 
 _EPS = 1e-8
 _SHARPNESS = 0.1
@@ -39,32 +40,32 @@ def pamr(
     num_iters: int = 10,
     dilations: Sequence[int] = DILATIONS,
 ) -> Float[Tensor, "B C H W"]:
-    """Refine maps by the image; linear in them.
+    """Refines maps by the image; the result is linear in the maps.
 
     Args:
-        image: RGB in [0, 1], though its scale doesn't matter. It is a constant: no gradient comes back to it.
-        mask: maps of any range, each refined by itself.
-        num_iters: rounds.
-        dilations: distances of the neighbours in pixels, each gives 8.
+        image: RGB in [0, 1], though its scale doesn't matter. It gets no gradient.
+        mask: maps of any range; each is refined by itself.
+        num_iters: number of rounds.
+        dilations: distances in pixels at which each pixel has 8 neighbours.
 
     Returns:
-        Maps of the image's size, within the range of their values before.
+        Maps of the image's size, whose values stay within their range before.
 
     Raises:
         ValueError: there are no dilations or some aren't positive, `num_iters` is negative, or something is empty.
     """
     if not dilations or min(dilations) < 1:
         raise ValueError(
-            f"dilations are {tuple(dilations)}; at least one is needed, all positive (the paper: {DILATIONS})"
+            f"expected at least one dilation, all positive (the paper: {DILATIONS}), got {tuple(dilations)}"
         )
     if num_iters < 0:
-        raise ValueError(f"num_iters is {num_iters}; it is at least 0 (the paper: 10)")
+        raise ValueError(f"expected num_iters of at least 0 (the paper: 10), got {num_iters}")
     if 0 in (*image.shape[2:], *mask.shape[2:]):
-        raise ValueError(f"image {tuple(image.shape)} and mask {tuple(mask.shape)} need at least one pixel")
+        raise ValueError(f"expected at least one pixel, got image {tuple(image.shape)} and mask {tuple(mask.shape)}")
     if mask.numel() == 0:
         return mask.new_empty(*mask.shape[:2], *image.shape[2:])
     refined = F.interpolate(mask, size=image.shape[2:], mode="bilinear", align_corners=True)
-    # On a CPU image by image: the weights of one stay in its cache.
+    # A CPU takes one image at a time, because the weights of one stay in its cache.
     size = 1 if mask.device.type == "cpu" else len(mask)
     parts = zip(torch.split(image.detach(), size), torch.split(refined, size), strict=True)
     return torch.cat([_refine(*part, num_iters=num_iters, dilations=dilations) for part in parts])
@@ -80,7 +81,7 @@ def _refine(image: Tensor, maps: Tensor, *, num_iters: int, dilations: Sequence[
 
 
 def _weights(image: Tensor, dilations: Sequence[int]) -> Tensor:
-    """The weights a, (B, 8 D, H, W), in the order of `_neighbours`."""
+    """Returns the weights a, (B, 8 D, H, W), in the order of `_neighbours`."""
     num_samples = 9 * len(dilations)
     mean = len(dilations) * image
     for neighbour in _neighbours(image, dilations):
@@ -93,7 +94,7 @@ def _weights(image: Tensor, dilations: Sequence[int]) -> Tensor:
     similarity = image.new_empty(image.shape[0], 8 * len(dilations), *image.shape[2:])
     for index, neighbour in enumerate(_neighbours(image, dilations)):
         torch.sum((neighbour - image).abs_().mul_(scale), dim=1, out=similarity[:, index])
-    # The softmax in place, for half the memory.
+    # The softmax is computed in place, which halves the memory.
     similarity -= similarity.amax(dim=1, keepdim=True)
     similarity.exp_()
     similarity /= similarity.sum(dim=1, keepdim=True)
@@ -101,7 +102,7 @@ def _weights(image: Tensor, dilations: Sequence[int]) -> Tensor:
 
 
 def _propagate(maps: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
-    """One round: sum_l a_il m_l."""
+    """Computes one round: sum_l a_il m_l."""
     total = torch.zeros_like(maps)
     for index, neighbour in enumerate(_neighbours(maps, dilations)):
         total.addcmul_(weights[:, index, None], neighbour)
@@ -109,7 +110,7 @@ def _propagate(maps: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tenso
 
 
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """Views (B, C, H, W) of each pixel's neighbours, one direction and dilation after the other."""
+    """Yields views (B, C, H, W) of each pixel's neighbours, one direction and dilation after another."""
     height, width = maps.shape[2:]
     reach = max(dilations)
     padded = F.pad(maps, (reach,) * 4, mode="replicate")

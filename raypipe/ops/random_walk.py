@@ -1,9 +1,9 @@
-r"""Random walk: class activation maps spread to the cells that look alike.
+r"""Random walk, which spreads class activation maps to cells that look alike.
 
     T = D^-1 W^beta,   D_ii = sum_j W_ij^beta,   W_ii = 1,   refined = T^t cam
 
 Conventions. Rows of T sum to 1, so a step replaces each cell by a weighted average of its neighbours: a constant map
-stays as it is, values stay between the map's minimum and maximum, and the map's total is not kept. W is given as in
+stays as it is, values stay between the map's minimum and maximum, and the map's total is not kept. W is stored as in
 `raypipe.ops.affinity`: every pair once, at the cell from which its offset starts; entries that point outside the grid
 are ignored.
 
@@ -58,7 +58,7 @@ def propagate(
     num_steps: int = 256,
     tol: float = 1e-5,
 ) -> Float[Tensor, "K h w"]:
-    """Walk `num_steps` steps: T^t cam with T = D^-1 W^beta. No gradient.
+    """Walks `num_steps` steps: T^t cam with T = D^-1 W^beta, without gradient.
 
     Args:
         cams: any maps of scores, background included where it takes part.
@@ -117,7 +117,7 @@ def propagate_at(
     low, high = maps.amin(dim=1, keepdim=True), maps.amax(dim=1, keepdim=True)
     walked = cams.new_empty(len(steps), *cams.shape)
     for result, total, t in zip(walked, sums, steps, strict=True):
-        # Step 0 is the identity, which dividing by what was multiplied with would miss by rounding.
+        # Step 0 is the identity; multiplying and dividing by the same factor would miss it by rounding.
         result.copy_((maps if t == 0 else (total / root_degree).clamp_(low, high)).reshape(cams.shape))
     return walked
 
@@ -130,29 +130,29 @@ def propagate_batch(
     num_steps: int = 256,
     tol: float = 1e-5,
 ) -> list[Float[Tensor, "_K _h _w"]]:
-    """`propagate` for images of any sizes in one go, where one alone would leave an accelerator idle.
+    """Walks several images of any sizes at once, since a single one would leave an accelerator idle; see `propagate`.
 
-    On an accelerator the images are the blocks of one block-diagonal matrix: as many kernels as for one image. Each has
-    the degree that its own size asks for, so nothing depends on its company. A CPU's caches hold one image: there they
-    are walked one by one.
+    On an accelerator the images are the blocks of one block-diagonal matrix, which takes as many kernels as one image.
+    Each image has the degree of its own size, so its result doesn't depend on the other images. A CPU's caches hold one
+    image, so there the images are walked one by one.
 
     Args:
-        cams: as in `propagate`, one an image; the numbers of maps may differ.
-        affinities: as in `propagate`, one an image, of one radius, all on one device.
+        cams: as in `propagate`, for each image; the numbers of maps may differ.
+        affinities: as in `propagate`, for each image, all of one radius and on one device.
         beta: as in `propagate`.
         num_steps: as in `propagate`.
         tol: as in `propagate`.
 
     Returns:
-        What `propagate` gives for each image.
+        The result of `propagate` for each image.
 
     Raises:
         ValueError: as in `propagate`, or the numbers of cams and affinities differ, or the numbers of offsets do.
     """
     if len(cams) != len(affinities):
-        raise ValueError(f"there are cams of {len(cams)} images and affinities of {len(affinities)}")
+        raise ValueError(f"expected cams and affinities of the same images, got {len(cams)} and {len(affinities)}")
     if len(counts := {len(affinity) for affinity in affinities}) > 1:
-        raise ValueError(f"affinities have {sorted(counts)} offsets; a batch needs those of one radius")
+        raise ValueError(f"expected affinities of one radius in a batch, got {sorted(counts)} offsets")
     if all(affinity.device.type == "cpu" for affinity in affinities):
         pairs = zip(cams, affinities, strict=True)
         return [propagate(cam, affinity, beta=beta, num_steps=num_steps, tol=tol) for cam, affinity in pairs]
@@ -162,7 +162,7 @@ def propagate_batch(
 def _propagate_blocks(
     cams: Sequence[Tensor], affinities: Sequence[Tensor], *, beta: float | int, num_steps: int, tol: float
 ) -> list[Tensor]:
-    """`propagate_batch` by one block-diagonal matrix."""
+    """Computes `propagate_batch` by one block-diagonal matrix."""
     for cam, affinity in zip(cams, affinities, strict=True):
         radius = _check(cam, affinity, beta, [num_steps], tol)
     walked = [cam.detach().clone() for cam in cams]
@@ -196,11 +196,11 @@ def _propagate_blocks(
 
 
 def chebyshev_coefficients(num_steps: int, *, max_tail: float) -> Float[np.ndarray, " num_terms"]:
-    """Weights of the shortest Chebyshev expansion of x^t whose dropped terms sum to at most `max_tail`.
+    """Computes the weights of the shortest Chebyshev expansion of x^t whose dropped terms sum to at most `max_tail`.
 
     The kept weights are divided by their sum, so that q(1) = 1: constant maps stay fixed. Neighbouring weights have the
-    ratio c_(k+2) / c_k = (t - k) / (t + k + 2); they are multiplied up from an arbitrary start and divided by their
-    sum, which is known to be 1: no large binomial, no cancellation, whatever t.
+    ratio c_(k+2) / c_k = (t - k) / (t + k + 2); they are computed from an arbitrary start by this ratio and
+    divided by their sum, which must be 1. So no t needs a large binomial, and nothing cancels.
 
     Args:
         num_steps: t >= 0.
@@ -226,7 +226,7 @@ def chebyshev_coefficients(num_steps: int, *, max_tail: float) -> Float[np.ndarr
 
 
 def _check(cams: Tensor, affinity: Tensor, beta: float | int, steps: Sequence[int], tol: float) -> int:
-    """Raises ValueError on arguments that make no walk; returns the radius."""
+    """Returns the radius; raises ValueError for arguments that don't define a walk."""
     if len(affinity) not in _RADII:
         valid = ", ".join(f"{count} (radius {radius})" for count, radius in _RADII.items())
         raise ValueError(f"affinity has {len(affinity)} offsets, which is the number of no radius; valid: {valid}")
@@ -236,28 +236,28 @@ def _check(cams: Tensor, affinity: Tensor, beta: float | int, steps: Sequence[in
             "pool the cams to the feature grid"
         )
     if not 0 <= beta < math.inf:
-        raise ValueError(f"beta is {beta}; it has to be finite and at least 0 (the paper's is 8)")
+        raise ValueError(f"expected a finite beta of at least 0 (the paper's is 8), got {beta}")
     if any(t != int(t) or t < 0 for t in steps):
-        raise ValueError(f"numbers of steps are {list(steps)}; each has to be a whole number of at least 0")
+        raise ValueError(f"expected whole numbers of steps of at least 0, got {list(steps)}")
     if not 0 < tol < 1:
-        raise ValueError(f"tol is {tol}; it has to lie between 0 and 1, for example 1e-5")
+        raise ValueError(f"expected tol between 0 and 1, for example 1e-5, got {tol}")
     if cams.device.type == "cpu" and cams.numel():
         if not ((affinity >= 0) & (affinity <= 1)).all():
             raise ValueError(
                 f"affinity has values from {affinity.min():.6g} to {affinity.max():.6g}; they have to lie in [0, 1]"
             )
         if not cams.isfinite().all():
-            raise ValueError("cams has values that are not finite")
+            raise ValueError("expected finite cams, got infinity or NaN")
     return _RADII[len(affinity)]
 
 
 def _max_tail(tol: float, *, num_offsets: int, num_cells: int) -> float:
-    """Sum of dropped coefficients that keeps the error within `tol`, by the bound of the module's docstring."""
+    """Returns the sum of dropped coefficients that keeps the error within `tol`, by the bound above."""
     return tol / (2 * math.sqrt((2 * num_offsets + 1) * num_cells))
 
 
 def _chebyshev_vectors(twice_s: Product, start: Tensor, num_terms: int) -> Iterator[Tensor]:
-    """T_k(S) v for k = 0 .. num_terms - 1, by T_(k+1) = 2 S T_k - T_(k-1)."""
+    """Yields T_k(S) v for k = 0 .. num_terms - 1, by T_(k+1) = 2 S T_k - T_(k-1)."""
     previous, current = start, start
     for k in range(num_terms):
         if k == 1:

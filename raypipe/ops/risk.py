@@ -1,7 +1,7 @@
-"""Risk over coverage: how wrong are the masks that one keeps, when the least sure are put aside.
+"""Risk over coverage: how wrong the remaining masks are when the least sure ones are put aside.
 
-Conventions. Coverage is the share of images that are kept, in (0, 1], surest first; risk is the mean of what is lost on
-them, such as 1 - IoU.
+Conventions. Coverage is the share of images that are kept, in (0, 1], surest first; risk is the mean loss on them, such
+as 1 - IoU.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from jaxtyping import Float64
 def risk_at_coverage(
     certainty: Float64[np.ndarray, " images"], loss: Float64[np.ndarray, " images"], coverages: Sequence[float]
 ) -> Float64[np.ndarray, " coverages"]:
-    """Mean loss of the surest images.
+    """Computes the mean loss of the surest images.
 
-    Images of equal certainty can't be told apart: each counts with the mean loss of all of them, which is what a random
-    order gives on average. At least one image is kept.
+    Each of several images of equal certainty counts with the mean loss of all of them, which is what a random order
+    gives on average. At least one image is kept.
 
     Args:
-        certainty: the larger, the surer.
-        loss: of each image; no nan.
+        certainty: certainty of each image; larger is surer.
+        loss: loss of each image, without nan.
         coverages: shares of the images that are kept.
 
     Returns:
@@ -32,9 +32,9 @@ def risk_at_coverage(
     Source: El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification", JMLR 2010.
     """
     if not len(certainty) or certainty.shape != loss.shape:
-        raise ValueError(f"{len(certainty)} certainties and {len(loss)} losses: needed is one of each an image")
+        raise ValueError(f"expected one certainty and one loss for each image, got {len(certainty)} and {len(loss)}")
     if wrong := [coverage for coverage in coverages if not 0 < coverage <= 1]:
-        raise ValueError(f"coverages are shares in (0, 1], got {wrong}")
+        raise ValueError(f"expected coverages in (0, 1], got {wrong}")
     _, group = np.unique(-certainty, return_inverse=True)
     of_group = np.bincount(group, weights=loss) / np.bincount(group)
     risk = of_group[np.sort(group)].cumsum() / np.arange(1, len(loss) + 1)

@@ -1,4 +1,4 @@
-r"""Losses that compare what a classifier's maps say is foreground with a saliency map: EPS and EPS++.
+r"""Losses that compare the foreground of a classifier's maps with a saliency map: EPS and EPS++.
 
     M = softmax over the C + 1 channels of the logits      B(x) = 1[x > 0.5]      y: labels      M_s: saliency
 
@@ -8,18 +8,18 @@ background.
     M_fg = sum_k y_k M_k 1[O_k > tau]       M_bg = sum_k y_k M_k 1[O_k <= tau] + M_{C+1}
     L = mean_p (M_s - lam M_fg - (1 - lam) (1 - M_bg))^2
 
-EPS++ (`ird_loss`): where the saliency contradicts the foreground once PAMR has moved that to the image's edges, the
-saliency is taken to be wrong and teaches nothing there (Inconsistent Region Drop).
+EPS++ (`ird_loss`): PAMR moves the foreground to the image's edges; where the saliency then contradicts it, the saliency
+is taken to be wrong, and those pixels are dropped (Inconsistent Region Drop).
 
     M_fg = sum_k y_k M_k       N = B(PAMR(M_fg)) xor B(M_s)
     L = sum_p (1 - N_p) (M_s - M_fg)^2 / max(1, sum_p 1 - N_p)
 
-EPS++ chooses no classes; as an option it can, by EPS's 1[O_k > tau] in its M_fg, too.
+EPS++ doesn't choose classes, but an option adds EPS's 1[O_k > tau] to its M_fg.
 
 Conventions. The background is the LAST channel. Maps lie on the logits' grid, to which EPS brings the saliency by
-nearest neighbour; EPS++ brings M_fg to the saliency's size bilinearly, align_corners=True. O_k and N are decisions,
-through which no gradient goes. The loss is a mean over the pixels of an image, one value an image: workers add up
-images, so that theirs is the whole batch's.
+nearest neighbour; EPS++ brings M_fg to the saliency's size bilinearly, align_corners=True. No gradient goes
+through the decisions O_k and N. Each image has a loss, the mean over its pixels; workers add up the losses of images,
+so the sum is that of the whole batch.
 
 Source: EPS: Lee et al., "Railroad is not a Train: Saliency as Pseudo-pixel Supervision for Weakly Supervised Semantic
 Segmentation", CVPR 2021, https://arxiv.org/abs/2105.08965, §3.2. EPS++: Lee et al., "Saliency as Pseudo-Pixel
@@ -37,27 +37,27 @@ from torch import Tensor
 from raypipe.ops.pamr import DILATIONS, pamr
 
 _EPS = 1e-4
-"""Per pixel, in the denominator of O_k, as the authors' released code has it: a class without any pixel has O_k = 0."""
+"""Added per pixel to the denominator of O_k, as in the authors' released code: a class without pixels has O_k = 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedLoss:
-    """A loss and the maps that explain it; `h w` is the logits' grid of EPS, the saliency's of EPS++."""
+    """A loss and the maps that explain it; `h w` is the grid of the logits for EPS, and of the saliency for EPS++."""
 
     per_image: Float[Tensor, " B"]
     """L of each image."""
     saliency: Float[Tensor, "B 1 h w"]
-    """M_s, where it is compared."""
+    """M_s on the grid of the comparison."""
     foreground: Float[Tensor, "B 1 h w"]
     """M_fg."""
     background: Float[Tensor, "B 1 h w"]
-    """M_bg; of EPS++ the last channel's map."""
+    """M_bg; for EPS++, the last channel's map."""
     estimate: Float[Tensor, "B 1 h w"]
-    """What is compared with the saliency; of EPS++ M_fg."""
+    """The map that is compared with the saliency; for EPS++, M_fg."""
     refined: Float[Tensor, "B 1 h w"]
-    """PAMR(M_fg); of EPS, which refines nothing, M_fg."""
+    """PAMR(M_fg); for EPS, which refines nothing, M_fg."""
     inconsistent_region: Bool[Tensor, "B 1 h w"]
-    """N, the pixels that are dropped; of EPS none."""
+    """N, the pixels that are dropped; for EPS, none."""
 
     @property
     def loss(self) -> Float[Tensor, ""]:
@@ -66,7 +66,7 @@ class ExplainedLoss:
 
     @property
     def dropped_share(self) -> Float[Tensor, " B"]:
-        """Share of each image's pixels that are dropped."""
+        """Share of each image's pixels that is dropped."""
         return self.inconsistent_region.flatten(1).to(self.per_image.dtype).mean(dim=1)
 
 
@@ -78,7 +78,7 @@ def eps_loss(
     tau: float | int = 0.4,
     lam: float | int = 0.5,
 ) -> ExplainedLoss:
-    """EPS: the mean squared difference of the saliency and what the maps estimate of it.
+    """EPS: the mean squared difference between the saliency and its estimate from the maps.
 
     Args:
         logits: of each pixel, background last.
@@ -95,7 +95,7 @@ def eps_loss(
     """
     _check_channels(logits, labels)
     if not (0 <= tau <= 1 and 0 <= lam <= 1):
-        raise ValueError(f"tau is {tau} and lam is {lam}; both lie in [0, 1] (the paper: 0.4 and 0.5)")
+        raise ValueError(f"expected tau and lam in [0, 1] (the paper: 0.4 and 0.5), got {tau} and {lam}")
     saliency = F.interpolate(saliency, size=logits.shape[2:], mode="nearest")
     objects, background = _object_maps(logits, labels)
     salient = _salient_classes(objects, saliency, tau=tau)
@@ -123,7 +123,7 @@ def ird_loss(
     dilations: Sequence[int] = DILATIONS,
     tau: float | int | None = None,
 ) -> ExplainedLoss:
-    """EPS++: the mean squared difference of saliency and foreground, where they aren't inconsistent.
+    """EPS++: the mean squared difference between saliency and foreground in the pixels that aren't dropped.
 
     Args:
         logits: of each pixel, background last.
@@ -163,13 +163,13 @@ def foreground_loss(
     *,
     tau: float | int | None = None,
 ) -> ExplainedLoss:
-    """EPS++ without its drop: the mean squared difference of saliency and foreground, everywhere.
+    """EPS++ without its drop: the mean squared difference between saliency and foreground in all pixels.
 
     Args:
         logits: as in `ird_loss`.
         saliency: as in `ird_loss`.
         labels: as in `ird_loss`.
-        tau: EPS's, M_fg = sum_k y_k M_k 1[O_k > tau], which EPS++'s paper does without: None.
+        tau: EPS's tau in M_fg = sum_k y_k M_k 1[O_k > tau]; None, as in EPS++'s paper, takes every labelled class.
 
     Returns:
         The loss and its maps at the saliency's size.
@@ -179,7 +179,7 @@ def foreground_loss(
     """
     _check_channels(logits, labels)
     if tau is not None and not 0 <= tau <= 1:
-        raise ValueError(f"tau is {tau}; it lies in [0, 1] (EPS: 0.4), or is None")
+        raise ValueError(f"expected tau in [0, 1] (EPS: 0.4) or None, got {tau}")
     objects, background = _object_maps(logits, labels)
     if tau is not None:
         on_grid = F.interpolate(saliency, size=logits.shape[2:], mode="nearest")
@@ -201,13 +201,13 @@ def foreground_loss(
 
 
 def _object_maps(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """M of the classes, (B, C, h, w), 0 where an image isn't labelled so; M_{C+1}, (B, 1, h, w)."""
+    """Returns M of the classes, (B, C, h, w), 0 for those that an image lacks, and M_{C+1}, (B, 1, h, w)."""
     maps = logits.softmax(dim=1)
     return maps[:, :-1] * (labels > 0)[..., None, None], maps[:, -1:]
 
 
 def _salient_classes(objects: Tensor, saliency: Tensor, *, tau: float) -> Tensor:
-    """1[O_k > tau], (B, C, 1, 1), of the classes' maps and the saliency on their grid; no gradient goes through."""
+    """Returns 1[O_k > tau], (B, C, 1, 1), for the classes' maps and the saliency on their grid, without gradient."""
     shown = (objects.detach() > 0.5).to(objects.dtype)
     overlap = (shown * (saliency > 0.5)).sum(dim=(2, 3)) / (shown + _EPS).sum(dim=(2, 3))
     return (overlap > tau)[..., None, None]

@@ -1,13 +1,13 @@
-r"""Separation: how well a mask's regions part an image's features; a score of masks that needs no truth.
+r"""Separation, a score without truth: how well a mask's regions separate an image's features.
 
     eta^2 = sum_l n_l |mu_l - mu|^2 / sum_p |f_p - mu|^2
 
 with the features f_p of the cells p, their mean mu, and mu_l over the n_l cells of label l: the share of the features'
-variance that lies between the regions. A region that spills over its object, or leaves a part of it out, mixes what is
-unlike and lowers it.
+variance that lies between the regions. A region that spills over its object, or leaves a part of it out, mixes unlike
+features and lowers the share.
 
 Conventions. Labels index the regions of one image, 0 for background, 1..K for its classes; a region without cells adds
-nothing. Features of any scale: eta^2 doesn't change when they are shifted, scaled or rotated.
+nothing. Features may have any scale: eta^2 doesn't change when they are shifted, scaled or rotated.
 
 Source: the correlation ratio; for one feature and two regions it is the criterion of Otsu, "A Threshold Selection
 Method from Gray-Level Histograms", 1979, eq. 18.
@@ -17,8 +17,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 COLOUR_WEIGHT = 0.25
-"""Weight of the colours' separation beside that of the learned features, chosen on the synthetic images and one half of
-VOC's (benchmarks/sweep.md)."""
+"""Weight of the colours' separation relative to that of the learned features. It was chosen on the synthetic images and
+one half of VOC's (benchmarks/sweep.md)."""
 
 _EPS = 1e-12
 
@@ -26,15 +26,15 @@ _EPS = 1e-12
 def separation(
     features: Float[Tensor, "D h w"], labels: UInt8[Tensor, "S _h _w"], *, num_labels: int
 ) -> Float[Tensor, " S"]:
-    """eta^2 of each of S labellings of one image.
+    """Computes eta^2 of each of S labellings of one image.
 
     Args:
-        features: of each cell.
+        features: features of each cell.
         labels: index of each cell's region, below `num_labels`.
         num_labels: 1 + K.
 
     Returns:
-        Values in [0, 1]; 0 for a labelling of one region, or where all features are equal.
+        Values in [0, 1]; 0 for a labelling of one region, or if all features are equal.
 
     Raises:
         ValueError: the grids differ.
@@ -58,14 +58,14 @@ def separation(
 def objective(
     feature_separation: Float[Tensor, "*batch"], colour_separation: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch"]:
-    """Both separations in one number, higher is better: eta^2 of the features times that of the colours to the 1/4.
+    """Combines both separations: eta^2 of the features times that of the colours to the power of 1/4; higher is better.
 
-    The features know what belongs together and are blind to what is smaller than a cell; colours are the other way
-    round. A product needs no common scale.
+    The features show what belongs together but nothing smaller than a cell; colours do the opposite. A product needs no
+    common scale.
 
     Args:
-        feature_separation: in AffinityNet's features, of one mask or the mean over a dataset's.
-        colour_separation: in the cells' mean colours, likewise.
+        feature_separation: eta^2 of AffinityNet's features, for one mask or as a mean over a dataset.
+        colour_separation: eta^2 of the cells' mean colours, likewise.
 
     Returns:
         Values in [0, 1].

@@ -1,8 +1,8 @@
-"""The walk's step matrix in symmetric form, kept sparse.
+"""Builds the walk's step matrix in symmetric, sparse form.
 
     S = D^-1/2 W^beta D^-1/2,   D_ii = sum_j W_ij^beta,   W_ii = 1
 
-Conventions. W is given as in `raypipe.ops.affinity`; entries that point outside the grid are ignored. Cells are
+Conventions. W is stored as in `raypipe.ops.affinity`; entries that point outside the grid are ignored. Cells are
 numbered row by row, N = h * w. T = D^-1 W^beta = D^-1/2 S D^1/2 has rows that sum to 1.
 
 Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.4, eq. 6.
@@ -23,22 +23,22 @@ from torch import Tensor
 from raypipe.ops.affinity import grid_pairs, pair_offsets
 
 _BLOCK_BYTES = 2**22
-"""Bytes of the matrix that are worked on at once on CPU. Of 1 to 8 MiB all do equally well, and on a 256x256 grid half
-again as well as none: 7.0 ms a product of 4 maps instead of 10.5."""
+"""Bytes of the matrix that a CPU multiplies at once. Values from 1 to 8 MiB are equally fast; on a 256x256 grid a
+product with 4 maps takes 7.0 ms, without blocks 10.5 ms."""
 
 Product = Callable[[Tensor], Tensor]
-"""v -> 2 S v for float64 maps of shape (K, N); the 2 is that of the Chebyshev recurrence."""
+"""v -> 2 S v for float64 maps of shape (K, N), with the factor 2 of the Chebyshev recurrence."""
 
 
 def symmetric_transition(
     affinity: Float[Tensor, "num_offsets h w"], *, beta: float | int, radius: int
 ) -> tuple[Product, Float[Tensor, " N"]]:
-    """The product with 2 S and the square root of D, in float64 on the affinity's device.
+    """Returns the product with 2 S and the square root of D, in float64 on the affinity's device.
 
     Args:
         affinity: W in [0, 1].
         beta: exponent on W, >= 0; 0 is the limit from above: zero edges stay zero.
-        radius: the paper's gamma, of which affinity has the offsets.
+        radius: the paper's gamma that the affinity was computed with.
 
     Returns:
         v -> 2 S v, and D^1/2.
@@ -51,10 +51,10 @@ def symmetric_transition(
 def block_transition(
     affinities: Sequence[Float[Tensor, "num_offsets _h _w"]], *, beta: float | int, radius: int
 ) -> tuple[Product, Float[Tensor, " N"]]:
-    """`symmetric_transition` of several images as the blocks of one matrix; N counts the cells of all, image by image.
+    """Returns `symmetric_transition` of several images as the blocks of one matrix; N counts the cells of all images.
 
     Args:
-        affinities: of each image, as in `symmetric_transition`, on one device.
+        affinities: affinity of each image as in `symmetric_transition`, all on one device.
         beta: as in `symmetric_transition`.
         radius: as in `symmetric_transition`.
 
@@ -67,13 +67,13 @@ def block_transition(
 
 def _edge_weights(affinity: Tensor, beta: float | int) -> Tensor:
     edges = affinity.to(torch.float64).flatten(1)
-    return torch.where(edges > 0, edges**beta, 0)  # 0**0 is 1, but a missing edge stays missing
+    return torch.where(edges > 0, edges**beta, 0)  # 0**0 is 1, but a missing edge must stay missing
 
 
 def _diagonal_transition(weights: Tensor, height: int, width: int, radius: int) -> tuple[Product, Tensor]:
-    """By diagonals, for CPU: an offset is one diagonal, along which a product runs as fast as on plain vectors.
+    """Stores S by diagonals, for a CPU: each offset is one, and a product along it is as fast as one of plain vectors.
 
-    In float64 and at 4 maps this takes 0.2 ms a product on a 47x63 grid where scipy's CSR takes 0.5 ms.
+    A product with 4 maps in float64 takes 0.2 ms on a 47x63 grid; with scipy's CSR it takes 0.5 ms.
     """
     num_cells = height * width
     pairs = grid_pairs(height, width, radius)
@@ -91,7 +91,7 @@ def _diagonal_transition(weights: Tensor, height: int, width: int, radius: int) 
     diagonals[0] = 2 / degree
     for (k, shift, _), row in zip(pairs, rows.tolist(), strict=True):
         entry = 2 * edges[k, : num_cells - shift] / (root[: num_cells - shift] * root[shift:])
-        # scipy keeps the diagonal's entry of matrix column j at position j.
+        # scipy stores a diagonal's entry in matrix column j at position j.
         diagonals[1 + row, : num_cells - shift] += entry
         diagonals[1 + len(shifts) + row, shift:] += entry
     blocks = _row_blocks(diagonals, np.concatenate([[0], -shifts, shifts]))
@@ -109,9 +109,9 @@ def _diagonal_transition(weights: Tensor, height: int, width: int, radius: int) 
 def _row_blocks(
     diagonals: NDArray[np.float64], shifts: NDArray[np.int64]
 ) -> list[tuple[slice, slice, scipy.sparse.dia_array]]:
-    """The matrix cut into blocks of rows that stay in the cache while every map is multiplied with them.
+    """Cuts the matrix into blocks of rows that stay in the cache while every map is multiplied with them.
 
-    Each block comes with its rows and with the columns that its entries can reach.
+    Each block is returned with its rows and with the columns that its entries can reach.
     """
     num_cells = diagonals.shape[1]
     num_blocks = -(-diagonals.nbytes // _BLOCK_BYTES)
@@ -131,9 +131,9 @@ def _row_blocks(
 def _compressed_pattern(
     height: int, width: int, radius: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sparsity of S: first entry of each row; of each entry the column, the row and the place of its weight.
+    """Returns the sparsity of S: the first entry of each row, and each entry's column, row and index of its weight.
 
-    Places count through the flattened edge weights; the one beyond them stands for the diagonal's weight of 1.
+    Indices count through the flattened edge weights; the one beyond them stands for the diagonal's weight of 1.
     """
     num_cells = height * width
     cells = np.arange(num_cells)
@@ -167,7 +167,7 @@ def _compressed_block(weights: Tensor, height: int, width: int, radius: int) -> 
 
 
 def _compressed_transition(weights: Tensor, height: int, width: int, radius: int) -> tuple[Product, Tensor]:
-    """As a sparse CSR tensor, for accelerators: one kernel a product; the pattern stays on the device."""
+    """Stores S as a sparse CSR tensor, for accelerators: a product is one kernel; the pattern stays on the device."""
     return _compressed_product([_compressed_block(weights, height, width, radius)])
 
 
@@ -175,7 +175,7 @@ def _compressed_product(blocks: Sequence[_Block]) -> tuple[Product, Tensor]:
     first_cell = np.cumsum([0, *(len(block.first) - 1 for block in blocks)]).tolist()
     first_entry = np.cumsum([0, *(len(block.entries) for block in blocks)]).tolist()
     num_cells = first_cell[-1]
-    # Each block's last offset is the next one's first.
+    # The last offset of each block is the first of the next one.
     first = torch.cat(
         [
             *(block.first[:-1] + start for block, start in zip(blocks, first_entry, strict=False)),
@@ -185,7 +185,7 @@ def _compressed_product(blocks: Sequence[_Block]) -> tuple[Product, Tensor]:
     column = torch.cat([block.column + start for block, start in zip(blocks, first_cell, strict=False)])
     row = torch.cat([block.row + start for block, start in zip(blocks, first_cell, strict=False)])
     entries = torch.cat([block.entries for block in blocks])
-    # Unlike index_add_ this gives the same bits in every run; checking the offsets would wait for the device.
+    # Unlike index_add_ this gives the same bits in every run. Checking the offsets would make us wait for the device.
     root = torch.segment_reduce(entries, "sum", offsets=first, unsafe=True).sqrt()
     values = 2 * entries / (root[row] * root[column])
     with warnings.catch_warnings():

@@ -1,8 +1,8 @@
-"""Trimap: what is surely background, surely an object, or left open, from two opinions about the background.
+"""Makes trimaps, which label cells as surely background, surely an object, or undecided.
 
-With a small alpha the background is generous, what is still an object is sure; with a large alpha it is scarce, what is
-still background is sure. Both refined score stacks are pooled to the feature grid, `low` and `high` are the winning
-channels of each cell:
+A small alpha gives a strong background: what still wins against it is surely an object. A large alpha gives a weak
+background: where it still wins, the cell is surely background. Both refined score stacks are pooled to the feature
+grid; `low` and `high` are the winning channels of each cell:
 
     (low, high) = (c, c) -> c    (0, c) -> 255    (0, 0) -> 0    (c, 0) -> 0    no score at all (padding) -> 255
 
@@ -22,7 +22,7 @@ from raypipe.ops.cam import pool_to_grid
 from raypipe.schema import BACKGROUND, IGNORE, MAX_CLASSES
 
 _EMPTY = 1e-5
-"""A cell whose scores are all below this lies in the padding."""
+"""A cell lies in the padding if all its scores are below this."""
 
 
 def make_trimap(
@@ -32,16 +32,17 @@ def make_trimap(
     *,
     stride: int = 8,
 ) -> UInt8[np.ndarray, "h w"]:
-    """Labels of the feature grid for training the affinity.
+    """Labels the cells of the feature grid for training the affinity.
 
     Args:
-        low: scores with the generous background (alpha_low), background first.
-        high: scores with the scarce background (alpha_high), same channels.
+        low: scores with the strong background (alpha_low), background first.
+        high: scores with the weak background (alpha_high), in the same channels.
         class_ids: ids (1..254) of the channels after the background.
-        stride: pixels a grid cell; cells average over real pixels only.
+        stride: pixels per grid cell; cells average over real pixels only.
 
     Returns:
-        Class ids on a grid of (ceil(H / stride), ceil(W / stride)) cells, 255 where the two disagree or nothing scores.
+        Class ids on a grid of (ceil(H / stride), ceil(W / stride)) cells, 255 where the two disagree or no channel
+        scores.
 
     Raises:
         ValueError: the stacks differ in shape, the channels don't match class_ids, or an id isn't in 1..254.
@@ -53,7 +54,7 @@ def make_trimap(
         )
     ids = np.array([BACKGROUND, *class_ids])
     if len(class_ids) and not (ids[1:].min() > BACKGROUND and ids[1:].max() <= MAX_CLASSES):
-        raise ValueError(f"class_ids are {ids[1:].tolist()}; each has to lie in 1..{MAX_CLASSES}")
+        raise ValueError(f"expected class_ids in 1..{MAX_CLASSES}, got {ids[1:].tolist()}")
     pooled_low, pooled_high = (
         pool_to_grid(torch.from_numpy(np.ascontiguousarray(scores)), stride=stride).numpy() for scores in (low, high)
     )

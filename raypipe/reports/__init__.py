@@ -1,1 +1,1 @@
-"""Reports: what a run looks like, for people."""
+"""Renders pages that show a run to people."""

@@ -1,4 +1,4 @@
-"""The report's pictures: a card an image, within a limit that keeps the page small."""
+"""Draws the report's pictures, one card for each image, within a limit that keeps the page small."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from raypipe.reports.strip import COLUMNS, draw_columns
 from raypipe.reports.tables import percent
 
 MAX_BYTES = 3_500_000
-"""Of the samples' pictures together."""
+"""Most bytes of all samples' pictures together."""
 
 MAX_SALIENCY_BYTES = 700_000
 
@@ -18,12 +18,12 @@ MAX_SALIENCY_BYTES = 700_000
 def sample_cards(
     samples: Iterable[Sample], legend: Mapping[str, str], *, max_bytes: int = MAX_BYTES
 ) -> tuple[dict[str, list[dict[str, Any]]], int]:
-    """Cards by kind, and the number of samples that are left out because the page would grow too large.
+    """Returns cards by kind, and the number of samples that were left out to keep the page small.
 
     Args:
-        samples: drawn one after the other; those that come first have the room.
-        legend: class name to colour.
-        max_bytes: of all pictures.
+        samples: samples in the order in which they get room on the page.
+        legend: colour by class name.
+        max_bytes: most bytes of all pictures together.
     """
     cards: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     num_left_out = num_bytes = 0
@@ -49,14 +49,14 @@ def sample_cards(
 
 
 def columns_of(cards: Mapping[str, list[dict[str, Any]]]) -> list[str]:
-    """Names of the pictures that any card has."""
+    """Returns the names of the pictures that any card has."""
     return [name for name in COLUMNS if any(card["pictures"][name] for of_kind in cards.values() for card in of_kind)]
 
 
 def saliency_cards(
     samples: Iterable[SaliencySample], legend: Mapping[str, str], *, max_bytes: int = MAX_SALIENCY_BYTES
 ) -> list[dict[str, Any]]:
-    """Cards of training images and their saliency, as many as there is room for."""
+    """Returns cards of training images with their saliency, as many as there is room for."""
     cards: list[dict[str, Any]] = []
     num_bytes = 0
     for sample in samples:

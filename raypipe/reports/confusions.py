@@ -1,4 +1,4 @@
-"""Which classes are taken for which: a heat map, and the biggest confusions as a list.
+"""Shows which classes are confused: a heat map, and a list of the biggest confusions.
 
 Conventions: rows are the truth, columns the masks, background first. A row's shares sum to 1.
 """
@@ -12,23 +12,24 @@ from numpy.typing import NDArray
 
 _CELL = 18
 _LEAST_SHARE = 0.005
-"""Smaller shares aren't drawn: they couldn't be seen."""
+"""Smallest share that is drawn; smaller ones would be invisible."""
 
 MAX_CLASSES = 41
-"""Classes in a heat map; of more, those that are confused most."""
+"""Most classes in a heat map; of more, those that are confused most are shown."""
 
 
 def row_shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Each row divided by its sum; 0 where a class has no pixels."""
+    """Divides each row by its sum; the row of a class without pixels is 0."""
     shares: NDArray[np.float64] = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     return shares
 
 
 def biggest_confusions(matrix: NDArray[np.int64], names: Sequence[str], *, number: int = 12) -> list[dict[str, Any]]:
-    """What costs most IoU: truth, mask, pixels, and their shares of the true class and of the masks of the other.
+    """Returns the confusions that cost most IoU, with their pixels and their shares of both classes.
 
-    Ranked by the larger of the two shares, as a class is hurt by what it loses and by what it wrongly takes. Between an
-    object and the background, the object's share counts.
+    Each has the true class, the mask's class, the pixels, and their shares of the true class and of the mask's class.
+    They are ranked by the larger share, since a class loses IoU by pixels that it misses and by pixels that it wrongly
+    takes. Between an object and the background, the object's share counts.
     """
     of_truth = row_shares(matrix)
     of_mask = row_shares(matrix.T).T
@@ -51,7 +52,7 @@ def biggest_confusions(matrix: NDArray[np.int64], names: Sequence[str], *, numbe
 
 
 def shown_classes(matrix: NDArray[np.int64]) -> list[int]:
-    """Class ids of the heat map, ascending: all that have pixels, or the background and those confused most."""
+    """Returns the ascending class ids of the heat map: all with pixels, or the background and those confused most."""
     seen = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
     if len(seen) <= MAX_CLASSES:
         return [int(class_id) for class_id in seen]
@@ -61,12 +62,12 @@ def shown_classes(matrix: NDArray[np.int64]) -> list[int]:
 
 
 def heat_map(matrix: NDArray[np.int64], names: Sequence[str], *, description: str) -> str:
-    """The matrix, row by row as shares, as an <svg> element in the page's colours.
+    """Draws the shares of each row of a matrix as an <svg> element in the page's colours.
 
     Args:
         matrix: (C + 1, C + 1) pixels.
-        names: of all rows.
-        description: for those who can't see it.
+        names: class names of all rows.
+        description: text for screen readers.
     """
     ids = shown_classes(matrix)
     shares = row_shares(matrix)[np.ix_(ids, ids)]

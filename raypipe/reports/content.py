@@ -1,7 +1,7 @@
-"""What a report shows: plain data, collected elsewhere.
+"""The plain data that a report shows; other modules collect them.
 
-Conventions: class ids as everywhere (0 background, 1..C, 255 ignore); IoU values are shares, 0..1, nan where a class is
-in neither truth nor masks.
+Conventions: class ids as everywhere (0 background, 1..C, 255 ignore); IoU values are shares, 0..1, or nan for a class
+that is in neither truth nor masks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +15,12 @@ from raypipe.ops.cooccurrence import Pair
 from raypipe.reports.saliency_samples import SaliencySample
 
 KINDS = ("best", "worst", "random")
-"""Why an image is in the report."""
+"""Reasons for which an image is in the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """An image with everything that led to its mask. Maps and masks may have other sizes than the pixels."""
+    """An image with everything that led to its mask. Maps and masks may differ in size from the pixels."""
 
     image_id: str
     kind: str
@@ -29,7 +29,7 @@ class Sample:
     pixels: NDArray[np.uint8]
     """(H, W, 3), RGB."""
     class_ids: tuple[int, ...]
-    """Of the channels of `cam`."""
+    """Class ids of the channels of `cam`."""
     cam: NDArray[np.float32]
     """(K, h, w), 0..1; K = 0 for an image without classes."""
     affinity: NDArray[np.float32] | None
@@ -37,18 +37,18 @@ class Sample:
     walk_mask: NDArray[np.uint8]
     """(H, W) class ids after the random walk."""
     mask: NDArray[np.uint8] | None
-    """(H, W) class ids after refinement; None where nothing was refined."""
+    """(H, W) class ids after refinement; None if nothing was refined."""
     segment: NDArray[np.uint8] | None
-    """(H, W) class ids of the segmentation network; None where there is none."""
+    """(H, W) class ids of the segmentation network, or None without one."""
     truth: NDArray[np.uint8] | None
-    """(H, W) class ids."""
+    """(H, W) class ids of the true mask, or None without one."""
     iou: float | None
     """Mean IoU of this image's final mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """What the final masks of a split say of the pixels of each class."""
+    """The confusion matrix of the final masks of a split."""
 
     stage: str
     split: str
@@ -58,51 +58,51 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelPairs:
-    """Classes that come together, from labels alone."""
+    """Classes that appear together, counted from labels only."""
 
     num_images: int
-    """With labels known, empty ones too."""
+    """Number of images whose labels are known, including empty ones."""
     pairs: Sequence[Pair]
-    """Indices count from 0, the first class."""
+    """Pairs of classes; their indices count from 0, the first class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RiskCurves:
-    """How wrong the masks are that one keeps, when the least sure are put aside."""
+    """How wrong the remaining masks are when the least sure ones are put aside."""
 
     title: str
     note: str
     coverages: Sequence[float]
-    """Shares that are kept, in (0, 1]."""
+    """Shares of the images that are kept, in (0, 1]."""
     risks: Mapping[str, Sequence[float]]
-    """Curve's name to the risk at each coverage, 0..1."""
+    """Risk at each coverage, 0..1, by the name of the curve."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPlots:
-    """What a sweep of the walk's settings found."""
+    """The result of a sweep over settings of the walk."""
 
     name: str
     facts: Mapping[str, str]
     plots: Mapping[str, bytes]
-    """What is drawn to a stand-alone SVG."""
+    """Stand-alone SVGs by the name of what they show."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quarantined:
-    """Images that failed at one stage for like reasons."""
+    """Images that failed at one stage for similar reasons."""
 
     stage: str
     reason: str
-    """Of the first of them."""
+    """Reason of the first image."""
     num_images: int
     image_ids: Sequence[str]
-    """A few of them."""
+    """Ids of a few of these images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that stands on the page. Any part may be empty: the page then says how to get it."""
+    """Everything that the page shows. Any part may be empty; the page then says how to get it."""
 
     title: str
     classes: tuple[str, ...]
@@ -111,7 +111,7 @@ class Report:
     """stage (cam | walk | dcrf | pamr | segmenter), split, num_images, mean_iou, class_iou {name: IoU},
     post_processing, truth_digest, num_unscored; stages in the order of the pipeline."""
     gate: str
-    """off | run | image: where it is decided whether a refinement is kept."""
+    """off | run | image: what a decision to keep a refinement is made for."""
     decisions: Sequence[Mapping[str, Any]]
     """refinement (walk | dcrf | pamr), judge, kept, reason, num_images, before, after, difference, standard_error; the
     last four may be None."""
@@ -119,17 +119,17 @@ class Report:
     """Network name to metrics per epoch: epoch, loss, loss_*, lr, images_per_second, share_waiting, seconds,
     num_unreadable, and dropped_share where saliency taught."""
     samples: Iterable[Sample]
-    """Taken one after the other, so that only one is in memory."""
+    """Samples, read one after another, so that only one is in memory."""
     confusions: Sequence[Confusion] = ()
     label_pairs: LabelPairs | None = None
-    """None where no image has a label."""
+    """Pairs of classes, or None if no image has a label."""
     risks: Sequence[RiskCurves] = ()
     sweeps: Sequence[SweepPlots] = ()
     saliency: Sequence[SaliencySample] = ()
-    """Of training images, where saliency taught the classifier."""
+    """Training images with their saliency, if saliency taught the classifier."""
     streams: Mapping[str, Mapping[str, Any]]
-    """Stage to num_rows, num_finished, num_quarantined, num_computed, seconds."""
+    """num_rows, num_finished, num_quarantined, num_computed and seconds of each stage."""
     quarantine: Sequence[Quarantined]
-    """The largest groups first; the last may stand for all others."""
+    """Groups of quarantined images, the largest first; the last may stand for all others."""
     provenance: Mapping[str, Any]
     """Config as YAML text, checkpoint digests, versions."""

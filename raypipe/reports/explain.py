@@ -1,4 +1,4 @@
-"""Everything that led to one mask, as one HTML file with everything in it, nothing fetched, no scripts."""
+"""Renders everything that led to one mask as one HTML file that fetches nothing and has no scripts."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -25,31 +25,31 @@ from raypipe.schema import GRID_STRIDE
 
 @dataclass(frozen=True, kw_only=True)
 class WalkState:
-    """The walk after some steps."""
+    """The walk after a number of steps."""
 
     num_steps: int
     mask: NDArray[np.uint8]
     """(H, W) class ids of the best scores."""
     reach: NDArray[np.float32]
-    """(h8, w8): the chosen cell's weight in each cell's score; its sum over all cells but scores is no constant."""
+    """(h8, w8): weight of the chosen cell in each cell's score; its sum over all cells isn't constant."""
     scores: tuple[float, ...]
-    """Of the chosen cell: background, then the labels."""
+    """Scores of the chosen cell: background, then the labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """One mask and how it came about. Grids have cells of 8 pixels and may reach beyond the image's borders."""
+    """One mask and how it was made. Grids have cells of 8 pixels and may reach beyond the image's borders."""
 
     image_id: str
     labels: tuple[str, ...]
     pixels: NDArray[np.uint8]
     """(H, W, 3), RGB, at the working size."""
     class_ids: tuple[int, ...]
-    """Of the channels of `cam`."""
+    """Class ids of the channels of `cam`."""
     cam: NDArray[np.float32]
     """(K, h, w), 0..1."""
     trimap: NDArray[np.uint8]
-    """(h8, w8) class ids, 255 unsure."""
+    """(h8, w8) class ids, 255 where undecided."""
     cell: tuple[int, int]
     """Row and column of the chosen cell."""
     affinity: NDArray[np.float32]
@@ -57,30 +57,30 @@ class Explanation:
     radius: int
     beta: float
     walk: Sequence[WalkState]
-    """By number of steps, the run's last."""
+    """States of the walk by number of steps; the last is the run's."""
     walk_mask: NDArray[np.uint8] | None
-    """Mask before refinement, at the original size; None where nothing was refined."""
+    """Mask before refinement at the original size, or None if nothing was refined."""
     mask_png: bytes
-    """The final mask as its file."""
+    """Content of the final mask's file."""
     mask: NDArray[np.uint8]
-    """The same, (original height, original width)."""
+    """The final mask, (original height, original width)."""
     confidence: NDArray[np.uint8]
-    """The same size; 255 is 1."""
+    """Confidence at the same size; 255 is 1."""
     predicted_iou: float
     truth: NDArray[np.uint8] | None
     class_iou: Mapping[str, float]
-    """By class name, background too, against the truth; empty without."""
+    """IoU with the true mask by class name, including the background; empty without a true mask."""
     mean_iou: float | None
     num_different: int
-    """Pixels in which the run's own mask differs; 0 says that this is how it came about."""
+    """Number of pixels in which the run's own mask differs; 0 proves that it was made this way."""
     notes: Sequence[str]
-    """What gates and modes did to this mask."""
+    """How gates and modes affected this mask."""
     settings: Sequence[tuple[str, str]]
     provenance: Sequence[tuple[str, str]]
 
 
 def render_explanation(explanation: Explanation, *, classes: Sequence[str]) -> str:
-    """The explanation as a self-contained HTML page; `classes` are the names of the class ids 1..C."""
+    """Renders the explanation as a self-contained HTML page; `classes` are the names of the class ids 1..C."""
     legend = class_colors(classes)
     photo = thumbnail(explanation.pixels)
     names = ["background", *(classes[class_id - 1] for class_id in explanation.class_ids)]
@@ -110,10 +110,12 @@ def render_explanation(explanation: Explanation, *, classes: Sequence[str]) -> s
 def neighbourhood(
     affinity: NDArray[np.float32], cell: tuple[int, int], *, radius: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Affinity (h, w) of a cell to each cell of its neighbourhood, itself 1, and where that is; 0 elsewhere.
+    """Returns the affinity (h, w) of a cell to each cell around it, and a mask of that neighbourhood.
+
+    The cell's affinity to itself is 1; outside the neighbourhood it is 0.
 
     Args:
-        affinity: (num_offsets, h, w) as `pairwise_affinity` gives it: each pair at the cell its offset starts from.
+        affinity: (num_offsets, h, w) from `pairwise_affinity`, with each pair at the cell from which its offset starts.
         cell: row and column.
         radius: the paper's gamma.
     """
@@ -132,7 +134,7 @@ def neighbourhood(
 
 
 def _parts(explanation: Explanation, photo: NDArray[np.uint8], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of pictures in the order of the pipeline: heading, text, (caption, data URI) pairs."""
+    """Returns rows of pictures in the order of the pipeline: heading, text, (caption, data URI) pairs."""
 
     def row(key: str, heading: str, text: str, pictures: Mapping[str, NDArray[np.uint8]]) -> dict[str, Any]:
         encoded = [(caption, data_uri(picture)) for caption, picture in pictures.items()]
@@ -188,14 +190,14 @@ def _image(explanation: Explanation, photo: NDArray[np.uint8]) -> dict[str, NDAr
 
 
 def _box(explanation: Explanation) -> tuple[int, int, int, int]:
-    """Rows and columns (top, bottom, left, right) of the cells around the chosen one."""
+    """Returns rows and columns (top, bottom, left, right) of the cells around the chosen one."""
     (row, column), reach = explanation.cell, explanation.radius - 1
     height, width = explanation.affinity.shape[1:]
     return max(0, row - reach), min(height, row + reach + 1), max(0, column - reach), min(width, column + reach + 1)
 
 
 def _crops(explanation: Explanation) -> list[tuple[str, str]]:
-    """The cells around the chosen one, enlarged: photograph, affinities, weights of a step."""
+    """Enlarges the cells around the chosen one: photograph, affinities, weights of a step."""
     weights, inside = neighbourhood(explanation.affinity, explanation.cell, radius=explanation.radius)
     step = np.where(inside, weights**explanation.beta, 0)
     top, bottom, left, right = _box(explanation)
@@ -219,12 +221,12 @@ def _enlarge(plane: NDArray[Any], factor: int) -> NDArray[Any]:
 
 
 def _cells_of_image(plane: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """A grid at the image's size, cut at its borders."""
+    """Brings a grid to the image's size, cut at its borders."""
     return _enlarge(plane, GRID_STRIDE)[: shape[0], : shape[1]]
 
 
 def _on_image(plane: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The same, relative to its largest value."""
+    """Brings a grid to the image's size, relative to its largest value."""
     scaled: NDArray[np.float32] = _cells_of_image(plane / max(float(plane.max(initial=0)), 1e-12), shape)
     return scaled
 

@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything in it, nothing fetched; the only script is its own, named by its hash.
+"""Renders the report as one HTML file that fetches nothing; its policy allows only its own script, by its hash.
 
 Whatever comes from data (ids, labels, class names, reasons, config) is escaped by the template engine; only pictures
 and charts drawn here are marked safe.
@@ -21,7 +21,7 @@ _FOLDER = Path(__file__).parent
 
 
 def render_report(report: Report) -> str:
-    """The report as a self-contained HTML page."""
+    """Renders the report as a self-contained HTML page."""
     splits = list(dict.fromkeys(score["split"] for score in report.scores))
     by_split = {split: [score for score in report.scores if score["split"] == split] for split in splits}
     legend = class_colors(report.classes)
@@ -56,5 +56,5 @@ def render_report(report: Report) -> str:
 
 
 def _plots(sweep: SweepPlots) -> dict[str, str]:
-    """What is drawn to an SVG's data URI: as a picture it can neither run scripts nor style the page."""
+    """Returns each SVG as a data URI; as a picture it can neither run scripts nor style the page."""
     return {name: "data:image/svg+xml;base64," + base64.b64encode(svg).decode() for name, svg in sweep.plots.items()}

@@ -1,4 +1,4 @@
-"""What all pages have in common: the template engine and the classes' colours.
+"""Renders templates and colours classes, for all pages.
 
 Whatever comes from data (ids, labels, class names, reasons, config) is escaped by the engine.
 """
@@ -21,11 +21,11 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def render_page(template: str, **values: Any) -> str:
-    """A template of this folder, filled in."""
+    """Fills in a template of this folder."""
     return _ENVIRONMENT.get_template(template).render(values)
 
 
 def class_colors(classes: Sequence[str]) -> dict[str, str]:
-    """Class name to colour; background has none, since it shows the photograph."""
+    """Returns colours by class name; the background has none, since it shows the photograph."""
     colors = palette(len(classes))[1:].tolist()
     return {name: "#" + bytes(color).hex() for name, color in zip(classes, colors, strict=True)}

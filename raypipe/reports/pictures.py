@@ -1,4 +1,4 @@
-"""Drawings of maps, affinities and masks on a photograph, small enough to live in a page.
+"""Draws maps, affinities and masks on a photograph, small enough for a page.
 
 Conventions: every drawing of an image has the size of its thumbnail, so that they can be laid side by side. A class has
 the same colour in all drawings, whatever the number of classes. 255 (ignore) is white.
@@ -18,14 +18,14 @@ from raypipe.schema import BACKGROUND, GRID_STRIDE, IGNORE, MAX_CLASSES
 
 NUM_VOC_CLASSES = 20
 MAX_SIDE = 320
-"""Pixels of a picture's longer side at most."""
+"""Largest length in pixels of a picture's longer side."""
 
 _ORANGE = (255, 140, 0)
 
 
 @lru_cache(maxsize=1)
 def _all_colors() -> NDArray[np.uint8]:
-    """Colours of the class ids 0..254: those of VOC, then again and again the candidate least like all before."""
+    """Returns colours of the class ids 0..254: VOC's, then the candidates that differ most from all before them."""
     ids = np.arange(NUM_VOC_CLASSES + 1)
     shifts = np.arange(8)
     voc = [(((ids[:, None] >> (3 * shifts + channel)) & 1) << (7 - shifts)).sum(axis=1) for channel in range(3)]
@@ -44,7 +44,7 @@ def _all_colors() -> NDArray[np.uint8]:
 
 
 def _oklab(colors: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Coordinates of sRGB colours in Oklab, where distances are about as large as they look (Ottosson 2020)."""
+    """Converts sRGB colours to Oklab, where distances are about as large as they look (Ottosson 2020)."""
     srgb = colors / 255.0
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     to_cones = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
@@ -54,21 +54,21 @@ def _oklab(colors: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def palette(num_classes: int) -> NDArray[np.uint8]:
-    """Colours (num_classes + 1, 3) of background and classes.
+    """Returns the colours (num_classes + 1, 3) of background and classes.
 
     The first 20 classes have PASCAL VOC's colours, the others are generated; a class keeps its colour when classes are
     added after it.
 
     Raises:
-        ValueError: more classes than an 8-bit mask holds.
+        ValueError: there are more classes than an 8-bit mask holds.
     """
     if not 0 <= num_classes <= MAX_CLASSES:
-        raise ValueError(f"num_classes is {num_classes}; it has to lie in 0..{MAX_CLASSES}")
+        raise ValueError(f"expected num_classes in 0..{MAX_CLASSES}, got {num_classes}")
     return _all_colors()[: num_classes + 1].copy()
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The photograph (H, W, 3) with `MAX_SIDE` pixels on its longer side at most."""
+    """Reduces a photograph (H, W, 3) to at most `MAX_SIDE` pixels on its longer side."""
     height, width = pixels.shape[:2]
     factor = min(1.0, MAX_SIDE / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -76,14 +76,14 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def draw_cam(photo: NDArray[np.uint8], cam: NDArray[np.float32], class_ids: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Heat of the class that is strongest at each pixel, in that class's colour, on a grey photograph (H, W, 3).
+    """Draws the heat of the strongest class at each pixel in that class's colour, on a grey photograph (H, W, 3).
 
-    A thin line runs where the heat passes one half: without it, a class whose colour is grey would hardly be seen.
+    A thin line marks where the heat passes one half; without it, a class with a grey colour would hardly be visible.
 
     Args:
         photo: the thumbnail.
         cam: (K, h, w), 0..1; it covers the photograph.
-        class_ids: of the K maps.
+        class_ids: class ids of the K maps.
     """
     if len(cam) == 0:
         return _grey(photo).astype(np.uint8)
@@ -95,24 +95,24 @@ def draw_cam(photo: NDArray[np.uint8], cam: NDArray[np.float32], class_ids: tupl
 
 
 def draw_plane(photo: NDArray[np.uint8], plane: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A map (h, w), 0..1, as grey (H, W, 3) of the thumbnail's size; it covers the photograph. White is 1."""
+    """Draws a map (h, w), 0..1, that covers the photograph, in grey (H, W, 3) at the thumbnail's size; white is 1."""
     grey = (255 * _resize(plane, photo.shape[:2]).clip(0, 1)).round().astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 
 
 def draw_heat(photo: NDArray[np.uint8], plane: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A map (h, w), 0..1, in orange on the photograph in grey (H, W, 3); it covers the photograph."""
+    """Draws a map (h, w), 0..1, that covers the photograph, in orange on the grey photograph (H, W, 3)."""
     heat = _resize(plane, photo.shape[:2]).clip(0, 1)
     return _blend(_grey(photo), np.array(_ORANGE, np.uint8), 0.92 * heat)
 
 
 def draw_region(photo: NDArray[np.uint8], shape: tuple[int, ...], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """The photograph (H, W, 3) with a frame around cells of the grid.
+    """Draws a frame around cells of the grid on the photograph (H, W, 3).
 
     Args:
         photo: the thumbnail.
-        shape: (height, width) of the image whose grid it is.
-        box: first and last row, first and last column; the last are not in it.
+        shape: (height, width) of the image that the grid covers.
+        box: first and last row, first and last column; the last ones are excluded.
     """
     factors = (photo.shape[0] / shape[0], photo.shape[1] / shape[1])
     top, bottom = (round(GRID_STRIDE * row * factors[0]) for row in box[:2])
@@ -126,17 +126,17 @@ def draw_region(photo: NDArray[np.uint8], shape: tuple[int, ...], box: tuple[int
 def draw_affinity(
     photo: NDArray[np.uint8], affinity: NDArray[np.float32], pixels_shape: tuple[int, ...]
 ) -> NDArray[np.uint8]:
-    """Edge picture (H, W, 3): dark where a cell's affinity to its eight neighbours is low, hence at boundaries.
+    """Draws boundaries (H, W, 3): dark where a cell's affinity to its eight neighbours is low.
 
         1 - mean_j (1 - W_ij)     stretched to the picture's own range
 
     Args:
         photo: the thumbnail.
         affinity: (num_offsets, h, w) at stride 8.
-        pixels_shape: (height, width, ...) of the image whose grid it is: the grid may reach beyond its borders.
+        pixels_shape: (height, width, ...) of the image; the grid may reach beyond its borders.
 
     Raises:
-        ValueError: num_offsets is that of no radius.
+        ValueError: no radius has this number of offsets.
     """
     mean = mean_affinity(affinity)
     low, high = np.percentile(mean, (1, 99)) if mean.size else (0.0, 1.0)
@@ -148,10 +148,10 @@ def draw_affinity(
 
 
 def mean_affinity(affinity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean affinity (h, w) of each cell to its neighbours at a distance below 2 cells; 1 where there is none.
+    """Returns each cell's mean affinity (h, w) to its neighbours at a distance below 2 cells; 1 without neighbours.
 
     Raises:
-        ValueError: num_offsets is that of no radius.
+        ValueError: no radius has this number of offsets.
     """
     num_offsets, height, width = affinity.shape
     radius = next(radius for radius in count(1) if len(pair_offsets(radius)) >= num_offsets)
@@ -171,7 +171,7 @@ def mean_affinity(affinity: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def draw_mask(photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Classes in their colours on a grey photograph, outlined; 255 is white, background shows the photograph."""
+    """Draws classes in their colours, outlined, on a grey photograph; 255 is white, background shows the photograph."""
     height, width = photo.shape[:2]
     ids = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
     colors = np.concatenate([palette(MAX_CLASSES), np.full((1, 3), 255, np.uint8)])[ids]
@@ -182,14 +182,14 @@ def draw_mask(photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.u
 
 
 def data_uri(picture: NDArray[np.uint8], *, quality: int = 78) -> str:
-    """The picture as a WebP data URI."""
+    """Returns the picture as a WebP data URI."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _grey(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The photograph in middle greys: dark and bright colours can be seen on it, and white stays for "ignore"."""
+    """Turns the photograph into middle greys, on which all colours are visible; white is reserved for "ignore"."""
     grey = photo.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     return np.repeat((60 + 0.6 * grey)[..., None], 3, axis=2)
 
@@ -200,7 +200,7 @@ def _blend(base: NDArray[np.float32], colors: NDArray[np.uint8], alpha: NDArray[
 
 
 def _outline(picture: NDArray[np.uint8], ids: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Darkens the pixels above and left of a change of class; not where one side is ignored, as that is a line too."""
+    """Darkens the pixels above and left of a change of class, unless one side is ignored, which is a line by itself."""
     below, right = ids[:-1] != ids[1:], ids[:, :-1] != ids[:, 1:]
     edge = np.zeros(ids.shape, bool)
     edge[:-1] |= below & (ids[:-1] != IGNORE) & (ids[1:] != IGNORE)
@@ -215,6 +215,6 @@ def _resize(
     box: tuple[float, float, float, float] | None = None,
     resample: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> NDArray[np.float32]:
-    """A float plane at another size (height, width)."""
+    """Resizes a float plane to (height, width)."""
     image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
     return np.asarray(image.resize((shape[1], shape[0]), resample, box=box), dtype=np.float32)

@@ -1,6 +1,6 @@
-"""Charts as inline SVG, whose colours follow the page's light or dark scheme.
+"""Draws charts as inline SVG, whose colours follow the page's light or dark scheme.
 
-matplotlib knows no CSS variables: charts are drawn in placeholder colours, which are replaced in the SVG text.
+matplotlib has no CSS variables, so charts are drawn in placeholder colours, which are replaced in the SVG text.
 """
 
 import io
@@ -22,7 +22,7 @@ _VARIABLES = {_INK: "var(--muted)", _GRID: "var(--line)"} | {
     color: f"var(--series-{number})" for number, color in enumerate(_SERIES, start=1)
 }
 _STYLE: dict[Any, object] = {
-    "svg.fonttype": "none",  # text stays text: readable for screen readers, in the page's font
+    "svg.fonttype": "none",  # text stays text, so that screen readers can read it, in the page's font
     "text.parse_math": False,  # a class may be called "$x$"
     "font.size": 9,
     "axes.edgecolor": _GRID,
@@ -47,13 +47,13 @@ def bar_chart(
     chart_id: str,
     description: str,
 ) -> str:
-    """Horizontal bars, one group a name, one bar a series.
+    """Draws horizontal bars: one group for each name, with one bar for each series.
 
     Args:
-        values: series to its values (percent), one a name; nan draws no bar.
-        names: what the groups stand for, top to bottom.
+        values: values (percent) of each series, one for each name; nan draws no bar.
+        names: names of the groups, top to bottom.
         chart_id: unique in the page.
-        description: for those who can't see it.
+        description: text for screen readers.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 0.75 + 0.27 * len(names)), layout="constrained")
@@ -80,13 +80,13 @@ def bar_chart(
 
 
 def line_chart(values: Mapping[str, Sequence[float]], *, unit: str, chart_id: str, description: str) -> str:
-    """Lines over the epochs 1, 2, ...; the first is drawn stronger.
+    """Draws lines over the epochs 1, 2, …; the first line is drawn stronger.
 
     Args:
-        values: series to its values, one an epoch.
-        unit: of the vertical axis.
+        values: values of each series, one for each epoch.
+        unit: unit of the vertical axis.
         chart_id: unique in the page.
-        description: for those who can't see it.
+        description: text for screen readers.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(3.9, 2.5), layout="constrained")
@@ -115,13 +115,13 @@ def line_chart(values: Mapping[str, Sequence[float]], *, unit: str, chart_id: st
 def risk_chart(
     coverages: Sequence[float], risks: Mapping[str, Sequence[float]], *, chart_id: str, description: str
 ) -> str:
-    """Risk over coverage, both in percent; the first curve is drawn stronger, the others as what it is held against.
+    """Draws risk over coverage, both in percent; the first curve is drawn stronger, the others for comparison.
 
     Args:
         coverages: shares, 0..1.
-        risks: curve to its risk at each coverage.
+        risks: risk of each curve at each coverage.
         chart_id: unique in the page.
-        description: for those who can't see it.
+        description: text for screen readers.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 2.9), layout="constrained")
@@ -147,10 +147,10 @@ def risk_chart(
 
 
 def setting_charts(table: pd.DataFrame, *, chosen: Mapping[str, float]) -> dict[str, str]:
-    """AffinityNet's Fig. 8 of a sweep: over beta and the number of steps, and over alpha, the others as chosen.
+    """Draws AffinityNet's Fig. 8 of a sweep: over beta and the number of steps, and over alpha, the rest as chosen.
 
     Args:
-        table: a setting a row, with `alpha, beta, num_steps`, `objective` and `mean_iou` (nan without truth).
+        table: one row for each setting, with `alpha, beta, num_steps`, `objective` and `mean_iou` (nan without truth).
         chosen: the setting that is marked.
 
     Returns:
@@ -196,10 +196,10 @@ def _setting_chart(table: pd.DataFrame, *, x: str, series: str, chosen: Mapping[
 
 
 def _to_svg(figure: Figure, *, chart_id: str, description: str) -> str:
-    """The figure as an <svg> element with its own ids, the page's font and colours."""
+    """Returns the figure as an <svg> element with its own ids, in the page's font and colours."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": chart_id}), warnings.catch_warnings():
-        # The page's fonts have letters that the one used for measuring lacks.
+        # The font used for measuring lacks letters that the page's fonts have.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The review queue as a gallery: one HTML file with everything in it, nothing fetched, no scripts."""
+"""Renders the review queue as a gallery: one HTML file that fetches nothing and has no scripts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from raypipe.reports.pictures import data_uri, draw_mask, thumbnail
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewCard:
-    """A mask to look at."""
+    """A mask to review."""
 
     rank: int
-    """From 1."""
+    """Place in the queue, from 1."""
     image_id: str
     labels: tuple[str, ...]
     gain: float
     predicted_iou: float
     reason: str
     pixels: NDArray[np.uint8] | None
-    """(H, W, 3), RGB; None where the photograph can't be read any more."""
+    """(H, W, 3), RGB; None if the photograph can no longer be read."""
     mask: NDArray[np.uint8]
     """(H, W) class ids."""
 
 
 def render_review(cards: Iterable[ReviewCard], *, classes: Sequence[str], num_masks: int) -> str:
-    """The queue as a self-contained HTML page.
+    """Renders the queue as a self-contained HTML page.
 
     Args:
-        cards: in order of their rank; of each only the small pictures stay in memory.
+        cards: cards in the order of their rank; only their small pictures stay in memory.
         classes: names of the class ids 1..C.
-        num_masks: that were ranked.
+        num_masks: number of masks that were ranked.
     """
     legend = class_colors(classes)
     return render_page(

@@ -1,4 +1,4 @@
-"""What saliency taught the classifier, and where it didn't, drawn on training images."""
+"""Draws on training images what the classifier learned from saliency, and where it learned nothing."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from raypipe.schema import IGNORE
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencySample:
-    """A training image and the maps of its saliency loss. Maps may have other sizes than the pixels."""
+    """A training image and the maps of its saliency loss. Maps may differ in size from the pixels."""
 
     image_id: str
     labels: tuple[str, ...]
@@ -22,13 +22,13 @@ class SaliencySample:
     foreground: NDArray[np.float32]
     """M_fg (h, w), 0..1."""
     refined: NDArray[np.float32] | None
-    """M_r (h, w), 0..1; None where nothing was refined."""
+    """M_r (h, w), 0..1; None if nothing was refined."""
     inconsistent_region: NDArray[np.bool_] | None
-    """N (h, w), what is dropped; None where nothing can be."""
+    """N (h, w), True for dropped pixels; None if the loss drops none."""
 
 
 def draw_saliency(sample: SaliencySample) -> dict[str, NDArray[np.uint8] | None]:
-    """A sample's pictures by name, all of one size; None where it has no such map. What is dropped is white."""
+    """Draws a sample's pictures by name, of one size, with dropped pixels in white; None stands for a missing map."""
     photo = thumbnail(sample.pixels)
     refined, region = sample.refined, sample.inconsistent_region
     return {

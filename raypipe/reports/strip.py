@@ -1,4 +1,4 @@
-"""A contact strip: one PNG with a row of pictures a sample, from the photograph to the mask."""
+"""Draws a contact strip: one PNG with a row of pictures for each sample, from the photograph to the mask."""
 
 import io
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _MISSING = (240, 241, 243)
 
 
 def draw_columns(sample: Sample) -> dict[str, NDArray[np.uint8] | None]:
-    """A sample's pictures by the names in COLUMNS, all of one size; None where the sample has no such thing."""
+    """Draws a sample's pictures by the names in COLUMNS, all of one size; None stands for a missing one."""
     photo = thumbnail(sample.pixels)
     return {
         "photograph": photo,
@@ -36,13 +36,13 @@ def draw_columns(sample: Sample) -> dict[str, NDArray[np.uint8] | None]:
 
 
 def write_strip(samples: Sequence[Sample]) -> bytes:
-    """PNG of samples (rows) by COLUMNS with small headings; columns that no sample has are left out.
+    """Returns a PNG of samples (rows) by COLUMNS with small headings, without columns that no sample has.
 
     Raises:
         ValueError: there is no sample.
     """
     if not samples:
-        raise ValueError("a strip needs at least one sample; got none")
+        raise ValueError("expected at least one sample for a strip, got none")
     drawn = [draw_columns(sample) for sample in samples]
     columns = [name for name in COLUMNS if any(pictures[name] is not None for pictures in drawn)]
     heights = [_cell_height(sample.pixels.shape) for sample in samples]
@@ -66,5 +66,5 @@ def write_strip(samples: Sequence[Sample]) -> bytes:
 
 
 def _cell_height(shape: tuple[int, ...]) -> int:
-    """Of a row's cells: the image's proportions, cut where it is taller than wide."""
+    """Returns the height of a row's cells, by the image's proportions; an image that is taller than wide is cut."""
     return min(_MAX_CELL_HEIGHT, max(1, round(_CELL_WIDTH * shape[0] / shape[1])))

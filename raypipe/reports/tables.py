@@ -1,4 +1,4 @@
-"""What stands in the report's tables and charts, as text: results, gates, classes, training, time, quarantine."""
+"""Prepares the report's tables and charts: results, gates, classes, training, time, confusions, risk."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,25 @@ from raypipe.reports.plots import bar_chart, line_chart, risk_chart
 
 STAGE_NAMES = {"cam": "CAM", "walk": "random walk", "dcrf": "dCRF", "pamr": "PAMR"}
 _MAX_BARS = 40
-"""Classes in a bar chart; of more, the weakest are shown."""
+"""Most classes in a bar chart; of more, the weakest are shown."""
 
 _MAX_PAIRS = 20
 INSEPARABLE = 0.9
-"""Share of a class's images with another class from which labels can hardly tell the two apart."""
+"""From this share of a class's images with another class on, labels can hardly tell the two apart."""
 
 
 def percent(value: float | None) -> str:
-    """A share in percent; a dash where there is none."""
+    """Writes a share in percent, or a dash for None."""
     return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
 def stage_name(stage: str) -> str:
-    """A stage as people call it."""
+    """Returns the readable name of a stage."""
     return STAGE_NAMES.get(stage, stage)
 
 
 def result(split: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows of the results table of one split."""
+    """Returns the rows of the results table of one split."""
     rows = []
     for before, score in zip((None, *scores[:-1]), scores, strict=True):
         gain = None if before is None else 100 * (score["mean_iou"] - before["mean_iou"])
@@ -54,7 +54,7 @@ def _rank(value: float) -> float:
 
 
 def decision(decision: Mapping[str, Any]) -> dict[str, Any]:
-    """Row of the gates' table."""
+    """Returns a row of the gates' table."""
     before, after, difference, error = (decision[name] for name in ("before", "after", "difference", "standard_error"))
     change = "–" if difference is None else f"{difference:+.3f}".replace("-", "−")
     return {
@@ -70,7 +70,7 @@ def decision(decision: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def class_table(number: int, split: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """IoU of every class after every stage, and its bar chart."""
+    """Returns the IoU of every class after every stage, with its bar chart."""
     names = list(scores[0]["class_iou"])
     stages = [stage_name(score["stage"]) for score in scores]
     shown = names
@@ -97,7 +97,7 @@ def class_table(number: int, split: str, scores: Sequence[Mapping[str, Any]]) ->
 
 
 def curves(number: int, network: str, epochs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Charts of one network's training, and what its last epoch said."""
+    """Returns the charts of one network's training, with the metrics of its last epoch."""
     terms = [name for name in epochs[0] if name.startswith("loss_")]
     losses = ["loss", *terms] if len(terms) > 1 else ["loss"]
     charts = [
@@ -157,7 +157,7 @@ def time_rows(
 
 
 def confusion(found: Confusion, classes: Sequence[str]) -> dict[str, Any]:
-    """Heat map and the biggest confusions of one split."""
+    """Returns the heat map and the biggest confusions of one split."""
     names = ("background", *classes)
     where = f"{stage_name(found.stage)} on {found.split}"
     chart = heat_map(
@@ -177,7 +177,7 @@ def confusion(found: Confusion, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def label_pairs(found: LabelPairs, classes: Sequence[str]) -> dict[str, Any]:
-    """Table of the classes that come together."""
+    """Returns the table of the classes that appear together."""
     return {
         "num_images": f"{found.num_images:,}",
         "num_left_out": max(0, len(found.pairs) - _MAX_PAIRS),
@@ -198,7 +198,7 @@ def label_pairs(found: LabelPairs, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def risk(number: int, found: RiskCurves) -> dict[str, Any]:
-    """Chart of risk over coverage, and a few of its values."""
+    """Returns the chart of risk over coverage, with a few of its values."""
     shown = [index for index, coverage in enumerate(found.coverages) if round(100 * coverage, 6) % 10 == 0]
     name = f"{found.title}: risk over coverage; some values are in the table"
     chart = risk_chart(found.coverages, found.risks, chart_id=f"risk{number}", description=name)
@@ -215,7 +215,7 @@ def risk(number: int, found: RiskCurves) -> dict[str, Any]:
 
 
 def as_text(value: object) -> tuple[str, bool]:
-    """A provenance value as text, and whether it needs a block of its own."""
+    """Returns a provenance value as text, and whether it needs a block of its own."""
     if isinstance(value, Mapping):
         value = "\n".join(f"{key}: {inner}" for key, inner in value.items())
     text = str(value)

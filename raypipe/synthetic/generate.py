@@ -1,9 +1,9 @@
-"""A synthetic dataset with exact masks, on which a CAM alone is visibly incomplete.
+"""Generates a synthetic dataset with exact masks, on which a CAM alone is visibly incomplete.
 
-An animal has a body and a head. The head is vivid and tells the class at a glance, the body by its texture and a
-paler tint: so a classifier looks at heads first, and its CAM misses parts of the bodies. A body's two colours differ
-strongly, and one of them is near the background's: plain colours are a poor guide to what belongs together, textures a
-good one. Most animals are seen at home, so the surroundings tell the class, too.
+An animal has a body and a head. The head is vivid and shows the class at a glance, the body by its texture and a paler
+tint, so a classifier looks at heads first, and its CAM misses parts of the bodies. A body's two colours differ
+strongly, and one of them is near the background's, so plain colours are a poor guide to what belongs together, and
+textures a good one. Most animals are painted in the home of their class, so the surroundings hint at the class too.
 """
 
 import io
@@ -23,7 +23,7 @@ from raypipe.synthetic.textures import Map
 
 @dataclass(frozen=True)
 class Animal:
-    """What the animals of one class have in common."""
+    """The properties that all animals of one class have."""
 
     name: str
     body: str
@@ -33,7 +33,7 @@ class Animal:
     hue: float
     """Hue of the head, 0..1."""
     home: str
-    """Where most of its pictures are taken, one of `textures.BACKGROUNDS`."""
+    """Home: the background of most pictures of the class, one of `textures.BACKGROUNDS`."""
 
 
 ANIMALS = (
@@ -47,24 +47,24 @@ ANIMALS = (
 CLASSES = tuple(animal.name for animal in ANIMALS)
 
 AT_HOME = 0.9
-"""Share of pictures that are taken at the home of their first animal."""
+"""Share of the pictures whose background is the home of their first animal."""
 AREAS = {1: (0.16, 0.5), 2: (0.12, 0.28), 3: (0.09, 0.19), 4: (0.07, 0.14)}
-"""Smallest and largest share of the image of one animal, by the number of animals."""
+"""Smallest and largest share of the image that one animal takes, by the number of animals."""
 MIN_VISIBLE = 0.6
-"""An animal of which less would be left by one in front of it is put elsewhere."""
+"""Share of an animal that must stay visible; an animal that would hide more of another is put elsewhere."""
 MIN_VISIBLE_HEAD = 0.75
 MIN_SIDE = 32
-"""Smaller pictures have no room for an animal, pixels."""
+"""Smallest side in pixels that has room for an animal."""
 NOISE = 0.035
 """Standard deviation of the sensor's noise; white is 1."""
 JPEG_QUALITY = 92
 _SALIENCY = 1
-"""Saliency's random numbers are apart from the picture's, which is the same with and without."""
+"""Separates saliency's random numbers from the picture's, so that the picture is the same with and without saliency."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and the truth about it."""
+    """One picture with its true mask and labels."""
 
     pixels: NDArray[np.uint8]
     """(H, W, 3)."""
@@ -73,7 +73,7 @@ class Scene:
     labels: tuple[str, ...]
     """Names of the classes in the mask, sorted by class id."""
     objects: NDArray[np.uint8]
-    """(H, W) number of the animal seen at a pixel, from 1; 0 is background."""
+    """(H, W) number of the visible animal, from 1; 0 is background."""
 
 
 def generate(
@@ -87,26 +87,27 @@ def generate(
 ) -> Manifest:
     """Writes the dataset below a folder: `images/*.jpg`, `masks/*.png`, `manifest.parquet` (last).
 
-    Image i depends on (seed, i, sizes) alone. The manifest's URIs are relative to it in the file, absolute in the
-    returned value.
+    Image i depends on (seed, i, sizes) only. The file's URIs are relative to the manifest, those of the returned value
+    absolute.
 
     Args:
-        uri: the folder.
-        num_images: how many.
-        seed: of everything random.
+        uri: URI of the folder.
+        num_images: number of images.
+        seed: seed of all random numbers.
         val_share: share of images in the split "val", spread evenly; the others are "train".
-        sizes: smallest and largest side, pixels.
-        saliency_errors: writes saliency maps `saliency/*.png`, too, with errors at this rate (`simulate_saliency`).
+        sizes: smallest and largest side in pixels.
+        saliency_errors: if given, saliency maps `saliency/*.png` are written too, with errors at this rate
+            (`simulate_saliency`).
 
     Returns:
-        The manifest, as `read_manifest` gives it.
+        The manifest as `read_manifest` returns it.
 
     Raises:
-        ValueError: if a number is impossible.
+        ValueError: a number is impossible.
     """
     if num_images < 1 or not 0 <= val_share < 1 or not MIN_SIDE <= sizes[0] <= sizes[1]:
         raise ValueError(
-            f"need at least 1 image, 0 <= val_share < 1 and {MIN_SIDE} <= smallest <= largest side, "
+            f"expected at least 1 image, 0 <= val_share < 1 and {MIN_SIDE} <= smallest <= largest side, "
             f"got {num_images}, {val_share} and {sizes}"
         )
     rows = []
@@ -116,7 +117,7 @@ def generate(
         image, mask = f"images/{image_id}.jpg", f"masks/{image_id}.png"
         storage.write_bytes_atomic(storage.join(uri, image), _encode_jpeg(scene.pixels))
         storage.write_bytes_atomic(storage.join(uri, mask), encode_png(scene.mask))
-        # The integer part of i * share grows by one at every image that falls to "val".
+        # The integer part of i * share grows by one at every image of "val".
         split = "val" if int((index + 1) * val_share) > int(index * val_share) else "train"
         row = {"image_id": image_id, "image_uri": image, "labels": list(scene.labels), "split": split, "mask_uri": mask}
         if saliency_errors is not None:
@@ -132,7 +133,7 @@ def generate(
 
 
 def draw_scene(seed: int, index: int, *, sizes: tuple[int, int] = (96, 320)) -> Scene:
-    """Paints one picture: a background, 1 to 4 animals in front of each other, light and noise."""
+    """Paints one picture: a background, 1 to 4 animals that may cover each other, light and noise."""
     rng = np.random.default_rng((seed, index))
     height, width = _draw_size(rng, sizes)
     num_animals = int(rng.choice([1, 2, 3, 4], p=[0.4, 0.33, 0.17, 0.1]))
@@ -141,7 +142,7 @@ def draw_scene(seed: int, index: int, *, sizes: tuple[int, int] = (96, 320)) -> 
     place = home if rng.random() < AT_HOME else str(rng.choice(list(textures.BACKGROUNDS)))
     ground = (textures.random_color(rng, value=(0.25, 0.5)), textures.random_color(rng, value=(0.65, 1.0)))
     canvas = textures.mix(*ground, textures.BACKGROUNDS[place](height, width, rng))
-    owner = np.zeros((height, width), np.uint8)  # 1-based number of the animal seen at a pixel
+    owner = np.zeros((height, width), np.uint8)  # 1-based number of the visible animal
     head_owner = np.zeros((height, width), np.uint8)
     for number, class_id in enumerate(class_ids, start=1):
         _place_animal(
@@ -154,14 +155,14 @@ def draw_scene(seed: int, index: int, *, sizes: tuple[int, int] = (96, 320)) -> 
 
 
 def _draw_size(rng: np.random.Generator, sizes: tuple[int, int]) -> tuple[int, int]:
-    """Uniform longer side, aspect ratio up to 3 : 2, either way round."""
+    """Draws a size with a uniform longer side and an aspect ratio of up to 3 : 2, upright or landscape."""
     longer = int(rng.integers(sizes[0], sizes[1] + 1))
     shorter = max(sizes[0], int(longer * rng.uniform(2 / 3, 1)))
     return (longer, shorter) if rng.random() < 0.4 else (shorter, longer)
 
 
 def _draw_class_ids(rng: np.random.Generator, num_animals: int) -> list[int]:
-    """The first at random; each further one of the same class, of the same home, or at random."""
+    """Draws the first class at random, and each further one as the same class, one of the same home, or at random."""
     first = int(rng.integers(len(ANIMALS)))
     neighbours = [i for i, animal in enumerate(ANIMALS) if animal.home == ANIMALS[first].home]
     indices = [first]
@@ -188,7 +189,7 @@ def _place_animal(
     area: tuple[float, float],
     ground: tuple[NDArray[np.float32], NDArray[np.float32]],
 ) -> None:
-    """Paints one animal where it hides no other too much; where no such place is found, none."""
+    """Paints one animal where it doesn't hide another too much; without such a place it paints none."""
     height, width = owner.shape
     outline = _Outline.draw(rng, pixels=float(rng.uniform(*area)) * height * width)
     for _ in range(12):
@@ -225,7 +226,7 @@ def _place_animal(
 def _paint_body(
     rng: np.random.Generator, animal: Animal, u: Map, v: Map, ground: tuple[NDArray[np.float32], NDArray[np.float32]]
 ) -> Map:
-    """Two colours in the animal's texture: one near the background's, the other a tint of the animal's own hue."""
+    """Paints two colours in the animal's texture: one near the background's, and a tint of the animal's own hue."""
     shared = int(rng.integers(2))
     near = np.clip(ground[shared] + rng.normal(0, 0.05, 3).astype(np.float32), 0, 1)
     value = ((0.75, 1.0), (0.3, 0.55))[shared]
@@ -254,11 +255,11 @@ class _Outline:
     """Half axes in pixels, longer first."""
     angle: float
     reach: float
-    """No point of the outline is farther from the centre, pixels."""
+    """Largest distance in pixels of the outline from the centre."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator, *, pixels: float) -> "_Outline":
-        """A random outline around an area of so many pixels."""
+        """Draws a random outline around an area of the given number of pixels."""
         theta = np.linspace(0, textures.TAU, 361, dtype=np.float32)
         radii = textures.SHAPES[int(rng.integers(len(textures.SHAPES)))](theta, rng)
         aspect = float(rng.uniform(0.55, 0.95))
@@ -266,7 +267,7 @@ class _Outline:
         return cls(radii, (longer, longer * aspect), float(rng.uniform(0, textures.TAU)), longer * float(radii.max()))
 
     def window(self, row: float, column: float, height: int, width: int) -> tuple[slice, slice]:
-        """The part of the image that the outline can touch."""
+        """Returns the part of the image that the outline can touch."""
         reach = self.reach + 2
         return (
             slice(max(0, int(row - reach)), min(height, int(row + reach) + 1)),
@@ -274,14 +275,14 @@ class _Outline:
         )
 
     def coordinates(self, row: float, column: float, window: tuple[slice, slice]) -> tuple[Map, Map]:
-        """Offsets from the centre in pixels, along the longer and along the shorter axis."""
+        """Returns the offsets from the centre in pixels, along the longer and along the shorter axis."""
         dy = np.arange(window[0].start, window[0].stop, dtype=np.float32)[:, None] - np.float32(row)
         dx = np.arange(window[1].start, window[1].stop, dtype=np.float32)[None] - np.float32(column)
         cosine, sine = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
         return dx * cosine + dy * sine, dy * cosine - dx * sine
 
     def coverage(self, u: Map, v: Map) -> Map:
-        """1 inside, 0 outside, about one pixel of transition."""
+        """Returns 1 inside and 0 outside, with a transition of about one pixel."""
         theta = np.arctan2(v / self.axes[1], u / self.axes[0])
         rho = np.hypot(u / self.axes[0], v / self.axes[1])
         radius = np.interp(theta % textures.TAU, np.linspace(0, textures.TAU, 361), self.radii).astype(np.float32)

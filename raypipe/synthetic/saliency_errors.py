@@ -1,11 +1,11 @@
-"""Saliency maps of synthetic pictures with the three errors that EPS++ names, at known rates.
+"""Simulates saliency maps of synthetic pictures with the three errors that EPS++ names, at known rates.
 
     missing class: in a picture of several classes, one isn't salient at all
     missing object: in a picture of several animals, one isn't salient
     false object: a patch of the background is salient
 
-Each comes to a picture in which it can, with probability `rate`, whatever the others do. All random numbers are drawn
-at any rate: the errors at a lower rate are among those at a higher one.
+Each error occurs, independently of the others, with probability `rate` in every picture that allows it. The same random
+numbers are drawn for every rate, so the errors at a lower rate are among those at a higher one.
 
 Source: Lee et al., "Saliency as Pseudo-Pixel Supervision for Weakly and Semi-Supervised Semantic Segmentation", TPAMI
 2023, names the errors; how they look here is this package's own.
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 FALSE_AREAS = (0.04, 0.12)
-"""Smallest and largest share of the picture of a false object, before what animals hide of it."""
+"""Smallest and largest share of the picture that a false object takes, before animals hide a part of it."""
 MIN_FALSE_SHARE = 0.02
-"""A false object of which less is to be seen is put elsewhere."""
+"""Share of a false object that must be visible; otherwise it is put elsewhere."""
 
 _TRIES = 12
 
@@ -25,22 +25,22 @@ _TRIES = 12
 def simulate_saliency(
     mask: NDArray[np.uint8], objects: NDArray[np.uint8], rng: np.random.Generator, *, rate: float
 ) -> NDArray[np.uint8]:
-    """The saliency map of one picture.
+    """Returns the saliency map of one picture.
 
     Args:
         mask: (H, W) class ids; 0 is background.
-        objects: (H, W) number of the animal seen at a pixel; 0 is background.
-        rng: of the picture.
+        objects: (H, W) number of the visible animal; 0 is background.
+        rng: the picture's random generator.
         rate: probability of each error, in [0, 1].
 
     Returns:
-        (H, W), 255 where it is salient, else 0.
+        (H, W), 255 where salient, else 0.
 
     Raises:
-        ValueError: if `rate` is no probability.
+        ValueError: `rate` isn't a probability.
     """
     if not 0 <= rate <= 1:
-        raise ValueError(f"the rate of saliency errors is {rate}; it is a probability, 0 to 1")
+        raise ValueError(f"expected a rate of saliency errors from 0 to 1, got {rate}")
     happens = rng.random(3) < rate
     class_ids, numbers = (np.unique(values[values > 0]) for values in (mask, objects))
     missing_class, missing_object = (int(rng.integers(max(1, len(found)))) for found in (class_ids, numbers))
@@ -56,7 +56,7 @@ def simulate_saliency(
 
 
 def _draw_patch(background: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """An ellipse of background pixels; none where no place for it is found."""
+    """Draws an ellipse of background pixels, or an empty one if no place for it is found."""
     height, width = background.shape
     rows, columns = np.mgrid[:height, :width]
     for _ in range(_TRIES):

@@ -1,7 +1,7 @@
-"""Procedural textures, shapes and colours: what the synthetic dataset is painted with.
+"""Procedural textures, shapes and colours of the synthetic dataset.
 
 Conventions: coordinates (u, v) and periods are in pixels. A texture is a map in [0, 1], which mixes two colours.
-Float32 throughout.
+All maps are float32.
 """
 
 import colorsys
@@ -19,7 +19,7 @@ TAU = float(2 * np.pi)
 
 
 def smooth_noise(height: int, width: int, cell: tuple[float, float], rng: np.random.Generator) -> Map:
-    """Gaussian noise of unit variance at its knots, which lie `cell` = (rows, columns) pixels apart."""
+    """Returns interpolated noise, Gaussian of unit variance at knots that lie `cell` = (rows, columns) pixels apart."""
     knots = rng.standard_normal((int(height / cell[0]) + 3, int(width / cell[1]) + 3), dtype=np.float32)
     box = (1.0, 1.0, 1 + width / cell[1], 1 + height / cell[0])
     return np.asarray(Image.fromarray(knots).resize((width, height), Image.Resampling.BICUBIC, box=box))
@@ -100,10 +100,10 @@ BODIES: dict[str, Pattern] = {
 
 
 def emblem(kind: str, u: Map, v: Map, radius: float) -> Map:
-    """The pattern of a head of the given radius, around (0, 0).
+    """Returns the pattern of a head of the given radius around (0, 0).
 
     Raises:
-        KeyError: if there is no such kind.
+        KeyError: there is no such kind.
     """
     rho, theta = np.hypot(u, v) / radius, np.arctan2(v, u)
     return _sharp(_EMBLEMS[kind](u / radius, v / radius, rho, theta))
@@ -149,19 +149,19 @@ SHAPES = (ellipse, polygon, star, blob)
 
 
 def random_color(rng: np.random.Generator, *, value: tuple[float, float]) -> NDArray[np.float32]:
-    """A colour (3,) in [0, 1] of any hue, pale, and a brightness in the given range."""
+    """Draws a pale colour (3,) in [0, 1] of any hue, with a brightness in the given range."""
     return _rgb(float(rng.random()), float(rng.uniform(0.05, 0.45)), float(rng.uniform(*value)))
 
 
 def hue_color(
     hue: float, rng: np.random.Generator, *, saturation: tuple[float, float], value: tuple[float, float]
 ) -> NDArray[np.float32]:
-    """A colour (3,) in [0, 1] close to a hue, saturation and brightness in the given ranges."""
+    """Draws a colour (3,) in [0, 1] close to a hue, with saturation and brightness in the given ranges."""
     return _rgb((hue + float(rng.normal(0, 0.02))) % 1, float(rng.uniform(*saturation)), float(rng.uniform(*value)))
 
 
 def mix(low: NDArray[np.float32], high: NDArray[np.float32], texture: Map) -> Map:
-    """Colours (H, W, 3) between two, by a texture (H, W)."""
+    """Mixes two colours by a texture (H, W) to colours (H, W, 3)."""
     return low + (high - low) * texture[..., None]
 
 
@@ -174,5 +174,5 @@ def _unit(values: Map) -> Map:
 
 
 def _sharp(wave: Map) -> Map:
-    """A wave around 0 to two levels with a soft edge."""
+    """Turns a wave around 0 into two levels with a soft edge."""
     return _unit(0.5 + 2.5 * wave)

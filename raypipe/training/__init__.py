@@ -1,1 +1,1 @@
-"""Training of the networks on Ray Train."""
+"""Trains the networks on Ray Train."""

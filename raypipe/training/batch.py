@@ -1,4 +1,4 @@
-"""A worker's part of a batch, from the rows that the stages made."""
+"""Builds a worker's part of a batch from the rows that the stages made."""
 
 from dataclasses import dataclass
 
@@ -12,30 +12,30 @@ from raypipe.schema import IGNORE
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops and what is to be learned of them."""
+    """Crops with their targets."""
 
     crops: Tensor
     """(B, 3, S, S) uint8, RGB."""
     targets: dict[str, Tensor]
-    """(B, ...) uint8 each, by the task's names."""
+    """(B, ...) uint8 targets by the task's names for them."""
     valid: Tensor
     """(B,) bool; False where the image couldn't be read."""
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
+        """Returns the batch on a device."""
         targets = {name: target.to(device, non_blocking=True) for name, target in self.targets.items()}
         return Batch(self.crops.to(device, non_blocking=True), targets, self.valid.to(device, non_blocking=True))
 
 
 def to_batch(rows: pa.Table, target_shapes: dict[str, tuple[int, ...]], *, crop_size: int) -> Batch:
-    """Tensors of rows with `crop`, `target` and `error_stage`.
+    """Makes a batch of rows with `crop`, `target` and `error_stage`.
 
-    Crops that couldn't be loaded keep their place, so that every worker takes every step; they are invalid, black, and
-    their targets 255.
+    Crops that couldn't be loaded keep their place, so that every worker takes every step. They are marked invalid;
+    their pixels are black and their targets 255.
 
     Args:
-        rows: `target` holds the bytes of all targets of a crop, one after the other.
-        target_shapes: of one crop's targets, in that order.
+        rows: `target` holds the bytes of all targets of a crop, one after another.
+        target_shapes: shapes of one crop's targets, in that order.
         crop_size: side of the crops in pixels.
     """
     sizes = [int(np.prod(shape)) for shape in target_shapes.values()]

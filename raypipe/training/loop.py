@@ -1,7 +1,7 @@
 """The training loop of every network, on one worker of a Ray Train group.
 
-The global batch is fixed: its parts on 1, 2 or 3 workers give the same loss and the same gradient, because sums and
-counts are added up over the workers before they are divided.
+The global batch is fixed. Whether 1, 2 or 3 workers share it, loss and gradient are the same, because sums and counts
+are added up over the workers before they are divided.
 """
 
 import logging
@@ -28,26 +28,26 @@ from raypipe.training.tasks import TrainingTask
 from raypipe.training.validation import Validation
 
 Feed = Callable[[int, int, int], Iterator[pa.Table]]
-"""(first epoch, rank, world size) to this worker's parts of all batches to come, epoch after epoch."""
+"""Maps (first epoch, rank, world size) to this worker's parts of all following batches, epoch by epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """What a worker needs to know."""
+    """What a worker needs for a training."""
 
     task: TrainingTask
     training: Training
     feed: Feed
     num_images: int
     threads: int
-    """Of torch on this worker."""
+    """Number of torch's threads on this worker."""
     validation: Validation | None = None
-    """After each epoch; the best epoch's weights are kept. None keeps the last one's."""
+    """Validates each epoch and keeps the best epoch's weights; None keeps the last epoch's."""
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
     """Trains on one worker; Ray Train calls it with `{"settings": LoopSettings}`."""
-    # Ray Train's reports come on the root logger, Ray Data's plans on its own: they would push the bar off the screen.
+    # Ray Train's reports (on the root logger) and Ray Data's plans would push the progress bar off the screen.
     for name, level in {"": logging.WARNING, "ray.data": logging.WARNING, "raypipe": logging.INFO}.items():
         logging.getLogger(name).setLevel(level)
     settings: LoopSettings = config["settings"]
@@ -73,7 +73,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
     bar = _progress(context, description, total=steps_per_epoch * num_epochs)
     for epoch in range(first_epoch, section.epochs):
         task = settings.task.at_epoch(epoch, section.epochs)
-        # One stream of noise an epoch and worker: a resumed epoch repeats the undisturbed one.
+        # Each epoch and worker has its own random numbers, so a resumed epoch repeats the undisturbed one.
         torch.manual_seed(hash((training.seed, epoch, rank)) % 2**63)
         totals = EpochTotals(len(task.term_names), device)
         for _ in range(steps_per_epoch):
@@ -96,20 +96,20 @@ def train_on_worker(config: dict[str, Any]) -> None:
         state.finish_epoch(metrics)
         state.report(rank=rank)
         if not math.isfinite(metrics["loss"]):
-            break  # not raised here: Ray Train would start the workers again, which can't help
+            break  # not raised here, because Ray Train would start the workers again, which can't help
     if bar is not None:
         bar.close()
 
 
 def distributed_loss(task: TrainingTask, sums: Tensor, counts: Tensor, *, world_size: int) -> Tensor:
-    """This worker's loss, whose gradient averaged over the workers is that of the whole batch.
+    """Returns this worker's loss. The mean of its gradient over the workers is the gradient of the whole batch.
 
         world_size · loss(own sums, counts of all workers)
 
     Args:
-        task: gives the loss.
-        sums: (T,) of this worker, with gradient.
-        counts: (T,) of this worker.
+        task: defines the loss.
+        sums: (T,) sums of this worker, with gradient.
+        counts: (T,) counts of this worker.
         world_size: number of workers, over which DistributedDataParallel averages gradients.
     """
     total_counts = counts.detach().clone()
@@ -119,7 +119,7 @@ def distributed_loss(task: TrainingTask, sums: Tensor, counts: Tensor, *, world_
 
 
 class EpochTotals:
-    """Sums of an epoch on one worker, kept on the device: nothing waits for it before the epoch's end."""
+    """Sums of an epoch on one worker. They stay on the device, so nothing waits for it before the epoch's end."""
 
     def __init__(self, num_terms: int, device: torch.device) -> None:
         self.totals = torch.zeros(2 * num_terms + 2, dtype=torch.float64, device=device)
@@ -127,12 +127,12 @@ class EpochTotals:
         self.started = time.perf_counter()
 
     def add(self, sums: Tensor, counts: Tensor, *, valid: Tensor) -> None:
-        """Adds a step; `valid` (B,) says which images could be read."""
+        """Adds a step; `valid` (B,) is True for images that could be read."""
         images = torch.stack([torch.ones_like(valid).sum(), (~valid).sum()])
         self.totals += torch.cat([sums.detach().double(), counts.detach().double(), images])
 
     def metrics(self, task: TrainingTask) -> dict[str, Any]:
-        """Metrics over all workers: losses, images, throughput and the share of time spent waiting for data."""
+        """Returns metrics over all workers: losses, images, throughput and the share of time spent waiting for data."""
         seconds = time.perf_counter() - self.started
         totals = self.totals.clone()
         if torch.distributed.is_initialized():

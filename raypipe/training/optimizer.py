@@ -1,4 +1,4 @@
-"""Optimiser and schedule: parameter groups of the paper's code, polynomial decay per step."""
+"""Builds the optimiser, with the parameter groups of the paper's code, and its polynomial schedule."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ POWER = 0.9
 def parameter_groups(
     network: Network, *, lr: float, new_lr_factor: float, bias_lr_factor: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in up to four groups: {pretrained, new} x {weights, biases}.
+    """Splits the trainable parameters into up to four groups: {pretrained, new} x {weights, biases}.
 
-    Biases and one-dimensional parameters (norms' scales) take no weight decay.
+    Biases and one-dimensional parameters (norms' scales) get no weight decay.
     """
     new = {id(parameter) for parameter in network.new_parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -34,9 +34,9 @@ def parameter_groups(
 
 
 def build_optimizer(groups: list[dict[str, Any]], *, name: str, momentum: float) -> torch.optim.Optimizer:
-    """The optimiser of the groups; every hyper-parameter goes by name.
+    """Builds the optimiser of the groups, with every hyper-parameter passed by name.
 
-    psa's own class hands its weight decay to SGD's momentum by position.
+    psa's own class passes its weight decay by position, where SGD expects the momentum.
     """
     if name == "sgd":
         return torch.optim.SGD(groups, momentum=momentum)
@@ -44,6 +44,6 @@ def build_optimizer(groups: list[dict[str, Any]], *, name: str, momentum: float)
 
 
 def poly_factor(step: int, *, num_steps: int, warmup_steps: int) -> float:
-    """Factor of the learning rate at a step: linear warm-up times (1 - step / num_steps)^0.9."""
+    """Returns the factor of the learning rate at a step: linear warm-up times (1 - step / num_steps)^0.9."""
     warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     return float(warmup * (1 - min(step, num_steps) / num_steps) ** POWER)

@@ -1,6 +1,6 @@
-"""The order of images in an epoch: a function of (seed, epoch, image_id), whatever the workers.
+"""Orders the images of an epoch by (seed, epoch, image_id) only, so the workers don't matter.
 
-An epoch is always as many draws as there are images. Without repeat factors each image is drawn once.
+An epoch always has as many draws as there are images. Without repeat factors each image is drawn once.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def repeat_factors(labels: Sequence[Sequence[str]], *, threshold: float) -> NDArray[np.float64]:
-    """How many times more often than others an image is to be drawn: those of rare classes come more often.
+    """Computes how many times more often than others an image is drawn, so that rare classes come more often.
 
         r_i = max over the classes c of image i of max(1, sqrt(threshold / f_c))
 
@@ -20,10 +20,10 @@ def repeat_factors(labels: Sequence[Sequence[str]], *, threshold: float) -> NDAr
 
     Args:
         labels: class names of each image.
-        threshold: classes that fewer images show are raised, as a share in 0..1.
+        threshold: share of the images in 0..1; classes that fewer images show are drawn more often.
 
     Returns:
-        A factor >= 1 an image.
+        A factor >= 1 for each image.
 
     Source: Gupta, Dollár and Girshick, "LVIS", CVPR 2019, https://arxiv.org/abs/1908.03195, appendix B.
     """
@@ -35,13 +35,13 @@ def repeat_factors(labels: Sequence[Sequence[str]], *, threshold: float) -> NDAr
 def epoch_order(
     image_ids: Sequence[str], *, seed: int, epoch: int, factors: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The epoch's draws, as many as there are images.
+    """Draws the images of an epoch, as many as there are.
 
     Args:
-        image_ids: of all images.
-        seed: of the training.
-        epoch: its number.
-        factors: relative frequency of each image, from `repeat_factors`: an image comes floor or ceil of
+        image_ids: ids of all images.
+        seed: seed of the training.
+        epoch: number of the epoch.
+        factors: relative frequency of each image, from `repeat_factors`: an image is drawn floor or ceil of
             N · factor / sum(factors) times (systematic sampling); None draws each once.
 
     Returns:
@@ -56,7 +56,7 @@ def epoch_order(
     counts = np.diff(np.floor(position + offset), prepend=0.0).astype(np.int64)
     indices = np.repeat(order, counts)
     repeats = np.arange(len(indices)) - np.repeat(np.cumsum(counts) - counts, counts)
-    # Shuffled once more, or an image's repeats would lie in one batch.
+    # Without this second shuffle an image's repeats would lie in one batch.
     keys = _keys(
         [f"{repeat}/{image_ids[index]}" for index, repeat in zip(indices.tolist(), repeats.tolist(), strict=True)],
         f"{seed}/{epoch}",
@@ -73,7 +73,7 @@ def _keys(names: Sequence[str], salt: str) -> NDArray[np.uint64]:
 
 
 def num_steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Steps in which every image comes at least once."""
+    """Returns the number of steps in which every image comes at least once."""
     return -(-num_images // batch_size)
 
 
@@ -87,10 +87,10 @@ def worker_draws(
     world_size: int,
     factors: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One worker's draws, step by step: as `epoch_order`.
+    """Returns one worker's draws for each step, in the form of `epoch_order`.
 
-    Step s takes draws s · batch_size onwards of the epoch's order; the last batch is filled up from the order's start,
-    so that nothing is left out. Worker `rank` takes every world_size-th draw of each batch.
+    Step s takes batch_size draws of the epoch's order, from number s · batch_size on. The last batch is filled up from
+    the order's start, so that nothing is left out. Worker `rank` takes every world_size-th draw of each batch.
     """
     steps = num_steps_per_epoch(len(image_ids), batch_size)
     indices, repeats = (

@@ -1,4 +1,4 @@
-"""The classifier that is taught by saliency, too: EPS and EPS++."""
+"""The training of a classifier that also learns from saliency maps: EPS and EPS++."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -16,47 +16,47 @@ from raypipe.training.tasks import ClassifierTask
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyTask(ClassifierTask):
-    """Multi-label classification plus the saliency's loss, each a mean over the images; `dropped` is only watched."""
+    """Multi-label classification plus the saliency loss, each a mean over the images; `dropped` is only reported."""
 
     method: Literal["eps", "eps++"]
     ird: bool = True
-    """EPS++ drops what is inconsistent; without, its loss is the plain mean squared error."""
+    """EPS++ drops inconsistent pixels; otherwise its loss is the plain mean squared error."""
     eps_share: float
-    """EPS++: share of the epochs, the first ones, that learn as EPS."""
+    """EPS++: the first epochs, this share of all, learn as EPS does."""
     ird_tau: float | None
-    """EPS++: EPS's `tau` after the first epochs, too; None as in the paper."""
+    """EPS++: EPS's `tau` for the epochs after these; None, as in the paper, keeps every labelled class."""
     stride: int
-    """EPS++ compares crop and saliency reduced by this factor."""
+    """EPS++ compares crop and saliency after reducing both by this factor."""
 
     term_names = ("classification", "saliency", "dropped")
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The third is no loss."""
+        """Names of the terms in an epoch's metrics; the third isn't a loss."""
         return "loss_classification", "loss_saliency", "dropped_share"
 
     def at_epoch(self, epoch: int, num_epochs: int) -> Self:
-        """EPS++ starts as EPS.
+        """Returns the task of an epoch: EPS++ starts as EPS.
 
-        Maps of random weights contradict whatever is salient: all of it would be dropped, and the network would learn
-        from the background alone that there is nothing else. With neither drop nor `tau`, it would learn that classes
-        that the saliency leaves out are background, and its maps would no longer contradict such saliency.
+        Maps of random weights contradict all that is salient. If all of it were dropped, the network would learn from
+        the background only, and find nothing else. With neither drop nor `tau`, it would learn that the classes which
+        the saliency leaves out are background, and its maps would no longer contradict such saliency.
         """
         return self if epoch >= self.eps_share * num_epochs else replace(self, method="eps")
 
     def build(self) -> Network:
-        """The classifier with a map of the background."""
+        """Builds the classifier with a map of the background."""
         preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
         return build_saliency_classifier(
             self.backbone, num_classes=self.num_classes, output_stride=self.output_stride, preprocessing=preprocessing
         )
 
     def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:
-        """Multi-hot labels (C,) and the crop's saliency in 0..255."""
+        """Returns the shapes of the multi-hot labels (C,) and of the crop's saliency in 0..255."""
         return super().target_shapes(crop_size) | {"saliency": (crop_size, crop_size)}
 
     def loss_terms(self, output: tuple[Tensor, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Both losses and the share of dropped pixels, summed over the crops that could be read."""
+        """Returns both losses and the share of dropped pixels, summed over the crops that could be read."""
         logits, scores = (part[batch.valid].float() for part in output)
         labels = batch.targets["labels"][batch.valid].float()
         classification, num_images = multilabel_soft_margin(logits, labels)
@@ -65,11 +65,11 @@ class SaliencyTask(ClassifierTask):
         return torch.stack(sums), num_images.expand(3)
 
     def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """L_cls + L_sal."""
+        """Returns L_cls + L_sal."""
         return (sums[:2] / counts[:2].clamp(min=1)).sum()
 
     def explain(self, scores: Tensor, saliency: Tensor, labels: Tensor, crops: Tensor) -> ExplainedLoss:
-        """The saliency's loss of each image, and its maps.
+        """Returns the saliency loss of each image, with its maps.
 
         Args:
             scores: (B, C + 1, h, w) logits of the pixels.

@@ -1,4 +1,4 @@
-"""What a training carries from epoch to epoch, and across an interruption."""
+"""The state of a training, which is kept from epoch to epoch and survives an interruption."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class TrainingState:
     """Network, optimiser, schedule, metrics of each epoch and the best epoch's weights.
 
     Attributes:
-        network: the one that is trained.
+        network: the network that is trained.
         history: metrics of the finished epochs.
     """
 
@@ -50,11 +50,11 @@ class TrainingState:
 
     @property
     def weights_to_use(self) -> dict[str, Tensor]:
-        """Those of the best epoch so far if epochs are validated, else the last ones."""
+        """The weights of the best epoch so far if epochs are validated, else those of the last one."""
         return self._best or self.network.state_dict()
 
     def step(self, loss: Tensor) -> None:
-        """One step of the optimiser down a loss."""
+        """Takes one step of the optimiser down a loss."""
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self._optimizer.step()
@@ -62,7 +62,7 @@ class TrainingState:
 
     @contextmanager
     def evaluating(self) -> Iterator[Network]:
-        """The network in eval mode."""
+        """Puts the network into eval mode for a while."""
         self.network.eval()
         try:
             yield self.network
@@ -70,7 +70,7 @@ class TrainingState:
             self.network.train()
 
     def finish_epoch(self, metrics: dict[str, Any]) -> None:
-        """Notes an epoch's metrics; keeps its weights if its `mean_iou` is the best so far."""
+        """Records an epoch's metrics, and keeps its weights if its `mean_iou` is the best so far."""
         if "mean_iou" in metrics:
             best = max((past["mean_iou"] for past in self.history), default=-1.0)
             if metrics["mean_iou"] > best:
@@ -78,7 +78,7 @@ class TrainingState:
         self.history.append(metrics)
 
     def report(self, *, rank: int) -> None:
-        """Ends an epoch: metrics from everyone, the state from worker 0."""
+        """Ends an epoch for Ray Train: every worker reports the metrics, and worker 0 the state."""
         if rank != 0:
             ray.train.report(self.history[-1])
             return
@@ -87,7 +87,7 @@ class TrainingState:
             ray.train.report(self.history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def restore(self) -> int:
-        """Loads the last checkpoint of this run, if there is one; the epoch to go on with."""
+        """Loads the last checkpoint of this run, if there is one; returns the epoch to go on with."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return 0
@@ -112,6 +112,6 @@ class TrainingState:
 
 
 def read_state(folder: str) -> dict[str, Any]:
-    """What `report` has saved: tensors and metrics, never code. `weights` are those to use."""
+    """Reads what `report` has saved: tensors and metrics, never code. `weights` holds the `weights_to_use`."""
     state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
     return state

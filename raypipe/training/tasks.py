@@ -1,7 +1,7 @@
-"""What is trained: networks, their losses as sums and counts, and how the sums make one loss.
+"""Defines the trainings: networks, their targets, and their losses as sums and counts.
 
-A loss is given as sums and counts over a worker's part of the batch, so that the workers' parts add up to exactly the
-loss of the whole batch: `loss` is linear in the sums, and the counts are GLOBAL.
+The terms of a loss are sums and counts over a worker's part of the batch. `loss` is linear in the sums and takes the
+counts of ALL workers, so the workers' losses add up to exactly the loss of the whole batch.
 """
 
 from abc import ABC, abstractmethod
@@ -46,23 +46,23 @@ class TrainingTask(ABC):
 
     name: ClassVar[Task]
     term_names: ClassVar[tuple[str, ...]]
-    """Names of the T terms, each with a sum and a count."""
+    """Names of the T terms; each has a sum and a count."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """What the terms are called in the metrics of an epoch."""
+        """Names of the terms in an epoch's metrics."""
         return tuple(f"loss_{name}" for name in self.term_names)
 
     def at_epoch(self, epoch: int, num_epochs: int) -> Self:  # noqa: ARG002 - for tasks that change
-        """The task as it is in an epoch, counted from 0; the same in all of them, unless said otherwise."""
+        """Returns the task of an epoch, counted from 0; by default, all epochs have the same."""
         return self
 
     @abstractmethod
     def build(self) -> Network:
-        """The network with random weights."""
+        """Builds the network with random weights."""
 
     def build_pretrained(self) -> Network:
-        """The network with the configured weights, random where there are none."""
+        """Builds the network with the configured weights; without any, they stay random."""
         network = self.build()
         if isinstance(self.weights, Artifact):
             load_weights(network, storage.join(self.weights.uri, WEIGHTS_FILE), read=storage.read_bytes)
@@ -72,15 +72,15 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of one crop's uint8 targets, in the order of the stage that makes them."""
+        """Returns names and shapes of one crop's uint8 targets, in the order in which the stage makes them."""
 
     @abstractmethod
     def loss_terms(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sums and counts (T,) of a worker's part of the batch; `output` is the network's."""
+        """Returns the sums and counts (T,) of a worker's part of the batch; `output` is the network's output."""
 
     @abstractmethod
     def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """The loss of sums and counts (T,); linear in the sums."""
+        """Returns the loss of sums and counts (T,); it is linear in the sums."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,23 +94,23 @@ class ClassifierTask(TrainingTask):
     term_names: ClassVar[tuple[str, ...]] = ("classification",)
 
     def build(self) -> Network:
-        """The classifier."""
+        """Builds the classifier."""
         preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
         return build_classifier(
             self.backbone, num_classes=self.num_classes, output_stride=self.output_stride, preprocessing=preprocessing
         )
 
     def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002 - labels have no size
-        """Multi-hot labels (C,)."""
+        """Returns the shape of the multi-hot labels (C,)."""
         return {"labels": (self.num_classes,)}
 
     def loss_terms(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Multi-label soft margin loss of the crops that could be read."""
+        """Returns the multi-label soft margin loss of the crops that could be read."""
         total, count = multilabel_soft_margin(output[batch.valid].float(), batch.targets["labels"][batch.valid].float())
         return total.reshape(1), count.reshape(1)
 
     def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """The mean over images and classes."""
+        """Returns the mean over images and classes."""
         return sums[0] / counts[0].clamp(min=1)
 
 
@@ -125,7 +125,7 @@ class AffinityTask(TrainingTask):
     term_names = ("background", "foreground", "negative")
 
     def build(self) -> Network:
-        """The AffinityNet."""
+        """Builds the AffinityNet."""
         preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
         network = build_affinity_net(self.backbone, preprocessing=preprocessing)
         if self.freeze_backbone:
@@ -133,17 +133,17 @@ class AffinityTask(TrainingTask):
         return network
 
     def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:
-        """The trimap's grid."""
+        """Returns the shape of the trimap's grid."""
         return {"trimap": (crop_size // GRID_STRIDE, crop_size // GRID_STRIDE)}
 
     def loss_terms(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Affinity loss; a crop that couldn't be read has an all-ignore trimap and so no pairs."""
+        """Returns the affinity loss; a crop that couldn't be read has a trimap of 255 only, and so no pairs."""
         background, foreground, negative = affinity_labels(batch.targets["trimap"], radius=self.radius)
         affinity = pairwise_affinity(output.float(), radius=self.radius)
         return affinity_loss_terms(affinity, background, foreground, negative)
 
     def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """1/4 background + 1/4 foreground + 1/2 negative pairs."""
+        """Returns 1/4 background + 1/4 foreground + 1/2 negative pairs."""
         return affinity_loss(sums, counts)
 
 
@@ -158,7 +158,7 @@ class SegmenterTask(TrainingTask):
     term_names = ("mask", "weak")
 
     def build(self) -> Segmenter:
-        """The segmentation network."""
+        """Builds the segmentation network."""
         preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
         return build_segmenter(self.backbone, head=self.head, num_classes=self.num_classes, preprocessing=preprocessing)
 

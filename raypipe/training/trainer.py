@@ -1,4 +1,4 @@
-"""Runs a training on Ray Train and leaves a checkpoint, metrics per epoch and a TensorBoard log."""
+"""Runs a training on Ray Train, and writes a checkpoint, metrics for each epoch and a TensorBoard log."""
 
 import json
 import logging
@@ -19,17 +19,17 @@ from raypipe.training.state import read_state
 
 METRICS_FILE = "metrics.jsonl"
 RUN = "ray_train"
-"""Ray Train's own folder: the state after each epoch. A run that was interrupted goes on from there."""
+"""Ray Train's folder, with the state after each epoch, from which an interrupted run goes on."""
 
 
 logger = logging.getLogger(__name__)
 
 
 class ReportFailures(UserCallback):
-    """Says why workers are started again, which Ray Train logs at the level of what it does all the time."""
+    """Logs as a warning why workers are started again; Ray Train logs it among its routine messages."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """Called on the controller."""
+        """Logs the workers' errors; Ray Train calls this on its controller."""
         for rank, error in worker_exceptions.items():
             logger.warning("training worker %d failed: %s", rank, error)
 
@@ -46,17 +46,17 @@ def train(
     scaling: ScalingConfig,
     max_failures: int = 3,
 ) -> Checkpoint:
-    """Trains a network; goes on where an interrupted training of the same folder was.
+    """Trains a network, or continues an interrupted training of the same folder.
 
     Args:
         settings: task, config, data.
-        folder: URI; gets `checkpoint/`, `metrics.jsonl`, `tensorboard/`.
-        classes: the dataset's, stored in the checkpoint.
+        folder: URI of the folder that gets `checkpoint/`, `metrics.jsonl` and `tensorboard/`.
+        classes: the dataset's class names, which the checkpoint stores.
         scaling: workers and their resources.
-        max_failures: times that the group is started again after a worker's death.
+        max_failures: how often the group is started again after a worker's death.
     """
-    # Ray Train would log what workers print, and with it the progress bar's messages to the driver, which then come
-    # late, or apart from the line break after them.
+    # Otherwise Ray Train logs what workers print, and the progress bar's messages to the driver come late, or apart
+    # from the line break after them.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     fs, path = storage.arrow_filesystem(folder)
     trainer = TorchTrainer(
@@ -102,10 +102,10 @@ def train(
 
 
 def write_metrics(history: list[dict[str, Any]], folder: str) -> None:
-    """Metrics per epoch as JSON lines and for TensorBoard."""
+    """Writes the metrics of each epoch as JSON lines and for TensorBoard."""
     lines = "".join(json.dumps(metrics) + "\n" for metrics in history)
     storage.write_bytes_atomic(storage.join(folder, METRICS_FILE), lines.encode())
-    # TensorBoard's writer knows local folders only.
+    # TensorBoard's writer can only write to local folders.
     with tempfile.TemporaryDirectory() as local:
         with SummaryWriter(local) as writer:
             for metrics in history:
@@ -116,7 +116,7 @@ def write_metrics(history: list[dict[str, Any]], folder: str) -> None:
 
 
 def read_metrics(folder: str) -> list[dict[str, Any]]:
-    """Metrics per epoch of a finished training; none if it isn't finished."""
+    """Returns the metrics of each epoch of a finished training; an unfinished one has none."""
     uri = storage.join(folder, METRICS_FILE)
     if not storage.exists(uri):
         return []

@@ -1,4 +1,4 @@
-"""Mean IoU of a segmentation network on whole images, after an epoch, on all workers of a training."""
+"""Measures the mean IoU of a segmentation network on whole images after an epoch, on all workers of a training."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -21,12 +21,12 @@ from raypipe.ops.metrics import confusion_matrix, mean_iou
 logger = logging.getLogger(__name__)
 
 ValidationFeed = Callable[[int, int], Iterator[pa.Table]]
-"""(rank, world size) to this worker's part of the images: `image_id, image, mask, error_stage, error_reason`."""
+"""Maps (rank, world size) to this worker's images: `image_id, image, mask, error_stage, error_reason`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """The images, and how they go through the network."""
+    """The images to validate on, and how the network sees them."""
 
     feed: ValidationFeed = field(metadata=NOT_IN_DIGEST)
     rows_digest: str
@@ -37,7 +37,7 @@ class Validation:
 
     @torch.inference_mode()
     def mean_iou(self, network: Network, rank: int, world_size: int) -> float:
-        """Over all workers' images, at their working size; one pass an image, no post-processing."""
+        """Returns the mean IoU over all workers' images at their working size: one pass, without post-processing."""
         device = next(network.parameters()).device
         confusion = np.zeros((self.num_labels, self.num_labels), np.int64)
         for table in self.feed(rank, world_size):

@@ -90,9 +90,9 @@ def test_affinity_every_place_is_reached() -> None:
 @pytest.mark.parametrize(
     ("crop", "grid", "message"),
     [
-        (60, (3, 3), "multiple of 8, got 60; near is 56"),
+        (60, (3, 3), "multiple of 8 as crop, such as 56, got 60"),
         (0, (3, 3), "positive multiple"),
-        (64, (2, 3), r"trimap of \(3, 3\), got \(2, 3\)"),
+        (64, (2, 3), r"trimap of \(3, 3\) for an image of 20 x 20, got \(2, 3\)"),
     ],
 )
 def test_affinity_bad_arguments(crop: int, grid: tuple[int, int], message: str) -> None:
@@ -230,7 +230,7 @@ def test_the_segmenter_s_crop_is_the_classifier_s() -> None:
 
 
 def test_masks_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"an image of \(90, 120\) needs a mask of the same size, got \(9, 12\)"):
+    with pytest.raises(ValueError, match=r"expected a mask of the image's size \(90, 120\), got \(9, 12\)"):
         augment_for_segmenter(
             photograph(90, 120),
             np.zeros((9, 12), np.uint8),

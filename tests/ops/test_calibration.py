@@ -131,7 +131,7 @@ def test_bad_input() -> None:
         confidence_counts(plain + np.uint8(2), plain, plain, num_classes=2)
     with pytest.raises(ValueError, match="prediction holds class id 3"):
         confidence_counts(plain, plain + np.uint8(3), plain, num_classes=2)
-    with pytest.raises(ValueError, match="level 1 has 3 right pixels of 2"):
+    with pytest.raises(ValueError, match="expected 0 to 2 right pixels in level 1, got 3"):
         fit_isotonic(np.array([1, 2]), np.array([1, 3]))
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 0 to 1.5"):
         expected_calibration_error(np.array([1, 1]), np.array([1, 1]), np.array([0.0, 1.5]))

@@ -150,7 +150,7 @@ class TestBackgroundScore:
 
     @pytest.mark.parametrize("alpha", [0, -1.0])
     def test_alpha_out_of_range(self, alpha: float) -> None:
-        with pytest.raises(ValueError, match="has to be positive"):
+        with pytest.raises(ValueError, match="expected a positive alpha"):
             background_score(torch.zeros(1, 2, 2), alpha=alpha)
 
     def test_convention_stack_has_the_background_first(self, generator: torch.Generator) -> None:

@@ -39,7 +39,7 @@ def test_the_right_region_scores_higher_than_one_that_spills_over_or_is_cut() ->
 def test_impossible_input() -> None:
     with pytest.raises(ValueError, match="resize the regions"):
         masked_copies(torch.zeros(3, 4, 4), torch.zeros(1, 4, 5, dtype=torch.bool))
-    with pytest.raises(ValueError, match="two each are needed"):
+    with pytest.raises(ValueError, match="expected logits of two copies for each"):
         class_consistency(torch.zeros(3, 2), [0])
-    with pytest.raises(ValueError, match="two each are needed"):
+    with pytest.raises(ValueError, match="expected logits of two copies for each"):
         class_consistency(torch.zeros(0, 2), [])

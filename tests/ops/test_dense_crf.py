@@ -96,5 +96,5 @@ def test_no_label() -> None:
 
 def test_scores_not_finite() -> None:
     image, scores = two_halves()
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="expected finite scores"):
         dense_crf(image, scores * np.nan)

@@ -119,9 +119,9 @@ def test_no_map_and_no_image_give_none(generator: torch.Generator) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dilations": ()}, "at least one is needed"),
+        ({"dilations": ()}, "expected at least one dilation"),
         ({"dilations": (1, 0)}, "all positive"),
-        ({"num_iters": -1}, "num_iters is -1"),
+        ({"num_iters": -1}, "num_iters of at least 0 .*got -1"),
     ],
 )
 def test_bad_settings(changes: dict[str, object], message: str) -> None:

@@ -234,10 +234,10 @@ class TestPropagate:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"beta": -1.0}, "beta is -1"),
-            ({"beta": math.inf}, "beta is inf"),
+            ({"beta": -1.0}, "finite beta of at least 0 .*got -1"),
+            ({"beta": math.inf}, "finite beta of at least 0 .*got inf"),
             ({"num_steps": -1}, "at least 0"),
-            ({"tol": 0.0}, "tol is 0"),
+            ({"tol": 0.0}, "tol between 0 and 1.*got 0"),
         ],
     )
     def test_values_out_of_range(self, arguments: dict, message: str) -> None:
@@ -250,7 +250,7 @@ class TestPropagate:
             propagate(torch.zeros(1, 4, 4), torch.full((34, 4, 4), value))
 
     def test_cams_not_finite(self) -> None:
-        with pytest.raises(ValueError, match="not finite"):
+        with pytest.raises(ValueError, match="expected finite cams"):
             propagate(torch.full((1, 4, 4), math.nan), torch.zeros(34, 4, 4))
 
 
@@ -327,7 +327,7 @@ class TestPropagateBatch:
         assert propagate_batch([], []) == []
 
     def test_counts_differ(self) -> None:
-        with pytest.raises(ValueError, match="cams of 1 images and affinities of 0"):
+        with pytest.raises(ValueError, match="cams and affinities of the same images, got 1 and 0"):
             propagate_batch([torch.zeros(1, 4, 4)], [])
 
     def test_radii_differ(self) -> None:

@@ -28,7 +28,7 @@ def test_at_least_one_image_is_kept():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="0 certainties"):
+    with pytest.raises(ValueError, match="one certainty and one loss for each image, got 0 and 0"):
         risk_at_coverage(np.zeros(0), np.zeros(0), (1.0,))
     with pytest.raises(ValueError, match=r"got \[0.0\]"):
         risk_at_coverage(np.zeros(1), np.zeros(1), (0.0, 1.0))

@@ -64,5 +64,5 @@ def test_channels_and_class_ids_differ() -> None:
 
 @pytest.mark.parametrize("class_id", [0, 255])
 def test_class_id_out_of_range(class_id: int) -> None:
-    with pytest.raises(ValueError, match=r"has to lie in 1\.\.254"):
+    with pytest.raises(ValueError, match=r"expected class_ids in 1\.\.254"):
         make_trimap(stack([1]), stack([1]), [1, class_id])

@@ -109,5 +109,5 @@ def test_stage_declares_what_it_writes(stage: ComputeCams, jpeg: bytes) -> None:
 
 
 def test_checkpoint_of_another_task_is_refused(affinity_uri: str) -> None:
-    with pytest.raises(ValueError, match="holds a checkpoint of task 'affinity', need 'classifier'"):
+    with pytest.raises(ValueError, match="expected a checkpoint of task 'classifier', got one of 'affinity'"):
         make_stage(affinity_uri)

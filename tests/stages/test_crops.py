@@ -48,7 +48,7 @@ def test_affinity_crop_and_trimap(row: dict[str, Any]) -> None:
 
 
 def test_trimap_of_another_image_is_an_error(row: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="needs a trimap of"):
+    with pytest.raises(ValueError, match="expected a trimap of"):
         LoadAffinityCrops(seeds=Artifact("seeds", "s"), **ARGS).process(
             row | {"trimap": encode_png(np.zeros((2, 2), np.uint8))}
         )

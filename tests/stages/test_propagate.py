@@ -53,7 +53,7 @@ def test_a_walk_along_colours_needs_no_checkpoint(row: dict[str, Any]) -> None:
 
 
 def test_a_checkpoint_of_another_task_is_refused(classifier_uri: str, row: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="holds a checkpoint of task 'classifier', need 'affinity'"):
+    with pytest.raises(ValueError, match="expected a checkpoint of task 'affinity', got one of 'classifier'"):
         walk(classifier_uri, row)
 
 

@@ -102,5 +102,5 @@ def test_val_share_is_spread_evenly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"num_images": 0}, {"val_share": 1.0}, {"sizes": (16, 64)}, {"sizes": (96, 64)}])
 def test_bad_numbers(tmp_path: Path, options: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="need at least 1 image"):
+    with pytest.raises(ValueError, match="expected at least 1 image"):
         generate(str(tmp_path), **options)  # type: ignore[arg-type]

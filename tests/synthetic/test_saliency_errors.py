@@ -84,5 +84,5 @@ def test_no_background_no_false_object() -> None:
 
 
 def test_a_rate_is_a_probability() -> None:
-    with pytest.raises(ValueError, match="it is a probability"):
+    with pytest.raises(ValueError, match="rate of saliency errors from 0 to 1"):
         simulate_saliency(np.ones((4, 4), np.uint8), np.ones((4, 4), np.uint8), np.random.default_rng(0), rate=1.5)

@@ -1,1 +1,1 @@
-"""COCO."""
+"""Import and export of COCO's JSON files."""

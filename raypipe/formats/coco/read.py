@@ -1,8 +1,8 @@
-"""COCO: a dataset with its labels, and its regions as masks where they are asked for.
+"""Imports a COCO file: its images and labels, and on demand its regions as masks.
 
-https://cocodataset.org/#format-data. Classes come in the order of the categories' ids, which may be any numbers; labels
-are the categories with an annotation that is no crowd. Masks are the objects' regions, smaller ones on top of larger; a
-crowd is ignored (255) where no object lies on it. An image without annotations shows no object.
+https://cocodataset.org/#format-data. Classes come in the order of the categories' ids, which may be any numbers. An
+image's labels are the categories of its annotations other than crowds; without annotations it shows no object. A mask
+holds the objects' regions, smaller ones on top of larger ones; a crowd is 255 (ignored) where no object lies on it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from raypipe.formats.listing import without_suffix
 from raypipe.schema import BACKGROUND, IGNORE
 
 WRITERS = 8
-"""Masks drawn and written at a time."""
+"""Number of masks that are drawn and written at the same time."""
 
 
 def import_coco(
@@ -34,23 +34,23 @@ def import_coco(
     masks: str | None = None,
     manifest: Manifest | None = None,
 ) -> Manifest:
-    """A manifest of a COCO file, or another one with its masks.
+    """Returns a manifest of a COCO file's images, or the given manifest with the file's masks.
 
-    An `image_id` is what `raypipe export coco` put there, else the file's name without its ending.
+    The `image_id` is the one that `raypipe export coco` wrote, else the image file's name without its ending.
 
     Args:
         annotations: URI of the JSON file.
-        images: URI of the folder that file names count from; absolute ones don't.
-        split: of all images.
-        masks: URI of a folder to write masks into; None writes none.
-        manifest: rows that get the masks; categories are matched by name.
+        images: URI of the folder that relative file names start from.
+        split: split of all images.
+        masks: URI of the folder to write masks into; None writes none.
+        manifest: its rows get the masks; categories and classes are matched by name.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no COCO file, or an annotation is damaged; if `manifest` lacks an image or a class.
+        FileNotFoundError: there is no such file.
+        ValueError: the file isn't COCO's, an annotation is damaged, or `manifest` lacks an image or a class.
     """
     if manifest is not None and masks is None:
-        raise ValueError("a manifest gets masks: name the folder to write them into (`masks`)")
+        raise ValueError("got a manifest but no folder for its masks: name one (`masks`)")
     content = read_json(annotations)
     categories = _categories(content, annotations)
     classes = manifest.classes if manifest is not None else tuple(categories.values())
@@ -60,7 +60,7 @@ def import_coco(
         for index, image in enumerate(content["images"])
     }
     if len(of_images) < len(content["images"]):
-        raise ValueError(f"{annotations}: ids of images are given more than once")
+        raise ValueError(f"{annotations}: several images have the same id")
     for index, annotation in enumerate(take(content, "annotations", list, place=annotations)):
         place = f"{annotations}: annotations[{index}]"
         number, category = (take(annotation, name, int, place=place) for name in ("image_id", "category_id"))
@@ -84,16 +84,16 @@ def import_coco(
 def draw_regions(
     annotations: Sequence[Mapping[str, Any]], class_ids: Mapping[int, int], *, height: int, width: int
 ) -> NDArray[np.uint8]:
-    """The mask (height, width) of an image's annotations.
+    """Returns the mask (height, width) of one image's annotations.
 
     Args:
-        annotations: COCO's.
+        annotations: the image's annotations as in the file.
         class_ids: class id by category id.
-        height: of the image.
-        width: of the image.
+        height: height of the image.
+        width: width of the image.
 
     Raises:
-        ValueError: if a region is damaged; the annotation's id is named.
+        ValueError: a region is damaged; the error names its annotation.
     """
     mask = np.full((height, width), BACKGROUND, np.uint8)
     objects = []
@@ -112,7 +112,7 @@ def draw_regions(
 
 
 def _categories(content: Any, uri: str) -> dict[int, str]:
-    """Names by id, in the ids' order."""
+    """Returns the categories' names by id, in ascending order of the ids."""
     take(content, "images", list, place=uri)
     found: dict[int, str] = {}
     for index, category in enumerate(take(content, "categories", list, place=uri)):

@@ -1,10 +1,12 @@
-"""COCO's regions: run lengths and polygons to pixels, as pycocotools has them.
+"""Decodes COCO's regions, run lengths and polygons, to the same pixels as pycocotools.
 
-https://cocodataset.org/#format-data. Run lengths go down the columns, beginning with a run outside. Their compressed
-form writes each number in characters from "0" on, 5 bits a character, lowest first; bit 6 says that another follows,
-the highest of the last 5 bits is the sign; from the fourth on, a number is the difference to the one two before.
+https://cocodataset.org/#format-data. Run lengths go down the columns and begin with a run outside the region. The
+compressed form writes each number in characters that count from "0", with 5 bits in each, the lowest bits first; bit 6
+says that another character follows, and the highest of the last 5 bits is the sign. From the fourth number on, each is
+the difference from the number two places before.
 
-Files may be anybody's: run lengths are checked here, before memory is taken, and never reach the C code of pycocotools.
+A file may come from anybody, so run lengths are checked here before memory is taken, and pycocotools' C code never sees
+them.
 """
 
 from collections.abc import Sequence
@@ -14,35 +16,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LONGEST = 7
-"""Characters of a number: 35 bits, more than any image has pixels."""
+"""Most characters of one number: 35 bits count more pixels than any image has."""
 
 
 def decode_segmentation(segmentation: Any, *, height: int, width: int) -> NDArray[np.bool_]:
-    """The region (height, width) of an annotation's `segmentation`.
+    """Returns the region (height, width) of an annotation's `segmentation`.
 
     Raises:
-        ValueError: if it is damaged, or of another size.
+        ValueError: the segmentation is damaged, or of another size.
     """
     if isinstance(segmentation, dict):
         if segmentation.get("size") != [height, width]:
-            raise ValueError(f"the run lengths' size is {segmentation.get('size')}, the image's {[height, width]}")
+            raise ValueError(
+                f"expected run lengths of the image's size {[height, width]}, got {segmentation.get('size')}"
+            )
         return decode_run_lengths(segmentation.get("counts"), height=height, width=width)
     if isinstance(segmentation, list) and segmentation:
         return _fill(segmentation, height=height, width=width)
-    raise ValueError(f"the segmentation is {str(segmentation)[:80]!r}, needed are run lengths or polygons")
+    raise ValueError(f"expected run lengths or polygons as segmentation, got {str(segmentation)[:80]!r}")
 
 
 def decode_run_lengths(counts: Any, *, height: int, width: int) -> NDArray[np.bool_]:
-    """The region (height, width) of run lengths, compressed or as a list.
+    """Returns the region (height, width) of run lengths, compressed or as a list.
 
     Raises:
-        ValueError: if they are damaged, or of another number of pixels.
+        ValueError: the run lengths are damaged, or of another number of pixels.
     """
     lengths = _decompress(counts) if isinstance(counts, str) else counts
     if not isinstance(lengths, list) or not all(type(length) is int and length >= 0 for length in lengths):
-        raise ValueError("the run lengths are neither a text nor a list of counts")
+        raise ValueError("expected run lengths as a text or a list of counts, got neither")
     if sum(lengths) != height * width:
-        raise ValueError(f"the run lengths are of {sum(lengths)} pixels, the image has {height * width}")
+        raise ValueError(f"expected run lengths of the image's {height * width} pixels, got {sum(lengths)}")
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape(width, height).T
 
@@ -67,9 +71,9 @@ def _decompress(text: str) -> list[int]:
 
 
 def _fill(polygons: Sequence[Any], *, height: int, width: int) -> NDArray[np.bool_]:
-    """What lies in any of the polygons `[x, y, x, y, …]`; corners outside the image are moved to its border."""
+    """Returns the union (height, width) of polygons `[x, y, x, y, …]`; corners outside the image move to its border."""
     try:
-        from pycocotools import mask as coco_mask  # an extra, which run lengths do without
+        from pycocotools import mask as coco_mask  # an extra, which run lengths don't need
     except ImportError as error:
         raise ValueError(
             "COCO's polygons need pycocotools: run pip install -e '.[export]' in raypipe's clone"
@@ -78,8 +82,8 @@ def _fill(polygons: Sequence[Any], *, height: int, width: int) -> NDArray[np.boo
     for polygon in polygons:
         numbers = isinstance(polygon, list) and all(type(value) in (int, float) for value in polygon)
         if not numbers or len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
-            raise ValueError(f"the polygon {str(polygon)[:80]} isn't [x, y, x, y, …] of three corners or more")
-        # The C code takes memory by the outline's length.
+            raise ValueError(f"expected a polygon [x, y, x, y, …] of at least three corners, got {str(polygon)[:80]}")
+        # The C code takes memory in proportion to the outline's length.
         corners = np.clip(np.reshape(polygon, (-1, 2)).astype(float), 0, (width, height))
         (encoded,) = coco_mask.frPyObjects([corners.ravel().tolist()], height, width)
         region |= decode_run_lengths(encoded["counts"].decode(), height=height, width=width)

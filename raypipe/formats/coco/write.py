@@ -1,11 +1,12 @@
-"""COCO: one JSON file a split, regions as run lengths.
+"""Exports COCO: one JSON file for each split, with regions as run lengths.
 
-https://cocodataset.org/#format-data. An annotation is a connected component of a class (8 neighbours), or, without
-`instances`, all of a class, as in COCO's "stuff". Background is what nothing covers. `score` is the mean confidence.
+https://cocodataset.org/#format-data. An annotation is a connected component of a class (8 neighbours) or, without
+`instances`, all pixels of a class, as in COCO's "stuff". Background is what no annotation covers. `score` is the mean
+confidence.
 
-Ignored pixels are a crowd region (`iscrowd` 1) of each class in the image, of the first class where there is none: what
-is found of a class within its crowd regions counts neither as right nor as wrong. An `image_id` stays in the field
-`raypipe_id`, and an image's URI in `coco_url`; `id` is the place in the manifest, from 1.
+Ignored pixels become a crowd region (`iscrowd` 1) of each class in the image, or of the first class if the image has
+none: COCO's evaluation counts what is found of a class in its crowd regions neither as right nor as wrong. The field
+`raypipe_id` keeps the `image_id` and `coco_url` the image's URI; `id` is the position in the manifest, from 1.
 """
 
 import json
@@ -27,7 +28,7 @@ class Coco(Format):
     """`annotations/<split>.json`; images, if exported, in `images/`.
 
     Raises:
-        ValueError: if pycocotools isn't installed.
+        ValueError: pycocotools isn't installed.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -36,11 +37,11 @@ class Coco(Format):
             raise ValueError("COCO's run lengths need pycocotools: run pip install -e '.[export]' in raypipe's clone")
 
     def image_folder(self, split: str) -> str | None:  # noqa: ARG002
-        """One folder for all."""
+        """Returns one folder for all splits."""
         return "images"
 
     def render(self, row: MaskRow) -> Rendered:
-        """The image's entry and its annotations, which have no ids yet."""
+        """Returns the image's entry and its annotations, which get their ids in `finish`."""
         height, width = row.mask.shape
         image = {
             "id": row.number,
@@ -55,7 +56,7 @@ class Coco(Format):
         return Rendered(items=items)
 
     def finish(self, rows: Rows, out: str) -> None:
-        """Joins the parts; annotations get ids from 1."""
+        """Joins the parts and numbers the annotations from 1."""
         with SplitFiles(out, "annotations/{split}.json") as files:
             _write_array(files, ((row.split, part) for row in rows() for part in row.parts(IMAGE)), self._head())
             for file in files.files.values():
@@ -104,8 +105,8 @@ def _annotation(row: MaskRow, region: Region, pixels: NDArray[np.bool_]) -> dict
 
 
 def encode_run_lengths(pixels: NDArray[np.bool_]) -> dict[str, Any]:
-    """COCO's compressed run lengths of a region (H, W)."""
-    from pycocotools import mask as coco_mask  # an extra, which other formats do without
+    """Returns COCO's compressed run lengths of a region (H, W)."""
+    from pycocotools import mask as coco_mask  # an extra, which other formats don't need
 
     encoded = coco_mask.encode(np.asfortranarray(pixels, np.uint8))
     return {"size": list(pixels.shape), "counts": encoded["counts"].decode()}

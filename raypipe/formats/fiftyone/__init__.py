@@ -1,1 +1,1 @@
-"""FiftyOne."""
+"""Export to FiftyOne."""

@@ -1,12 +1,12 @@
-"""FiftyOne: its ImageSegmentationDirectory.
+"""Exports FiftyOne's ImageSegmentationDirectory.
 
     targets = {int(k): v for k, v in json.load(open("targets.json")).items()}
     dataset = fo.Dataset.from_dir("OUT/val", dataset_type=fo.types.ImageSegmentationDirectory)
     dataset.default_mask_targets = targets
 
-https://docs.voxel51.com/user_guide/dataset_creation/datasets.html. `data.json` says where the images are, which so
-needn't be copied. FiftyOne knows no ignored pixels: 255 is a target of its own, named so in `targets.json`; leave it
-out where masks are compared. Masks hold no confidence.
+https://docs.voxel51.com/user_guide/dataset_creation/datasets.html. `data.json` says where the images are, so they
+needn't be copied. FiftyOne has no ignored pixels: 255 is one more target, called "ignore" in `targets.json`; leave it
+out when you compare masks. The confidence isn't exported.
 """
 
 import json
@@ -20,15 +20,15 @@ class FiftyOne(Format):
     """`<split>/labels/`, `<split>/data.json`, `targets.json`; images, if exported, in `<split>/data/`."""
 
     def image_folder(self, split: str) -> str | None:
-        """A folder a split."""
+        """Returns one folder for each split."""
         return f"{split}/data"
 
     def render(self, row: MaskRow) -> Rendered:
-        """The mask."""
+        """Returns the mask's file."""
         return Rendered(files={f"{row.split}/labels/{row.stem}.png": encode_png(row.mask)})
 
     def finish(self, rows: Rows, out: str) -> None:
-        """Writes where the images are, and what the masks' values mean."""
+        """Writes the images' places and the meaning of the masks' values."""
         if not self.options.copy_images:
             with SplitFiles(out, "{split}/data.json") as files:
                 for row in rows():

@@ -1,1 +1,1 @@
-"""A folder per class."""
+"""Import of a folder per class."""

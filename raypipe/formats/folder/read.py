@@ -1,4 +1,4 @@
-"""A folder per class: `<root>/<class>/**/<image>`."""
+"""Imports a folder per class: `<root>/<class>/**/<image>`."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from raypipe.formats.listing import find_classes, list_images
 def import_folder(
     root: str, *, split: str | None = None, split_folders: bool = False, classes: Sequence[str] | None = None
 ) -> Manifest:
-    """A manifest of images that lie in folders named by their class, at any depth below them.
+    """Returns a manifest of the images in folders that are named after their class, at any depth.
 
     Every image has one label. Its `image_id` is its path below the root, such as "cat/indoor/7.jpg".
 
@@ -20,15 +20,15 @@ def import_folder(
         classes: class names in the order of their ids; the folders' names in alphabetical order by default.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it has no images, or if some are in no class's folder.
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder has no images, or some of them are in no class's folder.
     """
     levels = 2 if split_folders else 1
     images = list_images(root)
     if stray := [path for path in images if path.count("/") < levels]:
         raise ValueError(
             f"{len(stray)} images are in no class's folder, such as {stray[0]!r}: "
-            f"needed is {'<split>/' * split_folders}<class>/<image> below {root}. Labels in a CSV are read by "
+            f"expected {'<split>/' * split_folders}<class>/<image> below {root}. Labels in a CSV are read by "
             "`raypipe import table`, whose --images names the folder"
         )
     rows = []

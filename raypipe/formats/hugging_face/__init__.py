@@ -1,1 +1,1 @@
-"""Hugging Face datasets."""
+"""Export as a Hugging Face dataset."""

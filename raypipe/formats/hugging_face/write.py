@@ -1,11 +1,11 @@
-"""Hugging Face datasets: Parquet with `Image` features.
+"""Exports a Hugging Face dataset: Parquet with `Image` features.
 
     datasets.load_dataset("OUT")                                                     # all splits
     datasets.load_dataset("parquet", data_files="OUT/data/val-*.parquet")
 
-The features stand in the schema metadata `huggingface`, the splits in README.md's header, which a dataset repository on
-the Hub needs too. `mask` holds class ids with 255 ignored, `confidence` 0..255. An image that isn't copied is its URI,
-which `datasets` opens when it is asked for; `image_uri` is the same as text.
+The schema metadata `huggingface` holds the features, and the header of README.md the splits, as a dataset repository on
+the Hub needs it. `mask` holds class ids with 255 ignored, `confidence` 0..255. An image that isn't copied is stored as
+its URI, which `datasets` opens on access; `image_uri` is the same URI as text.
 """
 
 import json
@@ -22,10 +22,10 @@ from raypipe.formats.base import ExportedRow, Format, Item, MaskRow, Rendered, R
 
 IMAGE, MASK, CONFIDENCE, META = "image", "mask", "confidence", "meta"
 BYTES_PER_FILE = 500_000_000
-"""About; as the Hub advises."""
+"""Approximate size of a file, as the Hub advises."""
 ROWS_PER_GROUP = 100
 BYTES_PER_GROUP = 30_000_000
-"""`datasets` reads whole groups of rows; whoever writes holds one of each split."""
+"""`datasets` reads whole groups of rows, and writing keeps one group of each split in memory."""
 
 _PICTURE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 SCHEMA = pa.schema(
@@ -46,11 +46,11 @@ class HuggingFace(Format):
     """`data/<split>-<number>.parquet`, `README.md`; images, if exported, in the Parquet files."""
 
     def image_folder(self, split: str) -> str | None:  # noqa: ARG002
-        """None: images stand in the Parquet files."""
+        """Returns None: the Parquet files hold the images."""
         return None
 
     def render(self, row: MaskRow) -> Rendered:
-        """The row's parts."""
+        """Returns the row's parts."""
         height, width = row.mask.shape
         meta = {"classes": row.class_ids, "height": height, "width": width}
         items = [Item(META, json.dumps(meta).encode()), Item(MASK, encode_png(row.mask))]
@@ -61,7 +61,7 @@ class HuggingFace(Format):
         return Rendered(items=items)
 
     def finish(self, rows: Rows, out: str) -> None:
-        """Writes the Parquet files, one group of rows after the other."""
+        """Writes the Parquet files, one group of rows after another."""
         schema = SCHEMA.with_metadata({b"huggingface": json.dumps({"info": {"features": self.features()}}).encode()})
         writers: dict[str, _SplitWriter] = {}
         with ExitStack() as stack:
@@ -76,14 +76,14 @@ class HuggingFace(Format):
         write_text(out, "README.md", "\n".join([*head, text]))
 
     def features(self) -> dict[str, Any]:
-        """The columns as `datasets` describes them."""
+        """Returns the description of the columns that `datasets` reads."""
         plain = {name: {"dtype": str(SCHEMA.field(name).type), "_type": "Value"} for name in SCHEMA.names}
         pictures = {name: {"_type": "Image"} for name in ("image", "mask", "confidence")}
         return plain | pictures | {"classes": [{"names": ["background", *self.classes], "_type": "ClassLabel"}]}
 
 
 def _split_name(split: str) -> str:
-    """The split as `datasets` takes names: letters, digits and underscores."""
+    """Returns the split's name in letters, digits and underscores, which is all that `datasets` allows."""
     return re.sub(r"\W", "_", split)
 
 
@@ -103,7 +103,7 @@ def _to_dict(row: ExportedRow) -> dict[str, Any]:
 
 
 class _SplitWriter(AbstractContextManager["_SplitWriter"]):
-    """The files of one split; after an error, the one that is being written isn't there."""
+    """Writes the files of one split; after an error, the unfinished file doesn't appear."""
 
     def __init__(self, prefix: str, schema: pa.Schema) -> None:
         self.prefix = prefix
@@ -116,7 +116,7 @@ class _SplitWriter(AbstractContextManager["_SplitWriter"]):
         self.parquet: pq.ParquetWriter | None = None
 
     def add(self, row: dict[str, Any]) -> None:
-        """Adds a row."""
+        """Adds a row, and writes the group if it is full."""
         self.rows.append(row)
         self.buffered += sum(len(row[name]["bytes"] or b"") for name in ("image", "mask", "confidence") if row[name])
         if len(self.rows) == ROWS_PER_GROUP or self.buffered > BYTES_PER_GROUP:

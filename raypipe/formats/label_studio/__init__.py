@@ -1,1 +1,1 @@
-"""Label Studio."""
+"""Import from and export to Label Studio."""

@@ -1,9 +1,10 @@
-"""Label Studio's run lengths of brush strokes.
+"""Encodes and decodes Label Studio's run lengths of brush strokes.
 
-The bytes are those of @thi.ng/rle-pack (https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack), bits
-highest first: 32 bits the number of words, 5 bits the word size minus 1, four times 4 bits the sizes of the four kinds
-of count minus 1; then, until all words are told: 1 bit "repeated", 2 bits the kind of count, the count minus 1, and the
-word that is repeated, or as many words. The words are the bytes of an RGBA picture; its alpha channel is the region.
+The format is that of @thi.ng/rle-pack (https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack), with the
+highest bit first. The header has 32 bits for the number of words, 5 bits for the word size minus 1, and four times 4
+bits for the sizes minus 1 of the four kinds of count. Then come runs until all words are there: 1 bit for "repeated",
+2 bits for the kind of count, the count minus 1, and either the one repeated word or as many words as the count says.
+The words are the bytes of an RGBA picture, whose alpha channel is the region.
 """
 
 from collections.abc import Sequence
@@ -14,18 +15,20 @@ from numpy.typing import NDArray
 
 CHANNELS = 4
 COUNT_SIZES = (3, 4, 8, 16)
-"""Bits of the four kinds of count, as Label Studio has them."""
+"""Sizes in bits of the four kinds of count, as Label Studio chooses them."""
 
 _WORD_SIZE = 8
 _THRESHOLD = 128
-"""Alpha from which a pixel is in the region: a brush's edges may be smooth."""
+"""Smallest alpha of a pixel in the region: a brush may have smooth edges."""
 
 
 def encode_brush(pixels: NDArray[np.bool_]) -> list[int]:
-    """The run lengths of a region (H, W), as a list of bytes."""
+    """Returns the run lengths of a region (H, W) as a list of bytes."""
     flat = pixels.reshape(-1)
     if flat.size * CHANNELS >= 2**32:
-        raise ValueError(f"{pixels.shape} is more than Label Studio's run lengths hold: reduce the image first")
+        raise ValueError(
+            f"a region of {pixels.shape} pixels doesn't fit into Label Studio's run lengths: reduce the image first"
+        )
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     starts = np.concatenate([[0], edges])
     lengths = np.diff(np.concatenate([starts, [flat.size]])) * CHANNELS
@@ -47,22 +50,22 @@ def _run(length: int, value: bool) -> str:
 
 
 def decode_brush(data: Sequence[Any], *, height: int, width: int) -> NDArray[np.bool_]:
-    """The region (height, width) of run lengths.
+    """Returns the region (height, width) of run lengths.
 
     Raises:
-        ValueError: if they are damaged, or of a picture of another size.
+        ValueError: the run lengths are damaged, or of a picture of another size.
     """
     try:
         packed = bytes(data)
     except (TypeError, ValueError) as error:
-        raise ValueError("the run lengths are no list of bytes") from error
+        raise ValueError("expected run lengths as a list of bytes") from error
     num_words = height * width * CHANNELS
     bits = _Bits(packed)
     told, word_size = bits.read(32), bits.read(5) + 1
     if told != num_words or word_size != _WORD_SIZE:
         raise ValueError(
-            f"the run lengths are of {told} words of {word_size} bits, needed are {num_words} of 8 for RGBA of "
-            f"{width} x {height}"
+            f"expected run lengths of {num_words} words of 8 bits, RGBA of {width} x {height} pixels, got {told} of "
+            f"{word_size} bits"
         )
     sizes = [bits.read(4) + 1 for _ in range(4)]
     words = np.empty(num_words, np.uint8)
@@ -71,14 +74,14 @@ def decode_brush(data: Sequence[Any], *, height: int, width: int) -> NDArray[np.
         repeated = bits.read(1)
         end = done + bits.read(sizes[bits.read(2)]) + 1
         if end > num_words:
-            raise ValueError(f"the run lengths tell {end} words instead of {num_words}")
+            raise ValueError(f"expected run lengths of {num_words} words, got {end}")
         words[done:end] = bits.read(8) if repeated else [bits.read(8) for _ in range(end - done)]
         done = end
     return words.reshape(height, width, CHANNELS)[..., -1] >= _THRESHOLD
 
 
 class _Bits:
-    """Numbers of any number of bits from bytes, highest bit first."""
+    """Reads numbers of any size in bits from bytes, highest bit first."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data

@@ -1,4 +1,4 @@
-"""Names that tasks for Label Studio and its exports share."""
+"""Names that the import from and the export to Label Studio share."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ BRUSH_LABELS = "brushlabels"
 FROM_NAME = "mask"
 TO_NAME = "image"
 IMAGE_KEY = "image_id"
-"""Where a task's data hold the `image_id`."""
+"""Key of the `image_id` in a task's data."""
 
 
 def ignore_label(classes: Sequence[str]) -> str:
-    """Name of the label for ignored pixels; another than any class's."""
+    """Returns a label for ignored pixels that is no class's name."""
     name = "ignore"
     while name in classes:
         name = f"_{name}_"

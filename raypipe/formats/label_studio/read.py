@@ -1,8 +1,8 @@
-"""Label Studio: corrected masks from its JSON export, as brush regions, into the manifest that they were made from.
+"""Imports masks that were corrected in Label Studio into the manifest that they were made from.
 
-https://labelstud.io/guide/export. Of a task the annotation that was changed last counts, cancelled ones don't; a task
-without any keeps its row as it is. Later regions lie on earlier ones, the label "ignore" is 255, and what has no region
-is background.
+https://labelstud.io/guide/export. The corrections are the brush regions of a JSON export. Of a task's annotations the
+one that was changed last counts, cancelled ones don't; a task without any leaves its row as it is. Later regions cover
+earlier ones, the label "ignore" becomes 255, and pixels without a region are background.
 """
 
 import logging
@@ -23,15 +23,15 @@ from raypipe.formats.label_studio.names import BRUSH_LABELS, IMAGE_KEY, ignore_l
 from raypipe.schema import BACKGROUND, IGNORE
 
 OTHER_REGIONS = ("polygonlabels", "rectanglelabels", "ellipselabels", "keypointlabels", "brush", "polygon")
-"""Regions that would be lost: an export with them is refused."""
+"""Types of region that can't be read; an export that has some is refused, since they would be lost."""
 
 log = logging.getLogger(__name__)
 
 
 def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> Manifest:
-    """The manifest with the masks that were corrected.
+    """Returns the manifest with the corrected masks.
 
-    A task belongs to the row with its `image_id`, or else to the one with its image's URI.
+    A task belongs to the row that has its `image_id`, or else its image's URI.
 
     Args:
         export: URI of the JSON export.
@@ -39,12 +39,13 @@ def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> Manif
         masks: URI of a folder to write masks into.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no export of Label Studio's, a task is of no row or damaged, or a label is no class.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no export of Label Studio, a task is damaged or belongs to no row, or a label is no
+            class.
     """
     content = read_json(export)
     if not isinstance(content, list):
-        raise ValueError(f'{export} is no list of tasks: export the project as "JSON"')  # noqa: TRY004 - the file's mistake
+        raise ValueError(f'{export} holds no list of tasks: export the project as "JSON"')  # noqa: TRY004 - the file's mistake
     image_uris = dict(zip(*(manifest.table[name].to_pylist() for name in ("image_id", "image_uri")), strict=True))
     ids_by_uri = {uri: image_id for image_id, uri in image_uris.items()}
     found: dict[str, str] = {}
@@ -54,7 +55,7 @@ def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> Manif
         name = str(data.get(IMAGE_KEY) or data.get("image"))
         image_id = name if name in image_uris else ids_by_uri.get(name)
         if image_id is None:
-            raise ValueError(f"{place} is of no row of the manifest: {name[:200]!r}")
+            raise ValueError(f"{place} belongs to no row of the manifest: {name[:200]!r}")
         annotation = _last_annotation(task, place)
         if annotation is None:
             continue
@@ -77,7 +78,7 @@ def _last_annotation(task: Any, place: str) -> Any:
 
 
 def _is_region(result: Any) -> bool:
-    """Choices, relations and the like say nothing about pixels."""
+    """Returns True for a brush region, and False for choices, relations and the like."""
     kind = result.get("type") if isinstance(result, dict) else None
     if kind in OTHER_REGIONS:
         raise ValueError(f"a region is of type {kind!r}; only {BRUSH_LABELS!r} can be read: paint it with the brush")
@@ -95,7 +96,7 @@ def _draw(results: Sequence[Mapping[str, Any]], classes: Sequence[str], *, image
         value = take(result, "value", dict, place="a region")
         names = take(value, BRUSH_LABELS, list, place="a region")
         if len(names) != 1:
-            raise ValueError(f"a region has the labels {names}, needed is one")
+            raise ValueError(f"expected one label for each region, got {names}")
         own = names[0] == ignore_label(classes)
         region = decode_brush(take(value, "rle", list, place="a region"), height=height, width=width)
         mask[region] = IGNORE if own else class_ids_of([str(names[0])], classes)[0]
@@ -103,7 +104,7 @@ def _draw(results: Sequence[Mapping[str, Any]], classes: Sequence[str], *, image
 
 
 def _size(results: Sequence[Mapping[str, Any]], image_uri: str) -> tuple[int, int]:
-    """Height and width that all regions agree on; the image's where there is no region."""
+    """Returns the height and width of all regions, or the image's if there are none."""
     sizes = {
         tuple(take(result, name, int, place="a region") for name in ("original_height", "original_width"))
         for result in results

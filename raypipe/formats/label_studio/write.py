@@ -1,10 +1,11 @@
-"""Label Studio: masks as brush regions to correct, with the images' URIs.
+"""Exports masks to Label Studio, where people correct them with the brush.
 
-https://labelstud.io/guide/predictions and https://labelstud.io/tags/brushlabels. A task is an image, its prediction a
-region a class; a region's score is its mean confidence, and the prediction's that of the whole mask. `config.xml` is
-the project's labelling configuration. Ignored pixels are a region of a label of their own, "ignore", so that they can
-be painted too; `raypipe import labelstudio` makes them 255 again. Label Studio has to be able to read the images' URIs:
-for s3:// give the project that bucket as source storage, for local files see its LOCAL_FILES_SERVING_ENABLED.
+https://labelstud.io/guide/predictions and https://labelstud.io/tags/brushlabels. Each image becomes a task, whose
+prediction has one region for each class. A region's score is its mean confidence, and the prediction's score that of
+the whole mask. `config.xml` is the project's labelling configuration. Ignored pixels are a region with the label
+"ignore", so that they can be painted too; `raypipe import labelstudio` makes them 255 again. Label Studio must be able
+to read the images' URIs: for s3:// add the bucket to the project as source storage, for local files see its
+LOCAL_FILES_SERVING_ENABLED.
 """
 
 import json
@@ -21,18 +22,18 @@ from raypipe.schema import IGNORE
 
 TASK = "task"
 TASKS_PER_FILE = 500
-"""Label Studio takes files of 250 MB at most, and a task of a large image may take some 100 kB."""
+"""Tasks in a file: Label Studio takes at most 250 MB, and the task of a large image may have some 100 kB."""
 
 
 class LabelStudio(Format):
     """`tasks-<number>.json`, `config.xml`; images are never copied."""
 
     def image_folder(self, split: str) -> str | None:  # noqa: ARG002
-        """None: tasks name URIs."""
+        """Returns None: tasks refer to URIs."""
         return None
 
     def render(self, row: MaskRow) -> Rendered:
-        """The task."""
+        """Returns the task."""
         names = dict(enumerate(self.classes, start=1)) | {IGNORE: ignore_label(self.classes)}
         results = []
         for region in class_regions(row.mask, [*row.class_ids, IGNORE]):

@@ -1,1 +1,1 @@
-"""mmsegmentation."""
+"""Export to mmsegmentation."""

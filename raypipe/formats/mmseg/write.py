@@ -1,9 +1,9 @@
-"""mmsegmentation's folders: grey PNGs beside images, by split.
+"""Exports mmsegmentation's folders: grey PNGs, by split.
 
-Pixels are class ids with background as class 0, and 255 ignored, which is mmsegmentation's `ignore_index`: read them
-with `reduce_zero_label=False`. With `reduce_zero_label=True` mmsegmentation itself makes 0 to 255 and every other id
-one less: then background is ignored in training, and the first name of `metainfo.json` must be left out. Masks hold no
-confidence.
+Pixels are class ids with background as class 0 and 255 ignored, which is mmsegmentation's `ignore_index`: read them
+with `reduce_zero_label=False`. With `reduce_zero_label=True` mmsegmentation turns 0 into 255 and lowers every other id
+by one: background is then ignored in training, and the first name in `metainfo.json` must be removed. The confidence
+isn't exported.
 """
 
 import json
@@ -17,15 +17,15 @@ class Mmseg(Format):
     """`ann_dir/<split>/`, `splits/<split>.txt`, `metainfo.json`; images, if exported, in `img_dir/<split>/`."""
 
     def image_folder(self, split: str) -> str | None:
-        """A folder a split."""
+        """Returns one folder for each split."""
         return f"img_dir/{split}"
 
     def render(self, row: MaskRow) -> Rendered:
-        """The mask."""
+        """Returns the mask's file."""
         return Rendered(files={f"ann_dir/{row.split}/{row.stem}.png": encode_png(row.mask)})
 
     def finish(self, rows: Rows, out: str) -> None:
-        """Writes lists, and what a dataset's `metainfo` is made of."""
+        """Writes the lists of images, and the names and colours for a dataset's `metainfo`."""
         write_lists(rows, out, path="splits/{split}.txt", line=lambda row: row.stem)
         write_image_list(self, rows, out)
         names = ["background", *self.classes]

@@ -1,1 +1,1 @@
-"""Tables: CSV and Parquet."""
+"""Import of tables: CSV, JSON lines and Parquet."""

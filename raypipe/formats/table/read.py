@@ -1,4 +1,4 @@
-"""A table of image URIs and labels: CSV, JSON lines or Parquet."""
+"""Imports a table of image URIs and labels: CSV, JSON lines or Parquet."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from raypipe.data.manifest import Manifest, absolute_uri, nearest, resolve_uri
 from raypipe.formats.listing import find_classes, find_images, without_suffix
 
 OPTIONAL_COLUMNS = ("split", "mask_uri", "saliency_uri", "supervision")
-"""Taken over where a table has them."""
+"""Columns that go into the manifest if the table has them."""
 
 
 def import_table(
@@ -30,28 +30,28 @@ def import_table(
     empty_labels: Literal["null", "none"] = "null",
     classes: Sequence[str] | None = None,
 ) -> Manifest:
-    """A manifest of a table's rows.
+    """Returns a manifest of a table's rows.
 
-    Labels are a list (JSON lines, Parquet) or a text of names with a separator (all formats). Relative URIs count from
-    the table's folder, image names from `images` if that is given. Without an id column the `image_id` is the file's
-    name without its ending, or, where such names aren't unique, what the image column says.
+    Labels are a list (JSON lines, Parquet) or a text of names with a separator (all formats). Relative URIs start from
+    the table's folder, image names from `images` if that is given. Without an id column the `image_id` is the image
+    file's name without its ending or, if these names aren't unique, the value in the image column.
 
     Args:
-        uri: the table; its ending says what it is: .csv, .jsonl, .ndjson or .parquet.
-        images: URI of a folder in which the image column's names are looked up, with or without their ending; images
-            there that the table doesn't name are counted and left out.
-        skip_missing: leave rows out whose image `images` doesn't have, instead of refusing.
+        uri: URI of the table; its ending chooses the format: .csv, .jsonl, .ndjson or .parquet.
+        images: URI of a folder in which the image column's names are looked up, with or without their ending. Images
+            that the table doesn't name are left out and counted in a warning.
+        skip_missing: leave out rows whose image isn't in `images`, instead of raising.
         image_column: name of the column of image URIs.
         label_column: name of the column of labels.
         id_column: name of the column of ids; the table need not have it.
         separator: between the names in a text of labels.
-        empty_labels: what an empty text says: "null", that nobody labelled the image (a CSV has no other way to say
-            so), or "none", that it shows none of the classes. An empty list always says the latter, a null the former.
+        empty_labels: what an empty text means: "null" that nobody labelled the image (a CSV can't say so otherwise),
+            "none" that the image shows none of the classes. An empty list always means the latter, null the former.
         classes: class names in the order of their ids; all labels in alphabetical order by default.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it can't be read as what its ending says, lacks a column, or has no rows; if `images`
+        FileNotFoundError: there is no such file.
+        ValueError: the table can't be read in the format of its ending, lacks a column or has no rows, or `images`
             lacks an image.
     """
     records = _read(uri)
@@ -67,9 +67,9 @@ def import_table(
         image_uri, labels = record.get(image_column), record.get(label_column)
         place = f"{uri}, row {number} (counted from 0)"
         if not isinstance(image_uri, str) or not image_uri:
-            raise ValueError(f"{place}: {image_column!r} is {image_uri!r}, needed is a URI")
+            raise ValueError(f"{place}: expected a URI in {image_column!r}, got {image_uri!r}")
         if not isinstance(labels, str | list | None):
-            raise ValueError(f"{place}: {label_column!r} is {labels!r}, needed is a list of names or a text")  # noqa: TRY004
+            raise ValueError(f"{place}: expected a list of names or a text in {label_column!r}, got {labels!r}")  # noqa: TRY004
         row = {name: record.get(name) or None for name in OPTIONAL_COLUMNS}
         image_id = record.get(id_column) if id_column in columns else image_uri
         row |= {"image_id": None if image_id is None else str(image_id), "image_uri": image_uri}
@@ -93,9 +93,7 @@ def _read(uri: str) -> list[dict[str, Any]]:
         except pa.ArrowInvalid as error:
             raise ValueError(f"{uri} is not a Parquet file: {error}") from error
     if suffix not in (".csv", ".jsonl", ".ndjson"):
-        raise ValueError(
-            f"{uri} ends with {suffix!r}, which says no format: needed is .csv, .jsonl, .ndjson or .parquet"
-        )
+        raise ValueError(f"expected a table that ends with .csv, .jsonl, .ndjson or .parquet, got {uri}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -110,7 +108,7 @@ def _read_csv(text: str, uri: str) -> list[dict[str, Any]]:
         for record in reader:
             if None in record or None in record.values():
                 raise ValueError(
-                    f"{uri}, line {reader.line_num}: not the header's {len(reader.fieldnames or ())} cells"
+                    f"{uri}, line {reader.line_num}: expected {len(reader.fieldnames or ())} cells, as in the header"
                 )
             records.append(dict(record))
     except csv.Error as error:
@@ -128,7 +126,7 @@ def _read_json_lines(text: str, uri: str) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(f"{uri}, line {number}: not JSON ({error})") from error
         if not isinstance(record, dict):
-            raise ValueError(f'{uri}, line {number}: needed is an object such as {{"image_uri": …, "labels": […]}}')  # noqa: TRY004 - the file's mistake
+            raise ValueError(f'{uri}, line {number}: expected an object such as {{"image_uri": …, "labels": […]}}')  # noqa: TRY004 - the file's mistake
         records.append(record)
     return records
 
@@ -142,6 +140,6 @@ def _labels(value: str | list[str] | None, separator: str, empty_labels: Literal
 
 def _name_by_files(rows: list[dict[str, Any]]) -> None:
     names = [without_suffix(posixpath.basename(row["image_uri"])) for row in rows]
-    if len(set(names)) == len(names):  # else the image column's own text stays
+    if len(set(names)) == len(names):  # otherwise the image column's text stays the id
         for row, name in zip(rows, names, strict=True):
             row["image_id"] = name

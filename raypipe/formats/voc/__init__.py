@@ -1,1 +1,1 @@
-"""PASCAL VOC."""
+"""Import and export of PASCAL VOC's folders."""

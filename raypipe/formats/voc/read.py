@@ -1,4 +1,4 @@
-"""The PASCAL VOC layout: `ImageSets`, `JPEGImages`, `Annotations` or a table of labels, `SegmentationClass`."""
+"""Imports a folder in PASCAL VOC's layout: `ImageSets`, `JPEGImages`, `Annotations` and `SegmentationClass`."""
 
 import csv
 import io
@@ -34,11 +34,11 @@ VOC_CLASSES = (
     "train",
     "tvmonitor",
 )
-"""In the order of the class ids in VOC's own masks."""
+"""VOC's classes in the order of the class ids in its masks."""
 
 DEFAULT_LISTS = ("train", "train_aug", "val")
 READERS = 16
-"""Annotations read at a time."""
+"""Number of annotations that are read at the same time."""
 
 log = logging.getLogger(__name__)
 
@@ -51,24 +51,24 @@ def import_voc(
     skip_missing: bool = False,
     classes: Sequence[str] | None = None,
 ) -> Manifest:
-    """A manifest of a folder in the layout of PASCAL VOC.
+    """Returns a manifest of a folder in the layout of PASCAL VOC.
 
-    An image has one split: the first of `lists` that names it. So with ("train", "train_aug"), where the second
-    contains the first, "train_aug" are the additional images alone, and both names together select all of them.
+    An image's split is the first of `lists` that names it. So with ("train", "train_aug"), where the second list
+    contains the first, the split "train_aug" holds the additional images only; both splits together hold all of them.
 
     Args:
         root: URI of the folder.
         lists: names of `ImageSets/Segmentation/<name>.txt`, or of lists elsewhere in ImageSets such as "Main/train"; by
-            default those of "train", "train_aug" and "val" that there are.
-        labels: URI of a CSV with the columns image_id and labels (names joined by "|"), relative to the root, to be
-            used instead of `Annotations/<id>.xml`.
-        skip_missing: leave listed images out that the folder doesn't have, instead of refusing.
-        classes: class names in the order of their ids. By default VOC's own 20 if there are no other labels, else all
+            default those of "train", "train_aug" and "val" that exist.
+        labels: URI, relative to the root, of a CSV with the columns image_id and labels (names joined by "|"); it
+            replaces `Annotations/<id>.xml`.
+        skip_missing: leave out listed images that the folder doesn't have, instead of raising.
+        classes: class names in the order of their ids. By default VOC's 20 if no other labels occur, else all
             labels in alphabetical order.
 
     Raises:
-        FileNotFoundError: if a folder or list is missing.
-        ValueError: if listed images are missing, or nothing is labelled.
+        FileNotFoundError: a folder or list is missing.
+        ValueError: listed images are missing, or no image has a label.
     """
     images = {without_suffix(path): uri for path, uri in list_images(storage.join(root, "JPEGImages")).items()}
     mask_folder = storage.join(root, "SegmentationClass")
@@ -104,7 +104,7 @@ def import_voc(
 
 
 def _read_lists(root: str, lists: Sequence[str] | None) -> dict[str, str]:
-    """Split by image_id, in the lists' order."""
+    """Returns the split of each image_id, in the lists' order."""
     folder = storage.join(root, "ImageSets")
     uris = {
         name: storage.join(folder, name if "/" in name else f"Segmentation/{name}") + ".txt"
@@ -117,7 +117,7 @@ def _read_lists(root: str, lists: Sequence[str] | None) -> dict[str, str]:
     for name, uri in present.items():
         lines = storage.read_bytes(uri).decode().splitlines()
         if "/" in name:
-            # Lists of VOC's classification task may say 1, 0 or -1 after the id.
+            # Lists of VOC's classification task may have 1, 0 or -1 after the id.
             lines = [re.sub(r"\s+(-1|0|1)\s*$", "", line) for line in lines]
         for image_id in filter(None, map(str.strip, lines)):
             splits.setdefault(image_id, name.rsplit("/", 1)[-1])
@@ -127,7 +127,7 @@ def _read_lists(root: str, lists: Sequence[str] | None) -> dict[str, str]:
 
 
 def _read_annotations(root: str, ids: Sequence[str]) -> Mapping[str, list[str]]:
-    """Labels of the images that have an annotation."""
+    """Returns the labels of the images that have an annotation."""
     folder = storage.join(root, "Annotations")
     available = {uri.rsplit("/Annotations/", 1)[-1] for uri in storage.list_files(folder, suffix=".xml")}
     annotated = [image_id for image_id in ids if f"{image_id}.xml" in available]
@@ -137,11 +137,11 @@ def _read_annotations(root: str, ids: Sequence[str]) -> Mapping[str, list[str]]:
 
 
 def _object_names(xml: bytes, image_id: str) -> list[str]:
-    # No annotation needs a document type; refusing it refuses entity bombs. UTF-16 would hide one.
+    # Entity bombs need a document type, which no annotation needs, so it is refused. UTF-16 could hide it.
     if b"<!DOCTYPE" in xml or b"\0" in xml:
         raise ValueError(f"Annotations/{image_id}.xml has a document type declaration or isn't UTF-8: mend it")
     try:
-        tree = ET.fromstring(xml)  # noqa: S314 - without document type nothing is expanded
+        tree = ET.fromstring(xml)  # noqa: S314 - without a document type nothing is expanded
     except ET.ParseError as error:
         raise ValueError(f"Annotations/{image_id}.xml is not XML: {error}") from error
     return sorted({(name.text or "").strip() for name in tree.iterfind("object/name")})
@@ -150,5 +150,5 @@ def _object_names(xml: bytes, image_id: str) -> list[str]:
 def _read_label_table(uri: str) -> Mapping[str, list[str]]:
     reader = csv.DictReader(io.StringIO(storage.read_bytes(uri).decode("utf-8-sig"), newline=""))
     if not {"image_id", "labels"} <= set(reader.fieldnames or ()):
-        raise ValueError(f"{uri} has the columns {reader.fieldnames}, needed are image_id and labels")
+        raise ValueError(f"{uri}: expected the columns image_id and labels, got {reader.fieldnames}")
     return {row["image_id"]: sorted(set(filter(None, (row["labels"] or "").split("|")))) for row in reader}

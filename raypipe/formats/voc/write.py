@@ -1,6 +1,6 @@
-"""PASCAL VOC's folders: palette PNGs, lists of images by split.
+"""Exports PASCAL VOC's folders: palette PNGs, and lists of images by split.
 
-Ignored pixels are 255, as in VOC's own masks, in the colour that VOC draws borders with. Masks hold no confidence.
+Ignored pixels are 255, as in VOC's own masks, in the colour in which VOC draws borders. The confidence isn't exported.
 """
 
 import io
@@ -14,7 +14,7 @@ from raypipe.formats.palette import voc_colors
 
 
 def encode_palette_png(mask: NDArray[np.uint8]) -> bytes:
-    """A PNG whose pixels are the ids (H, W), shown in VOC's colours."""
+    """Returns a PNG of class ids (H, W) that viewers show in VOC's colours."""
     image = Image.fromarray(mask)
     image.putpalette(voc_colors().tobytes())
     buffer = io.BytesIO()
@@ -26,15 +26,15 @@ class Voc(Format):
     """`SegmentationClass/`, `ImageSets/Segmentation/`, `labelmap.txt`; images, if exported, in `JPEGImages/`."""
 
     def image_folder(self, split: str) -> str | None:  # noqa: ARG002
-        """VOC's."""
+        """Returns VOC's one folder for all splits."""
         return "JPEGImages"
 
     def render(self, row: MaskRow) -> Rendered:
-        """The mask."""
+        """Returns the mask's file."""
         return Rendered(files={f"SegmentationClass/{row.stem}.png": encode_palette_png(row.mask)})
 
     def finish(self, rows: Rows, out: str) -> None:
-        """Writes lists, and names and colours of the classes."""
+        """Writes the lists of images, and the classes' names and colours."""
         write_lists(rows, out, path="ImageSets/Segmentation/{split}.txt", line=lambda row: row.stem)
         write_image_list(self, rows, out)
         names = ["background", *self.classes]

@@ -1,1 +1,1 @@
-"""YOLO."""
+"""Export of YOLO's polygons."""

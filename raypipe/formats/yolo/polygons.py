@@ -1,8 +1,8 @@
-"""Outlines of a region as polygons, and one polygon with its holes cut open.
+"""Turns a region into polygons, and a polygon with holes into one without.
 
-Conventions: corners are (x, y) between pixels: pixel (row r, column c) is the square from (c, r) to (c + 1, r + 1). So
-what holds the middle of a pixel, by the even-odd rule, is exactly the region. Outer rings run clockwise as the image is
-seen, holes the other way.
+Conventions: corners are (x, y) between pixels: pixel (row r, column c) is the square from (c, r) to (c + 1, r + 1).
+The region is then exactly the pixels whose middles lie in the polygons by the even-odd rule. Outer rings run clockwise
+on the screen, holes anticlockwise.
 """
 
 import numpy as np
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 Ring = NDArray[np.float64]
-"""(N, 2): corners x, y; the last is joined to the first."""
+"""(N, 2) corners x, y; the last corner is joined to the first."""
 
 _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
-"""Row and column of the steps east, south, west, north."""
+"""Changes of (row, column) by a step east, south, west and north."""
 
 
 def trace_rings(pixels: NDArray[np.bool_]) -> list[Ring]:
-    """The rings around a region and its holes; corners only, exact.
+    """Returns the rings around a region and its holes, exactly and by their corners only.
 
-    Each side of a pixel that parts inside from outside is a step with the inside on its right. Where two pixels touch
-    at a corner the way turns left, so that they stay one region.
+    Each pixel side between inside and outside is a step with the inside on its right. Where two pixels touch at a
+    corner, the path turns left, so that they stay one region.
 
     Args:
         pixels: (H, W).
@@ -44,7 +44,7 @@ def trace_rings(pixels: NDArray[np.bool_]) -> list[Ring]:
 
 
 def _follow(start: int, ways: bytearray, moves: list[int], stride: int) -> Ring:
-    """Walks from a corner eastward until there is no way left; takes the ways it has gone."""
+    """Returns the ring that starts eastward at a corner, and removes its steps from `ways`."""
     corners: list[int] = []
     at, heading = start, 0
     last = -1
@@ -66,16 +66,16 @@ def _follow(start: int, ways: bytearray, moves: list[int], stride: int) -> Ring:
 
 
 def signed_area(ring: Ring) -> float:
-    """Area by the shoelace formula: positive for outer rings, negative for holes."""
+    """Returns the area by the shoelace formula: positive for outer rings, negative for holes."""
     following = np.roll(ring, -1, axis=0)
     return float((ring[:, 0] * following[:, 1] - following[:, 0] * ring[:, 1]).sum() / 2)
 
 
 def simplify(ring: Ring, tolerance: float) -> Ring:
-    """Leaves out corners that lie less than `tolerance` pixels off the line between those that stay.
+    """Leaves out corners that lie at most `tolerance` pixels off the line between those that stay.
 
-    Douglas and Peucker (1973), on the two halves between the first corner and the one farthest from it. Rings of which
-    fewer than three corners would stay are kept.
+    Douglas and Peucker (1973), on the two halves between the first corner and the one farthest from it. A ring that
+    would keep fewer than three corners is returned unchanged.
     """
     if tolerance <= 0 or len(ring) <= 4:
         return ring
@@ -99,7 +99,7 @@ def simplify(ring: Ring, tolerance: float) -> Ring:
 
 
 def _distances(points: Ring, start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distances of points from the line segment between two others."""
+    """Returns the distances of points from the line segment between two others."""
     along = end - start
     length = float(along @ along)
     shares = np.clip((points - start) @ along / length, 0, 1) if length else np.zeros(len(points))
@@ -108,14 +108,15 @@ def _distances(points: Ring, start: NDArray[np.float64], end: NDArray[np.float64
 
 
 def cut_open(rings: list[Ring]) -> Ring:
-    """One polygon of a connected region's outer ring and holes.
+    """Joins a connected region's outer ring and holes into one polygon.
 
-    Each hole is joined to the nearest corner of the outer ring by a cut that is gone there and back, so its width is 0.
-    By the even-odd rule and by winding numbers alike, the polygon holds what the rings hold, whatever the cuts cross.
-    Cuts run across, then down: between pixels, so that no pixel's middle lies on one, where rounding would decide.
+    A cut leads from the nearest corner of the outer ring to each hole and back along the same way, so its width is 0.
+    The polygon therefore holds the same points as the rings, by the even-odd rule and by winding numbers, whatever the
+    cuts cross. Cuts run horizontally, then vertically, between pixels: no pixel's middle lies on one, where rounding
+    would decide.
 
     Args:
-        rings: one of them outer.
+        rings: the outer ring and the holes, in any order.
     """
     outer = max(rings, key=signed_area)
     holes = [ring for ring in rings if ring is not outer]

@@ -1,4 +1,4 @@
-"""Feature extractors by name."""
+"""Builds the feature extractors by name."""
 
 import difflib
 from typing import Any
@@ -31,7 +31,7 @@ def build_backbone(name: str, *, output_stride: int = 8, **options: Any) -> Back
     Args:
         name: one of `BACKBONES`.
         output_stride: pixels per grid cell, 8 or (torchvision's networks) 16.
-        options: of this backbone's class alone (`fc6_dilation` of vgg16).
+        options: arguments of this backbone's class only (`fc6_dilation` of vgg16).
 
     Raises:
         ValueError: an unknown name, or a stride that the backbone doesn't have.

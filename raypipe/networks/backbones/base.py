@@ -1,10 +1,10 @@
-"""What every backbone has in common, and the two things that all of them do to convolutions: freezing and dilating.
+"""Base class of the backbones, and what they do to convolutions: freezing and dilating.
 
 Conventions:
     - Output size is h = ceil(H / output_stride) for every H >= 1, so images need no padding before the network.
-    - Cell i of the grid stands for pixels [8i, 8i + 8), whose centre is 8i + 3.5. Where a network really looks is its
-      own property: published networks pad their stride-2 layers symmetrically and look at 8i (kept, to be faithful);
-      `mobilenet_v2` is built to look at 8i + 3 and `tiny` at 8i + 3.5.
+    - Cell i of the grid stands for pixels [8i, 8i + 8), whose centre is 8i + 3.5. The centre of a cell's receptive
+      field depends on the network. Published networks pad their stride-2 layers symmetrically, which puts it at 8i;
+      this is kept, to be faithful. In `mobilenet_v2` it is at 8i + 3, and in `tiny` at 8i + 3.5.
 """
 
 from abc import ABC, abstractmethod
@@ -22,17 +22,17 @@ class Backbone(nn.Module, ABC):
     """A feature extractor with named depths.
 
     Attributes:
-        name: what `build_backbone` calls it.
+        name: name by which `build_backbone` builds it.
         output_stride: pixels per cell of every depth that `forward` returns.
         channels: channels of each depth, shallow first; the last depth feeds the classifier.
         affinity_depths: the three depths that AffinityNet's head reads, shallow first. The third is the last depth:
             layers that nothing reads would get no gradient, which distributed training refuses.
-        preprocessing: what its published weights were trained on.
-        output_strides: those that it can be built at.
-        dropout: rate before the classifier.
-        normalize_depths: whether AffinityNet's head normalises the depths (they aren't normalised already).
+        preprocessing: the normalisation that its published weights were trained with.
+        output_strides: output strides that it can be built at.
+        dropout: dropout rate before the classifier.
+        normalize_depths: whether AffinityNet's head must normalise the depths.
         sqrt_cam: whether the class activation map is square-rooted.
-        starts_from_scratch: trained without pretrained weights: every parameter is a new one.
+        starts_from_scratch: whether it is trained without pretrained weights, so that every parameter is new.
         foreign_heads: prefixes of the ImageNet head's names in published checkpoints; they are dropped.
     """
 
@@ -65,10 +65,10 @@ class Backbone(nn.Module, ABC):
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm with its running statistics and affine parameters as loaded, in `.train()` too.
+    """BatchNorm that keeps its loaded statistics and affine parameters, even in `.train()`.
 
-    Batches of fine-tuning are too small to estimate statistics, and statistics that move would make an image's mask
-    depend on the images beside it.
+    The batches of a fine-tuning are too small to estimate statistics, and changing statistics would make an image's
+    mask depend on the other images in the batch.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -77,9 +77,9 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         self.eval()
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """Apply the affine map that frozen statistics leave, in one pass and in the input's precision.
+        """Apply the affine map of the frozen statistics, in one pass and in the input's precision.
 
-        torch's own BatchNorm takes three times as long in the backward pass, for gradients that nobody uses.
+        The backward pass of torch's BatchNorm takes three times as long, for gradients that nobody uses.
         """
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -103,20 +103,20 @@ def check_output_stride(name: str, output_stride: int, allowed: tuple[int, ...])
     """Raise ValueError unless the backbone can be built at this stride."""
     if output_stride not in allowed:
         choices = " or ".join(str(stride) for stride in allowed)
-        raise ValueError(f"output_stride of {name} is {output_stride}, it must be {choices}")
+        raise ValueError(f"expected output_stride {choices} for {name}, got {output_stride}")
 
 
 def dilate(*modules: nn.Module, input_stride: int, output_stride: int) -> None:
     """Turn strides beyond the output stride into dilations, in place ("à trous"; DeepLab §3.1).
 
-    A stride-2 convolution that would pass the output stride gets stride 1, and every k×k convolution after it twice the
-    dilation, so each weight still sees the spacing that it was trained on. Works on the modules' convolutions, not on
-    their blocks, and so for blocks that refuse torchvision's `replace_stride_with_dilation`.
+    A stride-2 convolution that would exceed the output stride gets stride 1, and every k×k convolution after it twice
+    the dilation, so each weight still sees the spacing that it was trained with. This changes single convolutions, so
+    it also works for blocks that refuse torchvision's `replace_stride_with_dilation`.
 
     Args:
-        modules: in forward order; 1x1 convolutions with a stride are shortcuts, beside (after) their k×k one.
+        modules: in forward order. A 1x1 convolution with a stride is a shortcut that follows its k×k convolution.
         input_stride: pixels per cell of the first module's input.
-        output_stride: pixels per cell of the last module's output, when done.
+        output_stride: pixels per cell of the last module's output, afterwards.
     """
     stride, dilation = input_stride, 1
     convolutions = [conv for module in modules for conv in module.modules() if isinstance(conv, nn.Conv2d)]

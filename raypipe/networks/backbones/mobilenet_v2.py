@@ -1,13 +1,13 @@
-"""MobileNetV2 (Sandler et al., 2018), dilated to output stride 8 or 16, its cells centred on the pixels they stand for.
+"""MobileNetV2 (Sandler et al., 2018), dilated to output stride 8 or 16, with centred cells.
 
-Conventions: a stride-2 3x3 convolution may look at pixels 2i-1..2i+1 (padded on both sides: torchvision) or at 2i..2i+2
-(padded at the right and bottom: TensorFlow). The second is the first on an input shifted by one pixel, so each layer
-may choose freely, whatever the weights were trained with: features inside the image are those of a shifted image. With
-n stride-2 layers padded on both sides cell i looks at 2^n i, with all of them padded at the right and bottom at 2^n i +
-2^n - 1; with all but the last one it looks at 2^n i + 2^(n-1) - 1, half a pixel from the centre of the pixels [2^n i,
-2^n (i+1)) that it stands for. That is what this module does.
+Conventions: a stride-2 3x3 convolution reads the pixels 2i-1..2i+1 if it is padded on both sides (torchvision), or
+2i..2i+2 if it is padded at the right and bottom (TensorFlow). The second is the first on an input that is shifted by
+one pixel, so each layer may use either, whatever the weights were trained with: the features inside the image are those
+of a shifted image. After n stride-2 layers that are padded on both sides, the receptive field of cell i is centred at
+2^n i; if all of them are padded at the right and bottom, at 2^n i + 2^n - 1. This module pads all but the last one so:
+the centre is then 2^n i + 2^(n-1) - 1, half a pixel from the centre of the cell's own pixels [2^n i, 2^n (i+1)).
 
-As ResNet38's, the layers up to stride 2 are frozen, and so is every BatchNorm. Attribute names are torchvision's.
+As in ResNet38, the layers up to stride 2 are frozen, and so is every BatchNorm. Attribute names are torchvision's.
 """
 
 from contextlib import nullcontext
@@ -24,16 +24,16 @@ CHANNELS = {"features.3": 24, "features.6": 32, "features.13": 96, "features.17"
 """The last block of each width, and its channels; features.3 is at stride 4, features.6 at stride 8."""
 
 NUM_EXACT_BLOCKS = 4
-"""Blocks that infer in float32 whatever autocast says. features.1 squeezes 32 channels that nearly cancel into 16
-without a nonlinearity: rounded to bfloat16 there, CAMs are 9 % off (relative norm), with these blocks exact 2.5 %; they
-take a few percent of the time."""
+"""Blocks that always infer in float32, even under autocast. features.1 adds up 32 channels that nearly cancel: in
+bfloat16 the CAMs are 9 % off (relative norm), with these blocks in float32 2.5 %. They take a few percent of the
+time."""
 
 
 class MobileNetV2(Backbone):
     """torchvision's mobilenet_v2 without its head.
 
-    The depth just finer than the grid is averaged down to it: features.3 at output stride 8, features.6 at 16 (which
-    has no features.3: averaged twice it would be off centre).
+    The depth just finer than the grid is averaged down to it: features.3 at output stride 8, features.6 at 16. Output
+    stride 16 has no features.3, because averaging twice would put it off centre.
     """
 
     affinity_depths = ("features.6", "features.13", "features.18")
@@ -67,10 +67,10 @@ class MobileNetV2(Backbone):
 
 
 class RightBottomPaddedConv2d(nn.Conv2d):
-    """A 3x3 stride-2 convolution of pixels 2i..2i+2: zeros at the right and bottom only, output size ceil(H / 2).
+    """A 3x3 stride-2 convolution that is padded at the right and bottom only; its output size is ceil(H / 2).
 
-    TensorFlow's "SAME" at even sizes. At odd sizes, where TensorFlow would pad both sides, two are added instead of
-    one, so that the centres don't depend on the image's size.
+    Output i reads the pixels 2i..2i+2. At even sizes this is TensorFlow's "SAME"; at odd sizes, where TensorFlow pads
+    both sides, two zeros are added instead of one, so that the centres don't depend on the image's size.
     """
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:

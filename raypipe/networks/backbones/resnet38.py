@@ -1,8 +1,8 @@
-"""ResNet38 of AffinityNet's authors: Wu et al., "Wider or Deeper" (2016), model A1, at output stride 8.
+"""ResNet38 as AffinityNet's authors use it: Wu et al., "Wider or Deeper" (2016), model A1, at output stride 8.
 
-A block is BN-ReLU-3x3-BN-ReLU-3x3 plus a skip; a bottleneck is 1x1-3x3-1x1, BN-ReLU before each. The skip is a 1x1 of
-the BN-ReLU'd input where the shape changes. Stride 8 is reached at b4; b5 is dilated by 2, b6 and b7 by 4. As in psa,
-conv1a and b2 are frozen and so is every BatchNorm. Attribute names are those of psa's checkpoints.
+A block is BN-ReLU-3x3-BN-ReLU-3x3 plus a skip; a bottleneck is 1x1-3x3-1x1, with BN-ReLU before each convolution. Where
+the shape changes, the skip is a 1x1 of the BN-ReLU'd input. Stride 8 is reached at b4; b5 is dilated by 2, b6 and b7 by
+4. As in psa, conv1a and b2 are frozen and so is every BatchNorm. Attribute names are those of psa's checkpoints.
 """
 
 import torch.nn.functional as F

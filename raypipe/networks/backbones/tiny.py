@@ -1,12 +1,12 @@
-"""A network of 0.3 M parameters that learns from scratch in minutes on a CPU: for the demo and for tests.
+"""A network of 0.3 M parameters for the demo and for tests, which learns from scratch in minutes on a CPU.
 
-ResNet38 in miniature (pre-activation blocks, growing dilations). Random weights can't be trained with frozen BatchNorm,
-and normalising each image removes how much of a texture it holds, which is what a classifier without pretraining learns
-from first. So nothing normalises activations: the weights are standardised instead (Qiao et al., 2019; with the gain of
-Brock et al., 2021). A cell's features depend on the pixels around it alone, never on the rest of the image or batch.
+It is ResNet38 in miniature: pre-activation blocks with growing dilations. Frozen BatchNorm can't train random weights,
+and normalising each image would remove how much of a texture the image holds, from which a classifier without
+pretraining learns first. So the weights are standardised instead of the activations (Qiao et al., 2019; with the gain
+of Brock et al., 2021). A cell's features depend only on the pixels around it, never on the rest of the image or batch.
 
-Conventions: its stride-2 layers are 4x4 convolutions padded by one on both sides, which look at pixels 2i-1..2i+2, so
-that cell i of the grid looks at 8i + 3.5, exactly the centre of the pixels that it stands for.
+Conventions: its stride-2 layers are 4x4 convolutions that are padded by one on both sides and read the pixels
+2i-1..2i+2, so the receptive field of cell i is centred at 8i + 3.5, exactly the centre of the cell's own pixels.
 """
 
 import math
@@ -20,7 +20,7 @@ from raypipe.networks.backbones.base import Backbone, check_output_stride
 from raypipe.networks.preprocessing import IMAGENET
 
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
-"""Restores the variance that a ReLU takes from a standard normal variable."""
+"""Gain that makes up for the variance that a ReLU takes from a standard normal variable."""
 
 
 class Tiny(Backbone):
@@ -58,7 +58,7 @@ class StandardizedConv2d(nn.Conv2d):
     """A convolution by g (w - mean w) / |w - mean w|: the weights of an output channel have mean 0 and norm g."""
 
     def reset_parameters(self) -> None:
-        """Draw weights whose steps of training are neither too large nor too small relative to their norm."""
+        """Draw weights of a norm at which the steps of training are neither too large nor too small."""
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -84,7 +84,7 @@ class HalvingConv2d(StandardizedConv2d):
 
 
 class Block(nn.Module):
-    """y = x + 1/2 3x3(relu(3x3(relu(x)))): half, because nothing else bounds how the variance grows with depth."""
+    """y = x + 1/2 3x3(relu(3x3(relu(x)))); the half bounds the growth of the variance with depth."""
 
     def __init__(self, channels: int, *, dilation: int) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
-"""VGG16 of AffinityNet's authors: Simonyan & Zisserman (2014) with DeepLab-LargeFOV's fc6 and fc7, at output stride 8.
+"""VGG16 as AffinityNet's authors use it, at output stride 8.
 
+Simonyan & Zisserman (2014), with DeepLab-LargeFOV's fc6 and fc7.
 Max pools are 3x3 with strides 2, 2, 2, 1; conv5 is dilated by 2. fc6 is a 3x3 convolution with dilation 1 in the
 classifier and 4 in AffinityNet. As in psa, conv1 and conv2 are frozen. Attribute names are those of psa's checkpoints.
 """

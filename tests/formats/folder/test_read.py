@@ -44,7 +44,7 @@ def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no images below .*known endings are \.jpg"):
         import_folder(str(tmp_path))
     touch(tmp_path, "cat/1.jpg", "stray.jpg")
-    with pytest.raises(ValueError, match=r"1 images are in no class's folder, such as 'stray.jpg': needed is <class>/"):
+    with pytest.raises(ValueError, match=r"1 images are in no class's folder, such as 'stray.jpg': expected <class>/"):
         import_folder(str(tmp_path))
     with pytest.raises(ValueError, match=r"2 images are in no class's folder.*<split>/<class>/<image>"):
         import_folder(str(tmp_path), split_folders=True)

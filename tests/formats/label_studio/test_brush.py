@@ -59,11 +59,11 @@ def test_label_studios_own_decoder_reads_it() -> None:
     ("data", "message"),
     [
         ([], "end too early"),
-        ([0] * 20, "0 words of 1 bits"),
-        (["a"], "no list of bytes"),
-        ([256], "no list of bytes"),
+        ([0] * 20, "expected run lengths of 8 words of 8 bits, .* got 0 of 1 bits"),
+        (["a"], "expected run lengths as a list of bytes"),
+        ([256], "expected run lengths as a list of bytes"),
         (pack(f"{8:032b}" + HEADER + "1" + "00" + "011"), "end too early"),
-        (pack(f"{8:032b}" + HEADER + "1" + "01" + "1111" + "00000000"), "tell 16 words instead of 8"),
+        (pack(f"{8:032b}" + HEADER + "1" + "01" + "1111" + "00000000"), "expected run lengths of 8 words, got 16"),
     ],
 )
 def test_damaged_run_lengths(data: list[object], message: str) -> None:

@@ -112,10 +112,10 @@ def test_the_command(manifest: Manifest, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ({}, r"task 0 \(counted from 0\): 'data' is 'None', needed is dict"),
-        ({"data": {"image_id": "x"}, "annotations": []}, "of no row of the manifest: 'x'"),
-        ({"data": {"image_id": ["a"]}, "annotations": []}, "of no row of the manifest"),
-        ({"data": {"image_id": "a"}}, "'annotations' is 'None', needed is list"),
+        ({}, r"task 0 \(counted from 0\): expected 'data' of type dict, got 'None'"),
+        ({"data": {"image_id": "x"}, "annotations": []}, "belongs to no row of the manifest: 'x'"),
+        ({"data": {"image_id": ["a"]}, "annotations": []}, "belongs to no row of the manifest"),
+        ({"data": {"image_id": "a"}}, "expected 'annotations' of type list, got 'None'"),
         (
             {"data": {"image_id": "a"}, "annotations": [annotation({"type": "polygonlabels"})]},
             "paint it with the brush",
@@ -135,11 +135,11 @@ def test_the_command(manifest: Manifest, tmp_path: Path) -> None:
         ),
         (
             {"data": {"image_id": "a"}, "annotations": [annotation(brush("cat", [[1]]) | {"original_width": 2})]},
-            "needed are 8 of 8 for RGBA of 2 x 1",
+            "expected run lengths of 8 words of 8 bits, RGBA of 2 x 1",
         ),
         (
             {"data": {"image_id": "a"}, "annotations": [annotation(brush("cat", [[1]]) | {"value": {"rle": []}})]},
-            "'brushlabels' is 'None'",
+            "expected 'brushlabels' of type list, got 'None'",
         ),
     ],
 )
@@ -150,5 +150,5 @@ def test_what_cannot_be_read(manifest: Manifest, tmp_path: Path, task: Any, mess
 
 def test_other_exports_are_refused(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text("{}")
-    with pytest.raises(ValueError, match="is no list of tasks"):
+    with pytest.raises(ValueError, match="holds no list of tasks"):
         import_label_studio(str(tmp_path / "export.json"), manifest, masks="masks")

@@ -88,7 +88,7 @@ def test_bad_layouts(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no such list: .*Segmentation/trian\.txt$"):
         import_voc(str(root), lists=["train", "trian"])
     (root / "labels.csv").write_text("id,labels\n")
-    with pytest.raises(ValueError, match="needed are image_id and labels"):
+    with pytest.raises(ValueError, match="expected the columns image_id and labels"):
         import_voc(str(root), labels="labels.csv")
     (root / "ImageSets/Segmentation/train.txt").write_text("\n")
     with pytest.raises(ValueError, match="are empty"):
