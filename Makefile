@@ -49,7 +49,7 @@ check: lint test ## All that must pass before a change lands.
 voc: install ## PASCAL VOC to masks and scores; VOC_ROOT=..., VOC_LIMIT=n for a quick turn.
 	$(BIN)/raypipe import voc $(VOC_ROOT) $(VOC_OUT)/manifest.parquet --labels image_labels.csv $(if $(VOC_LIMIT),--limit $(VOC_LIMIT))
 	$(BIN)/raypipe run raypipe/recipes/voc_mobilenet_v2.yaml manifest=$(VOC_OUT)/manifest.parquet out=$(VOC_OUT) \
-	  classifier.weights=$(VOC_WEIGHTS) affinity.weights=$(VOC_WEIGHTS)
+	  network.weights=$(VOC_WEIGHTS)
 
 clean: ## Delete the environment and the demo's output.
 	rm -rf $(VENV) demo

@@ -27,7 +27,6 @@ import typer
 from measure import ROOT, machine, table, write_random_networks
 from ray.cluster_utils import Cluster
 from servers import Proxy, free_port, restart, start_server
-from trees import COMMAND
 
 from raypipe import storage
 from raypipe.data.manifest import Manifest, write_manifest
@@ -83,7 +82,7 @@ def prepare(base: str, voc: str, num_images: int) -> int:
 def start_driver(setting: Setting, step: str, out: str) -> subprocess.Popen[str]:
     """The command of a step as a process of its own."""
     log = Path(tempfile.gettempdir(), "faults.log").open("a")  # noqa: SIM115 - the process keeps it
-    command = [*COMMAND, step, setting.config, f"out={out}"]
+    command = [sys.executable, str(ROOT / "jobs/submit.py"), step, setting.config, f"out={out}"]
     return subprocess.Popen(command, text=True, stdout=log, stderr=log, cwd=ROOT)  # noqa: S603 - ours
 
 

@@ -136,6 +136,7 @@ def measure_report(folder: str, num_rows: int) -> tuple[float, float, float, int
         scores=scores,
         decisions=[],
         num_samples=6,
+        resources="",
     )
     seconds = time.monotonic() - started
     return before, peak(), seconds, len(storage.read_bytes(uri))

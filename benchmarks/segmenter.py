@@ -23,7 +23,7 @@ from raypipe.data.manifest import Manifest, read_manifest, write_manifest
 from raypipe.pipelines.context import draw
 from raypipe.pipelines.evaluate import score_segments
 from raypipe.results import Score
-from raypipe.schema import MASK, NONE, WEAK
+from raypipe.schema import SUPERVISED, UNSUPERVISED, WEAK
 
 CAM_ALPHA = round(float(np.log(0.4) / np.log(0.6)), 3)
 """Background exponent under which a map is above the background exactly where it is above 0.4, the constant that is
@@ -42,10 +42,10 @@ def arms(num_seeds: int) -> list[tuple[str, int]]:
 def supervision(image_ids: list[str], name: str) -> list[str]:
     """Of each image in an arm."""
     if name in ENDS:
-        return [MASK if name == "true" else WEAK] * len(image_ids)
-    share, rest = int(name.split()[0]), WEAK if name.endswith("walk") else NONE
+        return [SUPERVISED if name == "true" else WEAK] * len(image_ids)
+    share, rest = int(name.split()[0]), WEAK if name.endswith("walk") else UNSUPERVISED
     chosen = set(draw(image_ids, round(share / 100 * len(image_ids))))
-    return [MASK if index in chosen else rest for index in range(len(image_ids))]
+    return [SUPERVISED if index in chosen else rest for index in range(len(image_ids))]
 
 
 def arm_config(config: RunConfig, manifest: Manifest, name: str, seed: int, *, num_steps: int) -> RunConfig:
@@ -55,7 +55,7 @@ def arm_config(config: RunConfig, manifest: Manifest, name: str, seed: int, *, n
     rows = [row | {"supervision": kinds.get(row["image_id"])} for row in manifest.table.to_pylist()]
     uri = storage.join(config.out, "segmenter_arms", f"{name.replace(' ', '_').replace('%', 'percent')}.parquet")
     write_manifest(Manifest.from_rows(rows, manifest.classes), uri)
-    num_images = sum(kind != NONE for kind in kinds.values())
+    num_images = sum(kind != UNSUPERVISED for kind in kinds.values())
     steps_per_epoch = -(-num_images // config.segmenter.batch_size)
     epochs = max(1, round(num_steps / steps_per_epoch))
     walk = {"num_steps": 0, "alpha": CAM_ALPHA} if name == "maps" else {}

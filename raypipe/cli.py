@@ -34,6 +34,9 @@ def run(
         typer.echo(to_yaml(read_config(config, overrides)))
         return
     steps = open_run(config, overrides)
+    from raypipe.doctor.preflight import preflight
+
+    preflight(steps.context)
     typer.echo(f"masks: {steps.make_masks().uri}")
     _print_scores(steps)
     typer.echo(f"report: {steps.report()}")
@@ -117,12 +120,26 @@ app.command(name="export-model")(export_model)
 
 
 @app.command()
-def describe(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Print the plan of the streams: stages, resources, columns."""
+def describe(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NODES", help="Nodes to plan for, as nodes=4,cpus=64,gpus=8,memory=512; may be repeated."),
+    ] = None,
+) -> None:
+    """Print what a run would start, here or on a machine that isn't here; 2 and the reason if it doesn't fit."""
+    resolved = read_config(config, overrides)
+    from raypipe.doctor.describe import describe_run
     from raypipe.pipelines.context import open_context
-    from raypipe.run import describe as describe_streams
+    from raypipe.streams.connect import connect
+    from raypipe.streams.machines import parse_machine
 
-    typer.echo(describe_streams(open_context(read_config(config, overrides))))
+    context = open_context(resolved)
+    if not machine:
+        connect(resolved.cluster)
+    nodes = parse_machine(*machine) if machine else context.machine
+    typer.echo(describe_run(resolved, context.classes, nodes))
 
 
 @app.command()

@@ -77,10 +77,13 @@ def review(
 
 def export_model(
     config: ConfigFile,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="File or URI to write, such as model.ts.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="File or URI to write, model.pt2 or model.onnx.")],
     overrides: Overrides = None,
 ) -> None:
-    """Write the segmentation network as one TorchScript file, from images to probabilities."""
+    """Write the segmentation network as one file, from images to probabilities, for PyTorch (.pt2) or ONNX."""
+    from raypipe.formats.exported_model.write import find_model_format
+
+    find_model_format(out)  # before hours of training
     steps = open_run(config, overrides)
     from raypipe.pipelines.export_model import export_model as write
 

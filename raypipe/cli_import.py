@@ -80,11 +80,11 @@ def label_studio(
 
 @import_app.command(name="cams")
 def cams(
-    source: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI of psa's or irn's .npy files.")],
+    source: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI of .npz or Parquet files.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI for .npz files.")],
 ) -> None:
-    """Maps that psa or irn saved as pickles, as plain arrays (.npz: class_ids from 1, cam) for checkpoints.cams."""
-    typer.echo(f"{import_cams(source, out)} files: {out}")
+    """Class activation maps of another program (class_ids from 1, cam) for checkpoints.cams."""
+    typer.echo(f"maps of {import_cams(source, out)} images: {out}")
 
 
 @import_app.command(name="table")

@@ -185,6 +185,7 @@ class Run:
             scores=scores,
             decisions=[*self.decide_gates().decisions, *rounds],
             num_samples=num_samples,
+            resources=str(self.context.machine),
         )
 
     def _seeds(self) -> Artifact:

@@ -14,8 +14,8 @@ IGNORE = 255
 MAX_CLASSES = 254
 """Masks are 8-bit: 0 is background, 255 is ignore."""
 
-MASK, WEAK, NONE = "mask", "weak", "none"
-"""A row's supervision: a true mask, image-level labels, nothing. Null is `weak`."""
+SUPERVISED, WEAK, UNSUPERVISED = "mask", "weak", "none"
+"""What a row's column `supervision` says: it has a true mask, image-level labels, or neither. Null is `weak`."""
 
 GRID_STRIDE: Literal[8] = 8
 """Pixels per cell of the feature grid, on which affinities and the random walk live."""

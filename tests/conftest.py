@@ -22,8 +22,10 @@ from PIL import Image
 
 from raypipe.config import Cluster
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
+from raypipe.data.manifest import Manifest
 from raypipe.networks import build_affinity_net, build_classifier
 from raypipe.streams.connect import connect
+from raypipe.synthetic.generate import generate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -144,6 +146,14 @@ def local_ray(s3_url: str) -> Iterator[None]:
     connect(Cluster(num_cpus=4, object_store_memory=300 * 2**20))
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
+    """URI and content of a manifest of 24 small synthetic images."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    manifest = generate(str(folder), num_images=24, sizes=(96, 128))
+    return str(folder / "manifest.parquet"), manifest
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,3 @@
-import runpy
 import sys
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from raypipe.cli import app, main
 from raypipe.config import load_config
 from raypipe.data.manifest import read_manifest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 RUNNER = CliRunner()
 
 
@@ -78,6 +76,7 @@ def test_config_prints_what_run_takes(tmp_path: Path) -> None:
         (["masks", "-", "manifest=absent.parquet", "out=out"], "absent.parquet"),
         (["import", "folder", "absent", "m.parquet"], "no such folder: absent"),
         (["import", "coco", "absent.json", "images", "m.parquet"], "absent.json"),
+        (["export-model", "-", "model.ts"], "expected a name that ends in .pt2 or .onnx"),
         (["export", "cocoa", "-", "out"], "unknown format 'cocoa': did you mean 'coco'?"),
     ],
 )
@@ -92,14 +91,3 @@ def test_mistakes_are_one_message_without_traceback(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
-
-
-@pytest.mark.parametrize("job", sorted((REPOSITORY / "jobs").glob("*.py")), ids=lambda path: path.stem)
-def test_jobs_are_the_commands(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(job.read_text().splitlines()) <= 30
-    arguments = ["coco", "absent.yaml", "out"] if job.stem == "export" else ["absent.yaml"]
-    monkeypatch.setattr(sys, "argv", [str(job), *arguments])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(job), run_name="__main__")
-    assert stop.value.code == 2
-    assert "there is no config file absent.yaml" in capsys.readouterr().err

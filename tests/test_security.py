@@ -53,7 +53,7 @@ def test_a_pickle_in_a_checkpoint_is_refused_and_does_not_run(checkpoint: Path, 
     with pytest.raises(CheckpointError, match="it could run code"):
         read_checkpoint(str(checkpoint), task="classifier")
     with pytest.raises(ValueError, match="it could run code"):
-        load_weights(build_classifier("tiny", num_classes=2), checkpoint / WEIGHTS_FILE)
+        load_weights(build_classifier("tiny", num_classes=2), checkpoint / WEIGHTS_FILE, read=read_bytes)
     assert not mark.exists()
     torch.load(checkpoint / WEIGHTS_FILE, weights_only=False)
     assert mark.exists(), "the trap itself is broken"
@@ -178,7 +178,7 @@ def test_a_pixel_bomb_costs_no_memory(tmp_path: Path) -> None:
     assert kilobytes < 20_000
 
 
-@pytest.mark.parametrize("name", ["manifest", "out", "checkpoints.classifier", "affinity.weights", "cluster.address"])
+@pytest.mark.parametrize("name", ["manifest", "out", "checkpoints.classifier", "network.weights", "cluster.address"])
 def test_credentials_in_a_config_are_refused_and_not_quoted(name: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name} holds credentials .*AWS_SECRET_ACCESS_KEY") as refused:
         load_config("", ["manifest=m.parquet", "out=out", f"{name}={URI}"])

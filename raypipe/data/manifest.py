@@ -231,7 +231,7 @@ def _check_uris(table: pa.Table) -> None:
 
 
 def _check_supervision(supervision: pa.ChunkedArray) -> None:
-    known = [schema.MASK, schema.WEAK, schema.NONE]
+    known = [schema.SUPERVISED, schema.WEAK, schema.UNSUPERVISED]
     for kind in pc.unique(supervision).to_pylist():
         if kind is not None and kind not in known:
             raise ValueError(f"unknown supervision {kind!r}{nearest(kind, known)}")

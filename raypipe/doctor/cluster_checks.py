@@ -1,25 +1,15 @@
-"""Checks of the cluster: nodes, versions, CPUs, GPUs, memory, disk, token. Each goes from facts to a finding."""
+"""Checks of the cluster: nodes, versions, shared output, CUDA, disk, token. Each goes from facts to a finding."""
 
-import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires
-from typing import Literal
 
 from packaging.requirements import Requirement
 
-from raypipe.config import Cluster
-from raypipe.data.images import reduced_size
 from raypipe.doctor.findings import Finding, from_places, size_text
-from raypipe.doctor.forecast import Sample, StreamForecast
 from raypipe.doctor.survey import Gpu, Node, View
-from raypipe.pipelines.train import LOADER_ACTORS
-from raypipe.streams.plan import ROOM, Step
 
 FULLEST_DISK = 0.95
 """Ray stops spilling to a disk that is fuller."""
-
-OBJECT_STORE_SHARE = 0.5
-"""Ray Data's share of the object store."""
 
 
 def check_nodes(nodes: Sequence[Node]) -> Finding:
@@ -66,68 +56,18 @@ def _wanted_ray() -> Requirement | None:
     return next((requirement for requirement in wanted if requirement.name == "ray"), None)
 
 
-def check_resources(
-    kind: Literal["CPU", "GPU"], wanted: Mapping[str, float], nodes: Sequence[Node], *, autoscaling: bool
-) -> Finding:
-    """The cluster has what each stream holds from its start to its end.
-
-    Args:
-        kind: of resource.
-        wanted: by stream.
-        nodes: of the cluster.
-        autoscaling: the cluster brings what is missing.
-    """
-    have = sum(node.resources.get(kind, 0) for node in nodes)
-    plan = ", ".join(f"{name} {number:g}" for name, number in wanted.items())
-    check = f"{kind}s"
-    if max(wanted.values()) > have:
+def check_out(out: str, places: Mapping[str, View]) -> Finding:
+    """A probe can be written, read, listed and deleted from everywhere, and is seen everywhere."""
+    problems = {place: ", ".join(view.out) for place, view in places.items() if view.out}
+    if problems:
         return Finding(
-            check=check,
-            status="warning" if autoscaling else "problem",
-            found=f"the cluster has {have:g}",
-            needed=plan,
-            way_out="the autoscaler has to bring them" if autoscaling else ROOM,
+            check="out",
+            status="problem",
+            found=f"{out} {from_places(problems)}",
+            needed="a place that the driver and all nodes can write, read, list and delete in",
+            way_out="a URI or a shared folder; rights and credentials on every node, not on the driver's alone",
         )
-    if kind == "GPU" and have and not any(wanted.values()):
-        return Finding(
-            check=check,
-            status="warning",
-            found=f"the cluster has {have:g}, and the config uses none",
-            needed="nothing: networks would run on CPUs",
-            way_out="set cluster.gpus_per_actor and cluster.gpus_per_train_worker",
-        )
-    return Finding(check=check, status="ok", found=f"{have:g} there; held by {plan}")
-
-
-def training_needs(cluster: Cluster, *, threads: int) -> dict[str, float]:
-    """CPUs and GPUs that a training holds: each worker has a stream of crops beside it."""
-    workers = cluster.train_workers or 1
-    return {
-        "CPU": workers * (threads + LOADER_ACTORS + 1),
-        "GPU": workers * (cluster.gpus_per_train_worker or 0),
-    }
-
-
-def check_actors_fit(streams: Mapping[str, Sequence[Step]], nodes: Sequence[Node], *, autoscaling: bool) -> Finding:
-    """Each actor finds room on one node: CPUs of several nodes don't add up."""
-    homeless = {
-        f"{step.stage.__name__} ({step.num_cpus:g} CPUs, {step.num_gpus:g} GPUs)"
-        for steps in streams.values()
-        for step in steps
-        if not any(
-            node.resources.get("CPU", 0) >= step.num_cpus and node.resources.get("GPU", 0) >= step.num_gpus
-            for node in nodes
-        )
-    }
-    if homeless:
-        return Finding(
-            check="actors",
-            status="warning" if autoscaling else "problem",
-            found=f"no node has room for an actor of {', '.join(sorted(homeless))}",
-            needed="CPUs and GPUs of an actor on one node",
-            way_out="larger nodes, or fewer GPUs an actor (cluster.gpus_per_actor)",
-        )
-    return Finding(check="actors", status="ok", found="each finds room on a node")
+    return Finding(check="out", status="ok", found=f"{out}: probes written, read, listed, deleted")
 
 
 def check_cuda(gpus: Mapping[str, Gpu | str]) -> Finding:
@@ -180,83 +120,4 @@ def check_authentication(gcs_address: str, mode: str | None) -> Finding:
         found=f"RAY_AUTH_MODE is {mode or 'not set'}, and Ray listens at {gcs_address}",
         needed="a token: whoever reaches Ray's ports or dashboard can run code",
         way_out="RAY_AUTH_MODE=token on all nodes and here, and `ray get-auth-token --generate`",
-    )
-
-
-def check_memory(sample: Sample, streams: Sequence[StreamForecast], nodes: Sequence[Node], *, max_side: int) -> Finding:
-    """Memory of each node against its share of a stream's actors, each at the peak that the sample showed.
-
-    That peak is of the largest image of the sample, its decoding, passes and maps included. Passes and maps grow with
-    the pixels that are worked on.
-    """
-    lines, worst = [], 0.0
-    for node in nodes:
-        have = node.resources.get("memory", 0)
-        need = max(_node_memory(stream, node, nodes) for stream in streams)
-        if need and have:
-            lines.append(f"{node.name} {size_text(need)} of {size_text(have)} for its actors at their peaks")
-            worst = max(worst, need / have)
-    width, height = sample.largest
-    found = f"{', '.join(lines)}; largest image {width} x {height}"
-    worked_width, worked_height = reduced_size(width, height, max_side)
-    growth = max_side**2 / max(1, worked_width * worked_height)
-    if growth > 2:
-        found += f"; passes of one of {max_side} x {max_side} would take up to {growth:.1f} times as much"
-    if worst <= 0.8:
-        return Finding(check="memory", status="ok", found=found)
-    return Finding(
-        check="memory",
-        status="problem" if worst > 1 else "warning",
-        found=found,
-        needed="the sum over a node's actors of their stage's peak, below 80 % of what Ray counts as the node's memory",
-        way_out="fewer cluster.cpu_actors or cluster.network_actors, larger nodes, or a smaller images.max_side",
-    )
-
-
-def _node_memory(stream: StreamForecast, node: Node, nodes: Sequence[Node]) -> float:
-    total = 0.0
-    for stage in stream.stages:
-        kind = "GPU" if stage.num_gpus else "CPU"
-        share = node.resources.get(kind, 0) / (sum(other.resources.get(kind, 0) for other in nodes) or 1)
-        total += math.ceil(stage.actors * share) * (stage.time.memory if stage.time else 0)
-    return total
-
-
-def check_gpu_memory(streams: Sequence[StreamForecast], gpus: Mapping[str, Gpu | str]) -> Finding:
-    """Peak of each network stage on a GPU against its part of the smallest GPU."""
-    smallest = min((gpu.memory for gpu in gpus.values() if isinstance(gpu, Gpu)), default=0)
-    stages = [stage for stream in streams for stage in stream.stages if stage.time and stage.num_gpus > 0]
-    wide = {
-        f"{stage.name} {size_text(stage.time.gpu_memory)} of {size_text(smallest * min(1, stage.num_gpus))}"
-        for stage in stages
-        if stage.time and stage.time.gpu_memory > smallest * min(1, stage.num_gpus)
-    }
-    if wide:
-        return Finding(
-            check="GPU memory",
-            status="problem",
-            found=", ".join(sorted(wide)),
-            needed="a stage's peak below its part of the GPU",
-            way_out="raise cluster.gpus_per_actor, lower inference.pixels_per_pass or images.max_side",
-        )
-    peak = max((stage.time.gpu_memory for stage in stages if stage.time), default=0)
-    return Finding(
-        check="GPU memory", status="ok", found=f"{size_text(peak)} an actor, the GPU has {size_text(smallest)}"
-    )
-
-
-def check_object_store(streams: Sequence[StreamForecast], nodes: Sequence[Node]) -> Finding:
-    """Rows in flight against Ray Data's part of the object store."""
-    have = OBJECT_STORE_SHARE * sum(node.resources.get("object_store_memory", 0) for node in nodes)
-    need = max(stream.in_flight_bytes for stream in streams)
-    found = f"about {size_text(need)} of rows in flight, Ray Data's part is {size_text(have)}"
-    if need <= have:
-        return Finding(check="object store", status="ok", found=found)
-    return Finding(
-        check="object store",
-        status="warning",
-        found=f"{found}: it would spill to disk, or hold stages back",
-        needed="rows in flight below half of the object store",
-        way_out="raise cluster.object_store_memory on a local Ray (ray start --object-store-memory), or lower "
-        "cluster.rows_per_shard",
     )

@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 from raypipe import storage
 from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
 from raypipe.doctor.findings import Finding, from_places
-from raypipe.doctor.forecast import Sample, trains_classifier, uses_classifier
+from raypipe.doctor.forecast import Sample
 from raypipe.doctor.survey import View
+from raypipe.doctor.workload import trains_classifier, uses_classifier
 from raypipe.formats.cams.read import INDEX_FILE
 from raypipe.networks.registry import TORCHVISION_SCHEME, cached_file
 from raypipe.pipelines.context import Context
@@ -61,28 +62,35 @@ def network_files(context: Context) -> list[str]:
         elif weights and not weights.startswith(TORCHVISION_SCHEME):
             files.append(weights)
     config = context.config
-    if config.classifier.saliency != "none" and trains_classifier(context) and config.saliency.weights:
+    if config.classifier.saliency != "none" and trains_classifier(config) and config.saliency.weights:
         files.append(config.saliency.weights)
     if config.checkpoints.cams is not None:
         files.append(storage.join(config.checkpoints.cams, INDEX_FILE))
-    return files
+    return list(dict.fromkeys(files))
 
 
 def _networks(context: Context) -> Iterator[tuple[Task, str | None, str | None]]:
-    """Task, given checkpoint and pretrained weights of the networks that a run needs."""
+    """Task, given checkpoint and initial weights of the networks that a run needs.
+
+    A network that starts from the classifier has no weights of its own.
+    """
     config = context.config
-    if uses_classifier(context):
-        yield "classifier", config.checkpoints.classifier, config.network.weights
+    given, weights = config.checkpoints, config.network.weights
+    if uses_classifier(config):
+        yield "classifier", given.classifier, weights
     if config.walk.affinity == "learned":
-        weights = None if config.affinity.start == "classifier" else config.network.weights
-        yield "affinity", config.checkpoints.affinity, weights
+        yield "affinity", given.affinity, weights if config.affinity.start == "pretrained" else None
+    if config.segmenter.enabled:
+        yield "segmenter", given.segmenter, weights if config.segmenter.start == "pretrained" else None
 
 
 def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
     """Checkpoints and weights are there and fit the classes."""
     plan, problems, downloads = [], [], []
     for task, given, weights in _networks(context):
-        plan.append(f"{task}: " + (given or f"trained from {weights or 'random numbers'}"))
+        from_classifier = task != "classifier" and getattr(context.config, task).start == "classifier"
+        start = "the classifier" if from_classifier else weights or "random numbers"
+        plan.append(f"{task}: " + (given or f"trained from {start}"))
         try:
             if given is not None:
                 given_checkpoint(context, task=task)
@@ -97,7 +105,7 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
         return Finding(
             check="networks",
             status="problem",
-            found="; ".join(problems),
+            found="; ".join(dict.fromkeys(problems)),
             needed="weights and checkpoints that every machine can read, of the manifest's classes",
             way_out="mend checkpoints.* or network.weights; null trains, or starts from random; "
             "`raypipe import cams` writes a folder for checkpoints.cams",
@@ -106,25 +114,11 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
         return Finding(
             check="networks",
             status="warning",
-            found="; ".join(downloads),
+            found="; ".join(dict.fromkeys(downloads)),
             needed="the file there, or a way to download it, on every machine that trains",
             way_out="nothing where machines reach download.pytorch.org; else bring the file, or give a URI of your own",
         )
     return Finding(check="networks", status="ok", found="; ".join(plan))
-
-
-def check_out(out: str, places: Mapping[str, View]) -> Finding:
-    """A probe can be written, read, listed and deleted from everywhere, and is seen everywhere."""
-    problems = {place: ", ".join(view.out) for place, view in places.items() if view.out}
-    if problems:
-        return Finding(
-            check="out",
-            status="problem",
-            found=f"{out} {from_places(problems)}",
-            needed="a place that the driver and all nodes can write, read, list and delete in",
-            way_out="a URI or a shared folder; rights and credentials on every node, not on the driver's alone",
-        )
-    return Finding(check="out", status="ok", found=f"{out}: probes written, read, listed, deleted")
 
 
 def check_images(places: Mapping[str, View], *, num_sampled: int, allowed_share: float) -> Finding:

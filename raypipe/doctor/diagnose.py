@@ -5,26 +5,27 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+import pyarrow as pa
 import ray
 
 from raypipe.config import RunConfig
-from raypipe.doctor import cluster_checks, data_checks
-from raypipe.doctor.findings import Finding, columns, size_text, time_text, to_text
+from raypipe.doctor import cluster_checks, data_checks, memory_checks
+from raypipe.doctor.findings import Finding, size_text, time_text, to_text
+from raypipe.doctor.fit import check_fit
 from raypipe.doctor.forecast import (
+    PoolForecast,
     Sample,
     SampleFailed,
     StreamForecast,
+    evenly_spaced_rows,
     forecast,
-    sample_rows,
-    stream_steps,
     time_sample,
-    trains,
 )
 from raypipe.doctor.survey import Node, find_gpus, survey
-from raypipe.pipelines.context import Context, open_context, start_ray
-from raypipe.streams.plan import needs
+from raypipe.pipelines.context import Context, open_context
+from raypipe.streams.connect import connect
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
     if findings[0].status == "problem":
         return Diagnosis(findings=findings)
     try:
-        start_ray(context.config.cluster)
+        connect(context.config.cluster)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         found = Finding(
             check="nodes",
@@ -89,14 +90,14 @@ def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
             way_out="mend cluster.address or RAY_ADDRESS; null starts a local Ray",
         )
         return Diagnosis(findings=[*findings, found])
-    rows = sample_rows(context.seed_rows(), num_images)
+    rows = evenly_spaced_rows(context.seed_rows(), num_images)
     image_uris = [uri for uri in rows["image_uri"].to_pylist() if uri]
     logger.info("looking at storage, images and versions from every node")
     driver, nodes = survey(out=context.config.out, image_uris=image_uris, files=data_checks.network_files(context))
     places = {"the driver": driver} | {node.name: node.view for node in nodes if not isinstance(node.view, str)}
     findings += [
         data_checks.check_networks(context, places),
-        data_checks.check_out(context.config.out, places),
+        cluster_checks.check_out(context.config.out, places),
         data_checks.check_images(
             places, num_sampled=len(set(image_uris)), allowed_share=data_checks.allowed_share(context)
         ),
@@ -108,18 +109,19 @@ def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
 
 
 def _check_cluster(context: Context, places: dict[str, Any], nodes: Sequence[Node]) -> Iterator[Finding]:
-    cluster, streams = context.config.cluster, stream_steps(context, reuse_cams=False)
-    threads = max(1, (os.cpu_count() or 1) // (cluster.train_workers or 1))
     yield cluster_checks.check_nodes(nodes)
     yield cluster_checks.check_versions(places)
-    kinds: tuple[Literal["CPU", "GPU"], ...] = ("CPU", "GPU")
-    for kind in kinds:
-        wanted = {name: needs(steps)[kind] for name, steps in streams.items()}
-        if trains(context):
-            wanted["training"] = cluster_checks.training_needs(cluster, threads=threads)[kind]
-        yield cluster_checks.check_resources(kind, wanted, nodes, autoscaling=bool(cluster.autoscaling))
-    yield cluster_checks.check_actors_fit(streams, nodes, autoscaling=bool(cluster.autoscaling))
-    if cluster.gpus_per_actor or cluster.gpus_per_train_worker:
+    try:
+        yield from check_fit(context)
+    except FileNotFoundError as error:  # a network's weights, which another check finds, too
+        yield Finding(
+            check="resources",
+            status="problem",
+            found=f"can't be planned: {error}",
+            needed="all that the config names",
+            way_out="mend saliency.weights",
+        )
+    if _uses_gpus(context):
         yield cluster_checks.check_cuda(find_gpus())
     yield cluster_checks.check_disk(nodes)
     yield cluster_checks.check_authentication(
@@ -127,9 +129,12 @@ def _check_cluster(context: Context, places: dict[str, Any], nodes: Sequence[Nod
     )
 
 
-def _with_forecast(context: Context, rows: Any, nodes: Sequence[Node], findings: list[Finding]) -> Diagnosis:
-    cpus = {node.name: node.resources.get("CPU", 0) for node in nodes}
-    cores = sum(min(cpus[node.name], node.view.cores) for node in nodes if not isinstance(node.view, str))
+def _uses_gpus(context: Context) -> bool:
+    cluster = context.config.cluster
+    return context.machine.gpus > 0 and (cluster.gpus_per_actor != 0 or cluster.gpus_per_train_worker != 0)
+
+
+def _with_forecast(context: Context, rows: pa.Table, nodes: Sequence[Node], findings: list[Finding]) -> Diagnosis:
     try:
         sample = time_sample(context, rows)
     except SampleFailed as error:
@@ -141,19 +146,24 @@ def _with_forecast(context: Context, rows: Any, nodes: Sequence[Node], findings:
             way_out="what the message says; `raypipe describe` prints what each stage asks for",
         )
         return Diagnosis(findings=[*findings, found])
-    # An autoscaler brings what a stream holds, but no more.
-    asked = max(needs(steps)["CPU"] for steps in stream_steps(context, reuse_cams=False).values())
-    coming = asked if context.config.cluster.autoscaling else 1
-    streams = forecast(context, sample, cpus=max(coming, sum(cpus.values())), cores=max(coming, cores))
+    streams = forecast(context, sample, cores=_cores(context, nodes))
     findings = [
         *findings,
         data_checks.check_sample(sample, allowed_share=data_checks.allowed_share(context)),
-        cluster_checks.check_memory(sample, streams, nodes, max_side=context.config.images.max_side),
-        cluster_checks.check_object_store(streams, nodes),
+        memory_checks.check_memory(sample, streams, nodes, context.machine, max_side=context.config.images.max_side),
+        memory_checks.check_object_store(streams, nodes),
     ]
-    if context.config.cluster.gpus_per_actor:
-        findings.append(cluster_checks.check_gpu_memory(streams, find_gpus()))
+    if any(pool.gpus for stream in streams for pool in stream.pools):
+        findings.append(memory_checks.check_gpu_memory(streams, find_gpus()))
     return Diagnosis(findings=findings, sample=sample, streams=streams)
+
+
+def _cores(context: Context, nodes: Sequence[Node]) -> float:
+    """Cores that there really are; of nodes that an autoscaler may bring, those that Ray will count."""
+    if context.config.cluster.autoscaling:
+        return context.machine.cpus
+    cpus = {node.name: node.resources.get("CPU", 0) for node in nodes}
+    return max(1, sum(min(cpus[node.name], node.view.cores) for node in nodes if not isinstance(node.view, str)))
 
 
 def _forecast_text(sample: Sample, streams: Sequence[StreamForecast]) -> Iterator[str]:
@@ -166,24 +176,27 @@ def _forecast_text(sample: Sample, streams: Sequence[StreamForecast]) -> Iterato
 
 
 def _stream_text(stream: StreamForecast) -> str:
-    rows = [("stage", "actors", "ms an image", "bytes a row after it", "memory of an actor")]
-    for stage in stream.stages:
-        cells = ("not timed: reads the seeds' maps", "", "")
-        if stage.time is not None:
-            cells = (
-                f"{1000 * stage.time.seconds:,.1f}",
-                size_text(stage.time.row_bytes),
-                size_text(stage.time.memory),
-            )
-        rows.append((stage.name, str(stage.actors), *cells))
     gpu_hours = f", {time_text(stream.gpu_hours)} of GPUs" if stream.gpu_hours else ""
-    return "\n".join(
-        [
-            f"{stream.name}: about {time_text(stream.hours)} for {stream.num_rows:,} images, after at least "
-            f"{stream.start_seconds:.0f} seconds to start; bottleneck: {stream.bottleneck}",
-            f"  about {time_text(stream.cpu_hours)} of CPU work{gpu_hours}; reads about "
-            f"{size_text(stream.read_bytes)} of images, writes about {size_text(stream.output_bytes)}; at most about "
-            f"{size_text(stream.in_flight_bytes)} in the object store",
-            *(f"  {line}" for line in columns(rows).splitlines()),
-        ]
+    lines = [
+        f"{stream.name}: about {time_text(stream.hours)} for {stream.num_rows:,} images, after at least "
+        f"{stream.start_seconds:.0f} seconds to start; bottleneck: {stream.bottleneck}",
+        f"  about {time_text(stream.cpu_hours)} of CPU work{gpu_hours}; reads about "
+        f"{size_text(stream.read_bytes)} of images, writes about {size_text(stream.output_bytes)}; at most about "
+        f"{size_text(stream.in_flight_bytes)} in the object store",
+    ]
+    if stream.loads_maps:
+        lines.append("  class activation maps come from the seeds; reading them isn't timed")
+    for pool in stream.pools:
+        lines += _pool_lines(pool)
+    return "\n".join(lines)
+
+
+def _pool_lines(pool: PoolForecast) -> Iterator[str]:
+    gpus = f" and {pool.gpus:g} GPUs" if pool.gpus else ""
+    yield (
+        f"  {pool.actors} actors with {pool.cpus:g} CPUs{gpus} each: {1000 * pool.time.seconds:,.1f} ms an image, "
+        f"{size_text(pool.time.memory)} of memory an actor, {size_text(pool.time.row_bytes)} a row after it"
     )
+    width = max(len(stage.name) for stage in pool.time.stages)
+    for stage in pool.time.stages:
+        yield f"    {stage.name:{width}}  {1000 * stage.seconds:,.1f} ms"

@@ -1,17 +1,18 @@
 """Hours and bytes of the streams on a cluster, before any run, from a timed sample of images.
 
-Stages are timed one after another, without Ray Data, each in a process with the resources of its actor. The forecast of
-a stream with N rows is
+The stages of a pool are timed one after another, without Ray Data, in a process with the resources of an actor of the
+pool. The forecast of a stream with N rows is
 
-    N · max( max_s t_s / actors_s ,  Σ_s c_s / cores )
+    N · max( max_p t_p / actors_p ,  Σ_p c_p / cores )
 
-t_s: a row's time in stage s; c_s: the time of all its threads; cores: what the actors share. Growing pools share the
-CPUs that no other actor holds in proportion to their time. Starting the actors comes to it once, by the same formula.
-Ray Data's own work isn't in it, nor what others do on the machines.
+t_p: a row's time in the stages of pool p; c_p: the time of all their threads; cores: what the actors share. The actors
+are those of the plan, all of them. Starting them comes to it once, by the same formula. Decoding that runs ahead of a
+network is counted as if it didn't. Ray Data's own work isn't in it, nor what others do on the machines.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -19,30 +20,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from raypipe.config import Cluster
 from raypipe.data.checkpoints import Task
-from raypipe.doctor.stage_timing import RandomNetwork, StageTime, time_stage
-from raypipe.pipelines.context import Context
-from raypipe.pipelines.masks import masks_steps
-from raypipe.pipelines.seeds import seeds_steps
+from raypipe.doctor.stage_timing import PoolTime, RandomNetwork, StageTime, time_pool
+from raypipe.doctor.workload import checkpoint, makes_seeds, streams_of, trains_classifier
+from raypipe.pipelines.context import Context, plan_pools
 from raypipe.pipelines.train import affinity_task, classifier_task
-from raypipe.schema import MASKS, SEEDS
-from raypipe.stages.base import with_error_columns
-from raypipe.stages.cams import ComputeCams
-from raypipe.stages.judge import GateMasks, GateWalk
-from raypipe.stages.propagate import PropagateCams
-from raypipe.streams.plan import CALLS_PER_ACTOR, Step, needs
+from raypipe.stages.base import ERRORS, Row, with_error_columns
+from raypipe.stages.load_shards import LoadCams
+from raypipe.streams.execute import CALLS_PER_ACTOR
+from raypipe.streams.plan import Plan, Pool
+from raypipe.streams.resources import PoolPlan
 from raypipe.streams.run import rows_per_block
 
-SECONDS = 900
-"""How long a stage may take for the sample, the wait for free CPUs included."""
-
-_NETWORKS: dict[type, Task] = {
-    ComputeCams: "classifier",
-    GateMasks: "classifier",
-    GateWalk: "affinity",
-    PropagateCams: "affinity",
-}
+SECONDS = 1800
+"""How long a pool may take for the sample, the wait for free CPUs included."""
 
 
 class SampleFailed(RuntimeError):  # noqa: N818 - says what happened
@@ -62,22 +53,24 @@ class Sample:
     """Of a file, on average."""
     random: list[Task]
     """Networks that aren't trained yet: they ran with random weights."""
-    times: dict[str, StageTime]
-    """By stage."""
+    times: dict[str, list[PoolTime]]
+    """Of each stream's pools, in order."""
     output_bytes: dict[str, float]
-    """Of a row in a shard of seeds or masks, compressed."""
+    """Of a row in a shard of each stream, compressed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageForecast:
-    """One stage of a stream."""
+class PoolForecast:
+    """One pool of a stream."""
 
     name: str
+    """Its stages."""
     actors: int
-    time: StageTime | None
-    """None where it wasn't timed."""
-    num_gpus: float
-    """Of an actor."""
+    cpus: float
+    """That an actor reserves."""
+    gpus: float
+    """That an actor reserves."""
+    time: PoolTime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +79,15 @@ class StreamForecast:
 
     name: str
     num_rows: int
-    stages: list[StageForecast]
+    pools: list[PoolForecast]
+    loads_maps: bool
+    """Class activation maps come from the seeds, which takes no time worth counting."""
     hours: float
     """Once its actors have started."""
     start_seconds: float
     """Until they have, at least: Ray starts processes of its own, too."""
     bottleneck: str
+    """The stage that takes longest where it is tightest."""
     cpu_hours: float
     """Of work, all threads together."""
     gpu_hours: float
@@ -100,179 +96,157 @@ class StreamForecast:
     """Of images."""
     output_bytes: float
     in_flight_bytes: float
-    """In Ray's object store: two batches an actor, and two shards that are gathered."""
+    """In Ray's object store: the source's rows, and those between two pools."""
 
 
-def sample_rows(rows: pa.Table, number: int) -> pa.Table:
+def evenly_spaced_rows(rows: pa.Table, number: int) -> pa.Table:
     """Rows spread evenly over a table: the middle of each of `number` equal parts."""
     number = min(number, rows.num_rows)
     return rows.take([(2 * index + 1) * rows.num_rows // (2 * number) for index in range(number)])
 
 
-def makes_seeds(context: Context) -> bool:
-    """True where a run computes seeds, whose maps its masks take up: an AffinityNet is to be trained."""
-    return context.config.walk.affinity == "learned" and context.config.checkpoints.affinity is None
+def forecast_plans(context: Context) -> list[Plan]:
+    """The streams that are forecast: seeds, where the run makes some, and masks."""
+    return [plan for plan in streams_of(context) if plan.name in ("seeds", "masks")]
 
 
-def uses_classifier(context: Context) -> bool:
-    """True where a run needs a classifier: for its maps, unless they are given, or to start an AffinityNet from it."""
+def random_networks(context: Context) -> dict[Task, RandomNetwork]:
+    """What stands in for the networks that the run will train and the streams use."""
     config = context.config
-    return config.checkpoints.cams is None or (makes_seeds(context) and config.affinity.start == "classifier")
-
-
-def trains_classifier(context: Context) -> bool:
-    """True where a run trains a classifier."""
-    return uses_classifier(context) and context.config.checkpoints.classifier is None
-
-
-def trains(context: Context) -> bool:
-    """True where a run trains a network."""
-    return trains_classifier(context) or makes_seeds(context)
-
-
-def stream_steps(context: Context, *, reuse_cams: bool) -> dict[str, list[Step]]:
-    """The steps of both streams; networks that aren't trained yet have an empty URI.
-
-    Args:
-        context: config and manifest.
-        reuse_cams: the masks take up the seeds' maps.
-    """
-    given = context.config.checkpoints
-    classifier, affinity = given.classifier or "", given.affinity or ""
-    return {
-        "seeds": seeds_steps(context, classifier=classifier),
-        "masks": masks_steps(
-            context,
-            classifier=classifier,
-            affinity=None if context.config.walk.affinity == "rgb" else affinity,
-            reuse_cams=reuse_cams,
-        ),
-    }
+    networks: dict[Task, RandomNetwork] = {}
+    if trains_classifier(config):
+        task = classifier_task(context)
+        networks["classifier"] = RandomNetwork(task, config.training("classifier"), context.classes)
+    if makes_seeds(config):
+        affinity = affinity_task(context, classifier=checkpoint(config, "classifier"))
+        networks["affinity"] = RandomNetwork(affinity, config.training("affinity"), context.classes)
+    return networks
 
 
 def time_sample(context: Context, rows: pa.Table) -> Sample:
-    """Runs the stages of both streams on rows and takes their times.
+    """Runs the pools of the streams on rows and takes their times.
+
+    Args:
+        context: config and manifest.
+        rows: of `context.seed_rows`.
 
     Raises:
-        SampleFailed: if a stage fails as a whole or gets no resources.
+        SampleFailed: if a pool fails as a whole or gets no resources.
+        DoesNotFit: if the machine is too small for a stream.
     """
-    networks: dict[Task, RandomNetwork] = {}
-    if trains_classifier(context):
-        networks["classifier"] = RandomNetwork(classifier_task(context), context.classes)
-    if makes_seeds(context):
-        networks["affinity"] = RandomNetwork(affinity_task(context, classifier=""), context.classes)
-    times: dict[str, StageTime] = {}
-
-    def run(steps: Sequence[Step], table: pa.Table) -> pa.Table:
-        for step in steps:
-            task = _NETWORKS.get(step.stage)
-            table, times[step.stage.__name__] = _time(step, table, networks.get(task) if task else None)
-        return table
-
-    rows = with_error_columns(rows)
-    steps = stream_steps(context, reuse_cams=False)
-    decode, cams, trimaps = steps["seeds"]
-    decoded = run([decode], rows)
-    mapped = run([cams], decoded)
-    seeds = run([trimaps], mapped)
-    masks = run(steps["masks"][2:], mapped)
-    failed = [row for row in [*seeds.to_pylist(), *masks.to_pylist()] if row["error_stage"] is not None]
-    good = decoded.filter(pc.is_null(decoded["error_stage"]))
-    sizes = zip(good["original_width"].to_pylist(), good["original_height"].to_pylist(), strict=True)
+    networks = random_networks(context)
+    times: dict[str, list[PoolTime]] = {}
+    output_bytes: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    table = with_error_columns(rows)
+    for plan in forecast_plans(context):
+        pools, resources = plan_pools(plan, context.machine, context.config)
+        times[plan.name] = []
+        for pool, of_pool in zip(pools, resources.pools, strict=True):
+            table, taken = _time(context, pool, of_pool, table, networks)
+            times[plan.name].append(taken)
+        output_bytes[plan.name] = _shard_bytes(table, plan.schema)
+        failed |= {row["image_id"]: f"{row['error_stage']}: {row['error_reason']}" for row in _failed(table)}
+        if plan.name == "seeds":  # the next stream's rows are the manifest's with the seeds' maps
+            kept = [*rows.column_names, *LoadCams.writes.names, *ERRORS.names]
+            table = table.select(kept)
+    good = table.filter(pc.is_null(table["error_stage"]))
+    sizes = zip(good["width"].to_pylist(), good["height"].to_pylist(), strict=True)
     return Sample(
         num_images=rows.num_rows,
-        quarantined={row["image_id"]: f"{row['error_stage']}: {row['error_reason']}" for row in failed},
+        quarantined=failed,
         largest=max(sizes, key=lambda size: size[0] * size[1], default=(0, 0)),
-        image_bytes=sum(len(image) for image in good["image"].to_pylist()) / max(1, good.num_rows),
+        image_bytes=(pc.sum(pc.binary_length(good["image"])).as_py() or 0) / max(1, good.num_rows),
         random=sorted(networks),
         times=times,
-        output_bytes={"seeds": _shard_bytes(seeds, SEEDS), "masks": _shard_bytes(masks, MASKS)},
+        output_bytes=output_bytes,
     )
 
 
-def _time(step: Step, table: pa.Table, network: RandomNetwork | None) -> tuple[pa.Table, StageTime]:
-    # A fresh process for each stage: its peak of memory is its own, and its threads are those of a real actor.
-    remote: Any = ray.remote(num_cpus=step.num_cpus, num_gpus=step.num_gpus, max_calls=1, max_retries=0)
-    ref = remote(time_stage).remote(step.stage, dict(step.args), table, batch_size=step.batch_size, network=network)
-    name = step.stage.__name__
+def _time(
+    context: Context, pool: Pool, resources: PoolPlan, table: pa.Table, networks: dict[Task, RandomNetwork]
+) -> tuple[pa.Table, PoolTime]:
+    # Maps of seeds are in the table already.
+    timed = replace(pool, stages=tuple(stage for stage in pool.stages if not isinstance(stage, LoadCams)))
+    # A fresh process for each pool: its peak of memory is its own, and its threads are those of a real actor.
+    remote: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1, max_retries=0)
+    ref = remote(time_pool).remote(
+        timed,
+        resources,
+        table,
+        networks={checkpoint(context.config, task).uri: network for task, network in networks.items()},
+        rows_per_call=context.config.cluster.rows_per_shard,
+    )
     try:
-        found: tuple[pa.Table, StageTime] = ray.get(ref, timeout=SECONDS)
+        found: tuple[pa.Table, PoolTime] = ray.get(ref, timeout=SECONDS)
     except ray.exceptions.GetTimeoutError as error:
         ray.cancel(ref, force=True)
         raise SampleFailed(
-            f"{name} wasn't done with the sample after {SECONDS} s: the cluster is busy, or the sample too large"
+            f"{pool.name} wasn't done with the sample after {SECONDS} s: the cluster is busy, or the sample too large"
         ) from error
     except ray.exceptions.RayError as error:
-        raise SampleFailed(f"{name} failed: {str(error).strip().splitlines()[-1]}") from error
+        raise SampleFailed(f"{pool.name} failed: {str(error).strip().splitlines()[-1]}") from error
     return found
 
 
-def forecast(context: Context, sample: Sample, *, cpus: float, cores: float) -> list[StreamForecast]:
-    """What both streams take for the whole manifest.
+def forecast(context: Context, sample: Sample, *, cores: float) -> list[StreamForecast]:
+    """What the streams take for the whole manifest.
 
     Args:
         context: config and manifest.
         sample: of the manifest, timed.
-        cpus: logical CPUs of the cluster, of which each actor holds some.
         cores: cores that there really are.
     """
-    num_rows = {
-        "seeds": context.seed_rows().num_rows,
-        "masks": context.rows(context.config.splits.masks).num_rows,
-    }
-    return [
-        _forecast_stream(name, steps, sample, context.config.cluster, num_rows=num_rows[name], cpus=cpus, cores=cores)
-        for name, steps in stream_steps(context, reuse_cams=makes_seeds(context)).items()
+    rows = {"seeds": context.seed_rows(), "masks": context.rows(context.config.splits.masks)}
+    return [_forecast_stream(context, plan, rows[plan.name], sample, cores=cores) for plan in forecast_plans(context)]
+
+
+def _forecast_stream(context: Context, plan: Plan, rows: pa.Table, sample: Sample, *, cores: float) -> StreamForecast:
+    _, resources = plan_pools(plan, context.machine, context.config)
+    pools = [
+        PoolForecast(name=of_pool.name, actors=of_pool.max_actors, cpus=of_pool.cpus, gpus=of_pool.gpus, time=time)
+        for of_pool, time in zip(resources.pools, sample.times[plan.name], strict=True)
     ]
-
-
-def _forecast_stream(
-    name: str, steps: Sequence[Step], sample: Sample, cluster: Cluster, *, num_rows: int, cpus: float, cores: float
-) -> StreamForecast:
-    times = [sample.times.get(step.stage.__name__) for step in steps]
-    actors = spread_actors(steps, [time.seconds if time else 0.0 for time in times], cpus=cpus)
-    held = [time.seconds / count if time else 0.0 for time, count in zip(times, actors, strict=True)]
-    worked = [time.cpu_seconds if time else 0.0 for time in times]
-    slowest, longest = (max(range(len(steps)), key=values.__getitem__) for values in (held, worked))
-    by_pools, by_cores = held[slowest], sum(worked) / cores
-    bottleneck = steps[slowest].stage.__name__
+    slowest = max(pools, key=lambda pool: pool.time.seconds / pool.actors)
+    by_pools = slowest.time.seconds / slowest.actors
+    worked = sum(pool.time.cpu_seconds for pool in pools)
+    by_cores = worked / cores
+    bottleneck = max(slowest.time.stages, key=lambda stage: stage.seconds).name
     if by_cores > by_pools:
-        bottleneck = f"{steps[longest].stage.__name__} (cores that all stages share: {cores:g})"
-    hours = max(by_pools, by_cores) * num_rows / 3600
-    starts = [time.start_seconds if time else 0.0 for time in times]
-    all_starts = sum(count * start for count, start in zip(actors, starts, strict=True))
-    block = rows_per_block(num_rows, rows_per_shard=cluster.rows_per_shard)
-    waiting = [count * max(step.batch_size, block) for step, count in zip(steps, actors, strict=True)]
-    row_bytes = [time.row_bytes if time else 0.0 for time in times]
-    in_flight = sum(number * size for number, size in zip(waiting, row_bytes, strict=True))
+        stages: list[StageTime] = [stage for pool in pools for stage in pool.time.stages]
+        longest = max(stages, key=lambda stage: stage.cpu_seconds)
+        bottleneck = f"{longest.name} (cores that all stages share: {cores:g})"
+    hours = max(by_pools, by_cores) * rows.num_rows / 3600
+    starts = [pool.time.start_seconds for pool in pools]
+    all_starts = sum(pool.actors * start for pool, start in zip(pools, starts, strict=True))
     return StreamForecast(
-        name=name,
-        num_rows=num_rows,
-        stages=[
-            StageForecast(name=step.stage.__name__, actors=count, time=time, num_gpus=step.num_gpus)
-            for step, count, time in zip(steps, actors, times, strict=True)
-        ],
+        name=plan.name,
+        num_rows=rows.num_rows,
+        pools=pools,
+        loads_maps=plan.reuse is not None,
         hours=hours,
-        start_seconds=max(*starts, all_starts / cores),
+        start_seconds=max([*starts, all_starts / cores]),
         bottleneck=bottleneck,
-        cpu_hours=sum(worked) * num_rows / 3600,
-        gpu_hours=hours * needs(steps)["GPU"],
-        read_bytes=sample.image_bytes * num_rows,
-        output_bytes=sample.output_bytes[name] * num_rows,
-        in_flight_bytes=CALLS_PER_ACTOR * (in_flight + cluster.rows_per_shard * row_bytes[-1]),
+        cpu_hours=worked * rows.num_rows / 3600,
+        gpu_hours=hours * sum(pool.actors * pool.gpus for pool in pools),
+        read_bytes=sample.image_bytes * rows.num_rows,
+        output_bytes=sample.output_bytes[plan.name] * rows.num_rows,
+        in_flight_bytes=rows.nbytes + _between_pools(context, pools, rows.num_rows),
     )
 
 
-def spread_actors(steps: Sequence[Step], seconds: Sequence[float], *, cpus: float) -> list[int]:
-    """How many actors each step comes to: growing pools share what is free in proportion to their time."""
-    free = max(0.0, cpus - needs(steps)["CPU"])
-    growing = [step.max_actors is not None for step in steps]
-    total = sum(time for time, grows in zip(seconds, growing, strict=True) if grows) or 1.0
-    more = [int(free * time / total / step.num_cpus) for step, time in zip(steps, seconds, strict=True)]
-    return [
-        step.num_actors if step.max_actors is None else min(step.max_actors, step.num_actors + number)
-        for step, number in zip(steps, more, strict=True)
-    ]
+def _between_pools(context: Context, pools: Sequence[PoolForecast], num_rows: int) -> float:
+    """Bytes that pools hand on at a time: what one pool has made, and what the next one works on."""
+    block = rows_per_block(num_rows, rows_per_shard=context.config.cluster.rows_per_shard)
+    return sum(
+        CALLS_PER_ACTOR * (pool.actors + following.actors) * block * pool.time.row_bytes
+        for pool, following in pairwise(pools)  # the last one writes shards
+    )
+
+
+def _failed(table: pa.Table) -> list[Row]:
+    rows: list[Row] = table.filter(pc.is_valid(table["error_stage"])).select(["image_id", *ERRORS.names]).to_pylist()
+    return rows
 
 
 def _shard_bytes(table: pa.Table, schema: pa.Schema) -> float:

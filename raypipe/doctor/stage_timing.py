@@ -1,37 +1,63 @@
-"""Times one stage on a sample, in a process of its own: time, memory, and what a row weighs after it."""
+"""Times the stages of a pool on a sample, in a process of their own: time, memory, and what a row weighs after them."""
 
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.stages.base import Stage
+from raypipe.artifacts import Artifact
+from raypipe.doctor.workload import UNKNOWN
+from raypipe.stages.base import Row, Stage, run_stages
+from raypipe.streams.plan import Pool
+from raypipe.streams.resources import PoolPlan
+from raypipe.streams.worker import Job, Worker
 
-if TYPE_CHECKING:  # half of the stages do without torch, whose import would be most of what their processes do
+if TYPE_CHECKING:  # pools without networks do without torch, whose import would be most of what their processes do
+    from raypipe.config import Training
     from raypipe.training.tasks import TrainingTask
+
+AnyStage = TypeVar("AnyStage", bound=Stage)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageTime:
-    """What a stage took; times are means per image of the sample."""
+    """What a stage took: means per image of the sample."""
 
+    name: str
     seconds: float
     cpu_seconds: float
     """Of all threads together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolTime:
+    """What the stages of a pool took, and their process."""
+
+    stages: tuple[StageTime, ...]
     start_seconds: float
-    """CPU time until the process could begin: imports, the network, a first row. Once, not per image."""
+    """CPU time until the process could begin: imports, networks, a first row. Once, not per image."""
     row_bytes: float
-    """Of a row after the stage, in Ray's object store."""
+    """Of a row after the pool, in Ray's object store."""
     memory: int
     """Most bytes that the process had to itself; libraries that all workers share aren't counted."""
     gpu_memory: int
     """Most bytes on the GPU."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that an image takes in the pool."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The same of all threads together."""
+        return sum(stage.cpu_seconds for stage in self.stages)
 
 
 @dataclass(frozen=True)
@@ -39,10 +65,11 @@ class RandomNetwork:
     """Stands in for a network that isn't trained yet: random weights take the same time."""
 
     task: "TrainingTask"
+    training: "Training"
     classes: tuple[str, ...]
 
-    def write(self, folder: str) -> str:
-        """Leaves a checkpoint in a folder; the folder."""
+    def write(self, folder: str) -> Artifact:
+        """Leaves a checkpoint in a folder and returns it."""
         from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 
         network = self.task.build()
@@ -51,46 +78,89 @@ class RandomNetwork:
             backbone=self.task.backbone,
             classes=self.classes,
             preprocessing=network.preprocessing.to_dict(),
-            config={"section": {"saliency": getattr(self.task, "method", "none")}},
+            config=self.training.model_dump(mode="json"),
             weights=network.state_dict(),
         )
         write_checkpoint(checkpoint, folder)
-        return folder
+        return Artifact(folder, UNKNOWN)
 
 
-def time_stage(
-    stage: type[Stage], args: Mapping[str, Any], table: pa.Table, *, batch_size: int, network: RandomNetwork | None
-) -> tuple[pa.Table, StageTime]:
-    """Runs a stage on a table, after one row to warm up.
+class _Clock:
+    """Takes the time of a stage whenever it works on rows."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.name = type(stage).__name__
+        self.seconds = self.cpu_seconds = 0.0
+        self._work = stage.process_all
+        stage.process_all = self._timed  # type: ignore[method-assign]
+
+    def _timed(self, rows: Sequence[Row]) -> list[Row]:
+        started, cpu_started = time.perf_counter(), time.process_time()
+        done = self._work(rows)
+        self.seconds += time.perf_counter() - started
+        self.cpu_seconds += time.process_time() - cpu_started
+        return done
+
+
+def time_pool(
+    pool: Pool,
+    resources: PoolPlan,
+    table: pa.Table,
+    *,
+    networks: Mapping[str, RandomNetwork],
+    rows_per_call: int,
+) -> tuple[pa.Table, PoolTime]:
+    """Runs the stages of a pool on a table, one after the other, after one row to warm up.
 
     Args:
-        stage: its class.
-        args: its keyword arguments.
+        pool: the stages, which aren't set up.
+        resources: the pool's, from which follow device and threads.
         table: rows; those in error pass by and don't count.
-        batch_size: rows per call.
-        network: takes the place of the argument `checkpoint`; None keeps it.
+        networks: what stands in for the checkpoints of these URIs.
+        rows_per_call: rows that go through the stages together.
 
     Returns:
-        The rows after the stage, and what it took.
+        The rows after the pool with all columns, and what they took.
     """
     with tempfile.TemporaryDirectory() as folder:
-        run = stage(**args) if network is None else stage(**{**args, "checkpoint": network.write(folder)})
+        stages = tuple(_with_networks(stage, networks, folder) for stage in pool.stages)
+        job = Job(
+            name=pool.name,
+            pool=replace(pool, stages=stages),
+            on_gpu=resources.gpus > 0,
+            threads=resources.threads,
+        )
+        Worker(job)  # sets the stages up
     good = table.filter(pc.is_null(table["error_stage"]))
-    run(good.slice(0, 1))
+    run_stages(stages, good.slice(0, 1))
     start_seconds = time.process_time()
-    started, cpu_started = time.perf_counter(), time.process_time()
-    done = [run(table.slice(start, batch_size)) for start in range(0, table.num_rows, batch_size)]
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    after = pa.concat_tables(done)
+    clocks = [_Clock(stage) for stage in stages]
+    starts = range(0, max(1, table.num_rows), rows_per_call)
+    after = pa.concat_tables([run_stages(stages, table.slice(start, rows_per_call)) for start in starts])
     num_rows = max(1, good.num_rows)
-    return after, StageTime(
-        seconds=seconds / num_rows,
-        cpu_seconds=cpu_seconds / num_rows,
+    handed_on = after.select([name for name in after.column_names if name in pool.keep])
+    return after, PoolTime(
+        stages=tuple(
+            StageTime(name=clock.name, seconds=clock.seconds / num_rows, cpu_seconds=clock.cpu_seconds / num_rows)
+            for clock in clocks
+        ),
         start_seconds=start_seconds,
-        row_bytes=after.nbytes / max(1, after.num_rows),
+        row_bytes=handed_on.nbytes / max(1, after.num_rows),
         memory=_own_peak(),
         gpu_memory=_gpu_peak(),
     )
+
+
+def _with_networks(stage: AnyStage, networks: Mapping[str, RandomNetwork], folder: str) -> AnyStage:
+    """A copy of a stage that, or whose inner stage, has random networks in the place of those not trained yet."""
+    changes: dict[str, Any] = {}
+    for field in fields(stage):  # type: ignore[arg-type] # all stages are dataclasses
+        value = getattr(stage, field.name)
+        if isinstance(value, Stage):
+            changes[field.name] = _with_networks(value, networks, folder)
+        elif isinstance(value, Artifact) and value.uri in networks:
+            changes[field.name] = networks[value.uri].write(tempfile.mkdtemp(dir=folder))
+    return replace(stage, **changes)  # type: ignore[type-var]
 
 
 def _own_peak() -> int:

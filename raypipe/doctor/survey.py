@@ -6,6 +6,7 @@ Credentials that only the driver has, and a folder that isn't the same one every
 import os
 import platform
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +25,10 @@ PROBES = ".doctor"
 """Folder of the probes under `out`: listing `out` itself could take long."""
 
 SECONDS = 300
-"""How long a node may take to tell what it sees."""
+"""How long nodes may take to tell what they see."""
+
+
+BUSY = "it is busy or hangs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,8 @@ class Node:
     resources: dict[str, float]
     view: View | str
     """A text says why there is none."""
+    late: bool = False
+    """There is none because the node has not answered in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +68,18 @@ class Gpu:
     memory: int
 
 
-def survey(*, out: str, image_uris: Sequence[str], files: Sequence[str]) -> tuple[View, list[Node]]:
+def survey(
+    *, out: str, image_uris: Sequence[str] = (), files: Sequence[str] = (), seconds: float = SECONDS
+) -> tuple[View, list[Node]]:
     """What the driver and every node see.
 
     Args:
         out: URI under which probes are written, read, listed and deleted.
         image_uris: images to read.
         files: files that must be there.
+        seconds: how long all nodes together may take.
     """
+    deadline = time.monotonic() + seconds
     with probing(out) as (beacon, problems):
         given: dict[str, Any] = {
             "out": out,
@@ -77,7 +87,7 @@ def survey(*, out: str, image_uris: Sequence[str], files: Sequence[str]) -> tupl
             "image_uris": image_uris,
             "files": files,
         }
-        alive = _alive()
+        alive = alive_nodes()
         # Ray spills beside its sockets, unless it was told another folder.
         folders = [str(Path(node["ObjectStoreSocketName"]).parent.parent) for node in alive]
         refs = [
@@ -85,18 +95,26 @@ def survey(*, out: str, image_uris: Sequence[str], files: Sequence[str]) -> tupl
             for node, folder in zip(alive, folders, strict=True)
         ]
         driver = look(**given)
-        views = [_result(ref) for ref in refs]
+        answers = [_answer(ref, deadline) for ref in refs]
     return driver, [
-        Node(name=_name(node), resources=node["Resources"], view=view) for node, view in zip(alive, views, strict=True)
+        Node(
+            name=_name(node),
+            resources=node["Resources"],
+            view=f"it didn't answer within {seconds:g} s: {BUSY}" if answer is None else answer,
+            late=answer is None,
+        )
+        for node, answer in zip(alive, answers, strict=True)
     ]
 
 
 def find_gpus() -> dict[str, Gpu | str]:
     """What torch sees on each node that has GPUs; a text says why it sees none."""
-    nodes = [node for node in _alive() if node["Resources"].get("GPU")]
+    deadline = time.monotonic() + SECONDS
+    nodes = [node for node in alive_nodes() if node["Resources"].get("GPU")]
     # Ray shows a GPU to those only that ask for a part of one.
     refs = [_on(node, look_for_gpu, num_gpus=0.01).remote() for node in nodes]
-    return {_name(node): _result(ref) for node, ref in zip(nodes, refs, strict=True)}
+    late = f"no GPU was free there within {SECONDS} s: {BUSY}"
+    return {_name(node): _answer(ref, deadline) or late for node, ref in zip(nodes, refs, strict=True)}
 
 
 def look(
@@ -178,7 +196,8 @@ def probing(out: str) -> Iterator[tuple[str, list[str]]]:
                 path.rmdir()
 
 
-def _alive() -> list[dict[str, Any]]:
+def alive_nodes() -> list[dict[str, Any]]:
+    """The nodes that Ray has, as `ray.nodes` describes them."""
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
@@ -193,12 +212,13 @@ def _on(node: dict[str, Any], function: Any = look, *, num_gpus: float = 0) -> A
     return remote.options(num_cpus=0, num_gpus=num_gpus, max_retries=0, scheduling_strategy=here)
 
 
-def _result(ref: Any) -> Any:
+def _answer(ref: Any, deadline: float) -> Any:
+    """What a task returns, or a text if it failed; None where it isn't done in time."""
     try:
-        return ray.get(ref, timeout=SECONDS)
+        return ray.get(ref, timeout=max(0.0, deadline - time.monotonic()))
     except ray.exceptions.GetTimeoutError:
         ray.cancel(ref)
-        return f"it didn't answer within {SECONDS} s: it is busy or hangs"
+        return None
     except ray.exceptions.RayError as error:
         return f"a task failed there: {str(error).strip().splitlines()[-1]}"
 

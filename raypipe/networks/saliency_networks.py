@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from raypipe.networks.csnet import CSNet
 from raypipe.networks.preprocessing import IMAGENET, Preprocessing
-from raypipe.networks.u2netp import U2NetP
 
 _COUNTER = "num_batches_tracked"
 
@@ -25,7 +24,6 @@ class SaliencyNetwork:
 
 SALIENCY_NETWORKS: dict[str, SaliencyNetwork] = {
     "csnet": SaliencyNetwork(build=CSNet, side=224),
-    "u2netp": SaliencyNetwork(build=lambda _: U2NetP(), side=320),
 }
 
 

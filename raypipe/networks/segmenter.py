@@ -38,7 +38,8 @@ class Segmenter(Network):
         # A cell of stride 16 is as large as four of stride 8; an odd grid leaves its last ones out.
         doubled = F.interpolate(logits, scale_factor=self.output_stride // GRID_STRIDE, mode="bilinear")
         height, width = (-(-side // GRID_STRIDE) for side in x.shape[-2:])
-        return doubled[..., :height, :width]
+        # Negative padding crops into a new tensor; torch.export would take a view's strides for a condition on sizes.
+        return F.pad(doubled, (0, width - doubled.shape[-1], 0, height - doubled.shape[-2]))
 
 
 def build_segmenter(

@@ -1,4 +1,4 @@
-"""Weights from a file, a URI or torchvision's registry into a network: by name, strictly.
+"""Loads weights from a file or torchvision's registry into a network: by name, strictly.
 
 Conventions: names are those of psa's and torchvision's published checkpoints. This package's own checkpoints have the
 same ones with `backbone.` in front, which is ignored on both sides, as are `module.` (left by DistributedDataParallel)
@@ -6,10 +6,9 @@ and BatchNorm's batch counters. Files are read with `weights_only=True`: tensors
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import fsspec
 import torch
 from torch import Tensor
 
@@ -20,15 +19,17 @@ from raypipe.tensors import load_tensors
 
 logger = logging.getLogger(__name__)
 
-HEADS = ("fc8.", "f8_3.", "f8_4.", "f8_5.", "gn8_3.", "gn8_4.", "gn8_5.", "f9.", "head.")
-"""Names that begin so belong to a head of one of this package's networks (and of psa's)."""
+HEAD_PREFIXES = ("fc8.", "f8_3.", "f8_4.", "f8_5.", "gn8_3.", "gn8_4.", "gn8_5.", "f9.", "head.")
+"""A weight whose name begins with one of these belongs to the head of one of this package's networks, or of psa's."""
 
 _CONTAINERS = ("state_dict", "model")
 _COUNTER = ".num_batches_tracked"
 _NUM_SHOWN = 4
 
 
-def load_weights(module: Network, uri: str | Path, *, require_head: bool = False) -> tuple[str, ...]:
+def load_weights(
+    module: Network, uri: str | Path, *, read: Callable[[str], bytes], require_head: bool = False
+) -> tuple[str, ...]:
     """Copy a checkpoint's weights into the network, in place.
 
     Every weight of the backbone must be there, in the right shape, and nothing unknown may be. A head may be missing as
@@ -37,7 +38,8 @@ def load_weights(module: Network, uri: str | Path, *, require_head: bool = False
 
     Args:
         module: a classifier or an AffinityNet.
-        uri: a path, anything that fsspec opens, or `torchvision://resnet50/IMAGENET1K_V2`.
+        uri: what `read` takes, or `torchvision://resnet50/IMAGENET1K_V2`.
+        read: returns the bytes of a file, as `storage.read_bytes` does.
         require_head: refuse a checkpoint without this network's head: for use, where random weights would pass
             unnoticed.
 
@@ -48,7 +50,7 @@ def load_weights(module: Network, uri: str | Path, *, require_head: bool = False
         FileNotFoundError: no such file, or no way to download it.
         ValueError: the file is no checkpoint, or one of another architecture; the message names what differs.
     """
-    return load_state(module, read_state_dict(uri), source=str(uri), require_head=require_head)
+    return load_state(module, read_state_dict(uri, read=read), source=str(uri), require_head=require_head)
 
 
 def load_state(
@@ -65,7 +67,7 @@ def load_state(
     state = _shorten(state)
     own = {_short_name(name): name for name in module.state_dict() if not name.endswith(_COUNTER)}
     own_heads = {name for name in own if name.split(".")[0] in module.heads}
-    foreign_heads = module.backbone.foreign_heads + HEADS
+    foreign_heads = module.backbone.foreign_heads + HEAD_PREFIXES
 
     dropped = [name for name in state if name not in own and name.startswith(foreign_heads)]
     given = {name: tensor for name, tensor in state.items() if name not in dropped}
@@ -94,27 +96,26 @@ def load_state(
     return kept
 
 
-def read_state_dict(uri: str | Path) -> dict[str, Tensor]:
-    """Return a checkpoint's tensors by short name (see the module's conventions).
+def read_state_dict(uri: str | Path, *, read: Callable[[str], bytes]) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors by short name (see the module's conventions); arguments as of `load_weights`.
 
     Raises:
         FileNotFoundError: no such file, or no way to download it.
         ValueError: the file holds no state dict.
     """
     uri = str(uri)
-    content = load_torchvision_weights(uri) if uri.startswith(TORCHVISION_SCHEME) else _read_file(uri)
+    content = load_torchvision_weights(uri) if uri.startswith(TORCHVISION_SCHEME) else _read_file(uri, read)
     for key in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{uri} holds no weights: a mapping from names to tensors, module.state_dict(), is needed")
+        raise ValueError(f"{uri} holds no weights: expected tensors by name, such as module.state_dict()")
     return _shorten(content)
 
 
-def _read_file(uri: str) -> object:
+def _read_file(uri: str, read: Callable[[str], bytes]) -> object:
     try:
-        with fsspec.open(uri, "rb") as file:
-            data = file.read()
+        data = read(uri)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no weights at {uri}: give the path or URI of a checkpoint") from error
     return load_tensors(data, source=uri)

@@ -41,7 +41,7 @@ _EPS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaliencyLoss:
+class ExplainedLoss:
     """A loss and the maps that explain it; `h w` is the logits' grid of EPS, the saliency's of EPS++."""
 
     per_image: Float[Tensor, " B"]
@@ -77,7 +77,7 @@ def eps_loss(
     *,
     tau: float | int = 0.4,
     lam: float | int = 0.5,
-) -> SaliencyLoss:
+) -> ExplainedLoss:
     """EPS: the mean squared difference of the saliency and what the maps estimate of it.
 
     Args:
@@ -102,7 +102,7 @@ def eps_loss(
     foreground = (objects * salient).sum(dim=1, keepdim=True)
     background = background + (objects * ~salient).sum(dim=1, keepdim=True)
     estimate = lam * foreground + (1 - lam) * (1 - background)
-    return SaliencyLoss(
+    return ExplainedLoss(
         per_image=(saliency - estimate).square().mean(dim=(1, 2, 3)),
         saliency=saliency,
         foreground=foreground,
@@ -122,7 +122,7 @@ def ird_loss(
     num_iters: int = 10,
     dilations: Sequence[int] = DILATIONS,
     tau: float | int | None = None,
-) -> SaliencyLoss:
+) -> ExplainedLoss:
     """EPS++: the mean squared difference of saliency and foreground, where they aren't inconsistent.
 
     Args:
@@ -162,7 +162,7 @@ def foreground_loss(
     labels: Shaped[Tensor, "B C"],
     *,
     tau: float | int | None = None,
-) -> SaliencyLoss:
+) -> ExplainedLoss:
     """EPS++ without its drop: the mean squared difference of saliency and foreground, everywhere.
 
     Args:
@@ -189,7 +189,7 @@ def foreground_loss(
         F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
         for maps in (objects.sum(dim=1, keepdim=True), background)
     )
-    return SaliencyLoss(
+    return ExplainedLoss(
         per_image=(saliency - foreground).square().mean(dim=(1, 2, 3)),
         saliency=saliency,
         foreground=foreground,

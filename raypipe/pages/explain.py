@@ -27,10 +27,10 @@ from raypipe.ops.metrics import confusion_matrix, iou, mean_iou
 from raypipe.ops.random_walk import propagate_at
 from raypipe.pages.finished import FinishedMasks, NotFinished, find_masks
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.masks import masks_plan, taking_up
+from raypipe.pipelines.masks import loading_cams, masks_plan
 from raypipe.pipelines.steps import compute_cams, make_trimaps
 from raypipe.reports.explain import Explanation, WalkState, render_explanation
-from raypipe.schema import GRID_STRIDE, QUARANTINE, SHARD_URI
+from raypipe.schema import GRID_STRIDE, MASKS, QUARANTINE, SHARD_URI
 from raypipe.stages.base import ROW_ERRORS, Row, Stage
 from raypipe.stages.judge import GateWalk
 from raypipe.stages.propagate import WALK_TOLERANCE, PropagateCams, grid_scores
@@ -95,7 +95,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
     plan = masks_plan(context, maps=finished.maps, affinity=finished.affinity)
     seed_uri = locate_rows(storage.join(finished.seeds.uri, SHARDS), [row["image_id"]]).get(row["image_id"])
     if seed_uri is not None:
-        plan, _ = taking_up(plan, pa.Table.from_pylist([row]), finished.seeds, compute_cams(context, finished.maps))
+        plan = loading_cams(plan, compute_cams(context, finished.maps))
     for stage in plan.steps:
         stage.setup("cpu")
     states = _through(plan.steps, row if seed_uri is None else row | {SHARD_URI: seed_uri})
@@ -132,7 +132,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         mask_png=final["mask"],
         mask=mask,
         confidence=decode_mask(final["confidence"]),
-        predicted_iou=final["predicted_iou"],
+        predicted_iou=pa.scalar(final["predicted_iou"], MASKS.field("predicted_iou").type).as_py(),
         truth=truth,
         class_iou=class_iou,
         mean_iou=mean,

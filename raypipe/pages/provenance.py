@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ray
-
 import raypipe
 from raypipe.artifacts import Artifact
 from raypipe.config import to_yaml
@@ -21,7 +19,7 @@ _LIBRARIES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "scip
 
 
 def provenance(
-    context: Context, *, outputs: Mapping[str, Artifact], networks: Mapping[Task, Artifact]
+    context: Context, *, outputs: Mapping[str, Artifact], networks: Mapping[Task, Artifact], resources: str
 ) -> dict[str, Any]:
     """Name to value; several lines or a mapping stand in a block of their own.
 
@@ -29,6 +27,7 @@ def provenance(
         context: config and manifest.
         outputs: stream to its folder.
         networks: task to checkpoint.
+        resources: what the cluster has, as text.
     """
     rows = context.manifest.table.num_rows
     return {
@@ -39,7 +38,7 @@ def provenance(
         "rows in the manifest": f"{rows:,}",
         "Python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
-        "resources of the cluster": cluster_resources() or "no Ray",
+        "resources of the cluster": resources,
         **{f"{stream}, digest of the plan": artifact.digest for stream, artifact in outputs.items()},
         **{f"{task}, digest of the checkpoint": network.digest for task, network in networks.items()},
         "config": to_yaml(context.config),
@@ -54,14 +53,3 @@ def code_commit() -> str | None:
     command = [git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
     return found.stdout.strip() or None
-
-
-def cluster_resources() -> str:
-    """What Ray has, as text, such as "16 logical CPUs, 8.0 GiB, 2 nodes"; empty without Ray."""
-    if not ray.is_initialized():
-        return ""
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    parts = [f"{found[name]:g} logical {name}s" for name in ("CPU", "GPU") if name in found]
-    parts += [f"{found['memory'] / 2**30:.1f} GiB"] if "memory" in found else []
-    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-    return ", ".join([*parts, f"{nodes} node{'s' if nodes != 1 else ''}"])

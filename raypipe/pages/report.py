@@ -31,6 +31,7 @@ def write_report(
     scores: Sequence[Score],
     decisions: Sequence[Decision],
     num_samples: int,
+    resources: str,
 ) -> str:
     """Writes the HTML report of a run; its URI.
 
@@ -44,6 +45,7 @@ def write_report(
         scores: none where there are no true masks.
         decisions: of the gates.
         num_samples: images of each kind that are shown.
+        resources: what the cluster has, as text.
     """
     config = context.config
     outputs = {"seeds": seeds, "masks": masks} | ({} if segments is None else {"segments": segments})
@@ -69,7 +71,7 @@ def write_report(
         else (),
         streams={name: summary for name, summary in summaries.items() if summary is not None},
         quarantine=count_quarantined(folders),
-        provenance=provenance(context, outputs=outputs, networks=networks),
+        provenance=provenance(context, outputs=outputs, networks=networks, resources=resources),
     )
     uri = storage.join(config.out, REPORT_FILE)
     storage.write_bytes_atomic(uri, render_report(report).encode())

@@ -29,7 +29,7 @@ from raypipe.ops.review import expected_gain
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.held_rows import locate
 from raypipe.reports.review import ReviewCard, render_review
-from raypipe.schema import MASK, REVIEW, SHARD_DIGEST
+from raypipe.schema import REVIEW, SHARD_DIGEST, SUPERVISED
 from raypipe.stages.base import ROW_ERRORS
 from raypipe.streams.records import open_folder, read_summary, set_digest, write_summary
 from raypipe.streams.sink import SHARDS
@@ -111,7 +111,8 @@ def run_review(
 def reviewable_rows(context: Context, splits: Sequence[str] | None) -> pa.Table:
     """Rows of the manifest whose masks are worth looking at: those whose true mask isn't given."""
     rows = context.supervised_rows(splits)
-    return rows.filter(pc.not_equal(rows["supervision"], MASK)).select(["image_id", "image_uri", "labels", "split"])
+    unsure = rows.filter(pc.not_equal(rows["supervision"], SUPERVISED))
+    return unsure.select(["image_id", "image_uri", "labels", "split"])
 
 
 def rank(rows: pa.Table, masks: str, *, classes: Sequence[str], num_images: int) -> Queue:

@@ -137,7 +137,7 @@ def export_rows(context: Context, *, masks: Artifact | None, splits: Sequence[st
         rows = held(rows.select(columns), masks)
         missing = f"a mask in {masks.uri}"
     if rows.num_rows == 0:
-        raise ValueError(f"no row of splits {splits or 'of any name'} has {missing}")
+        raise ValueError(f"no row of {f'splits {splits}' if splits else 'any split'} has {missing}")
     return rows
 
 

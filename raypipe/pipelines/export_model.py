@@ -1,11 +1,14 @@
-"""Hands the segmentation network over to those who have no raypipe, and makes sure that they get the same."""
+"""Writes the segmentation network as a file that runs without raypipe, once it gives the same probabilities."""
 
 import logging
+
+import torch
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image
-from raypipe.formats.torchscript.write import largest_difference, to_torchscript
+from raypipe.formats.exported_model.packed import smallest_side
+from raypipe.formats.exported_model.write import find_model_format, largest_difference
 from raypipe.pipelines.context import Context, draw
 from raypipe.stages.base import ROW_ERRORS
 from raypipe.stages.networks import load_segmenter
@@ -17,7 +20,7 @@ TOLERANCE = 1e-3
 
 
 def export_model(context: Context, *, segmenter: Artifact, uri: str) -> float:
-    """Writes the segmentation network as one TorchScript file.
+    """Writes the segmentation network as one file that its ending names the format of.
 
     Args:
         context: config and manifest, on whose images the file is compared with the network.
@@ -28,24 +31,29 @@ def export_model(context: Context, *, segmenter: Artifact, uri: str) -> float:
         The largest difference of a probability that was seen.
 
     Raises:
-        ValueError: if it exceeds `TOLERANCE`; nothing is written then.
+        ValueError: the ending is none of these, or the difference exceeds `TOLERANCE`. Nothing is written then.
     """
+    model_format = find_model_format(uri)
     network, checkpoint = load_segmenter(segmenter.uri, device="cpu")
-    model = to_torchscript(network, classes=checkpoint.classes, digest=checkpoint.digest)
+    network.to(memory_format=torch.contiguous_format)  # torch.export.save warns of channels_last weights
+    data = model_format.write(network, classes=checkpoint.classes, digest=checkpoint.digest)
     rows = context.rows(context.config.splits.masks)
     images = []
     for index in draw(rows["image_id"].to_pylist(), NUM_IMAGES):
         try:
-            data = storage.read_bytes(rows["image_uri"][index].as_py())
-            images.append(decode_image(data, max_side=context.config.images.max_side).pixels)
+            image = storage.read_bytes(rows["image_uri"][index].as_py())
+            pixels = decode_image(image, max_side=context.config.images.max_side).pixels
         except ROW_ERRORS as error:
             logger.warning("not compared on %s: %s", rows["image_id"][index], error)
-    difference = largest_difference(model, network, images)
+            continue
+        if min(pixels.shape[:2]) >= smallest_side(network):
+            images.append(pixels)
+    difference = largest_difference(model_format.load(data), network, images)
     if difference > TOLERANCE:
         raise ValueError(
             f"the exported model's probabilities differ by {difference:.2g} from the checkpoint's, "
             f"allowed is {TOLERANCE:g}: convolutions of this machine aren't reproducible enough, try another one"
         )
-    storage.write_bytes_atomic(uri, model)
+    storage.write_bytes_atomic(uri, data)
     logger.info("%s: differs by %.2g at most on %d images", uri, difference, len(images))
     return difference

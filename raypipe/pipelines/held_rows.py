@@ -42,11 +42,11 @@ def held(rows: pa.Table, outputs: Artifact) -> pa.Table:
 
 
 def with_quarantined(rows: pa.Table, outputs: Artifact) -> pa.Table:
-    """Puts the rows in error that a stream has quarantined, with the stream's reasons."""
+    """Puts the rows in error that a stream has quarantined, with its reasons; rows in error stay as they are."""
     quarantine = read_shards(storage.join(outputs.uri, QUARANTINED), schema=QUARANTINE)
     position = pc.index_in(rows["image_id"], quarantine["image_id"].combine_chunks())
     rows = with_error_columns(rows)
     for name, column in (("error_stage", "stage"), ("error_reason", "reason")):
         taken = pc.take(quarantine[column].combine_chunks(), position)
-        rows = rows.set_column(rows.column_names.index(name), name, taken)
+        rows = rows.set_column(rows.column_names.index(name), name, pc.coalesce(rows[name], taken))
     return rows

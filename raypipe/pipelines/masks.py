@@ -92,5 +92,10 @@ def taking_up(plan: Plan, rows: pa.Table, earlier: Artifact, computing: Stage) -
         earlier: its folder.
         computing: the stage that makes maps.
     """
+    return loading_cams(plan, computing), with_quarantined(locate(rows, earlier), earlier)
+
+
+def loading_cams(plan: Plan, computing: Stage) -> Plan:
+    """The same plan with maps from shards in the place of the stage that equals `computing`; its digest stays."""
     made = next(stage for stage in plan.stages if stage == computing)
-    return replace(plan, reuse=(made, LoadCams())), with_quarantined(locate(rows, earlier), earlier)
+    return replace(plan, reuse=(made, LoadCams()))

@@ -15,7 +15,7 @@ from raypipe.pipelines.held_rows import locate
 from raypipe.pipelines.steps import decode_images, encode_masks, pixels_per_pass
 from raypipe.pipelines.train import NetworkPlan, crop_options, network_options, run_training
 from raypipe.results import StreamSummary
-from raypipe.schema import MASK, MASKS, NONE, SHARD_DIGEST, SHARD_URI, WEAK
+from raypipe.schema import MASKS, SHARD_DIGEST, SHARD_URI, SUPERVISED, UNSUPERVISED, WEAK
 from raypipe.stages.crops import LoadSegmenterCrops
 from raypipe.stages.fetch import FetchImages
 from raypipe.stages.refine import RefineMasks
@@ -95,18 +95,18 @@ def _trained_on(context: Context, *, unlabelled: bool = False) -> pa.Table:
     """Rows with supervision, true or weak; `unlabelled` takes the others as weak."""
     rows = context.supervised_rows(context.config.splits.train)
     if unlabelled:
-        kinds = pc.if_else(pc.equal(rows["supervision"], NONE), WEAK, rows["supervision"])
+        kinds = pc.if_else(pc.equal(rows["supervision"], UNSUPERVISED), WEAK, rows["supervision"])
         rows = rows.set_column(rows.column_names.index("supervision"), "supervision", kinds)
-    rows = rows.filter(pc.is_in(rows["supervision"], pa.array([MASK, WEAK])))
-    missing = rows.filter(pc.and_(pc.equal(rows["supervision"], MASK), pc.is_null(rows["mask_uri"])))
+    rows = rows.filter(pc.is_in(rows["supervision"], pa.array([SUPERVISED, WEAK])))
+    missing = rows.filter(pc.and_(pc.equal(rows["supervision"], SUPERVISED), pc.is_null(rows["mask_uri"])))
     if missing.num_rows:
         raise ValueError(
-            f"{missing.num_rows} rows have supervision {MASK!r} but no mask_uri ({missing['image_id'][0]}, …): "
+            f"{missing.num_rows} rows have supervision {SUPERVISED!r} but no mask_uri ({missing['image_id'][0]}, …): "
             f"give them their masks, or supervision {WEAK!r}"
         )
     if rows.num_rows == 0:
         raise ValueError(
-            f"no row of splits.train={context.config.splits.train} has supervision {MASK!r} or {WEAK!r} (or "
+            f"no row of splits.train={context.config.splits.train} has supervision {SUPERVISED!r} or {WEAK!r} (or "
             f"null, which is {WEAK!r}): there is nothing to learn from"
         )
     return rows
@@ -125,9 +125,9 @@ def _with_masks(rows: pa.Table, masks: Artifact | None) -> pa.Table:
     missing = pc.and_(pc.equal(rows["supervision"], WEAK), pc.is_null(rows[SHARD_URI]))
     if pc.any(missing).as_py():
         logger.warning(
-            "%d of %d rows have no pseudo-mask (they aren't in splits.masks, or are in quarantine) and are left out",
+            "%d of %d weak rows have no pseudo-mask (not in splits.masks, or in quarantine) and are left out",
             pc.sum(missing).as_py(),
-            rows.num_rows,
+            pc.sum(is_weak).as_py(),
         )
     rows = rows.filter(pc.invert(missing)).sort_by("image_id")
     if rows.num_rows == 0:
@@ -144,7 +144,7 @@ def _factors(rows: pa.Table, *, mask_share: float | None, repeat_threshold: floa
         labels = [names or [] for names in rows["labels"].to_pylist()]
         factors = repeat_factors(labels, threshold=repeat_threshold)
     if mask_share is not None:
-        is_true = np.asarray(pc.equal(rows["supervision"], MASK))
+        is_true = np.asarray(pc.equal(rows["supervision"], SUPERVISED))
         for kind, share in ((is_true, mask_share), (~is_true, 1 - mask_share)):
             if share > 0 and not kind.any():
                 raise ValueError(

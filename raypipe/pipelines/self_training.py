@@ -19,7 +19,7 @@ from raypipe.pipelines.held_rows import held, locate
 from raypipe.pipelines.segmenter import segment_plan, train_segmenter
 from raypipe.pipelines.steps import decode_images, fetch_images, gate_masks
 from raypipe.results import Decision
-from raypipe.schema import GATES, NONE, SHARD_URI, WEAK
+from raypipe.schema import GATES, SHARD_URI, UNSUPERVISED, WEAK
 from raypipe.stages.load_shards import LoadMaskPair
 from raypipe.streams.plan import Plan
 from raypipe.streams.sink import SHARDS
@@ -57,7 +57,7 @@ def self_train(
 def _segment(context: Context, segmenter: Artifact) -> Artifact:
     """The network's masks of the training images, within their labels where these teach anything."""
     rows = context.supervised_rows(context.config.splits.train)
-    rows = rows.filter(pc.is_in(rows["supervision"], pa.array([WEAK, NONE])))
+    rows = rows.filter(pc.is_in(rows["supervision"], pa.array([WEAK, UNSUPERVISED])))
     labels = pc.if_else(pc.equal(rows["supervision"], WEAK), rows["labels"], pa.scalar(None, rows["labels"].type))
     rows = rows.set_column(rows.column_names.index("labels"), "labels", labels)
     own_masks, summary = context.run(segment_plan(context, segmenter=segmenter, within_labels=True), rows)

@@ -5,9 +5,10 @@ writes it to the quarantine table.
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import takewhile
 from typing import Any, ClassVar, Literal
 
@@ -126,6 +127,7 @@ def run_stages(
     *,
     keep: Collection[str] | None = None,
     threads: Executor | None = None,
+    turn: AbstractContextManager[Any] | None = None,
     alone: AbstractContextManager[Any] | None = None,
 ) -> pa.Table:
     """Runs stages one after the other on a table, in this process.
@@ -138,6 +140,7 @@ def run_stages(
         table: rows; those in error pass by.
         keep: columns that somebody needs afterwards; None keeps all. The error columns stay in any case.
         threads: run what may run ahead; None runs it in turn.
+        turn: entered while rows are given to the threads, so that of two calls the earlier one's rows come first.
         alone: entered while stages run that must not run twice at a time in a process.
     """
     table = with_error_columns(table)
@@ -155,48 +158,57 @@ def run_stages(
         rows = stage.process_all(rows)
     written = {field.name: field for stage in stages for field in stage.writes if field.name in names}
     done: dict[str, list[Any]] = {name: [] for name in [*written, *ERRORS.names]}
-    chunks = _chunks(rows, ahead, threads)
-    del rows  # each chunk is freed when it is done
-    with alone or nullcontext():
-        for chunk in chunks:
-            for stage in behind:
-                chunk = stage.process_all(chunk)
-            for name, values in done.items():
-                values.extend(row.get(name) for row in chunk)
+    with ExitStack() as given:
+        given.enter_context(turn or nullcontext())
+        chunks = _chunks(rows, ahead, threads, all_given=given.close)
+        del rows  # each chunk is freed when it is done
+        with alone or nullcontext():
+            for chunk in chunks:
+                for stage in behind:
+                    chunk = stage.process_all(chunk)
+                for name, values in done.items():
+                    values.extend(row.get(name) for row in chunk)
     columns = {name: table[name] for name in names if name not in done}
     columns |= {name: pa.array(done[name], field.type) for name, field in written.items()}
     columns |= {field.name: pa.array(done[field.name], field.type) for field in ERRORS}
     return pa.table({name: columns[name] for name in names})
 
 
-def _chunks(rows: list[Row], ahead: Sequence[Stage], threads: Executor | None) -> Iterator[list[Row]]:
-    """A few rows at a time; the stages `ahead` have been run on them, and threads are at work on the next ones."""
+def _chunks(
+    rows: list[Row], ahead: Sequence[Stage], threads: Executor | None, *, all_given: Callable[[], None]
+) -> Iterator[list[Row]]:
+    """A few rows at a time; the stages `ahead` have been run on them, and threads are at work on the next ones.
+
+    Calls `all_given` as soon as the threads have all rows.
+    """
 
     def run(row: Row) -> Row:
         for stage in ahead:
             row = stage.process_all([row])[0]
         return row
 
-    chunks = [rows[start : start + ROWS_PER_CHUNK] for start in range(0, len(rows), ROWS_PER_CHUNK)]
+    chunks = deque(rows[start : start + ROWS_PER_CHUNK] for start in range(0, len(rows), ROWS_PER_CHUNK))
     if threads is None or not ahead:
-        return (list(map(run, chunk)) for chunk in chunks)
-    return _run_ahead(run, chunks, threads)
+        all_given()
+        return (list(map(run, chunks.popleft())) for _ in range(len(chunks)))
+    return _run_ahead(run, chunks, threads, all_given)
 
 
-def _run_ahead(run: Callable[[Row], Row], chunks: list[list[Row]], threads: Executor) -> Iterator[list[Row]]:
-    def submit(number: int) -> list[Future[Row]]:
-        rows = chunks[number] if number < len(chunks) else []
-        futures = [threads.submit(run, row) for row in rows]
-        if rows:
-            chunks[number] = []  # the bytes of decoded rows aren't held any longer
+def _run_ahead(
+    run: Callable[[Row], Row], chunks: deque[list[Row]], threads: Executor, all_given: Callable[[], None]
+) -> Iterator[list[Row]]:
+    def submit() -> list[Future[Row]]:
+        futures = [threads.submit(run, row) for row in (chunks.popleft() if chunks else ())]
+        if not chunks:
+            all_given()
         return futures
 
-    first = submit(0)  # at once, not when the first chunk is asked for: another call may be at work until then
+    first = submit()  # at once, not when the first chunk is asked for: another call may be at work until then
 
     def finished() -> Iterator[list[Row]]:
         futures = first
-        for number in range(1, len(chunks) + 1):
-            coming = submit(number)
+        while futures:
+            coming = submit()
             yield [future.result() for future in futures]
             futures = coming
 

@@ -21,7 +21,7 @@ from raypipe.data.transforms import (
     augmentation_rng,
 )
 from raypipe.data.truth import read_truth
-from raypipe.schema import IGNORE, MASK, SHARD_URI
+from raypipe.schema import IGNORE, SHARD_URI, SUPERVISED
 from raypipe.stages.base import Row, Stage
 
 
@@ -122,7 +122,7 @@ class LoadSegmenterCrops(LoadCrops):
         self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Random size, crop, mirror and colours."""
-        is_true = row["supervision"] == MASK
+        is_true = row["supervision"] == SUPERVISED
         mask = read_truth(row["mask_uri"], num_classes=self.num_classes)[0] if is_true else self._pseudo(row)
         size = (pixels.shape[0], pixels.shape[1])
         if reduced_size(mask.shape[1], mask.shape[0], self.max_side) != size[::-1]:

@@ -62,7 +62,7 @@ class PredictSaliency(Stage):
             self.predict, self.side = model, model.side or _ONNX_SIDE
             self.preprocessing = IMAGENET
         else:
-            network = load_saliency_network(self.source, read_state_dict(uri), source=uri)
+            network = load_saliency_network(self.source, read_state_dict(uri, read=storage.read_bytes), source=uri)
             self.predict = network.to(self.device)
             self.side = SALIENCY_NETWORKS[self.source].side
             self.preprocessing = SALIENCY_NETWORKS[self.source].preprocessing

@@ -66,28 +66,36 @@ def execute(
                 threads=resources.threads,
                 writer=writer if number == len(pools) else None,
             )
-            dataset = _map(dataset, job, resources)
+            dataset = _map(dataset, job, resources, num_blocks=len(blocks), rows_per_block=rows_per_block)
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
 
-def _map(dataset: Any, job: Job, resources: PoolPlan) -> Any:
+def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int, rows_per_block: int) -> Any:
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-    options: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": resources.cpus}
+    options: dict[str, Any] = {"batch_format": "pyarrow", "num_cpus": resources.cpus}
+    if resources.memory is not None:
+        options["memory"] = resources.memory
     if not job.on_gpu:
 
         def run(table: pa.Table) -> pa.Table:
             return work(table, job)
 
         run.__name__ = job.pool.name  # what the dashboard shows
-        return dataset.map_batches(run, compute=TaskPoolStrategy(size=resources.max_actors), **options)
+        tasks = TaskPoolStrategy(size=min(resources.max_actors, num_blocks))
+        return dataset.map_batches(run, compute=tasks, batch_size=None, **options)
     actors = ActorPoolStrategy(
-        min_size=resources.min_actors,
-        max_size=resources.max_actors,
+        min_size=min(resources.min_actors, num_blocks),
+        max_size=min(resources.max_actors, num_blocks),
         max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
         enable_true_multi_threading=True,
     )
     named = type(job.pool.name, (Worker,), {})
     return dataset.map_batches(
-        named, fn_constructor_kwargs={"job": job}, compute=actors, num_gpus=resources.gpus, **options
+        named,
+        fn_constructor_kwargs={"job": job},
+        compute=actors,
+        batch_size=rows_per_block,  # with GPUs Ray Data takes no whole blocks
+        num_gpus=resources.gpus,
+        **options,
     )

@@ -42,7 +42,7 @@ class Worker:
         if (torch := sys.modules.get("torch")) is not None:  # pools without networks do without its import
             torch.set_num_threads(job.threads)
         self.threads = ThreadPoolExecutor(max(2, job.threads), thread_name_prefix="decode")
-        self.alone = Lock()
+        self.turn, self.alone = Lock(), Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Runs the stages on rows; returns them, or, where they are written, how many there were.
@@ -50,7 +50,7 @@ class Worker:
         Calls may overlap: the stages of one run while those that may run ahead are at work for the other.
         """
         pool = self.job.pool
-        done = run_stages(pool.stages, table, keep=pool.keep, threads=self.threads, alone=self.alone)
+        done = run_stages(pool.stages, table, keep=pool.keep, threads=self.threads, turn=self.turn, alone=self.alone)
         return done if self.job.writer is None else self.job.writer.write(done)
 
 

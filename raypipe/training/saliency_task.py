@@ -9,7 +9,7 @@ from torch import Tensor
 
 from raypipe.networks import Network, build_saliency_classifier, find_preprocessing
 from raypipe.ops.losses import multilabel_soft_margin
-from raypipe.ops.saliency import SaliencyLoss, eps_loss, foreground_loss, ird_loss
+from raypipe.ops.saliency import ExplainedLoss, eps_loss, foreground_loss, ird_loss
 from raypipe.training.batch import Batch
 from raypipe.training.tasks import ClassifierTask
 
@@ -68,7 +68,7 @@ class SaliencyTask(ClassifierTask):
         """L_cls + L_sal."""
         return (sums[:2] / counts[:2].clamp(min=1)).sum()
 
-    def explain(self, scores: Tensor, saliency: Tensor, labels: Tensor, crops: Tensor) -> SaliencyLoss:
+    def explain(self, scores: Tensor, saliency: Tensor, labels: Tensor, crops: Tensor) -> ExplainedLoss:
         """The saliency's loss of each image, and its maps.
 
         Args:

@@ -65,9 +65,9 @@ class TrainingTask(ABC):
         """The network with the configured weights, random where there are none."""
         network = self.build()
         if isinstance(self.weights, Artifact):
-            load_weights(network, storage.join(self.weights.uri, WEIGHTS_FILE))
+            load_weights(network, storage.join(self.weights.uri, WEIGHTS_FILE), read=storage.read_bytes)
         elif self.weights is not None:
-            load_weights(network, self.weights)
+            load_weights(network, self.weights, read=storage.read_bytes)
         return network
 
     @abstractmethod

@@ -49,6 +49,8 @@ def test_other_commands_are_known_and_name_files_that_exist(command: Command) ->
     assert command.text.startswith(tuple(NOT_RUN))
     for path in re.findall(r"(?<![\w/.])(?:infra|jobs|benchmarks)/[\w./-]+", command.text):
         assert (REPOSITORY / path).is_file(), path
+    if command.text.startswith("ray job submit"):
+        parse(shlex.split(command.text.partition("jobs/submit.py")[2]))
     if command.text.startswith("make "):
         target = command.text.split()[1]
         assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE), target

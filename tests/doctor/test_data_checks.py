@@ -19,8 +19,8 @@ ROWS: list[dict[str, Any]] = [
 def make_context(tmp_path: Path, *overrides: str, rows: list[dict[str, Any]] = ROWS) -> Context:
     uri = str(tmp_path / "manifest.parquet")
     write_manifest(Manifest.from_rows(rows, ("cat", "dog")), uri)
-    values = [f"manifest={uri}", f"out={tmp_path}/out", "network.weights=null", *overrides]
-    return open_context(load_config("", values))
+    random = ["network.weights=null"]
+    return open_context(load_config("", [f"manifest={uri}", f"out={tmp_path}/out", *random, *overrides]))
 
 
 def view(**changes: Any) -> View:
@@ -72,9 +72,18 @@ def test_given_checkpoints(tmp_path: Path, classifier_uri: str, affinity_uri: st
 def test_given_maps_need_no_classifier(tmp_path: Path) -> None:
     weights = f"network.weights={tmp_path}/absent.pth"
     assert data_checks.network_files(make_context(tmp_path, weights)) == [f"{tmp_path}/absent.pth"]
-    context = make_context(tmp_path, weights, f"checkpoints.cams={tmp_path}/maps", "refinement.gate=off")
+    context = make_context(tmp_path, f"checkpoints.cams={tmp_path}/maps", "refinement.gate=off")
     assert data_checks.network_files(context) == [f"{tmp_path}/maps/cams.json"]
     assert data_checks.check_networks(context, {}).found == "affinity: trained from random numbers"
+
+
+def test_networks_that_start_from_the_classifier(tmp_path: Path) -> None:
+    context = make_context(tmp_path, "affinity.start=classifier", "segmenter.enabled=true")
+    found = data_checks.check_networks(context, {}).found
+    assert found == (
+        "classifier: trained from random numbers; affinity: trained from the classifier; "
+        "segmenter: trained from random numbers"
+    )
 
 
 def test_a_checkpoint_of_another_task(tmp_path: Path, classifier_uri: str, affinity_uri: str) -> None:
@@ -96,12 +105,6 @@ def test_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     (tmp_path / "hub/checkpoints/resnet50-11ad3fa6.pth").write_bytes(b"weights")
     assert data_checks.check_networks(context, {}).status == "ok"
-
-
-def test_out() -> None:
-    assert data_checks.check_out("s3://b/out", {"the driver": view()}).status == "ok"
-    found = data_checks.check_out("s3://b/out", {"the driver": view(), "10.0.0.1": view(out=["can't be written to"])})
-    assert (found.status, found.found) == ("problem", "s3://b/out from 10.0.0.1: can't be written to")
 
 
 def test_images_unread_on_one_node_are_a_problem_whatever_the_budget() -> None:

@@ -31,11 +31,20 @@ def test_all_is_well_and_nothing_is_left_behind(local_ray: None, synthetic: tupl
     code, text = doctor(synthetic[0], storage.join(bucket, "run"), "--sample", "2", "cams.scales=[1.0]")
     assert code == 0, text
     lines = text.splitlines()
-    for check in ("manifest", "networks", "out", "images", "nodes", "versions", "CPUs", "GPUs", "actors", "sample"):
+    for check in ("manifest", "networks", "out", "images", "nodes", "versions", "resources", "sample", "memory"):
         assert any(line.split()[:2] == ["ok", check] for line in lines), text
     assert "Forecast from 2 images" in text
     assert "random weights" in text
-    for stage in ("DecodeImages", "ComputeCams", "MakeTrimaps", "PropagateCams", "RefineMasks", "EncodeMasks"):
+    assert "class activation maps come from the seeds" in text
+    for stage in (
+        "FetchImages",
+        "DecodeImages",
+        "ComputeCams",
+        "MakeTrimaps",
+        "PropagateCams",
+        "RefineMasks",
+        "EncodeMasks",
+    ):
         assert any(line.split()[:1] == [stage] for line in lines), text
     assert storage.list_files(bucket) == []
 
@@ -75,9 +84,9 @@ def test_storage_that_only_the_driver_reaches(
 def test_a_cluster_that_is_too_small(local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     code, text = doctor(synthetic[0], str(tmp_path / "out"), "cluster.network_actors=9", "cluster.gpus_per_actor=1")
     assert code == 1
-    assert "problem  CPUs" in text
-    assert "problem  GPUs" in text
-    assert "way out: lower cluster.*_actors" in text
+    assert "problem  resources" in text
+    assert "masks, evaluate: cluster.gpus_per_actor=1 needs a node with 1 GPUs" in text
+    assert "way out: leave cluster.gpus_per_actor null" in text
     assert "no forecast" in text
     assert not (tmp_path / "out").exists()
 

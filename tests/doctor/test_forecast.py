@@ -3,33 +3,26 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from raypipe import storage
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.doctor.diagnose import diagnose
 from raypipe.doctor.forecast import (
     Sample,
+    evenly_spaced_rows,
     forecast,
-    makes_seeds,
-    sample_rows,
-    spread_actors,
-    stream_steps,
-    trains,
-    trains_classifier,
-    uses_classifier,
+    forecast_plans,
+    random_networks,
+    time_sample,
 )
-from raypipe.doctor.stage_timing import RandomNetwork, StageTime, time_stage
-from raypipe.pipelines.context import Context, open_context
-from raypipe.pipelines.train import affinity_task, classifier_task
-from raypipe.run import open_run
-from raypipe.stages.base import with_error_columns
-from raypipe.stages.cams import ComputeCams
-from raypipe.stages.decode import DecodeImages
-from raypipe.stages.encode import EncodeMasks
-from raypipe.streams.plan import Step
+from raypipe.doctor.stage_timing import PoolTime, StageTime
+from raypipe.pipelines.context import Context, open_context, plan_pools
+from raypipe.run import Run
 from raypipe.streams.records import read_summary
 from raypipe.synthetic.generate import generate
 
-GIVEN_MAPS = ["checkpoints.cams=folder", "refinement.gate=off"]
+TWO_CORES = "cluster.autoscaling=['cpus=2,memory=16']"
+WITH_GPUS = "cluster.autoscaling=['cpus=32,gpus=2,memory=256']"
 
 
 def make_context(manifest: str, out: Path, *overrides: str) -> Context:
@@ -38,117 +31,101 @@ def make_context(manifest: str, out: Path, *overrides: str) -> Context:
 
 def test_sample_is_spread_over_the_table_and_always_the_same() -> None:
     rows = pa.table({"number": list(range(100))})
-    assert sample_rows(rows, 4)["number"].to_pylist() == [12, 37, 62, 87]
-    assert sample_rows(rows, 1000)["number"].to_pylist() == list(range(100))
-
-
-def test_growing_pools_share_what_is_free_in_proportion_to_their_time() -> None:
-    steps = [
-        Step(stage=DecodeImages, max_actors=100),
-        Step(stage=ComputeCams, num_actors=2, num_cpus=4),
-        Step(stage=EncodeMasks, max_actors=20),
-    ]
-    # Two growing actors, two networks of four CPUs and the writer hold 11 of 51.
-    assert spread_actors(steps, [1, 9, 3], cpus=51) == [11, 2, 20]
-    assert spread_actors(steps, [1, 9, 1], cpus=51) == [21, 2, 20]
-    assert spread_actors(steps, [1, 9, 3], cpus=5) == [1, 2, 1]
-
-
-def test_what_a_run_makes_depends_on_what_is_given(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
-    for overrides, seeds, training in (
-        ([], True, True),
-        (["walk.affinity=rgb"], False, True),
-        (["walk.affinity=rgb", "checkpoints.classifier=c"], False, False),
-        (["checkpoints.affinity=a", "checkpoints.classifier=c"], False, False),
-        (["checkpoints.classifier=c"], True, True),
-        ([*GIVEN_MAPS, "walk.affinity=rgb"], False, False),
-        ([*GIVEN_MAPS, "checkpoints.affinity=a"], False, False),
-    ):
-        context = make_context(synthetic[0], tmp_path, *overrides)
-        assert (makes_seeds(context), trains(context)) == (seeds, training)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "used", "trained"),
-    [
-        ([], True, True),
-        (["checkpoints.classifier=c"], True, False),
-        (["affinity.start=pretrained"], True, True),
-        ([*GIVEN_MAPS, "affinity.start=pretrained"], False, False),
-        ([*GIVEN_MAPS, "affinity.start=classifier"], True, True),
-        ([*GIVEN_MAPS, "affinity.start=classifier", "checkpoints.classifier=c"], True, False),
-        ([*GIVEN_MAPS, "affinity.start=classifier", "checkpoints.affinity=a"], False, False),
-    ],
-)
-def test_given_maps_take_the_place_of_the_classifier(
-    overrides: list[str], synthetic: tuple[str, Manifest], tmp_path: Path, *, used: bool, trained: bool
-) -> None:
-    context = make_context(synthetic[0], tmp_path, *overrides)
-    assert (uses_classifier(context), trains_classifier(context)) == (used, trained)
+    assert evenly_spaced_rows(rows, 4)["number"].to_pylist() == [12, 37, 62, 87]
+    assert evenly_spaced_rows(rows, 1000)["number"].to_pylist() == list(range(100))
 
 
 def made_up_sample(context: Context, seconds: dict[str, float]) -> Sample:
-    stages = {step.stage.__name__ for steps in stream_steps(context, reuse_cams=False).values() for step in steps}
+    """A second for each stage, or what is given; 100 bytes a row after a pool."""
+    times = {}
+    for plan in forecast_plans(context):
+        pools, _ = plan_pools(plan, context.machine, context.config)
+        times[plan.name] = [
+            PoolTime(
+                stages=tuple(
+                    StageTime(name=name, seconds=seconds.get(name, 1), cpu_seconds=seconds.get(name, 1))
+                    for name in (type(stage).__name__ for stage in pool.stages)
+                    if name != "LoadCams"
+                ),
+                start_seconds=5,
+                row_bytes=100,
+                memory=1,
+                gpu_memory=0,
+            )
+            for pool in pools
+        ]
     return Sample(
         num_images=4,
         quarantined={},
         largest=(128, 128),
         image_bytes=1000,
         random=[],
-        times={
-            name: StageTime(
-                seconds=seconds.get(name, 1),
-                cpu_seconds=seconds.get(name, 1),
-                start_seconds=5,
-                row_bytes=100,
-                memory=1,
-                gpu_memory=0,
-            )
-            for name in stages
-        },
+        times=times,
         output_bytes={"seeds": 10, "masks": 20},
     )
 
 
 def test_the_slowest_pool_sets_the_pace(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     actors = ["cluster.cpu_actors=3", "cluster.network_actors=2", "cluster.gpus_per_actor=1"]
-    context = make_context(synthetic[0], tmp_path, "walk.affinity=rgb", *actors)
+    context = make_context(synthetic[0], tmp_path, WITH_GPUS, "walk.affinity=rgb", *actors)
     sample = made_up_sample(context, {"ComputeCams": 9, "RefineMasks": 12})
-    seeds, masks = forecast(context, sample, cpus=32, cores=1000)
-    rows = 24  # of both splits, two network actors
-    assert (seeds.bottleneck, seeds.num_rows) == ("ComputeCams", 18 + 6)
-    assert seeds.hours == pytest.approx(9 / 2 * rows / 3600)
-    assert masks.bottleneck == "ComputeCams"
-    assert masks.cpu_hours == pytest.approx((1 + 9 + 1 + 12 + 1) * rows / 3600)
-    assert masks.gpu_hours == pytest.approx(masks.hours * 4)  # maps and walk, two actors each
+    (masks,) = forecast(context, sample, cores=1000)  # nobody trains an AffinityNet: no seeds
+    rows = 24  # of both splits
+    # fetching 3 actors; decoding, maps and walk 2; refinement and encoding 3
+    assert [(pool.actors, pool.gpus) for pool in masks.pools] == [(3, 0), (2, 1), (3, 0)]
+    assert (masks.num_rows, masks.bottleneck) == (rows, "ComputeCams")
+    assert masks.hours == pytest.approx((1 + 9 + 1) / 2 * rows / 3600)
+    assert masks.cpu_hours == pytest.approx((1 + 1 + 9 + 1 + 12 + 1) * rows / 3600)
+    assert masks.gpu_hours == pytest.approx(masks.hours * 2)
     assert (masks.read_bytes, masks.output_bytes) == (1000 * rows, 20 * rows)
-    shared = forecast(context, sample, cpus=32, cores=2)[1]
-    assert shared.hours == pytest.approx(24 / 2 * rows / 3600)
-    assert (masks.start_seconds, shared.start_seconds) == (5, 5 * (3 + 2 + 2 + 3 + 3) / 2)
-    assert shared.bottleneck.startswith("RefineMasks (cores")
+    (shared,) = forecast(context, sample, cores=2)
+    assert shared.hours == pytest.approx(25 / 2 * rows / 3600)
+    assert shared.bottleneck == "RefineMasks (cores that all stages share: 2)"
+    assert (masks.start_seconds, shared.start_seconds) == (5, 5 * (3 + 2 + 3) / 2)
+
+
+def test_only_what_goes_between_pools_weighs_on_the_object_store(
+    synthetic: tuple[str, Manifest], tmp_path: Path
+) -> None:
+    def in_flight(machine: str) -> float:
+        context = make_context(synthetic[0], tmp_path, machine, "walk.affinity=rgb", "cluster.cpu_actors=3")
+        source = context.rows(context.config.splits.masks).nbytes
+        return forecast(context, made_up_sample(context, {}), cores=2)[0].in_flight_bytes - source
+
+    assert in_flight(TWO_CORES) == 0
+    # Two calls at a time of each actor before and behind both gaps, blocks of 8 rows.
+    assert in_flight(WITH_GPUS) == 2 * (3 + 2 + 2 + 3) * 8 * 100
 
 
 def test_maps_of_seeds_are_not_computed_twice(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
-    context = make_context(synthetic[0], tmp_path)
-    masks = forecast(context, made_up_sample(context, {}), cpus=16, cores=2)[1]
-    assert [stage.name for stage in masks.stages if stage.time is None] == ["LoadCams"]
+    context = make_context(synthetic[0], tmp_path, TWO_CORES)
+    seeds, masks = forecast(context, made_up_sample(context, {}), cores=2)
+    assert (seeds.loads_maps, masks.loads_maps) == (False, True)
+    assert "ComputeCams" in [stage.name for stage in seeds.pools[0].time.stages]
+    assert "ComputeCams" not in [stage.name for stage in masks.pools[0].time.stages]
 
 
-def test_a_stage_is_timed_on_the_rows_that_are_well(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
-    context = make_context(synthetic[0], tmp_path)
-    rows = with_error_columns(context.rows(None).slice(0, 3))
-    bad = rows.slice(0, 1).set_column(1, "image_uri", [["/absent.jpg"]])
-    decode, cams, _ = stream_steps(context, reuse_cams=False)["seeds"]
-    decoded, time = time_stage(decode.stage, decode.args, pa.concat_tables([rows, bad]), batch_size=2, network=None)
-    assert decoded["error_stage"].to_pylist() == [None, None, None, "DecodeImages"]
-    assert 0 < time.seconds < 1
-    assert time.start_seconds > 0
-    assert time.memory > 2**20
-    assert time.gpu_memory == 0
-    random = RandomNetwork(classifier_task(context), context.classes)
-    mapped, time = time_stage(cams.stage, cams.args, decoded, batch_size=2, network=random)
-    assert time.row_bytes * 4 == mapped.nbytes
-    assert [cam is None for cam in mapped["cam"].to_pylist()] == [False, False, False, True]
+def test_a_sample_is_timed_through_both_streams(
+    local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path
+) -> None:
+    context = make_context(synthetic[0], tmp_path, "cams.scales=[1.0]")
+    rows = evenly_spaced_rows(context.seed_rows(), 3)
+    absent = rows.slice(0, 1).set_column(0, "image_id", [["absent"]]).set_column(1, "image_uri", [["/absent.jpg"]])
+    sample = time_sample(context, pa.concat_tables([rows, absent]))
+    assert sample.random == ["affinity", "classifier"]
+    assert list(sample.quarantined) == ["absent"]
+    assert sample.quarantined["absent"].startswith("FetchImages: FileNotFoundError")
+    assert max(sample.largest) <= 128
+    sizes = [len(storage.read_bytes(uri)) for uri in rows["image_uri"].to_pylist()]
+    assert sample.image_bytes == pytest.approx(sum(sizes) / 3)
+    assert [[stage.name for stage in pool.stages] for pool in sample.times["seeds"]] == [
+        ["FetchImages", "DecodeImages", "ComputeCams", "MakeTrimaps"]
+    ]
+    assert [[stage.name for stage in pool.stages] for pool in sample.times["masks"]] == [
+        ["FetchImages", "DecodeImages", "PropagateCams", "RefineMasks", "EncodeMasks"]
+    ]
+    assert all(stage.seconds > 0 for pools in sample.times.values() for pool in pools for stage in pool.stages)
+    assert all(size > 0 for size in sample.output_bytes.values())
 
 
 @pytest.mark.slow
@@ -158,8 +135,8 @@ def test_rows_of_a_real_run_take_about_as_long_as_the_forecast(local_ray: None, 
     images = generate(str(tmp_path / "data"), num_images=24, sizes=(256, 320))
     context = make_context(str(tmp_path / "data/manifest.parquet"), tmp_path)
     given = [
-        f"checkpoints.{task.name}={RandomNetwork(task, context.classes).write(str(tmp_path / task.name))}"
-        for task in (classifier_task(context), affinity_task(context, classifier=""))
+        f"checkpoints.{name}={network.write(str(tmp_path / name)).uri}"
+        for name, network in random_networks(context).items()
     ]
     given.append("refinement.gate=off")  # random networks may reject what the forecast has timed
     rows = images.table.to_pylist()
@@ -168,11 +145,11 @@ def test_rows_of_a_real_run_take_about_as_long_as_the_forecast(local_ray: None, 
         many = [rows[index % len(rows)] | {"image_id": str(index)} for index in range(number)]
         manifest = str(tmp_path / f"data/{number}.parquet")
         write_manifest(Manifest.from_rows(many, images.classes), manifest)
-        config = make_context(manifest, tmp_path / str(number), *given).config
-        summary = read_summary(open_run(config).make_masks().uri)
+        run = make_context(manifest, tmp_path / str(number), *given)
+        summary = read_summary(Run(run).make_masks().uri)
         assert summary is not None
         seconds.append(summary["seconds"])
-    masks = next(stream for stream in diagnose(config).streams if stream.name == "masks")
+    masks = next(stream for stream in diagnose(run.config).streams if stream.name == "masks")
     forecast_ms = 3.6e6 * masks.hours / masks.num_rows
     real_ms = 1000 * (seconds[1] - seconds[0]) / (num_rows[1] - num_rows[0])
     assert forecast_ms / 2 < real_ms < 2 * forecast_ms

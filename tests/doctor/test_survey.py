@@ -1,4 +1,5 @@
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import ray
 from ray import cloudpickle
 
 from raypipe import storage
-from raypipe.doctor.survey import View, _result, find_gpus, look, probing, survey
+from raypipe.doctor.survey import View, _answer, find_gpus, look, probing, survey
 
 # Workers can't import test modules: what is defined here travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -27,7 +28,7 @@ def test_every_node_is_asked_and_nothing_is_left(local_ray: None, bucket: str, j
         assert view.cores >= 1
     assert isinstance(nodes[0].view, View)
     assert nodes[0].view.disk is not None
-    assert nodes[0].resources["CPU"] == 16
+    assert nodes[0].resources["CPU"] == 4
     assert storage.list_files(bucket) == [image]
 
 
@@ -76,8 +77,14 @@ def test_a_node_that_cannot_run_tasks_is_told(local_ray: None) -> None:
     def broken() -> None:
         raise ModuleNotFoundError("No module named 'raypipe'")
 
-    found = _result(ray.remote(max_retries=0)(broken).remote())
+    found = _answer(ray.remote(max_retries=0)(broken).remote(), time.monotonic() + 60)
     assert found == "a task failed there: ModuleNotFoundError: No module named 'raypipe'"
+
+
+def test_a_node_that_does_not_answer_in_time_is_told(local_ray: None, tmp_path: Path) -> None:
+    _, nodes = survey(out=str(tmp_path), seconds=0)
+    assert [node.late for node in nodes] == [True]
+    assert nodes[0].view == "it didn't answer within 0 s: it is busy or hangs"
 
 
 def test_no_gpus_no_answers(local_ray: None) -> None:

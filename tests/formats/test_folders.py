@@ -13,7 +13,6 @@ from PIL import Image
 from raypipe.data.manifest import Manifest
 from raypipe.data.names import file_stem
 from raypipe.formats.voc.read import import_voc
-from raypipe.formats.voc.write import voc_colors
 
 Export = Callable[..., Path]
 
@@ -28,12 +27,6 @@ def test_pillow_reads_the_same_masks(export: Export, name: str, folder: str) -> 
         with Image.open(path) as image:
             assert image.mode == ("P" if name == "voc" else "L")
             np.testing.assert_array_equal(np.array(image), mask, err_msg=image_id)
-
-
-def test_voc_colours_are_those_of_the_development_kit() -> None:
-    colors = voc_colors()
-    known = {0: [0, 0, 0], 1: [128, 0, 0], 2: [0, 128, 0], 15: [192, 128, 128], 20: [0, 64, 128], 255: [224, 224, 192]}
-    assert {index: colors[index].tolist() for index in known} == known
 
 
 def test_voc_lists_and_names(export: Export) -> None:

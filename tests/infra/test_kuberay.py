@@ -80,8 +80,8 @@ def test_job_goes_when_it_is_done() -> None:
 
 
 def test_job_runs_a_script_that_the_image_has() -> None:
-    python, script, config = RAYJOB["spec"]["entrypoint"].split()
-    assert (python, config) == ("python", "${CONFIG_URI}")
+    python, script, step, config = RAYJOB["spec"]["entrypoint"].split()
+    assert (python, step, config) == ("python", "run", "${CONFIG_URI}")
     assert "\nCOPY jobs /opt/raypipe/jobs\n" in (REPOSITORY / "infra/Dockerfile").read_text()
     assert script.startswith("/opt/raypipe/jobs/")
     assert (REPOSITORY / script.removeprefix("/opt/raypipe/")).is_file()

@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 def test_uploads_the_code_and_what_lies_beside_it(tmp_path: Path) -> None:
-    kept = {"jobs/run.py", "raypipe/cli.py", "raypipe/recipes/psa.yaml", "config.yaml", "manifest.parquet"}
+    kept = {"jobs/submit.py", "raypipe/cli.py", "raypipe/recipes/psa.yaml", "config.yaml", "manifest.parquet"}
     left = {".git/HEAD", ".venv/bin/python", "demo/data/1.jpg", "runs/a/1.parquet", "tests/data/1.jpg", "net.pth"}
     left |= {"benchmarks/a.json", "infra/README.md", "raypipe/__pycache__/cli.pyc", "weights/resnet.pt"}
     clone = tmp_path / "clone"

@@ -84,9 +84,10 @@ def test_command_exists(words: list[str]) -> None:
         for path in re.findall(r"(?<![\w/.])infra/[\w./-]+", word):
             assert (REPOSITORY / path).is_file(), path
     if "submit" in words and "--" in words:
-        python, script, *_ = words[words.index("--") + 1 :]
+        python, script, *arguments = words[words.index("--") + 1 :]
         assert python == "python"
         assert (REPOSITORY / words[words.index("--working-dir") + 1] / script).is_file(), script
+        check(typer.main.get_command(app), arguments)
 
 
 def test_the_commands_are_found() -> None:

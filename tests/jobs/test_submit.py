@@ -1,6 +1,8 @@
 """The documented commands: a run submitted to a cluster of three raylets, everything in a bucket."""
 
+import runpy
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,24 @@ cluster: {{ rows_per_shard: 8, cpu_actors: 1, train_workers: 2, gpus_per_train_w
 """
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["masks", "absent.yaml", "walk.beta=4"], "there is no config file absent.yaml"),
+        (["train", "classifier", "absent.yaml"], "there is no config file absent.yaml"),
+        (["export", "cocoa", "absent.yaml", "out"], "unknown format 'cocoa'"),
+    ],
+)
+def test_it_is_the_raypipe_command(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["jobs/submit.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(REPOSITORY / "jobs/submit.py"), run_name="__main__")
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_whole_run_submitted_to_three_raylets(cluster: RayCluster, bucket: str) -> None:
@@ -32,7 +52,7 @@ def test_a_whole_run_submitted_to_three_raylets(cluster: RayCluster, bucket: str
     storage.write_bytes_atomic(config, CONFIG.format(bucket=bucket).encode())
     command = [str(BIN / "ray"), "job", "submit", "--address", cluster.jobs, "--working-dir", "."]
     job = subprocess.run(
-        [*command, "--", "python", "jobs/run.py", config, "walk.beta=4"],
+        [*command, "--", "python", "jobs/submit.py", "run", config, "walk.beta=4"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

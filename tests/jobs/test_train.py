@@ -36,7 +36,14 @@ class Training:
     def __init__(self, bucket: str, name: str, log: Path) -> None:
         self.out = f"{bucket}/{name}"
         self.log = log / name
-        self.command = [sys.executable, "jobs/train_classifier.py", f"{bucket}/config.yaml", f"out={self.out}"]
+        self.command = [
+            sys.executable,
+            "jobs/submit.py",
+            "train",
+            "classifier",
+            f"{bucket}/config.yaml",
+            f"out={self.out}",
+        ]
 
     def start(self) -> subprocess.Popen[bytes]:
         with self.log.open("a") as log:

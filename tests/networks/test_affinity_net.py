@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from raypipe.networks import BACKBONES, build_affinity_net, load_weights
+from raypipe.storage import read_bytes
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -77,7 +78,7 @@ def test_new_parameters_are_the_heads() -> None:
 @pytest.mark.shared_data
 def test_vgg16_equals_psas(golden: Path, golden_checkpoint: Callable[[str], Path]) -> None:
     network = build_affinity_net("vgg16").eval()
-    assert load_weights(network, golden_checkpoint("vgg16_aff"), require_head=True) == ()
+    assert load_weights(network, golden_checkpoint("vgg16_aff"), require_head=True, read=read_bytes) == ()
     numbers = np.load(golden / "vgg16_aff.npz")
     with torch.no_grad():
         features = network(torch.from_numpy(numbers["x"])).numpy()

@@ -7,6 +7,7 @@ from saliency_weights import csnet_state
 
 from raypipe.networks.csnet import CSNet, OctConv
 from raypipe.networks.weights import read_state_dict
+from raypipe.storage import read_bytes
 
 
 class TestOctConv:
@@ -62,7 +63,7 @@ def test_the_published_weights_fit_their_own_statistics(weights_dir: Path, voc_r
     from PIL import Image
     from torchvision.transforms.functional import normalize, to_tensor
 
-    state = read_state_dict(weights_dir / "csnet-L-x2.pth.tar")
+    state = read_state_dict(weights_dir / "csnet-L-x2.pth.tar", read=read_bytes)
     network = CSNet(state).eval()
     network.load_state_dict(state, strict=False)
     seen: dict[torch.nn.BatchNorm2d, list[torch.Tensor]] = {}

@@ -7,6 +7,7 @@ import torchvision
 
 from raypipe.networks import build_classifier, load_weights
 from raypipe.networks.registry import load_torchvision_weights
+from raypipe.storage import read_bytes
 
 FILE = "resnet18-f37072fd.pth"
 
@@ -37,7 +38,7 @@ def test_reads_the_cache(hub: Path) -> None:
     hub.mkdir()
     torch.save(weights, hub / FILE)
     network = build_classifier("resnet18", num_classes=2)
-    assert load_weights(network, "torchvision://resnet18/IMAGENET1K_V1") == ("fc8.weight",)
+    assert load_weights(network, "torchvision://resnet18/IMAGENET1K_V1", read=read_bytes) == ("fc8.weight",)
     torch.testing.assert_close(network.backbone.conv1.weight, weights["conv1.weight"])
 
 

@@ -7,20 +7,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.arrays import encode_cam
-from raypipe.data.checkpoints import read_metadata
+from raypipe.data.checkpoints import Task, read_metadata
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.data.shards import read_row
 from raypipe.pages.explain import explain, manifest_row, write_explanation
 from raypipe.pages.finished import NotFinished, find_masks
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.masks import masks_steps, masks_stream
-from raypipe.pipelines.seeds import seeds_stream
-from raypipe.schema import MASKS, QUARANTINE, SEEDS
-from raypipe.stages.base import with_error_columns
-from raypipe.streams.sink import write_shard
+from raypipe.pipelines.masks import masks_plan
+from raypipe.pipelines.seeds import seeds_plan
+from raypipe.schema import ROW_DIGEST, SEEDS
+from raypipe.stages.base import run_stages
+from raypipe.streams.sink import ShardWriter, write_shard
 
 IMAGES = {"photo_1": ["cat", "dog"], "photo_2": ["dog"], "empty": [], "broken": ["cat"], "late": ["cat"]}
 """The last has no mask yet."""
@@ -53,30 +54,23 @@ def context(tmp_path: Path, jpeg: bytes, classifier_uri: str, affinity_uri: str)
 
 
 @pytest.fixture
-def masks(context: Context, classifier_uri: str, affinity_uri: str) -> str:
+def masks(context: Context) -> str:
     """The run's masks, all but the last image's; one image is in quarantine."""
-    table = with_error_columns(context.rows(None).slice(0, 4))
-    for step in masks_steps(context, classifier=classifier_uri, affinity=affinity_uri, reuse_cams=False):
-        table = step.stage(**step.args)(table)
-    failed = pa.compute.is_valid(table["error_stage"])
-    networks = find_networks(context)
-    folder = masks_stream(context, **networks).folder
-    done = table.filter(pa.compute.invert(failed)).select(MASKS.names).cast(MASKS)
-    write_shard(folder, "shards", done.slice(0, 2))
-    write_shard(folder, "shards", done.slice(2))
-    wrong = table.filter(failed).select(["image_id", "error_stage", "error_reason"])
-    write_shard(folder, "quarantine", wrong.rename_columns(QUARANTINE.names))
+    plan = masks_plan(context, maps=network(context, "classifier"), affinity=network(context, "affinity"))
+    for stage in plan.stages:
+        stage.setup("cpu")
+    done = run_stages(plan.stages, context.rows(None).slice(0, 4))
+    done = done.append_column(ROW_DIGEST, pa.array(["r"] * 4))
+    folder = plan.artifact(context.config.out).uri
+    writer = ShardWriter(folder=folder, schema=plan.schema)
+    writer.write(done.slice(0, 2))
+    writer.write(done.slice(2))
     return folder
 
 
-def find_networks(context: Context) -> dict[str, str]:
-    checkpoints = context.config.checkpoints
-    assert checkpoints.classifier is not None
-    assert checkpoints.affinity is not None
-    return {
-        "classifier_digest": read_metadata(checkpoints.classifier, task="classifier")["digest"],
-        "affinity_digest": read_metadata(checkpoints.affinity, task="affinity")["digest"],
-    }
+def network(context: Context, task: Task) -> Artifact:
+    uri = getattr(context.config.checkpoints, task)
+    return Artifact(uri, read_metadata(uri, task=task)["digest"])
 
 
 def stored(masks: str, image_id: str) -> dict[str, object]:
@@ -130,8 +124,8 @@ def test_maps_and_trimap_of_the_seeds_are_taken(context: Context, masks: str) ->
     trimap = np.full((6, 8), 2, np.uint8)
     row = {"image_id": "photo_2", "height": 47, "width": 64, "class_ids": [2], "trimap": encode_png(trimap)}
     row |= {"cam": encode_cam(cam), "cam_height": 12, "cam_width": 16}
-    folder = seeds_stream(context, classifier_digest=find_networks(context)["classifier_digest"]).folder
-    write_shard(folder, "shards", pa.Table.from_pylist([row], schema=SEEDS))
+    seeds = seeds_plan(context, maps=network(context, "classifier")).artifact(context.config.out)
+    write_shard(seeds.uri, "shards", pa.Table.from_pylist([row], schema=SEEDS))
     found = explain(find_masks(context), manifest_row(context, "photo_2"))
     assert np.array_equal(found.cam, cam)
     assert np.array_equal(found.trimap, trimap)
@@ -166,7 +160,7 @@ def test_of_other_images_only_the_ids_are_read(context: Context, masks: str, mon
 def test_what_cannot_be_explained_says_why(context: Context, masks: str) -> None:
     with pytest.raises(ValueError, match="no image_id 'photo_3': did you mean 'photo_"):
         write_explanation(context, "photo_3")
-    with pytest.raises(ValueError, match=r"broken has no mask, it is in quarantine: DecodeImages: ImageError"):
+    with pytest.raises(ValueError, match=r"broken has no mask, it is in quarantine: FetchImages: ImageError"):
         write_explanation(context, "broken")
     with pytest.raises(NotFinished, match=r"late has no mask yet.*`raypipe masks CONFIG` goes on"):
         write_explanation(context, "late")

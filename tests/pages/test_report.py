@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import encode_png
@@ -30,7 +31,7 @@ def context(synthetic: tuple[str, Manifest], tmp_path: Path) -> Context:
 
 
 @pytest.fixture
-def masks(context: Context, tmp_path: Path) -> str:
+def masks(context: Context, tmp_path: Path) -> Artifact:
     """Masks in three shards; the last image is in quarantine instead."""
     png = encode_png(np.ones((96, 128), np.uint8))
     folder = str(tmp_path / "masks" / "0123456789ab")
@@ -41,9 +42,9 @@ def masks(context: Context, tmp_path: Path) -> str:
             for place, image_id in enumerate(ids[start : min(start + 8, len(ids) - 1)], start=start)
         ]
         write_shard(folder, SHARDS, pa.Table.from_pylist(rows, schema=MASKS))
-    bad = [{"image_id": ids[-1], "stage": "DecodeImages", "reason": "broken"}]
+    bad = [{"image_id": ids[-1], "stage": "DecodeImages", "reason": "broken", "row_digest": "r"}]
     write_shard(folder, QUARANTINED, pa.Table.from_pylist(bad, schema=QUARANTINE))
-    return folder
+    return Artifact(folder, "0123456789ab")
 
 
 def make_score(image_iou: dict[str, float], **changes) -> Score:
@@ -61,27 +62,27 @@ def make_score(image_iou: dict[str, float], **changes) -> Score:
     return Score(**{**plain, **changes})
 
 
-def test_samples_are_best_worst_and_random_in_turns(context: Context, masks: str) -> None:
+def test_samples_are_best_worst_and_random_in_turns(context: Context, masks: Artifact) -> None:
     ids = context.manifest.table["image_id"].to_pylist()
     scores = [make_score({image_id: place / 100 for place, image_id in enumerate(ids[:10])})]
-    chosen = choose_samples(masks, scores=scores, number=2)
+    chosen = choose_samples(masks=masks.uri, scores=scores, number=2)
     assert [kind for _, kind, _ in chosen] == ["best", "worst", "random"] * 2
     assert [image_id for image_id, kind, _ in chosen if kind == "best"] == [ids[9], ids[8]]
     assert [image_id for image_id, kind, _ in chosen if kind == "worst"] == [ids[0], ids[1]]
     assert len({image_id for image_id, _, _ in chosen}) == 6
-    assert choose_samples(masks, scores=scores, number=2) == chosen
+    assert choose_samples(masks=masks.uri, scores=scores, number=2) == chosen
 
 
-def test_samples_have_masks(context: Context, masks: str) -> None:
+def test_samples_have_masks(context: Context, masks: Artifact) -> None:
     ids = context.manifest.table["image_id"].to_pylist()
     scores = [make_score({ids[-1]: 0.9, ids[0]: 0.5, ids[1]: 0.4, ids[2]: 0.3})]
-    chosen = {image_id: kind for image_id, kind, _ in choose_samples(masks, scores=scores, number=2)}
+    chosen = {image_id: kind for image_id, kind, _ in choose_samples(masks=masks.uri, scores=scores, number=2)}
     assert ids[-1] not in chosen  # the best one, in quarantine
     assert chosen[ids[0]] == "best"
-    assert not {image_id for image_id, _, _ in choose_samples(masks + "-none", scores=scores, number=2)}
+    assert not {image_id for image_id, _, _ in choose_samples(masks=masks.uri + "-none", scores=scores, number=2)}
 
 
-def test_only_the_chosen_rows_are_read(context: Context, masks: str, tmp_path: Path, monkeypatch) -> None:
+def test_only_the_chosen_rows_are_read(context: Context, masks: Artifact, tmp_path: Path, monkeypatch) -> None:
     seen: list[str] = []
     read = collect_samples.__globals__["read_row"]
     monkeypatch.setitem(
@@ -94,7 +95,9 @@ def test_only_the_chosen_rows_are_read(context: Context, masks: str, tmp_path: P
     seeds = str(tmp_path / "seeds")
     write_shard(seeds, SHARDS, pa.Table.from_pylist([{"image_id": row["image_id"], **cam}], schema=SEEDS))
     scores = [make_score({row["image_id"]: 0.5})]
-    samples = collect_samples(context, {"seeds": seeds, "masks": masks}, affinity=None, scores=scores, number=2)
+    samples = collect_samples(
+        context, {"seeds": seeds, "masks": masks.uri}, affinity=None, scores=scores, num_samples=2
+    )
     first = next(samples)
     assert seen == [row["image_id"]] * 2  # a mask and a seed, and nothing of the next sample yet
     assert (first.image_id, first.kind, first.iou) == (row["image_id"], "best", 0.5)
@@ -161,18 +164,18 @@ def test_pairs_from_the_labels_column() -> None:
 def test_confusions_come_back_from_their_file(tmp_path: Path) -> None:
     matrix = np.array([[5, 1], [0, 7]])
     scores = [make_score({}, confusion=matrix), make_score({}, stage="dcrf", confusion=2 * matrix)]
-    assert final_confusions(str(tmp_path), scores) == []  # an evaluation without the file
+    assert final_confusions(Artifact(str(tmp_path), "e"), scores) == []  # an evaluation without the file
     (tmp_path / CONFUSION_FILE).write_bytes(_confusions_file(scores))
     assert {key: found.tolist() for key, found in read_confusions(str(tmp_path)).items()} == {
         ("walk", "train"): [[5, 1], [0, 7]],
         ("dcrf", "train"): [[10, 2], [0, 14]],
     }
-    (last,) = final_confusions(str(tmp_path), scores)
+    (last,) = final_confusions(Artifact(str(tmp_path), "e"), scores)
     assert (last.stage, last.split, last.matrix.tolist()) == ("dcrf", "train", [[10, 2], [0, 14]])
     assert final_confusions(None, []) == []
 
 
-def test_risk_of_images_by_their_prediction(context: Context, masks: str) -> None:
+def test_risk_of_images_by_their_prediction(context: Context, masks: Artifact) -> None:
     ids = context.manifest.table["image_id"].to_pylist()
     score = make_score({image_id: place / 24 for place, image_id in enumerate(ids)})
     (found,) = collect_risks(context.config.out, masks=masks, scores=[score])
@@ -183,12 +186,12 @@ def test_risk_of_images_by_their_prediction(context: Context, masks: str) -> Non
     assert collect_risks(context.config.out, masks=masks, scores=[few]) == []
 
 
-def test_risk_of_pixels_from_calibrations_of_these_masks(context: Context, masks: str, tmp_path: Path) -> None:
+def test_risk_of_pixels_from_calibrations_of_these_masks(context: Context, masks: Artifact, tmp_path: Path) -> None:
     measured = {"num_images": 7, "num_pixels": 9, "ece_before": 0.2, "ece": 0.02, "mean_iou": {"1": 0.6, "0.5": 0.9}}
     for name, digest in (("a", "0123456789ab"), ("b", "another")):
         folder = tmp_path / "calibrate" / name
         folder.mkdir(parents=True)
-        content = {"measured": measured, "image_ids": ["x"], "provenance": {"inputs": {"masks": digest}}}
+        content = {"measured": measured, "image_ids": ["x"], "masks": digest}
         (folder / "calibration.json").write_text(json.dumps(content))
     (found,) = collect_risks(context.config.out, masks=masks, scores=[])
     assert found.coverages == [0.5, 1]
@@ -200,32 +203,38 @@ def test_sweeps_of_the_same_networks(tmp_path: Path) -> None:
     for name, classifier in (("a", "c0"), ("b", "other")):
         folder = tmp_path / "sweep" / name
         folder.mkdir(parents=True)
-        (folder / "record.json").write_text(json.dumps({"inputs": {"classifier": classifier, "affinity": "none"}}))
         choice = {"chosen": {"alpha": 4.0}, "num_images": 9, "num_labelled": 0, "score": 0.5, "low": 0.4, "high": 0.6}
+        choice["networks"] = {"maps": classifier, "affinity": None}
         (folder / "choice.json").write_text(json.dumps(choice))
         (folder / "beta_and_steps.svg").write_text("<svg/>")
-    (found,) = collect_sweeps(str(tmp_path), digests={"classifier": "c0"})
+    (found,) = collect_sweeps(str(tmp_path), networks={"classifier": Artifact("", "c0")})
     assert (found.name, found.facts["chosen"], found.plots) == ("a", "alpha 4", {"beta and steps": b"<svg/>"})
 
 
-def test_provenance_names_code_and_inputs(context: Context, masks: str, classifier_uri: str) -> None:
-    found = provenance(context, folders={"masks": masks}, networks={"classifier": classifier_uri})
-    assert found["masks, digest of config and inputs"] == "0123456789ab"
+def test_provenance_names_code_and_inputs(context: Context, masks: Artifact, classifier_uri: str) -> None:
+    found = provenance(
+        context, outputs={"masks": masks}, networks={"classifier": Artifact(classifier_uri, "c")}, resources="2 nodes"
+    )
+    assert found["resources of the cluster"] == "2 nodes"
+    assert found["masks, digest of the plan"] == "0123456789ab"
     assert found["rows in the manifest"] == "24"
     assert {"raypipe", "commit", "torch", "ray", "resources of the cluster", "config"} <= set(found)
 
 
-def test_page_of_a_run_without_truth_and_with_quarantine(context: Context, masks: str, classifier_uri: str) -> None:
+def test_page_of_a_run_without_truth_and_with_quarantine(
+    context: Context, masks: Artifact, classifier_uri: str
+) -> None:
     uri = write_report(
         context,
-        seeds=masks + "-none",
+        seeds=Artifact(masks.uri + "-none", "none"),
         masks=masks,
         segments=None,
-        networks={"classifier": classifier_uri},
+        networks={"classifier": Artifact(classifier_uri, "c")},
         evaluation=None,
         scores=[],
         decisions=[],
         num_samples=2,
+        resources="2 nodes",
     )
     page = Path(uri).read_text()
     assert page.count("<article") == 2

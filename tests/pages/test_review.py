@@ -7,17 +7,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mask_folders import write_masks
 from PIL import Image
 
+from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.formats.label_studio.read import import_label_studio
 from raypipe.pages.review import QUEUE_FILE, rank, reviewable_rows, run_review
 from raypipe.pipelines.context import Context
-from raypipe.schema import MASKS, REVIEW
+from raypipe.schema import REVIEW
 from raypipe.stages.encode import sums_of_classes
-from raypipe.streams.sink import write_shard
 
 CLASSES = ("cat", "dog")
 IMAGES = {  # labels, columns of the mask (of 10) that are cat and dog, predicted IoU
@@ -32,7 +33,7 @@ IMAGES = {  # labels, columns of the mask (of 10) that are cat and dog, predicte
 
 
 @pytest.fixture
-def masks(tmp_path: Path) -> str:
+def masks(tmp_path: Path) -> Artifact:
     """A folder of masks in two shards."""
     rows = []
     for image_id, (_, cat, dog, predicted_iou) in IMAGES.items():
@@ -42,9 +43,7 @@ def masks(tmp_path: Path) -> str:
         sums = sums_of_classes(mask, confidence)
         encoded = {"mask": encode_png(mask), "confidence": encode_png(confidence), "predicted_iou": predicted_iou}
         rows.append({"image_id": image_id, "height": 4, "width": 10, **encoded, **sums})
-    for part in (rows[:3], rows[3:]):
-        write_shard(str(tmp_path / "masks"), "shards", pa.Table.from_pylist(part, schema=MASKS))
-    return str(tmp_path / "masks")
+    return write_masks(str(tmp_path / "masks"), rows, rows_per_shard=3)
 
 
 @pytest.fixture
@@ -77,8 +76,8 @@ def expected() -> dict[str, float]:
     }
 
 
-def test_ranked_by_hand_worked_gains(context: Context, masks: str) -> None:
-    queue = rank(reviewable_rows(context), masks, classes=CLASSES, num_images=10)
+def test_ranked_by_hand_worked_gains(context: Context, masks: Artifact) -> None:
+    queue = rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=10)
     gains = expected()
     assert [row.image_id for row in queue.rows] == sorted(gains, key=lambda name: -gains[name])
     assert [row.gain for row in queue.rows] == pytest.approx(sorted(gains.values(), reverse=True), rel=1e-6)
@@ -90,12 +89,14 @@ def test_ranked_by_hand_worked_gains(context: Context, masks: str) -> None:
     )
 
 
-def test_the_first_of_many_are_the_same_whatever_the_shards(context: Context, masks: str) -> None:
-    whole = rank(reviewable_rows(context), masks, classes=CLASSES, num_images=10).rows
-    assert rank(reviewable_rows(context), masks, classes=CLASSES, num_images=2).rows == whole[:2]
+def test_the_first_of_many_are_the_same_whatever_the_shards(context: Context, masks: Artifact) -> None:
+    whole = rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=10).rows
+    assert rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=2).rows == whole[:2]
 
 
-def test_only_small_columns_are_read_to_rank(context: Context, masks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_small_columns_are_read_to_rank(
+    context: Context, masks: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[str] = []
     original = pq.ParquetFile.read
 
@@ -104,12 +105,12 @@ def test_only_small_columns_are_read_to_rank(context: Context, masks: str, monke
         return original(self, columns=columns, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "read", spy)
-    rank(reviewable_rows(context), masks, classes=CLASSES, num_images=10)
+    rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=10)
     assert set(read) == {"image_id", "class_ids", "areas", "predicted_iou"}
 
 
-def test_gallery_table_and_tasks(context: Context, masks: str, tmp_path: Path) -> None:
-    folder, number = run_review(context, masks=masks, masks_digest="m", num_images=5)
+def test_gallery_table_and_tasks(context: Context, masks: Artifact, tmp_path: Path) -> None:
+    folder, number = run_review(context, masks=masks, num_images=5)
     assert number == 5
     table = pq.read_table(Path(folder, QUEUE_FILE))
     assert table.schema.equals(REVIEW)
@@ -123,13 +124,13 @@ def test_gallery_table_and_tasks(context: Context, masks: str, tmp_path: Path) -
     assert page.count("<img ") == 9  # two each, but for the photograph that is gone
     assert "http://" not in page
     before = {path: path.stat().st_mtime_ns for path in Path(folder).iterdir()}
-    assert run_review(context, masks=masks, masks_digest="m", num_images=5) == (folder, 5)
+    assert run_review(context, masks=masks, num_images=5) == (folder, 5)
     assert {path: path.stat().st_mtime_ns for path in Path(folder).iterdir()} == before
 
 
-def test_tasks_come_back_as_masks(context: Context, masks: str, tmp_path: Path) -> None:
+def test_tasks_come_back_as_masks(context: Context, masks: Artifact, tmp_path: Path) -> None:
     """What Label Studio exports where the pre-annotation was accepted as it is."""
-    folder, _ = run_review(context, masks=masks, masks_digest="m")
+    folder, _ = run_review(context, masks=masks, num_images=100)
     tasks = json.loads(Path(folder, "tasks-00000.json").read_text())
     for task in tasks:
         task["annotations"] = [{"result": task.pop("predictions")[0]["result"]}]
@@ -140,7 +141,7 @@ def test_tasks_come_back_as_masks(context: Context, masks: str, tmp_path: Path) 
     assert mask[0].tolist() == [1, 1, 2, 2, 0, 0, 0, 0, 0, 0]
 
 
-def test_other_masks_get_another_folder(context: Context, masks: str) -> None:
-    first, _ = run_review(context, masks=masks, masks_digest="m")
-    assert run_review(context, masks=masks, masks_digest="n")[0] != first
-    assert run_review(context, masks=masks, masks_digest="m", splits=("train",))[0] != first
+def test_other_masks_get_another_folder(context: Context, masks: Artifact) -> None:
+    first, _ = run_review(context, masks=masks, num_images=100)
+    assert run_review(context, masks=Artifact(masks.uri, "n"), num_images=100)[0] != first
+    assert run_review(context, masks=masks, num_images=99)[0] != first

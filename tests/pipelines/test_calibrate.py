@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from mask_folders import write_masks
 from typer.testing import CliRunner
 
 from raypipe import storage
@@ -21,7 +21,6 @@ from raypipe.pipelines.context import Context
 from raypipe.run import Run, open_run
 from raypipe.schema import MASKS
 from raypipe.stages.encode import sums_of_classes
-from raypipe.streams.sink import write_shard
 
 HALF = 12
 """Images to calibrate on; as many are left."""
@@ -52,19 +51,17 @@ def corrupted(row: dict[str, str], index: int) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def masks(synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> str:
+def masks(synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = str(tmp_path_factory.mktemp("masks"))
     rows = [corrupted(row, index) for index, row in enumerate(synthetic[1].table.to_pylist())]
-    for start in range(0, len(rows), 10):
-        write_shard(folder, "shards", pa.Table.from_pylist(rows[start : start + 10], schema=MASKS))
-    return folder
+    return write_masks(folder, rows)
 
 
 def test_calibrated_masks_say_how_often_they_are_right(
-    local_ray: None, synthetic: tuple[str, Manifest], masks: str, tmp_path: Path
+    local_ray: None, synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path
 ) -> None:
     context = make_context(synthetic[1], tmp_path, "calibration.max_risk=0.25")
-    folder, fitted = run_calibration(context, masks=masks, masks_digest="m")
+    folder, fitted = run_calibration(context, masks=masks)
     assert fitted.probability[90] == pytest.approx(0.6, abs=0.01)
     assert fitted.probability[100] == pytest.approx(0.9, abs=0.01)
     assert len(fitted.image_ids) == HALF
@@ -74,15 +71,15 @@ def test_calibrated_masks_say_how_often_they_are_right(
     assert fitted.measured.ece < 0.01
     assert fitted.measured.mean_iou["0.8"] > fitted.measured.mean_iou["1"] + 0.02
     assert "0.00" in calibration_table(fitted)
-    stored = json.loads(Path(folder, "calibration.json").read_text())
+    stored = json.loads(Path(folder.uri, "calibration.json").read_text())
     assert len(stored["probability"]) == 256
-    assert stored["provenance"]["inputs"]["masks"] == "m"
-    assert run_calibration(context, masks="nothing is read again", masks_digest="m") == (folder, fitted)
+    assert stored["masks"] == "m"
+    assert run_calibration(context, masks=masks) == (folder, fitted)
 
-    calibrated, summary = run_calibrated(context, masks=masks, masks_digest="m", confidence_map=fitted)
+    calibrated, summary = run_calibrated(context, masks=masks, confidence_map=fitted)
     assert (summary.num_finished, summary.num_quarantined) == (24, 0)
-    before = read_shards(masks + "/shards", schema=MASKS).to_pylist()
-    after = read_shards(calibrated + "/shards", schema=MASKS).to_pylist()
+    before = read_shards(masks.uri + "/shards", schema=MASKS).to_pylist()
+    after = read_shards(calibrated.uri + "/shards", schema=MASKS).to_pylist()
     for old, new in zip(before, after, strict=True):
         margin, confidence, mask = (decode_mask(data) for data in (old["confidence"], new["confidence"], new["mask"]))
         assert set(np.unique(confidence)) == {round(255 * fitted.probability[level]) for level in (90, 100)}
@@ -90,13 +87,14 @@ def test_calibrated_masks_say_how_often_they_are_right(
         assert (mask[margin == 100] == decode_mask(old["mask"])[margin == 100]).all()
         assert sum(new["areas"]) == pytest.approx((mask != 255).mean(), abs=1e-5)
         assert (new["predicted_iou"], new["image_id"]) == (0.5, old["image_id"])
-    again = run_calibrated(context, masks=masks, masks_digest="m", confidence_map=fitted)
-    assert again == (calibrated, summary)
-    assert run_calibrated(context, masks=masks, masks_digest="other", confidence_map=fitted)[0] != calibrated
+    again, summary = run_calibrated(context, masks=masks, confidence_map=fitted)
+    assert (again, summary.num_computed) == (calibrated, 0)
+    others = Artifact(masks.uri, "other")
+    assert run_calibrated(context, masks=others, confidence_map=fitted)[0] != calibrated
 
 
 def test_images_are_drawn_by_the_seed_whatever_the_cluster(
-    local_ray: None, synthetic: tuple[str, Manifest], masks: str, tmp_path: Path
+    local_ray: None, synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path
 ) -> None:
     shuffled = Manifest(synthetic[1].table.take(list(range(24))[::-1]), synthetic[1].classes)
     contexts = (
@@ -104,14 +102,14 @@ def test_images_are_drawn_by_the_seed_whatever_the_cluster(
         make_context(shuffled, tmp_path / "b", "cluster.cpu_actors=2"),
         make_context(synthetic[1], tmp_path / "c", "seed=1"),
     )
-    first, again, other = (run_calibration(context, masks=masks, masks_digest="m")[1] for context in contexts)
+    first, again, other = (run_calibration(context, masks=masks)[1] for context in contexts)
     assert first == again
     assert len(first.image_ids) == len(other.image_ids) == HALF
     assert first.image_ids != other.image_ids
 
 
 def test_broken_truth_is_passed_over_and_all_truth_may_be_used(
-    local_ray: None, synthetic: tuple[str, Manifest], masks: str, tmp_path: Path
+    local_ray: None, synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path
 ) -> None:
     rows = synthetic[1].table.to_pylist()
     (tmp_path / "broken.png").write_bytes(b"not an image")
@@ -120,23 +118,23 @@ def test_broken_truth_is_passed_over_and_all_truth_may_be_used(
         row["mask_uri"] = None
     manifest = Manifest.from_rows(rows, synthetic[1].classes)
     context = make_context(manifest, tmp_path)
-    _, fitted = run_calibration(context, masks=masks, masks_digest="m")
+    _, fitted = run_calibration(context, masks=masks)
     assert len(fitted.image_ids) == 5
     assert fitted.num_unscored == 1
     assert "ImageError" in fitted.unscored[rows[3]["image_id"]]
     assert fitted.measured is None
     assert "no other image has a true mask" in calibration_table(fitted)
-    _, summary = run_calibrated(context, masks=masks, masks_digest="m", confidence_map=fitted)
+    _, summary = run_calibrated(context, masks=masks, confidence_map=fitted)
     assert summary.num_finished == 24
 
-    elsewhere = run_calibrated(context, masks=masks, masks_digest="m", confidence_map=replace(fitted, num_pixels=1))
-    assert elsewhere[1] == summary  # the probabilities name the folder, nothing else of the map
+    _, summary = run_calibrated(context, masks=masks, confidence_map=replace(fitted, num_pixels=1))
+    assert summary.num_computed == 0  # the probabilities name the folder, nothing else of the map
 
 
 def test_the_command_prints_the_folder_and_what_was_measured(
-    local_ray: None, synthetic: tuple[str, Manifest], masks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_ray: None, synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "masks", Artifact(masks, "m"))
+    monkeypatch.setattr(Run, "make_masks", lambda _: masks)
     words = ["calibrate", "-", f"manifest={synthetic[0]}", f"out={tmp_path}", f"calibration.num_images={HALF}"]
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     (folder,) = (tmp_path / "calibrated").iterdir()
@@ -152,11 +150,13 @@ def test_without_true_masks_nothing_is_computed(
     uri = str(tmp_path / "manifest.parquet")
     write_manifest(Manifest.from_rows(rows, synthetic[1].classes), uri)
     with pytest.raises(ValueError, match="calibration learns from those"):
-        _ = open_run(load_config("", [f"manifest={uri}", f"out={tmp_path / 'out'}"])).calibrated
+        open_run(load_config("", [f"manifest={uri}", f"out={tmp_path / 'out'}"])).calibrate()
     assert not (tmp_path / "out").exists()
 
 
-def test_without_true_masks_it_says_what_is_needed(synthetic: tuple[str, Manifest], masks: str, tmp_path: Path) -> None:
+def test_without_true_masks_it_says_what_is_needed(
+    synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path
+) -> None:
     rows = [row | {"mask_uri": None} for row in synthetic[1].table.to_pylist()]
     context = make_context(Manifest.from_rows(rows, synthetic[1].classes), tmp_path, "splits.masks=[val]")
     with pytest.raises(ValueError, match=r"splits.masks=\('val',\) has a true mask .* give the importer"):
@@ -167,4 +167,4 @@ def test_without_true_masks_it_says_what_is_needed(synthetic: tuple[str, Manifes
 
 def test_masks_that_are_not_there_are_named(local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no mask could be compared"):
-        run_calibration(make_context(synthetic[1], tmp_path), masks=str(tmp_path / "absent"), masks_digest="m")
+        run_calibration(make_context(synthetic[1], tmp_path), masks=Artifact(str(tmp_path / "absent"), "m"))

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from mask_folders import write_masks
 from PIL import Image
 from typer.testing import CliRunner
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.cli import app
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask, encode_png
@@ -18,11 +20,9 @@ from raypipe.data.manifest import Manifest
 from raypipe.formats.base import Options
 from raypipe.formats.voc.write import Voc
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.export import ExportMasks, Selection, export_rows, find_format, run_export
-from raypipe.schema import MASKS
+from raypipe.pipelines.export import ExportMasks, export_rows, find_format, run_export
 from raypipe.stages.base import Row, with_error_columns
 from raypipe.streams.records import MixedOutputs
-from raypipe.streams.sink import write_shard
 
 
 def make_context(manifest: Manifest, *overrides: str) -> Context:
@@ -55,7 +55,7 @@ def test_true_masks_by_the_command(local_ray: None, synthetic: tuple[str, Manife
     again = CliRunner().invoke(app, words, catch_exceptions=False)
     assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
     with pytest.raises(MixedOutputs, match="holds another export"):
-        run_export(make_context(synthetic[1]), "coco", str(out), masks=None, masks_digest=None)
+        run_export(make_context(synthetic[1]), "coco", str(out), masks=None, options=Options())
 
 
 def test_computed_masks_go_on_after_an_interruption(
@@ -69,13 +69,12 @@ def test_computed_masks_go_on_after_an_interruption(
         for image_id in synthetic[1].table["image_id"].to_pylist()[:10]
     ]
     rows[3]["mask"] = encode_png(np.full((6, 8), 77, np.uint8))
-    write_shard(str(tmp_path / "masks"), "shards", pa.Table.from_pylist(rows, schema=MASKS))
+    masks = write_masks(str(tmp_path / "masks"), rows)
     context = make_context(synthetic[1])
     arguments: dict[str, Any] = {
-        "masks": str(tmp_path / "masks"),
-        "masks_digest": "m",
+        "masks": masks,
         "options": Options(copy_images=True),
-        "selection": Selection(min_confidence=0.5),
+        "min_confidence": 0.5,
     }
 
     def interrupted(*_: object) -> None:
@@ -87,9 +86,9 @@ def test_computed_masks_go_on_after_an_interruption(
             run_export(context, "voc", str(tmp_path / "voc"), **arguments)
     out, summary = run_export(context, "voc", str(tmp_path / "voc"), **arguments)
     assert (summary.num_finished, summary.num_quarantined) == (9, 1)
-    masks = {path.stem: path for path in Path(out, "SegmentationClass").iterdir()}
-    assert set(masks) == {row["image_id"] for row in rows} - {rows[3]["image_id"]}
-    for path in masks.values():
+    written = {path.stem: path for path in Path(out, "SegmentationClass").iterdir()}
+    assert set(written) == {row["image_id"] for row in rows} - {rows[3]["image_id"]}
+    for path in written.values():
         with Image.open(path) as image:
             found = np.array(image)
         assert (found[0] == 255).all()
@@ -98,11 +97,13 @@ def test_computed_masks_go_on_after_an_interruption(
     for path in Path(out, "JPEGImages").iterdir():
         assert path.read_bytes() == storage.read_bytes(uris[path.stem])
     listed = [name for path in Path(out, "ImageSets/Segmentation").iterdir() for name in path.read_text().split()]
-    assert sorted(listed) == sorted(masks)
+    assert sorted(listed) == sorted(written)
 
 
-def make_stage(tmp_path: Path, **options: float) -> ExportMasks:
-    return ExportMasks(format_=Voc(["cat"]), out=str(tmp_path), min_confidence=0.5, **options)
+def make_stage(out: Path, *, name: str = "voc", min_confidence: float = 0.5) -> ExportMasks:
+    stage = ExportMasks(name=name, classes=("cat",), options=Options(), out=str(out), min_confidence=min_confidence)
+    stage.setup("cpu")
+    return stage
 
 
 def process(stage: ExportMasks, **values: object) -> Row:
@@ -135,7 +136,7 @@ def test_rows_that_cannot_be_exported_say_why(tmp_path: Path, values: dict[str, 
 
 def test_ids_and_splits_never_leave_the_folder(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
-    stage = ExportMasks(format_=find_format("mmseg")(["cat"], Options()), out=str(out), min_confidence=0)
+    stage = make_stage(out, name="mmseg", min_confidence=0)
     process(stage, image_id="../../x", split="../../../y")
     assert [path for path in tmp_path.rglob("*.png") if out not in path.parents] == []
     assert len(list(out.rglob("*.png"))) == 1
@@ -156,6 +157,6 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown format 'cocoa': did you mean 'coco'"):
         find_format("cocoa")
     with pytest.raises(ValueError, match=f"no row of any split has a mask in {tmp_path}"):
-        export_rows(make_context(manifest()), masks=str(tmp_path), splits=None)
+        export_rows(make_context(manifest()), masks=Artifact(str(tmp_path), "m"), splits=None)
     with pytest.raises(ValueError, match=r"no row of splits \['train'\] has a true mask"):
         export_rows(make_context(manifest()), masks=None, splits=["train"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, load_config
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.data.images import decode_image
@@ -16,10 +17,9 @@ from raypipe.pages.finished import find_masks
 from raypipe.pipelines import gate
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.gate import sample_rows, weigh
-from raypipe.pipelines.masks import masks_steps, masks_stream
+from raypipe.pipelines.masks import masks_plan
 from raypipe.run import Run, open_run
 from raypipe.schema import MASKS
-from raypipe.streams.plan import describe
 
 HARMFUL = [
     # Pixels of like colours all take the class of most of them: background, at a low alpha.
@@ -72,7 +72,7 @@ def given(synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "NUM_JUDGED", 6)
+    monkeypatch.setattr(gate, "SAMPLE_SIZE", 6)
 
 
 def make_config(given: list[str], out: Path, *overrides: str) -> RunConfig:
@@ -113,7 +113,7 @@ def test_sample_depends_on_ids_alone_and_has_labels(
         given_here = [f"manifest={tmp_path}/{number}.parquet", "splits.masks=null"]
         context = open_context(make_config(given, tmp_path, *given_here))
         with monkeypatch.context() as more:
-            more.setattr(gate, "NUM_JUDGED", 100)
+            more.setattr(gate, "SAMPLE_SIZE", 100)
             assert set(sample_rows(context)["image_id"].to_pylist()) == {row["image_id"] for row in rows[2:]}
         drawn.append(sample_rows(context)["image_id"].to_pylist())
     assert drawn[0] == drawn[1]
@@ -123,7 +123,7 @@ def test_sample_depends_on_ids_alone_and_has_labels(
 def test_masks_depend_on_what_was_decided_not_on_the_gate(given: list[str], tmp_path: Path) -> None:
     def digest(*overrides: str) -> str:
         context = open_context(make_config(given, tmp_path, *overrides))
-        return masks_stream(context, classifier_digest="c", affinity_digest=None).record.digest
+        return masks_plan(context, maps=Artifact("c", "c"), affinity=None).digest
 
     assert digest() == digest("refinement.gate=off")
     assert len({digest(), digest("refinement.method=none"), digest("refinement.gate=image")}) == 3
@@ -132,7 +132,9 @@ def test_masks_depend_on_what_was_decided_not_on_the_gate(given: list[str], tmp_
 def test_gates_of_images_are_stages_of_the_masks(given: list[str], tmp_path: Path) -> None:
     def plan(*overrides: str) -> str:
         context = open_context(make_config(given, tmp_path, *overrides))
-        return describe(masks_steps(context, classifier="C", affinity=None, reuse_cams=False))
+        affinity = None if context.config.walk.affinity == "rgb" else Artifact("a", "a")
+        stages = masks_plan(context, maps=Artifact("c", "c"), affinity=affinity).stages
+        return " ".join(type(stage).__name__ for stage in stages)
 
     assert "Gate" not in plan()
     assert "GateWalk" in plan("refinement.gate=image")
@@ -161,19 +163,19 @@ def test_a_harmful_refinement_is_rejected_once_for_the_run(
     assert "rejected" in Path(run.report(num_samples=1)).read_text()
 
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "gated/gate").rglob("*.*")}
-    assert open_run(run.config).gated.decisions == gated.decisions
+    assert open_run(run.config).decide_gates().decisions == gated.decisions
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "gated/gate").rglob("*.*")} == files
 
     found = find_masks(open_context(run.config))  # without Ray, from what is stored
     assert found.decisions == gated.decisions
     assert found.context.config == gated.context.config
-    assert found.masks == run.make_masks().uri
+    assert found.masks == run.make_masks()
 
     steps = [] if decisions["walk"].kept else ["walk.num_steps=0"]
-    plain = Run(
+    plain = open_run(
         make_config(given, tmp_path / "gated", *HARMFUL, "refinement.gate=off", "refinement.method=none", *steps)
     )
-    assert plain.masks == run.make_masks()  # the same folder: nothing is computed again
+    assert plain.make_masks() == run.make_masks()  # the same folder: nothing is computed again
     masks = read_masks(run, "mask", "walk_mask")
     assert len(masks) == 24
     assert all(row["walk_mask"] is None for row in masks)

@@ -12,7 +12,7 @@ from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest, read_manifest, write_manifest
 from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pipelines.context import open_context
-from raypipe.pipelines.saliency_maps import with_saliency
+from raypipe.pipelines.saliency_maps import lacks_saliency
 from raypipe.run import open_run
 from raypipe.stages.networks import load_classifier
 from raypipe.training.trainer import read_metrics
@@ -46,15 +46,7 @@ def partly(synthetic: tuple[str, Manifest], tmp_path: Path) -> tuple[str, str]:
 def test_without_maps_training_says_what_to_do(partly: tuple[str, str], tmp_path: Path) -> None:
     context = open_context(make_config(partly[0], tmp_path))
     with pytest.raises(ValueError, match=r"17 of 18 have no saliency_uri .* let a network predict them"):
-        with_saliency(context, context.rows(("train",)))
-
-
-def test_the_plan_shows_the_stream(partly: tuple[str, str], tmp_path: Path) -> None:
-    assert "PredictSaliency" not in describe(open_context(make_config(partly[0], tmp_path)))
-    predicted = ("saliency.source=u2netp", "saliency.weights=u2netp.pth")
-    plan = describe(open_context(make_config(partly[0], tmp_path, *predicted)))
-    assert plan.startswith("saliency\n")
-    assert "PredictSaliency" in plan
+        lacks_saliency(context)
 
 
 @pytest.mark.slow
@@ -70,10 +62,10 @@ def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tupl
     for metrics in epochs:
         assert metrics["loss"] == pytest.approx(metrics["loss_classification"] + metrics["loss_saliency"])
         assert metrics["num_unreadable"] <= 2  # the given map has another shape, and its image may come twice
-    network, _, _ = load_classifier(run.train_classifier().uri)
+    network, _ = load_classifier(run.train_classifier().uri, device="cpu")
     assert network.fc8.out_channels == 7
 
-    samples = saliency_samples(run.context, classifier=run.train_classifier().uri, number=6)
+    samples = saliency_samples(run.context, classifier=run.train_classifier(), num_samples=6)
     assert 5 <= len(samples) <= 6  # not the one whose map has another shape
     for sample in samples:
         assert sample.inconsistent_region is not None
@@ -82,9 +74,10 @@ def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tupl
         assert 0 <= sample.foreground.min() <= sample.foreground.max() <= 1
 
     written = {
-        row["image_id"]: row for row in read_manifest(run.predict_saliency() + "/manifest.parquet").table.to_pylist()
+        row["image_id"]: row
+        for row in read_manifest(run.predict_saliency().uri + "/manifest.parquet").table.to_pylist()
     }
-    assert len(list(Path(run.predict_saliency(), "png").iterdir())) == 17
+    assert len(list(Path(run.predict_saliency().uri, "png").iterdir())) == 17
     for image_id, row in written.items():
         if row["split"] == "val":
             assert row["saliency_uri"] is None

@@ -1,7 +1,8 @@
 import csv
 import io
 
-from raypipe.results import Score, class_csv, class_table, scores_table
+from raypipe.pipelines.score_tables import class_csv, class_table, scores_table
+from raypipe.results import Score
 
 
 def make_score(stage: str, **class_iou: float) -> Score:

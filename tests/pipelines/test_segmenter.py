@@ -5,21 +5,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from mask_folders import write_masks
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, load_config
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.evaluate import score_segments
-from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_stream, train_segmenter
+from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_plan, train_segmenter
 from raypipe.pipelines.self_training import self_train
 from raypipe.pipelines.train import train_classifier
 from raypipe.run import open_run
 from raypipe.schema import MASKS
-from raypipe.streams.run import StreamSummary
-from raypipe.streams.sink import write_shard
+from raypipe.stages.encode import sums_of_classes
 from raypipe.training.trainer import read_metrics
 
 OVERRIDES = [
@@ -51,16 +52,16 @@ def make_config(folder: Path, *overrides: str) -> RunConfig:
     return load_config("preset: demo", [f"manifest={folder}/manifest.parquet", f"out={folder}", *OVERRIDES, *overrides])
 
 
-def write_pseudo_masks(manifest: Manifest, image_ids: list[str], folder: Path) -> str:
+def write_pseudo_masks(manifest: Manifest, image_ids: list[str], folder: Path) -> Artifact:
     """A masks folder that holds the true masks of a few images."""
     rows = []
     for row in manifest.table.to_pylist():
         if row["image_id"] in image_ids:
             mask = decode_mask(storage.read_bytes(row["mask_uri"]))
             confidence = encode_png(np.full_like(mask, 200))
-            rows.append({"image_id": row["image_id"], "mask": encode_png(mask), "confidence": confidence})
-    write_shard(str(folder), "shards", pa.Table.from_pylist(rows, schema=MASKS))
-    return str(folder)
+            sums = sums_of_classes(mask, np.full_like(mask, 200))
+            rows.append({"image_id": row["image_id"], "mask": encode_png(mask), "confidence": confidence, **sums})
+    return write_masks(str(folder), rows)
 
 
 def test_from_mixed_supervision_to_scores(
@@ -71,22 +72,20 @@ def test_from_mixed_supervision_to_scores(
     kinds = dict.fromkeys(image_ids[:8], "mask") | dict.fromkeys(image_ids[8:18])
     context = make_context(manifest, tmp_path, kinds)
     masks = write_pseudo_masks(manifest, image_ids[8:16], tmp_path / "pseudo")
-    checkpoint, digest = train_segmenter(context, masks=masks, masks_digest="digest")
-    assert "2 of 10 rows have no pseudo-mask" in caplog.text
-    metrics = read_metrics(str(Path(checkpoint).parent))
+    segmenter = train_segmenter(context, masks=masks, classifier=None)
+    assert "2 of 10 weak rows have no pseudo-mask" in caplog.text
+    metrics = read_metrics(str(Path(segmenter.uri).parent))
     assert [epoch["num_images"] for epoch in metrics] == [16, 16]
     assert all(epoch["loss_mask"] > 0 < epoch["loss_weak"] for epoch in metrics)
     assert all(0 < epoch["mean_iou"] < 1 for epoch in metrics)
-    assert train_segmenter(context, masks=masks, masks_digest="digest") == (checkpoint, digest)
+    assert train_segmenter(context, masks=masks, classifier=None) == segmenter
 
-    folder, summary = run_segment(context, segmenter=checkpoint, segmenter_digest=digest)
-    assert summary == StreamSummary(
-        num_rows=24, num_finished=24, num_quarantined=0, num_computed=24, seconds=summary.seconds
-    )
-    assert folder == segment_stream(context, segmenter_digest=digest).folder
-    for row in read_shards(folder + "/shards", schema=MASKS).to_pylist():
+    segments, summary = run_segment(context, segmenter=segmenter)
+    assert (summary.num_rows, summary.num_finished, summary.num_computed) == (24, 24, 24)
+    assert segments == segment_plan(context, segmenter=segmenter).artifact(context.config.out)
+    for row in read_shards(segments.uri + "/shards", schema=MASKS).to_pylist():
         assert decode_mask(row["mask"]).shape == (row["height"], row["width"])
-    scores = score_segments(context, folder)
+    scores = score_segments(context, segments)
     assert {(score.stage, score.split, score.post_processing) for score in scores} == {
         ("segmenter", "train", "none"),
         ("segmenter", "val", "none"),
@@ -98,17 +97,17 @@ def test_what_can_t_be_learned_from_is_refused(synthetic: tuple[str, Manifest], 
     image_ids = manifest.table["image_id"].to_pylist()
     context = make_context(manifest, tmp_path, {})
     with pytest.raises(ValueError, match="there is nothing to learn from"):
-        train_segmenter(context, masks=None, masks_digest=None)
+        train_segmenter(context, masks=None, classifier=None)
     context = make_context(manifest, tmp_path, dict.fromkeys(image_ids, "mask"))
     assert not has_weak_rows(context)
     with pytest.raises(ValueError, match=r"mask_share is 0\.5, but 24 rows have true masks and 0 pseudo-masks"):
-        train_segmenter(context, masks=None, masks_digest=None)
+        train_segmenter(context, masks=None, classifier=None)
     context = make_context(manifest, tmp_path, {image_ids[3]: "weak"})
     assert has_weak_rows(context)
     with pytest.raises(ValueError, match="1 rows have supervision 'weak': they need pseudo-masks"):
-        train_segmenter(context, masks=None, masks_digest=None)
+        train_segmenter(context, masks=None, classifier=None)
     with pytest.raises(ValueError, match="no mask of a row that is trained on"):
-        train_segmenter(context, masks=str(tmp_path / "empty"), masks_digest="digest")
+        train_segmenter(context, masks=Artifact(str(tmp_path / "empty"), "m"), classifier=None)
     without = Manifest(
         manifest.table.set_column(
             manifest.table.schema.get_field_index("mask_uri"), "mask_uri", pa.nulls(len(manifest), pa.string())
@@ -116,7 +115,7 @@ def test_what_can_t_be_learned_from_is_refused(synthetic: tuple[str, Manifest], 
         manifest.classes,
     )
     with pytest.raises(ValueError, match="1 rows have supervision 'mask' but no mask_uri"):
-        train_segmenter(make_context(without, tmp_path, {image_ids[3]: "mask"}), masks=None, masks_digest=None)
+        train_segmenter(make_context(without, tmp_path, {image_ids[3]: "mask"}), masks=None, classifier=None)
 
 
 @pytest.mark.slow
@@ -130,24 +129,16 @@ def test_self_training_ends_where_masks_get_worse(
         *(manifest, tmp_path, kinds),
         *("segmenter.rounds=2", "segmenter.epochs=1", "classifier.epochs=2", "classifier.crop_size=96"),
     )
-    classifier, classifier_digest = train_classifier(context)
+    classifier = train_classifier(context)
     masks = write_pseudo_masks(manifest, image_ids[1:13], tmp_path / "pseudo")
-    segmenter, digest = train_segmenter(context, masks=masks, masks_digest="digest")
-    uri, last, decisions = self_train(
-        context,
-        segmenter=segmenter,
-        segmenter_digest=digest,
-        masks=masks,
-        masks_digest="digest",
-        classifier=classifier,
-        classifier_digest=classifier_digest,
-    )
+    segmenter = train_segmenter(context, masks=masks, classifier=None)
+    last, decisions = self_train(context, segmenter=segmenter, masks=masks, classifier=classifier)
     assert [decision.refinement for decision in decisions] == ["round 1", "round 2"][: len(decisions)]
     assert all(decision.kept for decision in decisions[:-1])
     assert decisions[0].num_images == 12
     # True masks against those of a network that has seen each image once: the first are better.
     assert not decisions[0].kept
-    assert (uri, last) == (segmenter, digest)
+    assert last == segmenter
 
 
 @pytest.mark.slow

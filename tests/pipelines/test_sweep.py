@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.doctor.stage_timing import RandomNetwork
@@ -49,7 +50,7 @@ def swept(local_ray: None, synthetic: tuple[str, Manifest], tmp_path_factory: py
     context = open_context(load_config("preset: demo", [f"manifest={synthetic[0]}", f"out={out}"]))
     networks = {
         str(task.name): RandomNetwork(task, synthetic[1].classes).write(str(out / f"{task.name}-network"))
-        for task in (classifier_task(context), affinity_task(context, classifier=""))
+        for task in (classifier_task(context), affinity_task(context, classifier=Artifact("", "")))
     }
     run = open_run(make_config(synthetic[0], out, networks))
     assert run.sweep()
@@ -57,7 +58,7 @@ def swept(local_ray: None, synthetic: tuple[str, Manifest], tmp_path_factory: py
 
 
 def test_every_setting_is_in_the_table_best_first(swept: Run) -> None:
-    result = swept.sweep
+    result = swept.sweep()
     assert len(result.table) == 2 * 2 * 2 + 1  # the config's own is in the grid, the paper's isn't
     assert set(result.table["note"]) == {"", "config", "paper"}
     assert result.table["score"].is_monotonic_decreasing
@@ -72,39 +73,39 @@ def test_every_setting_is_in_the_table_best_first(swept: Run) -> None:
 
 
 def test_the_files(swept: Run) -> None:
-    folder = swept.sweep.folder
+    folder = swept.sweep().folder
     table = pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(folder, "table.parquet"))))
-    pd.testing.assert_frame_equal(table, swept.sweep.table.reset_index(drop=True))
+    pd.testing.assert_frame_equal(table, swept.sweep().table.reset_index(drop=True))
     assert len(pd.read_csv(io.BytesIO(storage.read_bytes(storage.join(folder, "table.csv"))))) == len(table)
-    assert json.loads(storage.read_bytes(storage.join(folder, "choice.json")))["num_images"] == swept.sweep.num_images
+    assert json.loads(storage.read_bytes(storage.join(folder, "choice.json")))["num_images"] == swept.sweep().num_images
     for name in ("alpha", "beta_and_steps"):
         assert b"<svg" in storage.read_bytes(storage.join(folder, f"{name}.svg"))
 
 
 def test_masks_of_the_best_config_have_the_iou_of_the_table(swept: Run) -> None:
-    best = open_run(load_config(storage.read_bytes(swept.sweep.best_config).decode()))
-    assert best.config.walk.alpha == swept.sweep.chosen.alpha
-    (walked,) = [score for score in best.scores if score.stage == "walk"]
-    table = swept.sweep.table
-    row = table[(table[list(swept.sweep.chosen._fields)] == pd.Series(swept.sweep.chosen._asdict())).all(axis=1)]
+    best = open_run(load_config(storage.read_bytes(swept.sweep().best_config).decode()))
+    assert best.config.walk.alpha == swept.sweep().chosen.alpha
+    (walked,) = [score for score in best.evaluate()[1] if score.stage == "walk"]
+    table = swept.sweep().table
+    row = table[(table[list(swept.sweep().chosen._fields)] == pd.Series(swept.sweep().chosen._asdict())).all(axis=1)]
     assert walked.split == "val"
     assert row["full_mean_iou"].item() == pytest.approx(walked.mean_iou, abs=1e-9)
 
 
 def test_a_second_sweep_computes_nothing(swept: Run) -> None:
-    shards = Path(swept.sweep.folder) / "shards"
-    written = {file: file.stat().st_mtime_ns for file in shards.iterdir()}
+    written = {file: file.stat().st_mtime_ns for file in Path(swept.config.out, "settings").rglob("*.parquet")}
+    assert written
     again = open_run(swept.config)
-    pd.testing.assert_frame_equal(again.sweep.table, swept.sweep.table)
-    assert written == {file: file.stat().st_mtime_ns for file in shards.iterdir()}
+    pd.testing.assert_frame_equal(again.sweep().table, swept.sweep().table)
+    assert written == {file: file.stat().st_mtime_ns for file in written}
 
 
 def test_true_masks_may_help_to_choose(swept: Run) -> None:
-    config = load_config(storage.read_bytes(swept.sweep.best_config).decode(), ["sweep.num_labelled=5"])
-    result = open_run(config).sweep
+    config = load_config(storage.read_bytes(swept.sweep().best_config).decode(), ["sweep.num_labelled=5"])
+    result = open_run(config).sweep()
     assert result.num_labelled == 5
     assert result.choice.low <= result.choice.high
     assert "5 true masks" in result_table(result)
-    too_many = load_config(storage.read_bytes(swept.sweep.best_config).decode(), ["sweep.num_labelled=500"])
+    too_many = load_config(storage.read_bytes(swept.sweep().best_config).decode(), ["sweep.num_labelled=500"])
     with pytest.raises(ValueError, match="num_labelled is 500"):
-        _ = Run(too_many).sweep
+        open_run(too_many).sweep()

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from raypipe.artifacts import Artifact
+from raypipe.config import Cams
 from raypipe.data.arrays import decode_cam, decode_scores
 from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.networks import build_classifier, load_weights
@@ -16,15 +18,10 @@ from raypipe.networks.preprocessing import TENSORFLOW
 from raypipe.stages.batching import in_passes
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.propagate import PropagateCams
+from raypipe.storage import read_bytes
 
-CAMS: dict[str, Any] = {
-    "scales": (1.0, 0.5),
-    "out_stride": 4,
-    "max_side": 1024,
-    "precision": "fp32",
-}
+CAMS: dict[str, Any] = {"cams": Cams(scales=(1.0, 0.5)), "max_side": 1024, "precision": "fp32"}
 WALK: dict[str, Any] = {
-    "affinity": "learned",
     "radius": 5,
     "alpha": 4.0,
     "beta": 8.0,
@@ -34,6 +31,12 @@ WALK: dict[str, Any] = {
     "cam_stride": 4,
     "max_side": 1024,
 }
+
+
+def compute_cams(checkpoint: str, **changes: Any) -> ComputeCams:
+    stage = ComputeCams(classifier=Artifact(checkpoint, "c"), **{**CAMS, **changes})
+    stage.setup("cpu")
+    return stage
 
 
 def batch_of(*images: bytes, class_ids: list[list[int]] | None = None) -> pa.Table:
@@ -82,8 +85,9 @@ def test_cams_and_scores_together_are_those_alone(classifier_uri: str, affinity_
     labels = [[1, 2], [1], [2], []]
     results = []
     for pixels_per_pass in (None, 10**6):
-        cams = ComputeCams(checkpoint=classifier_uri, **CAMS, pixels_per_pass=pixels_per_pass)
-        walk = PropagateCams(checkpoint=affinity_uri, **WALK, pixels_per_pass=pixels_per_pass)
+        cams = compute_cams(classifier_uri, pixels_per_pass=pixels_per_pass)
+        walk = PropagateCams(affinity=Artifact(affinity_uri, "a"), **WALK, pixels_per_pass=pixels_per_pass)
+        walk.setup("cpu")
         table = cams(batch_of(*images, class_ids=labels))
         maps = [decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]) for row in table.to_pylist()]
         scores = [
@@ -98,7 +102,7 @@ def test_cams_and_scores_together_are_those_alone(classifier_uri: str, affinity_
 
 
 def test_a_row_in_error_holds_up_nobody(classifier_uri: str) -> None:
-    stage = ComputeCams(checkpoint=classifier_uri, **CAMS, pixels_per_pass=10**6)
+    stage = compute_cams(classifier_uri, pixels_per_pass=10**6)
     table = batch_of(photograph(0, (40, 40)), b"no image", photograph(1, (40, 40)))
     failed_before = pa.array([None, None, "DecodeImages"], pa.string())
     rows = stage(table.set_column(2, "error_stage", failed_before)).to_pylist()
@@ -117,13 +121,13 @@ def test_throughput_mode_and_bfloat16_agree_with_one_by_one_in_float32(
     """Photographs, ImageNet's weights, 5 random maps: which of them wins a pixel hangs by a hair more than in use."""
     torch.manual_seed(0)
     network = build_classifier("mobilenet_v2", num_classes=5, preprocessing=TENSORFLOW)
-    load_weights(network, str(weights_dir / "mobilenet_v2_imagenet.pth"))
+    load_weights(network, str(weights_dir / "mobilenet_v2_imagenet.pth"), read=read_bytes)
     checkpoint = Checkpoint(
         task="classifier",
         backbone="mobilenet_v2",
         classes=tuple("abcde"),
         preprocessing=network.preprocessing.to_dict(),
-        config={"section": {"saliency": "none"}},
+        config={},
         weights=network.state_dict(),
     )
     write_checkpoint(checkpoint, str(tmp_path))
@@ -131,8 +135,7 @@ def test_throughput_mode_and_bfloat16_agree_with_one_by_one_in_float32(
     table = batch_of(*(path.read_bytes() for path in paths), class_ids=[[1, 2, 3, 4, 5]] * len(paths))
     results = []
     for changed in ({}, faster):
-        stage = ComputeCams(checkpoint=str(tmp_path), **{**CAMS, **changed})
-        rows = stage(table).to_pylist()
+        rows = compute_cams(str(tmp_path), **changed)(table).to_pylist()
         maps = [decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]) for row in rows]
         results.append(np.concatenate([cam.reshape(5, -1) for cam in maps], axis=1))
     alone, fast = results

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.ops.calibration import confidence_counts
+from raypipe.stages.base import Row
 from raypipe.stages.calibrate_masks import CalibrateMasks, CountHits, add_counts
 
 MASK = np.array([[0, 0, 2, 2]], np.uint8)
@@ -60,8 +62,14 @@ def test_truth_that_cannot_be_compared_is_an_error(row: dict[str, Any]) -> None:
         CountHits(num_classes=4).process(row | {"mask": encode_png(MASK[:, :3])})
 
 
+def calibrate(probability: Sequence[float], max_risk: float | None, row: Row) -> Row:
+    stage = CalibrateMasks(probability=tuple(probability), max_risk=max_risk)
+    stage.setup("cpu")
+    return stage.process(row)
+
+
 def test_confidence_becomes_the_probability(row: dict[str, Any]) -> None:
-    out = CalibrateMasks(probability=PROBABILITY.tolist(), max_risk=None).process(row)
+    out = calibrate(PROBABILITY.tolist(), None, row)
     assert decode_mask(out["confidence"]).tolist() == [[51, 153, 153, 255]]
     np.testing.assert_array_equal(decode_mask(out["mask"]), MASK)
     assert out["class_ids"] == [0, 2]
@@ -70,16 +78,16 @@ def test_confidence_becomes_the_probability(row: dict[str, Any]) -> None:
 
 
 def test_risky_pixels_lose_their_label(row: dict[str, Any]) -> None:
-    out = CalibrateMasks(probability=PROBABILITY.tolist(), max_risk=0.5).process(row)
+    out = calibrate(PROBABILITY.tolist(), 0.5, row)
     assert decode_mask(out["mask"]).tolist() == [[255, 0, 2, 2]]
     assert out["class_ids"] == [0, 2]
     assert out["areas"] == [0.25, 0.5]  # of the whole image
     assert out["mean_confidences"] == pytest.approx([0.6, 0.8])
-    bound = CalibrateMasks(probability=[0.75] * 256, max_risk=0.25).process(row)
+    bound = calibrate([0.75] * 256, 0.25, row)
     np.testing.assert_array_equal(decode_mask(bound["mask"]), MASK)  # just the bound is not too much
 
 
 def test_no_pixel_is_sure_enough(row: dict[str, Any]) -> None:
-    out = CalibrateMasks(probability=[0.3] * 256, max_risk=0.1).process(row)
+    out = calibrate([0.3] * 256, 0.1, row)
     assert (decode_mask(out["mask"]) == 255).all()
     assert out["class_ids"] == out["areas"] == out["mean_confidences"] == []

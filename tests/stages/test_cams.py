@@ -7,17 +7,23 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from raypipe.artifacts import Artifact
+from raypipe.config import Cams
 from raypipe.data.arrays import decode_cam
 from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.networks import build_saliency_classifier
 from raypipe.stages.cams import ComputeCams
 
-ARGS: dict[str, Any] = {
-    "scales": (1.0, 0.5),
-    "out_stride": 4,
-    "max_side": 1024,
-    "precision": "fp32",
-}
+
+def make_stage(checkpoint: str, **cams: Any) -> ComputeCams:
+    stage = ComputeCams(
+        classifier=Artifact(checkpoint, "c"),
+        cams=Cams(**{"scales": (1.0, 0.5), **cams}),
+        max_side=1024,
+        precision="fp32",
+    )
+    stage.setup("cpu")
+    return stage
 
 
 def compute(stage: ComputeCams, image: bytes, class_ids: list[int]) -> np.ndarray:
@@ -27,7 +33,7 @@ def compute(stage: ComputeCams, image: bytes, class_ids: list[int]) -> np.ndarra
 
 @pytest.fixture(scope="module")
 def stage(classifier_uri: str) -> ComputeCams:
-    return ComputeCams(checkpoint=classifier_uri, **ARGS)
+    return make_stage(classifier_uri)
 
 
 def test_maps_of_the_labelled_classes_at_stride_4(stage: ComputeCams, jpeg: bytes) -> None:
@@ -35,6 +41,10 @@ def test_maps_of_the_labelled_classes_at_stride_4(stage: ComputeCams, jpeg: byte
     assert cam.shape == (2, 16, 21)
     assert cam.min() >= 0
     np.testing.assert_allclose(cam.max(axis=(1, 2)), 1, atol=1e-3)
+
+
+def test_maps_as_fine_as_the_image(classifier_uri: str, jpeg: bytes) -> None:
+    assert compute(make_stage(classifier_uri, out_stride=1), jpeg, [1]).shape == (1, 61, 83)
 
 
 def test_a_class_has_its_own_channel(stage: ComputeCams, jpeg: bytes) -> None:
@@ -68,8 +78,7 @@ def test_maps_of_a_classifier_taught_by_saliency(tmp_path: Path, jpeg: bytes) ->
         weights=network.state_dict(),
     )
     write_checkpoint(checkpoint, str(tmp_path))
-    stage = ComputeCams(checkpoint=str(tmp_path), **ARGS)
-    cam = compute(stage, jpeg, [1, 2])
+    cam = compute(make_stage(str(tmp_path)), jpeg, [1, 2])
     np.testing.assert_array_equal(cam[0], cam[1])
     assert cam.min() > 0
     assert cam.max() == pytest.approx(1, abs=1e-3)
@@ -101,4 +110,4 @@ def test_stage_declares_what_it_writes(stage: ComputeCams, jpeg: bytes) -> None:
 
 def test_checkpoint_of_another_task_is_refused(affinity_uri: str) -> None:
     with pytest.raises(ValueError, match="holds a checkpoint of task 'affinity', need 'classifier'"):
-        ComputeCams(checkpoint=affinity_uri, **ARGS)
+        make_stage(affinity_uri)

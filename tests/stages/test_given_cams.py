@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_cam
 from raypipe.formats.cams.read import import_cams
 from raypipe.stages.base import Row, with_error_columns
@@ -15,19 +16,20 @@ HEIGHT, WIDTH = 20, 30
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """Maps of one image as psa saves them: class 3 rises from left to right, class 1 from top to bottom."""
-    (tmp_path / "npy").mkdir()
+    """Maps of one image: class 3 rises from left to right, class 1 from top to bottom."""
+    (tmp_path / "maps").mkdir()
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
-    content: Any = {2: (columns + 0.5) / WIDTH, 0: (rows + 0.5) / HEIGHT}
-    np.save(tmp_path / "npy/a.npy", content)
-    import_cams(str(tmp_path / "npy"), str(tmp_path / "npz"))
-    return str(tmp_path / "npz")
+    np.savez(tmp_path / "maps/a.npz", class_ids=[3, 1], cam=[(columns + 0.5) / WIDTH, (rows + 0.5) / HEIGHT])
+    import_cams(str(tmp_path / "maps"), str(tmp_path / "imported"))
+    return str(tmp_path / "imported")
 
 
 def process(folder: str, *, out_stride: Any = 4, **changes: object) -> Row:
     row = {"image_id": "a", "class_ids": [1, 3], "height": HEIGHT, "width": WIDTH}
     row |= {"original_height": HEIGHT, "original_width": WIDTH} | changes
-    table = LoadGivenCams(folder=folder, out_stride=out_stride)(with_error_columns(pa.Table.from_pylist([row])))
+    table = LoadGivenCams(maps=Artifact(folder, "m"), out_stride=out_stride)(
+        with_error_columns(pa.Table.from_pylist([row]))
+    )
     return dict(table.to_pylist()[0])
 
 

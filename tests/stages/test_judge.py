@@ -6,14 +6,16 @@ import pytest
 import torch
 from PIL import Image
 
+from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_scores, encode_cam
 from raypipe.data.images import decode_mask, encode_png
+from raypipe.stages.base import Row
+from raypipe.stages.encode import sums_of_classes
 from raypipe.stages.judge import GateMasks, GateWalk
 from raypipe.stages.propagate import PropagateCams
 
 WALK: dict[str, Any] = {
-    "affinity": "rgb",
-    "checkpoint": None,
+    "affinity": None,
     "radius": 5,
     "alpha": 4.0,
     "beta": 8.0,
@@ -56,10 +58,42 @@ class Redness(torch.nn.Module):
         return self(x)
 
 
+def masks_gate(classifier: str, *, keep_better: bool) -> GateMasks:
+    gate = GateMasks(
+        classifier=Artifact(classifier, "c"),
+        classes=("cat", "dog"),
+        keep_better=keep_better,
+        max_side=1024,
+        precision="fp32",
+    )
+    gate.setup("cpu")
+    return gate
+
+
+def walk_gate(*, keep_better: bool, **changes: Any) -> GateWalk:
+    gate = GateWalk(walk=PropagateCams(**{**WALK, **changes}), keep_better=keep_better)
+    gate.setup("cpu")
+    return gate
+
+
+def propagate(row: Row, **changes: Any) -> Row:
+    stage = PropagateCams(**{**WALK, **changes})
+    stage.setup("cpu")
+    return stage.process(row)
+
+
+def mask_row(image: bytes, labels: list[str], *, mask: bytes, walk_mask: bytes) -> Row:
+    """A row with encoded masks, surely right everywhere."""
+    array = decode_mask(mask)
+    confidence = np.full_like(array, 255)
+    columns = {"image": image, "labels": labels, "mask": mask, "walk_mask": walk_mask}
+    return columns | {"confidence": encode_png(confidence)} | sums_of_classes(array, confidence)
+
+
 @pytest.fixture
 def make_gate(classifier_uri: str) -> Any:
     def make(*, keep_better: bool) -> GateMasks:
-        gate = GateMasks(checkpoint=classifier_uri, precision="fp32", max_side=1024, keep_better=keep_better)
+        gate = masks_gate(classifier_uri, keep_better=keep_better)
         network = Redness()
         network.preprocessing = gate.network.preprocessing
         gate.network = network
@@ -76,9 +110,9 @@ def cam_row(image: bytes, rows: slice, columns: slice) -> dict[str, Any]:
 
 def test_a_walk_that_fills_the_object_parts_it_better(square: bytes) -> None:
     row = cam_row(square, slice(4, 10), slice(4, 12))  # three quarters of the square
-    out = GateWalk(keep_better=False, **WALK).process(row)
-    assert 0 < out["score_before"] < out["score_after"] == pytest.approx(1, abs=1e-3)
-    plain = PropagateCams(**WALK).process(row)
+    out = walk_gate(keep_better=False).process(row)
+    assert 0 < out["walk_before"] < out["walk_after"] == pytest.approx(1, abs=1e-3)
+    plain = propagate(row)
     assert {name: out[name] for name in plain} == plain
 
 
@@ -86,16 +120,16 @@ def test_a_walk_that_fills_the_object_parts_it_better(square: bytes) -> None:
 def test_an_image_keeps_its_maps_where_the_walk_harms(square: bytes, *, keep_better: bool) -> None:
     """beta 0 walks across every edge: the square is lost."""
     row = cam_row(square, slice(4, 12), slice(4, 12))
-    out = GateWalk(keep_better=keep_better, **{**WALK, "beta": 0.0, "num_steps": 256}).process(row)
-    assert out["score_after"] < out["score_before"] == pytest.approx(1, abs=1e-3)
-    start = PropagateCams(**{**WALK, "num_steps": 0}).process(row)
+    out = walk_gate(keep_better=keep_better, beta=0.0, num_steps=256).process(row)
+    assert out["walk_after"] < out["walk_before"] == pytest.approx(1, abs=1e-3)
+    start = propagate(row, num_steps=0)
     assert (out["scores"] == start["scores"]) == keep_better
 
 
 def test_walk_of_an_image_without_labels_is_not_judged(square: bytes) -> None:
     row = cam_row(square, slice(0, 1), slice(0, 1)) | {"cam": b"", "error_stage": None, "error_reason": None}
-    (out,) = GateWalk(keep_better=True, **WALK).process_all([row])
-    assert out.get("score_before") is None
+    (out,) = walk_gate(keep_better=True).process_all([row])
+    assert out["walk_before"] is out["walk_after"] is None
     assert (decode_scores(out["scores"], height=8, width=8) == 1).all()
 
 
@@ -107,34 +141,37 @@ def test_masks_by_hand(make_gate: Any, square: bytes, *, keep_better: bool) -> N
     of the square, 2.81 - 3 = -0.19, where it is cut, shown or hidden.
     """
     gate = make_gate(keep_better=keep_better)
-    row = {"image": square, "class_ids": [2], "mask": CUT, "walk_mask": RIGHT}
-    out = gate.process(row)
+    out = gate.process(mask_row(square, ["dog"], mask=CUT, walk_mask=RIGHT))
     sure, none = torch.tensor([2.622, -3.0]).sigmoid().tolist()
-    assert out["score_before"] == pytest.approx(sure - none, abs=1e-3)
-    assert out["score_after"] == pytest.approx(0, abs=1e-5)
+    assert out["refined_before"] == pytest.approx(sure - none, abs=1e-3)
+    assert out["refined_after"] == pytest.approx(0, abs=1e-5)
     assert out["mask"] == (RIGHT if keep_better else CUT)
-    better = gate.process(row | {"mask": RIGHT, "walk_mask": CUT})
-    assert better["mask"] == RIGHT
+    assert out["class_ids"] == [0, 2]
+    assert out["areas"] == ([0.75, 0.25] if keep_better else [0.875, 0.125])
+    assert out["mean_confidences"] == [1, 1]
+    better = gate.process(mask_row(square, ["dog"], mask=RIGHT, walk_mask=CUT))
+    assert (better["mask"], better["areas"]) == (RIGHT, [0.75, 0.25])
 
 
 def test_a_class_that_the_refinement_lost_counts_against_it(make_gate: Any, square: bytes) -> None:
-    row = {"image": square, "class_ids": [2], "mask": mask_of(slice(0), slice(0)), "walk_mask": CUT}
+    row = mask_row(square, ["dog"], mask=mask_of(slice(0), slice(0)), walk_mask=CUT)
     out = make_gate(keep_better=True).process(row)
-    assert out["score_after"] < 0
+    assert out["refined_after"] < 0
     assert decode_mask(out["mask"]).any()
 
 
 def test_masks_without_labels_are_not_judged(make_gate: Any, square: bytes) -> None:
     mask = mask_of(slice(0), slice(0))
-    out = make_gate(keep_better=True).process({"image": square, "class_ids": [], "mask": mask, "walk_mask": mask})
-    assert out == {"mask": mask, "score_before": None, "score_after": None}
+    out = make_gate(keep_better=True).process(mask_row(square, [], mask=mask, walk_mask=mask))
+    sums = {"class_ids": [0], "areas": [1], "mean_confidences": [1]}
+    assert out == {"mask": mask, "refined_before": None, "refined_after": None, **sums}
 
 
 def test_sizes_that_are_no_multiple_of_8_and_a_real_network(classifier_uri: str, jpeg: bytes) -> None:
-    gate = GateMasks(checkpoint=classifier_uri, precision="fp32", max_side=1024, keep_better=False)
+    gate = masks_gate(classifier_uri, keep_better=False)
     masks = [np.zeros((61, 83), np.uint8) for _ in range(2)]
     masks[0][10:40, 20:50], masks[1][30:, :40] = 1, 2
-    row = {"image": jpeg, "class_ids": [1, 2], "mask": encode_png(masks[0]), "walk_mask": encode_png(masks[1])}
+    row = mask_row(jpeg, ["cat", "dog"], mask=encode_png(masks[0]), walk_mask=encode_png(masks[1]))
     out = gate.process(row)
-    assert all(-1 <= out[name] <= 1 for name in ("score_before", "score_after"))
+    assert all(-1 <= out[name] <= 1 for name in ("refined_before", "refined_after"))
     assert gate.process(row) == out

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_scores, encode_cam
 from raypipe.data.images import decode_image
 from raypipe.ops.cam import pool_to_grid, stack_background
@@ -27,35 +28,41 @@ def row(jpeg: bytes) -> dict[str, Any]:
     return {"image": jpeg, "cam": encode_cam(cam), "cam_height": 16, "cam_width": 21}
 
 
-def walk(stage: PropagateCams, row: dict[str, Any]) -> np.ndarray:
+def walk(affinity: str | None, row: dict[str, Any], **changes: Any) -> np.ndarray:
+    stage = PropagateCams(affinity=None if affinity is None else Artifact(affinity, "a"), **{**ARGS, **changes})
+    stage.setup("cpu")
     out = stage.process(row)
     return decode_scores(out["scores"], height=out["grid_height"], width=out["grid_width"])
 
 
 def test_scores_of_background_and_classes_on_the_grid(affinity_uri: str, row: dict[str, Any]) -> None:
-    scores = walk(PropagateCams(affinity="learned", checkpoint=affinity_uri, **ARGS), row)
+    scores = walk(affinity_uri, row)
     assert scores.shape == (3, 8, 11)
     assert scores.min() >= -1e-5
     assert scores.max() <= 1 + 1e-5
 
 
 def test_zero_steps_leave_the_input(affinity_uri: str, row: dict[str, Any]) -> None:
-    scores = walk(PropagateCams(affinity="learned", checkpoint=affinity_uri, **{**ARGS, "num_steps": 0}), row)
+    scores = walk(affinity_uri, row, num_steps=0)
     cam = torch.from_numpy(np.frombuffer(row["cam"], np.float16).reshape(2, 16, 21).astype(np.float32))
     np.testing.assert_array_equal(scores, grid_scores(cam, alpha=4, cam_stride=4).numpy())
 
 
-def test_rgb_needs_no_checkpoint(row: dict[str, Any]) -> None:
-    assert walk(PropagateCams(affinity="rgb", checkpoint=None, **ARGS), row).shape == (3, 8, 11)
+def test_a_walk_along_colours_needs_no_checkpoint(row: dict[str, Any]) -> None:
+    assert walk(None, row).shape == (3, 8, 11)
 
 
-def test_learned_without_checkpoint_says_the_way_out() -> None:
-    with pytest.raises(ValueError, match=r"train one, or set walk\.affinity=rgb"):
-        affinity_source("learned", checkpoint=None)
+def test_a_checkpoint_of_another_task_is_refused(classifier_uri: str, row: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="holds a checkpoint of task 'classifier', need 'affinity'"):
+        walk(classifier_uri, row)
+
+
+def test_a_larger_radius_is_another_walk(affinity_uri: str, row: dict[str, Any]) -> None:
+    assert not np.array_equal(walk(affinity_uri, row, radius=2), walk(affinity_uri, row, radius=8))
 
 
 def test_image_without_labels_is_background(row: dict[str, Any]) -> None:
-    scores = walk(PropagateCams(affinity="rgb", checkpoint=None, **ARGS), row | {"cam": b""})
+    scores = walk(None, row | {"cam": b""})
     assert scores.shape == (1, 8, 11)
     np.testing.assert_array_equal(scores, 1)
 
@@ -78,7 +85,7 @@ def test_rgb_affinity_is_one_inside_a_plain_area() -> None:
 
 def test_learned_affinity_covers_the_padded_image(affinity_uri: str, jpeg: bytes) -> None:
     pixels = decode_image(jpeg).pixels
-    source = affinity_source("learned", checkpoint=affinity_uri)
+    source = affinity_source(Artifact(affinity_uri, "a"), precision="fp32", device="cpu")
     cells = source([pixels])[0]
     assert cells.affinity(radius=5).shape == (34, 8, 11)
     assert cells.features.shape[1:] == (8, 11)

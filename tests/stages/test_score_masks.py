@@ -35,13 +35,20 @@ def test_masks_by_hand(mask_uri: str) -> None:
     assert again["truth_digest"] == out["truth_digest"]
 
 
+def test_rows_without_an_output_are_not_scored(mask_uri: str) -> None:
+    nothing = ScoreMasks(num_classes=3).process({"mask_uri": mask_uri, "mask": None, "walk_mask": None})
+    assert nothing == {"confusion": None, "walk_confusion": None, "truth_digest": None}
+    stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024)
+    assert stage.process(seed_row(mask_uri, cam=None)) == {"cam_confusions": None, "cam_truth_digest": None}
+
+
 def test_cams_by_hand_at_each_threshold(mask_uri: str) -> None:
     cam = np.zeros((1, 4, 8), np.float32)
     cam[0, :, 2:4] = 0.4
     cam[0, :, 4:] = 0.8
     row = seed_row(mask_uri, class_ids=[2], cam=encode_cam(cam), cam_height=4, cam_width=8)
     stage = ScoreCams(num_classes=3, thresholds=(0.2, 0.5, 0.9), max_side=1024)
-    matrices = unpack(stage.process(row)["confusions"], num_classes=3)
+    matrices = unpack(stage.process(row)["cam_confusions"], num_classes=3)
     np.testing.assert_array_equal(matrices[0], [[6, 0, 6], [0, 0, 0], [0, 0, 12]])
     np.testing.assert_array_equal(matrices[1], [[12, 0, 0], [0, 0, 0], [0, 0, 12]])
     np.testing.assert_array_equal(matrices[2], [[12, 0, 0], [0, 0, 0], [12, 0, 0]])
@@ -49,14 +56,14 @@ def test_cams_by_hand_at_each_threshold(mask_uri: str) -> None:
 
 def test_cams_without_labels_are_background(mask_uri: str) -> None:
     stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024)
-    matrices = unpack(stage.process(seed_row(mask_uri))["confusions"], num_classes=3)
+    matrices = unpack(stage.process(seed_row(mask_uri))["cam_confusions"], num_classes=3)
     np.testing.assert_array_equal(matrices[0], [[12, 0, 0], [0, 0, 0], [12, 0, 0]])
 
 
 @pytest.mark.parametrize(("max_side", "height", "width"), [(8, 4, 8), (4, 2, 4), (6, 3, 6)])
 def test_cams_of_a_reduced_image_are_scored(mask_uri: str, max_side: int, height: int, width: int) -> None:
     stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=max_side)
-    assert stage.process(seed_row(mask_uri, height=height, width=width))["truth_digest"]
+    assert stage.process(seed_row(mask_uri, height=height, width=width))["cam_truth_digest"]
 
 
 def test_cams_against_a_truth_of_another_size_are_an_error(mask_uri: str) -> None:

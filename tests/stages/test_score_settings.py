@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from raypipe.artifacts import Artifact
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.stages.propagate import PropagateCams
@@ -43,11 +45,16 @@ def row(jpeg: bytes, tmp_path: Path) -> dict[str, Any]:
 
 
 def score(
-    checkpoint: str, row: dict[str, Any], *, stride: Any = 1, settings: list[Setting] = SETTINGS, **changes: Any
+    checkpoint: str, row: dict[str, Any], *, stride: Any = 1, settings: Sequence[Setting] = SETTINGS, **changes: Any
 ) -> Any:
     stage = ScoreSettings(
-        settings=settings, stride=stride, num_classes=9, affinity="learned", checkpoint=checkpoint, **(WALK | changes)
+        settings=tuple(settings),
+        stride=stride,
+        num_classes=9,
+        affinity=Artifact(checkpoint, "a"),
+        **{**WALK, **changes},
     )
+    stage.setup("cpu")
     return stage.process(row)
 
 
@@ -59,16 +66,10 @@ def test_every_setting_counts_the_very_pixels_of_its_own_run(affinity_uri: str, 
     out = score(affinity_uri, row)
     truth = decode_mask(Path(row["mask_uri"]).read_bytes())
     for index, (alpha, beta, num_steps) in enumerate(SETTINGS):
-        walk = PropagateCams(
-            affinity="learned",
-            checkpoint=affinity_uri,
-            alpha=alpha,
-            beta=beta,
-            num_steps=num_steps,
-            **WALK,
-        )
-        refine = RefineMasks(method="none", max_side=1024)
-        mask = decode_mask(refine.process(row | walk.process(row))["mask"])
+        affinity = Artifact(affinity_uri, "a")
+        walk = PropagateCams(affinity=affinity, alpha=alpha, beta=beta, num_steps=num_steps, **WALK)
+        walk.setup("cpu")
+        mask = RefineMasks(method="none", max_side=1024).process(row | walk.process(row))["labels_array"]
         known = truth != 255
         predicted = [(mask[known] == label).sum() for label in (0, 2, 7)]
         hits = [((mask == label) & (truth == label)).sum() for label in (0, 2, 7)]
@@ -93,7 +94,8 @@ def test_separations_are_those_of_each_mask(affinity_uri: str, row: dict[str, An
 
 
 def test_another_radius_is_another_walk(affinity_uri: str, row: dict[str, Any]) -> None:
-    near, far = (score(affinity_uri, row, settings=[Setting(4.0, 4.0, 32)], radius=radius) for radius in (2, 8))
+    settings = [Setting(4.0, 4.0, 32)]
+    near, far = (score(affinity_uri, row, settings=settings, radius=radius) for radius in (2, 8))
     assert near["feature_separations"] != far["feature_separations"]
 
 

@@ -1,35 +1,29 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from raypipe.streams.records import MixedOutputs, Record, open_folder, read_summary, table_digest, write_summary
+from raypipe.streams.records import MixedOutputs, open_folder, read_summary, row_digests, set_digest, write_summary
 
-RECORD = Record(stage="masks", config={"walk": {"beta": 8.0}}, inputs={"classifier": "abc"})
-
-
-def test_folder_changes_with_config_and_inputs_alone() -> None:
-    same = Record(stage="masks", config={"walk": {"beta": 8.0}}, inputs={"classifier": "abc"})
-    other = Record(stage="masks", config={"walk": {"beta": 4.0}}, inputs={"classifier": "abc"})
-    assert RECORD.folder("out") == same.folder("out")
-    assert RECORD.folder("out") != other.folder("out")
-    assert RECORD.folder("out").startswith("out/masks/")
+PROVENANCE = {"stream": "masks", "stages": [{"class": "Walk", "beta": 8.0}], "classes": ("cat",)}
 
 
-def test_record_is_kept_beside_the_outputs(tmp_path: Path) -> None:
-    folder = open_folder(RECORD, str(tmp_path))
-    assert json.loads((Path(folder) / "record.json").read_bytes())["config"] == {"walk": {"beta": 8.0}}
-    assert open_folder(RECORD, str(tmp_path)) == folder
+def test_the_record_is_kept_beside_the_outputs(tmp_path: Path) -> None:
+    open_folder(str(tmp_path), PROVENANCE)
+    assert json.loads((tmp_path / "record.json").read_bytes())["stages"] == [{"class": "Walk", "beta": 8.0}]
+    before = (tmp_path / "record.json").stat().st_mtime_ns
+    open_folder(str(tmp_path), PROVENANCE)
+    assert (tmp_path / "record.json").stat().st_mtime_ns == before
 
 
 def test_refuses_to_mix_and_says_what_differs(tmp_path: Path) -> None:
-    folder = Path(open_folder(RECORD, str(tmp_path)))
-    record = json.loads((folder / "record.json").read_bytes())
-    record["config"]["walk"]["beta"] = 4.0
-    (folder / "record.json").write_text(json.dumps(record))
-    with pytest.raises(MixedOutputs, match=r"config\.walk\.beta was 4\.0, is 8\.0.*Give another `out`"):
-        open_folder(RECORD, str(tmp_path))
+    open_folder(str(tmp_path), PROVENANCE | {"walk": {"beta": 8.0, "alpha": 4.0}})
+    with pytest.raises(MixedOutputs, match=r"otherwise: walk\.beta was 8\.0, is 4\.0\. Give another `out`"):
+        open_folder(str(tmp_path), PROVENANCE | {"walk": {"beta": 4.0, "alpha": 4.0}})
+    with pytest.raises(MixedOutputs, match=r"walk was .*, is None"):
+        open_folder(str(tmp_path), PROVENANCE)
 
 
 def test_summary_marks_a_folder_finished(tmp_path: Path) -> None:
@@ -38,8 +32,53 @@ def test_summary_marks_a_folder_finished(tmp_path: Path) -> None:
     assert read_summary(str(tmp_path)) == {"num_rows": 3}
 
 
-def test_table_digest_ignores_chunks_and_metadata() -> None:
-    table = pa.table({"a": [1, 2, 3]})
+ROWS: dict[str, list[Any]] = {
+    "image_id": ["a", "b", "c"],
+    "image_uri": ["1.jpg", "2.jpg", None],
+    "labels": [["cat"], [], None],
+    "split": ["train", "val", "val"],
+}
+READ = ("image_uri", "labels")
+
+
+def digests(*columns: str, **changes: list[Any]) -> list[str]:
+    table = pa.table({**ROWS, **changes})
+    found: list[str] = row_digests(table, columns or READ).to_pylist()
+    return found
+
+
+def test_rows_are_known_by_what_is_read_of_them() -> None:
+    assert len(set(digests())) == 3
+    assert all(len(digest) == 16 for digest in digests())
+    assert digests(split=["x", "y", "z"]) == digests()
+    assert digests("image_uri") != digests()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("image_id", ["a", "B", "c"]),
+        ("image_uri", ["1.jpg", "3.jpg", None]),
+        ("labels", [["cat"], ["cat"], None]),
+        ("labels", [["cat"], None, None]),
+    ],
+)
+def test_a_row_that_changes_changes_its_own_digest_alone(column: str, values: list[Any]) -> None:
+    before, after = digests(), digests(**{column: values})
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_the_order_of_rows_and_columns_does_not_count() -> None:
+    assert digests(*READ[::-1]) == digests("image_id", *READ) == digests()
+    table = pa.table(ROWS)
+    backwards = table.take([2, 1, 0])
+    assert row_digests(backwards, READ).to_pylist() == digests()[::-1]
+    assert set_digest(backwards, READ) == set_digest(table, READ)
     chunked = pa.concat_tables([table.slice(0, 1), table.slice(1)]).replace_schema_metadata({"x": "y"})
-    assert table_digest(chunked) == table_digest(table)
-    assert table_digest(table.slice(1)) != table_digest(table)
+    assert set_digest(chunked, READ) == set_digest(table, READ)
+
+
+def test_a_set_changes_with_its_members() -> None:
+    table = pa.table(ROWS)
+    assert len({set_digest(table.slice(0, number), READ) for number in range(4)}) == 4
+    assert set_digest(pa.concat_tables([table, table.slice(0, 1)]), READ) != set_digest(table, READ)

@@ -1,1 +1,1 @@
-"""Class activation maps of other programs."""
+"""Class activation maps that another program computed."""

@@ -1,63 +1,78 @@
-"""Folders of class activation maps that psa or irn saved, as plain arrays."""
+"""Imports class activation maps that another program computed, for `checkpoints.cams`.
 
+The contract is in docs/file-formats.md: a folder of `<image_id>.npz`, or of Parquet files with a row for each image.
+"""
+
+import io
 import json
+import math
 import posixpath
-import subprocess
-import sys
-import threading
+import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
 
 from raypipe import storage
-from raypipe.formats.cams.plain_arrays import LENGTH
+from raypipe.data.names import file_stem
 from raypipe.formats.listing import without_suffix
+from raypipe.schema import MAX_CLASSES
 
 INDEX_FILE = "cams.json"
 
-SECONDS_PER_FILE = 60
-"""A file that takes longer is none that was made to be read."""
+COLUMNS = ["image_id", "class_ids", "height", "width", "cam"]
+"""Columns of the Parquet form."""
+
+NUM_THREADS = 16
+
+SAVE_LINE = "np.savez(image_id + '.npz', class_ids=[c + 1 for c in maps], cam=list(maps.values()))"
+"""Turns psa's dictionary `maps` of an image, whose classes count from 0, into the `.npz` form."""
+
+Maps = tuple[str, NDArray[np.uint8], NDArray[np.float32]]
+"""image_id, class ids (K,) from 1, and maps (K, H, W)."""
 
 
 def import_cams(folder: str, out: str) -> int:
-    """Writes each `<name>.npy` of a folder as `<name>.npz` with `class_ids` (K,), from 1, and `cam` (K, h, w), float32.
-
-    The files are pickles, so a process of its own reads them, which refuses anything but plain arrays.
+    """Writes the maps of a folder as one `.npz` for each image, and an index with a digest of all of them.
 
     Args:
-        folder: URI; folders in it are left out.
-        out: URI of the folder to write into.
-
-    `cams.json`, with a digest of all, is written last.
+        folder: URI of a folder that holds `<image_id>.npz` or Parquet files; the folders in it are left out.
+        out: URI of the folder to write into. Its `cams.json` is written last, so a folder that has one is complete.
 
     Returns:
-        The number of files.
+        The number of images.
 
     Raises:
-        ValueError: if there is none, or one can't be read; those before it are written.
+        ValueError: the folder holds no such files, or one of them breaks the contract. The others are written then.
     """
-    prefix = folder.rstrip("/").rsplit("/", 1)[-1]
-    uris = [
-        uri for uri in storage.list_files(folder, suffix=".npy") if posixpath.basename(posixpath.dirname(uri)) == prefix
-    ]
+    here = folder.rstrip("/").rsplit("/", 1)[-1]
+    names = [uri for uri in storage.list_files(folder) if posixpath.basename(posixpath.dirname(uri)) == here]
+    uris = [uri for uri in names if uri.endswith((".npz", ".parquet"))]
     if not uris:
-        raise ValueError(f"no .npy files in {folder}")
-    digests = {}
-    with _reader() as process:
-        for uri in uris:
-            content = _convert(process, uri)
-            name = f"{without_suffix(posixpath.basename(uri))}.npz"
-            digests[name] = storage.bytes_digest(content)
-            storage.write_bytes_atomic(storage.join(out, name), content)
-    index = {"num_files": len(uris), "digest": storage.digest(digests)}
-    storage.write_bytes_atomic(storage.join(out, INDEX_FILE), json.dumps(index, indent=1).encode())
-    return len(uris)
+        pickles = any(uri.endswith((".npy", ".pkl")) for uri in names)
+        raise ValueError(f"expected .npz or .parquet files in {folder}, got none" + (_how_to() if pickles else ""))
+    index_uri = storage.join(out, INDEX_FILE)
+    if storage.exists(index_uri):
+        storage.delete(index_uri)
+    digests: dict[str, str] = {}
+    with ThreadPoolExecutor(NUM_THREADS) as threads:
+        for written in threads.map(lambda uri: _convert(uri, out), uris):
+            if both := digests.keys() & written.keys():
+                raise ValueError(f"{folder} has several maps of the image whose file is {min(both)}: keep one")
+            digests |= written
+    index = {"num_files": len(digests), "digest": storage.digest(digests)}
+    storage.write_bytes_atomic(index_uri, json.dumps(index, indent=1).encode())
+    return len(digests)
 
 
 def read_cams_digest(folder: str) -> str:
-    """Digest of the maps of a folder that `import_cams` wrote.
+    """Returns the digest of the maps in a folder that `import_cams` wrote.
 
     Raises:
-        ValueError: if it isn't such a folder, or the import wasn't finished.
+        ValueError: it is no such folder, or its import wasn't finished.
     """
     uri = storage.join(folder, INDEX_FILE)
     if not storage.exists(uri):
@@ -65,34 +80,72 @@ def read_cams_digest(folder: str) -> str:
     return str(json.loads(storage.read_bytes(uri))["digest"])
 
 
-@contextmanager
-def _reader() -> Iterator["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-m", "raypipe.formats.cams.plain_arrays"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own module
+def _convert(uri: str, out: str) -> dict[str, str]:
+    """Writes the images of one file; returns the digest of each file that was written, by its name."""
+    digests = {}
     try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()  # closes the pipes, broken or not
+        for image_id, class_ids, cam in _read_parquet(uri) if uri.endswith(".parquet") else _read_npz(uri):
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, class_ids=class_ids, cam=cam)
+            name = f"{file_stem(image_id)}.npz"
+            digests[name] = storage.bytes_digest(buffer.getvalue())
+            storage.write_bytes_atomic(storage.join(out, name), buffer.getvalue())
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
+        raise ValueError(f"{uri} can't be read as maps: {error}") from error
+    return digests
 
 
-def _convert(process: "subprocess.Popen[bytes]", uri: str) -> bytes:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    data = storage.read_bytes(uri)
-    timer = threading.Timer(SECONDS_PER_FILE, process.kill)
-    timer.start()
-    try:
-        process.stdin.write(len(data).to_bytes(8, "big") + data)
-        process.stdin.flush()
-        head = process.stdout.read(LENGTH.size)
-        kind, length = LENGTH.unpack(head) if len(head) == LENGTH.size else (b"", 0)
-        content = process.stdout.read(length)
-    except BrokenPipeError:
-        kind, content = b"", b""
-    finally:
-        timer.cancel()
-    if kind == b"y" and len(content) == length:
-        return content
-    reason = content.decode() if kind == b"n" else "its reader crashed, ran out of memory, or took too long"
-    raise ValueError(f"{uri} can't be read as maps: {reason}")
+def _read_npz(uri: str) -> Iterator[Maps]:
+    image_id = without_suffix(posixpath.basename(uri))
+    with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as file:
+        try:
+            class_ids, cam = file["class_ids"], file["cam"]
+        except ValueError as error:  # an array of Python objects, which only a pickle can hold
+            raise ValueError(f"{error}{_how_to()}") from error
+    yield image_id, *_checked(class_ids, cam)
+
+
+def _read_parquet(uri: str) -> Iterator[Maps]:
+    filesystem, path = storage.arrow_filesystem(uri)
+    with filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
+        if missing := sorted(set(COLUMNS) - set(file.schema_arrow.names)):
+            raise ValueError(f"expected the columns {COLUMNS}, {missing} are missing")
+        seen: set[str] = set()
+        for batch in file.iter_batches(batch_size=1, columns=COLUMNS):  # a row may hold many megabytes
+            image_id, class_ids, height, width = (batch[name][0].as_py() for name in COLUMNS[:-1])
+            values = batch["cam"][0].values
+            if None in (image_id, class_ids, height, width, values):
+                raise ValueError(f"expected a value in each of {COLUMNS}, got null in the row of {image_id!r}")
+            if image_id in seen:
+                raise ValueError(f"it has two rows for {image_id!r}")
+            seen.add(image_id)
+            shape = (len(class_ids), height, width)
+            if len(values) != math.prod(shape):
+                raise ValueError(
+                    f"the cam of {image_id!r} has {len(values)} values, expected (K, height, width) = {shape}"
+                )
+            yield image_id, *_checked(class_ids, values.to_numpy(zero_copy_only=False).reshape(shape))
+
+
+def _checked(class_ids: ArrayLike, cam: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Returns ids and maps in the order of the ids; raises ValueError where they break the contract."""
+    ids, maps = np.asarray(class_ids), np.asarray(cam)
+    if ids.size == 0:
+        ids, maps = np.zeros(0, np.uint8), np.zeros((0, 1, 1), np.float32)
+    if ids.dtype.kind not in "iu" or ids.ndim != 1 or maps.dtype.kind != "f" or maps.ndim != 3:
+        raise ValueError(
+            f"expected integer class_ids (K,) and float cam (K, H, W), got {ids.dtype} {ids.shape} and "
+            f"{maps.dtype} {maps.shape}"
+        )
+    if len(ids) != len(maps) or len(set(ids.tolist())) < len(ids):
+        raise ValueError(f"expected one map for each class, got {len(maps)} maps for the class ids {ids.tolist()}")
+    if (ids < 1).any() or (ids > MAX_CLASSES).any():
+        raise ValueError(f"expected class ids in 1..{MAX_CLASSES}, got {ids.tolist()}")
+    if not np.isfinite(maps).all():
+        raise ValueError("expected finite maps, got infinity or NaN")
+    order = np.argsort(ids)
+    return ids[order].astype(np.uint8), maps[order].astype(np.float32)
+
+
+def _how_to() -> str:
+    return f"; pickles are never read, since they may run code: where they were made, save the maps by {SAVE_LINE}"

@@ -16,7 +16,7 @@ from raypipe.formats.base import Format, Item, MaskRow, Rendered, Rows, write_te
 from raypipe.formats.components import class_regions
 from raypipe.formats.label_studio.brush import encode_brush
 from raypipe.formats.label_studio.names import BRUSH_LABELS, FROM_NAME, IMAGE_KEY, TO_NAME, ignore_label
-from raypipe.formats.voc.write import voc_colors
+from raypipe.formats.palette import voc_colors
 from raypipe.schema import IGNORE
 
 TASK = "task"

@@ -10,7 +10,7 @@ import json
 
 from raypipe.data.images import encode_png
 from raypipe.formats.base import Format, MaskRow, Rendered, Rows, write_image_list, write_lists, write_text
-from raypipe.formats.voc.write import voc_colors
+from raypipe.formats.palette import voc_colors
 
 
 class Mmseg(Format):

@@ -10,14 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raypipe.formats.base import Format, MaskRow, Rendered, Rows, write_image_list, write_lists, write_text
-
-
-def voc_colors() -> NDArray[np.uint8]:
-    """VOC's colours (256, 3): the bits of an id, three at a time, are the high bits of red, green and blue."""
-    ids = np.arange(256)
-    shifts = np.arange(8)
-    channels = [(((ids[:, None] >> (3 * shifts + channel)) & 1) << (7 - shifts)).sum(axis=1) for channel in range(3)]
-    return np.stack(channels, axis=1).astype(np.uint8)
+from raypipe.formats.palette import voc_colors
 
 
 def encode_palette_png(mask: NDArray[np.uint8]) -> bytes:

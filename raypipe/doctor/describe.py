@@ -1,0 +1,41 @@
+"""Prints what a run would start on a machine: resources, stages and columns of each stream, and each training."""
+
+from collections.abc import Iterator, Sequence
+
+from raypipe import schema
+from raypipe.config import RunConfig
+from raypipe.data.manifest import Manifest
+from raypipe.doctor.fit import plan_of
+from raypipe.doctor.workload import streams_of, trainings_of
+from raypipe.pipelines.context import Context, plan_pools
+from raypipe.streams.machines import Machine
+from raypipe.streams.plan import describe
+
+
+def describe_run(config: RunConfig, classes: Sequence[str], machine: Machine) -> str:
+    """Describes all streams and trainings of a run on a machine, which needn't be there.
+
+    A stream's table of resources is followed by a line for each stage: what goes in, and what comes out.
+
+    Args:
+        config: of the run; its manifest isn't read, and the checkpoints that it names needn't be there.
+        classes: class names in class-id order, without background.
+        machine: the nodes.
+
+    Raises:
+        DoesNotFit: if something doesn't fit the machine, with the way out.
+        FileNotFoundError: if saliency is to be predicted by weights that aren't there.
+    """
+    context = Context(config, Manifest(schema.MANIFEST.empty_table(), tuple(classes)))
+    return "\n\n".join([*_streams(context, machine), *_trainings(config, machine)])
+
+
+def _streams(context: Context, machine: Machine) -> Iterator[str]:
+    for plan in streams_of(context):
+        pools, resources = plan_pools(plan, machine, context.config)
+        yield "\n".join([str(resources), *(f"  {line}" for line in describe(pools))])
+
+
+def _trainings(config: RunConfig, machine: Machine) -> Iterator[str]:
+    for training in trainings_of(config):
+        yield f"training of the {plan_of(training, machine, config.cluster)}"

@@ -1,0 +1,127 @@
+"""What a run would start: its streams and its trainings, as the config asks for them, before anything is made."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from raypipe.artifacts import Artifact
+from raypipe.config import RunConfig
+from raypipe.pipelines.context import Context
+from raypipe.streams.plan import Plan
+
+if TYPE_CHECKING:
+    from raypipe.data.checkpoints import Task
+
+UNKNOWN = "…"
+"""Digest of what isn't made yet, or hasn't been looked at: no resource depends on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A network that a run trains."""
+
+    task: "Task"
+    batch_size: int
+    """Images of all workers together."""
+    validates: bool
+    """Images are scored after each epoch."""
+
+
+def makes_seeds(config: RunConfig) -> bool:
+    """Whether a run computes seeds, whose maps its masks take up: an AffinityNet is to be trained."""
+    return config.walk.affinity == "learned" and config.checkpoints.affinity is None
+
+
+def trains_segmenter(config: RunConfig) -> bool:
+    """Whether a run trains a segmentation network."""
+    return config.segmenter.enabled and config.checkpoints.segmenter is None
+
+
+def uses_classifier(config: RunConfig) -> bool:
+    """Whether a run needs a classifier: for its maps, unless they are given, to start from it, or as a judge."""
+    return (
+        config.checkpoints.cams is None
+        or (makes_seeds(config) and config.affinity.start == "classifier")
+        or (trains_segmenter(config) and (config.segmenter.start == "classifier" or config.segmenter.rounds > 0))
+    )
+
+
+def trains_classifier(config: RunConfig) -> bool:
+    """Whether a run trains a classifier."""
+    return uses_classifier(config) and config.checkpoints.classifier is None
+
+
+def predicts_saliency(config: RunConfig) -> bool:
+    """Whether a run predicts saliency maps, if the manifest lacks any."""
+    return trains_classifier(config) and config.classifier.saliency != "none" and config.saliency.source != "given"
+
+
+def runs_gate(config: RunConfig) -> bool:
+    """Whether a run judges its refinements on a sample; a walk along colours, or of no steps, isn't judged."""
+    walks = config.walk.affinity == "learned" and config.walk.num_steps > 0
+    return config.refinement.gate == "run" and (walks or config.refinement.method != "none")
+
+
+def trainings_of(config: RunConfig) -> Iterator[Training]:
+    """The networks that a run trains, in its order."""
+    if trains_classifier(config):
+        yield Training(task="classifier", batch_size=config.classifier.batch_size, validates=False)
+    if makes_seeds(config):
+        yield Training(task="affinity", batch_size=config.affinity.batch_size, validates=False)
+    if trains_segmenter(config):
+        validates = bool(config.segmenter.validation_splits)
+        yield Training(task="segmenter", batch_size=config.segmenter.batch_size, validates=validates)
+
+
+def checkpoint(config: RunConfig, task: "Task") -> Artifact:
+    """The checkpoint that the config names, or a placeholder whose URI is the task in capitals."""
+    return Artifact(getattr(config.checkpoints, task) or task.upper(), UNKNOWN)
+
+
+def streams_of(context: Context) -> list[Plan]:
+    """The streams that a run computes, in its order.
+
+    Whether saliency maps are missing, and whether there are true masks to score with, is known by the manifest's rows
+    only: both streams are among them where the config allows.
+
+    Args:
+        context: config and manifest, of which the classes are enough.
+
+    Raises:
+        FileNotFoundError: if saliency is to be predicted by weights that aren't there.
+    """
+    # torch takes seconds to import
+    from raypipe.pipelines.evaluate import evaluate_plan
+    from raypipe.pipelines.gate import gate_plan
+    from raypipe.pipelines.masks import masks_plan
+    from raypipe.pipelines.saliency_maps import saliency_plan
+    from raypipe.pipelines.seeds import seeds_plan
+    from raypipe.pipelines.segmenter import segment_plan
+    from raypipe.pipelines.steps import compute_cams
+    from raypipe.stages.load_shards import LoadCams
+
+    config = context.config
+    given_maps = config.checkpoints.cams
+    maps = checkpoint(config, "classifier") if given_maps is None else Artifact(given_maps, UNKNOWN)
+    affinity = None if config.walk.affinity == "rgb" else checkpoint(config, "affinity")
+    computing = compute_cams(context, maps)
+
+    def taking_up_seeds(plan: Plan) -> Plan:
+        if not makes_seeds(config):
+            return plan
+        made = next(stage for stage in plan.stages if stage == computing)
+        return replace(plan, reuse=(made, LoadCams()))
+
+    plans: list[Plan] = [saliency_plan(context)] if predicts_saliency(config) else []
+    seeds = seeds_plan(context, maps=maps)
+    if makes_seeds(config):
+        plans.append(seeds)
+    if runs_gate(config):
+        plans.append(taking_up_seeds(gate_plan(context, maps=maps, affinity=affinity)))
+    masks = masks_plan(context, maps=maps, affinity=affinity)
+    plans.append(taking_up_seeds(masks))
+    if config.segmenter.enabled:
+        plans.append(segment_plan(context, segmenter=checkpoint(config, "segmenter")))
+    out = config.out
+    plans.append(evaluate_plan(context, masks=masks.artifact(out), seeds=seeds.artifact(out)))
+    return plans

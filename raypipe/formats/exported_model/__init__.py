@@ -1,0 +1,1 @@
+"""The segmentation network as one file that runs without raypipe."""

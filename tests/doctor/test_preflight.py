@@ -1,0 +1,150 @@
+"""What keeps a run from being started: on a real Ray of one node, on one of three, and on made-up ones of several."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from clusters import start_cluster
+
+from raypipe.config import load_config
+from raypipe.data.manifest import Manifest
+from raypipe.doctor import preflight as module
+from raypipe.doctor.preflight import preflight
+from raypipe.doctor.survey import Node, View
+from raypipe.pipelines.context import Context
+
+VERSIONS = {"python": "3.11.9", "ray": ray.__version__, "raypipe": "0.1.0", "torch": "2.14.0"}
+VIEW = View(versions=VERSIONS, out=[], unread={}, absent={}, cores=8)
+FITTING = "cluster.autoscaling=['nodes=2,cpus=8,memory=32']"
+
+
+def make_context(out: Path, *overrides: str) -> Context:
+    config = load_config("preset: demo", ["manifest=m.parquet", f"out={out}", *overrides])
+    row = {"image_id": "a", "image_uri": "a.jpg", "labels": ["cat"], "split": "train"}
+    return Context(config, Manifest.from_rows([row], ("cat", "dog")))
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
+    """Of a made-up cluster: two that are well, which a test may change."""
+    cluster = [Node(name=name, resources={"CPU": 8}, view=VIEW) for name in ("10.0.0.1", "10.0.0.2")]
+    monkeypatch.setattr(module, "alive_nodes", lambda: cluster)
+    monkeypatch.setattr(module, "survey", lambda **_: (VIEW, cluster))
+    return cluster
+
+
+def test_one_node_is_not_asked(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(**_: Any) -> None:
+        raise AssertionError("one machine is shared with itself")
+
+    monkeypatch.setattr(module, "survey", ask)
+    context = make_context(tmp_path / "out")
+    preflight(context)  # imports
+    started = time.perf_counter()
+    preflight(context)
+    assert time.perf_counter() - started < 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_fit_is_refused_on_one_node_too(local_ray: None, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cluster\.gpus_per_actor=1 needs a node") as error:
+        preflight(make_context(tmp_path, "cluster.gpus_per_actor=1"))
+    assert "way out: leave cluster.gpus_per_actor null" in str(error.value)
+
+
+def test_nodes_that_are_alike(nodes: list[Node], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    preflight(make_context(tmp_path, FITTING))
+    assert caplog.messages == []
+
+
+def test_all_problems_are_told_together(nodes: list[Node], tmp_path: Path) -> None:
+    old = replace(VIEW, versions=VERSIONS | {"torch": "2.0.0"}, out=["it is another place than the driver's"])
+    nodes[1] = replace(nodes[1], view=old)
+    with pytest.raises(ValueError, match="the cluster can't hold this run") as error:
+        preflight(make_context(tmp_path, FITTING, "cluster.train_workers=3"))
+    text = str(error.value)
+    assert "versions: torch from the driver, 10.0.0.1: 2.14.0; from 10.0.0.2: 2.0.0" in text
+    assert f"out: {tmp_path} from 10.0.0.2: it is another place than the driver's" in text
+    assert "training of the classifier: cluster.train_workers=3 needs a batch that it divides" in text
+    assert text.count("way out: ") == text.count("needed: ") == 4  # two trainings don't fit
+
+
+def test_a_node_where_raypipe_is_not_is_refused(nodes: list[Node], tmp_path: Path) -> None:
+    nodes[1] = replace(nodes[1], view="a task failed there: ModuleNotFoundError: No module named 'raypipe'")
+    with pytest.raises(ValueError, match=r"nodes: from 10\.0\.0\.2: a task failed there"):
+        preflight(make_context(tmp_path, FITTING))
+
+
+def test_a_node_that_is_slow_to_answer_is_no_reason_to_refuse(
+    nodes: list[Node], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes[1] = replace(nodes[1], view="it didn't answer", late=True)
+    preflight(make_context(tmp_path, FITTING))
+    assert caplog.messages == [
+        "nodes: 10.0.0.2 did not answer within 10 s and are not checked; `raypipe doctor` waits longer"
+    ]
+
+
+def test_idle_gpus_are_named(nodes: list[Node], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    machine = "cluster.autoscaling=['nodes=2,cpus=8,gpus=1,memory=32']"
+    preflight(make_context(tmp_path, machine, "cluster.gpus_per_train_worker=0"))
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "of 2 GPUs stay idle: training of the classifier 2, training of the affinity 2" in caplog.messages[0]
+
+
+def test_importing_it_takes_no_torch() -> None:
+    command = "import sys, raypipe.doctor.preflight; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", command], check=True, timeout=120)
+
+
+THREE_RAYLETS = """
+import sys, time
+from raypipe.config import load_config
+from raypipe.doctor.preflight import preflight
+from raypipe.pipelines.context import open_context
+from raypipe.streams.connect import connect
+
+manifest, out = sys.argv[1:]
+context = open_context(load_config("preset: demo", [f"manifest={manifest}", f"out={out}"]))
+connect(context.config.cluster)
+started = time.perf_counter()
+try:
+    preflight(context)
+    print("may run")
+except ValueError as error:
+    print(error)
+print(f"{time.perf_counter() - started:.1f} seconds")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_three_raylets_share_a_folder_but_not_what_a_process_has_in_memory(
+    synthetic: tuple[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789" * 4)
+    with start_cluster() as cluster:  # another process connects: this one may have a Ray already
+
+        def run(out: str) -> str:
+            command = [sys.executable, "-c", THREE_RAYLETS, synthetic[0], out]
+            environment = os.environ | {"RAY_ADDRESS": cluster.address}
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+            assert done.returncode == 0, done.stderr[-3000:]
+            return done.stdout
+
+        run(str(tmp_path / "warm"))  # Ray starts its first workers
+        shared, own = run(str(tmp_path / "out")), run("memory://run")
+    assert "may run" in shared
+    assert not (tmp_path / "out").exists()
+    assert "out: memory://run from " in own
+    assert "it is another place than the driver's" in own
+    for text in (shared, own):
+        assert float(text.split()[-2]) < 15

@@ -1,0 +1,121 @@
+"""What a run starts, by its config alone."""
+
+import pytest
+
+from raypipe import schema
+from raypipe.config import RunConfig, load_config
+from raypipe.data.manifest import Manifest
+from raypipe.doctor.workload import (
+    Training,
+    makes_seeds,
+    streams_of,
+    trainings_of,
+    trains_classifier,
+    uses_classifier,
+)
+from raypipe.pipelines.context import Context
+
+GIVEN_MAPS = ["checkpoints.cams=folder", "refinement.gate=off"]
+
+
+def make_config(*overrides: str) -> RunConfig:
+    return load_config("preset: demo", ["manifest=m.parquet", "out=out", *overrides])
+
+
+def make_context(*overrides: str) -> Context:
+    return Context(make_config(*overrides), Manifest(schema.MANIFEST.empty_table(), ("cat", "dog")))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "seeds", "trained"),
+    [
+        ([], True, ["classifier", "affinity"]),
+        (["walk.affinity=rgb"], False, ["classifier"]),
+        (["walk.affinity=rgb", "checkpoints.classifier=c"], False, []),
+        (["checkpoints.affinity=a", "checkpoints.classifier=c"], False, []),
+        (["checkpoints.classifier=c"], True, ["affinity"]),
+        (["segmenter.enabled=true"], True, ["classifier", "affinity", "segmenter"]),
+        (["segmenter.enabled=true", "checkpoints.segmenter=s"], True, ["classifier", "affinity"]),
+        ([*GIVEN_MAPS, "walk.affinity=rgb"], False, []),
+        ([*GIVEN_MAPS, "checkpoints.affinity=a"], False, []),
+    ],
+)
+def test_what_a_run_makes_depends_on_what_is_given(overrides: list[str], trained: list[str], *, seeds: bool) -> None:
+    config = make_config(*overrides)
+    assert makes_seeds(config) == seeds
+    assert [training.task for training in trainings_of(config)] == trained
+
+
+@pytest.mark.parametrize(
+    ("overrides", "used", "trained"),
+    [
+        ([], True, True),
+        (["checkpoints.classifier=c"], True, False),
+        (["affinity.start=pretrained"], True, True),
+        ([*GIVEN_MAPS, "affinity.start=pretrained"], False, False),
+        ([*GIVEN_MAPS, "affinity.start=classifier"], True, True),
+        ([*GIVEN_MAPS, "affinity.start=classifier", "checkpoints.classifier=c"], True, False),
+        ([*GIVEN_MAPS, "affinity.start=classifier", "checkpoints.affinity=a"], False, False),
+        ([*GIVEN_MAPS, "checkpoints.affinity=a", "segmenter.enabled=true", "segmenter.start=pretrained"], False, False),
+        ([*GIVEN_MAPS, "checkpoints.affinity=a", "segmenter.enabled=true", "segmenter.start=classifier"], True, True),
+        (
+            [
+                *GIVEN_MAPS,
+                *(
+                    "checkpoints.affinity=a",
+                    "segmenter.enabled=true",
+                    "segmenter.start=pretrained",
+                    "segmenter.rounds=1",
+                ),
+            ],
+            True,
+            True,
+        ),
+    ],
+)
+def test_given_maps_take_the_place_of_the_classifier(overrides: list[str], *, used: bool, trained: bool) -> None:
+    config = make_config(*overrides)
+    assert (uses_classifier(config), trains_classifier(config)) == (used, trained)
+
+
+def test_a_training_is_planned_by_its_batch_and_its_validation() -> None:
+    config = make_config("segmenter.enabled=true", "segmenter.validation_splits=[val]", "segmenter.batch_size=6")
+    assert list(trainings_of(config))[-1] == Training(task="segmenter", batch_size=6, validates=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        ([], ["seeds", "gate", "masks", "evaluate"]),
+        (["refinement.gate=off"], ["seeds", "masks", "evaluate"]),
+        (["refinement.gate=image"], ["seeds", "masks", "evaluate"]),
+        (["checkpoints.affinity=a", "segmenter.enabled=true"], ["gate", "masks", "segments", "evaluate"]),
+        # Nothing judges a walk along colours, or of no steps.
+        (["walk.affinity=rgb", "refinement.method=none"], ["masks", "evaluate"]),
+        (["walk.affinity=rgb"], ["gate", "masks", "evaluate"]),
+        (["walk.num_steps=0", "refinement.method=none"], ["seeds", "masks", "evaluate"]),
+    ],
+)
+def test_streams_of_a_run(overrides: list[str], names: list[str]) -> None:
+    assert [plan.name for plan in streams_of(make_context(*overrides))] == names
+
+
+def test_saliency_is_a_stream_where_a_network_predicts_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    weights = tmp_path_factory.mktemp("weights") / "csnet.pth"
+    overrides = ["saliency.source=csnet", f"saliency.weights={weights}", "classifier.saliency=eps"]
+    with pytest.raises(FileNotFoundError):
+        streams_of(make_context(*overrides))
+    weights.write_bytes(b"weights")
+    assert streams_of(make_context(*overrides))[0].name == "saliency"
+    assert streams_of(make_context(*overrides, "checkpoints.classifier=c"))[0].name == "seeds"
+
+
+def test_masks_take_up_the_maps_of_seeds_that_the_run_makes() -> None:
+    def steps(*overrides: str) -> list[str]:
+        masks = next(plan for plan in streams_of(make_context(*overrides)) if plan.name == "masks")
+        return [type(stage).__name__ for stage in masks.steps]
+
+    assert "LoadCams" in steps()
+    assert "ComputeCams" not in steps()
+    assert "ComputeCams" in steps("checkpoints.affinity=a")
+    assert "LoadGivenCams" in steps(*GIVEN_MAPS, "checkpoints.affinity=a")

@@ -1,0 +1,285 @@
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pydantic import BaseModel
+
+from raypipe.artifacts import Artifact, digest
+from raypipe.config import load_config
+from raypipe.data.manifest import Manifest
+from raypipe.pipelines import steps
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.evaluate import evaluate_plan
+from raypipe.pipelines.gate import gate_plan
+from raypipe.pipelines.masks import masks_plan
+from raypipe.pipelines.saliency_maps import saliency_plan
+from raypipe.pipelines.seeds import seeds_plan
+from raypipe.pipelines.segmenter import segment_plan
+from raypipe.schema import ROW_DIGEST
+from raypipe.stages import decode, encode, trimaps
+from raypipe.stages.base import run_stages
+from raypipe.stages.cams import ComputeCams
+from raypipe.stages.given_cams import LoadGivenCams
+from raypipe.stages.judge import GateMasks, GateWalk
+from raypipe.stages.load_shards import LoadCams
+from raypipe.stages.propagate import PropagateCams
+from raypipe.streams.plan import Plan
+
+CLASSES = ("cat", "dog")
+MAPS, AFFINITY = Artifact("classifier", "c"), Artifact("affinity", "a")
+
+
+def make_context(*options: str, rows: list[dict[str, Any]] | None = None) -> Context:
+    config = load_config("preset: demo", ["manifest=manifest.parquet", "out=out", *options])
+    return Context(config, Manifest.from_rows(rows or [], CLASSES))
+
+
+def make_masks(*options: str, maps: Artifact = MAPS, affinity: Artifact | None = AFFINITY) -> Plan:
+    return masks_plan(make_context(*options), maps=maps, affinity=affinity)
+
+
+def make_seeds(*options: str) -> Plan:
+    return seeds_plan(make_context(*options), maps=MAPS)
+
+
+def names(plan: Plan) -> list[str]:
+    return [type(stage).__name__ for stage in plan.stages]
+
+
+def test_the_stages_of_seeds_and_masks() -> None:
+    first = ["FetchImages", "DecodeImages", "ComputeCams"]
+    assert names(make_seeds()) == [*first, "MakeTrimaps"]
+    assert names(make_masks()) == [*first, "PropagateCams", "RefineMasks", "EncodeMasks"]
+    gated = [*first, "GateWalk", "RefineMasks", "EncodeMasks", "GateMasks"]
+    assert names(make_masks("refinement.gate=image")) == gated
+    assert names(make_masks("refinement.gate=image", "refinement.method=none")) == gated[:-1], "nothing to judge"
+    walked = names(make_masks("refinement.gate=image", affinity=None))
+    assert walked == [*first, "PropagateCams", "RefineMasks", "EncodeMasks", "GateMasks"]
+
+
+def test_given_maps_take_the_place_of_a_classifier() -> None:
+    given = make_context("checkpoints.cams=maps", "refinement.gate=off", "cams.out_stride=1")
+    stage = steps.compute_cams(given, MAPS)
+    assert stage == LoadGivenCams(maps=MAPS, out_stride=1)
+    assert isinstance(steps.compute_cams(make_context(), MAPS), ComputeCams)
+
+
+@pytest.mark.parametrize(("mode", "pixels"), [("deterministic", None), ("throughput", steps.PIXELS_PER_PASS)])
+def test_images_share_passes_in_throughput_mode_alone(mode: str, pixels: int | None) -> None:
+    plan = make_masks(f"inference.mode={mode}", "refinement.gate=image")
+    _, _, cams, gate, *_ = plan.stages
+    assert isinstance(cams, ComputeCams)
+    assert isinstance(gate, GateWalk)
+    assert cams.pixels_per_pass == gate.pixels_per_pass == gate.walk.pixels_per_pass == pixels
+
+
+@pytest.mark.parametrize("option", ["refinement.power=3", "refinement.compat_bilateral=3"])
+def test_masks_do_not_depend_on_what_their_refinement_does_not_use(option: str) -> None:
+    changed = {
+        method: make_masks(f"refinement.method={method}", option).digest
+        != make_masks(f"refinement.method={method}").digest
+        for method in ("none", "pamr", "dcrf")
+    }
+    assert changed == {"none": False, "pamr": "power" in option, "dcrf": True}
+
+
+ON_CPU = {"RefineMasks", "EncodeMasks", "MakeTrimaps", "FetchImages", "EncodeSaliency"}
+
+
+@pytest.mark.parametrize(
+    ("plan", "kinds"),
+    [
+        (make_masks(), ["fetch", "device", "finish"]),
+        (make_masks("refinement.method=none"), ["fetch", "device", "finish"]),
+        (make_masks("refinement.gate=image"), ["fetch", "device", "finish", "device"]),
+        (make_masks("refinement.gate=image", "refinement.method=none"), ["fetch", "device", "finish"]),
+        (make_seeds(), ["fetch", "device", "finish"]),
+        (seeds_plan(make_context("checkpoints.cams=m", "refinement.gate=off"), maps=MAPS), ["finish"]),
+        (gate_plan(make_context(), maps=MAPS, affinity=AFFINITY), ["fetch", "device", "finish", "device"]),
+        (segment_plan(make_context(), segmenter=MAPS), ["fetch", "device", "finish"]),
+        (evaluate_plan(make_context(), masks=MAPS, seeds=MAPS), ["finish"]),
+    ],
+)
+def test_pools_with_gpus(plan: Plan, kinds: list[str]) -> None:
+    pools = plan.pools(gpus=True)
+    assert [pool.kind for pool in pools] == kinds
+    for pool in pools:
+        if pool.kind == "device":
+            assert not ON_CPU & {type(stage).__name__ for stage in pool.stages}
+    (only,) = plan.pools(gpus=False)
+    assert only.stages == plan.stages
+
+
+def test_seeds_that_are_there_cost_no_pool() -> None:
+    plan = make_masks()
+    reused = replace(plan, reuse=(plan.stages[2], LoadCams()))
+    fetch, device, _ = reused.pools(gpus=True)
+    assert [type(stage).__name__ for stage in fetch.stages] == ["FetchImages", "LoadCams"]
+    assert [type(stage).__name__ for stage in device.stages] == ["DecodeImages", "PropagateCams"]
+    assert reused.digest == plan.digest
+
+
+def variants(value: Any) -> Iterator[Any]:
+    """Values that differ in one part from this one: every field of every section and stage within it."""
+    if isinstance(value, Artifact):
+        yield Artifact(value.uri, value.digest + "x")
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from (value.model_copy(update={name: part}) for part in variants(getattr(value, name)))
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            if field.init and field.metadata.get("digest", True):
+                yield from (replace(value, **{field.name: part}) for part in variants(getattr(value, field.name)))
+    elif isinstance(value, tuple):
+        yield (*value, *(value[-1:] or ("x",)))
+    elif isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int | float):
+        yield value + 1
+    else:
+        yield "x" if value is None else value + "x"
+
+
+def saliency() -> Plan:
+    weights = str(Path(__file__))  # any file
+    return saliency_plan(make_context("saliency.source=csnet", f"saliency.weights={weights}"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_seeds,
+        make_masks,
+        lambda: make_masks("refinement.gate=image"),
+        lambda: segment_plan(make_context(), segmenter=MAPS, within_labels=True),
+        lambda: evaluate_plan(make_context(), masks=MAPS, seeds=AFFINITY),
+        saliency,
+    ],
+    ids=["seeds", "masks", "gate=image", "segments", "evaluate", "saliency"],
+)
+def test_a_digest_changes_with_every_field_of_every_stage(make: Callable[[], Plan]) -> None:
+    plan = make()
+    digests = [plan.digest]
+    for index, stage in enumerate(plan.stages):
+        for changed in variants(stage):
+            stages = (*plan.stages[:index], changed, *plan.stages[index + 1 :])
+            digests.append(replace(plan, stages=stages).digest)
+    assert len(digests) > len(plan.stages)
+    assert len(set(digests)) == len(digests)
+
+
+def test_variants_reach_every_setting() -> None:
+    """Of the test above: a walk's settings within its gate, a section's within a stage."""
+    gate = make_masks("refinement.gate=image").stages[3]
+    assert isinstance(gate, GateWalk)
+    of_walk = [changed.walk for changed in variants(gate) if changed.walk != gate.walk]
+    assert len(of_walk) == len(fields(PropagateCams))
+    cams = make_seeds().stages[2]
+    assert isinstance(cams, ComputeCams)
+    assert {digest(changed.cams) for changed in variants(cams)} == {
+        digest(cams.cams),
+        *map(digest, variants(cams.cams)),
+    }
+
+
+@pytest.fixture
+def source(tmp_path: Path, jpeg: bytes) -> pa.Table:
+    """Six images, two of which can't be used."""
+    content = {**{f"image{index:02}": jpeg for index in range(4)}, "cut": jpeg[:-300], "text": b"no image"}
+    rows = []
+    for name, data in content.items():
+        (tmp_path / name).write_bytes(data)
+        rows.append({"image_id": name, "image_uri": str(tmp_path / name), "labels": ["dog"], "split": "train"})
+    return make_context(rows=rows).rows(None).append_column(ROW_DIGEST, [list(content)])
+
+
+class Counted:
+    """Counts the calls of functions."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.decoded: Counter[bytes] = Counter()
+        self.num_encoded = 0
+        decode_image, encode_png = decode.decode_image, encode.encode_png
+
+        def decoding(data: bytes, **options: Any) -> Any:
+            self.decoded[data] += 1
+            return decode_image(data, **options)
+
+        def encoding(array: Any) -> bytes:
+            self.num_encoded += 1
+            return encode_png(array)
+
+        monkeypatch.setattr(decode, "decode_image", decoding)
+        monkeypatch.setattr(encode, "encode_png", encoding)
+        monkeypatch.setattr(trimaps, "encode_png", encoding)
+
+
+def run_pools(plan: Plan, rows: pa.Table, *, gpus: bool) -> pa.Table:
+    """Runs a plan's pools one after the other, in this process."""
+    for pool in plan.pools(gpus=gpus):
+        for stage in pool.stages:
+            stage.setup("cpu")
+        rows = run_stages(pool.stages, rows, keep=pool.keep)
+    return rows.select([*plan.schema.names, ROW_DIGEST, "error_stage", "error_reason"])
+
+
+@pytest.mark.parametrize(
+    ("options", "decoded", "encoded"),
+    [
+        (["refinement.gate=off"], 2, 3),
+        (["refinement.gate=off", "refinement.method=pamr"], 2, 3),
+        (["refinement.gate=off", "refinement.method=none"], 1, 2),
+        (["refinement.gate=image"], 3, 3),
+    ],
+)
+def test_masks_decode_and_encode_no_more_than_they_must(
+    monkeypatch: pytest.MonkeyPatch,
+    source: pa.Table,
+    classifier_uri: str,
+    affinity_uri: str,
+    jpeg: bytes,
+    options: list[str],
+    decoded: int,
+    encoded: int,
+) -> None:
+    """A judge at the end is a pool of its own, which decodes once more."""
+    plan = make_masks(*options, maps=Artifact(classifier_uri, "c"), affinity=Artifact(affinity_uri, "a"))
+    results = []
+    for gpus, times in ((False, 1), (True, decoded)):
+        counted = Counted(monkeypatch)
+        results.append(run_pools(plan, source, gpus=gpus))
+        monkeypatch.undo()
+        assert counted.decoded[jpeg] == times * 4
+        assert counted.decoded[jpeg[:-300]] == 1
+        assert len(counted.decoded) == 2, "what has no header isn't decoded"
+        assert counted.num_encoded == encoded * 4
+    assert results[0].equals(results[1]), "masks don't depend on who makes them"
+    stages = dict(zip(results[0]["image_id"].to_pylist(), results[0]["error_stage"].to_pylist(), strict=True))
+    assert {name: stage for name, stage in stages.items() if stage} == {"cut": "DecodeImages", "text": "FetchImages"}
+
+
+def test_seeds_decode_and_encode_no_more_than_they_must(
+    monkeypatch: pytest.MonkeyPatch, source: pa.Table, classifier_uri: str, jpeg: bytes
+) -> None:
+    plan = seeds_plan(make_context(), maps=Artifact(classifier_uri, "c"))
+    results = []
+    for gpus, times in ((False, 1), (True, 2)):
+        counted = Counted(monkeypatch)
+        results.append(run_pools(plan, source, gpus=gpus))
+        monkeypatch.undo()
+        assert counted.decoded[jpeg] == times * 4
+        assert counted.num_encoded == 4
+    assert results[0].equals(results[1])
+
+
+def test_a_gate_judges_what_the_masks_are_made_of() -> None:
+    gate = gate_plan(make_context(), maps=MAPS, affinity=AFFINITY)
+    judged = [stage for stage in gate.stages if isinstance(stage, GateWalk | GateMasks)]
+    assert [stage.keep_better for stage in judged] == [False, False], "it decides for all images"
+    masks = make_masks("refinement.gate=image")
+    assert [stage.keep_better for stage in masks.stages if isinstance(stage, GateWalk | GateMasks)] == [True, True]
+    assert [replace(stage, keep_better=True) for stage in judged] == [masks.stages[3], masks.stages[6]]

@@ -1,0 +1,154 @@
+import gc
+import pickle
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock, get_ident
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytest
+import torch
+
+from raypipe.schema import ROW_DIGEST
+from raypipe.stages.base import Row, Stage
+from raypipe.streams import worker
+from raypipe.streams.plan import Pool
+from raypipe.streams.sink import ShardWriter
+from raypipe.streams.worker import GPU_DEVICE, Job, Worker, work
+
+
+class Loaded:
+    """Stands for a network: something that takes memory."""
+
+
+@dataclass(kw_only=True)
+class Decode(Stage):
+    """Notes the threads that it runs in."""
+
+    threads: ClassVar[set[int]] = set()
+
+    reads = ("number",)
+    leaves = ("pixels",)
+    ahead = True
+
+    def process(self, row: Row) -> Row:
+        self.threads.add(get_ident())
+        return {"pixels": row["number"]}
+
+
+@dataclass(kw_only=True)
+class Double(Stage):
+    """Notes each time that it is set up; refuses to be run twice at a time."""
+
+    devices: ClassVar[list[str]] = []
+    networks: ClassVar["weakref.WeakSet[Loaded]"] = weakref.WeakSet()
+    busy: ClassVar[Lock] = Lock()
+
+    factor: int = 2
+
+    reads = ("pixels",)
+    writes = pa.schema([pa.field("double", pa.int64())])
+
+    def setup(self, device: str) -> None:
+        self.network = Loaded()
+        self.networks.add(self.network)
+        self.devices.append(device)
+
+    def process(self, row: Row) -> Row:
+        assert self.busy.acquire(blocking=False), "two calls at a time"
+        doubled = self.factor * row["pixels"]
+        self.busy.release()
+        return {"double": doubled}
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """As if no job had run in this process; what torch's number of threads is set to."""
+    monkeypatch.setattr(worker, "_worker", None)
+    set_to: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    Double.devices.clear()
+    Decode.threads.clear()
+    return set_to
+
+
+def make_job(name: str = "first", **options: Any) -> Job:
+    pool = Pool(kind="device", stages=(Decode(), Double()), keep=("image_id", ROW_DIGEST, "double"))
+    return Job(**{"name": name, "pool": pool, "on_gpu": False, "threads": 3, **options})
+
+
+def make_rows(*numbers: int) -> pa.Table:
+    names = [str(number) for number in numbers]
+    return pa.table({"image_id": names, ROW_DIGEST: names, "number": list(numbers), "image": [b""] * len(names)})
+
+
+def test_a_worker_runs_its_pool_and_keeps_what_is_needed(new_process: list[int]) -> None:
+    out = Worker(make_job())(make_rows(1, 2))
+    assert out.column_names == ["image_id", ROW_DIGEST, "double", "error_stage", "error_reason"]
+    assert out["double"].to_pylist() == [2, 4]
+    assert new_process == [3]
+    assert get_ident() not in Decode.threads
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "named", "device"), [(True, None, "cuda"), (True, "cpu", "cpu"), (False, "cuda:1", "cpu")]
+)
+def test_only_who_has_a_gpu_uses_one(
+    monkeypatch: pytest.MonkeyPatch, *, on_gpu: bool, named: str | None, device: str
+) -> None:
+    monkeypatch.delenv(GPU_DEVICE, raising=False)
+    if named is not None:
+        monkeypatch.setenv(GPU_DEVICE, named)
+    Worker(make_job(on_gpu=on_gpu))
+    assert Double.devices == [device]
+
+
+def test_a_worker_that_writes_returns_the_numbers_of_rows(tmp_path: Path) -> None:
+    schema = pa.schema([("image_id", pa.string()), ("double", pa.int64()), (ROW_DIGEST, pa.string())])
+    job = make_job(writer=ShardWriter(folder=str(tmp_path), schema=schema))
+    counts = Worker(job)(make_rows(1, 2))
+    assert counts.to_pylist() == [{"num_finished": 2, "num_quarantined": 0}]
+    assert len(list((tmp_path / "shards").iterdir())) == 1
+
+
+def test_calls_that_overlap_share_networks_and_threads() -> None:
+    running = Worker(make_job())
+    tables = [make_rows(*range(start, start + 40)) for start in range(0, 400, 40)]
+    with ThreadPoolExecutor(2) as calls:
+        outs = list(calls.map(running, tables))
+    assert [number for out in outs for number in out["double"].to_pylist()] == [2 * number for number in range(400)]
+    assert Double.devices == ["cpu"]
+    assert len(Decode.threads) <= 3
+
+
+def test_a_call_that_fails_holds_up_no_other() -> None:
+    running = Worker(make_job())
+    broken = make_rows(1).set_column(2, "number", [["no number"]])
+    for _ in range(2):
+        with pytest.raises(Exception, match="no number"):
+            running(broken)
+    with ThreadPoolExecutor(2) as calls:
+        assert [out.num_rows for out in calls.map(running, [make_rows(1)] * 4)] == [1] * 4
+
+
+def test_a_process_keeps_a_job_for_the_next_rows_and_frees_it_for_another() -> None:
+    """A task brings its job anew each time."""
+
+    def run(job: Job) -> list[int]:
+        doubled: list[int] = work(make_rows(1, 2), pickle.loads(pickle.dumps(job)))["double"].to_pylist()  # noqa: S301
+        gc.collect()
+        return doubled
+
+    first, other = (
+        make_job(),
+        make_job("other", pool=Pool(kind="device", stages=(Decode(), Double(factor=5)), keep=("double",))),
+    )
+    assert [run(first) for _ in range(3)] == [[2, 4]] * 3
+    assert len(Double.devices) == len(Double.networks) == 1
+    assert run(other) == [5, 10]
+    assert len(Double.devices) == 2
+    assert len(Double.networks) == 1, "the first job's network is gone"
+    assert run(first) == [2, 4]
+    assert len(Double.devices) == 3
