@@ -20,7 +20,7 @@ TOLERANCE = 1e-3
 
 
 def export_model(context: Context, *, segmenter: Artifact, uri: str) -> float:
-    """Writes the segmentation network as one file that its ending names the format of.
+    """Writes the segmentation network as one file; its ending, `.pt2` or `.onnx`, chooses the format.
 
     Args:
         context: config and manifest, on whose images the file is compared with the network.

@@ -30,7 +30,7 @@ class Validation:
 
     feed: ValidationFeed = field(metadata=NOT_IN_DIGEST)
     rows_digest: str
-    """Of the images and their true masks."""
+    """Digest of the images and their true masks."""
     num_labels: int
     max_side: int
     precision: Literal["auto", "fp32", "bf16"]

@@ -91,7 +91,7 @@ def test_a_checkpoint_of_another_task(tmp_path: Path, classifier_uri: str, affin
         make_context(tmp_path, f"checkpoints.classifier={affinity_uri}", f"checkpoints.affinity={classifier_uri}"), {}
     )
     assert found.status == "problem"
-    assert "need 'classifier'" in found.found
+    assert "expected a checkpoint of task 'classifier'" in found.found
 
 
 def test_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

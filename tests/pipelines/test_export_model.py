@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.data.manifest import Manifest
@@ -27,7 +28,7 @@ def segmenter_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
         backbone="tiny",
         classes=("cat", "dog"),
         preprocessing=network.preprocessing.to_dict(),
-        config={"head": "largefov", "output_stride": 8},
+        config={"section": {"head": "largefov"}},
         weights=network.state_dict(),
     )
     uri = str(tmp_path_factory.mktemp("segmenter"))
@@ -38,7 +39,7 @@ def segmenter_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_file_is_compared_with_the_checkpoint_and_written(
     context: Context, segmenter_uri: str, tmp_path: Path
 ) -> None:
-    assert export_model(context, segmenter=segmenter_uri, uri=str(tmp_path / "model.pt2")) < 1e-5
+    assert export_model(context, segmenter=Artifact(segmenter_uri, "s"), uri=str(tmp_path / "model.pt2")) < 1e-5
     model = torch.export.load(io.BytesIO((tmp_path / "model.pt2").read_bytes())).module()
     probabilities = model(torch.zeros(1, 3, 50, 70, dtype=torch.uint8))
     assert probabilities.shape == (1, 3, 50, 70)
@@ -50,7 +51,7 @@ def test_nothing_is_written_where_it_differs_or_has_another_ending(
 ) -> None:
     monkeypatch.setattr(module, "largest_difference", lambda *_: 0.01)
     with pytest.raises(ValueError, match=r"differ by 0\.01 from the checkpoint's"):
-        export_model(context, segmenter=segmenter_uri, uri=str(tmp_path / "model.pt2"))
+        export_model(context, segmenter=Artifact(segmenter_uri, "s"), uri=str(tmp_path / "model.pt2"))
     with pytest.raises(ValueError, match=r"expected a name that ends in \.pt2"):
-        export_model(context, segmenter=segmenter_uri, uri=str(tmp_path / "model.ts"))
+        export_model(context, segmenter=Artifact(segmenter_uri, "s"), uri=str(tmp_path / "model.ts"))
     assert not list(tmp_path.glob("model.*"))
