@@ -49,7 +49,9 @@ def swept(local_ray: None, synthetic: tuple[str, Manifest], tmp_path_factory: py
     out = tmp_path_factory.mktemp("sweep")
     context = open_context(load_config("preset: demo", [f"manifest={synthetic[0]}", f"out={out}"]))
     networks = {
-        str(task.name): RandomNetwork(task, context.config.training(str(task.name)), synthetic[1].classes).write(str(out / f"{task.name}-network")).uri
+        str(task.name): RandomNetwork(task, context.config.training(str(task.name)), synthetic[1].classes)
+        .write(str(out / f"{task.name}-network"))
+        .uri
         for task in (classifier_task(context), affinity_task(context, classifier=Artifact("", "")))
     }
     run = open_run(make_config(synthetic[0], out, networks))
