@@ -40,8 +40,12 @@ def connect_run(config: RunConfig) -> Any:
     # torch takes seconds to import, and so does Ray to start: both at once, and neither for --help.
     importing = threading.Thread(target=importlib.import_module, args=("raypipe.run",))
     importing.start()
-    from raypipe.streams.connect import connect
+    from raypipe.streams.connect import cluster_address, connect
 
+    if cluster_address(config.cluster):
+        # A cluster is connected to in no time. And while a submitted job connects, its working directory was seen to be
+        # away for a moment, on which torch's import fails.
+        importing.join()
     connect(config.cluster)
     importing.join()
     from raypipe.run import Run

@@ -50,8 +50,8 @@ def start_cluster() -> Iterator[RayCluster]:
     try:
         # The GPU is one of Ray's logical resources: networks go where it is, and find no CUDA there.
         for options in (head, [*node, "--num-gpus", 1], node):
-            # Left to itself, every node of every Ray on the machine takes the same port for its agent, and only one
-            # gets it. Jobs go to the head's agent, and Ray gives it ten seconds to come: on a busy machine too few.
+            # Left to themselves, the agents of all nodes on the machine take the same port, and one gets it. Jobs go to
+            # the head's agent, and Ray gives it ten seconds to come: too few on a busy machine.
             agent = _free_port()
             words = [BIN / "ray", "start", "--block", "--object-store-memory", 150 * 2**20, *options]
             command = [str(word) for word in [*words, "--dashboard-agent-listen-port", agent]]
