@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from raypipe.streams.worker import GPU_DEVICE
+
 BIN = Path(sys.executable).parent
 
 
@@ -45,10 +47,10 @@ def start_cluster() -> Iterator[RayCluster]:
     head = ["--head", "--port", gcs, "--dashboard-port", dashboard, "--num-cpus", 0]
     node = ["--address", address, "--num-cpus", 8]
     # Ray Train asks this server whether its controller still lives; left to find one, it may ask another Ray's.
-    environment = os.environ | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    environment = os.environ | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}", GPU_DEVICE: "cpu"}
     nodes: list[subprocess.Popen[bytes]] = []
     try:
-        # The GPU is one of Ray's logical resources: networks go where it is, and find no CUDA there.
+        # The GPU is one of Ray's logical resources: networks go where it is, and compute on the CPU.
         for options in (head, [*node, "--num-gpus", 1], node):
             # Left to themselves, the agents of all nodes on the machine take the same port, and one gets it. Jobs go to
             # the head's agent, and Ray gives it ten seconds to come: too few on a busy machine.
