@@ -62,7 +62,7 @@ class Cluster(Section):
     rows_per_shard: int = Field(32, ge=1)
     """Rows per output file, the grain at which a run resumes."""
     start_timeout: float = Field(600, gt=0)
-    """Seconds that a run waits for actors or workers while nothing runs and no node is on its way; then it ends."""
+    """Seconds that a run waits while nothing runs on the cluster and no node joins it; then the run ends."""
     object_store_memory: int | None = Field(None, ge=80 * 2**20)
     """Bytes of a local Ray's object store."""
 

@@ -17,7 +17,8 @@ from raypipe.streams.execute import execute
 from raypipe.streams.machines import Machine, machine_here, parse_machine
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.resources import PoolNeed, PoolPlan, StreamPlan, plan_stream
-from raypipe.streams.run import Settings, rows_per_block, run_stream
+from raypipe.streams.run import Settings, needs_of, rows_per_block, run_stream
+from raypipe.streams.waiting import watch_start
 
 _MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")
 
@@ -78,6 +79,7 @@ class Context:
             budget=budget or config.budget,
             rows_per_shard=config.cluster.rows_per_shard,
             png_column=png_column,
+            start_timeout=config.cluster.start_timeout,
         )
         return run_stream(plan, rows, settings, self.pools(plan))
 
@@ -85,7 +87,13 @@ class Context:
         """Computes rows of a plan and yields them; nothing is written. Rows in error come, too."""
         plan.check(rows.column_names)
         size = rows_per_block(rows.num_rows, rows_per_shard=self.config.cluster.rows_per_shard)
-        return execute(rows, self.pools(plan), rows_per_block=size)
+        pools = self.pools(plan)
+        blocks = execute(rows, pools, rows_per_block=size)
+        with watch_start(plan.name, needs_of(pools), timeout=self.config.cluster.start_timeout):
+            first = next(blocks, None)
+        if first is not None:
+            yield first
+        yield from blocks
 
     def pools(self, plan: Plan) -> list[tuple[Pool, PoolPlan]]:
         """The plan's pools on this machine, with their resources.

@@ -28,6 +28,7 @@ from raypipe.streams.records import open_folder, set_digest
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import SHARDS
 from raypipe.streams.trainings import TrainingPlan, plan_training
+from raypipe.streams.waiting import watch_start
 from raypipe.training.order import repeat_factors, worker_draws
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import AffinityTask, ClassifierTask, TrainingTask
@@ -240,7 +241,11 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
         use_gpu=resources.gpus > 0,
         resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
     )
-    train(settings, folder=folder, classes=plan.classes, scaling=scaling)
+    needs = (
+        f"{resources.workers} workers, each of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and their loaders"
+    )
+    with watch_start(f"training of the {plan.task.name}", needs, timeout=context.config.cluster.start_timeout):
+        train(settings, folder=folder, classes=plan.classes, scaling=scaling)
 
 
 def loader_pool(resources: TrainingPlan) -> PoolPlan:

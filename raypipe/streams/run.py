@@ -20,6 +20,7 @@ from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.records import open_folder, read_summary, row_digests, write_summary
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import QUARANTINED, SHARDS, ShardWriter, drop_rows
+from raypipe.streams.waiting import watch_start
 
 NUM_BLOCKS = 128
 """So many blocks keep all workers of a stream busy to its end; more of them only cost time."""
@@ -42,6 +43,8 @@ class Settings:
     rows_per_shard: int
     png_column: str | None = None
     """Column of PNG bytes that is also written as one file a row."""
+    start_timeout: float = 600
+    """Seconds in which nothing runs after which the stream ends."""
 
 
 def run_stream(
@@ -64,6 +67,7 @@ def run_stream(
     Raises:
         BudgetExceeded: if too many rows are in quarantine.
         MixedOutputs: if the folder holds outputs that were made otherwise.
+        NothingStarted: if nothing runs on the cluster for too long.
     """
     plan.check(rows.column_names)
     artifact = plan.artifact(settings.out)
@@ -82,10 +86,11 @@ def run_stream(
         schema = plan.schema.append(pa.field(ROW_DIGEST, pa.string())).with_metadata(metadata)
         writer = ShardWriter(folder=folder, schema=schema, png_column=settings.png_column)
         size = rows_per_block(todo.num_rows, rows_per_shard=settings.rows_per_shard)
-        for counts in execute(todo, pools, rows_per_block=size, writer=writer):
-            num_quarantined += pc.sum(counts["num_quarantined"]).as_py()
-            if num_quarantined > allowed_rows(settings.budget, rows.num_rows):
-                break
+        with watch_start(plan.name, needs_of(pools), timeout=settings.start_timeout):
+            for counts in execute(todo, pools, rows_per_block=size, writer=writer):
+                num_quarantined += pc.sum(counts["num_quarantined"]).as_py()
+                if num_quarantined > allowed_rows(settings.budget, rows.num_rows):
+                    break
         done = read_done(folder)
     wanted = dict(zip(rows["image_id"].to_pylist(), rows[ROW_DIGEST].to_pylist(), strict=True))
     if _has_old_rows(done, wanted):
@@ -106,6 +111,11 @@ def run_stream(
     if todo.num_rows or before is None or before["num_rows"] != summary.num_rows:
         write_summary(folder, asdict(summary))
     return artifact, summary
+
+
+def needs_of(pools: Sequence[tuple[Pool, PoolPlan]]) -> str:
+    """What pools need at least before a row can get through, in words."""
+    return " and ".join(f"{each.min_actors} x ({each.cpus:g} CPUs, {each.gpus:g} GPUs)" for _, each in pools)
 
 
 def rows_per_block(num_rows: int, *, rows_per_shard: int) -> int:
