@@ -174,7 +174,7 @@ def test_rows_that_fail_are_quarantined_and_the_run_goes_on(
     rows[6]["image_id"] = "../odd id/ü"
     uri = str(tmp_path / "manifest.parquet")
     write_manifest(Manifest.from_rows(rows, synthetic[1].classes), uri)
-    run = Run(
+    run = open_run(
         make_config(
             uri,
             tmp_path / "out",
