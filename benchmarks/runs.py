@@ -7,8 +7,8 @@ from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.steps import decode_images, fetch_images
-from raypipe.pipelines.train import given_checkpoint
 from raypipe.run import Run, open_run
 from raypipe.stages.base import Row
 from raypipe.streams.connect import connect

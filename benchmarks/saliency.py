@@ -33,9 +33,9 @@ from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.formats.voc.read import import_voc
 from raypipe.networks.precision import autocast, default_device
 from raypipe.ops.metrics import mean_iou
+from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.evaluate import read_confusions
-from raypipe.pipelines.train import classifier_task
 from raypipe.synthetic.generate import generate
 from raypipe.training.batch import Batch
 from raypipe.training.trainer import read_metrics

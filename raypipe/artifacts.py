@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 NOT_IN_DIGEST: Mapping[str, bool] = {"digest": False}
-"""Metadata of a dataclass's field that can't change a byte of an output, such as where it is written to."""
+"""Metadata of a field that can't change a byte of an output, such as where it is written to, or that another field of
+the same plan holds as it is used. Of a dataclass: `field(metadata=NOT_IN_DIGEST)`; of a section of the config:
+`Annotated[..., NOT_IN_DIGEST]`."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,17 @@ class Artifact:
 def identity(value: Any) -> Any:
     """What a value is, as JSON: the part of it that can change an output.
 
-    An artifact is known by its digest, a section of the config by its values, and a dataclass by its class and those of
-    its fields that its constructor takes and that aren't marked `NOT_IN_DIGEST`.
+    An artifact is known by its digest, a section of the config by its values, and a dataclass by its class and the
+    fields that its constructor takes; fields that are marked `NOT_IN_DIGEST` don't count.
     """
     if isinstance(value, Artifact):
         return value.digest
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        known = [name for name, field in type(value).model_fields.items() if NOT_IN_DIGEST not in field.metadata]
+        return {name: identity(getattr(value, name)) for name in known}
     if is_dataclass(value) and not isinstance(value, type):
-        known = [field for field in fields(value) if field.init and field.metadata.get("digest", True)]
-        return {"class": type(value).__name__} | {field.name: identity(getattr(value, field.name)) for field in known}
+        names = [each.name for each in fields(value) if each.init and each.metadata.get("digest", True)]
+        return {"class": type(value).__name__} | {name: identity(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(name): identity(part) for name, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -12,15 +12,17 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, to_yaml
 from raypipe.data.checkpoints import Task
+from raypipe.pipelines.affinity import train_affinity
+from raypipe.pipelines.classifier import train_classifier
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.evaluate import has_truth, run_evaluate
 from raypipe.pipelines.gate import Gated, run_gates
 from raypipe.pipelines.masks import run_masks
+from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.saliency_maps import run_saliency
 from raypipe.pipelines.seeds import given_cams, run_seeds, seeds_plan
 from raypipe.pipelines.segmenter import has_weak_rows, run_segment, train_segmenter
 from raypipe.pipelines.self_training import self_train
-from raypipe.pipelines.train import given_checkpoint, train_affinity, train_classifier
 from raypipe.results import Decision, Score, StreamSummary
 
 if TYPE_CHECKING:

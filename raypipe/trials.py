@@ -1,7 +1,8 @@
 """Outer sweep: trains networks in every way that `sweep.training` names and compares them, on Ray Tune.
 
-A trial is a config of its own: its networks, then the sweep of the walk with them. What an earlier trial made is found
-by content, so trials that differ in the AffinityNet alone share the classifier.
+A trial is a config of its own: its networks, then the sweep of the walk with them. As many run at once as the cluster
+holds, each on an equal part of it. What several trials need, such as the classifier of those that differ in the
+AffinityNet alone, is made before they start.
 
 The sweep's objective is measured in the networks' own features, so that those of two networks are on different scales.
 Trials are compared by mean IoU: on all true masks of the scored images, or as estimated with `sweep.num_labelled`.
@@ -11,7 +12,8 @@ import json
 import logging
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -22,17 +24,30 @@ import raypipe
 from raypipe import storage
 from raypipe.artifacts import digest
 from raypipe.config import RunConfig, flat_changes, to_yaml, trial_config
+from raypipe.doctor.fit import check_fit
+from raypipe.doctor.workload import makes_seeds, trains_classifier
+from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.seeds import given_cams
 from raypipe.pipelines.sweep import scored_rows
-from raypipe.pipelines.train import given_checkpoint
-from raypipe.run import open_run
+from raypipe.run import Run
 from raypipe.stages.score_settings import Setting
+from raypipe.streams.machines import Machine, divide
 from raypipe.streams.records import open_folder, set_digest
 from raypipe.training.trainer import read_metrics
 
-RUN = "ray_tune"
-"""Ray Tune's own folder: which trials are done. A sweep that was interrupted goes on from there."""
+logger = logging.getLogger(__name__)
+
+RUN, SHARED = "ray_tune", "ray_tune_shared"
+"""Ray Tune's own folders: which trials are done, and what was made for several of them. A sweep that was interrupted
+goes on from there."""
+
+_NOT_IN_TRIALS = {
+    *("manifest", "out", "cluster", "budget", "checkpoints"),
+    *("refinement", "evaluation", "segmenter", "segmentation", "calibration"),
+}
+"""Parts of the config that no trial depends on: where things are, and what comes after the walk."""
 
 _RESULTS = ("score", "low", "high", "mean_iou", "objective", *Setting._fields, "loss")
 
@@ -57,12 +72,16 @@ def run_trials(config: RunConfig) -> TrialsResult:
     """
     context = open_context(config)
     _check_truth(context)
-    provenance = _provenance(context)
+    provenance = trials_provenance(context)
     folder = storage.join(config.out, "trials", digest(provenance))
     open_folder(folder, provenance)
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # what relative paths on sys.path count from
-    grid = _tuner(config, folder).fit()
-    trials = [grid[index] for index in range(len(grid))]
+    if groups := sharing(context):
+        made = _fit(make_shared, context, folder, SHARED, {"trials": tune.grid_search(groups)})
+        if failed := [result.error for result in made if result.error is not None]:
+            raise RuntimeError(f"what several trials need could not be made: {failed[0]}") from failed[0]
+    space = {name: tune.grid_search(list(values)) for name, values in config.sweep.training.items()}
+    trials = _fit(run_trial, context, folder, RUN, space)
     rows = pd.DataFrame([trial_row(trial) for trial in trials]).sort_values("score", ascending=False, kind="stable")
     best, table = trials[int(rows.index[0])], rows.reset_index(drop=True)
     storage.write_bytes_atomic(storage.join(folder, "table.parquet"), table.to_parquet(index=False))
@@ -76,13 +95,40 @@ def run_trials(config: RunConfig) -> TrialsResult:
     return TrialsResult(folder=folder, table=table, best_config=best_config)
 
 
-def run_trial(changes: dict[str, Any], *, config: RunConfig) -> None:
+def sharing(context: Context) -> list[list[dict[str, Any]]]:
+    """The changes of trials that have a classifier in common which isn't given, grouped by it."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for changes in context.config.sweep.training_changes:
+        trial = Context(trial_config(context.config, changes), context.manifest)
+        if trains_classifier(trial.config):
+            # Maps of saliency that are missing are the same for equal weights, which the config names.
+            plan = classifier_plan(trial, maps=None)
+            groups.setdefault(digest([plan.provenance(), trial.config.saliency]), []).append(changes)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def trials_at_once(context: Context, number: int) -> tuple[int, Machine]:
+    """How many trials the cluster holds at the same time, at most `number`, and each one's part of it."""
+    for count in range(number, 1, -1):
+        part = divide(context.machine, count)
+        if part is not None and all(found.status != "problem" for found in check_fit(replace(context, part=part))):
+            return count, part
+    return 1, context.machine
+
+
+def make_shared(changes: dict[str, Any], *, config: RunConfig, part: Machine) -> None:
+    """Makes the classifier of several trials, and the seeds of each of them; Ray Tune calls it in a process."""
+    for trial in changes["trials"]:
+        run = _open(trial_config(config, trial), part)
+        run.train_classifier()
+        if makes_seeds(run.config):
+            run.make_seeds()
+    tune.report({"made": len(changes["trials"])})
+
+
+def run_trial(changes: dict[str, Any], *, config: RunConfig, part: Machine) -> None:
     """Trains and sweeps one config; Ray Tune calls it in a process of its own."""
-    # What a stream draws in another process than the driver's comes as a line a second.
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    for name in ("", "ray.data"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    run = open_run(trial_config(config, flat_changes(changes)))
+    run = _open(trial_config(config, flat_changes(changes)), part)
     sweep = run.sweep()
     choice = sweep.choice
     found = sweep.table.loc[choice.index, ["score", "full_mean_iou", "objective"]].astype(float).to_dict()
@@ -101,21 +147,38 @@ def run_trial(changes: dict[str, Any], *, config: RunConfig) -> None:
     )
 
 
-def _tuner(config: RunConfig, folder: str) -> tune.Tuner:
+def _open(config: RunConfig, part: Machine) -> Run:
+    # What a stream draws in another process than the driver's comes as a line a second.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("", "ray.data"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return Run(replace(open_context(config), part=part))
+
+
+def _fit(
+    step: Callable[..., None], context: Context, folder: str, name: str, space: dict[str, Any]
+) -> list[tune.Result]:
+    """Runs every trial of a space that isn't done yet, as many at once as the cluster holds."""
     fs, path = storage.arrow_filesystem(folder)
+    number = math.prod(len(values["grid_search"]) for values in space.values())
+    count, part = trials_at_once(context, number)
+    logger.info("%s: %d trials, %d at once, each on %s", name, number, count, part)
     # A trial waits for what it starts, as a driver does: it belongs where no node goes away and takes no CPU from the
-    # streams. There is one at a time: each spreads over the whole cluster, and two might write the same folder.
+    # streams.
     place = tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
-    trainable = tune.with_resources(tune.with_parameters(run_trial, config=config), place)
-    experiment = storage.join(path, RUN)
+    trainable = tune.with_resources(tune.with_parameters(step, config=context.config, part=part), place)
+    experiment = storage.join(path, name)
     if tune.Tuner.can_restore(experiment, storage_filesystem=fs):
-        return tune.Tuner.restore(experiment, trainable, restart_errored=True, storage_filesystem=fs)
-    return tune.Tuner(
-        trainable,
-        param_space={name: tune.grid_search(list(values)) for name, values in config.sweep.training.items()},
-        tune_config=tune.TuneConfig(max_concurrent_trials=1),
-        run_config=tune.RunConfig(name=RUN, storage_path=path, storage_filesystem=fs),
-    )
+        tuner = tune.Tuner.restore(experiment, trainable, restart_errored=True, storage_filesystem=fs)
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space=space,
+            tune_config=tune.TuneConfig(max_concurrent_trials=count),
+            run_config=tune.RunConfig(name=name, storage_path=path, storage_filesystem=fs),
+        )
+    grid = tuner.fit()
+    return [grid[index] for index in range(len(grid))]
 
 
 def _check_truth(context: Context) -> None:
@@ -130,17 +193,20 @@ def _check_truth(context: Context) -> None:
         )
 
 
-def _provenance(context: Context) -> dict[str, Any]:
+def trials_provenance(context: Context) -> dict[str, Any]:
     """What the trials' results depend on. Reads the checkpoints that are given, which also checks them."""
     config = context.config
-    given = [
-        given_checkpoint(Context(trial_config(config, changes), context.manifest), task=task)
-        for changes in config.sweep.training_changes
-        for task in ("classifier", "affinity")
-    ]
+    given = []
+    for changes in config.sweep.training_changes:
+        trial = Context(trial_config(config, changes), context.manifest)
+        given += [
+            given_checkpoint(trial, task="classifier"),
+            given_checkpoint(trial, task="affinity"),
+            given_cams(trial),
+        ]
     rows = context.rows(None)
     return {
-        "config": config.model_dump(mode="json", exclude={"manifest", "out", "cluster", "budget", "checkpoints"}),
+        "config": config.model_dump(mode="json", exclude=_NOT_IN_TRIALS),
         "rows": set_digest(rows, rows.column_names),
         "classes": context.classes,
         "checkpoints": [found and found.digest for found in given],

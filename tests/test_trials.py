@@ -1,5 +1,6 @@
 """Outer sweeps on a local Ray: real trainings, as small as they can be."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from ray import tune
 
 from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest, write_manifest
-from raypipe.trials import TrialsResult, run_trials, trial_row, trials_table
+from raypipe.pipelines.context import open_context
+from raypipe.streams.machines import parse_machine
+from raypipe.trials import TrialsResult, run_trials, sharing, trial_row, trials_at_once, trials_table
 
 OVERRIDES = [
     "classifier.epochs=1",
@@ -90,6 +93,49 @@ def test_networks_are_not_compared_without_truth(
     )
     with pytest.raises(ValueError, match=f"by true masks and needs {needed}, but 0 of the 24 scored"):
         run_trials(config)
+
+
+@pytest.mark.parametrize(
+    ("machine", "cluster", "number", "at_once", "part"),
+    [
+        ("cpus=2,memory=24", [], 4, 2, "1 x (1 CPUs, 0 GPUs, 8 GiB for actors)"),
+        ("cpus=64,gpus=8,memory=512", [], 4, 4, "1 x (16 CPUs, 2 GPUs, 90 GiB for actors)"),
+        ("cpus=64,gpus=8,memory=512", [], 20, 8, "1 x (8 CPUs, 1 GPUs, 45 GiB for actors)"),
+        ("nodes=16,cpus=64,gpus=8,memory=512", [], 4, 4, "4 x (64 CPUs, 8 GPUs, 358 GiB for actors)"),
+        ("cpus=64,gpus=8,memory=512", ["cluster.train_workers=4"], 20, 2, "1 x (32 CPUs, 4 GPUs, 179 GiB for actors)"),
+        ("cpus=1,memory=24", [], 4, 1, "1 x (1 CPUs, 0 GPUs, 17 GiB for actors)"),
+    ],
+)
+def test_as_many_trials_at_once_as_the_cluster_holds(
+    synthetic: tuple[str, Manifest],
+    tmp_path: Path,
+    machine: str,
+    cluster: list[str],
+    number: int,
+    at_once: int,
+    part: str,
+) -> None:
+    """What a user sets for a training holds for each trial: fewer of them fit."""
+    free = ["cluster.train_workers=null", "cluster.network_actors=null"]
+    context = open_context(make_config(synthetic[0], tmp_path, *free, *cluster))
+    found, each = trials_at_once(replace(context, part=parse_machine(machine)), number)
+    assert (found, str(each)) == (at_once, part)
+
+
+def test_trials_that_share_a_classifier_are_known_beforehand(
+    synthetic: tuple[str, Manifest], tmp_path: Path, classifier_uri: str
+) -> None:
+    def groups(*options: str) -> list[list[dict[str, Any]]]:
+        return sharing(open_context(make_config(synthetic[0], tmp_path, *options)))
+
+    assert groups(LEARNING_RATES) == [], "each has its own"
+    both = "sweep.training={classifier.lr: [1, 2], affinity.lr: [3, 4]}"
+    pairs = [[{"classifier.lr": lr, "affinity.lr": other} for other in (3, 4)] for lr in (1, 2)]
+    assert groups(both) == pairs
+    assert groups("sweep.training={trimaps.alpha_low: [3, 4]}") == [
+        [{"trimaps.alpha_low": 3}, {"trimaps.alpha_low": 4}]
+    ]
+    assert groups(both, f"checkpoints.classifier={classifier_uri}") == [], "it is there"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from raypipe.artifacts import NOT_IN_DIGEST
 from raypipe.config.base import Section
 
 
@@ -42,7 +43,7 @@ class Sweep(Section):
     """Images that are scored, drawn at random; null takes all."""
     num_labelled: int = Field(0, ge=0)
     """True masks, of images drawn at random, that the choice may use; 0 chooses by what is known without truth."""
-    training: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    training: Annotated[dict[str, tuple[Any, ...]], NOT_IN_DIGEST] = Field(default_factory=dict)
     """Outer sweep: dotted names of what is trained to values, such as `{classifier.lr: [1e-4, 3e-4]}`. Every
     combination is a trial of Ray Tune: its networks are trained, then swept. What changes together is a mapping,
     under any name: `{kind: [{network.backbone: vgg16, network.weights: null}, {classifier.epochs: 30}]}`."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from raypipe.artifacts import NOT_IN_DIGEST
 from raypipe.config.base import Backbone, Jitter, Precision, Section, Start
 from raypipe.uri import Uri
 
@@ -86,15 +87,15 @@ class ClassifierTraining(TrainingSection):
     output_stride: Literal[8, 16] = 8
     """Of the backbone while it is trained; its maps are always computed at 8."""
     long_side: LongSide = (256, 512)
-    saliency: Literal["none", "eps", "eps++"] = "none"
+    saliency: Annotated[Literal["none", "eps", "eps++"], NOT_IN_DIGEST] = "none"
     """Teaches where objects end by saliency maps, as EPS or EPS++ do; the section `saliency` says where from."""
-    saliency_loss: SaliencyLoss = SaliencyLoss()
+    saliency_loss: Annotated[SaliencyLoss, NOT_IN_DIGEST] = SaliencyLoss()
 
 
 class AffinityTraining(TrainingSection):
     """AffinityNet (§3.2, §3.3)."""
 
-    start: Start = "pretrained"
+    start: Annotated[Start, NOT_IN_DIGEST] = "pretrained"
     """Weights of the backbone at the start; `classifier` are the trained classifier's."""
     epochs: int = Field(8, ge=1)
     batch_size: int = Field(8, ge=1)
@@ -102,17 +103,17 @@ class AffinityTraining(TrainingSection):
     """The paper's gamma: pairs of cells closer than this are learned, and are the steps of the walk."""
     freeze_backbone: bool = False
     """Trains the affinity head alone, in about a third of the time."""
-    jitter: Jitter | None = None
+    jitter: Annotated[Jitter | None, NOT_IN_DIGEST] = None
     """null takes `jitter`."""
 
 
 class SegmenterTraining(TrainingSection):
     """The segmentation network (§3.5), of pseudo-masks, of true masks, or of both."""
 
-    enabled: bool = False
+    enabled: Annotated[bool, NOT_IN_DIGEST] = False
     """`raypipe run` trains it and segments every image that gets masks; `raypipe train segmenter` and `raypipe segment`
     do so in any case."""
-    start: Start = "pretrained"
+    start: Annotated[Start, NOT_IN_DIGEST] = "pretrained"
     """As `affinity.start`."""
     head: Literal["largefov", "deeplabv3", "deeplabv3plus", "lraspp"] = "deeplabv3"
     long_side: LongSide = (320, 768)
@@ -120,7 +121,7 @@ class SegmenterTraining(TrainingSection):
     """Share of the draws that go to images with true masks (`supervision: mask`); null is theirs among the images."""
     min_confidence: float = Field(0.0, ge=0, le=1)
     """Pixels of pseudo-masks below it are ignored."""
-    rounds: int = Field(0, ge=0)
+    rounds: Annotated[int, NOT_IN_DIGEST] = Field(0, ge=0)
     """Rounds of self-training: the network's own masks of the training images, within their labels where they have any,
     take the place of the pseudo-masks, as long as a score that needs no truth says that they are better. Rows with
     `supervision: none` are learned from in these rounds alone."""
@@ -132,7 +133,8 @@ class SegmenterTraining(TrainingSection):
 class Training(Section):
     """One training: its own section of the config with what all trainings share. A checkpoint stores it."""
 
-    network: NetworkConfig
+    network: Annotated[NetworkConfig, NOT_IN_DIGEST]
+    """The task holds it, too, with the weights that are really taken."""
     optimizer: Optimizer
     precision: Precision
     seed: int

@@ -14,7 +14,7 @@ from raypipe.doctor.workload import trains_classifier, uses_classifier
 from raypipe.formats.cams.read import INDEX_FILE
 from raypipe.networks.registry import TORCHVISION_SCHEME, cached_file
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.train import given_checkpoint
+from raypipe.pipelines.networks import given_checkpoint
 from raypipe.streams.budget import allowed_rows
 
 

@@ -23,8 +23,9 @@ import ray
 from raypipe.data.checkpoints import Task
 from raypipe.doctor.stage_timing import PoolTime, RandomNetwork, StageTime, time_pool
 from raypipe.doctor.workload import checkpoint, makes_seeds, streams_of, trains_classifier
+from raypipe.pipelines.affinity import affinity_task
+from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import Context, plan_pools
-from raypipe.pipelines.train import affinity_task, classifier_task
 from raypipe.stages.base import ERRORS, Row, with_error_columns
 from raypipe.stages.load_shards import LoadCams
 from raypipe.streams.execute import CALLS_PER_ACTOR

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
+from raypipe.pipelines.affinity import affinity_plan
+from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.gate import read_gates
 from raypipe.pipelines.masks import masks_plan
-from raypipe.pipelines.saliency_maps import lacks_saliency, saliency_plan
+from raypipe.pipelines.networks import find_trained, given_checkpoint
+from raypipe.pipelines.saliency_maps import find_saliency
 from raypipe.pipelines.seeds import given_cams, seeds_plan
-from raypipe.pipelines.train import affinity_plan, classifier_plan, find_trained, given_checkpoint
 from raypipe.results import Decision
 
 
@@ -60,7 +62,7 @@ def _classifier(context: Context) -> Artifact:
     """The given classifier, or the one that was trained with this config."""
     if given := given_checkpoint(context, task="classifier"):
         return given
-    maps = saliency_plan(context).artifact(context.config.out) if lacks_saliency(context) else None
+    maps = find_saliency(context)
     if trained := find_trained(context, classifier_plan(context, maps=maps)):
         return trained
     raise _not_finished(context, "classifier")

@@ -13,9 +13,9 @@ from raypipe.data.images import decode_image
 from raypipe.data.manifest import class_ids_of
 from raypipe.data.saliency_maps import decode_saliency
 from raypipe.networks import SaliencyClassifier, network_input
+from raypipe.pipelines.classifier import classifier_task, labelled_rows
 from raypipe.pipelines.context import Context, draw
-from raypipe.pipelines.saliency_maps import lacks_saliency, saliency_plan, with_saliency
-from raypipe.pipelines.train import classifier_task, labelled_rows
+from raypipe.pipelines.saliency_maps import find_saliency, with_saliency
 from raypipe.reports.saliency_samples import SaliencySample
 from raypipe.schema import PREDICTED_URI
 from raypipe.stages.base import ROW_ERRORS, Row
@@ -37,7 +37,7 @@ def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int
     device = torch.device("cpu")
     network, _ = load_classifier(classifier.uri, device="cpu", output_stride=config.classifier.output_stride)
     assert isinstance(network, SaliencyClassifier)  # trained by this config
-    predicted = saliency_plan(context).artifact(config.out) if lacks_saliency(context) else None
+    predicted = find_saliency(context)
     rows = labelled_rows(context, context.rows(config.splits.train))
     rows = with_saliency(context, rows, predicted=predicted)
     rows = rows.filter(pa.array([bool(labels) for labels in rows["labels"].to_pylist()], pa.bool_()))

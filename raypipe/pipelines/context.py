@@ -29,6 +29,8 @@ class Context:
 
     config: RunConfig
     manifest: Manifest
+    part: Machine | None = None
+    """The part of the cluster that this run may use; None lets it use all of it."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -37,7 +39,9 @@ class Context:
 
     @cached_property
     def machine(self) -> Machine:
-        """The nodes that Ray has, or, with autoscaling, may get."""
+        """The nodes that Ray has, or, with autoscaling, may get, as far as this run may use them."""
+        if self.part is not None:
+            return self.part
         declared = self.config.cluster.autoscaling
         return parse_machine(*declared) if declared else machine_here()
 

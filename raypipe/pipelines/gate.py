@@ -63,6 +63,7 @@ def gate_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
     walk = gate_walk(context, affinity, keep_better=False) if affinity else propagate_cams(context, affinity)
     judges = [refine_masks(context), encode_masks(), gate_masks(context, maps, keep_better=False)]
     refined = context.config.refinement.method != "none"
+    unjudged = (*(() if affinity else ("walk",)), *(() if refined else ("refined",)))
     return Plan(
         name="gate",
         stages=(
@@ -72,7 +73,7 @@ def gate_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
             walk,
             *(judges if refined else []),
         ),
-        schema=pa.schema([field for field in GATES if refined or not field.name.startswith("refined")]),
+        schema=pa.schema([field for field in GATES if not field.name.startswith(unjudged)]),
         classes=context.classes,
     )
 

@@ -56,28 +56,48 @@ def run_saliency(context: Context) -> tuple[Artifact, StreamSummary]:
     They come as shards, as `png/<id>.png`, and as `manifest.parquet`, the manifest with their `saliency_uri`.
     """
     rows = _unmapped(context)
-    maps, summary = context.run(saliency_plan(context), rows, png_column="saliency")
+    maps, summary = context.run(saliency_plan(context, saliency_weights(context)), rows, png_column="saliency")
     write_manifest(_with_predicted(context, maps, rows), storage.join(maps.uri, MANIFEST_FILE))
     return maps, summary
 
 
-def saliency_plan(context: Context) -> Plan:
-    """FetchImages → DecodeImages → PredictSaliency → EncodeSaliency.
+def find_saliency(context: Context) -> Artifact | None:
+    """The folder of the predicted maps, finished or not; None where none are missing."""
+    return (
+        saliency_plan(context, saliency_weights(context)).artifact(context.config.out)
+        if lacks_saliency(context)
+        else None
+    )
+
+
+def saliency_weights(context: Context) -> Artifact:
+    """The network that predicts maps, known by the bytes of its file.
 
     Raises:
         ValueError: if the config names no network.
+        FileNotFoundError: if there is no such file.
     """
     saliency = context.config.saliency
     if saliency.source == "given" or saliency.weights is None:
         raise ValueError("saliency.source=given predicts nothing; set saliency.source and saliency.weights")
-    weights = Artifact(saliency.weights, storage.bytes_digest(storage.read_bytes(saliency.weights)))
-    max_side = context.config.images.max_side
+    return Artifact(saliency.weights, storage.bytes_digest(storage.read_bytes(saliency.weights)))
+
+
+def saliency_plan(context: Context, weights: Artifact) -> Plan:
+    """FetchImages → DecodeImages → PredictSaliency → EncodeSaliency.
+
+    Args:
+        context: config and manifest.
+        weights: the network's, as of `saliency_weights`.
+    """
+    source, max_side = context.config.saliency.source, context.config.images.max_side
+    assert source != "given"  # such a network has no weights
     return Plan(
         name="saliency",
         stages=(
             FetchImages(classes=None),
             decode_images(context),
-            PredictSaliency(source=saliency.source, weights=weights, max_side=max_side),
+            PredictSaliency(source=source, weights=weights, max_side=max_side),
             EncodeSaliency(),
         ),
         schema=SALIENCY,

@@ -1,8 +1,6 @@
 """The segmentation network: trained on pseudo-masks and true masks, then used on any images of a manifest."""
 
 import logging
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,23 +10,17 @@ from numpy.typing import NDArray
 from raypipe.artifacts import Artifact
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.held_rows import locate
+from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
 from raypipe.pipelines.steps import decode_images, encode_masks, pixels_per_pass
-from raypipe.pipelines.train import NetworkPlan, crop_options, network_options, run_training
 from raypipe.results import StreamSummary
 from raypipe.schema import MASKS, SHARD_DIGEST, SHARD_URI, SUPERVISED, UNSUPERVISED, WEAK
 from raypipe.stages.crops import LoadSegmenterCrops
 from raypipe.stages.fetch import FetchImages
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.segment import SegmentImages
-from raypipe.stages.true_masks import LoadTrueMasks
-from raypipe.streams.execute import execute
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import set_digest
-from raypipe.streams.resources import PoolPlan
-from raypipe.streams.trainings import plan_training
 from raypipe.training.order import repeat_factors
 from raypipe.training.tasks import SegmenterTask
-from raypipe.training.validation import Validation, ValidationFeed
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +68,7 @@ def train_segmenter(
         rows=rows,
         classes=context.classes,
         factors=_factors(rows, mask_share=config.segmenter.mask_share, repeat_threshold=config.repeat_threshold),
-        validation=_validation(context),
+        validated_rows=_validated_rows(context),
     )
     return run_training(context, plan)
 
@@ -155,58 +147,16 @@ def _factors(rows: pa.Table, *, mask_share: float | None, repeat_threshold: floa
     return factors
 
 
-def _validation(context: Context) -> Validation | None:
+def _validated_rows(context: Context) -> pa.Table | None:
     """The images whose scores choose the best epoch; None where the config names none."""
-    import ray  # takes seconds
-
-    config = context.config
-    splits = config.segmenter.validation_splits
+    splits = context.config.segmenter.validation_splits
     if not splits:
         return None
     rows = context.rows(splits)
     rows = rows.filter(pc.is_valid(rows["mask_uri"])).select(["image_id", "image_uri", "mask_uri"])
     if rows.num_rows == 0:
         raise ValueError(f"no row of segmenter.validation_splits={list(splits)} has a true mask (mask_uri)")
-    num_labels = len(context.classes) + 1
-    stages = (FetchImages(classes=None), LoadTrueMasks(num_classes=num_labels))
-    plan = Plan(name="validation", stages=stages, schema=_VALIDATION, classes=context.classes)
-    plan.check(rows.column_names)
-    resources = plan_training("segmenter", config.segmenter.batch_size, context.machine, config.cluster, validates=True)
-    pool = PoolPlan(
-        name="validation",
-        kind="finish",
-        min_actors=1,
-        max_actors=resources.validation_actors,
-        cpus=resources.validation_cpus,
-        gpus=0,
-        threads=1,
-        memory=None,
-    )
-    return Validation(
-        feed=_validation_feed(ray.put(rows), plan, pool),
-        rows_digest=set_digest(rows, rows.column_names),
-        num_labels=num_labels,
-        max_side=config.images.max_side,
-        precision=config.precision,
-    )
-
-
-_VALIDATION = pa.schema([("image_id", pa.string()), ("image", pa.binary()), ("mask", pa.binary())])
-"""Columns of what is validated."""
-
-
-def _validation_feed(rows: Any, plan: Plan, resources: PoolPlan) -> ValidationFeed:
-    (pool,) = plan.pools(gpus=False)
-
-    def feed(rank: int, world_size: int) -> Iterator[pa.Table]:
-        import ray
-
-        table: pa.Table = ray.get(rows)
-        part = table.take(pa.array(range(rank, table.num_rows, world_size), pa.int64()))
-        if part.num_rows:
-            yield from execute(part, [(pool, resources)], rows_per_block=8, progress=False)
-
-    return feed
+    return rows
 
 
 def segment_plan(context: Context, *, segmenter: Artifact, within_labels: bool = False) -> Plan:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.artifacts import Artifact, digest, identity
+from raypipe.artifacts import Artifact, digest
 from raypipe.config import RunConfig, to_yaml
 from raypipe.data.shards import read_shards
 from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
@@ -143,9 +143,7 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
         _, full = score_settings(context, exact, rows, best, maps=maps, scored=scored)
         table.loc[finalists, "full_mean_iou"] = full.mean_iou(full.with_truth())
     chosen = settings[choice.index]
-    # The sweep's results are of a set of rows; the folder of its scores is not.
-    found_in = digest([plan.digest, set_digest(rows, plan.row_columns()), identity(config.sweep), config.seed])
-    folder = storage.join(config.out, "sweep", found_in)
+    folder = sweep_folder(context, plan, rows)
     values = config.model_dump()
     values["walk"] |= chosen._asdict()
     best_config = storage.join(folder, "best.yaml")
@@ -166,6 +164,12 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
         num_labelled=num_labelled,
         best_config=best_config,
     )
+
+
+def sweep_folder(context: Context, plan: Plan, rows: pa.Table) -> str:
+    """Where a sweep's results lie: they are of a set of rows, which the folder of its scores is not."""
+    depends_on = [plan.digest, set_digest(rows, plan.row_columns()), context.config.sweep, context.config.seed]
+    return storage.join(context.config.out, "sweep", digest(depends_on))
 
 
 def choose(scores: SettingScores, config: RunConfig) -> tuple[Choice, int]:

@@ -1,9 +1,10 @@
 """What a machine has: its nodes with their CPUs, GPUs and memory, as Ray counts them."""
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raypipe.streams.tables import text_range
@@ -12,6 +13,9 @@ GIB = 2**30
 
 ACTORS_MEMORY = 0.7
 """Part of a node's memory that `parse_machine` leaves to actors: Ray keeps 30 % for its object store by default."""
+
+LEAST_MEMORY = 4 * GIB
+"""Of a node that `divide` makes: a driver, a network and what feeds it."""
 
 FORM = "nodes=4,cpus=64,gpus=8,memory=512 (per node; memory in GiB; nodes=0-8 where an autoscaler brings nodes)"
 """The notation of a node type."""
@@ -101,6 +105,33 @@ def _parse_node_type(text: str) -> NodeType:
         minimum=minimum,
         maximum=maximum,
     )
+
+
+def divide(machine: Machine, number: int) -> Machine | None:
+    """One of several equal parts of a machine, in whole CPUs and GPUs.
+
+    Args:
+        machine: the nodes; those that are fewer than the parts are divided themselves.
+        number: of parts.
+
+    Returns:
+        The part; None where it would have no CPU, no GPU although the machine has some, or too little memory.
+    """
+    nodes = []
+    for node in machine.nodes:
+        pieces = math.ceil(number / node.maximum)
+        each = replace(
+            node,
+            cpus=node.cpus // pieces,
+            gpus=node.gpus // pieces,
+            memory=node.memory // pieces,
+            minimum=min(1, node.minimum) if pieces > 1 else node.minimum // number,
+            maximum=max(1, node.maximum // number),
+        )
+        if each.cpus >= 1 and each.memory >= LEAST_MEMORY:
+            nodes.append(each)
+    part = Machine(tuple(nodes), machine.accelerators)
+    return part if nodes and bool(part.gpus) == bool(machine.gpus) else None
 
 
 def machine_here() -> Machine:

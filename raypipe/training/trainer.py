@@ -4,7 +4,11 @@ import json
 import logging
 import math
 import os
+import signal
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +78,8 @@ def train(
             callbacks=[ReportFailures()],  # type: ignore[list-item]
         ),
     )
-    result = trainer.fit()
+    with restored_sigint():
+        result = trainer.fit()
     if result.checkpoint is None:
         raise RuntimeError(f"the training in {folder} ended without a checkpoint: {result.error}")
     with result.checkpoint.as_directory() as state_folder:
@@ -99,6 +104,17 @@ def train(
     write_metrics(state["history"], folder)
     write_checkpoint(checkpoint, storage.join(folder, CHECKPOINT))
     return checkpoint
+
+
+@contextmanager
+def restored_sigint() -> Iterator[None]:
+    """Puts back what Ctrl-C did: Ray Train leaves a handler that goes on aborting its finished training instead."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def write_metrics(history: list[dict[str, Any]], folder: str) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 import torch.distributed
 from numpy.typing import NDArray
 
-from raypipe.artifacts import NOT_IN_DIGEST
 from raypipe.data.images import decode_image, decode_mask, resize_labels
 from raypipe.networks import Network, network_input
 from raypipe.networks.precision import autocast
@@ -28,10 +27,9 @@ ValidationFeed = Callable[[int, int], Iterator[pa.Table]]
 class Validation:
     """The images to validate on, and how the network sees them."""
 
-    feed: ValidationFeed = field(metadata=NOT_IN_DIGEST)
-    rows_digest: str
-    """Digest of the images and their true masks."""
-    num_labels: int
+    feed: ValidationFeed
+    num_classes: int
+    """With background."""
     max_side: int
     precision: Literal["auto", "fp32", "bf16"]
 
@@ -39,7 +37,7 @@ class Validation:
     def mean_iou(self, network: Network, rank: int, world_size: int) -> float:
         """Returns the mean IoU over all workers' images at their working size: one pass, without post-processing."""
         device = next(network.parameters()).device
-        confusion = np.zeros((self.num_labels, self.num_labels), np.int64)
+        confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
         for table in self.feed(rank, world_size):
             for row in table.to_pylist():
                 if row["error_stage"] is None:
@@ -59,4 +57,4 @@ class Validation:
             logits = network(x)
         predicted = upsample_to_image(logits[0].float(), size=size).argmax(dim=0).to(torch.uint8).cpu().numpy()
         truth = resize_labels(decode_mask(row["mask"]), size)
-        return confusion_matrix(truth, predicted, num_classes=self.num_labels)
+        return confusion_matrix(truth, predicted, num_classes=self.num_classes)

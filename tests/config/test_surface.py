@@ -1,35 +1,15 @@
 """How many options the config has: few enough to be looked through, and no more by and by."""
 
-from collections.abc import Iterator
-from types import GenericAlias
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from config_options import options
+from pydantic import Field
 
 from raypipe.config import RunConfig
 from raypipe.config.base import Section
 
 MOST = 110
 """A new option takes the place of an old one, or has a measured reason."""
-
-
-def options(model: type[BaseModel]) -> Iterator[str]:
-    """Dotted names of the leaves; a free mapping is one leaf, as its names belong to other sections."""
-    for name, field in model.model_fields.items():
-        sections = [*models(field.annotation)]
-        yield from (f"{name}.{leaf}" for section in sections for leaf in options(section))
-        if not sections:
-            yield name
-
-
-def models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models in an annotation, however deep: alone, optional, one of several, in a tuple or a mapping."""
-    if isinstance(annotation, type) and not isinstance(annotation, GenericAlias):
-        if issubclass(annotation, BaseModel):
-            yield annotation
-        return
-    for part in get_args(annotation):
-        yield from models(part)
 
 
 def test_no_more_options() -> None:

@@ -13,11 +13,11 @@ from raypipe.config import RunConfig, load_config
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
+from raypipe.pipelines.classifier import train_classifier
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.evaluate import score_segments
 from raypipe.pipelines.segmenter import has_weak_rows, run_segment, segment_plan, train_segmenter
 from raypipe.pipelines.self_training import self_train
-from raypipe.pipelines.train import train_classifier
 from raypipe.run import open_run
 from raypipe.schema import MASKS
 from raypipe.stages.encode import sums_of_classes
@@ -52,12 +52,14 @@ def make_config(folder: Path, *overrides: str) -> RunConfig:
     return load_config("preset: demo", [f"manifest={folder}/manifest.parquet", f"out={folder}", *OVERRIDES, *overrides])
 
 
-def write_pseudo_masks(manifest: Manifest, image_ids: list[str], folder: Path) -> Artifact:
-    """A masks folder that holds the true masks of a few images."""
-    rows = []
+def write_pseudo_masks(manifest: Manifest, image_ids: list[str], folder: Path, *, wrong: float = 0) -> Artifact:
+    """A masks folder that holds the true masks of a few images, of which a share of the pixels gets other labels."""
+    rows, rng = [], np.random.default_rng(0)
     for row in manifest.table.to_pylist():
         if row["image_id"] in image_ids:
             mask = decode_mask(storage.read_bytes(row["mask_uri"]))
+            labels = rng.choice(np.unique(mask), mask.shape).astype(np.uint8)
+            mask = np.where(rng.random(mask.shape) < wrong, labels, mask)
             confidence = encode_png(np.full_like(mask, 200))
             sums = sums_of_classes(mask, np.full_like(mask, 200))
             rows.append({"image_id": row["image_id"], "mask": encode_png(mask), "confidence": confidence, **sums})
@@ -139,6 +141,31 @@ def test_self_training_ends_where_masks_get_worse(
     # True masks against those of a network that has seen each image once: the first are better.
     assert not decisions[0].kept
     assert last == segmenter
+
+
+@pytest.mark.slow
+def test_a_round_is_kept_where_the_networks_own_masks_are_better(
+    local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path
+) -> None:
+    """Of pseudo-masks in which half of the pixels are wrong at random a network learns what they have in common."""
+    manifest = synthetic[1]
+    image_ids = manifest.table["image_id"].to_pylist()
+    context = make_context(
+        *(manifest, tmp_path, dict.fromkeys(image_ids[1:], "weak")),
+        *("segmenter.rounds=1", "segmenter.epochs=12", "segmenter.mask_share=null", "segmenter.lr=0.003"),
+        *("classifier.epochs=12", "classifier.crop_size=96"),
+    )
+    classifier = train_classifier(context)
+    masks = write_pseudo_masks(manifest, image_ids[1:], tmp_path / "pseudo", wrong=0.5)
+    first = train_segmenter(context, masks=masks, classifier=None)
+    last, (decision,) = self_train(context, segmenter=first, masks=masks, classifier=classifier)
+    assert decision.kept, decision
+    assert decision.num_images == 23
+    assert last != first
+    of_last, of_first = (read_metrics(str(Path(segmenter.uri).parent))[-1] for segmenter in (last, first))
+    print(f"mean IoU on val: {of_first['mean_iou']:.3f}, after the round {of_last['mean_iou']:.3f}")
+    again = self_train(context, segmenter=first, masks=masks, classifier=classifier)
+    assert again == (last, [decision]), "what is there is found"
 
 
 @pytest.mark.slow

@@ -145,8 +145,9 @@ def variants(value: Any) -> Iterator[Any]:
 
 
 def saliency() -> Plan:
-    weights = str(Path(__file__))  # any file
-    return saliency_plan(make_context("saliency.source=csnet", f"saliency.weights={weights}"))
+    return saliency_plan(
+        make_context("saliency.source=csnet", "saliency.weights=weights.pth"), Artifact("weights", "w")
+    )
 
 
 @pytest.mark.parametrize(

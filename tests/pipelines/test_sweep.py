@@ -12,9 +12,10 @@ from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.doctor.stage_timing import RandomNetwork
+from raypipe.pipelines.affinity import affinity_task
+from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.sweep import result_table
-from raypipe.pipelines.train import affinity_task, classifier_task
 from raypipe.run import Run, open_run
 
 SWEEP = [

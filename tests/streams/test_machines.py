@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 import ray
 
-from raypipe.streams.machines import ACTORS_MEMORY, GIB, Machine, NodeType, local_cpus, machine_here, parse_machine
+from raypipe.streams.machines import (
+    ACTORS_MEMORY,
+    GIB,
+    Machine,
+    NodeType,
+    divide,
+    local_cpus,
+    machine_here,
+    parse_machine,
+)
 
 
 def test_a_node_type_is_read() -> None:
@@ -121,3 +130,32 @@ def test_the_affinity_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def test_this_process_has_a_cpu() -> None:
     assert 1 <= local_cpus() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("machine", "number", "part"),
+    [
+        ("nodes=4,cpus=64,gpus=8,memory=512", 2, "2 x (64 CPUs, 8 GPUs, 358 GiB for actors)"),
+        ("nodes=4,cpus=64,gpus=8,memory=512", 3, "1 x (64 CPUs, 8 GPUs, 358 GiB for actors)"),
+        ("nodes=4,cpus=64,gpus=8,memory=512", 4, "1 x (64 CPUs, 8 GPUs, 358 GiB for actors)"),
+        ("nodes=4,cpus=64,gpus=8,memory=512", 6, "1 x (32 CPUs, 4 GPUs, 179 GiB for actors)"),
+        ("nodes=4,cpus=64,gpus=8,memory=512", 32, "1 x (8 CPUs, 1 GPUs, 45 GiB for actors)"),
+        ("nodes=4,cpus=64,gpus=8,memory=512", 33, None),  # a GPU isn't divided
+        ("cpus=16,memory=64", 5, "1 x (3 CPUs, 0 GPUs, 9 GiB for actors)"),
+        ("cpus=16,memory=64", 12, None),  # too little memory
+        ("cpus=2,memory=64", 3, None),
+        ("nodes=0-8,cpus=64,gpus=8,memory=512", 2, "0-4 x (64 CPUs, 8 GPUs, 358 GiB for actors)"),
+    ],
+)
+def test_a_machine_is_divided_into_equal_parts(machine: str, number: int, part: str | None) -> None:
+    found = divide(parse_machine(machine), number)
+    assert (found and str(found)) == part
+
+
+def test_parts_of_a_mixed_machine_fit_it_together() -> None:
+    machine = parse_machine("nodes=2,cpus=16,gpus=4,memory=64", "cpus=64,memory=64")
+    for number in range(1, 9):
+        part = divide(machine, number)
+        assert part is not None
+        assert part.gpus * number <= machine.gpus
+        assert part.cpus * number <= machine.cpus

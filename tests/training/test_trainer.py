@@ -107,7 +107,7 @@ def run(folder: Path, *, num_workers: int = 1, kill_once: Path | None = None, lr
     options += ["segmenter.epochs=2", "segmenter.batch_size=4", "segmenter.crop_size=32", f"segmenter.lr={lr}"]
     training = load_config("", [*options, "optimizer.new_lr_factor=1"]).training("segmenter")
     feed = make_feed(training.section, kill_once=kill_once)
-    validation = Validation(feed=validation_feed, rows_digest="", num_labels=3, max_side=64, precision="fp32")
+    validation = Validation(feed=validation_feed, num_classes=3, max_side=64, precision="fp32")
     settings = LoopSettings(
         task=TASK, training=training, feed=feed, num_images=NUM_IMAGES, threads=1, validation=validation
     )
@@ -129,6 +129,7 @@ def test_leaves_a_checkpoint_metrics_and_a_log(undisturbed: tuple[Path, Checkpoi
     assert metrics[1]["loss"] < metrics[0]["loss"]
     assert all(0 < epoch["mean_iou"] < 1 for epoch in metrics)
     assert json.loads((folder / "checkpoint" / "checkpoint.json").read_text())["digest"] == checkpoint.digest
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "Ctrl-C ends what follows, as before"
 
 
 def test_a_killed_worker_changes_nothing(undisturbed: tuple[Path, Checkpoint], tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def feed(rank: int, world_size: int) -> Iterator[pa.Table]:
 
 def test_mean_iou_of_whole_images(caplog: pytest.LogCaptureFixture) -> None:
     network = LeftHalf(build_segmenter("tiny", head="lraspp", num_classes=1).backbone, head="lraspp", num_classes=1)
-    validation = Validation(feed=feed, rows_digest="", num_labels=2, max_side=1024, precision="fp32")
+    validation = Validation(feed=feed, num_classes=2, max_side=1024, precision="fp32")
     object_iou, background_iou = 15 / 31, (31 * 32) / (31 * 32 + 16 * 32)
     found = validation.mean_iou(network, 0, 1)
     assert found == pytest.approx((object_iou + background_iou) / 2)

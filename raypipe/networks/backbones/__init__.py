@@ -9,6 +9,7 @@ from raypipe.networks.backbones.resnet38 import ResNet38
 from raypipe.networks.backbones.tiny import Tiny
 from raypipe.networks.backbones.torchvision import TorchvisionResNet
 from raypipe.networks.backbones.vgg16 import VGG16
+from raypipe.networks.preprocessing import Preprocessing
 
 _CLASSES: dict[str, type[ResNet38 | VGG16 | TorchvisionResNet | MobileNetV2 | Tiny]] = {
     "resnet38": ResNet38,
@@ -48,6 +49,15 @@ def output_strides(name: str) -> tuple[int, ...]:
     return _find(name).output_strides
 
 
+def default_preprocessing(name: str) -> Preprocessing:
+    """Return the preprocessing that a backbone's published weights were trained with.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    return _find(name).preprocessing
+
+
 def _find(name: str) -> type[ResNet38 | VGG16 | TorchvisionResNet | MobileNetV2 | Tiny]:
     if name not in _CLASSES:
         nearest = difflib.get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
@@ -56,4 +66,4 @@ def _find(name: str) -> type[ResNet38 | VGG16 | TorchvisionResNet | MobileNetV2 
     return _CLASSES[name]
 
 
-__all__ = ["BACKBONES", "Backbone", "build_backbone", "output_strides"]
+__all__ = ["BACKBONES", "Backbone", "build_backbone", "default_preprocessing", "output_strides"]

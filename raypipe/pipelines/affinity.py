@@ -1,0 +1,50 @@
+"""The AffinityNet: what it is trained of, seeds and perhaps the classifier's weights."""
+
+import pyarrow.compute as pc
+
+from raypipe import storage
+from raypipe.artifacts import Artifact
+from raypipe.data.shards import read_shards
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.held_rows import held
+from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
+from raypipe.schema import SEEDS
+from raypipe.stages.crops import LoadAffinityCrops
+from raypipe.streams.sink import SHARDS
+from raypipe.training.tasks import AffinityTask
+
+
+def train_affinity(context: Context, *, seeds: Artifact, classifier: Artifact | None) -> Artifact:
+    """Trains the AffinityNet, unless it is there already; arguments as of `affinity_plan`."""
+    return run_training(context, affinity_plan(context, seeds=seeds, classifier=classifier))
+
+
+def affinity_plan(context: Context, *, seeds: Artifact, classifier: Artifact | None) -> NetworkPlan:
+    """What the AffinityNet is trained of.
+
+    Args:
+        context: config and manifest.
+        seeds: folder whose trimaps it learns from.
+        classifier: checkpoint that it starts from where `affinity.start=classifier`.
+    """
+    config = context.config
+    training = config.training("affinity")
+    task = affinity_task(context, classifier=classifier)
+    crops = LoadAffinityCrops(seeds=seeds, **crop_options(context, training, task))
+    rows = held(context.rows(config.splits.train).select(["image_id", "image_uri"]), seeds)
+    trimaps = read_shards(storage.join(seeds.uri, SHARDS), columns=["image_id", "trimap"], schema=SEEDS)
+    trimaps = trimaps.filter(pc.is_valid(trimaps["trimap"]))
+    rows = rows.join(trimaps, keys="image_id", join_type="inner").sort_by("image_id")
+    if rows.num_rows == 0:
+        raise ValueError(f"{seeds.uri} has no trimaps of splits.train={config.splits.train}: run `raypipe seeds`")
+    return NetworkPlan(task=task, training=training, crops=crops, rows=rows, classes=context.classes)
+
+
+def affinity_task(context: Context, *, classifier: Artifact | None) -> AffinityTask:
+    """The AffinityNet that the config asks for; it may start from a classifier's checkpoint."""
+    training = context.config.affinity
+    return AffinityTask(
+        **network_options(context, start=training.start, classifier=classifier),
+        radius=training.radius,
+        freeze_backbone=training.freeze_backbone,
+    )

@@ -1,0 +1,109 @@
+"""What a training worker reads: its part of every batch in the order of the epochs, and images to validate on."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raypipe.config import Training
+from raypipe.stages.crops import LoadCrops
+from raypipe.stages.fetch import FetchImages
+from raypipe.stages.true_masks import LoadTrueMasks
+from raypipe.streams.execute import execute
+from raypipe.streams.plan import Plan, Pool
+from raypipe.streams.resources import PoolPlan
+from raypipe.training.order import worker_draws
+
+if TYPE_CHECKING:
+    from raypipe.training.loop import Feed
+    from raypipe.training.validation import ValidationFeed
+
+DRAWN = ("epoch", "repeat")
+"""Columns that the order of the epochs adds to the rows."""
+
+_ROWS_PER_STREAM = 200_000
+"""Epochs are loaded by one stream together up to here: a stream costs a second to start."""
+
+
+def processes(name: str, *, actors: int, cpus: float) -> PoolPlan:
+    """The processes beside one training worker that read for it."""
+    return PoolPlan(
+        name=name, kind="finish", min_actors=1, max_actors=actors, cpus=cpus, gpus=0, threads=1, memory=None
+    )
+
+
+def make_feed(
+    rows: Any,
+    image_ids: list[str],
+    crops: LoadCrops,
+    training: Training,
+    loaders: PoolPlan,
+    *,
+    factors: NDArray[np.float64] | None = None,
+) -> "Feed":
+    """The function that a training worker calls for its batches.
+
+    Args:
+        rows: reference to the table in Ray's object store.
+        image_ids: the table's.
+        crops: the stage that makes crops.
+        training: seed, epochs, batch size.
+        loaders: resources of the processes that make crops for one worker.
+        factors: how often each image is drawn, relative to the others; None draws each once an epoch.
+    """
+    pool = Pool("finish", (crops,), ("image_id", *crops.writes.names))
+
+    def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
+        import ray
+
+        table: pa.Table = ray.get(rows)
+        epochs_per_stream = max(1, _ROWS_PER_STREAM * world_size // len(image_ids))
+        for start in range(first_epoch, training.section.epochs, epochs_per_stream):
+            parts = []
+            for epoch in range(start, min(start + epochs_per_stream, training.section.epochs)):
+                indices, repeats = worker_draws(
+                    image_ids,
+                    seed=training.seed,
+                    epoch=epoch,
+                    batch_size=training.section.batch_size,
+                    rank=rank,
+                    world_size=world_size,
+                    factors=factors,
+                )
+                part = table.take(pa.array(indices)).append_column("repeat", pa.array(repeats, pa.int32()))
+                parts.append(part.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(indices))))
+            num_rows = len(range(rank, training.section.batch_size, world_size))
+            # A block is this worker's part of a batch.
+            yield from execute(
+                pa.concat_tables(parts), [(pool, loaders)], rows_per_block=num_rows, in_order=True, progress=False
+            )
+
+    return feed
+
+
+_VALIDATED = pa.schema([("image_id", pa.string()), ("image", pa.binary()), ("mask", pa.binary())])
+"""Columns of what is validated."""
+
+
+def make_validation_feed(rows: Any, actors: PoolPlan, *, num_classes: int) -> "ValidationFeed":
+    """The function that a training worker calls for the images that it validates on.
+
+    Args:
+        rows: reference to a table in Ray's object store: `image_id, image_uri, mask_uri`.
+        actors: resources of the processes that fetch for one worker.
+        num_classes: with background.
+    """
+    stages = (FetchImages(classes=None), LoadTrueMasks(num_classes=num_classes))
+    (pool,) = Plan(name="validation", stages=stages, schema=_VALIDATED, classes=()).pools(gpus=False)
+
+    def feed(rank: int, world_size: int) -> Iterator[pa.Table]:
+        import ray
+
+        table: pa.Table = ray.get(rows)
+        part = table.take(pa.array(range(rank, table.num_rows, world_size), pa.int64()))
+        if part.num_rows:
+            yield from execute(part, [(pool, actors)], rows_per_block=8, progress=False)
+
+    return feed

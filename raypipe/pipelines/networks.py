@@ -1,0 +1,185 @@
+"""Trains a network by its plan: what it learns from and how, and the folder that follows from that."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raypipe import storage
+from raypipe.artifacts import Artifact, digest, identity
+from raypipe.config import Training
+from raypipe.data.checkpoints import CHECKPOINT, Task, has_checkpoint, read_metadata
+from raypipe.networks import find_preprocessing
+from raypipe.networks.backbones import default_preprocessing
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes
+from raypipe.schema import SEEDS, SHARD_DIGEST, SHARD_URI
+from raypipe.stages.base import columns_after
+from raypipe.stages.crops import LoadCrops
+from raypipe.streams.records import open_folder, set_digest
+from raypipe.streams.trainings import plan_training
+from raypipe.streams.waiting import watch_start
+from raypipe.training.tasks import TrainingTask
+from raypipe.training.validation import Validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPlan:
+    """What a network is trained of; the number of workers and the hardware's precision aren't part of it."""
+
+    task: TrainingTask
+    training: Training
+    crops: LoadCrops
+    """Makes crops of the rows."""
+    rows: pa.Table
+    """The images to learn from."""
+    classes: tuple[str, ...]
+    factors: NDArray[np.float64] | None = None
+    """How often each row is drawn, relative to the others; None draws each once an epoch."""
+    validated_rows: pa.Table | None = None
+    """Images with true masks whose scores choose the best epoch; None takes the last epoch."""
+
+    def provenance(self) -> dict[str, Any]:
+        """All that the network depends on."""
+        read = [name for name in self.crops.reads if name not in DRAWN and not name.endswith(SHARD_URI)]
+        # What an earlier stream has made of a row is known by its digest, not by its bytes.
+        columns = [name for name in read if name in self.rows.column_names and name not in SEEDS.names[1:]]
+        validated = self.validated_rows
+        more = [name for name in (SHARD_DIGEST, "labels") if name in self.rows.column_names]
+        return {
+            "task": identity(self.task),
+            "training": identity(self.training),
+            "crops": identity(self.crops),
+            "classes": self.classes,
+            "rows": set_digest(self.rows, [*columns, *more]),
+            "validated_rows": None if validated is None else set_digest(validated, validated.column_names),
+        }
+
+
+def network_options(
+    context: Context, *, start: str = "pretrained", classifier: Artifact | None = None
+) -> dict[str, Any]:
+    """Backbone, initial weights and preprocessing of a network to train.
+
+    Raises:
+        ValueError: if it starts from a classifier and there is none.
+    """
+    network = context.config.network
+    if start == "classifier" and classifier is None:
+        raise ValueError("start=classifier needs the classifier's checkpoint")
+    return {
+        "backbone": network.backbone,
+        "weights": classifier if start == "classifier" else network.weights,
+        "preprocessing": network.preprocessing,
+    }
+
+
+def run_training(context: Context, plan: NetworkPlan) -> Artifact:
+    """Trains a network, unless it is there already.
+
+    Args:
+        context: config and manifest.
+        plan: what it is trained of.
+
+    Returns:
+        The checkpoint.
+    """
+    if trained := find_trained(context, plan):
+        return trained
+    folder = _folder(context, plan)
+    open_folder(folder, plan.provenance())
+    _train(context, plan, folder)
+    uri = storage.join(folder, CHECKPOINT)
+    return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
+
+
+def find_trained(context: Context, plan: NetworkPlan) -> Artifact | None:
+    """The checkpoint of a plan that was trained already; None where it wasn't."""
+    uri = storage.join(_folder(context, plan), CHECKPOINT)
+    return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"]) if has_checkpoint(uri) else None
+
+
+def _folder(context: Context, plan: NetworkPlan) -> str:
+    return storage.join(context.config.out, plan.task.name, digest(plan.provenance()))
+
+
+def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
+    import ray  # takes seconds, as the next ones
+    from ray.train import ScalingConfig
+
+    from raypipe.training.loop import LoopSettings
+    from raypipe.training.trainer import train
+
+    columns_after([*plan.rows.column_names, *DRAWN], [plan.crops])  # before anything starts
+    config = context.config
+    resources = plan_training(
+        plan.task.name,
+        plan.training.section.batch_size,
+        context.machine,
+        config.cluster,
+        validates=plan.validated_rows is not None,
+    )
+    loaders = processes("loader", actors=resources.loaders, cpus=resources.loader_cpus)
+    image_ids = plan.rows["image_id"].to_pylist()
+    feed = make_feed(ray.put(plan.rows), image_ids, plan.crops, plan.training, loaders, factors=plan.factors)
+    validation = None
+    if plan.validated_rows is not None:
+        actors = processes("validation", actors=resources.validation_actors, cpus=resources.validation_cpus)
+        num_classes = len(plan.classes) + 1
+        validation = Validation(
+            feed=make_validation_feed(ray.put(plan.validated_rows), actors, num_classes=num_classes),
+            num_classes=num_classes,
+            max_side=config.images.max_side,
+            precision=config.precision,
+        )
+    settings = LoopSettings(
+        task=plan.task,
+        training=plan.training,
+        feed=feed,
+        num_images=plan.rows.num_rows,
+        threads=resources.threads,
+        validation=validation,
+    )
+    scaling = ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=resources.gpus > 0,
+        resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
+    )
+    needs = (
+        f"{resources.workers} workers, each of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and their loaders"
+    )
+    with watch_start(f"training of the {plan.task.name}", needs, timeout=config.cluster.start_timeout):
+        train(settings, folder=folder, classes=plan.classes, scaling=scaling)
+
+
+def crop_options(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
+    """Options that all stages of crops take."""
+    named = task.preprocessing
+    preprocessing = find_preprocessing(named) if named else default_preprocessing(task.backbone)
+    return {
+        "crop_size": training.section.crop_size,
+        "fill": tuple(int(value) for value in preprocessing.fill),
+        "jitter": training.jitter,
+        "seed": training.seed,
+        "max_side": context.config.images.max_side,
+    }
+
+
+def given_checkpoint(context: Context, *, task: Task) -> Artifact | None:
+    """The checkpoint that the config names, None where it names none.
+
+    Raises:
+        ValueError: if it was trained for other classes.
+    """
+    uri: str | None = getattr(context.config.checkpoints, task)
+    if uri is None:
+        return None
+    metadata = read_metadata(uri, task=task)
+    if tuple(metadata["classes"]) != context.classes:
+        raise ValueError(
+            f"{uri} was trained for classes {metadata['classes']}, the manifest has {list(context.classes)}; "
+            "train again, or give the manifest the same classes in the same order"
+        )
+    return Artifact(uri, metadata["digest"])

@@ -1,0 +1,152 @@
+"""Scores by masks and true masks of a few pixels, whose confusion is counted by hand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from mask_folders import write_masks
+
+from raypipe.artifacts import Artifact
+from raypipe.config import load_config
+from raypipe.data.arrays import encode_cam
+from raypipe.data.images import encode_png
+from raypipe.data.manifest import Manifest
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.evaluate import has_truth, read_confusions, run_evaluate, score_segments
+from raypipe.results import Score
+from raypipe.schema import ROW_DIGEST, SEEDS
+from raypipe.stages.base import run_stages
+from raypipe.streams.plan import Plan
+from raypipe.streams.sink import SHARDS, write_shard
+
+CAT, DOG, IGNORED = 1, 2, 255
+
+TRUTH = [[0, 0, CAT, CAT], [0, 0, CAT, IGNORED], [DOG, DOG, CAT, CAT]]
+MASK = [[0, CAT, CAT, CAT], [0, 0, CAT, CAT], [DOG, 0, 0, CAT]]
+WALKED = [[0, 0, CAT, CAT], [0, 0, CAT, CAT], [DOG, DOG, CAT, CAT]]
+COUNTED = [[3, 1, 0], [1, 4, 0], [1, 0, 1]]
+"""Rows: what is true; columns: what the mask says; the ignored pixel isn't counted."""
+
+OTHER_TRUTH, OTHER_MASK = [[0, 0], [0, DOG]], [[DOG, DOG], [DOG, DOG]]
+TOGETHER = [[3, 1, 3], [1, 4, 0], [1, 0, 2]]
+"""With the other image's."""
+
+
+def png(values: list[list[int]]) -> bytes:
+    return encode_png(np.array(values, np.uint8))
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computes without Ray."""
+
+    def compute(_context: Context, plan: Plan, rows: pa.Table) -> Iterator[pa.Table]:
+        yield run_stages(plan.steps, rows, keep=plan.schema.names)
+
+    monkeypatch.setattr(Context, "compute", compute)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    """Two images to train on, one whose true mask has another size, one of another split, one without truth."""
+    truths = {"a": TRUTH, "b": OTHER_TRUTH, "odd": [[0, 0, 0]], "v": OTHER_TRUTH}
+    rows: list[dict[str, Any]] = []
+    for name, truth in truths.items():
+        (tmp_path / f"{name}.png").write_bytes(png(truth))
+        split = "val" if name == "v" else "train"
+        mask_uri = str(tmp_path / f"{name}.png")
+        rows.append({"image_id": name, "image_uri": name, "labels": ["cat"], "split": split, "mask_uri": mask_uri})
+    rows.append({"image_id": "untold", "image_uri": "u", "labels": ["cat"], "split": "train", "mask_uri": None})
+    config = load_config("preset: demo", [f"manifest={tmp_path}/m.parquet", f"out={tmp_path}/out"])
+    return Context(config, Manifest.from_rows(rows, ("cat", "dog")))
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Artifact:
+    """Their masks, with those before the refinement."""
+    made = {
+        "a": (MASK, WALKED),
+        "b": (OTHER_MASK, OTHER_TRUTH),
+        "odd": (OTHER_MASK, OTHER_MASK),
+        "v": (OTHER_TRUTH, OTHER_MASK),
+        "untold": (OTHER_MASK, OTHER_MASK),
+    }
+    rows = [{"image_id": name, "mask": png(mask), "walk_mask": png(walk)} for name, (mask, walk) in made.items()]
+    return write_masks(str(tmp_path / "masks"), rows)
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Artifact:
+    """Maps of the first image: right, but for a little cat everywhere in the background."""
+    truth = np.array(WALKED)
+    cam = np.stack([np.where(truth == CAT, 0.9, 0.12), np.where(truth == DOG, 0.3, 0)]).astype(np.float32)
+    size = {"height": 3, "width": 4, "cam_height": 3, "cam_width": 4}
+    row = {"image_id": "a", "class_ids": [CAT, DOG], "cam": encode_cam(cam), **size, ROW_DIGEST: "of a"}
+    schema = SEEDS.append(pa.field(ROW_DIGEST, pa.string()))
+    write_shard(str(tmp_path / "seeds"), SHARDS, pa.Table.from_pylist([row], schema=schema))
+    return Artifact(str(tmp_path / "seeds"), "s")
+
+
+def by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:
+    return {(score.stage, score.split): score for score in scores}
+
+
+def test_scores_are_those_of_the_confusion_counted_by_hand(
+    in_this_process: None, context: Context, masks: Artifact, seeds: Artifact
+) -> None:
+    folder, scores = run_evaluate(context, seeds=seeds, masks=masks)
+    found = by_name(scores)
+    assert list(found) == [(stage, split) for stage in ("cam", "walk", "dcrf") for split in ("train", "val")]
+    confusions = read_confusions(folder.uri)
+    assert confusions["dcrf", "train"].tolist() == TOGETHER
+    assert confusions["dcrf", "val"].tolist() == [[3, 0, 0], [0, 0, 0], [0, 0, 1]]
+
+    final = found["dcrf", "train"]
+    assert final.class_iou == pytest.approx({"background": 3 / 9, "cat": 4 / 6, "dog": 2 / 6})
+    assert final.mean_iou == pytest.approx((3 / 9 + 4 / 6 + 2 / 6) / 3), "of the pixels of all images together"
+    assert final.image_iou == pytest.approx({"a": (3 / 6 + 4 / 6 + 1 / 2) / 3, "b": (0 + 1 / 4) / 2}, abs=1e-4)
+    assert (final.num_images, final.num_unscored) == (2, 1)
+    assert "(1, 3) (height, width), the image (2, 2)" in final.unscored["odd"]
+    assert found["walk", "train"].mean_iou == 1
+    assert found["walk", "val"].mean_iou == pytest.approx((0 + 1 / 4) / 2), "a class that isn't there doesn't count"
+
+
+def test_maps_are_cut_where_the_first_split_is_best(
+    in_this_process: None, context: Context, masks: Artifact, seeds: Artifact
+) -> None:
+    found = by_name(run_evaluate(context, seeds=seeds, masks=masks)[1])
+    assert found["cam", "train"].mean_iou == 1
+    assert found["cam", "train"].num_images == 1, "the others have no maps"
+    assert (
+        found["cam", "train"].post_processing == found["cam", "val"].post_processing == "background 0.15, best on train"
+    )
+
+
+def test_counted_by_hand(in_this_process: None, context: Context, tmp_path: Path) -> None:
+    """One image alone: a segmentation network's masks."""
+    segments = write_masks(str(tmp_path / "segments"), [{"image_id": "a", "mask": png(MASK)}])
+    (score,) = score_segments(context, segments)
+    assert score.confusion is not None
+    assert score.confusion.tolist() == COUNTED
+    assert (score.stage, score.num_images) == ("segmenter", 1)
+    assert score.mean_iou == pytest.approx((3 / 6 + 4 / 6 + 1 / 2) / 3)
+
+
+def test_what_is_scored_is_not_scored_again(
+    in_this_process: None, context: Context, masks: Artifact, seeds: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, scores = run_evaluate(context, seeds=seeds, masks=masks)
+    monkeypatch.setattr(Context, "compute", lambda *_: pytest.fail("it is there"))
+    assert run_evaluate(context, seeds=seeds, masks=masks) == (folder, scores)
+
+
+def test_without_truth_there_is_nothing_to_score(context: Context, masks: Artifact, seeds: Artifact) -> None:
+    rows = [row for row in context.manifest.table.to_pylist() if row["mask_uri"] is None]
+    untold = Context(context.config, Manifest.from_rows(rows, context.classes))
+    assert has_truth(context)
+    assert not has_truth(untold)
+    with pytest.raises(ValueError, match="no row has a true mask"):
+        run_evaluate(untold, seeds=seeds, masks=masks)
