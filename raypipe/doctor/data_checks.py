@@ -148,5 +148,5 @@ def check_sample(sample: Sample, *, allowed_share: float) -> Finding:
 
 def allowed_share(context: Context) -> float:
     """Share of the rows that may fail."""
-    rows = context.seed_rows().num_rows
+    rows: int = context.seed_rows().num_rows
     return min(1.0, allowed_rows(context.config.budget, rows) / max(1, rows))

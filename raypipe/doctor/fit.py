@@ -16,7 +16,8 @@ def check_fit(context: Context) -> Iterator[Finding]:
     """Each stream and each training finds its resources on the machine, and no GPU stays idle."""
     idle: dict[str, int] = {}
     reasons: dict[str, list[str]] = {}
-    for part in (*streams_of(context), *trainings_of(context.config)):
+    parts: list[Plan | Training] = [*streams_of(context), *trainings_of(context.config)]
+    for part in parts:
         try:
             idle[part.name] = _idle_gpus(part, context)
         except DoesNotFit as error:

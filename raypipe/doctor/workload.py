@@ -1,7 +1,7 @@
 """What a run would start: its streams and its trainings, as the config asks for them, before anything is made."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raypipe.artifacts import Artifact
@@ -98,12 +98,11 @@ def streams_of(context: Context) -> list[Plan]:
     # torch takes seconds to import
     from raypipe.pipelines.evaluate import evaluate_plan
     from raypipe.pipelines.gate import gate_plan
-    from raypipe.pipelines.masks import masks_plan
+    from raypipe.pipelines.masks import loading_cams, masks_plan
     from raypipe.pipelines.saliency_maps import saliency_plan
     from raypipe.pipelines.seeds import seeds_plan
     from raypipe.pipelines.segmenter import segment_plan
     from raypipe.pipelines.steps import compute_cams
-    from raypipe.stages.load_shards import LoadCams
 
     config = context.config
     given_maps = config.checkpoints.cams
@@ -112,10 +111,7 @@ def streams_of(context: Context) -> list[Plan]:
     computing = compute_cams(context, maps)
 
     def taking_up_seeds(plan: Plan) -> Plan:
-        if not makes_seeds(config):
-            return plan
-        made = next(stage for stage in plan.stages if stage == computing)
-        return replace(plan, reuse=(made, LoadCams()))
+        return loading_cams(plan, computing) if makes_seeds(config) else plan
 
     plans: list[Plan] = [saliency_plan(context)] if predicts_saliency(config) else []
     seeds = seeds_plan(context, maps=maps)
