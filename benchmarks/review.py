@@ -20,18 +20,20 @@ from raypipe.data.images import decode_mask
 from raypipe.data.shards import read_row
 from raypipe.data.truth import read_truth
 from raypipe.ops.metrics import confusion_matrix, mean_iou
-from raypipe.pages.review import Ranked, rank
+from raypipe.pages.review import rank
 from raypipe.pipelines.context import open_context
+from raypipe.schema import SHARD_URI
+from raypipe.stages.base import Row
 
 Confusions = NDArray[np.int64]
 
 
-def read_confusions(rows: list[Ranked], truths: dict[str, str], num_classes: int) -> Confusions:
+def read_confusions(rows: list[Row], truths: dict[str, str], num_classes: int) -> Confusions:
     """A confusion matrix a mask."""
     matrices = []
     for row in rows:
-        mask = decode_mask(read_row(row.shard_uri, row.image_id, columns=["mask"])["mask"])
-        truth, _ = read_truth(truths[row.image_id], num_classes=num_classes)
+        mask = decode_mask(read_row(row[SHARD_URI], row["image_id"], columns=["mask"])["mask"])
+        truth, _ = read_truth(truths[row["image_id"]], num_classes=num_classes)
         matrices.append(confusion_matrix(truth, mask, num_classes=num_classes))
     return np.stack(matrices)
 
@@ -55,12 +57,12 @@ def main(
     context = open_context(load_config(storage.read_bytes(config).decode()))
     rows = context.rows(split)
     rows = rows.filter(pc.is_valid(rows["mask_uri"]))
-    queue = rank(rows, masks, classes=context.classes, num_images=rows.num_rows).rows
+    queue = rank(rows, masks, classes=context.classes, num_images=rows.num_rows)[0]
     truths = dict(zip(rows["image_id"].to_pylist(), rows["mask_uri"].to_pylist(), strict=True))
     confusions = read_confusions(queue, truths, len(context.classes) + 1)
     number, before = round(fraction * len(queue)), mean_iou(confusions.sum(axis=0))
     wrong = confusions.sum(axis=(1, 2)) - np.trace(confusions, axis1=1, axis2=2)
-    doubts = np.array([row.predicted_iou for row in queue])
+    doubts = np.array([row["predicted_iou"] for row in queue])
     orders = {
         "by expected gain": np.arange(len(queue)),
         "by predicted IoU alone": np.argsort(doubts, kind="stable"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from raypipe import storage
 from raypipe.config import load_config
@@ -22,8 +22,8 @@ from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.manifest import read_manifest
 from raypipe.data.shards import locate_rows, read_row
+from raypipe.reports.cards import COLUMNS, draw_columns
 from raypipe.reports.content import Sample
-from raypipe.reports.strip import write_strip
 from raypipe.streams.sink import SHARDS
 
 NUM_IMAGES = 3
@@ -31,6 +31,14 @@ NUM_COLOURS = 96
 """Of the palette, with which textures take a third of the bytes."""
 WIDTH = 740
 """Pixels, about what GitHub shows of a README."""
+
+_CELL_WIDTH = 200
+_MAX_CELL_HEIGHT = 200
+_GAP = 8
+_HEADING = 26
+_PAPER = (255, 255, 255)
+_INK = (60, 64, 72)
+_MISSING = (240, 241, 243)
 
 
 def finished(run: Path, stage: str) -> Path:
@@ -77,6 +85,41 @@ def read_sample(row: dict[str, Any], seed: dict[str, Any], mask: dict[str, Any])
         truth=decode_mask(storage.read_bytes(row["mask_uri"])),
         iou=None,
     )
+
+
+def write_strip(samples: Sequence[Sample]) -> bytes:
+    """Returns a PNG of samples (rows) by COLUMNS with small headings, without columns that no sample has.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    if not samples:
+        raise ValueError("expected at least one sample for a strip, got none")
+    drawn = [draw_columns(sample) for sample in samples]
+    columns = [name for name in COLUMNS if any(pictures[name] is not None for pictures in drawn)]
+    heights = [_cell_height(sample.pixels.shape) for sample in samples]
+    size = (len(columns) * (_CELL_WIDTH + _GAP) + _GAP, _HEADING + sum(heights) + _GAP * len(heights))
+    sheet = Image.new("RGB", size, _PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for place, name in enumerate(columns):
+        left, top = _GAP + place * (_CELL_WIDTH + _GAP), _HEADING
+        pen.text((left + _CELL_WIDTH / 2, _HEADING / 2), name, fill=_INK, font=font, anchor="mm")
+        for pictures, height in zip(drawn, heights, strict=True):
+            picture = pictures[name]
+            if picture is None:
+                pen.rectangle((left, top, left + _CELL_WIDTH - 1, top + height - 1), fill=_MISSING)
+            else:
+                cell = ImageOps.fit(Image.fromarray(picture), (_CELL_WIDTH, height), Image.Resampling.LANCZOS)
+                sheet.paste(cell, (left, top))
+            top += height + _GAP
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _cell_height(shape: tuple[int, ...]) -> int:
+    """Returns the height of a row's cells, by the image's proportions; an image that is taller than wide is cut."""
+    return min(_MAX_CELL_HEIGHT, max(1, round(_CELL_WIDTH * shape[0] / shape[1])))
 
 
 def shrink(png: bytes) -> bytes:

@@ -45,13 +45,7 @@ def export(
     steps = open_run(config, overrides)
     made = {"masks": steps.make_masks, "calibrated": steps.calibrate, "truth": lambda: None}[source]
     folder, summary = run_export(
-        steps.context,
-        format_name,
-        out,
-        masks=made(),
-        options=options,
-        splits=splits,
-        min_confidence=min_confidence,
+        steps.context, format_name, out, masks=made(), options=options, splits=splits, min_confidence=min_confidence
     )
     typer.echo(f"{folder}: {summary}")
 
@@ -66,12 +60,7 @@ def review(
     steps = open_run(config, overrides)
     from raypipe.pages.review import GALLERY_FILE, run_review
 
-    folder, num_images = run_review(
-        steps.context,
-        masks=steps.make_masks(),
-        num_images=count,
-        splits=splits,
-    )
+    folder, num_images = run_review(steps.context, masks=steps.make_masks(), num_images=count, splits=splits)
     typer.echo(f"{num_images} masks to review, tasks for Label Studio beside: {storage.join(folder, GALLERY_FILE)}")
 
 

@@ -8,17 +8,16 @@ allowed and the nearest name.
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from raypipe.config.root import RunConfig
 from raypipe.credentials import refuse_credentials
-from raypipe.uri import absolute
 
 
 class ConfigError(ValueError):
@@ -27,11 +26,8 @@ class ConfigError(ValueError):
 
 def presets() -> tuple[str, ...]:
     """Names of the presets that come with raypipe."""
-    return tuple(
-        sorted(
-            Path(file.name).stem for file in resources.files("raypipe.recipes").iterdir() if file.name.endswith(".yaml")
-        )
-    )
+    names = (file.name for file in resources.files("raypipe.recipes").iterdir())
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
 
 
 def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
@@ -79,20 +75,10 @@ def _swept(name: str, value: Any) -> Any:
     """A value of an outer sweep, with URIs made absolute here: trials may run elsewhere."""
     if isinstance(value, Mapping):
         return {part: _swept(part, of_part) for part, of_part in value.items()}
-    return absolute(value) if isinstance(value, str) and _is_uri(name) else value
-
-
-def _is_uri(name: str) -> bool:
-    """Whether the option of a dotted name is a URI."""
-    section: Any = RunConfig
-    *path, last = name.split(".")
-    for part in path:
-        section = section.model_fields[part].annotation
-    field = section.model_fields[last]
-    kinds = [field.annotation, *get_args(field.annotation)]
-    return any(getattr(part, "func", None) is absolute for kind in kinds for part in get_args(kind)) or any(
-        getattr(part, "func", None) is absolute for part in field.metadata
-    )
+    if not isinstance(value, str):
+        return value
+    *path, option = name.split(".")
+    return TypeAdapter(_fields(path)[option].rebuild_annotation()).validate_python(value)
 
 
 def trial_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
@@ -140,7 +126,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
         name = ".".join(path)
         match problem["type"]:
             case "extra_forbidden":
-                allowed = _allowed_names(path[:-1])
+                allowed = list(_fields(path[:-1]))
                 yield f"{name}: unknown name; allowed are {', '.join(allowed)}.{_nearest(path[-1], allowed)}"
             case "missing":
                 yield f"{name}: missing; give it in the YAML file or as {name}=VALUE."
@@ -153,11 +139,13 @@ def _explain(error: ValidationError) -> Iterator[str]:
                 yield f"{name or 'config'}: got {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}."
 
 
-def _allowed_names(path: Sequence[str]) -> list[str]:
+def _fields(path: Sequence[str]) -> dict[str, FieldInfo]:
+    """The options of a section, by the names that lead to it."""
     section: Any = RunConfig
     for part in path:
         section = section.model_fields[part].annotation
-    return list(section.model_fields)
+    fields: dict[str, FieldInfo] = section.model_fields
+    return fields
 
 
 def _nearest(name: str, choices: Sequence[str]) -> str:

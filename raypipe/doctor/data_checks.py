@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
-from raypipe.doctor.findings import Finding, from_places
+from raypipe.doctor.findings import Finding, from_places, judge, problem
 from raypipe.doctor.forecast import Sample
 from raypipe.doctor.survey import View
 from raypipe.doctor.workload import trains_classifier, uses_classifier
@@ -28,13 +28,8 @@ def check_manifest(context: Context) -> Finding:
         rows = context.seed_rows()
         context.rows(config.splits.masks)
     except ValueError as error:
-        return Finding(
-            check="manifest",
-            status="problem",
-            found=str(error),
-            needed="splits that the manifest has",
-            way_out="set splits.train and splits.masks",
-        )
+        needed, way_out = "splits that the manifest has", "set splits.train and splits.masks"
+        return problem("manifest", str(error), needed=needed, way_out=way_out)
     labels = rows["labels"]
     unlabelled = labels.null_count
     unknown = sorted(set(pc.unique(pc.list_flatten(labels)).to_pylist()) - {*context.classes, None})
@@ -42,12 +37,10 @@ def check_manifest(context: Context) -> Finding:
         found += f"; unknown labels: {', '.join(unknown[:5])}"
     bad = unlabelled + sum(not set(names or []) <= set(context.classes) for names in labels.to_pylist() if unknown)
     allowed = allowed_rows(config.budget, rows.num_rows)
-    if not bad:
-        return Finding(check="manifest", status="ok", found=found)
-    return Finding(
-        check="manifest",
-        status="problem" if bad > allowed or bad == rows.num_rows else "warning",
-        found=f"{found}; {unlabelled} rows without labels; {bad} rows would be quarantined",
+    return judge(
+        "manifest",
+        f"{found}; {unlabelled} rows without labels; {bad} rows would be quarantined" if bad else found,
+        status="ok" if not bad else "problem" if bad > allowed or bad == rows.num_rows else "warning",
         needed=f"at most {allowed} such rows, by the budget",
         way_out="give these rows labels of the manifest's classes, leave their split out, or raise budget.max_rows",
     )
@@ -102,30 +95,27 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
     if absent:
         problems.append(f"not found {from_places(absent)}")
     if problems:
-        return Finding(
-            check="networks",
-            status="problem",
-            found="; ".join(dict.fromkeys(problems)),
+        return problem(
+            "networks",
+            "; ".join(dict.fromkeys(problems)),
             needed="weights and checkpoints that every machine can read, of the manifest's classes",
             way_out="mend checkpoints.* or network.weights; null trains, or starts from random; "
             "`raypipe import cams` writes a folder for checkpoints.cams",
         )
-    if downloads:
-        return Finding(
-            check="networks",
-            status="warning",
-            found="; ".join(dict.fromkeys(downloads)),
-            needed="the file there, or a way to download it, on every machine that trains",
-            way_out="nothing where machines reach download.pytorch.org; else bring the file, or give a URI of your own",
-        )
-    return Finding(check="networks", status="ok", found="; ".join(plan))
+    return judge(
+        "networks",
+        "; ".join(dict.fromkeys(downloads) if downloads else plan),
+        status="warning" if downloads else "ok",
+        needed="the file there, or a way to download it, on every machine that trains",
+        way_out="nothing where machines reach download.pytorch.org; else bring the file, or give a URI of your own",
+    )
 
 
 def check_images(places: Mapping[str, View], *, num_sampled: int, allowed_share: float) -> Finding:
     """Images of the sample can be read from everywhere."""
     unread = {place: view.unread for place, view in places.items() if view.unread}
     if not unread:
-        return Finding(check="images", status="ok", found=f"{num_sampled} of the sample read from every machine")
+        return Finding("images", "ok", f"{num_sampled} of the sample read from every machine")
     everywhere = len({frozenset(view.unread) for view in places.values()}) == 1
     number = max(map(len, unread.values()))
     texts = {
@@ -133,9 +123,9 @@ def check_images(places: Mapping[str, View], *, num_sampled: int, allowed_share:
         for place, failed in unread.items()
     }
     return Finding(
-        check="images",
-        status="warning" if everywhere and number <= allowed_share * num_sampled else "problem",
-        found=f"can't be read {from_places(texts)}",
+        "images",
+        "warning" if everywhere and number <= allowed_share * num_sampled else "problem",
+        f"can't be read {from_places(texts)}",
         needed=f"images that every node can read; the budget allows {100 * allowed_share:.3g} % that can't",
         way_out="mend the manifest's image_uri" if everywhere else "the same credentials and mounts on every node",
     )
@@ -145,12 +135,12 @@ def check_sample(sample: Sample, *, allowed_share: float) -> Finding:
     """Rows of the sample went through all stages."""
     number = len(sample.quarantined)
     if not number:
-        return Finding(check="sample", status="ok", found=f"{sample.num_images} images went through all stages")
+        return Finding("sample", "ok", f"{sample.num_images} images went through all stages")
     first = "; ".join(f"{name}: {reason}" for name, reason in list(sample.quarantined.items())[:3])
     return Finding(
-        check="sample",
-        status="problem" if number > allowed_share * sample.num_images else "warning",
-        found=f"{number} of {sample.num_images} rows would be quarantined: {first}",
+        "sample",
+        "problem" if number > allowed_share * sample.num_images else "warning",
+        f"{number} of {sample.num_images} rows would be quarantined: {first}",
         needed=f"the budget allows {100 * allowed_share:.3g} %",
         way_out="mend such rows, or raise budget.max_rows",
     )
@@ -158,6 +148,5 @@ def check_sample(sample: Sample, *, allowed_share: float) -> Finding:
 
 def allowed_share(context: Context) -> float:
     """Share of the rows that may fail."""
-    rows = context.seed_rows().num_rows
-    allowed: float = allowed_rows(context.config.budget, rows) / max(1, rows)
-    return min(1.0, allowed)
+    rows: int = context.seed_rows().num_rows
+    return min(1.0, allowed_rows(context.config.budget, rows) / max(1, rows))

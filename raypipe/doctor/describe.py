@@ -1,6 +1,6 @@
 """Prints what a run would start on a machine: resources, stages and columns of each stream, and each training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from raypipe import schema
 from raypipe.config import RunConfig
@@ -27,15 +27,9 @@ def describe_run(config: RunConfig, classes: Sequence[str], machine: Machine) ->
         FileNotFoundError: if saliency is to be predicted by weights that aren't there.
     """
     context = Context(config, Manifest(schema.MANIFEST.empty_table(), tuple(classes)))
-    return "\n\n".join([*_streams(context, machine), *_trainings(config, machine)])
-
-
-def _streams(context: Context, machine: Machine) -> Iterator[str]:
+    texts = []
     for plan in streams_of(context):
-        pools, resources = plan_pools(plan, machine, context.config)
-        yield "\n".join([str(resources), *(f"  {line}" for line in describe(pools))])
-
-
-def _trainings(config: RunConfig, machine: Machine) -> Iterator[str]:
-    for training in trainings_of(config):
-        yield f"training of the {plan_of(training, machine, config.cluster)}"
+        pools, resources = plan_pools(plan, machine, config)
+        texts.append("\n".join([str(resources), *(f"  {line}" for line in describe(pools))]))
+    texts += [f"training of the {plan_of(training, machine, config.cluster)}" for training in trainings_of(config)]
+    return "\n\n".join(texts)

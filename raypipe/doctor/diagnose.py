@@ -5,14 +5,13 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import ray
 
 from raypipe.config import RunConfig
 from raypipe.doctor import cluster_checks, data_checks, memory_checks
-from raypipe.doctor.findings import Finding, size_text, time_text, to_text
+from raypipe.doctor.findings import Finding, problem, size_text, time_text, to_text
 from raypipe.doctor.fit import check_fit
 from raypipe.doctor.forecast import (
     PoolForecast,
@@ -23,7 +22,7 @@ from raypipe.doctor.forecast import (
     forecast,
     time_sample,
 )
-from raypipe.doctor.survey import Node, find_gpus, survey
+from raypipe.doctor.survey import Node, View, find_gpus, survey
 from raypipe.pipelines.context import Context, open_context
 from raypipe.streams.connect import connect
 
@@ -68,60 +67,47 @@ def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
     try:
         context = open_context(config)
     except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and all of them are findings
-        found = Finding(
-            check="manifest",
-            status="problem",
-            found=f"{type(error).__name__}: {error}",
-            needed="a manifest that can be read",
-            way_out="mend `manifest`; `raypipe import` writes one",
-        )
-        return Diagnosis(findings=[found])
+        found = f"{type(error).__name__}: {error}"
+        way_out = "mend `manifest`; `raypipe import` writes one"
+        return Diagnosis(findings=[problem("manifest", found, needed="a manifest that can be read", way_out=way_out)])
     findings = [data_checks.check_manifest(context)]
     if findings[0].status == "problem":
         return Diagnosis(findings=findings)
     try:
         connect(context.config.cluster)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        found = Finding(
-            check="nodes",
-            status="problem",
-            found=f"no Ray: {error}",
+        no_ray = problem(
+            "nodes",
+            f"no Ray: {error}",
             needed="a cluster that runs, reached from one of its machines",
             way_out="mend cluster.address or RAY_ADDRESS; null starts a local Ray",
         )
-        return Diagnosis(findings=[*findings, found])
+        return Diagnosis(findings=[*findings, no_ray])
     rows = evenly_spaced_rows(context.seed_rows(), num_images)
     image_uris = [uri for uri in rows["image_uri"].to_pylist() if uri]
     logger.info("looking at storage, images and versions from every node")
     driver, nodes = survey(out=context.config.out, image_uris=image_uris, files=data_checks.network_files(context))
-    places = {"the driver": driver} | {node.name: node.view for node in nodes if not isinstance(node.view, str)}
+    places = cluster_checks.places_of(driver, nodes)
+    allowed_share = data_checks.allowed_share(context)
     findings += [
         data_checks.check_networks(context, places),
-        cluster_checks.check_out(context.config.out, places),
-        data_checks.check_images(
-            places, num_sampled=len(set(image_uris)), allowed_share=data_checks.allowed_share(context)
-        ),
-        *_check_cluster(context, places, nodes),
+        data_checks.check_images(places, num_sampled=len(set(image_uris)), allowed_share=allowed_share),
+        *cluster_checks.check_alike(context.config.out, driver, nodes),
+        *_check_cluster(context, nodes),
     ]
     if not Diagnosis(findings=findings).healthy:
         return Diagnosis(findings=findings)
     return _with_forecast(context, rows, nodes, findings)
 
 
-def _check_cluster(context: Context, places: dict[str, Any], nodes: Sequence[Node]) -> Iterator[Finding]:
-    yield cluster_checks.check_nodes(nodes)
-    yield cluster_checks.check_versions(places)
+def _check_cluster(context: Context, nodes: Sequence[Node]) -> Iterator[Finding]:
     try:
         yield from check_fit(context)
     except FileNotFoundError as error:  # a network's weights, which another check finds, too
-        yield Finding(
-            check="resources",
-            status="problem",
-            found=f"can't be planned: {error}",
-            needed="all that the config names",
-            way_out="mend saliency.weights",
-        )
-    if _uses_gpus(context):
+        needed, way_out = "all that the config names", "mend saliency.weights"
+        yield problem("resources", f"can't be planned: {error}", needed=needed, way_out=way_out)
+    cluster = context.config.cluster
+    if context.machine.gpus and (cluster.gpus_per_actor != 0 or cluster.gpus_per_train_worker != 0):
         yield cluster_checks.check_cuda(find_gpus())
     yield cluster_checks.check_disk(nodes)
     yield cluster_checks.check_authentication(
@@ -129,23 +115,17 @@ def _check_cluster(context: Context, places: dict[str, Any], nodes: Sequence[Nod
     )
 
 
-def _uses_gpus(context: Context) -> bool:
-    cluster = context.config.cluster
-    return context.machine.gpus > 0 and (cluster.gpus_per_actor != 0 or cluster.gpus_per_train_worker != 0)
-
-
 def _with_forecast(context: Context, rows: pa.Table, nodes: Sequence[Node], findings: list[Finding]) -> Diagnosis:
     try:
         sample = time_sample(context, rows)
     except SampleFailed as error:
-        found = Finding(
-            check="sample",
-            status="problem",
-            found=str(error),
+        failed = problem(
+            "sample",
+            str(error),
             needed=f"{rows.num_rows} images that go through all stages",
             way_out="what the message says; `raypipe describe` prints what each stage asks for",
         )
-        return Diagnosis(findings=[*findings, found])
+        return Diagnosis(findings=[*findings, failed])
     streams = forecast(context, sample, cores=_cores(context, nodes))
     findings = [
         *findings,
@@ -162,8 +142,8 @@ def _cores(context: Context, nodes: Sequence[Node]) -> float:
     """Cores that there really are; of nodes that an autoscaler may bring, those that Ray will count."""
     if context.config.cluster.autoscaling:
         return context.machine.cpus
-    cpus = {node.name: node.resources.get("CPU", 0) for node in nodes}
-    return max(1, sum(min(cpus[node.name], node.view.cores) for node in nodes if not isinstance(node.view, str)))
+    seen = [(node, node.view) for node in nodes if isinstance(node.view, View)]
+    return max(1, sum(min(node.resources.get("CPU", 0), view.cores) for node, view in seen))
 
 
 def _forecast_text(sample: Sample, streams: Sequence[StreamForecast]) -> Iterator[str]:
@@ -171,8 +151,7 @@ def _forecast_text(sample: Sample, streams: Sequence[StreamForecast]) -> Iterato
     if sample.random:
         text += f", {' and '.join(sample.random)} with random weights: time doesn't depend on them, bytes do a little"
     yield f"{text}. Trainings, Ray Data's own work and what else the machines do aren't in it."
-    for stream in streams:
-        yield _stream_text(stream)
+    yield from map(_stream_text, streams)
 
 
 def _stream_text(stream: StreamForecast) -> str:

@@ -4,16 +4,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+Status = Literal["ok", "warning", "problem"]
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Finding:
     """What a check found."""
 
     check: str
-    status: Literal["ok", "warning", "problem"]
+    status: Status
     found: str
     needed: str = ""
+    """Empty where all is in order, as is the way out."""
     way_out: str = ""
+
+    def __str__(self) -> str:
+        """The finding without its status, for a message of several lines."""
+        return f"{self.check}: {self.found}\n  needed: {self.needed}\n  way out: {self.way_out}"
+
+
+def judge(check: str, found: str, *, status: Status, needed: str, way_out: str) -> Finding:
+    """A finding; what is needed and the way out are said of what isn't in order only."""
+    return Finding(check, status, found) if status == "ok" else Finding(check, status, found, needed, way_out)
+
+
+def problem(check: str, found: str, *, needed: str, way_out: str) -> Finding:
+    """A finding that keeps a run from being started."""
+    return Finding(check, "problem", found, needed, way_out)
 
 
 def size_text(size: float) -> str:

@@ -3,64 +3,50 @@
 from collections.abc import Iterator
 
 from raypipe.config import Cluster
-from raypipe.doctor.findings import Finding
+from raypipe.doctor.findings import Finding, problem
 from raypipe.doctor.workload import Training, streams_of, trainings_of
 from raypipe.pipelines.context import Context, plan_pools
 from raypipe.streams.machines import Machine
+from raypipe.streams.plan import Plan
 from raypipe.streams.resources import DoesNotFit
 from raypipe.streams.trainings import TrainingPlan, plan_training
 
 
 def check_fit(context: Context) -> Iterator[Finding]:
     """Each stream and each training finds its resources on the machine, and no GPU stays idle."""
-    config, machine = context.config, context.machine
-    fitting: list[str] = []
-    reasons: dict[str, list[str]] = {}
     idle: dict[str, int] = {}
-
-    def note(name: str, error: DoesNotFit) -> None:
-        reasons.setdefault(str(error), []).append(name)
-
-    for plan in streams_of(context):
+    reasons: dict[str, list[str]] = {}
+    parts: list[Plan | Training] = [*streams_of(context), *trainings_of(context.config)]
+    for part in parts:
         try:
-            _, resources = plan_pools(plan, machine, config)
+            idle[part.name] = _idle_gpus(part, context)
         except DoesNotFit as error:
-            note(plan.name, error)
-            continue
-        fitting.append(plan.name)
-        if any(stage.kind == "device" for stage in plan.steps):  # others have nothing to do on a GPU
-            idle[plan.name] = resources.idle_gpus
-    for training in trainings_of(config):
-        name = f"training of the {training.task}"
-        try:
-            planned = plan_of(training, machine, config.cluster)
-        except DoesNotFit as error:
-            note(name, error)
-            continue
-        fitting.append(name)
-        idle[name] = planned.idle_gpus
-    if fitting and not reasons:
-        yield Finding(check="resources", status="ok", found=f"{', '.join(fitting)}: each fits {machine}")
+            reasons.setdefault(str(error), []).append(part.name)
+    if idle and not reasons:
+        yield Finding("resources", "ok", f"{', '.join(idle)}: each fits {context.machine}")
     for reason, names in reasons.items():
         found, _, way_out = reason.rpartition("; ")
-        yield Finding(
-            check="resources",
-            status="problem",
-            found=f"{', '.join(names)}: {found}",
-            needed="room for everything that the config starts",
-            way_out=way_out,
-        )
+        needed = "room for everything that the config starts"
+        yield problem("resources", f"{', '.join(names)}: {found}", needed=needed, way_out=way_out)
     if any(idle.values()):
         numbers = ", ".join(f"{name} {number}" for name, number in idle.items() if number)
         yield Finding(
-            check="idle GPUs",
-            status="warning",
-            found=f"of {machine.gpus:g} GPUs stay idle: {numbers}",
+            "idle GPUs",
+            "warning",
+            f"of {context.machine.gpus:g} GPUs stay idle: {numbers}",
             needed="work for each GPU, unless others are to have them",
             way_out="leave cluster.gpus_per_actor, cluster.network_actors, cluster.gpus_per_train_worker and "
             "cluster.train_workers null, or give trainings a batch_size that more workers divide; `raypipe describe` "
             "prints the plan",
         )
+
+
+def _idle_gpus(part: Plan | Training, context: Context) -> int:
+    """GPUs that a stream or a training leaves idle, although it has work for them."""
+    if isinstance(part, Training):
+        return plan_of(part, context.machine, context.config.cluster).idle_gpus
+    _, resources = plan_pools(part, context.machine, context.config)
+    return resources.idle_gpus if any(stage.kind == "device" for stage in part.steps) else 0
 
 
 def plan_of(training: Training, machine: Machine, cluster: Cluster) -> TrainingPlan:

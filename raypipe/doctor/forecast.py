@@ -21,17 +21,18 @@ import pyarrow.parquet as pq
 import ray
 
 from raypipe.data.checkpoints import Task
-from raypipe.doctor.stage_timing import PoolTime, RandomNetwork, StageTime, time_pool
+from raypipe.doctor.stage_timing import PoolTime, RandomNetwork, time_pool
 from raypipe.doctor.workload import checkpoint, makes_seeds, streams_of, trains_classifier
 from raypipe.pipelines.affinity import affinity_task
 from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import Context, plan_pools
-from raypipe.stages.base import ERRORS, Row, with_error_columns
+from raypipe.stages.base import ERRORS, with_error_columns
 from raypipe.stages.load_shards import LoadCams
 from raypipe.streams.execute import CALLS_PER_ACTOR
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.run import rows_per_block
+from raypipe.training.tasks import TrainingTask
 
 SECONDS = 1800
 """How long a pool may take for the sample, the wait for free CPUs included."""
@@ -114,14 +115,12 @@ def forecast_plans(context: Context) -> list[Plan]:
 def random_networks(context: Context) -> dict[Task, RandomNetwork]:
     """What stands in for the networks that the run will train and the streams use."""
     config = context.config
-    networks: dict[Task, RandomNetwork] = {}
+    tasks: list[TrainingTask] = []
     if trains_classifier(config):
-        task = classifier_task(context)
-        networks["classifier"] = RandomNetwork(task, config.training("classifier"), context.classes)
+        tasks.append(classifier_task(context))
     if makes_seeds(config):
-        affinity = affinity_task(context, classifier=checkpoint(config, "classifier"))
-        networks["affinity"] = RandomNetwork(affinity, config.training("affinity"), context.classes)
-    return networks
+        tasks.append(affinity_task(context, classifier=checkpoint(config, "classifier")))
+    return {task.name: RandomNetwork(task, config.training(task.name), context.classes) for task in tasks}
 
 
 def time_sample(context: Context, rows: pa.Table) -> Sample:
@@ -147,10 +146,10 @@ def time_sample(context: Context, rows: pa.Table) -> Sample:
             table, taken = _time(context, pool, of_pool, table, networks)
             times[plan.name].append(taken)
         output_bytes[plan.name] = _shard_bytes(table, plan.schema)
-        failed |= {row["image_id"]: f"{row['error_stage']}: {row['error_reason']}" for row in _failed(table)}
+        bad = table.filter(pc.is_valid(table["error_stage"])).select(["image_id", *ERRORS.names]).to_pylist()
+        failed |= {row["image_id"]: f"{row['error_stage']}: {row['error_reason']}" for row in bad}
         if plan.name == "seeds":  # the next stream's rows are the manifest's with the seeds' maps
-            kept = [*rows.column_names, *LoadCams.writes.names, *ERRORS.names]
-            table = table.select(kept)
+            table = table.select([*rows.column_names, *LoadCams.writes.names, *ERRORS.names])
     good = table.filter(pc.is_null(table["error_stage"]))
     sizes = zip(good["width"].to_pylist(), good["height"].to_pylist(), strict=True)
     return Sample(
@@ -210,23 +209,21 @@ def _forecast_stream(context: Context, plan: Plan, rows: pa.Table, sample: Sampl
     ]
     slowest = max(pools, key=lambda pool: pool.time.seconds / pool.actors)
     by_pools = slowest.time.seconds / slowest.actors
+    bottleneck = max(slowest.time.stages, key=lambda stage: stage.seconds).name
     worked = sum(pool.time.cpu_seconds for pool in pools)
     by_cores = worked / cores
-    bottleneck = max(slowest.time.stages, key=lambda stage: stage.seconds).name
     if by_cores > by_pools:
-        stages: list[StageTime] = [stage for pool in pools for stage in pool.time.stages]
-        longest = max(stages, key=lambda stage: stage.cpu_seconds)
+        longest = max((stage for pool in pools for stage in pool.time.stages), key=lambda stage: stage.cpu_seconds)
         bottleneck = f"{longest.name} (cores that all stages share: {cores:g})"
     hours = max(by_pools, by_cores) * rows.num_rows / 3600
     starts = [pool.time.start_seconds for pool in pools]
-    all_starts = sum(pool.actors * start for pool, start in zip(pools, starts, strict=True))
     return StreamForecast(
         name=plan.name,
         num_rows=rows.num_rows,
         pools=pools,
         loads_maps=plan.reuse is not None,
         hours=hours,
-        start_seconds=max([*starts, all_starts / cores]),
+        start_seconds=max(*starts, sum(pool.actors * pool.time.start_seconds for pool in pools) / cores),
         bottleneck=bottleneck,
         cpu_hours=worked * rows.num_rows / 3600,
         gpu_hours=hours * sum(pool.actors * pool.gpus for pool in pools),
@@ -243,11 +240,6 @@ def _between_pools(context: Context, pools: Sequence[PoolForecast], num_rows: in
         CALLS_PER_ACTOR * (pool.actors + following.actors) * block * pool.time.row_bytes
         for pool, following in pairwise(pools)  # the last one writes shards
     )
-
-
-def _failed(table: pa.Table) -> list[Row]:
-    rows: list[Row] = table.filter(pc.is_valid(table["error_stage"])).select(["image_id", *ERRORS.names]).to_pylist()
-    return rows
 
 
 def _shard_bytes(table: pa.Table, schema: pa.Schema) -> float:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from raypipe.data.images import reduced_size
-from raypipe.doctor.findings import Finding, size_text
+from raypipe.doctor.findings import Finding, judge, size_text
 from raypipe.doctor.forecast import Sample, StreamForecast
 from raypipe.doctor.survey import Gpu, Node
 from raypipe.streams.machines import Machine
@@ -41,46 +41,38 @@ def check_memory(
     growth = max_side**2 / max(1, worked_width * worked_height)
     if growth > 2:
         found += f"; passes of one of {max_side} x {max_side} would take up to {growth:.1f} times as much"
-    if worst <= 0.8:
-        return Finding(check="memory", status="ok", found=found)
-    return Finding(
-        check="memory",
-        status="problem" if worst > 1 else "warning",
-        found=found,
+    return judge(
+        "memory",
+        found,
+        status="ok" if worst <= 0.8 else "warning" if worst <= 1 else "problem",
         needed="the sum over a node's actors of their pool's peak, below 80 % of what Ray counts as the node's memory",
         way_out="fewer cluster.cpu_actors or cluster.network_actors, larger nodes, or a smaller images.max_side",
     )
 
 
 def _node_memory(stream: StreamForecast, node: Node, machine: Machine) -> float:
-    total = 0.0
-    for pool in stream.pools:
-        kind, all_nodes = ("GPU", machine.gpus) if pool.gpus else ("CPU", machine.cpus)
-        share = node.resources.get(kind, 0) / (all_nodes or 1)
-        total += math.ceil(pool.actors * share) * pool.time.memory
-    return total
+    shares = {
+        kind: node.resources.get(kind, 0) / (all_nodes or 1)
+        for kind, all_nodes in (("GPU", machine.gpus), ("CPU", machine.cpus))
+    }
+    return sum(
+        math.ceil(pool.actors * shares["GPU" if pool.gpus else "CPU"]) * pool.time.memory for pool in stream.pools
+    )
 
 
 def check_gpu_memory(streams: Sequence[StreamForecast], gpus: Mapping[str, Gpu | str]) -> Finding:
     """Peak of each pool on a GPU against its part of the smallest GPU."""
     smallest = min((gpu.memory for gpu in gpus.values() if isinstance(gpu, Gpu)), default=0)
     pools = [pool for stream in streams for pool in stream.pools if pool.gpus > 0]
-    wide = {
-        f"{pool.name} {size_text(pool.time.gpu_memory)} of {size_text(smallest * min(1, pool.gpus))}"
-        for pool in pools
-        if pool.time.gpu_memory > smallest * min(1, pool.gpus)
-    }
-    if wide:
-        return Finding(
-            check="GPU memory",
-            status="problem",
-            found=", ".join(sorted(wide)),
-            needed="a pool's peak below its part of the GPU",
-            way_out="raise cluster.gpus_per_actor, inference.mode=deterministic, or lower images.max_side",
-        )
-    peak = max((pool.time.gpu_memory for pool in pools), default=0)
-    return Finding(
-        check="GPU memory", status="ok", found=f"{size_text(peak)} an actor, the GPU has {size_text(smallest)}"
+    parts = {(pool.name, pool.time.gpu_memory, smallest * min(1, pool.gpus)) for pool in pools}
+    wide = sorted(f"{name} {size_text(peak)} of {size_text(part)}" for name, peak, part in parts if peak > part)
+    highest = max((peak for _, peak, _ in parts), default=0)
+    return judge(
+        "GPU memory",
+        ", ".join(wide) or f"{size_text(highest)} an actor, the GPU has {size_text(smallest)}",
+        status="problem" if wide else "ok",
+        needed="a pool's peak below its part of the GPU",
+        way_out="raise cluster.gpus_per_actor, inference.mode=deterministic, or lower images.max_side",
     )
 
 
@@ -89,12 +81,10 @@ def check_object_store(streams: Sequence[StreamForecast], nodes: Sequence[Node])
     have = OBJECT_STORE_SHARE * sum(node.resources.get("object_store_memory", 0) for node in nodes)
     need = max(stream.in_flight_bytes for stream in streams)
     found = f"about {size_text(need)} of rows in flight, Ray Data's part is {size_text(have)}"
-    if need <= have:
-        return Finding(check="object store", status="ok", found=found)
-    return Finding(
-        check="object store",
-        status="warning",
-        found=f"{found}: it would spill to disk, or hold stages back",
+    return judge(
+        "object store",
+        found if need <= have else f"{found}: it would spill to disk, or hold stages back",
+        status="ok" if need <= have else "warning",
         needed="rows in flight below half of the object store",
         way_out="raise cluster.object_store_memory on a local Ray (ray start --object-store-memory), or lower "
         "cluster.rows_per_shard",

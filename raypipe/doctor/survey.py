@@ -27,6 +27,8 @@ PROBES = ".doctor"
 SECONDS = 300
 """How long nodes may take to tell what they see."""
 
+FULLEST_DISK = 0.95
+"""Ray stops spilling to a disk that is fuller."""
 
 BUSY = "it is busy or hangs"
 
@@ -44,8 +46,8 @@ class View:
     absent: dict[str, str]
     """Files that aren't there, and why."""
     cores: int
-    disk: tuple[int, int] | None = None
-    """Bytes of the disk that Ray spills to, and how many of them are free."""
+    spill_room: float | None = None
+    """Bytes that Ray can spill to this machine's disk; None where that isn't known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,18 +83,13 @@ def survey(
     """
     deadline = time.monotonic() + seconds
     with probing(out) as (beacon, problems):
-        given: dict[str, Any] = {
-            "out": out,
-            "beacon": None if problems else beacon,
-            "image_uris": image_uris,
-            "files": files,
-        }
+        given: dict[str, Any] = {"out": out, "image_uris": image_uris, "files": files}
+        given["beacon"] = None if problems else beacon
         alive = alive_nodes()
-        # Ray spills beside its sockets, unless it was told another folder.
-        folders = [str(Path(node["ObjectStoreSocketName"]).parent.parent) for node in alive]
+        # Ray spills beside its sockets, unless it was told another folder. No CPUs: a busy node can tell, too.
         refs = [
-            _on(node).remote(**given, spill_folder=folder)  # no CPUs: a busy node can tell, too
-            for node, folder in zip(alive, folders, strict=True)
+            _on(node, look).remote(**given, spill_folder=str(Path(node["ObjectStoreSocketName"]).parent.parent))
+            for node in alive
         ]
         driver = look(**given)
         answers = [_answer(ref, deadline) for ref in refs]
@@ -144,7 +141,7 @@ def look(
         unread={uri: _describe(error) for uri, error in unread.items()},
         absent={uri: reason for uri in files if (reason := _absent(uri))},
         cores=len(os.sched_getaffinity(0)),
-        disk=_disk(spill_folder) if spill_folder else None,
+        spill_room=_spill_room(spill_folder) if spill_folder else None,
     )
 
 
@@ -206,7 +203,7 @@ def _name(node: dict[str, Any]) -> str:
     return f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
 
 
-def _on(node: dict[str, Any], function: Any = look, *, num_gpus: float = 0) -> Any:
+def _on(node: dict[str, Any], function: Any, *, num_gpus: float = 0) -> Any:
     here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     remote: Any = ray.remote(function)
     return remote.options(num_cpus=0, num_gpus=num_gpus, max_retries=0, scheduling_strategy=here)
@@ -242,9 +239,9 @@ def _new_folders(uri: str) -> list[Path]:
     return [parent for parent in Path(path).parents if not parent.exists()]
 
 
-def _disk(folder: str) -> tuple[int, int] | None:
+def _spill_room(folder: str) -> float | None:
     try:
         usage = shutil.disk_usage(folder)
     except OSError:
         return None
-    return usage.total, usage.free
+    return max(0, usage.free - (1 - FULLEST_DISK) * usage.total)

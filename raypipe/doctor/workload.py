@@ -26,6 +26,11 @@ class Training:
     validates: bool
     """Images are scored after each epoch."""
 
+    @property
+    def name(self) -> str:
+        """As it is named beside the streams."""
+        return f"training of the {self.task}"
+
 
 def makes_seeds(config: RunConfig) -> bool:
     """Whether a run computes seeds, whose maps its masks take up: an AffinityNet is to be trained."""

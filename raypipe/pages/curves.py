@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
@@ -67,24 +65,23 @@ def _by_confidence(out: str, *, masks: Artifact) -> list[RiskCurves]:
 
 def _by_prediction(masks: str, score: Score) -> list[RiskCurves]:
     """Images of one split, ranked by the IoU that was predicted without truth, against what truth says."""
-    known = pa.array(score.image_iou, pa.string())
-    predicted: list[float] = []
-    ious: list[float] = []
-    for _, table in iter_shards(storage.join(masks, SHARDS), columns=["image_id", "predicted_iou"]):
-        held = pc.and_(pc.is_in(table["image_id"], known), pc.is_finite(pc.fill_null(table["predicted_iou"], np.nan)))
-        for row in table.filter(held).to_pylist():
-            if not np.isnan(score.image_iou[row["image_id"]]):
-                predicted.append(row["predicted_iou"])
-                ious.append(score.image_iou[row["image_id"]])
-    if len(ious) < _MIN_IMAGES:
+    pairs = [
+        (row["predicted_iou"], score.image_iou[row["image_id"]])
+        for _, table in iter_shards(storage.join(masks, SHARDS), columns=["image_id", "predicted_iou"])
+        for row in table.to_pylist()
+        if row["image_id"] in score.image_iou
+    ]
+    known = np.array(pairs, np.float64).reshape(-1, 2)
+    known = known[np.isfinite(known).all(axis=1)]
+    if len(known) < _MIN_IMAGES:
         return []
-    certainty, loss = np.array(predicted, np.float64), 1 - np.array(ious, np.float64)
+    certainty, loss = known[:, 0], 1 - known[:, 1]
     orders = {"predicted IoU": certainty, "in no order": np.zeros_like(loss), "best order": -loss}
     return [
         RiskCurves(
             title=f"Images of {score.split}, by predicted IoU",
             note=(
-                f"Mean of 1 − IoU over the surest of {len(ious):,} images, walked masks. The prediction needs no "
+                f"Mean of 1 − IoU over the surest of {len(known):,} images, walked masks. The prediction needs no "
                 "truth; the best order is what truth itself would give."
             ),
             coverages=COVERAGES,
@@ -107,9 +104,8 @@ def collect_sweeps(out: str, *, networks: Mapping[Task, Artifact]) -> list[Sweep
         of_run = {"maps": networks.get("classifier"), "affinity": networks.get("affinity")}
         if choice["networks"] != {name: network and network.digest for name, network in of_run.items()}:
             continue
-        chosen = ", ".join(f"{name} {value:g}" for name, value in choice["chosen"].items())
         facts = {
-            "chosen": chosen,
+            "chosen": ", ".join(f"{name} {value:g}" for name, value in choice["chosen"].items()),
             "images": f"{choice['num_images']:,}",
             "true masks used": f"{choice['num_labelled']:,}",
             "score": f"{choice['score']:.4f} (95 % interval {choice['low']:.4f} to {choice['high']:.4f})",

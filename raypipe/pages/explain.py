@@ -1,7 +1,6 @@
 """Everything that led to one mask: its row goes once more through the run's own stages, without Ray."""
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,22 +20,20 @@ from raypipe.data.images import decode_mask
 from raypipe.data.manifest import nearest
 from raypipe.data.names import file_stem
 from raypipe.data.shards import locate_rows, read_row, read_shards
-from raypipe.data.truth import read_truth
 from raypipe.ops.cam import upsample_to_image
 from raypipe.ops.metrics import confusion_matrix, iou, mean_iou
 from raypipe.ops.random_walk import propagate_at
 from raypipe.pages.finished import FinishedMasks, NotFinished, find_masks
+from raypipe.pages.truth import usable_truth
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import loading_cams, masks_plan
 from raypipe.pipelines.steps import compute_cams, make_trimaps
 from raypipe.reports.explain import Explanation, WalkState, render_explanation
 from raypipe.schema import GRID_STRIDE, MASKS, QUARANTINE, SHARD_URI
-from raypipe.stages.base import ROW_ERRORS, Row, Stage
+from raypipe.stages.base import Row, Stage
 from raypipe.stages.judge import GateWalk
 from raypipe.stages.propagate import WALK_TOLERANCE, PropagateCams, grid_scores
 from raypipe.streams.sink import QUARANTINED, SHARDS
-
-logger = logging.getLogger(__name__)
 
 STEPS = (0, 1, 4, 16, 64, 256, 1024)
 """Numbers of steps that are shown, up to the run's own."""
@@ -114,7 +111,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         torch.from_numpy(cam), alpha=walker.alpha, count_padding=walker.count_padding, cam_stride=walker.cam_stride
     ).to(affinity.device)
     cell = _cell(pixel, start, decoded)
-    mask, truth = decode_mask(final["mask"]), _truth(context, row)
+    mask, truth = decode_mask(final["mask"]), usable_truth(row["mask_uri"], context.classes)
     class_iou, mean = _scores(truth, mask, context.classes)
     return Explanation(
         image_id=row["image_id"],
@@ -219,17 +216,6 @@ def _trimap(finished: FinishedMasks, decoded: Row, seed_uri: str | None) -> NDAr
     if stored is None:
         stored = replace(make_trimaps(finished.context), splits=None).process(decoded)["trimap"]
     return decode_mask(stored)
-
-
-def _truth(context: Context, row: Row) -> NDArray[np.uint8] | None:
-    """The true mask; None where there is none that can be used."""
-    if not row["mask_uri"]:
-        return None
-    try:
-        return read_truth(row["mask_uri"], num_classes=len(context.classes) + 1)[0]
-    except ROW_ERRORS as error:
-        logger.warning("no true mask in the explanation: %s", error)
-        return None
 
 
 def _scores(

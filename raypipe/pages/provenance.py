@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import raypipe
 from raypipe.artifacts import Artifact
@@ -20,8 +19,8 @@ _LIBRARIES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "scip
 
 def provenance(
     context: Context, *, outputs: Mapping[str, Artifact], networks: Mapping[Task, Artifact], resources: str
-) -> dict[str, Any]:
-    """Name to value; several lines or a mapping stand in a block of their own.
+) -> dict[str, str]:
+    """Name to value.
 
     Args:
         context: config and manifest.
@@ -29,13 +28,12 @@ def provenance(
         networks: task to checkpoint.
         resources: what the cluster has, as text.
     """
-    rows = context.manifest.table.num_rows
     return {
         "raypipe": raypipe.__version__,
         "commit": code_commit() or "unknown: installed without its repository",
         "report written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "manifest": context.config.manifest,
-        "rows in the manifest": f"{rows:,}",
+        "rows in the manifest": f"{len(context.manifest):,}",
         "Python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
         "resources of the cluster": resources,

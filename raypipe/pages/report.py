@@ -1,7 +1,6 @@
 """Writes what a run looks like as one HTML page. Nothing here grows with the rows but the time to read their ids."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
@@ -50,34 +49,24 @@ def write_report(
     config = context.config
     outputs = {"seeds": seeds, "masks": masks} | ({} if segments is None else {"segments": segments})
     folders = {name: artifact.uri for name, artifact in outputs.items()}
-    summaries = {name: read_summary(folder) for name, folder in folders.items()}
-    samples = collect_samples(
-        context, folders, affinity=networks.get("affinity"), scores=scores, num_samples=num_samples
-    )
+    affinity, classifier = networks.get("affinity"), networks.get("classifier")
     report = Report(
         title="raypipe report",
         classes=context.classes,
-        scores=[_fields(score, without="image_iou") for score in scores],
+        scores=scores,
         gate=config.refinement.gate,
-        decisions=[_fields(decision) for decision in decisions],
+        decisions=decisions,
         curves={name: read_metrics(network.uri.rsplit("/", 1)[0]) for name, network in networks.items()},
-        samples=samples,
+        samples=collect_samples(context, folders, affinity=affinity, scores=scores, num_samples=num_samples),
         confusions=final_confusions(evaluation, list(scores)),
         label_pairs=count_label_pairs(context.manifest.table["labels"], context.classes),
         risks=collect_risks(config.out, masks=masks, scores=scores),
         sweeps=collect_sweeps(config.out, networks=networks),
-        saliency=saliency_samples(context, classifier=networks["classifier"], num_samples=num_samples)
-        if "classifier" in networks
-        else (),
-        streams={name: summary for name, summary in summaries.items() if summary is not None},
+        saliency=saliency_samples(context, classifier=classifier, num_samples=num_samples) if classifier else (),
+        streams={name: summary for name, folder in folders.items() if (summary := read_summary(folder))},
         quarantine=count_quarantined(folders),
         provenance=provenance(context, outputs=outputs, networks=networks, resources=resources),
     )
     uri = storage.join(config.out, REPORT_FILE)
     storage.write_bytes_atomic(uri, render_report(report).encode())
     return uri
-
-
-def _fields(value: Score | Decision, *, without: str = "") -> dict[str, object]:
-    """A dataclass's fields by name; no copies, and without what grows with the rows."""
-    return {field.name: getattr(value, field.name) for field in fields(value) if field.name != without}

@@ -8,7 +8,6 @@ import heapq
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,9 @@ from raypipe.formats.label_studio.write import LabelStudio
 from raypipe.ops.review import expected_gain
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.held_rows import locate
-from raypipe.reports.review import ReviewCard, render_review
-from raypipe.schema import REVIEW, SHARD_DIGEST, SUPERVISED
-from raypipe.stages.base import ROW_ERRORS
+from raypipe.reports.review import render_review, review_card
+from raypipe.schema import REVIEW, SHARD_DIGEST, SHARD_URI, SUPERVISED
+from raypipe.stages.base import ROW_ERRORS, Row
 from raypipe.streams.records import open_folder, read_summary, set_digest, write_summary
 from raypipe.streams.sink import SHARDS
 
@@ -38,37 +37,6 @@ logger = logging.getLogger(__name__)
 
 GALLERY_FILE = "index.html"
 QUEUE_FILE = "queue.parquet"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranked:
-    """A mask of the queue and what its gain is made of."""
-
-    image_id: str
-    image_uri: str
-    split: str
-    labels: tuple[str, ...]
-    shard_uri: str
-    predicted_iou: float
-    areas: dict[str, float]
-    """Share of the image of each class that the mask holds or the image is labelled with."""
-    parts: dict[str, float]
-    """Each such class's part of the gain."""
-    reason: str
-
-    @property
-    def gain(self) -> float:
-        """The expected gain."""
-        return sum(self.parts.values())
-
-
-@dataclass(frozen=True)
-class Queue:
-    """The first of all masks."""
-
-    rows: list[Ranked]
-    num_masks: int
-    """That were ranked."""
 
 
 def run_review(
@@ -97,13 +65,15 @@ def run_review(
     open_folder(folder, provenance)
     summary = read_summary(folder)
     if summary is None:
-        queue = rank(rows, masks.uri, classes=context.classes, num_images=num_images)
-        LabelStudio(context.classes).finish(lambda: _tasks(queue.rows, context.classes), folder)
-        _write_table(queue.rows, storage.join(folder, QUEUE_FILE))
-        cards = _cards(queue.rows, max_side=config.images.max_side)
-        page = render_review(cards, classes=context.classes, num_masks=queue.num_masks)
+        queue, num_masks = rank(rows, masks.uri, classes=context.classes, num_images=num_images)
+        LabelStudio(context.classes).finish(lambda: _tasks(queue, context.classes), folder)
+        table = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(queue, schema=REVIEW), table)
+        storage.write_bytes_atomic(storage.join(folder, QUEUE_FILE), table.getvalue().to_pybytes())
+        cards = (_card(row, max_side=config.images.max_side) for row in queue)
+        page = render_review(cards, classes=context.classes, num_masks=num_masks)
         storage.write_bytes_atomic(storage.join(folder, GALLERY_FILE), page.encode())
-        summary = {"num_images": len(queue.rows), "num_masks": queue.num_masks}
+        summary = {"num_images": len(queue), "num_masks": num_masks}
         write_summary(folder, summary)
     return folder, summary["num_images"]
 
@@ -115,7 +85,7 @@ def reviewable_rows(context: Context, splits: Sequence[str] | None) -> pa.Table:
     return unsure.select(["image_id", "image_uri", "labels", "split"])
 
 
-def rank(rows: pa.Table, masks: str, *, classes: Sequence[str], num_images: int) -> Queue:
+def rank(rows: pa.Table, masks: str, *, classes: Sequence[str], num_images: int) -> tuple[list[Row], int]:
     """The masks of the largest gain, the largest first; those without any gain are left out.
 
     Args:
@@ -123,6 +93,9 @@ def rank(rows: pa.Table, masks: str, *, classes: Sequence[str], num_images: int)
         masks: folder of masks; the classes' areas are those of all of them.
         classes: class names in class-id order.
         num_images: that are wanted.
+
+    Returns:
+        Rows by the schema `REVIEW`, with `labels`, `split` and the mask's `shard_uri`; and how many masks were ranked.
     """
     folder = storage.join(masks, SHARDS)
     totals, counts = np.zeros(len(classes)), np.zeros(len(classes), np.int64)
@@ -131,7 +104,7 @@ def rank(rows: pa.Table, masks: str, *, classes: Sequence[str], num_images: int)
         totals += areas.sum(axis=0)
         counts += np.count_nonzero(areas, axis=0)
     ids, names = rows["image_id"].combine_chunks(), pa.array(classes, pa.string())
-    first: list[Ranked] = []
+    first: list[Row] = []
     num_masks = 0
     for uri, table in iter_shards(folder, columns=["image_id", "class_ids", "areas", "predicted_iou"]):
         position = pc.index_in(table["image_id"], ids)
@@ -142,14 +115,15 @@ def rank(rows: pa.Table, masks: str, *, classes: Sequence[str], num_images: int)
         labelled = _dense(found["labels"], pc.index_in(pc.list_flatten(found["labels"]), names), len(classes)) > 0
         predicted_iou = table["predicted_iou"].to_numpy().astype(np.float64)
         parts = expected_gain(areas, labelled, predicted_iou, totals=totals, counts=counts)
-        best = np.argsort(-parts.sum(axis=1), kind="stable")[:num_images]
-        new = [
-            _ranked(found.slice(index, 1), table.slice(index, 1), uri, areas[index], parts[index], totals, classes)
-            for index in best.tolist()
-            if parts[index].any()
+        gains = parts.sum(axis=1)
+        best = [index for index in np.argsort(-gains, kind="stable")[:num_images].tolist() if gains[index]]
+        found = found.append_column("predicted_iou", table["predicted_iou"]).take(pa.array(best, pa.int64()))
+        first += [
+            row | {SHARD_URI: uri} | _gain(row["predicted_iou"], areas[index], parts[index], totals, classes)
+            for row, index in zip(found.to_pylist(), best, strict=True)
         ]
-        first = heapq.nsmallest(num_images, [*first, *new], key=lambda row: (-row.gain, row.image_id))
-    return Queue(first, num_masks)
+        first = heapq.nsmallest(num_images, first, key=lambda row: (-row["gain"], row["image_id"]))
+    return [row | {"rank": number} for number, row in enumerate(first, start=1)], num_masks
 
 
 def _areas(table: pa.Table, num_classes: int) -> NDArray[np.float64]:
@@ -170,38 +144,14 @@ def _dense(
     return matrix
 
 
-def _ranked(
-    row: pa.Table,
-    found: pa.Table,
-    shard_uri: str,
-    areas: NDArray[np.float64],
-    parts: NDArray[np.float64],
-    totals: NDArray[np.float64],
-    classes: Sequence[str],
-) -> Ranked:
-    manifest, mask = row.to_pylist()[0], found.to_pylist()[0]
-    concerned = np.flatnonzero(parts).tolist()
-    return Ranked(
-        image_id=manifest["image_id"],
-        image_uri=manifest["image_uri"] or "",
-        split=file_stem(manifest["split"] or NO_SPLIT),
-        labels=tuple(manifest["labels"] or ()),
-        shard_uri=shard_uri,
-        predicted_iou=mask["predicted_iou"],
-        areas={classes[index]: float(areas[index]) for index in concerned},
-        parts={classes[index]: float(parts[index]) for index in concerned},
-        reason=_reason(mask["predicted_iou"], areas, parts, totals, classes),
-    )
-
-
-def _reason(
+def _gain(
     predicted_iou: float,
     areas: NDArray[np.float64],
     parts: NDArray[np.float64],
     totals: NDArray[np.float64],
     classes: Sequence[str],
-) -> str:
-    """Why a mask is in the queue, in words; the class with the largest part first."""
+) -> dict[str, Any]:
+    """A mask's gain by class, and why it is in the queue, in words; the class with the largest part first."""
     texts = [f"Predicted IoU {predicted_iou:.2f}."]
     for index in np.argsort(-parts, kind="stable")[: np.count_nonzero(parts)].tolist():
         name, area = classes[index], areas[index]
@@ -212,70 +162,42 @@ def _reason(
             texts.append(
                 f"{name}: {100 * area:.0f}\u00a0% of the image, {100 * share:.1f}\u00a0% of all that is masked {name}."
             )
-    return " ".join(texts)
+    concerned = np.flatnonzero(parts).tolist()
+    return {
+        "gain": float(parts.sum()),
+        "class_names": [classes[index] for index in concerned],
+        "areas": areas[concerned].tolist(),
+        "parts": parts[concerned].tolist(),
+        "reason": " ".join(texts),
+    }
 
 
-def _tasks(rows: Sequence[Ranked], classes: Sequence[str]) -> Iterator[ExportedRow]:
+def _tasks(rows: Sequence[Row], classes: Sequence[str]) -> Iterator[ExportedRow]:
     """The tasks, with rank, gain and reason beside what an export's have, one mask in memory at a time."""
     format_ = LabelStudio(classes)
-    for number, row in enumerate(rows, start=1):
-        found = read_row(row.shard_uri, row.image_id, columns=["mask", "confidence"])
+    for row in rows:
+        found = read_row(row[SHARD_URI], row["image_id"], columns=["mask", "confidence"])
         common: dict[str, Any] = {
-            "image_id": row.image_id,
-            "number": number,
-            "split": row.split,
-            "image_uri": row.image_uri,
+            "image_id": row["image_id"],
+            "number": row["rank"],
+            "split": file_stem(row["split"] or NO_SPLIT),
+            "image_uri": row["image_uri"] or "",
         }
         mask = MaskRow(mask=decode_mask(found["mask"]), confidence=decode_mask(found["confidence"]), **common)
         items = []
         for item in format_.render(mask).items:
             task = json.loads(item.data)
-            task["data"] |= {"rank": number, "gain": row.gain, "reason": row.reason}
+            task["data"] |= {name: row[name] for name in ("rank", "gain", "reason")}
             items.append(Item(item.kind, json.dumps(task).encode()))
         yield ExportedRow(items=items, **common)
 
 
-def _write_table(rows: Sequence[Ranked], uri: str) -> None:
-    table = pa.Table.from_pylist(
-        [
-            {
-                "rank": number,
-                "image_id": row.image_id,
-                "image_uri": row.image_uri,
-                "gain": row.gain,
-                "predicted_iou": row.predicted_iou,
-                "class_names": list(row.parts),
-                "areas": list(row.areas.values()),
-                "parts": list(row.parts.values()),
-                "reason": row.reason,
-            }
-            for number, row in enumerate(rows, start=1)
-        ],
-        schema=REVIEW,
-    )
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    storage.write_bytes_atomic(uri, buffer.getvalue().to_pybytes())
-
-
-def _cards(rows: Sequence[Ranked], *, max_side: int) -> Iterator[ReviewCard]:
-    for number, row in enumerate(rows, start=1):
-        yield ReviewCard(
-            rank=number,
-            image_id=row.image_id,
-            labels=row.labels,
-            gain=row.gain,
-            predicted_iou=row.predicted_iou,
-            reason=row.reason,
-            pixels=_photograph(row, max_side=max_side),
-            mask=decode_mask(read_row(row.shard_uri, row.image_id, columns=["mask"])["mask"]),
-        )
-
-
-def _photograph(row: Ranked, *, max_side: int) -> NDArray[np.uint8] | None:
-    """The image; None where it is gone since its mask was made."""
+def _card(row: Row, *, max_side: int) -> dict[str, Any]:
+    """A row in the gallery; without a photograph where that is gone since the mask was made."""
+    mask = decode_mask(read_row(row[SHARD_URI], row["image_id"], columns=["mask"])["mask"])
+    pixels: NDArray[np.uint8] | None = None
     try:
-        return decode_image(storage.read_bytes(row.image_uri), max_side=max_side).pixels
+        pixels = decode_image(storage.read_bytes(row["image_uri"] or ""), max_side=max_side).pixels
     except ROW_ERRORS as error:
-        logger.warning("no photograph of %s in the gallery: %s", row.image_id, error)
-        return None
+        logger.warning("no photograph of %s in the gallery: %s", row["image_id"], error)
+    return review_card(row, pixels=pixels, mask=mask)

@@ -1,7 +1,7 @@
 """The saliency loss of a few training images, for the report."""
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from raypipe.networks import SaliencyClassifier, network_input
 from raypipe.pipelines.classifier import classifier_task, labelled_rows
 from raypipe.pipelines.context import Context, draw
 from raypipe.pipelines.saliency_maps import find_saliency, with_saliency
-from raypipe.reports.saliency_samples import SaliencySample
+from raypipe.reports.content import SaliencySample
 from raypipe.schema import PREDICTED_URI
 from raypipe.stages.base import ROW_ERRORS, Row
 from raypipe.stages.networks import load_classifier
@@ -34,40 +34,37 @@ def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int
     config, task = context.config, classifier_task(context)
     if not isinstance(task, SaliencyTask) or config.checkpoints.classifier is not None:
         return []
-    device = torch.device("cpu")
     network, _ = load_classifier(classifier.uri, device="cpu", output_stride=config.classifier.output_stride)
     assert isinstance(network, SaliencyClassifier)  # trained by this config
     predicted = find_saliency(context)
     rows = labelled_rows(context, context.rows(config.splits.train))
     rows = with_saliency(context, rows, predicted=predicted)
-    rows = rows.filter(pa.array([bool(labels) for labels in rows["labels"].to_pylist()], pa.bool_()))
+    rows = rows.filter(pc.greater(pc.list_value_length(rows["labels"]), 0))
     samples = []
     for index in draw(rows["image_id"].to_pylist(), num_samples):
         (row,) = rows.slice(index, 1).to_pylist()
         try:
-            samples.append(_sample(context, task, network, row, device))
+            samples.append(_sample(context, task, network, row))
         except ROW_ERRORS:
             continue  # the training has counted it as unreadable
     return samples
 
 
 @torch.inference_mode()
-def _sample(
-    context: Context, task: SaliencyTask, network: SaliencyClassifier, row: Row, device: torch.device
-) -> SaliencySample:
+def _sample(context: Context, task: SaliencyTask, network: SaliencyClassifier, row: Row) -> SaliencySample:
     max_side = context.config.images.max_side
     pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=max_side).pixels
     height, width = pixels.shape[:2]
     data = storage.read_bytes(row["saliency_uri"] or row[PREDICTED_URI])
     saliency = decode_saliency(data, size=(height, width), max_side=max_side)
     saliency = np.asarray(Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR))
-    x, _ = network_input(pixels, preprocessing=network.preprocessing, device=device)
-    labels = torch.zeros(1, len(context.classes), device=device)
+    x, _ = network_input(pixels, preprocessing=network.preprocessing, device=torch.device("cpu"))
+    labels = torch.zeros(1, len(context.classes))
     labels[0, [class_id - 1 for class_id in class_ids_of(row["labels"], context.classes)]] = 1
     # As a training crop, padding included, so that all maps have one geometry.
     padding = (0, x.shape[3] - width, 0, x.shape[2] - height)
-    crop = F.pad(torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None], padding)
-    target = F.pad(torch.tensor(saliency, device=device)[None], padding)
+    crop = F.pad(torch.from_numpy(pixels).permute(2, 0, 1)[None], padding)
+    target = F.pad(torch.tensor(saliency)[None], padding)
     explained = task.explain(network(x)[1].float(), target, labels, crop)
 
     def cut(maps: torch.Tensor) -> NDArray[np.float32]:

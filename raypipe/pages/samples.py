@@ -4,7 +4,6 @@ Whatever the number of rows: ids are read shard by shard, and of the shards only
 """
 
 import heapq
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -12,27 +11,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.shards import iter_shards, locate_rows, read_row
+from raypipe.pages.truth import usable_truth
 from raypipe.pipelines.context import Context
 from raypipe.reports.content import KINDS, Sample
 from raypipe.results import Score
-from raypipe.stages.base import ROW_ERRORS
 from raypipe.stages.propagate import AffinitySource, affinity_source
 from raypipe.streams.sink import SHARDS
-
-logger = logging.getLogger(__name__)
 
 _COLUMNS = {
     "seeds": ("class_ids", "cam", "cam_height", "cam_width"),
     "masks": ("mask", "walk_mask"),
     "segments": ("mask",),
 }
+
+_NO_CAM = np.zeros((0, 1, 1), np.float32)
 
 
 def collect_samples(
@@ -53,20 +51,19 @@ def collect_samples(
         num_samples: of each kind.
     """
     chosen = choose_samples(masks=folders["masks"], scores=scores, number=num_samples)
+    if not chosen:
+        return
     ids = [image_id for image_id, _, _ in chosen]
     places = {stage: locate_rows(storage.join(folder, SHARDS), ids) for stage, folder in folders.items()}
     table = context.manifest.table
-    manifest = {
-        row["image_id"]: row
-        for row in table.filter(pc.is_in(table["image_id"], pa.array(ids, pa.string()))).to_pylist()
-    }
-    source = affinity_source(affinity, precision=context.config.precision, device="cpu") if chosen else None
+    rows = table.filter(pc.is_in(table["image_id"], pa.array(ids, pa.string()))).to_pylist()
+    manifest = {row["image_id"]: row for row in rows}
+    source = affinity_source(affinity, precision=context.config.precision, device="cpu")
     for image_id, kind, score in chosen:
         found = {
             stage: read_row(uris[image_id], image_id, columns=_COLUMNS[stage]) if image_id in uris else None
             for stage, uris in places.items()
         }
-        assert source is not None
         yield _sample(context, manifest[image_id], found, kind, score, source)
 
 
@@ -111,31 +108,19 @@ def _sample(
     seed, mask, segment = found.get("seeds"), found["masks"], found.get("segments")
     assert mask is not None  # samples have one
     final = decode_mask(mask["mask"])
-    walk = decode_mask(mask["walk_mask"]) if mask["walk_mask"] is not None else None
+    walk = None if mask["walk_mask"] is None else decode_mask(mask["walk_mask"])
+    cam = decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"]) if seed else _NO_CAM
     return Sample(
         image_id=row["image_id"],
         kind=kind,
         labels=tuple(row["labels"] or ()),
         pixels=pixels,
         class_ids=tuple(seed["class_ids"]) if seed else (),
-        cam=decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"])
-        if seed
-        else np.zeros((0, 1, 1), np.float32),
+        cam=cam,
         affinity=source([pixels])[0].affinity(radius=context.config.affinity.radius).cpu().numpy(),
         walk_mask=final if walk is None else walk,
         mask=None if walk is None else final,
         segment=None if segment is None else decode_mask(segment["mask"]),
-        truth=_truth(row["mask_uri"]),
+        truth=usable_truth(row["mask_uri"], context.classes),
         iou=score,
     )
-
-
-def _truth(mask_uri: str | None) -> NDArray[np.uint8] | None:
-    """The true mask; None for one that can't be used, which the scores count as unscored."""
-    if not mask_uri:
-        return None
-    try:
-        return decode_mask(storage.read_bytes(mask_uri))
-    except ROW_ERRORS as error:
-        logger.warning("no true mask in the report: %s", error)
-        return None

@@ -4,11 +4,13 @@ Conventions: rows are the truth, columns the masks, background first. A row's sh
 """
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
+
+from raypipe.reports.page import render_page
 
 _CELL = 18
 _LEAST_SHARE = 0.005
@@ -61,7 +63,7 @@ def shown_classes(matrix: NDArray[np.int64]) -> list[int]:
     return sorted(int(class_id) for class_id in seen[np.argsort(-lost, kind="stable")[:MAX_CLASSES]])
 
 
-def heat_map(matrix: NDArray[np.int64], names: Sequence[str], *, description: str) -> str:
+def heat_map(matrix: NDArray[np.int64], names: Sequence[str], *, description: str) -> Markup:
     """Draws the shares of each row of a matrix as an <svg> element in the page's colours.
 
     Args:
@@ -70,27 +72,9 @@ def heat_map(matrix: NDArray[np.int64], names: Sequence[str], *, description: st
         description: text for screen readers.
     """
     ids = shown_classes(matrix)
+    shown = [names[class_id] for class_id in ids]
     shares = row_shares(matrix)[np.ix_(ids, ids)]
-    left = 12 + 6.2 * max((len(names[class_id]) for class_id in ids), default=0)
-    size = _CELL * len(ids)
-    side = round(left + size + 4)
-    parts = [
-        f'<svg role="img" aria-label="{escape(description)}" class="heat" '
-        f'viewBox="0 0 {side} {side}" style="min-width: {side}px; max-width: {round(1.5 * side)}px" '
-        'xmlns="http://www.w3.org/2000/svg">',
-        f'<rect x="{left:.1f}" y="{left:.1f}" width="{size}" height="{size}" fill="var(--soft)"/>',
-    ]
-    for place, class_id in enumerate(ids):
-        name, middle = escape(names[class_id]), left + _CELL * (place + 0.5)
-        parts.append(f'<text x="{left - 6:.1f}" y="{middle + 3.5:.1f}" text-anchor="end">{name}</text>')
-        turned = f'transform="rotate(-90 {middle:.1f} {left - 6:.1f})"'
-        parts.append(f'<text x="{middle:.1f}" y="{left - 2.5:.1f}" {turned}>{name}</text>')
-    for row, column in np.argwhere(shares >= _LEAST_SHARE).tolist():
-        share, color = shares[row, column], "--series-2" if row == column else "--series-3"
-        title = f"{escape(names[ids[row]])} taken for {escape(names[ids[column]])}: {100 * share:.1f} %"
-        parts.append(
-            f'<rect x="{left + _CELL * column + 0.5:.1f}" y="{left + _CELL * row + 0.5:.1f}" width="{_CELL - 1}" '
-            f'height="{_CELL - 1}" fill="var({color})" fill-opacity="{0.1 + 0.9 * share:.2f}">'
-            f"<title>{title}</title></rect>"
-        )
-    return "".join([*parts, "</svg>"])
+    cells = [(row, column, float(shares[row, column])) for row, column in np.argwhere(shares >= _LEAST_SHARE).tolist()]
+    left = 12 + 6.2 * max(map(len, shown), default=0)
+    svg = render_page("heat.html", names=shown, cells=cells, left=left, cell=_CELL, description=description)
+    return Markup(svg)  # noqa: S704 - the template escapes the names

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe.ops.cooccurrence import Pair
-from raypipe.reports.saliency_samples import SaliencySample
+from raypipe.results import Decision, Score
 
 KINDS = ("best", "worst", "random")
 """Reasons for which an image is in the report."""
@@ -44,6 +44,24 @@ class Sample:
     """(H, W) class ids of the true mask, or None without one."""
     iou: float | None
     """Mean IoU of this image's final mask."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencySample:
+    """A training image and the maps of its saliency loss. Maps may differ in size from the pixels."""
+
+    image_id: str
+    labels: tuple[str, ...]
+    pixels: NDArray[np.uint8]
+    """(H, W, 3), RGB."""
+    saliency: NDArray[np.float32]
+    """M_s (h, w), 0..1."""
+    foreground: NDArray[np.float32]
+    """M_fg (h, w), 0..1."""
+    refined: NDArray[np.float32] | None
+    """M_r (h, w), 0..1; None if nothing was refined."""
+    inconsistent_region: NDArray[np.bool_] | None
+    """N (h, w), True for dropped pixels; None if the loss drops none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +125,11 @@ class Report:
     title: str
     classes: tuple[str, ...]
     """Names of the class ids 1..C."""
-    scores: Sequence[Mapping[str, Any]]
-    """stage (cam | walk | dcrf | pamr | segmenter), split, num_images, mean_iou, class_iou {name: IoU},
-    post_processing, truth_digest, num_unscored; stages in the order of the pipeline."""
+    scores: Sequence[Score]
+    """Stages in the order of the pipeline."""
     gate: str
     """off | run | image: what a decision to keep a refinement is made for."""
-    decisions: Sequence[Mapping[str, Any]]
-    """refinement (walk | dcrf | pamr), judge, kept, reason, num_images, before, after, difference, standard_error; the
-    last four may be None."""
+    decisions: Sequence[Decision]
     curves: Mapping[str, Sequence[Mapping[str, Any]]]
     """Network name to metrics per epoch: epoch, loss, loss_*, lr, images_per_second, share_waiting, seconds,
     num_unreadable, and dropped_share where saliency taught."""
@@ -131,5 +146,5 @@ class Report:
     """num_rows, num_finished, num_quarantined, num_computed and seconds of each stage."""
     quarantine: Sequence[Quarantined]
     """Groups of quarantined images, the largest first; the last may stand for all others."""
-    provenance: Mapping[str, Any]
-    """Config as YAML text, checkpoint digests, versions."""
+    provenance: Mapping[str, str]
+    """Config as YAML text, checkpoint digests, versions; several lines stand in a block of their own."""

@@ -1,6 +1,5 @@
 """Renders everything that led to one mask as one HTML file that fetches nothing and has no scripts."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from raypipe.ops.affinity import pair_offsets
 from raypipe.reports.page import class_colors, render_page
 from raypipe.reports.pictures import (
+    as_uri,
     data_uri,
     draw_affinity,
     draw_cam,
@@ -81,29 +81,19 @@ class Explanation:
 
 def render_explanation(explanation: Explanation, *, classes: Sequence[str]) -> str:
     """Renders the explanation as a self-contained HTML page; `classes` are the names of the class ids 1..C."""
-    legend = class_colors(classes)
     photo = thumbnail(explanation.pixels)
-    names = ["background", *(classes[class_id - 1] for class_id in explanation.class_ids)]
     return render_page(
         "explain.html",
         title=explanation.image_id,
-        labels=[(label, legend.get(label)) for label in explanation.labels],
-        width=photo.shape[1],
+        explanation=explanation,
+        legend=class_colors(classes),
         height=photo.shape[0],
+        width=photo.shape[1],
         parts=_parts(explanation, photo, classes),
-        cell=explanation.cell,
-        pixel=tuple(GRID_STRIDE * index for index in explanation.cell),
-        names=names,
-        scores=[(state.num_steps, [f"{score:.3f}" for score in state.scores]) for state in explanation.walk],
+        stride=GRID_STRIDE,
+        names=["background", *(classes[class_id - 1] for class_id in explanation.class_ids)],
         neighbours=_crops(explanation),
-        predicted_iou=f"{explanation.predicted_iou:.2f}",
-        mean_iou=None if explanation.mean_iou is None else f"{100 * explanation.mean_iou:.1f}",
-        class_iou=[(name, legend.get(name), f"{100 * value:.1f}") for name, value in explanation.class_iou.items()],
-        num_different=f"{explanation.num_different:,}" if explanation.num_different else "",
-        mask_file="data:image/png;base64," + base64.b64encode(explanation.mask_png).decode(),
-        notes=explanation.notes,
-        settings=explanation.settings,
-        provenance=explanation.provenance,
+        mask_file=as_uri(explanation.mask_png, "image/png"),
     )
 
 
@@ -141,6 +131,7 @@ def _parts(explanation: Explanation, photo: NDArray[np.uint8], classes: Sequence
         return {"key": key, "heading": heading, "text": text, "pictures": encoded}
 
     shape = explanation.pixels.shape[:2]
+    image = {"photograph": photo, "chosen cell": draw_region(photo, shape, _box(explanation))}
     cams = {
         f"CAM of {classes[class_id - 1]}": draw_cam(photo, explanation.cam[index : index + 1], (class_id,))
         for index, class_id in enumerate(explanation.class_ids)
@@ -148,8 +139,8 @@ def _parts(explanation: Explanation, photo: NDArray[np.uint8], classes: Sequence
     if len(cams) > 1:
         cams["strongest of them"] = draw_cam(photo, explanation.cam, explanation.class_ids)
     edges = draw_affinity(photo, explanation.affinity, shape)
-    walk = {_steps(state.num_steps): draw_mask(photo, state.mask) for state in explanation.walk}
-    reach = {_steps(state.num_steps): draw_heat(photo, _on_image(state.reach, shape)) for state in explanation.walk}
+    walk = {f"t = {state.num_steps}": draw_mask(photo, state.mask) for state in explanation.walk}
+    reach = {f"t = {state.num_steps}": draw_heat(photo, _on_image(state.reach, shape)) for state in explanation.walk}
     masks = {}
     if explanation.walk_mask is not None:
         masks["before refinement"] = draw_mask(photo, explanation.walk_mask)
@@ -158,7 +149,7 @@ def _parts(explanation: Explanation, photo: NDArray[np.uint8], classes: Sequence
         masks["truth"] = draw_mask(photo, explanation.truth)
     masks["final mask"] = draw_mask(photo, explanation.mask)
     return [
-        row("image", "Image", "What the networks see; the box is around the chosen cell.", _image(explanation, photo)),
+        row("image", "Image", "What the networks see; the box is around the chosen cell.", image),
         row("cams", "Class activation maps", "Heat of each label, with a line at one half.", cams),
         row(
             "trimap",
@@ -184,11 +175,6 @@ def _parts(explanation: Explanation, photo: NDArray[np.uint8], classes: Sequence
     ]
 
 
-def _image(explanation: Explanation, photo: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-    box = _box(explanation)
-    return {"photograph": photo, "chosen cell": draw_region(photo, explanation.pixels.shape[:2], box)}
-
-
 def _box(explanation: Explanation) -> tuple[int, int, int, int]:
     """Returns rows and columns (top, bottom, left, right) of the cells around the chosen one."""
     (row, column), reach = explanation.cell, explanation.radius - 1
@@ -201,17 +187,14 @@ def _crops(explanation: Explanation) -> list[tuple[str, str]]:
     weights, inside = neighbourhood(explanation.affinity, explanation.cell, radius=explanation.radius)
     step = np.where(inside, weights**explanation.beta, 0)
     top, bottom, left, right = _box(explanation)
-    padded = np.zeros((GRID_STRIDE * weights.shape[0], GRID_STRIDE * weights.shape[1], 3), np.uint8)
+    padded = _enlarge(np.zeros((*weights.shape, 3), np.uint8), GRID_STRIDE)
     padded[: explanation.pixels.shape[0], : explanation.pixels.shape[1]] = explanation.pixels
     cells = (slice(top, bottom), slice(left, right))
-    crop = padded[GRID_STRIDE * top : GRID_STRIDE * bottom, GRID_STRIDE * left : GRID_STRIDE * right]
-    crop = np.repeat(np.repeat(crop, 3, axis=0), 3, axis=1)
-    pictures = {
-        "photograph": crop,
-        "affinity W, 0 to 1": draw_heat(crop, _enlarge(weights[cells], 3 * GRID_STRIDE)),
-        f"weight of a step, W to the power of {explanation.beta:g}, relative to staying": draw_heat(
-            crop, _enlarge(step[cells], 3 * GRID_STRIDE)
-        ),
+    crop = _enlarge(padded[GRID_STRIDE * top : GRID_STRIDE * bottom, GRID_STRIDE * left : GRID_STRIDE * right], 3)
+    power = f"weight of a step, W to the power of {explanation.beta:g}, relative to staying"
+    planes = {"affinity W, 0 to 1": weights, power: step}
+    pictures = {"photograph": crop} | {
+        caption: draw_heat(crop, _enlarge(plane[cells], 3 * GRID_STRIDE)) for caption, plane in planes.items()
     }
     return [(caption, data_uri(picture)) for caption, picture in pictures.items()]
 
@@ -227,9 +210,4 @@ def _cells_of_image(plane: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]
 
 def _on_image(plane: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Brings a grid to the image's size, relative to its largest value."""
-    scaled: NDArray[np.float32] = _cells_of_image(plane / max(float(plane.max(initial=0)), 1e-12), shape)
-    return scaled
-
-
-def _steps(number: int) -> str:
-    return f"t = {number}"
+    return _cells_of_image(plane / max(float(plane.max(initial=0)), 1e-12), shape)

@@ -185,7 +185,12 @@ def data_uri(picture: NDArray[np.uint8], *, quality: int = 78) -> str:
     """Returns the picture as a WebP data URI."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "WEBP", quality=quality, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return as_uri(buffer.getvalue(), "image/webp")
+
+
+def as_uri(data: bytes, kind: str) -> str:
+    """Returns a picture's file as a data URI; as a picture, an SVG can neither run scripts nor style the page."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _grey(photo: NDArray[np.uint8]) -> NDArray[np.float32]:

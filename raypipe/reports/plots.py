@@ -4,7 +4,6 @@ matplotlib has no CSS variables, so charts are drawn in placeholder colours, whi
 """
 
 import io
-import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,10 @@ from html import escape
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -38,15 +40,24 @@ _STYLE: dict[Any, object] = {
     "ytick.labelcolor": _INK,
     "legend.frameon": False,
 }
+_PAGE: dict[Any, object] = {
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+}
 
 
+def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+@mpl.rc_context({**_STYLE, **_PAGE, "axes.grid.axis": "x"})
 def bar_chart(
-    values: Mapping[str, Sequence[float]],
-    names: Sequence[str],
-    *,
-    chart_id: str,
-    description: str,
-) -> str:
+    values: Mapping[str, Sequence[float]], names: Sequence[str], *, chart_id: str, description: str
+) -> Markup:
     """Draws horizontal bars: one group for each name, with one bar for each series.
 
     Args:
@@ -55,31 +66,20 @@ def bar_chart(
         chart_id: unique in the page.
         description: text for screen readers.
     """
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2, 0.75 + 0.27 * len(names)), layout="constrained")
-        axes = figure.add_subplot()
-        thickness = 0.8 / max(1, len(values))
-        for number, (series, heights) in enumerate(values.items()):
-            places = [row - 0.4 + (number + 0.5) * thickness for row in range(len(names))]
-            axes.barh(
-                places,
-                [0 if math.isnan(height) else height for height in heights],
-                0.86 * thickness,
-                color=_SERIES[number % len(_SERIES)],
-                label=series,
-            )
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("IoU, %")
-        axes.tick_params(length=0)
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
-        figure.legend(loc="outside upper center", ncols=len(values), handlelength=1.4, handleheight=1)
-        return _to_svg(figure, chart_id=chart_id, description=description)
+    figure, axes = _new_figure(4.2, 0.75 + 0.27 * len(names))
+    thickness = 0.8 / max(1, len(values))
+    for number, (series, lengths) in enumerate(values.items()):
+        places = np.arange(len(names)) - 0.4 + (number + 0.5) * thickness
+        color = _SERIES[number % len(_SERIES)]
+        axes.barh(places, np.nan_to_num(lengths), 0.86 * thickness, color=color, label=series)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlim=(0, 100), ylim=(len(names) - 0.4, -0.6), xlabel="IoU, %")
+    figure.legend(loc="outside upper center", ncols=len(values), handlelength=1.4, handleheight=1)
+    return _to_svg(figure, chart_id=chart_id, description=description)
 
 
-def line_chart(values: Mapping[str, Sequence[float]], *, unit: str, chart_id: str, description: str) -> str:
+@mpl.rc_context({**_STYLE, **_PAGE})
+def line_chart(values: Mapping[str, Sequence[float]], *, unit: str, chart_id: str, description: str) -> Markup:
     """Draws lines over the epochs 1, 2, …; the first line is drawn stronger.
 
     Args:
@@ -88,33 +88,22 @@ def line_chart(values: Mapping[str, Sequence[float]], *, unit: str, chart_id: st
         chart_id: unique in the page.
         description: text for screen readers.
     """
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(3.9, 2.5), layout="constrained")
-        axes = figure.add_subplot()
-        for number, (series, heights) in enumerate(values.items()):
-            axes.plot(
-                range(1, len(heights) + 1),
-                heights,
-                color=_SERIES[(number + 1) % len(_SERIES)],
-                label=series,
-                marker="o",
-                markersize=3,
-                linewidth=1.2 if number else 2.0,
-            )
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(unit)
-        axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.tick_params(length=0)
-        axes.grid(axis="y")
-        if len(values) > 1:
-            axes.legend()
-        return _to_svg(figure, chart_id=chart_id, description=description)
+    figure, axes = _new_figure(3.9, 2.5)
+    for number, (series, heights) in enumerate(values.items()):
+        style: dict[str, Any] = {"color": _line_color(number), "linewidth": 1.2 if number else 2.0}
+        axes.plot(range(1, len(heights) + 1), heights, label=series, marker="o", markersize=3, **style)
+    axes.set(xlabel="epoch", ylabel=unit)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if len(values) > 1:
+        axes.legend()
+    return _to_svg(figure, chart_id=chart_id, description=description)
 
 
+@mpl.rc_context({**_STYLE, **_PAGE})
 def risk_chart(
     coverages: Sequence[float], risks: Mapping[str, Sequence[float]], *, chart_id: str, description: str
-) -> str:
+) -> Markup:
     """Draws risk over coverage, both in percent; the first curve is drawn stronger, the others for comparison.
 
     Args:
@@ -123,27 +112,20 @@ def risk_chart(
         chart_id: unique in the page.
         description: text for screen readers.
     """
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
-        axes = figure.add_subplot()
-        for number, (name, values) in enumerate(risks.items()):
-            axes.plot(
-                [100 * coverage for coverage in coverages],
-                [100 * value for value in values],
-                color=_SERIES[(number + 1) % len(_SERIES)],
-                label=name,
-                linewidth=1.3 if number else 2.2,
-                linestyle=(0, (4, 2)) if number else "-",
-            )
-        axes.set_xlabel("coverage: kept, surest first, %")
-        axes.set_ylabel("risk: 100 − IoU, %")
-        axes.set_xlim(0, 100)
-        axes.set_ylim(bottom=0)
-        axes.tick_params(length=0)
-        axes.grid(axis="y")
-        if len(risks) > 1:
-            figure.legend(loc="outside upper center", ncols=len(risks), handlelength=1.6)
-        return _to_svg(figure, chart_id=chart_id, description=description)
+    figure, axes = _new_figure(4.2, 2.9)
+    for number, (name, values) in enumerate(risks.items()):
+        style: dict[str, Any] = {"linewidth": 1.3, "linestyle": (0, (4, 2))} if number else {"linewidth": 2.2}
+        axes.plot(100 * np.array(coverages), 100 * np.array(values), color=_line_color(number), label=name, **style)
+    axes.set(xlabel="coverage: kept, surest first, %", ylabel="risk: 100 − IoU, %", xlim=(0, 100))
+    axes.set_ylim(bottom=0)
+    if len(risks) > 1:
+        figure.legend(loc="outside upper center", ncols=len(risks), handlelength=1.6)
+    return _to_svg(figure, chart_id=chart_id, description=description)
+
+
+def _line_color(number: int) -> str:
+    """Returns the colour of a line; the first series' colour is too pale for one."""
+    return _SERIES[(number + 1) % len(_SERIES)]
 
 
 def setting_charts(table: pd.DataFrame, *, chosen: Mapping[str, float]) -> dict[str, str]:
@@ -186,8 +168,7 @@ def _setting_chart(table: pd.DataFrame, *, x: str, series: str, chosen: Mapping[
             ticks = sorted(table[x].unique())
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
-            axes.set_xlabel(names[x])
-            axes.set_ylabel(label)
+            axes.set(xlabel=names[x], ylabel=label)
             axes.grid(axis="y", color="#dddddd")
         axes.legend(title=names[series], loc="center left", bbox_to_anchor=(1.0, 0.5))
         buffer = io.StringIO()
@@ -195,7 +176,7 @@ def _setting_chart(table: pd.DataFrame, *, x: str, series: str, chosen: Mapping[
         return buffer.getvalue()
 
 
-def _to_svg(figure: Figure, *, chart_id: str, description: str) -> str:
+def _to_svg(figure: Figure, *, chart_id: str, description: str) -> Markup:
     """Returns the figure as an <svg> element with its own ids, in the page's font and colours."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": chart_id}), warnings.catch_warnings():
@@ -209,4 +190,5 @@ def _to_svg(figure: Figure, *, chart_id: str, description: str) -> str:
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", svg)
     for color, variable in _VARIABLES.items():
         svg = svg.replace(color, variable)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
+    return Markup(svg)  # noqa: S704 - matplotlib escaped the names

@@ -116,6 +116,13 @@ def test_trials_are_all_combinations_and_what_changes_together() -> None:
     assert load_config(to_yaml(config)) == config
 
 
+def test_uris_of_trials_count_from_here() -> None:
+    kinds = "{network.weights: [a.pth, null], kind: [{checkpoints.affinity: b}, {affinity.start: classifier}]}"
+    training = load_config("", [*BASE, f"sweep.training={kinds}"]).sweep.training
+    assert training["network.weights"] == (str(Path("a.pth").resolve()), None)
+    assert training["kind"] == ({"checkpoints.affinity": str(Path("b").resolve())}, {"affinity.start": "classifier"})
+
+
 def test_all_problems_come_in_one_message() -> None:
     with pytest.raises(ConfigError) as error:
         load_config("", [*BASE, "walk.beta=-1", "walk.alpah=2", "cams.out_stride=perhaps"])

@@ -13,9 +13,7 @@ VERSIONS = {"python": "3.11.9", "ray": "2.60.0", "raypipe": "0.1.0", "torch": "2
 
 
 def view(**changes: Any) -> View:
-    return replace(
-        View(versions=VERSIONS, out=[], unread={}, absent={}, cores=8, disk=(100 * GIB, 50 * GIB)), **changes
-    )
+    return replace(View(versions=VERSIONS, out=[], unread={}, absent={}, cores=8, spill_room=45.0 * GIB), **changes)
 
 
 def node(name: str = "10.0.0.1", *, seen: View | str | None = None, **resources: float) -> Node:
@@ -54,9 +52,10 @@ def test_cuda() -> None:
     assert (found.status, found.found) == ("problem", "from 10.0.0.2: torch 2.14.0+cpu sees no GPU there")
 
 
-@pytest.mark.parametrize(("free", "status"), [(50, "ok"), (12, "warning"), (5, "warning")])
-def test_disk(free: int, status: str) -> None:
-    nodes = [node(), node("10.0.0.2", seen=view(disk=(100 * GIB, free * GIB)))]
+@pytest.mark.parametrize(("room", "status"), [(45, "ok"), (7, "warning"), (0, "warning"), (None, "ok")])
+def test_disk(room: float | None, status: str) -> None:
+    spill_room = None if room is None else room * GIB
+    nodes = [node(), node("10.0.0.2", seen=view(spill_room=spill_room))]
     assert cluster_checks.check_disk(nodes).status == status
 
 

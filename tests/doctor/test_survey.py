@@ -1,6 +1,8 @@
+import shutil
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -27,7 +29,8 @@ def test_every_node_is_asked_and_nothing_is_left(local_ray: None, bucket: str, j
         assert view.versions == driver.versions
         assert view.cores >= 1
     assert isinstance(nodes[0].view, View)
-    assert nodes[0].view.disk is not None
+    assert nodes[0].view.spill_room is not None
+    assert driver.spill_room is None  # it holds no objects
     assert nodes[0].resources["CPU"] == 4
     assert storage.list_files(bucket) == [image]
 
@@ -65,6 +68,13 @@ def test_a_probe_that_cannot_be_deleted_is_told(tmp_path: Path, monkeypatch: pyt
     with probing(str(tmp_path)) as (uri, problems):
         pass
     assert problems == [f"{uri} can't be deleted: PermissionError: Access Denied"]
+
+
+@pytest.mark.parametrize(("free", "room"), [(50, 45), (12, 7), (5, 0), (1, 0)])
+def test_a_disk_is_never_spilled_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, room: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=100, used=100 - free, free=free))
+    view = look(out=str(tmp_path), beacon=None, image_uris=[], files=[], spill_folder="/anywhere")
+    assert view.spill_room == pytest.approx(room)
 
 
 def test_a_folder_that_only_looks_the_same_is_told(tmp_path: Path) -> None:

@@ -77,12 +77,12 @@ def expected() -> dict[str, float]:
 
 
 def test_ranked_by_hand_worked_gains(context: Context, masks: Artifact) -> None:
-    queue = rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=10)
+    queue, num_masks = rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=10)
     gains = expected()
-    assert [row.image_id for row in queue.rows] == sorted(gains, key=lambda name: -gains[name])
-    assert [row.gain for row in queue.rows] == pytest.approx(sorted(gains.values(), reverse=True), rel=1e-6)
-    assert queue.num_masks == 6  # all but the one whose true mask is given
-    reasons = {row.image_id: row.reason for row in queue.rows}
+    assert [row["image_id"] for row in queue] == sorted(gains, key=lambda name: -gains[name])
+    assert [row["gain"] for row in queue] == pytest.approx(sorted(gains.values(), reverse=True), rel=1e-6)
+    assert num_masks == 6  # all but the one whose true mask is given
+    reasons = {row["image_id"]: row["reason"] for row in queue}
     assert reasons["missing"] == "Predicted IoU 0.50. Labelled dog, but its mask has none."
     assert reasons["doubtful"].replace("\u00a0", " ") == (
         "Predicted IoU 0.30. cat: 40 % of the image, 26.7 % of all that is masked cat."
@@ -90,8 +90,8 @@ def test_ranked_by_hand_worked_gains(context: Context, masks: Artifact) -> None:
 
 
 def test_the_first_of_many_are_the_same_whatever_the_shards(context: Context, masks: Artifact) -> None:
-    whole = rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=10).rows
-    assert rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=2).rows == whole[:2]
+    whole = rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=10)[0]
+    assert rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=2)[0] == whole[:2]
 
 
 def test_only_small_columns_are_read_to_rank(

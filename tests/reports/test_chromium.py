@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import escape, unescape
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from raypipe.formats.voc.read import VOC_CLASSES
 from raypipe.ops.cooccurrence import Pair
 from raypipe.reports.content import Confusion, LabelPairs, Quarantined, RiskCurves, SweepPlots
 from raypipe.reports.html import render_report
+from raypipe.results import Score
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -49,16 +51,16 @@ def page(make_report, make_sample) -> str:
     """A page with everything on it, long names included."""
     names = ("background", *VOC_CLASSES)
     rng = np.random.default_rng(0)
-    score = {
-        "stage": "cam",
-        "split": "a_rather_long_name_of_a_split",
-        "num_images": 123456,
-        "mean_iou": 0.5,
-        "class_iou": dict.fromkeys(names, 0.5),
-        "post_processing": "background 0.15, best on a_rather_long_name_of_a_split",
-        "truth_digest": "0123456789ab",
-        "num_unscored": 0,
-    }
+    score = Score(
+        stage="cam",
+        split="a_rather_long_name_of_a_split",
+        num_images=123456,
+        mean_iou=0.5,
+        class_iou=dict.fromkeys(names, 0.5),
+        post_processing="background 0.15, best on a_rather_long_name_of_a_split",
+        truth_digest="0123456789ab",
+        num_unscored=0,
+    )
     epoch = {"epoch": 0, "loss": 1.0, "lr": 0.1, "images_per_second": 1.0, "share_waiting": 0.1, "seconds": 9.0}
     summary = {"num_rows": 123456, "num_finished": 123456, "num_quarantined": 9, "num_computed": 9, "seconds": 1e6}
     pair = Pair(first=0, second=1, num_both=50, num_first=50, num_second=60, share=1.0, lift=9.0, deviation=9.0)
@@ -67,7 +69,7 @@ def page(make_report, make_sample) -> str:
     return render_report(
         make_report(
             classes=VOC_CLASSES,
-            scores=[score, score | {"stage": "walk"}],
+            scores=[score, replace(score, stage="walk")],
             curves={"classifier": [epoch | {"num_images": 5, "num_unreadable": 0}]},
             samples=[make_sample(long_id, size=(200, 300)), make_sample("tall", size=(300, 100), kind="worst")],
             confusions=[Confusion(stage="walk", split="val", matrix=rng.integers(0, 99, (21, 21)))],

@@ -9,6 +9,7 @@ import numpy as np
 from raypipe.ops.cooccurrence import Pair
 from raypipe.reports.content import Confusion, LabelPairs, Quarantined, RiskCurves, SweepPlots
 from raypipe.reports.html import render_report
+from raypipe.results import Decision, Score
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -60,7 +61,7 @@ def score(stage="cam", split="train", mean_iou=0.5, **changes):
         "truth_digest": "0123456789ab",
         "num_unscored": 0,
     }
-    return {**plain, **changes}
+    return Score(**{**plain, **changes})
 
 
 def epoch(number, **changes):
@@ -106,20 +107,19 @@ def test_results_by_split_and_stage(make_report):
 
 
 def test_gates_say_what_was_kept_and_why(make_report):
-    decision = {
-        "refinement": "dcrf",
-        "judge": "class consistency",
-        "kept": False,
-        "reason": "",
-        "num_images": 64,
-        "before": 0.186,
-        "after": 0.009,
-        "difference": -0.177,
-        "standard_error": 0.0204,
-    }
-    unknown = dict.fromkeys(("before", "after", "difference", "standard_error"))
-    walk = {"refinement": "walk", "judge": "separation", "kept": True, "reason": "no image <b>", "num_images": 0}
-    text = Page(render_report(make_report(gate="run", decisions=[walk | unknown, decision]))).text
+    decision = Decision(
+        refinement="dcrf",
+        judge="class consistency",
+        kept=False,
+        reason="",
+        num_images=64,
+        before=0.186,
+        after=0.009,
+        difference=-0.177,
+        standard_error=0.0204,
+    )
+    walk = Decision(refinement="walk", judge="separation", kept=True, reason="no image <b>", num_images=0)
+    text = Page(render_report(make_report(gate="run", decisions=[walk, decision]))).text
     assert "random walk separation – – – 0 kept no image <b>" in text
     assert "dCRF class consistency 0.186 0.009 −0.177 ± 0.020 64 rejected" in text
     assert "No refinement was judged" in Page(render_report(make_report())).text
@@ -231,10 +231,10 @@ def test_sweep_plots_are_pictures(make_report):
 
 
 def test_provenance(make_report):
-    provenance = {"config": "walk:\n  beta: 8.0\n", "classifier": "abc", "versions": {"torch": "2.14"}}
+    provenance = {"config": "walk:\n  beta: 8.0\n", "classifier": "abc", "torch": "2.14"}
     page = render_report(make_report(provenance=provenance))
     assert '<pre tabindex="0">walk:\n  beta: 8.0\n</pre>' in page
-    assert "classifier abc versions torch: 2.14" in Page(page).text
+    assert "classifier abc torch 2.14" in Page(page).text
 
 
 def test_whatever_comes_from_data_is_escaped(make_report, make_sample):

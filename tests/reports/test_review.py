@@ -1,22 +1,24 @@
-import numpy as np
+from typing import Any
 
-from raypipe.reports.review import ReviewCard, render_review
+import numpy as np
+from numpy.typing import NDArray
+
+from raypipe.reports.review import render_review, review_card
 
 EVIL = '"><script>alert(1)</script>'
+PHOTO = np.zeros((6, 9, 3), np.uint8)
 
 
-def make_card(**changes: object) -> ReviewCard:
-    plain = {
+def make_card(pixels: NDArray[np.uint8] | None = PHOTO, **changes: object) -> dict[str, Any]:
+    row: dict[str, object] = {
         "rank": 1,
         "image_id": "a",
         "labels": ("cat",),
         "gain": 0.01234,
         "predicted_iou": 0.321,
         "reason": "Predicted IoU 0.32.",
-        "pixels": np.zeros((6, 9, 3), np.uint8),
-        "mask": np.ones((6, 9), np.uint8),
     }
-    return ReviewCard(**{**plain, **changes})  # type: ignore[arg-type]
+    return review_card(row | changes, pixels=pixels, mask=np.ones((6, 9), np.uint8))
 
 
 def test_numbers_and_words() -> None:

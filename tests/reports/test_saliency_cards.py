@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from raypipe.reports.cards import draw_saliency
+from raypipe.reports.content import SaliencySample
 from raypipe.reports.html import render_report
-from raypipe.reports.saliency_samples import SaliencySample, draw_saliency
 
 
 def make_sample(**changes: object) -> SaliencySample:
