@@ -24,7 +24,6 @@ def describe_run(config: RunConfig, classes: Sequence[str], machine: Machine) ->
 
     Raises:
         DoesNotFit: if something doesn't fit the machine, with the way out.
-        FileNotFoundError: if saliency is to be predicted by weights that aren't there.
     """
     context = Context(config, Manifest(schema.MANIFEST.empty_table(), tuple(classes)))
     texts = []

@@ -101,11 +101,7 @@ def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
 
 
 def _check_cluster(context: Context, nodes: Sequence[Node]) -> Iterator[Finding]:
-    try:
-        yield from check_fit(context)
-    except FileNotFoundError as error:  # a network's weights, which another check finds, too
-        needed, way_out = "all that the config names", "mend saliency.weights"
-        yield problem("resources", f"can't be planned: {error}", needed=needed, way_out=way_out)
+    yield from check_fit(context)
     cluster = context.config.cluster
     if context.machine.gpus and (cluster.gpus_per_actor != 0 or cluster.gpus_per_train_worker != 0):
         yield cluster_checks.check_cuda(find_gpus())

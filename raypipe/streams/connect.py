@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import socket
 
 from raypipe.config import Cluster
 from raypipe.streams.machines import local_cpus
@@ -28,15 +29,19 @@ def connect(cluster: Cluster) -> None:
     # Workers inherit this. Threads that wait by spinning would take the cores from those that work: training was seen
     # three times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Ray Train asks the dashboard's server from time to time whether its training still lives. A local Ray has none: it
-    # takes seconds to start, and would have to be guarded.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION", "0")
+    # Ray Train asks the dashboard's server once a second whether the training still lives. Without one it complains as
+    # often; and left to find one, it was seen to ask that of another Ray on the machine and to end the training.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     cpus = cluster.num_cpus or local_cpus()
     ray.init(
         address="local",
         num_cpus=cpus,
         object_store_memory=cluster.object_store_memory,
-        include_dashboard=False,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",  # whoever reaches it can run code
+        dashboard_port=port,
         log_to_driver=True,
         logging_level=logging.WARNING,
     )

@@ -1,9 +1,13 @@
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
 
-import psutil
 import pytest
+import ray
+from ray.util.state import list_nodes
 
 from raypipe.config import Cluster
 from raypipe.streams.connect import cluster_address
@@ -22,12 +26,35 @@ print(ray.get(has_networks.remote()))
 """
 
 
-def test_a_local_ray_has_no_dashboard(local_ray: None) -> None:
-    """Whoever could use one could run code. Ray starts its process all the same, for usage statistics alone."""
-    commands = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
-    assert any("raylet" in command for command in commands)
-    served = [command for command in commands if "dashboard.py" in command]
-    assert all("--modules-to-load=UsageStatsHead --disable-frontend" in command for command in served)
+def listening_addresses(port: int) -> set[str]:
+    """Local addresses, in the kernel's hexadecimal, at which something listens on the port."""
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    return {line[1].split(":")[0] for line in lines if line[3] == "0A" and line[1].endswith(f":{port:04X}")}
+
+
+def test_a_local_rays_dashboard_is_on_loopback_and_asks_for_the_token(local_ray: None) -> None:
+    """Whoever may use it, or the ports of Ray itself, can run code."""
+    url = os.environ["RAY_API_SERVER_ADDRESS"]
+    assert list_nodes(timeout=120)  # asks with the token, and waits for a dashboard that is still starting
+    assert listening_addresses(int(url.rsplit(":", 1)[1])) == {"0100007F"}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{url}/api/jobs/", timeout=20)  # noqa: S310 - http, as above
+    assert refused.value.code == 401
+
+
+def test_a_local_ray_is_asked_about_itself_beside_another_one(local_ray: None) -> None:
+    """Ray Train ends a training whose controller the state API doesn't know."""
+    other = "import ray, sys; ray.init(address='local', num_cpus=1, object_store_memory=100 * 2**20); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", other], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if b"Started a local Ray instance" in line:
+                    break
+            nodes = list_nodes()
+        finally:
+            process.communicate()
+    assert [node.node_id for node in nodes] == [ray.get_runtime_context().get_node_id()]
 
 
 def test_a_local_rays_processes_import_the_networks_before_they_are_asked_for() -> None:
