@@ -35,7 +35,7 @@ def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int
     if not isinstance(task, SaliencyTask) or config.checkpoints.classifier is not None:
         return []
     device = torch.device("cpu")
-    network, _ = load_classifier(classifier.uri, device="cpu", output_stride=config.classifier.output_stride)
+    network = load_classifier(classifier.uri, device="cpu", output_stride=config.classifier.output_stride)
     assert isinstance(network, SaliencyClassifier)  # trained by this config
     predicted = saliency_plan(context).artifact(config.out) if lacks_saliency(context) else None
     rows = labelled_rows(context, context.rows(config.splits.train))
