@@ -70,7 +70,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
     target_shapes = task.target_shapes(section.crop_size)
     description = f"{task.name}: {section.epochs} epochs of {settings.num_images} images"
     total = steps_per_epoch * (section.epochs - first_epoch)
-    bar = tqdm_ray.tqdm(desc=description, total=total, unit="step") if rank == 0 else None
+    bar: Any = tqdm_ray.tqdm(desc=description, total=total, unit="step") if rank == 0 else None
     for epoch in range(first_epoch, section.epochs):
         task = settings.task.at_epoch(epoch, section.epochs)
         # Each epoch and worker has its own random numbers, so a resumed epoch repeats the undisturbed one.
