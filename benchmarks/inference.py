@@ -25,8 +25,8 @@ from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.networks import Network, network_input
 from raypipe.ops.affinity import pairwise_affinity
-from raypipe.ops.cam import merge_cams, normalize_cams, pool_to_grid, resize_cam, stack_background
-from raypipe.ops.dense_crf import dense_crf, dense_crf_many
+from raypipe.ops.cam import Pass, merge_cams, normalize_cams, pool_to_grid, resize_cam, stack_background
+from raypipe.ops.dense_crf import dense_crf_many
 from raypipe.ops.random_walk import propagate_at
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.steps import compute_cams, propagate_cams
@@ -74,7 +74,7 @@ def make_setting(backbone: str) -> Iterator[Setting]:
 @torch.inference_mode()
 def reference_cams(setting: Setting) -> Tensor:
     """One scale and side after the other in float32."""
-    passes, mirrored, scaled_sizes = [], [], []
+    passes = []
     for scale in setting.context.config.cams.scales:
         x, scaled_size = network_input(
             setting.pixels,
@@ -84,10 +84,9 @@ def reference_cams(setting: Setting) -> Tensor:
         )
         x = x.contiguous()
         for flip in (False, True):
-            passes.append(setting.classifier.cam(x.flip(-1) if flip else x)[0, [c - 1 for c in CLASS_IDS]])
-            mirrored.append(flip)
-            scaled_sizes.append(scaled_size)
-    merged = merge_cams(passes, mirrored=mirrored, scaled_sizes=scaled_sizes, image_size=SIZE, out_stride=4)
+            maps = setting.classifier.cam(x.flip(-1) if flip else x)[0, [c - 1 for c in CLASS_IDS]]
+            passes.append(Pass(maps, scaled_size, flip))
+    merged = merge_cams(passes, image_size=SIZE, out_stride=4)
     return normalize_cams(merged)
 
 
@@ -133,7 +132,7 @@ def main(
         scores = [stack_background(full, alpha=alpha).numpy() for alpha in (4.0, 24.0)]
         reference, ours = time_interleaved(
             [
-                lambda: [dense_crf(setting.pixels, s) for s in scores],
+                lambda: [dense_crf_many(setting.pixels, [s]) for s in scores],
                 lambda: dense_crf_many(setting.pixels, scores),
             ],
             num_runs=4 * num_runs,  # the difference is small

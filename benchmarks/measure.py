@@ -22,6 +22,11 @@ from raypipe.streams.sink import write_shard
 ROOT = Path(__file__).parent.parent
 
 
+def default_device() -> torch.device:
+    """The CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 class Timing(NamedTuple):
     """Seconds of one call."""
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from measure import machine, table
+from measure import default_device, machine, table
 from numpy.typing import NDArray
 from runs import find_networks, read_images, with_values
 
@@ -23,7 +23,6 @@ from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask
 from raypipe.networks import Network
-from raypipe.networks.precision import default_device
 from raypipe.ops.metrics import confusion_matrix, mean_iou
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.steps import compute_cams, encode_masks, propagate_cams, refine_masks

@@ -25,13 +25,13 @@ import pandas as pd
 import torch
 import typer
 from matplotlib.figure import Figure
-from measure import machine, table, time_interleaved
+from measure import default_device, machine, table, time_interleaved
 from runs import connect_run
 
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.formats.voc.read import import_voc
-from raypipe.networks.precision import autocast, default_device
+from raypipe.networks.precision import autocast
 from raypipe.ops.metrics import mean_iou
 from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import Context

@@ -29,7 +29,7 @@ from raypipe import storage
 from raypipe.config import RunConfig, load_config
 from raypipe.networks.precision import autocast
 from raypipe.ops.affinity import grid_pairs
-from raypipe.ops.cam import normalize_cams, resize_cam, upsample_to_image
+from raypipe.ops.cam import merge_cams, normalize_cams, resize_cam, upsample_to_image
 from raypipe.ops.choice import choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.separation import objective, separation
@@ -273,7 +273,10 @@ def _one_pass(cams: ComputeCams, row: Row, *, mirror: bool) -> torch.Tensor:
         pixels_per_pass=None,
     )
     channels = [class_id - 1 for class_id in row["class_ids"]]
-    maps = normalize_cams(passes.merged(channels, stride=GRID_STRIDE, out_stride=cams.cams.out_stride))
+    wanted = [one._replace(maps=one.maps[channels]) for one in passes]
+    height, width = row["pixels"].shape[:2]
+    merged = merge_cams(wanted, image_size=(height, width), stride=GRID_STRIDE, out_stride=cams.cams.out_stride)
+    maps = normalize_cams(merged)
     return maps.flip(-1) if mirror else maps
 
 

@@ -20,9 +20,6 @@ SUPERVISED, WEAK, UNSUPERVISED = "mask", "weak", "none"
 GRID_STRIDE: Literal[8] = 8
 """Pixels per cell of the feature grid, on which affinities and the random walk live."""
 
-CAM_STRIDE = 4
-"""Pixels per cell of a stored class activation map."""
-
 CLASSES_KEY = b"raypipe.classes"
 """Schema metadata key: the JSON list of class names, in class-id order without background."""
 
@@ -37,6 +34,12 @@ SHARD_URI, SHARD_DIGEST = "shard_uri", "shard_digest"
 
 PREDICTED_URI = f"saliency_{SHARD_URI}"
 """Column of the file that holds a row's predicted saliency map."""
+
+
+def columns(schema: pa.Schema, *names: str) -> pa.Schema:
+    """Returns the named columns of a schema."""
+    return pa.schema([schema.field(name) for name in names])
+
 
 MANIFEST = pa.schema(
     [

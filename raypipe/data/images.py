@@ -129,23 +129,32 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
         return np.array(image, dtype=np.uint8)
 
 
-def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resizes a map of labels to (H, W); each pixel takes the label of the nearest one."""
-    if labels.shape == size:
-        return labels
-    return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
+def resize_map(
+    values: NDArray[np.uint8], size: tuple[int, int], resampling: Image.Resampling = Image.Resampling.NEAREST
+) -> NDArray[np.uint8]:
+    """Resizes a map or an image to (H, W); by default each pixel takes the label of the nearest one."""
+    if values.shape[:2] == size:
+        return values
+    return np.array(Image.fromarray(values).resize((size[1], size[0]), resampling))
 
 
-def encode_png(array: NDArray[np.uint8]) -> bytes:
-    """Encodes (H, W) values as an 8-bit grey PNG, without loss.
+def encode_png(array: NDArray[np.uint8], *, palette: NDArray[np.uint8] | None = None) -> bytes:
+    """Encodes (H, W) values as an 8-bit PNG, without loss.
+
+    Args:
+        array: the values.
+        palette: (256, 3) RGB, the colours that viewers show them in; grey by default.
 
     Raises:
         ValueError: the array isn't uint8 of shape (H, W) with at least one pixel.
     """
     if array.dtype != np.uint8 or array.ndim != 2 or array.size == 0:
         raise ValueError(f"expected a uint8 array of shape (height, width), got {array.dtype} {array.shape}")
+    image = Image.fromarray(np.ascontiguousarray(array))
+    if palette is not None:
+        image.putpalette(palette.tobytes())
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -1,13 +1,16 @@
-"""Puts corrected masks into an existing manifest."""
+"""Writes corrected masks, and puts them into an existing manifest."""
 
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from raypipe.data.manifest import Manifest, nearest
-
-MASK_SUPERVISION = "mask"
-"""Value of `supervision` for images whose `mask_uri` may be trained on."""
+from raypipe import storage
+from raypipe.data.images import encode_png
+from raypipe.data.manifest import Manifest, absolute_uri, nearest
+from raypipe.data.names import file_stem
+from raypipe.schema import SUPERVISED
 
 
 def with_masks(manifest: Manifest, masks: Mapping[str, str]) -> Manifest:
@@ -26,9 +29,16 @@ def with_masks(manifest: Manifest, masks: Mapping[str, str]) -> Manifest:
             f"{len(unknown)} masks belong to no row of the manifest, such as {unknown[0]!r}{nearest(unknown[0], ids)}"
         )
     table = manifest.table
-    for name, new in (("mask_uri", masks), ("supervision", dict.fromkeys(masks, MASK_SUPERVISION))):
+    for name, new in (("mask_uri", masks), ("supervision", dict.fromkeys(masks, SUPERVISED))):
         old = table[name].to_pylist()
         values = [new.get(image_id, value) for image_id, value in zip(ids, old, strict=True)]
         index = table.schema.get_field_index(name)
         table = table.set_column(index, table.schema.field(name), [pa.array(values, pa.string())])
     return Manifest(table, manifest.classes)
+
+
+def write_mask(mask: NDArray[np.uint8], folder: str, image_id: str) -> str:
+    """Writes a corrected mask (H, W) into a folder, named after its image; returns its URI."""
+    uri = absolute_uri(storage.join(folder, f"{file_stem(image_id)}.png"))
+    storage.write_bytes_atomic(uri, encode_png(mask))
+    return uri

@@ -95,9 +95,8 @@ def iter_shards(folder: str, *, columns: Sequence[str]) -> Iterator[tuple[str, p
         ShardError: as for `read_shard`.
     """
     uris = storage.list_files(folder, suffix=".parquet")
-    for start in range(
-        0, len(uris), _NUM_THREADS
-    ):  # few at a time, because the columns of all shards may not fit into memory
+    # Few at a time, because the columns of all shards may not fit into memory.
+    for start in range(0, len(uris), _NUM_THREADS):
         some = uris[start : start + _NUM_THREADS]
         with ThreadPoolExecutor(_NUM_THREADS) as threads:
             # Only these columns are fetched: small ones are a few bytes of a shard.

@@ -46,8 +46,8 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskRow:
-    """One image with its mask, which a format renders."""
+class ExportRow:
+    """One image of an export."""
 
     image_id: str
     number: int
@@ -55,12 +55,6 @@ class MaskRow:
     image_uri: str
     split: str
     """Safe as a file's name."""
-    mask: NDArray[np.uint8]
-    """(height, width): class ids, 255 ignore."""
-    confidence: NDArray[np.uint8] | None
-    """(height, width), 255 is 1; None for true masks."""
-    image: bytes | None = None
-    """Content of the image file if `copy_images`, else None."""
 
     @property
     def stem(self) -> str:
@@ -71,6 +65,18 @@ class MaskRow:
     def image_name(self) -> str:
         """Name of the image's file."""
         return self.stem + image_suffix(self.image_uri)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRow(ExportRow):
+    """An image with its mask, which a format renders."""
+
+    mask: NDArray[np.uint8]
+    """(height, width): class ids, 255 ignore."""
+    confidence: NDArray[np.uint8] | None
+    """(height, width), 255 is 1; None for true masks."""
+    image: bytes | None = None
+    """Content of the image file if `copy_images`, else None."""
 
     @property
     def class_ids(self) -> list[int]:
@@ -101,24 +107,10 @@ class Rendered:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportedRow:
-    """One image after all images were rendered."""
+class ExportedRow(ExportRow):
+    """An image after all images were rendered."""
 
-    image_id: str
-    number: int
-    split: str
-    image_uri: str
     items: Sequence[Item]
-
-    @property
-    def stem(self) -> str:
-        """Name of the image's files, without ending."""
-        return file_stem(self.image_id)
-
-    @property
-    def image_name(self) -> str:
-        """Name of the image's file."""
-        return self.stem + image_suffix(self.image_uri)
 
     def parts(self, kind: str) -> Iterator[bytes]:
         """Returns the data of the items of one kind."""
@@ -141,9 +133,9 @@ class Format(ABC):
         self.classes = tuple(classes)
         self.options = options or Options()
 
-    @abstractmethod
-    def image_folder(self, split: str) -> str | None:
-        """Returns the folder for copied images, or None if the format keeps them elsewhere or never copies them."""
+    def image_folder(self, split: str) -> str | None:  # noqa: ARG002 - for formats that copy images
+        """Returns the folder for copied images; None if the format keeps them elsewhere or never copies them."""
+        return None
 
     @abstractmethod
     def render(self, row: MaskRow) -> Rendered:

@@ -1,21 +1,17 @@
 """Networks: classifiers, whose weights give class activation maps, AffinityNet and segmenters, on several backbones."""
 
 from raypipe.networks.affinity_net import AffinityNet, build_affinity_net
-from raypipe.networks.backbones import BACKBONES
-from raypipe.networks.classifier import Classifier, build_classifier
-from raypipe.networks.heads import HEADS
+from raypipe.networks.classifier import AnyClassifier, Classifier, build_classifier
 from raypipe.networks.inputs import network_input
 from raypipe.networks.network import Network
-from raypipe.networks.preprocessing import PREPROCESSINGS, Preprocessing, find_preprocessing
+from raypipe.networks.preprocessing import Preprocessing
 from raypipe.networks.saliency_classifier import SaliencyClassifier, build_saliency_classifier
 from raypipe.networks.segmenter import Segmenter, build_segmenter
 from raypipe.networks.weights import load_state, load_weights
 
 __all__ = [
-    "BACKBONES",
-    "HEADS",
-    "PREPROCESSINGS",
     "AffinityNet",
+    "AnyClassifier",
     "Classifier",
     "Network",
     "Preprocessing",
@@ -25,7 +21,6 @@ __all__ = [
     "build_classifier",
     "build_saliency_classifier",
     "build_segmenter",
-    "find_preprocessing",
     "load_state",
     "load_weights",
     "network_input",

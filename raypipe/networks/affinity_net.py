@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from raypipe.networks.backbones import Backbone, build_backbone
 from raypipe.networks.network import Network
-from raypipe.networks.preprocessing import Preprocessing
 
 WIDTHS = (64, 128, 256)
 NUM_GROUPS = (8, 16, 32)
@@ -28,8 +27,8 @@ class AffinityNet(Network):
 
     heads = ("f8_3", "f8_4", "f8_5", "gn8_3", "gn8_4", "gn8_5", "f9")
 
-    def __init__(self, backbone: Backbone, *, preprocessing: Preprocessing | None = None) -> None:
-        super().__init__(backbone, preprocessing=preprocessing)
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
         channels = [backbone.channels[depth] for depth in backbone.affinity_depths]
         self.f8_3, self.f8_4, self.f8_5 = (
             nn.Conv2d(num, width, 1, bias=False) for num, width in zip(channels, WIDTHS, strict=True)
@@ -55,16 +54,15 @@ class AffinityNet(Network):
         return F.elu(self.f9(torch.cat(branches, dim=1)))
 
 
-def build_affinity_net(backbone: str, *, preprocessing: Preprocessing | None = None) -> AffinityNet:
+def build_affinity_net(backbone: str) -> AffinityNet:
     """Return an AffinityNet at stride 8 with random weights; `load_weights` brings pretrained ones.
 
     Args:
         backbone: one of `BACKBONES`.
-        preprocessing: the one that the weights to load were trained with; by default the backbone's.
 
     Raises:
         ValueError: an unknown backbone.
     """
     # psa dilates VGG16's fc6 for AffinityNet only.
     network = build_backbone("vgg16", fc6_dilation=4) if backbone == "vgg16" else build_backbone(backbone)
-    return AffinityNet(network, preprocessing=preprocessing)
+    return AffinityNet(network)

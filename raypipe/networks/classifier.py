@@ -7,28 +7,51 @@ Conventions: channel c is the dataset's object class c, which has class id c + 1
 channel. Maps are not normalised.
 """
 
+from abc import abstractmethod
+from typing import ClassVar
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from raypipe.networks.backbones import Backbone, build_backbone
-from raypipe.networks.network import Network
-from raypipe.networks.preprocessing import Preprocessing
+from raypipe.networks.network import Network, check_num_classes
 
 
-class Classifier(Network):
-    """Multi-label classifier: backbone, Dropout2d, global average pooling, and a bias-free 1x1 to the classes."""
+class AnyClassifier(Network):
+    """What every kind of classifier has: a backbone, Dropout2d, and a bias-free 1x1 from its last map to the classes.
+
+    Attributes:
+        num_classes: object classes, background not counted.
+        num_backgrounds: channels of the 1x1 behind those of the classes.
+    """
 
     heads = ("fc8",)
+    num_backgrounds: ClassVar[int] = 0
 
-    def __init__(self, backbone: Backbone, *, num_classes: int, preprocessing: Preprocessing | None = None) -> None:
-        super().__init__(backbone, preprocessing=preprocessing)
-        if num_classes < 1:
-            raise ValueError(f"expected at least one object class, got num_classes={num_classes}")
+    def __init__(self, backbone: Backbone, *, num_classes: int) -> None:
+        super().__init__(backbone)
+        check_num_classes(num_classes)
         self.num_classes = num_classes
         self.dropout = nn.Dropout2d(backbone.dropout)
-        self.fc8 = nn.Conv2d(backbone.channels[backbone.last_depth], num_classes, 1, bias=False)
+        self.fc8 = nn.Conv2d(backbone.channels[backbone.last_depth], num_classes + self.num_backgrounds, 1, bias=False)
         nn.init.xavier_uniform_(self.fc8.weight)
+
+    @abstractmethod
+    def classify(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
+        """Return the logits z of normalised images."""
+
+    @abstractmethod
+    def cam(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """Return the class activation maps M of normalised images, without the background's."""
+
+    def _features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.backbone(x)[self.backbone.last_depth]
+        return features
+
+
+class Classifier(AnyClassifier):
+    """Multi-label classifier, with global average pooling before the 1x1 to the classes."""
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         """Return the logits z of normalised images."""
@@ -37,7 +60,7 @@ class Classifier(Network):
         return logits.flatten(1)
 
     def classify(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
-        """Return the logits z of normalised images; every kind of classifier has this method."""
+        """Return the logits z of normalised images."""
         logits: Tensor = self(x)
         return logits
 
@@ -46,24 +69,16 @@ class Classifier(Network):
         maps = F.relu(self.fc8(self._features(x)))
         return maps.sqrt() if self.backbone.sqrt_cam else maps
 
-    def _features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.backbone(x)[self.backbone.last_depth]
-        return features
 
-
-def build_classifier(
-    backbone: str, *, num_classes: int, output_stride: int = 8, preprocessing: Preprocessing | None = None
-) -> Classifier:
+def build_classifier(backbone: str, *, num_classes: int, output_stride: int = 8) -> Classifier:
     """Return a classifier with random weights; `load_weights` brings pretrained ones.
 
     Args:
         backbone: one of `BACKBONES`.
         num_classes: object classes, background not counted.
         output_stride: pixels per cell of the maps: 8, or 16 for torchvision's networks (faster, coarser).
-        preprocessing: the one that the weights to load were trained with; by default the backbone's.
 
     Raises:
         ValueError: an unknown backbone, or a stride that it doesn't have.
     """
-    network = build_backbone(backbone, output_stride=output_stride)
-    return Classifier(network, num_classes=num_classes, preprocessing=preprocessing)
+    return Classifier(build_backbone(backbone, output_stride=output_stride), num_classes=num_classes)

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+SIDE = 224
+"""Both sides of the input in pixels, as in training; the network takes any multiples of 16."""
 SIDE_MULTIPLE = 16
 DILATIONS = (1, 2, 4, 8, 16)
 NUM_STAGES = 5
@@ -200,3 +202,27 @@ def _widths(state: Mapping[str, Tensor], name: str) -> list[int]:
 def _pyramid_widths(state: Mapping[str, Tensor], name: str) -> dict[int, int]:
     keys = {index: f"{name}.msconv.{index}.weight" for index in range(len(DILATIONS))}
     return {index: len(state[key]) for index, key in keys.items() if key in state}
+
+
+def load_csnet(state: Mapping[str, Tensor], *, source: str) -> CSNet:
+    """Return a CSNet with its published weights, in eval mode.
+
+    Args:
+        state: tensors by the published names.
+        source: where the weights come from, for messages.
+
+    Raises:
+        ValueError: the weights are another network's.
+    """
+    try:
+        network = CSNet(state)
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{source} doesn't fit csnet: {error}") from error
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise ValueError(
+            f"{source} doesn't fit csnet: {len(missing)} weights are missing ({', '.join(missing[:3])}), "
+            f"{len(unexpected)} are unknown ({', '.join(unexpected[:3])}); bring the published weights of csnet"
+        )
+    return network.eval()

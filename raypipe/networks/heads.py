@@ -37,16 +37,12 @@ class DeepLabV3Plus(Head):
     The decoder works on the grid of the last map: backbones here average shallow maps down to it.
     """
 
-    def __init__(self, low_channels: int, high_channels: int, num_labels: int, *, output_stride: int) -> None:
+    def __init__(self, backbone: Backbone, num_labels: int) -> None:
         from torchvision.models.segmentation.deeplabv3 import ASPP  # takes seconds
 
-        super().__init__(
-            nn.Sequential(
-                *(_conv3x3(256 + 48, 256), _conv3x3(256, 256)),
-                nn.Conv2d(256, num_labels, 1),
-            )
-        )
-        self.pyramid = ASPP(high_channels, ATROUS_RATES[output_stride])
+        super().__init__(nn.Sequential(_conv3x3(256 + 48, 256), _conv3x3(256, 256), nn.Conv2d(256, num_labels, 1)))
+        low_channels, high_channels = _low_and_high(backbone)
+        self.pyramid = ASPP(high_channels, ATROUS_RATES[backbone.output_stride])
         self.reduce = nn.Sequential(nn.Conv2d(low_channels, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU())
 
     def forward(self, low: Float[Tensor, "B _ h w"], high: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B L h w"]:
@@ -58,10 +54,10 @@ class DeepLabV3Plus(Head):
 class LrAspp(Head):
     """Lite R-ASPP of MobileNetV3 (Howard et al., 2019, §6.3)."""
 
-    def __init__(self, low_channels: int, high_channels: int, num_labels: int) -> None:
+    def __init__(self, backbone: Backbone, num_labels: int) -> None:
         from torchvision.models.segmentation.lraspp import LRASPPHead  # takes seconds
 
-        super().__init__(LRASPPHead(low_channels, high_channels, num_labels, inter_channels=128))
+        super().__init__(LRASPPHead(*_low_and_high(backbone), num_labels, inter_channels=128))
 
     def forward(self, low: Float[Tensor, "B _ h w"], high: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B L h w"]:
         """Return the scores."""
@@ -93,20 +89,11 @@ def _deeplabv3(backbone: Backbone, num_labels: int) -> Head:
     return Head(DeepLabHead(backbone.channels[backbone.last_depth], num_labels, rates))
 
 
-def _deeplabv3plus(backbone: Backbone, num_labels: int) -> Head:
-    low, high = _low_and_high(backbone)
-    return DeepLabV3Plus(low, high, num_labels, output_stride=backbone.output_stride)
-
-
-def _lraspp(backbone: Backbone, num_labels: int) -> Head:
-    return LrAspp(*_low_and_high(backbone), num_labels)
-
-
 HEADS: dict[str, Callable[[Backbone, int], Head]] = {
     "largefov": _large_fov,
     "deeplabv3": _deeplabv3,
-    "deeplabv3plus": _deeplabv3plus,
-    "lraspp": _lraspp,
+    "deeplabv3plus": DeepLabV3Plus,
+    "lraspp": LrAspp,
 }
 """Heads by name."""
 

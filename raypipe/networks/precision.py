@@ -1,14 +1,11 @@
 """Chooses the numeric precision: bfloat16 where the hardware multiplies it natively."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
-
-
-def default_device() -> torch.device:
-    """Return the CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+from torch import Tensor
 
 
 def use_bf16(device: torch.device, precision: Literal["auto", "fp32", "bf16"]) -> bool:
@@ -25,3 +22,16 @@ def autocast(device: torch.device, precision: Literal["auto", "fp32", "bf16"]) -
     if use_bf16(device, precision):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+def autocasting(
+    network: Callable[[Tensor], Tensor], device: torch.device, precision: Literal["auto", "fp32", "bf16"]
+) -> Callable[[Tensor], Tensor]:
+    """Return a function that runs the network as `autocast` says, and gives its output in float32."""
+
+    def run(x: Tensor) -> Tensor:
+        with autocast(device, precision):
+            output = network(x)
+        return output.float()
+
+    return run

@@ -85,14 +85,3 @@ TENSORFLOW = Preprocessing(scale=1 / 127.5, mean=(1.0, 1.0, 1.0), std=(1.0, 1.0,
 
 PREPROCESSINGS: dict[str, Preprocessing] = {"imagenet": IMAGENET, "caffe": CAFFE, "tensorflow": TENSORFLOW}
 """Presets by name, for configurations."""
-
-
-def find_preprocessing(name: str) -> Preprocessing:
-    """Return the preset called `name`.
-
-    Raises:
-        ValueError: no such preset.
-    """
-    if name not in PREPROCESSINGS:
-        raise ValueError(f"no preprocessing is called {name!r}: choose one of {', '.join(PREPROCESSINGS)}")
-    return PREPROCESSINGS[name]

@@ -1,7 +1,6 @@
 """Finds pretrained weights in torchvision's registry by a URI such as `torchvision://resnet50/IMAGENET1K_V2`."""
 
 import difflib
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -45,15 +44,12 @@ def _find(uri: str) -> tuple[Any, Path]:
     model, _, version = uri.removeprefix(TORCHVISION_SCHEME).partition("/")
     models = torchvision.models.list_models(module=torchvision.models)
     if model not in models:
-        raise ValueError(f"{uri}: torchvision has no model {model!r}{_suggest(model, models)}")
+        nearest = difflib.get_close_matches(model, models, n=1)
+        hint = f": did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"{uri}: torchvision has no model {model!r}{hint}")
     versions = torchvision.models.get_model_weights(model)
     if version not in versions.__members__:
         available = ", ".join(f"{TORCHVISION_SCHEME}{model}/{name}" for name in versions.__members__)
         raise ValueError(f"{uri}: torchvision has no weights {version!r} of {model}: choose one of {available}")
     weights = versions[version]
     return weights, Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
-
-
-def _suggest(name: str, names: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, list(names), n=1)
-    return f": did you mean {nearest[0]!r}?" if nearest else ""

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from raypipe.networks.backbones import Backbone, build_backbone, output_strides
 from raypipe.networks.heads import COARSE_HEADS, build_head
-from raypipe.networks.network import Network
-from raypipe.networks.preprocessing import Preprocessing
+from raypipe.networks.network import Network, check_num_classes
 from raypipe.schema import GRID_STRIDE
 
 
@@ -20,12 +19,9 @@ class Segmenter(Network):
 
     heads = ("head",)
 
-    def __init__(
-        self, backbone: Backbone, *, head: str, num_classes: int, preprocessing: Preprocessing | None = None
-    ) -> None:
-        super().__init__(backbone, preprocessing=preprocessing)
-        if num_classes < 1:
-            raise ValueError(f"expected at least one object class, got num_classes={num_classes}")
+    def __init__(self, backbone: Backbone, *, head: str, num_classes: int) -> None:
+        super().__init__(backbone)
+        check_num_classes(num_classes)
         self.num_classes = num_classes
         self.head = build_head(head, backbone, num_labels=num_classes + 1)
 
@@ -33,22 +29,16 @@ class Segmenter(Network):
         """Return the logits of normalised images, L = C + 1."""
         maps = list(self.backbone(x).values())
         logits: Tensor = self.head(maps[0], maps[-1])
-        if self.output_stride == GRID_STRIDE:
+        if self.backbone.output_stride == GRID_STRIDE:
             return logits
         # A cell of stride 16 covers two by two cells of stride 8; a grid of odd size has no second one at its end.
-        doubled = F.interpolate(logits, scale_factor=self.output_stride // GRID_STRIDE, mode="bilinear")
+        doubled = F.interpolate(logits, scale_factor=self.backbone.output_stride // GRID_STRIDE, mode="bilinear")
         height, width = (-(-side // GRID_STRIDE) for side in x.shape[-2:])
         # Negative padding crops into a new tensor; torch.export would take a view's strides for a condition on sizes.
         return F.pad(doubled, (0, width - doubled.shape[-1], 0, height - doubled.shape[-2]))
 
 
-def build_segmenter(
-    backbone: str,
-    *,
-    head: str,
-    num_classes: int,
-    preprocessing: Preprocessing | None = None,
-) -> Segmenter:
+def build_segmenter(backbone: str, *, head: str, num_classes: int) -> Segmenter:
     """Return a segmentation network with random weights; `load_weights` brings pretrained ones.
 
     The backbone's output stride is 16 with heads that were published at it, where the backbone has it, else 8.
@@ -57,7 +47,6 @@ def build_segmenter(
         backbone: one of `BACKBONES`.
         head: one of `HEADS`.
         num_classes: object classes, background not counted.
-        preprocessing: the one that the weights to load were trained with; by default the backbone's.
 
     Raises:
         ValueError: an unknown backbone or head.
@@ -65,4 +54,4 @@ def build_segmenter(
     options = {"fc6_dilation": 12} if backbone == "vgg16" and head == "largefov" else {}
     output_stride = 16 if head in COARSE_HEADS and 16 in output_strides(backbone) else GRID_STRIDE
     network = build_backbone(backbone, output_stride=output_stride, **options)
-    return Segmenter(network, head=head, num_classes=num_classes, preprocessing=preprocessing)
+    return Segmenter(network, head=head, num_classes=num_classes)

@@ -84,7 +84,7 @@ def load_state(
         ],
     )
     if problems:
-        network = f"{type(module).__name__} of {module.backbone_name}"
+        network = f"{type(module).__name__} of {module.backbone.name}"
         raise ValueError(f"{source} doesn't fit the {network}: {problems}. {_find_way_out(module, given)}")
 
     module.load_state_dict(current | {own[name]: tensor for name, tensor in given.items()})
@@ -147,9 +147,9 @@ def _find_way_out(module: Network, given: Mapping[str, Tensor]) -> str:
         if all(key in given and given[key].shape == shape for key, shape in names.items()):
             fitting.append((len(names), name))
     found = max(fitting)[1] if fitting else None
-    if found == module.backbone_name:
+    if found == module.backbone.name:
         return "The backbone's weights fit: to start with a new head, leave all of the head's weights out of the file."
-    wanted = f"weights of {module.backbone_name} with the names of its published checkpoint"
+    wanted = f"weights of {module.backbone.name} with the names of its published checkpoint"
     if found is not None:
         return f'It looks like a checkpoint of {found}: use backbone="{found}", or bring {wanted}.'
     return f"Bring {wanted}."

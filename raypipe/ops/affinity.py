@@ -14,15 +14,16 @@ https://arxiv.org/abs/1803.10464, §3.2-3.3.
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.schema import BACKGROUND, IGNORE
+
+PairMask = Bool[Tensor, "*batch num_offsets h w"]
 
 _CACHE_BYTES = 2**20
 """Bytes of differences that are computed at once on a CPU, so that they stay in a core's second-level cache."""
@@ -187,33 +188,14 @@ def rgb_affinity(
     return pairwise_affinity(image * scale, radius=radius)
 
 
-@overload
-def affinity_labels(
-    label: UInt8[np.ndarray, "*batch h w"], *, radius: int = 5
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]: ...
-@overload
-def affinity_labels(label: UInt8[Tensor, "*batch h w"], *, radius: int = 5) -> tuple[Tensor, Tensor, Tensor]: ...
-def affinity_labels(
-    label: UInt8[np.ndarray, "*batch h w"] | UInt8[Tensor, "*batch h w"], *, radius: int = 5
-) -> (
-    tuple[
-        Bool[np.ndarray, "*batch num_offsets h w"],
-        Bool[np.ndarray, "*batch num_offsets h w"],
-        Bool[np.ndarray, "*batch num_offsets h w"],
-    ]
-    | tuple[
-        Bool[Tensor, "*batch num_offsets h w"],
-        Bool[Tensor, "*batch num_offsets h w"],
-        Bool[Tensor, "*batch num_offsets h w"],
-    ]
-):
+def affinity_labels(label: UInt8[Tensor, "*batch h w"], *, radius: int = 5) -> tuple[PairMask, PairMask, PairMask]:
     """Labels the pairs that should have affinity 1 or 0 according to a trimap.
 
     Pairs of equal cells are positive, separately for background and objects; pairs of cells of different classes are
     negative. A pair with an ignored cell (255) or a cell outside the grid is neither.
 
     Args:
-        label: class ids, 0 background, 255 ignore; an array or a tensor. The result is of the same type.
+        label: class ids, 0 background, 255 ignore.
         radius: the paper's gamma in cells.
 
     Returns:
@@ -224,9 +206,6 @@ def affinity_labels(
 
     Source: AffinityNet §3.3, eq. 4.
     """
-    if isinstance(label, np.ndarray):
-        bg_pos, fg_pos, neg = affinity_labels(torch.from_numpy(np.ascontiguousarray(label)), radius=radius)
-        return bg_pos.numpy(), fg_pos.numpy(), neg.numpy()
     *batch, height, width = label.shape
     flat = label.flatten(-2)
     shape = (*batch, len(pair_offsets(radius)), height * width)

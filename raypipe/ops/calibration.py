@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 from scipy.optimize import isotonic_regression
 
+from raypipe.ops.metrics import check_ids
 from raypipe.schema import IGNORE
 
 NUM_LEVELS = 256
@@ -47,11 +48,7 @@ def confidence_counts(
         )
     known = (truth != IGNORE) & (prediction != IGNORE)
     truth, prediction, level = truth[known], prediction[known], confidence[known].astype(np.int64) * num_classes
-    for name, ids in (("truth", truth), ("prediction", prediction)):
-        if ids.size and ids.max() >= num_classes:
-            raise ValueError(
-                f"{name} holds class id {ids.max()}; with num_classes={num_classes} ids go from 0 to {num_classes - 1}"
-            )
+    check_ids(truth, prediction, num_classes=num_classes)
     right = truth == prediction
     cells = (level[right] + truth[right], level + prediction, level + truth)
     counts = [np.bincount(cell, minlength=NUM_LEVELS * num_classes) for cell in cells]

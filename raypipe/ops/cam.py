@@ -8,6 +8,7 @@ Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.1, eq. 1-2.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +35,18 @@ def resize_cam(cam: Float[Tensor, "*batch h w"], *, size: tuple[int, int]) -> Fl
     return resized.reshape(*batch, *size)
 
 
+class Pass(NamedTuple):
+    """What one pass of a network over an image gave."""
+
+    maps: Float[Tensor, "K h w"]
+    scaled_size: tuple[int, int]
+    """(height, width) of the resized image before padding."""
+    mirrored: bool = False
+    """The network saw the mirror image."""
+
+
 def merge_cams(
-    passes: Sequence[Float[Tensor, "K _h _w"]],
-    *,
-    mirrored: Sequence[bool],
-    scaled_sizes: Sequence[tuple[int, int]],
-    image_size: tuple[int, int],
-    stride: int = 8,
-    out_stride: int = 4,
+    passes: Sequence[Pass], *, image_size: tuple[int, int], stride: int = 8, out_stride: int = 4
 ) -> Float[Tensor, "K out_h out_w"]:
     """Adds up the maps of several passes over one image, each at its own scale and perhaps mirrored.
 
@@ -53,8 +58,6 @@ def merge_cams(
 
     Args:
         passes: maps of the K classes present; each pass may have its own grid.
-        mirrored: whether each pass saw the mirror image.
-        scaled_sizes: (height, width) of the resized image before padding, for each pass.
         image_size: (H, W) of the image.
         stride: pixels of the padded input per cell of a pass.
         out_stride: pixels of the image per cell of the result; 1 gives full resolution.
@@ -63,15 +66,12 @@ def merge_cams(
         Maps on a grid of (ceil(H / out_stride), ceil(W / out_stride)) cells.
 
     Raises:
-        ValueError: no passes, the sequences differ in length, or a grid doesn't fit its padded input.
+        ValueError: no passes, or a grid doesn't fit its padded input.
     """
-    if not passes or not len(passes) == len(mirrored) == len(scaled_sizes):
-        raise ValueError(
-            f"got {len(passes)} passes, {len(mirrored)} values of mirrored and {len(scaled_sizes)} scaled sizes; "
-            "all three need one entry a pass, and there has to be at least one pass"
-        )
-    merged = passes[0].new_zeros(len(passes[0]), *(-(-side // out_stride) for side in image_size))
-    for cam, flip, scaled_size in zip(passes, mirrored, scaled_sizes, strict=True):
+    if not passes:
+        raise ValueError("expected at least one pass over the image, got none")
+    merged = passes[0].maps.new_zeros(len(passes[0].maps), *(-(-side // out_stride) for side in image_size))
+    for cam, scaled_size, mirrored in passes:
         padded = [-(-side // GRID_STRIDE) * GRID_STRIDE for side in scaled_size]
         expected = tuple(-(-side // stride) for side in padded)
         if cam.shape[-2:] != expected:
@@ -83,7 +83,7 @@ def merge_cams(
             _centres(image_side, out_stride, device=cam.device) * (scaled_side / image_side)
             for image_side, scaled_side in zip(image_size, scaled_size, strict=True)
         )
-        if flip:
+        if mirrored:
             columns = padded[1] - columns
         sampled = _sample(_sample(cam, rows / stride - 0.5, dim=-2), columns / stride - 0.5, dim=-1)
         merged = merged + sampled

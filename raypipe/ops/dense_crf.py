@@ -29,47 +29,6 @@ COMPAT_BILATERAL = 10
 _MIN_SCORE = 1e-5
 
 
-def dense_crf(
-    image: UInt8[np.ndarray, "H W 3"],
-    scores: Float[np.ndarray, "L _H _W"],
-    *,
-    num_iters: int = NUM_ITERS,
-    sxy_gaussian: float | int = SXY_GAUSSIAN,
-    compat_gaussian: float | int = COMPAT_GAUSSIAN,
-    sxy_bilateral: float | int = SXY_BILATERAL,
-    srgb: float | int = SRGB,
-    compat_bilateral: float | int = COMPAT_BILATERAL,
-) -> Float32[np.ndarray, "L H W"]:
-    """Refines the scores of one image.
-
-    Args:
-        image: RGB.
-        scores: non-negative scores of L labels; below 1e-5 they count as 1e-5.
-        num_iters: rounds of mean field.
-        sxy_gaussian: reach in pixels of the smoothness term.
-        compat_gaussian: weight of the smoothness term.
-        sxy_bilateral: reach in pixels of the appearance term.
-        srgb: reach in colour of the appearance term; smaller respects weaker edges.
-        compat_bilateral: weight of the appearance term.
-
-    Returns:
-        Probabilities that sum to 1 over the labels; ones if there is only one label.
-
-    Raises:
-        ValueError: scores and image differ in size, there is no label, or scores aren't finite.
-    """
-    return dense_crf_many(
-        image,
-        [scores],
-        num_iters=num_iters,
-        sxy_gaussian=sxy_gaussian,
-        compat_gaussian=compat_gaussian,
-        sxy_bilateral=sxy_bilateral,
-        srgb=srgb,
-        compat_bilateral=compat_bilateral,
-    )[0]
-
-
 def dense_crf_many(
     image: UInt8[np.ndarray, "H W 3"],
     scores: Sequence[Float[np.ndarray, "_L _H _W"]],
@@ -81,23 +40,24 @@ def dense_crf_many(
     srgb: float | int = SRGB,
     compat_bilateral: float | int = COMPAT_BILATERAL,
 ) -> list[Float32[np.ndarray, "_L H W"]]:
-    """Refines several score stacks of one image by `dense_crf`, and builds the pairwise terms only once.
+    """Refines several score stacks of one image, and builds the pairwise terms only once.
 
     Args:
         image: RGB.
-        scores: stacks of the same shape, for example one for each alpha.
-        num_iters: as in `dense_crf`.
-        sxy_gaussian: as in `dense_crf`.
-        compat_gaussian: as in `dense_crf`.
-        sxy_bilateral: as in `dense_crf`.
-        srgb: as in `dense_crf`.
-        compat_bilateral: as in `dense_crf`.
+        scores: stacks of the same shape, for example one for each alpha: non-negative scores of L labels; below 1e-5
+            they count as 1e-5.
+        num_iters: rounds of mean field.
+        sxy_gaussian: reach in pixels of the smoothness term.
+        compat_gaussian: weight of the smoothness term.
+        sxy_bilateral: reach in pixels of the appearance term.
+        srgb: reach in colour of the appearance term; smaller respects weaker edges.
+        compat_bilateral: weight of the appearance term.
 
     Returns:
-        The result of `dense_crf` for each stack.
+        For each stack, probabilities that sum to 1 over the labels; ones if there is only one label.
 
     Raises:
-        ValueError: as for `dense_crf`; or the stacks differ in shape.
+        ValueError: scores and image differ in size, or the stacks in shape; there is no label, or scores aren't finite.
     """
     if not scores:
         return []

@@ -30,14 +30,19 @@ def confusion_matrix(
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}; resize the prediction")
     known = truth != IGNORE
-    for name, ids in (("truth", truth[known]), ("prediction", prediction)):
+    check_ids(truth[known], prediction, num_classes=num_classes)
+    pairs = truth[known].astype(np.int64) * num_classes + prediction[known]
+    counts = np.bincount(pairs, minlength=num_classes**2)
+    return counts.astype(np.int64).reshape(num_classes, num_classes)
+
+
+def check_ids(truth: UInt8[np.ndarray, "..."], prediction: UInt8[np.ndarray, "..."], *, num_classes: int) -> None:
+    """Raises ValueError for a class id that isn't below `num_classes`."""
+    for name, ids in (("truth", truth), ("prediction", prediction)):
         if ids.size and ids.max() >= num_classes:
             raise ValueError(
                 f"{name} holds class id {ids.max()}; with num_classes={num_classes} ids go from 0 to {num_classes - 1}"
             )
-    pairs = truth[known].astype(np.int64) * num_classes + prediction[known]
-    counts = np.bincount(pairs, minlength=num_classes**2)
-    return counts.astype(np.int64).reshape(num_classes, num_classes)
 
 
 def iou(confusion: Int64[np.ndarray, "num_classes num_classes"]) -> Float64[np.ndarray, " num_classes"]:

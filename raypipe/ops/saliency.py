@@ -102,15 +102,7 @@ def eps_loss(
     foreground = (objects * salient).sum(dim=1, keepdim=True)
     background = background + (objects * ~salient).sum(dim=1, keepdim=True)
     estimate = lam * foreground + (1 - lam) * (1 - background)
-    return ExplainedLoss(
-        per_image=(saliency - estimate).square().mean(dim=(1, 2, 3)),
-        saliency=saliency,
-        foreground=foreground,
-        background=background,
-        estimate=estimate,
-        refined=foreground.detach(),
-        inconsistent_region=torch.zeros_like(saliency, dtype=torch.bool),
-    )
+    return _explain(saliency, foreground, background, estimate)
 
 
 def ird_loss(
@@ -189,12 +181,17 @@ def foreground_loss(
         F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
         for maps in (objects.sum(dim=1, keepdim=True), background)
     )
+    return _explain(saliency, foreground, background, foreground)
+
+
+def _explain(saliency: Tensor, foreground: Tensor, background: Tensor, estimate: Tensor) -> ExplainedLoss:
+    """Compares saliency and estimate in all pixels, with nothing refined and nothing dropped."""
     return ExplainedLoss(
-        per_image=(saliency - foreground).square().mean(dim=(1, 2, 3)),
+        per_image=(saliency - estimate).square().mean(dim=(1, 2, 3)),
         saliency=saliency,
         foreground=foreground,
         background=background,
-        estimate=foreground,
+        estimate=estimate,
         refined=foreground.detach(),
         inconsistent_region=torch.zeros_like(saliency, dtype=torch.bool),
     )

@@ -34,7 +34,7 @@ def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int
     config, task = context.config, classifier_task(context)
     if not isinstance(task, SaliencyTask) or config.checkpoints.classifier is not None:
         return []
-    network, _ = load_classifier(classifier.uri, device="cpu", output_stride=config.classifier.output_stride)
+    network = load_classifier(classifier.uri, device="cpu", output_stride=config.classifier.output_stride)
     assert isinstance(network, SaliencyClassifier)  # trained by this config
     predicted = find_saliency(context)
     rows = labelled_rows(context, context.rows(config.splits.train))

@@ -11,8 +11,8 @@ from raypipe import storage
 from raypipe.artifacts import Artifact, digest, identity
 from raypipe.config import Training
 from raypipe.data.checkpoints import CHECKPOINT, Task, has_checkpoint, read_metadata
-from raypipe.networks import find_preprocessing
 from raypipe.networks.backbones import default_preprocessing
+from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes
 from raypipe.schema import SEEDS, SHARD_DIGEST, SHARD_URI
@@ -157,7 +157,7 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
 def crop_options(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
     """Options that all stages of crops take."""
     named = task.preprocessing
-    preprocessing = find_preprocessing(named) if named else default_preprocessing(task.backbone)
+    preprocessing = PREPROCESSINGS[named] if named else default_preprocessing(task.backbone)
     return {
         "crop_size": training.section.crop_size,
         "fill": tuple(int(value) for value in preprocessing.fill),

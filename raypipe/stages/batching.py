@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from raypipe.stages.base import ROW_ERRORS, Kind, Row, Stage
+from raypipe.stages.base import ROW_ERRORS, Row, Stage
 
 Prepared = TypeVar("Prepared")
 
@@ -22,10 +22,7 @@ class JointStage(Stage, Generic[Prepared]):
     passes of that many pixels, mirror images not counted; results may then differ in rounding with the composition of
     the pass."""
 
-    @property
-    def kind(self) -> Kind:
-        """Runs a network."""
-        return "device"
+    kind = "device"
 
     @abstractmethod
     def prepare(self, row: Row) -> Prepared:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.truth import read_truth
 from raypipe.ops.calibration import NUM_LEVELS, confidence_counts
-from raypipe.schema import IGNORE
+from raypipe.schema import IGNORE, MASKS, columns
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.encode import sums_of_classes
 
@@ -45,8 +45,7 @@ class CountHits(Stage):
         """
         truth, _ = read_truth(row["mask_uri"], num_classes=self.num_classes)
         mask, confidence = decode_mask(row["mask"]), decode_mask(row["confidence"])
-        counts = confidence_counts(truth, mask, confidence, num_classes=self.num_classes)
-        counted_ids, data = pack_counts(counts)
+        counted_ids, data = pack_counts(confidence_counts(truth, mask, confidence, num_classes=self.num_classes))
         return {"counted_ids": counted_ids, "counts": data}
 
 
@@ -66,15 +65,7 @@ class CalibrateMasks(Stage):
     """Largest 1 - P of a pixel that keeps its label; None keeps all."""
 
     reads = ("mask", "confidence")
-    writes = pa.schema(
-        [
-            pa.field("class_ids", pa.list_(pa.uint8())),
-            pa.field("mask", pa.binary()),
-            pa.field("confidence", pa.binary()),
-            pa.field("areas", pa.list_(pa.float32())),
-            pa.field("mean_confidences", pa.list_(pa.float32())),
-        ]
-    )
+    writes = columns(MASKS, "class_ids", "mask", "confidence", "areas", "mean_confidences")
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - there is no network
         """Makes the tables that pixels are looked up in."""
@@ -86,8 +77,5 @@ class CalibrateMasks(Stage):
         mask, confidence = decode_mask(row["mask"]), decode_mask(row["confidence"])
         kept = np.where(self.risky[confidence], np.uint8(IGNORE), mask)
         calibrated = self.levels[confidence]
-        return {
-            "mask": encode_png(kept),
-            "confidence": encode_png(calibrated),
-            **sums_of_classes(kept, calibrated),
-        }
+        sums = sums_of_classes(kept, calibrated)
+        return {"mask": encode_png(kept), "confidence": encode_png(calibrated), **sums}

@@ -4,23 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from raypipe.artifacts import Artifact
 from raypipe.config import Cams
 from raypipe.config.base import Precision
 from raypipe.data.arrays import encode_cam
-from raypipe.networks.precision import autocast
-from raypipe.ops.cam import normalize_cams
-from raypipe.schema import GRID_STRIDE
+from raypipe.networks.precision import autocasting
+from raypipe.ops.cam import Pass, merge_cams, normalize_cams
+from raypipe.schema import GRID_STRIDE, SEEDS, columns
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage
 from raypipe.stages.decode import pixels_of
 from raypipe.stages.networks import load_classifier
-from raypipe.stages.passes import Passes, run_passes
+from raypipe.stages.passes import run_passes
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,11 @@ class ComputeCams(JointStage[LabelledImage]):
     precision: Precision
 
     reads = ("image", "class_ids")
-    writes = pa.schema(
-        [pa.field("cam", pa.binary()), pa.field("cam_height", pa.int32()), pa.field("cam_width", pa.int32())]
-    )
+    writes = columns(SEEDS, "cam", "cam_height", "cam_width")
 
     def setup(self, device: str) -> None:
         """Loads the classifier."""
-        self.network, _ = load_classifier(self.classifier.uri, device=device)
+        self.network = load_classifier(self.classifier.uri, device=device)
         self.device = torch.device(device)
 
     def prepare(self, row: Row) -> LabelledImage:
@@ -66,7 +62,7 @@ class ComputeCams(JointStage[LabelledImage]):
     def compute(self, prepared: Sequence[LabelledImage]) -> list[Row]:
         """Runs the passes, but for images without labels, and merges each image's."""
         passes = run_passes(
-            self._maps,
+            autocasting(self.network.cam, self.device, self.precision),
             [image.pixels for image in prepared if image.channels],
             preprocessing=self.network.preprocessing,
             device=self.device,
@@ -75,17 +71,14 @@ class ComputeCams(JointStage[LabelledImage]):
             pixels_per_pass=self.pixels_per_pass,
         )
         of_labelled = iter(passes)
-        return [self._encode(image, next(of_labelled) if image.channels else None) for image in prepared]
+        return [self._encode(image, next(of_labelled) if image.channels else []) for image in prepared]
 
-    def _maps(self, x: Tensor) -> Tensor:
-        with autocast(self.device, self.precision):
-            maps: Tensor = self.network.cam(x)
-        return maps
-
-    def _encode(self, image: LabelledImage, passes: Passes | None) -> Row:
-        if passes is None:
-            merged = torch.zeros(0, *(-(-side // self.cams.out_stride) for side in image.pixels.shape[:2]))
+    def _encode(self, image: LabelledImage, passes: Sequence[Pass]) -> Row:
+        size, out_stride = (image.pixels.shape[0], image.pixels.shape[1]), self.cams.out_stride
+        if image.channels:
+            wanted = [one._replace(maps=one.maps[image.channels]) for one in passes]
+            merged = merge_cams(wanted, image_size=size, stride=GRID_STRIDE, out_stride=out_stride)
         else:
-            merged = passes.merged(image.channels, stride=GRID_STRIDE, out_stride=self.cams.out_stride)
+            merged = torch.zeros(0, *(-(-side // out_stride) for side in size))
         cam = normalize_cams(merged).cpu().numpy()
         return {"cam": encode_cam(cam), "cam_height": cam.shape[1], "cam_width": cam.shape[2]}

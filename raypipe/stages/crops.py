@@ -8,21 +8,20 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from PIL import Image
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.images import decode_image, decode_mask, reduced_size, resize_labels
+from raypipe.data.images import decode_image, decode_mask, reduced_size, resize_map
 from raypipe.data.manifest import class_ids_of
 from raypipe.data.shards import read_row
-from raypipe.data.transforms import (
-    augment_for_affinity,
-    augment_for_classifier,
-    augment_for_segmenter,
-    augmentation_rng,
-)
+from raypipe.data.transforms import ResizedCrop, augment_for_affinity, augmentation_rng
 from raypipe.data.truth import read_truth
 from raypipe.schema import IGNORE, SHARD_URI, SUPERVISED
 from raypipe.stages.base import Row, Stage
+
+Crop = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""A crop (crop_size, crop_size, 3) and its target."""
 
 
 @dataclass(kw_only=True)
@@ -51,10 +50,8 @@ class LoadCrops(Stage):
         return {"crop": crop.tobytes(), "target": target.tobytes()}
 
     @abstractmethod
-    def augment(
-        self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Crop (crop_size, crop_size, 3) and target of an image."""
+    def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
+        """Makes the crop of an image, and its target."""
 
 
 @dataclass(kw_only=True)
@@ -67,14 +64,10 @@ class LoadClassifierCrops(LoadCrops):
 
     reads: ClassVar[tuple[str, ...]] = ("image_id", "image_uri", "labels", "epoch", "repeat")
 
-    def augment(
-        self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
         """Random size, crop, mirror and colours."""
-        crop = augment_for_classifier(
-            pixels, rng, crop=self.crop_size, long_side=self.long_side, fill=self.fill, jitter=self.jitter
-        )
-        return crop, self.multi_hot(row["labels"])
+        placed = ResizedCrop.draw(pixels.shape, rng, crop=self.crop_size, long_side=self.long_side)
+        return placed.lay_image(pixels, rng, fill=self.fill, jitter=self.jitter), self.multi_hot(row["labels"])
 
     def multi_hot(self, labels: Sequence[str]) -> NDArray[np.uint8]:
         """(C,), 1 for each class that the image shows."""
@@ -92,9 +85,7 @@ class LoadAffinityCrops(LoadCrops):
 
     reads = ("image_id", "image_uri", "trimap", "epoch", "repeat")
 
-    def augment(
-        self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
         """Random crop and mirror."""
         trimap = decode_mask(row["trimap"])
         return augment_for_affinity(pixels, trimap, rng, crop=self.crop_size, fill=self.fill, jitter=self.jitter)
@@ -118,24 +109,16 @@ class LoadSegmenterCrops(LoadCrops):
 
     reads = ("image_id", "image_uri", "mask_uri", "supervision", SHARD_URI, "epoch", "repeat")
 
-    def augment(
-        self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
         """Random size, crop, mirror and colours."""
         is_true = row["supervision"] == SUPERVISED
         mask = read_truth(row["mask_uri"], num_classes=self.num_classes)[0] if is_true else self._pseudo(row)
         size = (pixels.shape[0], pixels.shape[1])
         if reduced_size(mask.shape[1], mask.shape[0], self.max_side) != size[::-1]:
             raise ValueError(f"the mask is {mask.shape} (height, width), the image, reduced to max_side, {size}")
-        crop, labels = augment_for_segmenter(
-            pixels,
-            resize_labels(mask, size),
-            rng,
-            crop=self.crop_size,
-            long_side=self.long_side,
-            fill=self.fill,
-            jitter=self.jitter,
-        )
+        placed = ResizedCrop.draw(size, rng, crop=self.crop_size, long_side=self.long_side)
+        crop = placed.lay_image(pixels, rng, fill=self.fill, jitter=self.jitter)
+        labels = placed.lay_map(resize_map(mask, size), outside=IGNORE, resampling=Image.Resampling.NEAREST)
         return crop, np.concatenate([labels.reshape(-1), np.array([is_true], np.uint8)])
 
     def _pseudo(self, row: Row) -> NDArray[np.uint8]:

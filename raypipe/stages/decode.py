@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raypipe.data.images import decode_image
-from raypipe.stages.base import Kind, Row, Stage
+from raypipe.stages.base import Row, Stage
 
 
 @dataclass(kw_only=True)
@@ -21,21 +21,10 @@ class DecodeImages(Stage):
     """Longer images are reduced to this long side, in pixels."""
 
     reads = ("image",)
-    writes = pa.schema(
-        [
-            pa.field("height", pa.int32()),
-            pa.field("width", pa.int32()),
-            pa.field("original_height", pa.int32()),
-            pa.field("original_width", pa.int32()),
-        ]
-    )
+    writes = pa.schema({name: pa.int32() for name in ("height", "width", "original_height", "original_width")})
     leaves = ("pixels",)
     ahead = True
-
-    @property
-    def kind(self) -> Kind | None:
-        """Runs where the pixels are needed."""
-        return None
+    kind = None  # joins the stage that needs the pixels
 
     def process(self, row: Row) -> Row:
         """Decodes one image.

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from raypipe.data.images import encode_png, resize_labels
-from raypipe.schema import IGNORE, MASKS
+from raypipe.data.images import encode_png, resize_map
+from raypipe.schema import IGNORE, MASKS, columns
 from raypipe.stages.base import Row, Stage
 
 
@@ -17,28 +16,22 @@ class EncodeMasks(Stage):
     """Final columns of a mask shard: PNGs at the original size, and area and mean confidence of each class present."""
 
     reads = ("labels_array", "confidence_array", "walk_array", "original_height", "original_width")
-    writes = pa.schema(
-        [
-            MASKS.field(name)
-            for name in (
-                *("height", "width", "class_ids", "mask", "confidence"),
-                *("areas", "mean_confidences", "walk_mask"),
-            )
-        ]
+    writes = columns(
+        MASKS, "height", "width", "class_ids", "mask", "confidence", "areas", "mean_confidences", "walk_mask"
     )
 
     def process(self, row: Row) -> Row:
         """Resizes (nearest for class ids, bilinear for confidence), sums up and encodes."""
         size = (row["original_height"], row["original_width"])
-        mask = resize_labels(row["labels_array"], size)
-        confidence = _resize(row["confidence_array"], size)
+        mask = resize_map(row["labels_array"], size)
+        confidence = resize_map(row["confidence_array"], size, Image.Resampling.BILINEAR)
         walked = row["walk_array"]
         return {
             "height": size[0],
             "width": size[1],
             "mask": encode_png(mask),
             "confidence": encode_png(confidence),
-            "walk_mask": None if walked is None else encode_png(resize_labels(walked, size)),
+            "walk_mask": None if walked is None else encode_png(resize_map(walked, size)),
             **sums_of_classes(mask, confidence),
         }
 
@@ -53,9 +46,3 @@ def sums_of_classes(mask: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> R
         "areas": (areas[present] / mask.size).tolist(),
         "mean_confidences": (sums[present] / areas[present] / 255).tolist(),
     }
-
-
-def _resize(array: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    if array.shape == size:
-        return array
-    return np.array(Image.fromarray(array).resize((size[1], size[0]), Image.Resampling.BILINEAR))

@@ -8,7 +8,7 @@ import pyarrow as pa
 from raypipe import storage
 from raypipe.data.images import check_header
 from raypipe.data.manifest import class_ids_of
-from raypipe.stages.base import Kind, Row, Stage
+from raypipe.stages.base import Row, Stage
 
 
 @dataclass(kw_only=True)
@@ -24,17 +24,13 @@ class FetchImages(Stage):
     labels_needed: bool = True
     """Null labels are an error; false gives such an image no class id."""
 
+    kind = "fetch"
     writes = pa.schema([pa.field("image", pa.binary()), pa.field("class_ids", pa.list_(pa.uint8()))])
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Labels only where they matter."""
         return ("image_id", "image_uri", *(() if self.classes is None else ("labels",)))
-
-    @property
-    def kind(self) -> Kind:
-        """Waits for storage."""
-        return "fetch"
 
     def process_all(self, rows: Sequence[Row]) -> list[Row]:
         """Fetches the images of all rows at once: from an object store, waiting takes most of the time."""

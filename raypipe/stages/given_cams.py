@@ -14,9 +14,9 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.arrays import encode_cam
 from raypipe.data.names import file_stem
-from raypipe.ops.cam import merge_cams, normalize_cams
+from raypipe.ops.cam import Pass, merge_cams, normalize_cams
 from raypipe.schema import GRID_STRIDE
-from raypipe.stages.base import Kind, Row, Stage
+from raypipe.stages.base import Row, Stage
 from raypipe.stages.cams import ComputeCams
 
 
@@ -31,11 +31,7 @@ class LoadGivenCams(Stage):
 
     reads = ("image_id", "class_ids", "height", "width", "original_height", "original_width")
     writes = ComputeCams.writes
-
-    @property
-    def kind(self) -> Kind | None:
-        """Runs where the maps are needed."""
-        return None
+    kind = None  # joins the stage that needs the maps
 
     def process(self, row: Row) -> Row:
         """Reads the maps of the labelled classes.
@@ -51,14 +47,8 @@ class LoadGivenCams(Stage):
             maps = self._read(row)
             height, width = maps.shape[1:]
             padded = F.pad(maps, (0, -width % GRID_STRIDE, 0, -height % GRID_STRIDE), mode="replicate")
-            merged = merge_cams(
-                [padded],
-                mirrored=[False],
-                scaled_sizes=[(height, width)],
-                image_size=size,
-                stride=1,
-                out_stride=self.out_stride,
-            )
+            passes = [Pass(padded, (height, width))]
+            merged = merge_cams(passes, image_size=size, stride=1, out_stride=self.out_stride)
         cam = normalize_cams(merged.clamp(min=0)).numpy()
         return {"cam": encode_cam(cam), "cam_height": cam.shape[1], "cam_width": cam.shape[2]}
 

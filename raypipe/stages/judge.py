@@ -13,17 +13,16 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from raypipe.artifacts import Artifact
 from raypipe.config.base import Precision
-from raypipe.data.images import decode_mask, resize_labels
+from raypipe.data.images import decode_mask, resize_map
 from raypipe.data.manifest import class_ids_of
 from raypipe.networks import network_input
-from raypipe.networks.precision import autocast
+from raypipe.networks.precision import autocasting
 from raypipe.ops.consistency import class_consistency, masked_copies
 from raypipe.ops.separation import objective, separation
-from raypipe.schema import GATES, MASKS
+from raypipe.schema import GATES, MASKS, columns
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage, in_passes
 from raypipe.stages.decode import pixels_of
@@ -31,8 +30,8 @@ from raypipe.stages.encode import sums_of_classes
 from raypipe.stages.networks import load_classifier
 from raypipe.stages.propagate import PooledImage, PropagateCams, WalkedImage, cell_colours, encode_walks
 
-WALK_SCORES = (GATES.field("walk_before"), GATES.field("walk_after"))
-REFINED_SCORES = (GATES.field("refined_before"), GATES.field("refined_after"))
+WALK_SCORES = columns(GATES, "walk_before", "walk_after")
+REFINED_SCORES = columns(GATES, "refined_before", "refined_after")
 _PIXELS_PER_PASS = 8_000_000
 """Of one image's copies: about what its largest scale and mirror image have in `ComputeCams`."""
 
@@ -68,7 +67,7 @@ class GateWalk(JointStage[PooledImage]):
             for walk, scores in zip(walked, judged, strict=True)
         ]
         return [
-            row | dict(zip(("walk_before", "walk_after"), scores or (None, None), strict=True))
+            row | dict(zip(WALK_SCORES.names, scores or (None, None), strict=True))
             for row, scores in zip(encode_walks(prepared, walked, chosen), judged, strict=True)
         ]
 
@@ -114,20 +113,18 @@ class GateMasks(JointStage[MaskedImage]):
     precision: Precision
 
     reads = ("image", "labels", "class_ids", "mask", "confidence", "areas", "mean_confidences", "walk_mask")
-    writes = pa.schema(
-        [*(MASKS.field(name) for name in ("class_ids", "mask", "areas", "mean_confidences")), *REFINED_SCORES]
-    )
+    writes = pa.schema([*columns(MASKS, "class_ids", "mask", "areas", "mean_confidences"), *REFINED_SCORES])
 
     def setup(self, device: str) -> None:
         """Loads the classifier."""
-        self.network, _ = load_classifier(self.classifier.uri, device=device)
+        self.network = load_classifier(self.classifier.uri, device=device)
         self.device = torch.device(device)
 
     def prepare(self, row: Row) -> MaskedImage:
         """Decodes the image and its masks."""
         pixels = pixels_of(row, max_side=self.max_side)
         size = (pixels.shape[0], pixels.shape[1])
-        masks = [resize_labels(decode_mask(row[name]), size) for name in ("walk_mask", "mask")]
+        masks = [resize_map(decode_mask(row[name]), size) for name in ("walk_mask", "mask")]
         return MaskedImage(pixels, class_ids_of(row["labels"], self.classes), masks, row)
 
     def compute(self, prepared: Sequence[MaskedImage]) -> list[Row]:
@@ -152,10 +149,6 @@ class GateMasks(JointStage[MaskedImage]):
         copies = masked_copies(x[0, :, :height, :width], regions)
         copies = F.pad(copies, (0, x.shape[-1] - width, 0, x.shape[-2] - height))
         copies = copies.contiguous(memory_format=torch.channels_last)
-        logits = torch.cat(in_passes(self._logits, torch.split(copies, 1), pixels_per_pass=_PIXELS_PER_PASS))
+        network = autocasting(self.network.classify, self.device, self.precision)
+        logits = torch.cat(in_passes(network, torch.split(copies, 1), pixels_per_pass=_PIXELS_PER_PASS))
         return class_consistency(logits, [class_id - 1 for class_id in image.class_ids]).item()
-
-    def _logits(self, x: Tensor) -> Tensor:
-        with autocast(self.device, self.precision):
-            logits: Tensor = self.network.classify(x)
-        return logits.float()

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import pyarrow as pa
-
 from raypipe.artifacts import Artifact
 from raypipe.data.shards import read_row, read_rows
-from raypipe.schema import MASKS, SEEDS, SHARD_DIGEST, SHARD_URI
-from raypipe.stages.base import ROW_ERRORS, Kind, Row, Stage
+from raypipe.schema import MASKS, SEEDS, SHARD_DIGEST, SHARD_URI, columns
+from raypipe.stages.base import ROW_ERRORS, Row, Stage
 
 
 @dataclass(kw_only=True)
@@ -24,11 +22,7 @@ class LoadFromShard(Stage):
     """Of the columns that name the shard, where a row takes up the outputs of two streams."""
     optional: ClassVar[bool] = False
     """A row that no shard holds isn't an error."""
-
-    @property
-    def kind(self) -> Kind:
-        """Waits for storage."""
-        return "fetch"
+    kind = "fetch"
 
     def process_all(self, rows: Sequence[Row]) -> list[Row]:
         """Reads each shard once for all rows that it holds."""
@@ -62,16 +56,12 @@ class LoadFromShard(Stage):
         return shard[row["image_id"]]
 
 
-def _columns(schema: pa.Schema, *names: str) -> pa.Schema:
-    return pa.schema([schema.field(name) for name in names])
-
-
 @dataclass(kw_only=True)
 class LoadCams(LoadFromShard):
     """Class activation maps of a seed shard, in the place of the stage that has made them."""
 
     reads = ("image_id", SHARD_URI)
-    writes = _columns(SEEDS, "cam", "cam_height", "cam_width")
+    writes = columns(SEEDS, "cam", "cam_height", "cam_width")
 
 
 @dataclass(kw_only=True)
@@ -83,7 +73,7 @@ class LoadSeeds(LoadFromShard):
     prefix = "seeds_"
     optional = True
     reads = ("image_id", f"seeds_{SHARD_URI}", f"seeds_{SHARD_DIGEST}")
-    writes = _columns(SEEDS, "height", "width", "class_ids", "cam", "cam_height", "cam_width")
+    writes = columns(SEEDS, "height", "width", "class_ids", "cam", "cam_height", "cam_width")
 
 
 @dataclass(kw_only=True)
@@ -93,7 +83,7 @@ class LoadMasks(LoadFromShard):
     masks: Artifact
 
     optional = True
-    writes = _columns(MASKS, "mask", "walk_mask")
+    writes = columns(MASKS, "mask", "walk_mask")
 
 
 @dataclass(kw_only=True)
@@ -104,12 +94,8 @@ class LoadMaskPair(Stage):
     after: Artifact
 
     reads = ("image_id", *(f"{prefix}{name}" for prefix in ("before_", "") for name in (SHARD_URI, SHARD_DIGEST)))
-    writes = _columns(MASKS, "mask", "walk_mask", "confidence", "areas", "mean_confidences")
-
-    @property
-    def kind(self) -> Kind:
-        """Waits for storage."""
-        return "fetch"
+    writes = columns(MASKS, "mask", "walk_mask", "confidence", "areas", "mean_confidences")
+    kind = "fetch"
 
     def process(self, row: Row) -> Row:
         """Reads both.
@@ -128,7 +114,7 @@ class LoadConfidences(LoadFromShard):
 
     masks: Artifact
 
-    writes = _columns(MASKS, "mask", "confidence")
+    writes = columns(MASKS, "mask", "confidence")
 
 
 @dataclass(kw_only=True)
@@ -137,4 +123,4 @@ class LoadMaskRows(LoadFromShard):
 
     masks: Artifact
 
-    writes = _columns(MASKS, *(name for name in MASKS.names if name != "image_id"))
+    writes = columns(MASKS, *(name for name in MASKS.names if name != "image_id"))

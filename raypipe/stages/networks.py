@@ -7,10 +7,9 @@ import torch
 from raypipe.data.checkpoints import Checkpoint, read_checkpoint
 from raypipe.networks import (
     AffinityNet,
-    Classifier,
+    AnyClassifier,
     Network,
     Preprocessing,
-    SaliencyClassifier,
     Segmenter,
     build_affinity_net,
     build_classifier,
@@ -24,9 +23,7 @@ from raypipe.schema import GRID_STRIDE
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 
-def load_classifier(
-    uri: str, *, device: str, output_stride: Literal[8, 16] = GRID_STRIDE
-) -> tuple[Classifier | SaliencyClassifier, Checkpoint]:
+def load_classifier(uri: str, *, device: str, output_stride: Literal[8, 16] = GRID_STRIDE) -> AnyClassifier:
     """Loads the classifier of a checkpoint in eval mode; its kind is that of its training.
 
     Args:
@@ -39,46 +36,36 @@ def load_classifier(
     """
     checkpoint = read_checkpoint(uri, task="classifier")
     taught_by_saliency = checkpoint.config.get("section", {}).get("saliency", "none") != "none"
-    network = (build_saliency_classifier if taught_by_saliency else build_classifier)(
-        checkpoint.backbone,
-        num_classes=len(checkpoint.classes),
-        output_stride=output_stride,
-        preprocessing=Preprocessing.from_dict(checkpoint.preprocessing),
-    )
-    return _ready(network, checkpoint, device), checkpoint
+    build = build_saliency_classifier if taught_by_saliency else build_classifier
+    network = build(checkpoint.backbone, num_classes=len(checkpoint.classes), output_stride=output_stride)
+    return _ready(network, checkpoint, device)
 
 
-def load_affinity_net(uri: str, *, device: str) -> tuple[AffinityNet, Checkpoint]:
+def load_affinity_net(uri: str, *, device: str) -> AffinityNet:
     """Loads the AffinityNet of a checkpoint in eval mode.
 
     Raises:
         ValueError: as `load_classifier`.
     """
     checkpoint = read_checkpoint(uri, task="affinity")
-    network = build_affinity_net(
-        checkpoint.backbone,
-        preprocessing=Preprocessing.from_dict(checkpoint.preprocessing),
-    )
-    return _ready(network, checkpoint, device), checkpoint
+    return _ready(build_affinity_net(checkpoint.backbone), checkpoint, device)
 
 
 def load_segmenter(uri: str, *, device: str) -> tuple[Segmenter, Checkpoint]:
-    """Loads the segmentation network of a checkpoint in eval mode.
+    """Loads the segmentation network of a checkpoint in eval mode, and the checkpoint.
 
     Raises:
         ValueError: as `load_classifier`.
     """
     checkpoint = read_checkpoint(uri, task="segmenter")
-    network = build_segmenter(
-        checkpoint.backbone,
-        head=checkpoint.config["section"]["head"],
-        num_classes=len(checkpoint.classes),
-        preprocessing=Preprocessing.from_dict(checkpoint.preprocessing),
-    )
-    return _ready(network, checkpoint, device), checkpoint
+    head, num_classes = checkpoint.config["section"]["head"], len(checkpoint.classes)
+    return _ready(
+        build_segmenter(checkpoint.backbone, head=head, num_classes=num_classes), checkpoint, device
+    ), checkpoint
 
 
 def _ready(network: AnyNetwork, checkpoint: Checkpoint, device: str) -> AnyNetwork:
+    network.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
     load_state(network, checkpoint.weights, source=f"the checkpoint {checkpoint.digest}", require_head=True)
     network.eval()
     fold_batchnorm(network)

@@ -14,10 +14,11 @@ from torch import Tensor
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.images import encode_png
+from raypipe.networks.csnet import SIDE, load_csnet
 from raypipe.networks.onnx_saliency import OnnxSaliency
 from raypipe.networks.preprocessing import IMAGENET
-from raypipe.networks.saliency_networks import SALIENCY_NETWORKS, load_saliency_network
 from raypipe.networks.weights import read_state_dict
+from raypipe.schema import SALIENCY, columns
 from raypipe.stages.base import Kind, Row, Stage
 from raypipe.stages.decode import pixels_of
 
@@ -39,13 +40,7 @@ class PredictSaliency(Stage):
     """Longer images are reduced to this long side, in pixels."""
 
     reads = ("image",)
-    writes = pa.schema(
-        [
-            pa.field("map", pa.binary()),
-            pa.field("map_height", pa.int32()),
-            pa.field("map_width", pa.int32()),
-        ]
-    )
+    writes = pa.schema({"map": pa.binary(), "map_height": pa.int32(), "map_width": pa.int32()})
 
     @property
     def kind(self) -> Kind:
@@ -60,12 +55,9 @@ class PredictSaliency(Stage):
         if self.source == "onnx":
             model = OnnxSaliency(storage.read_bytes(uri), source=uri)
             self.predict, self.side = model, model.side or _ONNX_SIDE
-            self.preprocessing = IMAGENET
         else:
-            network = load_saliency_network(self.source, read_state_dict(uri, read=storage.read_bytes), source=uri)
-            self.predict = network.to(self.device)
-            self.side = SALIENCY_NETWORKS[self.source].side
-            self.preprocessing = SALIENCY_NETWORKS[self.source].preprocessing
+            network = load_csnet(read_state_dict(uri, read=storage.read_bytes), source=uri)
+            self.predict, self.side = network.to(self.device), SIDE
 
     @torch.inference_mode()
     def process(self, row: Row) -> Row:
@@ -77,12 +69,9 @@ class PredictSaliency(Stage):
         pixels = pixels_of(row, max_side=self.max_side)
         resized = Image.fromarray(pixels).resize((self.side, self.side), Image.Resampling.BILINEAR)
         image = torch.from_numpy(np.array(resized)).to(self.device).permute(2, 0, 1)[None]
-        saliency = self.predict(self.preprocessing.normalize(image)).float()[0, 0].cpu().numpy()
-        return {
-            "map": saliency.astype("<f4").tobytes(),
-            "map_height": saliency.shape[0],
-            "map_width": saliency.shape[1],
-        }
+        saliency = self.predict(IMAGENET.normalize(image)).float()[0, 0].cpu().numpy()
+        height, width = saliency.shape
+        return {"map": saliency.astype("<f4").tobytes(), "map_height": height, "map_width": width}
 
 
 @dataclass
@@ -90,7 +79,7 @@ class EncodeSaliency(Stage):
     """Saliency (height, width) of an image at its working size, as an 8-bit PNG; 255 is salient."""
 
     reads = ("map", "map_height", "map_width", "height", "width")
-    writes = pa.schema([pa.field("saliency", pa.binary())])
+    writes = columns(SALIENCY, "saliency")
 
     def process(self, row: Row) -> Row:
         """Resizes and encodes one map."""

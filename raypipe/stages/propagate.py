@@ -14,7 +14,7 @@ from raypipe.artifacts import Artifact
 from raypipe.config.base import Precision
 from raypipe.data.arrays import decode_cam, encode_scores
 from raypipe.networks import network_input
-from raypipe.networks.precision import autocast
+from raypipe.networks.precision import autocasting
 from raypipe.ops.affinity import pairwise_affinity, rgb_affinity
 from raypipe.ops.cam import pool_to_grid, stack_background
 from raypipe.ops.predicted_iou import predicted_iou
@@ -22,9 +22,14 @@ from raypipe.ops.random_walk import propagate_batch
 from raypipe.ops.separation import separation
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
-from raypipe.stages.batching import JointStage, in_passes
+from raypipe.stages.batching import JointStage, Prepared, in_passes
 from raypipe.stages.decode import pixels_of
 from raypipe.stages.networks import load_affinity_net
+
+SCORES = pa.schema(
+    {"scores": pa.binary(), "grid_height": pa.int32(), "grid_width": pa.int32(), "predicted_iou": pa.float32()}
+)
+"""Columns of scores on the grid, which `RefineMasks` makes masks of."""
 
 WALK_TOLERANCE = 1e-5
 """Largest error of a walked score that the expansion may leave."""
@@ -52,15 +57,8 @@ AffinitySource = Callable[[Sequence[NDArray[np.uint8]]], list[Cells]]
 class LearnedAffinity:
     """Affinities of AffinityNet's features."""
 
-    def __init__(
-        self,
-        *,
-        checkpoint: str,
-        precision: Precision,
-        device: str,
-        pixels_per_pass: int | None = None,
-    ) -> None:
-        self.network, _ = load_affinity_net(checkpoint, device=device)
+    def __init__(self, checkpoint: str, *, precision: Precision, device: str, pixels_per_pass: int | None) -> None:
+        self.network = load_affinity_net(checkpoint, device=device)
         self.device = torch.device(device)
         self.precision = precision
         self.pixels_per_pass = pixels_per_pass
@@ -70,22 +68,9 @@ class LearnedAffinity:
         """One forward pass an image, or one of several images of equal size."""
         preprocessing = self.network.preprocessing
         inputs = [network_input(pixels, preprocessing=preprocessing, device=self.device)[0] for pixels in images]
-        passed = in_passes(self._features, inputs, pixels_per_pass=self.pixels_per_pass)
-        features = [maps[0].float() for maps in passed]
-        return [Cells(maps, pairwise_affinity) for maps in features]
-
-    def _features(self, x: Tensor) -> Tensor:
-        with autocast(self.device, self.precision):
-            features: Tensor = self.network(x)
-        return features
-
-
-class RgbAffinity:
-    """The baseline: affinities of the cells' mean colours; nothing is learned."""
-
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Cells]:
-        """The cells' mean colours and their affinities."""
-        return [Cells(cell_colours(pixels), rgb_affinity) for pixels in images]
+        network = autocasting(self.network, self.device, self.precision)
+        passed = in_passes(network, inputs, pixels_per_pass=self.pixels_per_pass)
+        return [Cells(maps[0], pairwise_affinity) for maps in passed]
 
 
 def cell_colours(pixels: NDArray[np.uint8]) -> Tensor:
@@ -96,7 +81,7 @@ def cell_colours(pixels: NDArray[np.uint8]) -> Tensor:
 def affinity_source(
     affinity: Artifact | None, *, precision: Precision, device: str, pixels_per_pass: int | None = None
 ) -> AffinitySource:
-    """Returns the affinities of an AffinityNet's checkpoint, or of plain colours where there is none.
+    """Returns the affinities of an AffinityNet's checkpoint, or where there is none of the cells' mean colours.
 
     Args:
         affinity: the checkpoint; None takes colours.
@@ -105,8 +90,8 @@ def affinity_source(
         pixels_per_pass: see `JointStage`.
     """
     if affinity is None:
-        return RgbAffinity()
-    return LearnedAffinity(checkpoint=affinity.uri, precision=precision, device=device, pixels_per_pass=pixels_per_pass)
+        return lambda images: [Cells(cell_colours(pixels), rgb_affinity) for pixels in images]
+    return LearnedAffinity(affinity.uri, precision=precision, device=device, pixels_per_pass=pixels_per_pass)
 
 
 def grid_scores(cam: Tensor, *, alpha: float, count_padding: bool = False, cam_stride: int) -> Tensor:
@@ -127,14 +112,11 @@ class PooledImage:
 
 
 @dataclass(kw_only=True)
-class PropagateCams(JointStage[PooledImage]):
-    """Walked scores (1 + K, grid_height, grid_width) of background and labelled classes."""
+class WalkStage(JointStage[Prepared]):
+    """A stage that walks along the affinities of an image's cells."""
 
     affinity: Artifact | None
     """The AffinityNet's checkpoint; None walks along plain colours."""
-    alpha: float
-    beta: float
-    num_steps: int
     radius: int
     """Reach of a step in cells."""
     count_padding: bool
@@ -144,21 +126,23 @@ class PropagateCams(JointStage[PooledImage]):
     """Longer images are reduced to this long side, in pixels."""
     precision: Precision
 
-    reads = ("image", "cam", "cam_height", "cam_width")
-    writes = pa.schema(
-        [
-            pa.field("scores", pa.binary()),
-            pa.field("grid_height", pa.int32()),
-            pa.field("grid_width", pa.int32()),
-            pa.field("predicted_iou", pa.float32()),
-        ]
-    )
-
     def setup(self, device: str) -> None:
         """Loads the AffinityNet, if there is one."""
         self.source = affinity_source(
             self.affinity, precision=self.precision, device=device, pixels_per_pass=self.pixels_per_pass
         )
+
+
+@dataclass(kw_only=True)
+class PropagateCams(WalkStage[PooledImage]):
+    """Walked scores (1 + K, grid_height, grid_width) of background and labelled classes."""
+
+    alpha: float
+    beta: float
+    num_steps: int
+
+    reads = ("image", "cam", "cam_height", "cam_width")
+    writes = SCORES
 
     def prepare(self, row: Row) -> PooledImage:
         """Pools the maps; an image without labels is background and needs no walk."""
@@ -202,27 +186,21 @@ def encode_walks(
         walked: their walks; an image without labels is background, whose mask is surely right.
         chosen: the scores (1 + K, h, w) of each walk that are kept.
     """
-    pairs = [
-        (scores, image.cells.features)
+    cues = [
+        torch.stack(_cues(scores, image.cells.features))
         for image, scores in zip(walked, chosen, strict=True)
         if image is not None and scores is not None
     ]
-    ious = iter(predict_ious([scores for scores, _ in pairs], [features for _, features in pairs]))
-    return [
-        _encode(image.scores, 1.0) if scores is None else _encode(scores, next(ious))
-        for image, scores in zip(prepared, chosen, strict=True)
-    ]
-
-
-def predict_ious(scores: Sequence[Tensor], features: Sequence[Tensor]) -> list[float]:
-    """Predicts the IoU of each image's mask, from its walked scores (1 + K, h, w) and features (D, h, w)."""
-    if not scores:
-        return []
-    cues = torch.stack([torch.stack(_cues(*pair)) for pair in zip(scores, features, strict=True)]).tolist()
-    return [
-        predicted_iou(margin=margin, separation=parted, num_classes=len(of_image) - 1)
-        for (margin, parted), of_image in zip(cues, scores, strict=True)
-    ]
+    found = iter(torch.stack(cues).tolist() if cues else ())  # together, so that a device is waited for once
+    rows = []
+    for image, scores in zip(prepared, chosen, strict=True):
+        if scores is None:
+            rows.append(encode_grid(image.scores.numpy(), 1.0))
+        else:
+            margin, parted = next(found)
+            iou = predicted_iou(margin=margin, separation=parted, num_classes=len(scores) - 1)
+            rows.append(encode_grid(scores.cpu().numpy(), iou))
+    return rows
 
 
 def _cues(scores: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,11 +209,7 @@ def _cues(scores: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
     return (best[0] - best[1]).mean(), separation(features, labels, num_labels=len(scores))[0]
 
 
-def _encode(scores: Tensor, iou: float) -> Row:
+def encode_grid(scores: NDArray[np.float32], iou: float | None) -> Row:
+    """Returns the columns `SCORES` of an image's scores (1 + K, h, w) and the predicted IoU of its mask."""
     _, height, width = scores.shape
-    return {
-        "scores": encode_scores(scores.cpu().numpy()),
-        "grid_height": height,
-        "grid_width": width,
-        "predicted_iou": iou,
-    }
+    return {"scores": encode_scores(scores), "grid_height": height, "grid_width": width, "predicted_iou": iou}

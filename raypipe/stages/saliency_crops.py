@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.saliency_maps import decode_saliency
-from raypipe.data.transforms import augment_with_saliency
+from raypipe.data.transforms import ResizedCrop
 from raypipe.schema import PREDICTED_URI
 from raypipe.stages.base import Row
-from raypipe.stages.crops import LoadClassifierCrops
+from raypipe.stages.crops import Crop, LoadClassifierCrops
 
 
 @dataclass(kw_only=True)
@@ -26,9 +26,7 @@ class LoadSaliencyCrops(LoadClassifierCrops):
 
     reads = (*LoadClassifierCrops.reads, "saliency_uri", PREDICTED_URI)
 
-    def augment(
-        self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
         """Random size, crop, mirror and colours.
 
         Raises:
@@ -40,7 +38,7 @@ class LoadSaliencyCrops(LoadClassifierCrops):
             raise ValueError("saliency_uri is empty; give the saliency map's path or URI")
         size = (pixels.shape[0], pixels.shape[1])
         saliency = decode_saliency(storage.read_bytes(uri), size=size, max_side=self.max_side)
-        crop, saliency = augment_with_saliency(
-            pixels, saliency, rng, crop=self.crop_size, long_side=self.long_side, fill=self.fill, jitter=self.jitter
-        )
-        return crop, np.concatenate([self.multi_hot(row["labels"]), saliency.reshape(-1)])
+        placed = ResizedCrop.draw(size, rng, crop=self.crop_size, long_side=self.long_side)
+        crop = placed.lay_image(pixels, rng, fill=self.fill, jitter=self.jitter)
+        target = placed.lay_map(saliency, outside=0)
+        return crop, np.concatenate([self.multi_hot(row["labels"]), target.reshape(-1)])

@@ -36,13 +36,7 @@ class ScoreMasks(Stage):
     """With background."""
 
     reads = ("mask_uri", "mask", "walk_mask")
-    writes = pa.schema(
-        [
-            pa.field("confusion", pa.binary()),
-            pa.field("walk_confusion", pa.binary()),
-            pa.field("truth_digest", pa.string()),
-        ]
-    )
+    writes = pa.schema({"confusion": pa.binary(), "walk_confusion": pa.binary(), "truth_digest": pa.string()})
 
     def process(self, row: Row) -> Row:
         """Scores one mask.
@@ -82,7 +76,7 @@ class ScoreCams(Stage):
     """Longer images were reduced to this long side, in pixels."""
 
     reads = ("mask_uri", "height", "width", "class_ids", "cam", "cam_height", "cam_width")
-    writes = pa.schema([pa.field("cam_confusions", pa.binary()), pa.field("cam_truth_digest", pa.string())])
+    writes = pa.schema({"cam_confusions": pa.binary(), "cam_truth_digest": pa.string()})
 
     def process(self, row: Row) -> Row:
         """Scores one image's maps at the true mask's size.

@@ -9,23 +9,19 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raypipe.artifacts import Artifact
-from raypipe.config.base import Precision
 from raypipe.data.arrays import decode_cam
 from raypipe.data.truth import read_truth
 from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
 from raypipe.ops.random_walk import propagate_at
 from raypipe.ops.separation import separation
-from raypipe.schema import GRID_STRIDE, IGNORE, SETTINGS
+from raypipe.schema import GRID_STRIDE, IGNORE, SETTINGS, columns
 from raypipe.stages.base import Row
-from raypipe.stages.batching import JointStage
 from raypipe.stages.decode import pixels_of
-from raypipe.stages.propagate import WALK_TOLERANCE, Cells, affinity_source, cell_colours
+from raypipe.stages.propagate import WALK_TOLERANCE, Cells, WalkStage, cell_colours
 
 SCORES = ("feature_separations", "colour_separations", "hits", "predicted", "truth_ids", "truth_pixels")
 """Columns that this stage writes."""
@@ -52,7 +48,7 @@ class ScoredImage:
 
 
 @dataclass(kw_only=True)
-class ScoreSettings(JointStage[ScoredImage]):
+class ScoreSettings(WalkStage[ScoredImage]):
     """Separations and, where there is a true mask, pixel counts of an image's masks, one a setting.
 
     The separations are those of the grid's cells. Pixels are counted at a stride: 1 counts each of the working size,
@@ -63,28 +59,12 @@ class ScoreSettings(JointStage[ScoredImage]):
     stride: Literal[1, 4]
     num_classes: int
     """With background."""
-    affinity: Artifact | None
-    """The AffinityNet's checkpoint; None walks along plain colours."""
-    radius: int
-    """Reach of a step in cells."""
-    count_padding: bool
-    cam_stride: int
-    """Pixels a cell of the maps that come in."""
-    max_side: int
-    """Longer images are reduced to this long side, in pixels."""
-    precision: Precision
 
     reads = (
         *("image", "class_ids", "height", "width", "original_height", "original_width"),
         *("cam", "cam_height", "cam_width", "mask_uri"),
     )
-    writes = pa.schema([SETTINGS.field(name) for name in SCORES])
-
-    def setup(self, device: str) -> None:
-        """Loads the AffinityNet, if there is one."""
-        self.source = affinity_source(
-            self.affinity, precision=self.precision, device=device, pixels_per_pass=self.pixels_per_pass
-        )
+    writes = columns(SETTINGS, *SCORES)
 
     def prepare(self, row: Row) -> ScoredImage:
         """Decodes image, maps and true mask."""

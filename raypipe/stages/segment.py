@@ -11,14 +11,15 @@ from torch import Tensor
 
 from raypipe.artifacts import Artifact
 from raypipe.config.base import Precision
-from raypipe.data.arrays import encode_scores
-from raypipe.networks.precision import autocast
-from raypipe.schema import GRID_STRIDE
+from raypipe.networks.precision import autocasting
+from raypipe.ops.cam import Pass, merge_cams
+from raypipe.schema import GRID_STRIDE, MASKS
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage
 from raypipe.stages.decode import pixels_of
 from raypipe.stages.networks import load_segmenter
-from raypipe.stages.passes import Passes, run_passes
+from raypipe.stages.passes import run_passes
+from raypipe.stages.propagate import SCORES, encode_grid
 
 _LEAST = 0.01
 """A class that no cell gives so much probability isn't in the image."""
@@ -49,15 +50,7 @@ class SegmentImages(JointStage[ReadImage]):
     within_labels: bool = False
     """Only classes of the image's labels are possible, which come in as `class_ids`, where it has any labels."""
 
-    writes = pa.schema(
-        [
-            pa.field("class_ids", pa.list_(pa.uint8())),
-            pa.field("scores", pa.binary()),
-            pa.field("grid_height", pa.int32()),
-            pa.field("grid_width", pa.int32()),
-            pa.field("predicted_iou", pa.float32()),
-        ]
-    )
+    writes = pa.schema([MASKS.field("class_ids"), *SCORES])
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -89,18 +82,12 @@ class SegmentImages(JointStage[ReadImage]):
         return [self._encode(image, of_image) for image, of_image in zip(prepared, passes, strict=True)]
 
     def _probabilities(self, x: Tensor) -> Tensor:
-        with autocast(self.device, self.precision):
-            logits: Tensor = self.network(x)
-        return logits.float().softmax(dim=1)
+        return autocasting(self.network, self.device, self.precision)(x).softmax(dim=1)
 
-    def _encode(self, image: ReadImage, passes: Passes) -> Row:
-        scores = (passes.merged(stride=GRID_STRIDE, out_stride=GRID_STRIDE) / len(passes.maps)).cpu().numpy()
+    def _encode(self, image: ReadImage, passes: Sequence[Pass]) -> Row:
+        size = (image.pixels.shape[0], image.pixels.shape[1])
+        merged = merge_cams(passes, image_size=size, stride=GRID_STRIDE, out_stride=GRID_STRIDE)
+        scores = (merged / len(passes)).cpu().numpy()
         possible = [int(class_id) for class_id in np.flatnonzero(scores[1:].max(axis=(1, 2)) >= _LEAST) + 1]
         present = possible if image.allowed is None else image.allowed
-        return {
-            "class_ids": present,
-            "scores": encode_scores(scores[[0, *present]]),
-            "grid_height": scores.shape[1],
-            "grid_width": scores.shape[2],
-            "predicted_iou": None,
-        }
+        return {"class_ids": present, **encode_grid(scores[[0, *present]], None)}

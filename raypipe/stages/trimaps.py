@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 
@@ -12,7 +11,7 @@ from raypipe.data.arrays import decode_cam
 from raypipe.data.images import encode_png
 from raypipe.ops.cam import resize_cam, stack_background
 from raypipe.ops.trimap import make_trimap
-from raypipe.schema import GRID_STRIDE
+from raypipe.schema import GRID_STRIDE, SEEDS, columns
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.decode import pixels_of
 from raypipe.stages.refine import refine
@@ -33,7 +32,7 @@ class MakeTrimaps(Stage):
     """Longer images are reduced to this long side, in pixels."""
 
     reads = ("image", "split", "class_ids", "cam", "cam_height", "cam_width")
-    writes = pa.schema([pa.field("trimap", pa.binary())])
+    writes = columns(SEEDS, "trimap")
 
     def process(self, row: Row) -> Row:
         """Makes one image's trimap; null where its split isn't trained on."""

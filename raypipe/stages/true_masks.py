@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from raypipe import storage
 from raypipe.data.truth import check_truth
-from raypipe.schema import MASKS
-from raypipe.stages.base import Kind, Row, Stage
+from raypipe.schema import MASKS, columns
+from raypipe.stages.base import Row, Stage
 
 
 @dataclass(kw_only=True)
@@ -18,12 +16,8 @@ class LoadTrueMasks(Stage):
     """With background."""
 
     reads = ("mask_uri",)
-    writes = pa.schema([MASKS.field("mask"), MASKS.field("confidence")])
-
-    @property
-    def kind(self) -> Kind:
-        """Waits for storage."""
-        return "fetch"
+    writes = columns(MASKS, "mask", "confidence")
+    kind = "fetch"
 
     def process(self, row: Row) -> Row:
         """Fetches and checks one mask.

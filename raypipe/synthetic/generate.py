@@ -212,10 +212,8 @@ def _place_animal(
     head = np.clip(radius - np.hypot(head_u, head_v) + 0.5, 0, 1) * body
     patch = canvas[window]
     patch += (_paint_body(rng, animal, u, v, ground) - patch) * body[..., None]
-    vivid, partner = (
-        textures.hue_color(animal.hue, rng, saturation=(0.8, 1), value=(0.8, 1)),
-        np.float32(0.05 + 0.9 * (class_id % 2)) * np.ones(3, np.float32),
-    )
+    vivid = textures.hue_color(animal.hue, rng, saturation=(0.8, 1), value=(0.8, 1))
+    partner = np.float32(0.05 + 0.9 * (class_id % 2)) * np.ones(3, np.float32)
     painted = textures.mix(partner, vivid, textures.emblem(animal.emblem, head_u, head_v, radius))
     patch += (painted - patch) * head[..., None]
     owner[window][inside] = number

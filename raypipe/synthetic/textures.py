@@ -52,10 +52,7 @@ def water(height: int, width: int, rng: np.random.Generator) -> Map:
 
 
 BACKGROUNDS: dict[str, Callable[[int, int, np.random.Generator], Map]] = {
-    "grass": grass,
-    "sand": sand,
-    "sky": sky,
-    "water": water,
+    paint.__name__: paint for paint in (grass, sand, sky, water)
 }
 
 
@@ -89,14 +86,7 @@ def rings(u: Map, v: Map, period: float) -> Map:
     return _sharp(np.cos(np.hypot(u, v) * (TAU / period)))
 
 
-BODIES: dict[str, Pattern] = {
-    "stripes": stripes,
-    "checks": checks,
-    "dots": dots,
-    "waves": waves,
-    "mesh": mesh,
-    "rings": rings,
-}
+BODIES: dict[str, Pattern] = {paint.__name__: paint for paint in (stripes, checks, dots, waves, mesh, rings)}
 
 
 def emblem(kind: str, u: Map, v: Map, radius: float) -> Map:

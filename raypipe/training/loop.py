@@ -68,9 +68,9 @@ def train_on_worker(config: dict[str, Any]) -> None:
         return
     batches = settings.feed(first_epoch, rank, world_size)
     target_shapes = task.target_shapes(section.crop_size)
-    num_epochs = section.epochs - first_epoch
     description = f"{task.name}: {section.epochs} epochs of {settings.num_images} images"
-    bar = _progress(context, description, total=steps_per_epoch * num_epochs)
+    total = steps_per_epoch * (section.epochs - first_epoch)
+    bar: Any = tqdm_ray.tqdm(desc=description, total=total, unit="step") if rank == 0 else None
     for epoch in range(first_epoch, section.epochs):
         task = settings.task.at_epoch(epoch, section.epochs)
         # Each epoch and worker has its own random numbers, so a resumed epoch repeats the undisturbed one.
@@ -91,8 +91,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
                 bar.update(1)
         metrics = totals.metrics(task) | {"epoch": epoch, "lr": state.lr}
         if settings.validation is not None:
-            with state.evaluating() as evaluated:
-                metrics["mean_iou"] = settings.validation.mean_iou(evaluated, rank, world_size)
+            metrics["mean_iou"] = settings.validation.mean_iou(network, rank, world_size)
         state.finish_epoch(metrics)
         state.report(rank=rank)
         if not math.isfinite(metrics["loss"]):
@@ -150,7 +149,3 @@ class EpochTotals:
             "images_per_second": num_images / seconds,
             "share_waiting": self.seconds_waiting / seconds,
         }
-
-
-def _progress(context: Any, description: str, *, total: int) -> Any:
-    return tqdm_ray.tqdm(desc=description, total=total, unit="step") if context.get_world_rank() == 0 else None

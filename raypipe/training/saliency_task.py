@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raypipe.networks import Network, build_saliency_classifier, find_preprocessing
+from raypipe.networks import Network, build_saliency_classifier
 from raypipe.ops.losses import multilabel_soft_margin
 from raypipe.ops.saliency import ExplainedLoss, eps_loss, foreground_loss, ird_loss
 from raypipe.training.batch import Batch
@@ -44,12 +44,9 @@ class SaliencyTask(ClassifierTask):
         """
         return self if epoch >= self.eps_share * num_epochs else replace(self, method="eps")
 
-    def build(self) -> Network:
+    def build_network(self) -> Network:
         """Builds the classifier with a map of the background."""
-        preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
-        return build_saliency_classifier(
-            self.backbone, num_classes=self.num_classes, output_stride=self.output_stride, preprocessing=preprocessing
-        )
+        return build_saliency_classifier(self.backbone, num_classes=self.num_classes, output_stride=self.output_stride)
 
     def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of the multi-hot labels (C,) and of the crop's saliency in 0..255."""

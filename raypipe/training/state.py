@@ -1,8 +1,6 @@
 """The state of a training, which is kept from epoch to epoch and survives an interruption."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +57,6 @@ class TrainingState:
         torch.autograd.backward(loss)
         self._optimizer.step()
         self._schedule.step()
-
-    @contextmanager
-    def evaluating(self) -> Iterator[Network]:
-        """Puts the network into eval mode for a while."""
-        self.network.eval()
-        try:
-            yield self.network
-        finally:
-            self.network.train()
 
     def finish_epoch(self, metrics: dict[str, Any]) -> None:
         """Records an epoch's metrics, and keeps its weights if its `mean_iou` is the best so far."""

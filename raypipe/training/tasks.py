@@ -17,20 +17,14 @@ from raypipe.artifacts import Artifact
 from raypipe.data.checkpoints import WEIGHTS_FILE, Task
 from raypipe.networks import (
     Network,
-    Segmenter,
     build_affinity_net,
     build_classifier,
     build_segmenter,
-    find_preprocessing,
     load_weights,
 )
+from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.ops.affinity import affinity_labels, pairwise_affinity
-from raypipe.ops.losses import (
-    affinity_loss,
-    affinity_loss_terms,
-    multilabel_soft_margin,
-    pixel_cross_entropy,
-)
+from raypipe.ops.losses import affinity_loss, affinity_loss_terms, multilabel_soft_margin, pixel_cross_entropy
 from raypipe.schema import GRID_STRIDE, IGNORE
 from raypipe.training.batch import Batch
 
@@ -57,9 +51,16 @@ class TrainingTask(ABC):
         """Returns the task of an epoch, counted from 0; by default, all epochs have the same."""
         return self
 
-    @abstractmethod
     def build(self) -> Network:
-        """Builds the network with random weights."""
+        """Builds the network with random weights and the configured preprocessing, or else the backbone's."""
+        network = self.build_network()
+        if self.preprocessing:
+            network.preprocessing = PREPROCESSINGS[self.preprocessing]
+        return network
+
+    @abstractmethod
+    def build_network(self) -> Network:
+        """Builds the network with random weights, and the preprocessing that its backbone asks for."""
 
     def build_pretrained(self) -> Network:
         """Builds the network with the configured weights; without any, they stay random."""
@@ -93,12 +94,9 @@ class ClassifierTask(TrainingTask):
     name = "classifier"
     term_names: ClassVar[tuple[str, ...]] = ("classification",)
 
-    def build(self) -> Network:
+    def build_network(self) -> Network:
         """Builds the classifier."""
-        preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
-        return build_classifier(
-            self.backbone, num_classes=self.num_classes, output_stride=self.output_stride, preprocessing=preprocessing
-        )
+        return build_classifier(self.backbone, num_classes=self.num_classes, output_stride=self.output_stride)
 
     def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:  # noqa: ARG002 - labels have no size
         """Returns the shape of the multi-hot labels (C,)."""
@@ -124,10 +122,9 @@ class AffinityTask(TrainingTask):
     name = "affinity"
     term_names = ("background", "foreground", "negative")
 
-    def build(self) -> Network:
+    def build_network(self) -> Network:
         """Builds the AffinityNet."""
-        preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
-        network = build_affinity_net(self.backbone, preprocessing=preprocessing)
+        network = build_affinity_net(self.backbone)
         if self.freeze_backbone:
             network.backbone.requires_grad_(requires_grad=False)
         return network
@@ -157,10 +154,9 @@ class SegmenterTask(TrainingTask):
     name = "segmenter"
     term_names = ("mask", "weak")
 
-    def build(self) -> Segmenter:
+    def build_network(self) -> Network:
         """Builds the segmentation network."""
-        preprocessing = find_preprocessing(self.preprocessing) if self.preprocessing else None
-        return build_segmenter(self.backbone, head=self.head, num_classes=self.num_classes, preprocessing=preprocessing)
+        return build_segmenter(self.backbone, head=self.head, num_classes=self.num_classes)
 
     def target_shapes(self, crop_size: int) -> dict[str, tuple[int, ...]]:
         """Class ids of the pixels, and whether the mask is a true one."""

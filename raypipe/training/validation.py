@@ -11,7 +11,7 @@ import torch
 import torch.distributed
 from numpy.typing import NDArray
 
-from raypipe.data.images import decode_image, decode_mask, resize_labels
+from raypipe.data.images import decode_image, decode_mask, resize_map
 from raypipe.networks import Network, network_input
 from raypipe.networks.precision import autocast
 from raypipe.ops.cam import upsample_to_image
@@ -35,7 +35,11 @@ class Validation:
 
     @torch.inference_mode()
     def mean_iou(self, network: Network, rank: int, world_size: int) -> float:
-        """Returns the mean IoU over all workers' images at their working size: one pass, without post-processing."""
+        """Returns the mean IoU over all workers' images at their working size: one pass, without post-processing.
+
+        The network is in eval mode for it, and in training mode afterwards.
+        """
+        network.eval()
         device = next(network.parameters()).device
         confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
         for table in self.feed(rank, world_size):
@@ -44,6 +48,7 @@ class Validation:
                     confusion += self._score(network, row, device)
                 else:
                     logger.warning("validation leaves out %s: %s", row["image_id"], row["error_reason"])
+        network.train()
         total = torch.from_numpy(confusion).to(device)
         if world_size > 1:
             torch.distributed.all_reduce(total)
@@ -56,5 +61,5 @@ class Validation:
         with autocast(device, self.precision):
             logits = network(x)
         predicted = upsample_to_image(logits[0].float(), size=size).argmax(dim=0).to(torch.uint8).cpu().numpy()
-        truth = resize_labels(decode_mask(row["mask"]), size)
+        truth = resize_map(decode_mask(row["mask"]), size)
         return confusion_matrix(truth, predicted, num_classes=self.num_classes)

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from raypipe.config import ConfigError, RunConfig, load_config, presets, to_yaml, trial_config
-from raypipe.networks import BACKBONES
+from raypipe.networks.backbones import BACKBONES
 
 BASE = ["manifest=m.parquet", "out=out"]
 

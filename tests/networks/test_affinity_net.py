@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raypipe.networks import BACKBONES, build_affinity_net, load_weights
+from raypipe.networks import build_affinity_net, load_weights
+from raypipe.networks.backbones import BACKBONES
 from raypipe.storage import read_bytes
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from raypipe.networks import Classifier, build_classifier, load_weights
 from raypipe.networks.backbones import Backbone
-from raypipe.networks.preprocessing import CAFFE, IMAGENET, TENSORFLOW
+from raypipe.networks.preprocessing import CAFFE, IMAGENET
 from raypipe.storage import read_bytes
 
 NAMES = ("resnet18", "mobilenet_v2", "tiny", "vgg16")
@@ -19,6 +19,7 @@ class Pixels(Backbone):
 
     affinity_depths = ("pixels", "pixels", "pixels")
     preprocessing = IMAGENET
+    output_strides = (1,)
 
     def __init__(self) -> None:
         super().__init__(name="pixels", output_stride=1, channels={"pixels": 3})
@@ -48,10 +49,9 @@ def test_logits_are_the_mean_of_the_maps_before_their_relu(name: str) -> None:
 
 
 def test_attributes() -> None:
-    network = build_classifier("mobilenet_v2", num_classes=7, output_stride=16, preprocessing=TENSORFLOW)
-    assert (network.backbone_name, network.num_classes, network.output_stride) == ("mobilenet_v2", 7, 16)
-    assert network.preprocessing == TENSORFLOW
-    assert build_classifier("mobilenet_v2", num_classes=7).preprocessing == IMAGENET
+    network = build_classifier("mobilenet_v2", num_classes=7, output_stride=16)
+    assert (network.backbone.name, network.num_classes, network.backbone.output_stride) == ("mobilenet_v2", 7, 16)
+    assert network.preprocessing == IMAGENET
     with torch.device("meta"):
         assert build_classifier("vgg16", num_classes=7).preprocessing == CAFFE
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from saliency_weights import csnet_state
 
-from raypipe.networks.csnet import CSNet, OctConv
+from raypipe.networks.csnet import CSNet, OctConv, load_csnet
 from raypipe.networks.weights import read_state_dict
 from raypipe.storage import read_bytes
 
@@ -55,6 +55,24 @@ def test_sides_that_cannot_be_halved_are_refused() -> None:
 def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(ValueError, match="aren't the weights of a CSNet"):
         CSNet({"conv.weight": torch.zeros(3, 3, 1, 1)})
+
+
+def test_weights_come_into_the_network() -> None:
+    network = load_csnet(csnet_state() | {"cls_layer.bias": torch.tensor([7.0])}, source="file")
+    assert network.cls_layer.bias is not None
+    assert network.cls_layer.bias.item() == 7
+    assert not network.training
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="file doesn't fit csnet: no stage0"):
+        load_csnet({"conv.weight": torch.zeros(1)}, source="file")
+    with pytest.raises(ValueError, match="size mismatch"):
+        load_csnet(csnet_state() | {"cls_layer.weight": torch.zeros(1, 9, 1, 1)}, source="file")
+    incomplete = csnet_state()
+    del incomplete["stage1.0.conv3x3_1.convs.0.weight"]
+    with pytest.raises(ValueError, match="1 weights are missing"):
+        load_csnet(incomplete, source="file")
 
 
 @pytest.mark.shared_data

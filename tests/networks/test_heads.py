@@ -2,9 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from raypipe.networks import HEADS
 from raypipe.networks.backbones import build_backbone
-from raypipe.networks.heads import build_head
+from raypipe.networks.heads import HEADS, build_head
 
 
 @pytest.mark.parametrize("name", HEADS)

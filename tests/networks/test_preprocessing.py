@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from raypipe.networks import PREPROCESSINGS, Preprocessing, find_preprocessing
-from raypipe.networks.preprocessing import CAFFE, IMAGENET, TENSORFLOW
+from raypipe.networks import Preprocessing
+from raypipe.networks.preprocessing import CAFFE, IMAGENET, PREPROCESSINGS, TENSORFLOW
 
 
 def test_normalize_by_hand() -> None:
@@ -23,7 +23,7 @@ def test_convention_bgr_networks_get_blue_first() -> None:
 
 @pytest.mark.parametrize("name", PREPROCESSINGS)
 def test_fill_is_the_colour_of_zero_padding(name: str) -> None:
-    preprocessing = find_preprocessing(name)
+    preprocessing = PREPROCESSINGS[name]
     colour = torch.from_numpy(preprocessing.fill).reshape(1, 3, 1, 1)
     half_a_level = 0.5 * preprocessing.scale / min(preprocessing.std)
     assert preprocessing.normalize(colour).abs().max() <= half_a_level * 1.001
@@ -35,7 +35,7 @@ def test_fill_is_rgb() -> None:
 
 @pytest.mark.parametrize("name", PREPROCESSINGS)
 def test_dict_round_trip_through_json(name: str) -> None:
-    preprocessing = find_preprocessing(name)
+    preprocessing = PREPROCESSINGS[name]
     assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
 
 
@@ -55,8 +55,3 @@ def test_refuses_impossible_values(values: dict[str, object], message: str) -> N
 def test_from_dict_refuses_two_means() -> None:
     with pytest.raises(ValueError, match="three values"):
         Preprocessing.from_dict(IMAGENET.to_dict() | {"mean": [0.5, 0.5]})
-
-
-def test_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="imagenet, caffe, tensorflow"):
-        find_preprocessing("torch")

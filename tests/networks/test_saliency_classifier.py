@@ -12,6 +12,7 @@ class Pixels(Backbone):
 
     affinity_depths = ("pixels", "pixels", "pixels")
     preprocessing = IMAGENET
+    output_strides = (1,)
 
     def __init__(self) -> None:
         super().__init__(name="pixels", output_stride=1, channels={"pixels": 3})

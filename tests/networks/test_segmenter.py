@@ -11,7 +11,7 @@ from raypipe.networks import build_classifier, build_segmenter, load_state
 @pytest.mark.parametrize("size", [(64, 96), (40, 56)])
 def test_logits_on_the_grid_of_stride_8(backbone: str, head: str, output_stride: int, size: tuple[int, int]) -> None:
     network = build_segmenter(backbone, head=head, num_classes=3).eval()
-    assert network.output_stride == output_stride
+    assert network.backbone.output_stride == output_stride
     assert network(torch.zeros(1, 3, *size)).shape == (1, 4, size[0] // 8, size[1] // 8)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from raypipe.ops.cam import (
+    Pass,
     background_score,
     merge_cams,
     normalize_cams,
@@ -67,7 +68,7 @@ class TestMergeCams:
 
         cam = seen_by_a_pass(ramp, image_size, scale=scale, mirrored=mirrored, stride=stride)
         size = scaled_size(image_size, scale)
-        merged = merge_cams([cam], mirrored=[mirrored], scaled_sizes=[size], image_size=image_size, stride=stride)
+        merged = merge_cams([Pass(cam, size, mirrored)], image_size=image_size, stride=stride)
         assert merged.shape == (1, -(-image_size[0] // 4), -(-image_size[1] // 4))
         y = (torch.arange(merged.shape[1]) + 0.5) * 4
         x = (torch.arange(merged.shape[2]) + 0.5) * 4
@@ -79,9 +80,7 @@ class TestMergeCams:
     @pytest.mark.parametrize("out_stride", [1, 2, 4, 8])
     def test_convention_scale_one_is_interpolation(self, out_stride: int, generator: torch.Generator) -> None:
         cam = torch.rand(3, 6, 9, generator=generator)
-        merged = merge_cams(
-            [cam], mirrored=[False], scaled_sizes=[(48, 72)], image_size=(48, 72), out_stride=out_stride
-        )
+        merged = merge_cams([Pass(cam, (48, 72))], image_size=(48, 72), out_stride=out_stride)
         expected = F.interpolate(cam[None], scale_factor=8 / out_stride, mode="bilinear", align_corners=False)[0]
         torch.testing.assert_close(merged, expected)
 
@@ -90,7 +89,7 @@ class TestMergeCams:
         """The mirror image is taken after padding, so flipping the grid undoes it whatever the width."""
         cam = torch.rand(3, 6, 9, generator=generator)
         plain, flipped = (
-            merge_cams([c], mirrored=[m], scaled_sizes=[(48, width)], image_size=(48, width))
+            merge_cams([Pass(c, (48, width), m)], image_size=(48, width))
             for c, m in ((cam, False), (cam.flip(-1), True))
         )
         torch.testing.assert_close(plain, flipped)
@@ -98,27 +97,25 @@ class TestMergeCams:
     def test_passes_are_summed(self, generator: torch.Generator) -> None:
         image_size = (37, 50)
         sizes = [scaled_size(image_size, scale) for scale in SCALES for _ in range(2)]
-        passes = [torch.rand(2, -(-h // 8), -(-w // 8), generator=generator) for h, w in sizes]
-        mirrored = [False, True] * 4
-        merged = merge_cams(passes, mirrored=mirrored, scaled_sizes=sizes, image_size=image_size)
-        one_by_one = sum(
-            merge_cams([cam], mirrored=[flip], scaled_sizes=[size], image_size=image_size)
-            for cam, flip, size in zip(passes, mirrored, sizes, strict=True)
-        )
+        passes = [
+            Pass(torch.rand(2, -(-h // 8), -(-w // 8), generator=generator), (h, w), index % 2 == 1)
+            for index, (h, w) in enumerate(sizes)
+        ]
+        merged = merge_cams(passes, image_size=image_size)
+        one_by_one = sum(merge_cams([one], image_size=image_size) for one in passes)
         torch.testing.assert_close(merged, one_by_one)
 
     def test_no_class(self) -> None:
-        merged = merge_cams([torch.zeros(0, 2, 2)], mirrored=[True], scaled_sizes=[(9, 9)], image_size=(9, 9))
+        merged = merge_cams([Pass(torch.zeros(0, 2, 2), (9, 9), mirrored=True)], image_size=(9, 9))
         assert merged.shape == (0, 3, 3)
 
     def test_wrong_grid(self) -> None:
         with pytest.raises(ValueError, match=r"grid of \(2, 3\) cells.*should be \(2, 2\)"):
-            merge_cams([torch.zeros(1, 2, 3)], mirrored=[False], scaled_sizes=[(9, 16)], image_size=(9, 16))
+            merge_cams([Pass(torch.zeros(1, 2, 3), (9, 16))], image_size=(9, 16))
 
-    @pytest.mark.parametrize("count", [0, 2])
-    def test_lengths_differ(self, count: int) -> None:
-        with pytest.raises(ValueError, match="one entry a pass"):
-            merge_cams([torch.zeros(1, 2, 2)] * count, mirrored=[], scaled_sizes=[], image_size=(9, 9))
+    def test_no_pass(self) -> None:
+        with pytest.raises(ValueError, match="at least one pass"):
+            merge_cams([], image_size=(9, 9))
 
 
 class TestNormalizeCams:

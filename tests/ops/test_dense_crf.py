@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from raypipe.ops.dense_crf import dense_crf, dense_crf_many
+from raypipe.ops.dense_crf import dense_crf_many
+
+
+def dense_crf(image: np.ndarray, scores: np.ndarray, **knobs: float) -> np.ndarray:
+    (refined,) = dense_crf_many(image, [scores], **knobs)
+    return refined
 
 
 def two_halves(height: int = 20, width: int = 24) -> tuple[np.ndarray, np.ndarray]:

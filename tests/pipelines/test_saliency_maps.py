@@ -62,7 +62,7 @@ def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tupl
     for metrics in epochs:
         assert metrics["loss"] == pytest.approx(metrics["loss_classification"] + metrics["loss_saliency"])
         assert metrics["num_unreadable"] <= 2  # the given map has another shape, and its image may come twice
-    network, _ = load_classifier(run.train_classifier().uri, device="cpu")
+    network = load_classifier(run.train_classifier().uri, device="cpu")
     assert network.fc8.out_channels == 7
 
     samples = saliency_samples(run.context, classifier=run.train_classifier(), num_samples=6)

@@ -120,7 +120,8 @@ def test_throughput_mode_and_bfloat16_agree_with_one_by_one_in_float32(
 ) -> None:
     """Photographs, ImageNet's weights, 5 random maps: which of them wins a pixel hangs by a hair more than in use."""
     torch.manual_seed(0)
-    network = build_classifier("mobilenet_v2", num_classes=5, preprocessing=TENSORFLOW)
+    network = build_classifier("mobilenet_v2", num_classes=5)
+    network.preprocessing = TENSORFLOW
     load_weights(network, str(weights_dir / "mobilenet_v2_imagenet.pth"), read=read_bytes)
     checkpoint = Checkpoint(
         task="classifier",

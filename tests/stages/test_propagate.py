@@ -8,7 +8,7 @@ from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_scores, encode_cam
 from raypipe.data.images import decode_image
 from raypipe.ops.cam import pool_to_grid, stack_background
-from raypipe.stages.propagate import PropagateCams, RgbAffinity, affinity_source, grid_scores
+from raypipe.stages.propagate import PropagateCams, affinity_source, grid_scores
 
 ARGS: dict[str, Any] = {
     "radius": 5,
@@ -78,7 +78,7 @@ def test_convention_background_comes_before_pooling() -> None:
 def test_rgb_affinity_is_one_inside_a_plain_area() -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:, 16:] = 255
-    affinity = RgbAffinity()([pixels])[0].affinity(radius=5)
+    affinity = affinity_source(None, precision="fp32", device="cpu")([pixels])[0].affinity(radius=5)
     assert affinity[0, 0, 0] == 1  # cells (0, 0) and (0, 1)
     assert affinity[0, 0, 1] < 0.1  # across the edge
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from raypipe.networks.preprocessing import IMAGENET, TENSORFLOW
 from raypipe.training.batch import Batch
 from raypipe.training.loop import EpochTotals, distributed_loss
 from raypipe.training.saliency_task import SaliencyTask
@@ -139,6 +141,12 @@ def test_totals_are_means_over_the_epoch() -> None:
     assert metrics["loss"] == 2
     assert (metrics["num_images"], metrics["num_unreadable"]) == (4, 1)
     assert metrics["images_per_second"] > 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_preprocessing_is_the_configured_one_or_the_backbone_s(task: TrainingTask) -> None:
+    assert task.build().preprocessing == IMAGENET
+    assert replace(task, preprocessing="tensorflow").build().preprocessing == TENSORFLOW
 
 
 def test_a_frozen_backbone_trains_the_head_alone() -> None:

@@ -17,6 +17,7 @@ class LeftHalf(Segmenter):
     """Finds class 1 in the left half of whatever it sees."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert not self.training
         logits = torch.zeros(1, 2, x.shape[2] // 8, x.shape[3] // 8)
         logits[:, 1, :, : logits.shape[3] // 2] = 1
         logits[:, 1, :, logits.shape[3] // 2 :] = -1
@@ -39,5 +40,6 @@ def test_mean_iou_of_whole_images(caplog: pytest.LogCaptureFixture) -> None:
     validation = Validation(feed=feed, num_classes=2, max_side=1024, precision="fp32")
     object_iou, background_iou = 15 / 31, (31 * 32) / (31 * 32 + 16 * 32)
     found = validation.mean_iou(network, 0, 1)
+    assert network.training
     assert found == pytest.approx((object_iou + background_iou) / 2)
     assert "validation leaves out b: no PNG" in caplog.text

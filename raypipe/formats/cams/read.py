@@ -31,6 +31,8 @@ NUM_THREADS = 16
 SAVE_LINE = "np.savez(image_id + '.npz', class_ids=[c + 1 for c in maps], cam=list(maps.values()))"
 """Turns psa's dictionary `maps` of an image, whose classes count from 0, into the `.npz` form."""
 
+_WAY_OUT = f"; pickles are never read, since they may run code: where they were made, save the maps by {SAVE_LINE}"
+
 Maps = tuple[str, NDArray[np.uint8], NDArray[np.float32]]
 """image_id, class ids (K,) from 1, and maps (K, H, W)."""
 
@@ -53,7 +55,7 @@ def import_cams(folder: str, out: str) -> int:
     uris = [uri for uri in names if uri.endswith((".npz", ".parquet"))]
     if not uris:
         pickles = any(uri.endswith((".npy", ".pkl")) for uri in names)
-        raise ValueError(f"expected .npz or .parquet files in {folder}, got none" + (_how_to() if pickles else ""))
+        raise ValueError(f"expected .npz or .parquet files in {folder}, got none" + (_WAY_OUT if pickles else ""))
     index_uri = storage.join(out, INDEX_FILE)
     if storage.exists(index_uri):
         storage.delete(index_uri)
@@ -101,7 +103,7 @@ def _read_npz(uri: str) -> Iterator[Maps]:
         try:
             class_ids, cam = file["class_ids"], file["cam"]
         except ValueError as error:  # an array of Python objects, which only a pickle can hold
-            raise ValueError(f"{error}{_how_to()}") from error
+            raise ValueError(f"{error}{_WAY_OUT}") from error
     yield image_id, *_checked(class_ids, cam)
 
 
@@ -145,7 +147,3 @@ def _checked(class_ids: ArrayLike, cam: ArrayLike) -> tuple[NDArray[np.uint8], N
         raise ValueError("expected finite maps, got infinity or NaN")
     order = np.argsort(ids)
     return ids[order].astype(np.uint8), maps[order].astype(np.float32)
-
-
-def _how_to() -> str:
-    return f"; pickles are never read, since they may run code: where they were made, save the maps by {SAVE_LINE}"

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.data.images import check_size, encode_png
+from raypipe.data.images import check_size
 from raypipe.data.manifest import Manifest, absolute_uri, class_ids_of
-from raypipe.data.merge import MASK_SUPERVISION, with_masks
-from raypipe.data.names import file_stem
+from raypipe.data.merge import with_masks, write_mask
 from raypipe.formats.coco.regions import decode_segmentation
 from raypipe.formats.json_file import read_json, take
 from raypipe.formats.listing import without_suffix
-from raypipe.schema import BACKGROUND, IGNORE
+from raypipe.schema import BACKGROUND, IGNORE, SUPERVISED
 
 WRITERS = 8
 """Number of masks that are drawn and written at the same time."""
@@ -77,7 +76,7 @@ def import_coco(
         if manifest is not None:
             return with_masks(manifest, {row["image_id"]: uri for row, uri in zip(rows, uris, strict=True)})
         for row, uri in zip(rows, uris, strict=True):
-            row |= {"mask_uri": uri, "supervision": MASK_SUPERVISION}
+            row |= {"mask_uri": uri, "supervision": SUPERVISED}
     return Manifest.from_rows(rows, classes)
 
 
@@ -147,6 +146,4 @@ def _write_mask(
         mask = draw_regions(annotations, class_ids, height=height, width=width)
     except ValueError as error:
         raise ValueError(f"{place}, {error}") from error
-    uri = absolute_uri(storage.join(folder, f"{file_stem(row['image_id'])}.png"))
-    storage.write_bytes_atomic(uri, encode_png(mask))
-    return uri
+    return write_mask(mask, folder, row["image_id"])

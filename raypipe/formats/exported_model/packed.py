@@ -36,7 +36,7 @@ class PackedSegmenter(nn.Module):
 
 def smallest_side(network: Segmenter) -> int:
     """Return the smallest height and width, in pixels, that the exported graph takes: the network sees two cells."""
-    return network.output_stride + 1
+    return network.backbone.output_stride + 1
 
 
 def export_program(network: Segmenter) -> ExportedProgram:

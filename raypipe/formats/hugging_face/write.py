@@ -27,27 +27,21 @@ ROWS_PER_GROUP = 100
 BYTES_PER_GROUP = 30_000_000
 """`datasets` reads whole groups of rows, and writing keeps one group of each split in memory."""
 
-_PICTURE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+PICTURES = ("image", "mask", "confidence")
 SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string()),
-        pa.field("image", _PICTURE),
-        pa.field("mask", _PICTURE),
-        pa.field("confidence", _PICTURE),
-        pa.field("classes", pa.list_(pa.int64())),
-        pa.field("height", pa.int32()),
-        pa.field("width", pa.int32()),
-        pa.field("image_uri", pa.string()),
-    ]
+    {
+        "image_id": pa.string(),
+        **dict.fromkeys(PICTURES, pa.struct({"bytes": pa.binary(), "path": pa.string()})),
+        "classes": pa.list_(pa.int64()),
+        "height": pa.int32(),
+        "width": pa.int32(),
+        "image_uri": pa.string(),
+    }
 )
 
 
 class HuggingFace(Format):
     """`data/<split>-<number>.parquet`, `README.md`; images, if exported, in the Parquet files."""
-
-    def image_folder(self, split: str) -> str | None:  # noqa: ARG002
-        """Returns None: the Parquet files hold the images."""
-        return None
 
     def render(self, row: MaskRow) -> Rendered:
         """Returns the row's parts."""
@@ -78,7 +72,7 @@ class HuggingFace(Format):
     def features(self) -> dict[str, Any]:
         """Returns the description of the columns that `datasets` reads."""
         plain = {name: {"dtype": str(SCHEMA.field(name).type), "_type": "Value"} for name in SCHEMA.names}
-        pictures = {name: {"_type": "Image"} for name in ("image", "mask", "confidence")}
+        pictures = {name: {"_type": "Image"} for name in PICTURES}
         return plain | pictures | {"classes": [{"names": ["background", *self.classes], "_type": "ClassLabel"}]}
 
 
@@ -118,7 +112,7 @@ class _SplitWriter(AbstractContextManager["_SplitWriter"]):
     def add(self, row: dict[str, Any]) -> None:
         """Adds a row, and writes the group if it is full."""
         self.rows.append(row)
-        self.buffered += sum(len(row[name]["bytes"] or b"") for name in ("image", "mask", "confidence") if row[name])
+        self.buffered += sum(len(row[name]["bytes"] or b"") for name in PICTURES if row[name])
         if len(self.rows) == ROWS_PER_GROUP or self.buffered > BYTES_PER_GROUP:
             self._write_group()
 

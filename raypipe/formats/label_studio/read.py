@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.data.images import check_size, decode_image, encode_png
-from raypipe.data.manifest import Manifest, absolute_uri, class_ids_of
-from raypipe.data.merge import with_masks
-from raypipe.data.names import file_stem
+from raypipe.data.images import check_size, decode_image
+from raypipe.data.manifest import Manifest, class_ids_of
+from raypipe.data.merge import with_masks, write_mask
 from raypipe.formats.json_file import read_json, take
 from raypipe.formats.label_studio.brush import decode_brush
 from raypipe.formats.label_studio.names import BRUSH_LABELS, IMAGE_KEY, ignore_label
@@ -64,9 +63,7 @@ def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> Manif
             mask = _draw(results, manifest.classes, image_uri=image_uris[image_id])
         except ValueError as error:
             raise ValueError(f"{place}, {image_id!r}: {error}") from error
-        uri = absolute_uri(storage.join(masks, f"{file_stem(image_id)}.png"))
-        storage.write_bytes_atomic(uri, encode_png(mask))
-        found[image_id] = uri
+        found[image_id] = write_mask(mask, masks, image_id)
     log.info("%s: %d of %d tasks have a mask", export, len(found), len(content))
     return with_masks(manifest, found)
 

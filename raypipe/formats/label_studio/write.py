@@ -28,10 +28,6 @@ TASKS_PER_FILE = 500
 class LabelStudio(Format):
     """`tasks-<number>.json`, `config.xml`; images are never copied."""
 
-    def image_folder(self, split: str) -> str | None:  # noqa: ARG002
-        """Returns None: tasks refer to URIs."""
-        return None
-
     def render(self, row: MaskRow) -> Rendered:
         """Returns the task."""
         names = dict(enumerate(self.classes, start=1)) | {IGNORE: ignore_label(self.classes)}

@@ -13,26 +13,8 @@ from raypipe.data.manifest import Manifest, resolve_uri
 from raypipe.formats.listing import find_classes, list_images, without_suffix
 
 VOC_CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 """VOC's classes in the order of the class ids in its masks."""
 
@@ -70,13 +52,9 @@ def import_voc(
         FileNotFoundError: a folder or list is missing.
         ValueError: listed images are missing, or no image has a label.
     """
-    images = {without_suffix(path): uri for path, uri in list_images(storage.join(root, "JPEGImages")).items()}
+    images = _images_by_id(storage.join(root, "JPEGImages"))
     mask_folder = storage.join(root, "SegmentationClass")
-    masks = (
-        {without_suffix(path): uri for path, uri in list_images(mask_folder).items()}
-        if storage.exists(mask_folder)
-        else {}
-    )
+    masks = _images_by_id(mask_folder) if storage.exists(mask_folder) else {}
     splits = _read_lists(root, lists)
     missing = [image_id for image_id in splits if image_id not in images]
     if missing and not skip_missing:
@@ -101,6 +79,10 @@ def import_voc(
         log.warning("%s: %d listed images left out, %d without labels", root, len(missing), unlabelled)
     all_labels = find_classes(rows, None)
     return Manifest.from_rows(rows, classes or (VOC_CLASSES if set(all_labels) <= set(VOC_CLASSES) else all_labels))
+
+
+def _images_by_id(folder: str) -> dict[str, str]:
+    return {without_suffix(path): uri for path, uri in list_images(folder).items()}
 
 
 def _read_lists(root: str, lists: Sequence[str] | None) -> dict[str, str]:

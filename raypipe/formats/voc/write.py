@@ -3,23 +3,9 @@
 Ignored pixels are 255, as in VOC's own masks, in the colour in which VOC draws borders. The confidence isn't exported.
 """
 
-import io
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from raypipe.data.images import encode_png
 from raypipe.formats.base import Format, MaskRow, Rendered, Rows, write_image_list, write_lists, write_text
 from raypipe.formats.palette import voc_colors
-
-
-def encode_palette_png(mask: NDArray[np.uint8]) -> bytes:
-    """Returns a PNG of class ids (H, W) that viewers show in VOC's colours."""
-    image = Image.fromarray(mask)
-    image.putpalette(voc_colors().tobytes())
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 class Voc(Format):
@@ -31,7 +17,7 @@ class Voc(Format):
 
     def render(self, row: MaskRow) -> Rendered:
         """Returns the mask's file."""
-        return Rendered(files={f"SegmentationClass/{row.stem}.png": encode_palette_png(row.mask)})
+        return Rendered(files={f"SegmentationClass/{row.stem}.png": encode_png(row.mask, palette=voc_colors())})
 
     def finish(self, rows: Rows, out: str) -> None:
         """Writes the lists of images, and the classes' names and colours."""

@@ -34,6 +34,9 @@ class Backbone(nn.Module, ABC):
         sqrt_cam: whether the class activation map is square-rooted.
         starts_from_scratch: whether it is trained without pretrained weights, so that every parameter is new.
         foreign_heads: prefixes of the ImageNet head's names in published checkpoints; they are dropped.
+
+    Raises:
+        ValueError: it can't be built at this output stride.
     """
 
     name: str
@@ -50,6 +53,9 @@ class Backbone(nn.Module, ABC):
 
     def __init__(self, *, name: str, output_stride: int, channels: dict[str, int]) -> None:
         super().__init__()
+        if output_stride not in self.output_strides:
+            choices = " or ".join(str(stride) for stride in self.output_strides)
+            raise ValueError(f"expected output_stride {choices} for {name}, got {output_stride}")
         self.name = name
         self.output_stride = output_stride
         self.channels = channels
@@ -97,13 +103,6 @@ def freeze(*modules: nn.Module) -> None:
     """Exclude the modules' parameters from training."""
     for module in modules:
         module.requires_grad_(requires_grad=False)
-
-
-def check_output_stride(name: str, output_stride: int, allowed: tuple[int, ...]) -> None:
-    """Raise ValueError unless the backbone can be built at this stride."""
-    if output_stride not in allowed:
-        choices = " or ".join(str(stride) for stride in allowed)
-        raise ValueError(f"expected output_stride {choices} for {name}, got {output_stride}")
 
 
 def dilate(*modules: nn.Module, input_stride: int, output_stride: int) -> None:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raypipe.networks.backbones.base import Backbone, FrozenBatchNorm2d, check_output_stride, dilate, freeze, halve
+from raypipe.networks.backbones.base import Backbone, FrozenBatchNorm2d, dilate, freeze, halve
 from raypipe.networks.preprocessing import IMAGENET
 
 CHANNELS = {"features.3": 24, "features.6": 32, "features.13": 96, "features.17": 320, "features.18": 1280}
@@ -45,7 +45,6 @@ class MobileNetV2(Backbone):
     def __init__(self, name: str = "mobilenet_v2", *, output_stride: int = 8) -> None:
         import torchvision  # takes seconds, and not every process builds one
 
-        check_output_stride(name, output_stride, self.output_strides)
         depths = list(CHANNELS)[0 if output_stride == 8 else 1 :]
         super().__init__(name=name, output_stride=output_stride, channels={depth: CHANNELS[depth] for depth in depths})
         self.features = torchvision.models.mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d).features

@@ -9,8 +9,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raypipe.networks.backbones.base import Backbone, FrozenBatchNorm2d, check_output_stride, freeze
+from raypipe.networks.backbones.base import Backbone, FrozenBatchNorm2d, freeze
 from raypipe.networks.preprocessing import IMAGENET
+
+STAGES = (
+    ("b2", 3, 64, 128, 128, 1),
+    ("b3", 3, 128, 256, 256, 1),
+    ("b4", 6, 256, 512, 512, 1),
+    ("b5", 3, 512, 512, 1024, 2),
+)
+"""Name, number of blocks, channels in, between and out, and dilation; those without dilation begin with stride 2."""
 
 
 class ResNet38(Backbone):
@@ -22,47 +30,28 @@ class ResNet38(Backbone):
     normalize_depths = False
 
     def __init__(self, name: str = "resnet38", *, output_stride: int = 8) -> None:
-        check_output_stride(name, output_stride, self.output_strides)
         super().__init__(name=name, output_stride=output_stride, channels={"conv4": 512, "conv5": 1024, "conv6": 4096})
         self.conv1a = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-
-        self.b2 = Block(64, 128, 128, stride=2)
-        self.b2_1 = Block(128, 128, 128)
-        self.b2_2 = Block(128, 128, 128)
-
-        self.b3 = Block(128, 256, 256, stride=2)
-        self.b3_1 = Block(256, 256, 256)
-        self.b3_2 = Block(256, 256, 256)
-
-        self.b4 = Block(256, 512, 512, stride=2)
-        self.b4_1 = Block(512, 512, 512)
-        self.b4_2 = Block(512, 512, 512)
-        self.b4_3 = Block(512, 512, 512)
-        self.b4_4 = Block(512, 512, 512)
-        self.b4_5 = Block(512, 512, 512)
-
-        self.b5 = Block(512, 512, 1024, first_dilation=1, dilation=2)
-        self.b5_1 = Block(1024, 512, 1024, first_dilation=2, dilation=2)
-        self.b5_2 = Block(1024, 512, 1024, first_dilation=2, dilation=2)
-
+        for stage, depth, ins, mid, outs, dilation in STAGES:
+            self.add_module(stage, Block(ins, mid, outs, stride=2 if dilation == 1 else 1, dilation=dilation))
+            for number in range(1, depth):
+                block = Block(outs, mid, outs, first_dilation=dilation, dilation=dilation)
+                self.add_module(f"{stage}_{number}", block)
         self.b6 = Bottleneck(1024, 2048, dilation=4, dropout=0.3)
         self.b7 = Bottleneck(2048, 4096, dilation=4, dropout=0.5)
         self.bn7 = FrozenBatchNorm2d(4096)
-        freeze(self.conv1a, self.b2, self.b2_1, self.b2_2)
+        freeze(self.conv1a, *(block for name, block in self.named_children() if name.startswith("b2")))
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B _ h w"]]:
         """Return conv4 and conv5 (the BN-ReLU'd inputs of b5 and b6) and conv6 (the BN-ReLU'd output of b7)."""
         x = self.conv1a(x)
-        for block in (self.b2, self.b2_1, self.b2_2, self.b3, self.b3_1, self.b3_2):
-            x, _ = block(x)
-        for block in (self.b4, self.b4_1, self.b4_2, self.b4_3, self.b4_4, self.b4_5):
-            x, _ = block(x)
-        x, conv4 = self.b5(x)
-        for block in (self.b5_1, self.b5_2):
-            x, _ = block(x)
-        x, conv5 = self.b6(x)
-        x, _ = self.b7(x)
-        return {"conv4": conv4, "conv5": conv5, "conv6": F.relu(self.bn7(x))}
+        maps = {}
+        for name, block in self.named_children():
+            if isinstance(block, Block | Bottleneck):
+                x, activated = block(x)
+                if name in ("b5", "b6"):
+                    maps["conv4" if name == "b5" else "conv5"] = activated
+        return maps | {"conv6": F.relu(self.bn7(x))}
 
 
 class Block(nn.Module):

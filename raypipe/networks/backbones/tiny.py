@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raypipe.networks.backbones.base import Backbone, check_output_stride
+from raypipe.networks.backbones.base import Backbone
 from raypipe.networks.preprocessing import IMAGENET
 
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
@@ -31,7 +31,6 @@ class Tiny(Backbone):
     starts_from_scratch = True
 
     def __init__(self, name: str = "tiny", *, output_stride: int = 8) -> None:
-        check_output_stride(name, output_stride, self.output_strides)
         super().__init__(name=name, output_stride=output_stride, channels={"stride4": 32, "middle": 64, "last": 128})
         self.stem = HalvingConv2d(3, 16)
         self.down4 = HalvingConv2d(16, 32)

@@ -6,7 +6,7 @@ As in irn, the stem's convolution is frozen, and so is every BatchNorm. Attribut
 from jaxtyping import Float
 from torch import Tensor
 
-from raypipe.networks.backbones.base import Backbone, FrozenBatchNorm2d, check_output_stride, dilate, freeze, halve
+from raypipe.networks.backbones.base import Backbone, FrozenBatchNorm2d, dilate, freeze, halve
 from raypipe.networks.preprocessing import IMAGENET
 
 
@@ -21,7 +21,6 @@ class TorchvisionResNet(Backbone):
     def __init__(self, name: str, *, output_stride: int = 8) -> None:
         import torchvision  # takes seconds, and not every process builds one
 
-        check_output_stride(name, output_stride, self.output_strides)
         net = torchvision.models.get_model(name, weights=None, norm_layer=FrozenBatchNorm2d)
         width = net.fc.in_features // 8
         channels = {"layer1": width, "layer2": 2 * width, "layer3": 4 * width, "layer4": 8 * width}

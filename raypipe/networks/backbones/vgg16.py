@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raypipe.networks.backbones.base import Backbone, check_output_stride, freeze
+from raypipe.networks.backbones.base import Backbone, freeze
 from raypipe.networks.preprocessing import CAFFE
 
 
@@ -22,47 +22,30 @@ class VGG16(Backbone):
     sqrt_cam = True
 
     def __init__(self, name: str = "vgg16", *, output_stride: int = 8, fc6_dilation: int = 1) -> None:
-        check_output_stride(name, output_stride, self.output_strides)
         super().__init__(name=name, output_stride=output_stride, channels={"conv4": 512, "conv5": 512, "fc7": 1024})
-        self.conv1_1 = nn.Conv2d(3, 64, 3, padding=1)
-        self.conv1_2 = nn.Conv2d(64, 64, 3, padding=1)
-
-        self.conv2_1 = nn.Conv2d(64, 128, 3, padding=1)
-        self.conv2_2 = nn.Conv2d(128, 128, 3, padding=1)
-
-        self.conv3_1 = nn.Conv2d(128, 256, 3, padding=1)
-        self.conv3_2 = nn.Conv2d(256, 256, 3, padding=1)
-        self.conv3_3 = nn.Conv2d(256, 256, 3, padding=1)
-
-        self.conv4_1 = nn.Conv2d(256, 512, 3, padding=1)
-        self.conv4_2 = nn.Conv2d(512, 512, 3, padding=1)
-        self.conv4_3 = nn.Conv2d(512, 512, 3, padding=1)
-
-        self.conv5_1 = nn.Conv2d(512, 512, 3, padding=2, dilation=2)
-        self.conv5_2 = nn.Conv2d(512, 512, 3, padding=2, dilation=2)
-        self.conv5_3 = nn.Conv2d(512, 512, 3, padding=2, dilation=2)
-
+        channels = 3
+        for stage, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
+            dilation = 2 if stage == 5 else 1
+            for number in range(1, depth + 1):
+                conv = nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation)
+                self.add_module(f"conv{stage}_{number}", conv)
+                channels = width
         self.fc6 = nn.Conv2d(512, 1024, 3, padding=fc6_dilation, dilation=fc6_dilation)
         self.drop6 = nn.Dropout2d(0.5)
         self.fc7 = nn.Conv2d(1024, 1024, 1)
-        freeze(self.conv1_1, self.conv1_2, self.conv2_1, self.conv2_2)
+        freeze(*self._stage(1), *self._stage(2))
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B _ h w"]]:
         """Return conv4 (before its pool), conv5 and fc7, each after its ReLU."""
-        x = _relu_chain(x, self.conv1_1, self.conv1_2)
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
-        x = _relu_chain(x, self.conv2_1, self.conv2_2)
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
-        x = _relu_chain(x, self.conv3_1, self.conv3_2, self.conv3_3)
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
-        conv4 = _relu_chain(x, self.conv4_1, self.conv4_2, self.conv4_3)
-        x = F.max_pool2d(conv4, 3, stride=1, padding=1)
-        conv5 = _relu_chain(x, self.conv5_1, self.conv5_2, self.conv5_3)
-        x = self.drop6(F.relu(self.fc6(conv5)))
-        return {"conv4": conv4, "conv5": conv5, "fc7": F.relu(self.fc7(x))}
+        for stage in range(1, 6):
+            if stage > 1:
+                x = F.max_pool2d(x, 3, stride=1 if stage == 5 else 2, padding=1)
+            for conv in self._stage(stage):
+                x = F.relu(conv(x))
+            if stage == 4:
+                conv4 = x
+        fc6 = self.drop6(F.relu(self.fc6(x)))
+        return {"conv4": conv4, "conv5": x, "fc7": F.relu(self.fc7(fc6))}
 
-
-def _relu_chain(x: Tensor, *convolutions: nn.Conv2d) -> Tensor:
-    for conv in convolutions:
-        x = F.relu(conv(x))
-    return x
+    def _stage(self, stage: int) -> list[nn.Module]:
+        return [module for name, module in self.named_children() if name.startswith(f"conv{stage}_")]
