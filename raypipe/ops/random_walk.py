@@ -32,12 +32,19 @@ All steps are computed in float64, whatever the maps' dtype: an error of relativ
 to t * u, and where many edges are equal float32's errors do not cancel (5e-5 was seen at t = 256, beyond the default
 `tol`). In float64 they stay below about 1e-15 * t.
 
+Devices. A CPU multiplies by diagonals, an accelerator runs one kernel a step (`raypipe.ops.stencil`) or, where Triton
+can build none, multiplies by a sparse matrix. An accelerator's values can't be checked without waiting for it, so there
+wrong ones make NaN, for `check_walked` to find once results are waited for anyway.
+
 Sources: AffinityNet, https://arxiv.org/abs/1803.10464, §3.4, eq. 6-7; Sachdeva and Vishnoi, "Faster Algorithms via
 Approximation Theory", 2014, §3.
 """
 
+import logging
 import math
+import subprocess
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -46,6 +53,8 @@ from torch import Tensor
 
 from raypipe.ops.affinity import pair_offsets
 from raypipe.ops.transition import Product, block_transition, symmetric_transition
+
+_LOGGER = logging.getLogger(__name__)
 
 _RADII = {len(pair_offsets(radius)): radius for radius in range(1, 17)}
 
@@ -73,8 +82,8 @@ def propagate(
 
     Raises:
         ValueError: num_offsets is that of no radius, the grids differ, beta, num_steps or tol is out of range, or
-            (checked on CPU only, a GPU would have to be waited for) affinity has values outside [0, 1] or cams has
-            values that aren't finite.
+            (checked on CPU only, see `check_walked`) affinity has values outside [0, 1] or cams has values that aren't
+            finite.
     """
     return propagate_at(cams, affinity, beta=beta, steps=[num_steps], tol=tol)[0]
 
@@ -103,14 +112,16 @@ def propagate_at(
         ValueError: as in `propagate`.
     """
     radius = _check(cams, affinity, beta, steps, tol)
-    if cams.numel() == 0:
+    if cams.numel() == 0 or not steps:
         return cams.new_empty(len(steps), *cams.shape)
+    if _has_stencil(cams.device):
+        return _walk_by_stencil([cams], [affinity.to(cams.device)], beta=beta, steps=steps, tol=tol)[0]
     maps = cams.detach().to(torch.float64).flatten(1)
     twice_s, root_degree = symmetric_transition(affinity.detach().to(cams.device), beta=beta, radius=radius)
     max_tail = _max_tail(tol, num_offsets=len(affinity), num_cells=maps.shape[1])
     coefficients = [chebyshev_coefficients(t, max_tail=max_tail).tolist() for t in steps]
     sums = [torch.zeros_like(maps) for _ in steps]
-    for k, vector in enumerate(_chebyshev_vectors(twice_s, maps * root_degree, max(map(len, coefficients), default=0))):
+    for k, vector in enumerate(_chebyshev_vectors(twice_s, maps * root_degree, max(map(len, coefficients)))):
         for total, weights in zip(sums, coefficients, strict=True):
             if k < len(weights) and weights[k] > 0:
                 total.add_(vector, alpha=weights[k])
@@ -132,7 +143,7 @@ def propagate_batch(
 ) -> list[Float[Tensor, "_K _h _w"]]:
     """Walks several images of any sizes at once, since a single one would leave an accelerator idle; see `propagate`.
 
-    On an accelerator the images are the blocks of one block-diagonal matrix, which takes as many kernels as one image.
+    On an accelerator all images take as many kernels as one: of a stencil, or of one matrix whose blocks they are.
     Each image has the degree of its own size, so its result doesn't depend on the other images. A CPU's caches hold one
     image, so there the images are walked one by one.
 
@@ -156,7 +167,61 @@ def propagate_batch(
     if all(affinity.device.type == "cpu" for affinity in affinities):
         pairs = zip(cams, affinities, strict=True)
         return [propagate(cam, affinity, beta=beta, num_steps=num_steps, tol=tol) for cam, affinity in pairs]
+    if _has_stencil(affinities[0].device):
+        return _propagate_stencil(cams, affinities, beta=beta, num_steps=num_steps, tol=tol)
     return _propagate_blocks(cams, affinities, beta=beta, num_steps=num_steps, tol=tol)
+
+
+def check_walked(walked: Sequence[Tensor]) -> None:
+    """Raises ValueError if walked maps aren't finite, which says that what they were computed from was wrong.
+
+    On a CPU the walk itself raises; elsewhere this does, and waits for the device once.
+
+    Args:
+        walked: maps of any shapes on one device, or what isn't finite where they aren't, such as their sums.
+    """
+    if walked and not torch.stack([maps.isfinite().all() for maps in walked]).all():
+        raise ValueError(
+            "the walk gave NaN or infinity: its maps aren't finite, or affinities aren't or lie outside [0, 1]; "
+            "look at the networks' weights and their precision"
+        )
+
+
+@lru_cache(maxsize=16)
+def _has_stencil(device: torch.device) -> bool:
+    """Returns whether Triton can build the kernels for a device, which takes compilers for it and for C."""
+    if device.type == "cpu":
+        return False
+    one_cell = torch.ones(1, 1, 1, device=device)
+    try:
+        _walk_by_stencil([one_cell], [one_cell.expand(34, 1, 1)], beta=1, steps=[1], tol=0.1)
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        _LOGGER.warning("the walk on %s multiplies by sparse matrices, as Triton builds no kernel: %s", device, error)
+        return False
+    return True
+
+
+def _walk_by_stencil(
+    cams: Sequence[Tensor], affinities: Sequence[Tensor], *, beta: float | int, steps: Sequence[int], tol: float
+) -> list[Tensor]:
+    """Computes maps (num_steps, K, h, w) of each image by the kernels of `raypipe.ops.stencil`."""
+    from raypipe.ops import stencil  # imports Triton, which not every installation has
+
+    max_tails = [_max_tail(tol, num_offsets=len(a), num_cells=a.shape[1] * a.shape[2]) for a in affinities]
+    coefficients = [[chebyshev_coefficients(t, max_tail=max_tail) for t in steps] for max_tail in max_tails]
+    with torch.no_grad():
+        return stencil.walk(cams, affinities, beta=beta, coefficients=coefficients, radius=_RADII[len(affinities[0])])
+
+
+def _propagate_stencil(
+    cams: Sequence[Tensor], affinities: Sequence[Tensor], *, beta: float | int, num_steps: int, tol: float
+) -> list[Tensor]:
+    """Computes `propagate_batch` by the kernels of `raypipe.ops.stencil`."""
+    for cam, affinity in zip(cams, affinities, strict=True):
+        _check(cam, affinity, beta, [num_steps], tol)
+    filled = [(cam.to(edges.device), edges) for cam, edges in zip(cams, affinities, strict=True) if cam.numel()]
+    walked = iter(_walk_by_stencil(*zip(*filled, strict=True), beta=beta, steps=[num_steps], tol=tol) if filled else [])
+    return [next(walked)[0].to(cam.device) if cam.numel() else cam.detach().clone() for cam in cams]
 
 
 def _propagate_blocks(

@@ -8,6 +8,7 @@ numbered row by row, N = h * w. T = D^-1 W^beta = D^-1/2 S D^1/2 has rows that s
 Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.4, eq. 6.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -36,7 +37,7 @@ def symmetric_transition(
     """Returns the product with 2 S and the square root of D, in float64 on the affinity's device.
 
     Args:
-        affinity: W in [0, 1].
+        affinity: W in [0, 1]. On an accelerator other values make all edges NaN, since raising had to wait for them.
         beta: exponent on W, >= 0; 0 is the limit from above: zero edges stay zero.
         radius: the paper's gamma that the affinity was computed with.
 
@@ -44,8 +45,9 @@ def symmetric_transition(
         v -> 2 S v, and D^1/2.
     """
     _, height, width = affinity.shape
-    build = _diagonal_transition if affinity.device.type == "cpu" else _compressed_transition
-    return build(_edge_weights(affinity, beta), height, width, radius)
+    if affinity.device.type == "cpu":
+        return _diagonal_transition(edge_weights(affinity.flatten(1), beta), height, width, radius)
+    return _compressed_transition(_poisoned_weights(affinity, beta), height, width, radius)
 
 
 def block_transition(
@@ -61,13 +63,20 @@ def block_transition(
     Returns:
         As `symmetric_transition`.
     """
-    blocks = [_compressed_block(_edge_weights(a, beta), a.shape[1], a.shape[2], radius) for a in affinities]
+    blocks = [_compressed_block(_poisoned_weights(a, beta), a.shape[1], a.shape[2], radius) for a in affinities]
     return _compressed_product(blocks)
 
 
-def _edge_weights(affinity: Tensor, beta: float | int) -> Tensor:
-    edges = affinity.to(torch.float64).flatten(1)
+def edge_weights(affinity: Float[Tensor, "*shape"], beta: float | int) -> Float[Tensor, "*shape"]:
+    """Returns W^beta in float64, 0 where an edge is missing."""
+    edges = affinity.to(torch.float64)
     return torch.where(edges > 0, edges**beta, 0)  # 0**0 is 1, but a missing edge must stay missing
+
+
+def _poisoned_weights(affinity: Tensor, beta: float | int) -> Tensor:
+    """Returns `edge_weights`, or NaN throughout if an affinity lies outside [0, 1]."""
+    valid = ((affinity >= 0) & (affinity <= 1)).all()
+    return torch.where(valid, edge_weights(affinity.flatten(1), beta), math.nan)
 
 
 def _diagonal_transition(weights: Tensor, height: int, width: int, radius: int) -> tuple[Product, Tensor]:
@@ -193,6 +202,15 @@ def _compressed_product(blocks: Sequence[_Block]) -> tuple[Product, Tensor]:
         matrix = torch.sparse_csr_tensor(first, column, values, (num_cells, num_cells), check_invariants=False)
 
     def twice_s(maps: Tensor) -> Tensor:
-        return (matrix @ maps.T).T
+        return (matrix @ _row_major(maps.T)).T
 
     return twice_s, root
+
+
+def _row_major(matrix: Tensor) -> Tensor:
+    """Copies a matrix so that its strides say what its layout is, also with one row or column.
+
+    A transposed view of one row has the strides (1, 1), which cuSPARSE would read as those of columns, against the rows
+    of the result. `contiguous()` leaves them as they are.
+    """
+    return matrix.clone(memory_format=torch.contiguous_format)

@@ -41,7 +41,10 @@ class JointStage(Stage, Generic[Prepared]):
         return self.compute([self.prepare(row)])[0]
 
     def process_all(self, rows: Sequence[Row]) -> list[Row]:
-        """Computes all rows, together where they may be; rows in error don't hold up the others."""
+        """Computes all rows, together where they may be; rows in error don't hold up the others.
+
+        Where one of them fails only when computed, each is computed alone.
+        """
         if self.pixels_per_pass is None:
             return super().process_all(rows)
         done = list(rows)
@@ -53,8 +56,17 @@ class JointStage(Stage, Generic[Prepared]):
                 prepared[index] = self.prepare(row)
             except ROW_ERRORS as error:
                 done[index] = self.failed(row, error)
-        for index, columns in zip(prepared, self.compute(list(prepared.values())), strict=True):
-            done[index] = rows[index] | columns
+        try:
+            computed = self.compute(list(prepared.values()))
+        except ROW_ERRORS:
+            for index, one in prepared.items():
+                try:
+                    done[index] = rows[index] | self.compute([one])[0]
+                except ROW_ERRORS as error:
+                    done[index] = self.failed(rows[index], error)
+        else:
+            for index, columns in zip(prepared, computed, strict=True):
+                done[index] = rows[index] | columns
         return done
 
 

@@ -18,7 +18,7 @@ from raypipe.networks.precision import autocasting
 from raypipe.ops.affinity import pairwise_affinity, rgb_affinity
 from raypipe.ops.cam import pool_to_grid, stack_background
 from raypipe.ops.predicted_iou import predicted_iou
-from raypipe.ops.random_walk import propagate_batch
+from raypipe.ops.random_walk import check_walked, propagate_batch
 from raypipe.ops.separation import separation
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
@@ -185,7 +185,11 @@ def encode_walks(
         prepared: the images.
         walked: their walks; an image without labels is background, whose mask is surely right.
         chosen: the scores (1 + K, h, w) of each walk that are kept.
+
+    Raises:
+        ValueError: walked scores aren't finite, whether they are kept or not.
     """
+    check_walked([image.scores for image in walked if image is not None])
     cues = [
         torch.stack(_cues(scores, image.cells.features))
         for image, scores in zip(walked, chosen, strict=True)

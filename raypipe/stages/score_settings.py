@@ -16,7 +16,7 @@ from torch import Tensor
 from raypipe.data.arrays import decode_cam
 from raypipe.data.truth import read_truth
 from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
-from raypipe.ops.random_walk import propagate_at
+from raypipe.ops.random_walk import check_walked, propagate_at
 from raypipe.ops.separation import separation
 from raypipe.schema import GRID_STRIDE, IGNORE, SETTINGS, columns
 from raypipe.stages.base import Row
@@ -101,13 +101,16 @@ class ScoreSettings(WalkStage[ScoredImage]):
         else:
             features, colours = cells.features, cell_colours(image.pixels).to(cells.features.device)
             labels = features.new_zeros(len(self.settings), *features.shape[1:], dtype=torch.uint8)
+            sums = []  # finite where all scores are
             for indices, maps in self.walk(image.cam, cells):
+                sums.append(maps.sum())
                 labels[indices] = best_labels(maps, num_backgrounds=len(indices))
                 if counts is not None:
                     fine = upsample_to_image(
                         maps, size=(truth.shape[0], truth.shape[1]), stride=GRID_STRIDE // self.stride
                     )
                     counts.add(indices, best_labels(fine, num_backgrounds=len(indices)))
+            check_walked(sums)
             num_labels = 1 + len(image.class_ids)
             parted = [separation(maps, labels, num_labels=num_labels) for maps in (features, colours)]
         return {

@@ -16,7 +16,8 @@ MAX_LOADERS = 16
 CPUS_PER_LOADER = 4
 """CPUs of a network in training that one loading actor feeds."""
 LOADER_SHARE = 8
-"""Without GPUs one CPU in so many is left to loaders; a node with fewer leaves none, and they reserve none."""
+"""Without GPUs one CPU in so many is left to loaders, at least one where a node has several: threads that wait for one
+another lose more by sharing a CPU with a loader than another thread gains (benchmarks/rebuild.md)."""
 WORKER_MEMORY = 2 * GIB
 """Bytes that a worker is reckoned with."""
 LOADER_MEMORY = GIB
@@ -159,10 +160,14 @@ def _cpus_of_each(workers: int, machine: Machine) -> float:
 
     def fit(cpus: float) -> bool:
         usable = [(node.maximum, int(node.cpus)) for node in machine.nodes]
-        return sum(number * int((has - has // LOADER_SHARE) / cpus) for number, has in usable) >= workers
+        return sum(number * int((has - _for_loaders(has)) / cpus) for number, has in usable) >= workers
 
     most = int(max(node.cpus for node in machine.nodes))
     return next((cpus for cpus in (*range(most, 1, -1), *_PARTS[:-1]) if fit(cpus)), 0)
+
+
+def _for_loaders(cpus: int) -> int:
+    return max(1, cpus // LOADER_SHARE) if cpus > 1 else 0
 
 
 def _slots(machine: Machine, workers: int, cpus: float, part: float) -> float:

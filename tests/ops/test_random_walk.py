@@ -1,4 +1,6 @@
+import logging
 import math
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from raypipe.ops import random_walk, transition
 from raypipe.ops.affinity import pair_offsets, pairwise_affinity
-from raypipe.ops.random_walk import chebyshev_coefficients, propagate, propagate_at, propagate_batch
+from raypipe.ops.random_walk import chebyshev_coefficients, check_walked, propagate, propagate_at, propagate_batch
 
 STEPS = [0, 1, 2, 3, 7, 16, 64, 255, 256, 1000]
 
@@ -340,6 +342,33 @@ class TestPropagateBatch:
         batch = propagate_batch([cam.cuda() for cam in images[0]], [affinity.cuda() for affinity in images[1]])
         for cam, affinity, walked in zip(*images, batch, strict=True):
             torch.testing.assert_close(walked.cpu(), propagate(cam, affinity), rtol=0, atol=1e-7)
+
+
+class TestCheckWalked:
+    def test_finite_maps_and_none_pass(self) -> None:
+        check_walked([])
+        check_walked([torch.ones(1, 2, 3), torch.zeros(4, 1, 1), torch.ones(2, 2, 3).sum()])
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_one_value_that_is_not_finite(self, value: float) -> None:
+        with pytest.raises(ValueError, match=r"NaN or infinity.*affinities aren't or lie outside \[0, 1\]"):
+            check_walked([torch.zeros(2, 3, 4), torch.tensor([[[0.0, value]]])])
+
+
+class TestWithoutTriton:
+    def test_an_accelerator_multiplies_by_sparse_matrices_and_says_so(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "triton", None)
+        monkeypatch.delitem(sys.modules, "raypipe.ops.stencil", raising=False)
+        monkeypatch.delattr("raypipe.ops.stencil", raising=False)
+        with caplog.at_level(logging.WARNING):
+            assert not random_walk._has_stencil.__wrapped__(torch.device("meta"))
+        assert "on meta multiplies by sparse matrices, as Triton builds no kernel: import of triton" in caplog.text
+
+    def test_a_cpu_needs_none(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert not random_walk._has_stencil.__wrapped__(torch.device("cpu"))
+        assert not caplog.text
 
 
 class TestGolden:

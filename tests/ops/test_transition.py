@@ -7,7 +7,7 @@ from torch import Tensor
 
 from raypipe.ops import transition as module
 from raypipe.ops.affinity import pair_offsets
-from raypipe.ops.transition import symmetric_transition
+from raypipe.ops.transition import block_transition, symmetric_transition
 
 Build = Callable[[Tensor, int, int, int], tuple[module.Product, Tensor]]
 BUILDS = [module._diagonal_transition, module._compressed_transition]
@@ -37,6 +37,24 @@ def test_any_layout_of_the_maps(build: Build, generator: torch.Generator) -> Non
     product, _ = build(torch.rand(34, 30, generator=generator, dtype=torch.float64), 5, 6, 5)
     maps = torch.rand(30, 4, generator=generator, dtype=torch.float64).T
     torch.testing.assert_close(product(maps), product(maps.contiguous()))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (3, 4)])
+def test_strides_say_that_rows_come_first(shape: tuple[int, int]) -> None:
+    """`contiguous` would leave those of a transposed row as they are, as if it had been columns."""
+    maps = torch.rand(shape, dtype=torch.float64)
+    copy = module._row_major(maps.T)
+    assert copy.stride() == (shape[0], 1)
+    assert torch.equal(copy, maps.T)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, np.nan, np.inf])
+def test_an_affinity_out_of_range_makes_its_own_block_nan(value: float, generator: torch.Generator) -> None:
+    good, bad = torch.rand(4, 2, 3, generator=generator), torch.rand(4, 2, 3, generator=generator)
+    bad[0, 0, 2] = value  # which leaves the grid
+    product, root = block_transition([good, bad], beta=8.0, radius=2)
+    walked = product(torch.ones(1, 12, dtype=torch.float64))
+    assert root.isnan().tolist() == walked[0].isnan().tolist() == 6 * [False] + 6 * [True]
 
 
 def test_beta_zero_keeps_missing_edges_missing(dense_weights: Callable) -> None:

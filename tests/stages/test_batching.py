@@ -11,10 +11,11 @@ from torch import Tensor
 
 from raypipe.artifacts import Artifact
 from raypipe.config import Cams
-from raypipe.data.arrays import decode_cam, decode_scores
+from raypipe.data.arrays import decode_cam, decode_scores, encode_cam
 from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.networks import build_classifier, load_weights
 from raypipe.networks.preprocessing import TENSORFLOW
+from raypipe.ops.random_walk import propagate_batch
 from raypipe.stages.batching import in_passes
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.propagate import PropagateCams
@@ -108,6 +109,31 @@ def test_a_row_in_error_holds_up_nobody(classifier_uri: str) -> None:
     rows = stage(table.set_column(2, "error_stage", failed_before)).to_pylist()
     assert [row["error_stage"] for row in rows] == [None, "ComputeCams", "DecodeImages"]
     assert [row["cam"] is None for row in rows] == [False, True, True]
+
+
+def test_a_row_that_fails_when_computed_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the walk does on an accelerator, where only the result says that an affinity was NaN."""
+
+    def spoiled(cams: list[Tensor], affinities: list[Tensor], **options: Any) -> list[Tensor]:
+        walked = propagate_batch(cams, affinities, **options)
+        return [maps * (torch.nan if maps.shape[2] == 8 else 1) for maps in walked]
+
+    cam = encode_cam(np.random.default_rng(0).random((2, 16, 22)).astype(np.float32))
+    narrow = encode_cam(np.random.default_rng(1).random((2, 16, 16)).astype(np.float32))
+    rows = [
+        {"image": photograph(0, (88, 64)), "cam": cam, "cam_height": 16, "cam_width": 22},
+        {"image": photograph(1, (64, 64)), "cam": narrow, "cam_height": 16, "cam_width": 16},
+        {"image": photograph(2, (88, 64)), "cam": cam, "cam_height": 16, "cam_width": 22},
+    ]
+    stage = PropagateCams(affinity=None, **WALK, pixels_per_pass=10**6)
+    stage.setup("cpu")
+    expected = stage.process_all(rows)
+    monkeypatch.setattr("raypipe.stages.propagate.propagate_batch", spoiled)
+    walked = stage.process_all(rows)
+    assert walked[0] == expected[0]
+    assert walked[1]["error_stage"] == "PropagateCams"
+    assert walked[1]["error_reason"].startswith("ValueError: the walk gave NaN or infinity")
+    assert walked[2] == expected[2]
 
 
 @pytest.mark.shared_data

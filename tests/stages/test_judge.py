@@ -126,6 +126,16 @@ def test_an_image_keeps_its_maps_where_the_walk_harms(square: bytes, *, keep_bet
     assert (out["scores"] == start["scores"]) == keep_better
 
 
+def test_a_walk_that_gave_nan_is_an_error_also_where_the_maps_before_it_are_kept(
+    square: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "raypipe.stages.propagate.propagate_batch", lambda cams, *_, **__: [cam * torch.nan for cam in cams]
+    )
+    with pytest.raises(ValueError, match="the walk gave NaN or infinity"):
+        walk_gate(keep_better=True).process(cam_row(square, slice(4, 10), slice(4, 12)))
+
+
 def test_walk_of_an_image_without_labels_is_not_judged(square: bytes) -> None:
     row = cam_row(square, slice(0, 1), slice(0, 1)) | {"cam": b"", "error_stage": None, "error_reason": None}
     (out,) = walk_gate(keep_better=True).process_all([row])

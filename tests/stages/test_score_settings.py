@@ -129,3 +129,17 @@ def test_truth_is_sampled_at_the_cells_centres() -> None:
     np.testing.assert_array_equal(sample_truth(truth, size=(5, 8), stride=4), [[18, 22], [34, 38]])
     half = np.arange(16, dtype=np.uint8).reshape(4, 4)
     np.testing.assert_array_equal(sample_truth(half, size=(2, 2), stride=1), [[5, 7], [13, 15]])
+
+
+@pytest.mark.parametrize("with_truth", [True, False])
+def test_a_walk_that_gave_nan_is_an_error(
+    affinity_uri: str, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, with_truth: bool
+) -> None:
+    def spoiled(scores: torch.Tensor, *_: object, steps: Sequence[int], **__: object) -> torch.Tensor:
+        walked = scores.expand(len(steps), *scores.shape).clone()
+        walked[-1, 0, 0, 0] = torch.nan
+        return walked
+
+    monkeypatch.setattr("raypipe.stages.score_settings.propagate_at", spoiled)
+    with pytest.raises(ValueError, match="the walk gave NaN or infinity"):
+        score(affinity_uri, row if with_truth else row | {"mask_uri": None})

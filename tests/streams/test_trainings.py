@@ -47,7 +47,8 @@ def test_every_machine_trains(nodes: int, cpus: int, gpus: int, batch_size: int,
     if gpus:
         assert planned.loaders >= min(16, nodes * cpus // planned.workers - 1)
     else:
-        assert planned.threads >= 0.8 * cpus
+        assert planned.threads >= min(0.8 * cpus, max(1, cpus - 1))
+        assert planned.threads + (cpus > 1) <= cpus, "a loader would stop threads that wait for one another"
 
 
 def gpus_of(planned: TrainingPlan) -> int:
@@ -66,10 +67,12 @@ def test_cpus_that_gpu_workers_leave_go_to_loaders() -> None:
     )
 
 
-def test_a_small_machine_trains_with_all_its_cores() -> None:
+def test_a_small_machine_leaves_a_core_to_its_loader() -> None:
     planned = plan(parse_machine("cpus=2,memory=8"), validates=True)
-    assert (planned.workers, planned.cpus, planned.threads) == (1, 2, 2)
-    assert (planned.loaders, planned.loader_cpus, planned.validation_actors, planned.validation_cpus) == (1, 0, 1, 0)
+    assert (planned.workers, planned.cpus, planned.threads) == (1, 1, 1)
+    assert (planned.loaders, planned.loader_cpus, planned.validation_actors) == (1, 0.25, 1)
+    planned = plan(parse_machine("cpus=1,memory=8"), validates=True)
+    assert (planned.workers, planned.cpus, planned.threads, planned.loader_cpus) == (1, 1, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_what_the_user_sets_wins() -> None:
     assert planned.notes == ("GPUs that stay idle: 8, as cluster.gpus_per_train_worker=0 trains on CPUs",)
 
 
-@pytest.mark.parametrize(("cpus", "each"), [(1, 0.5), (2, 1), (16, 7)])
+@pytest.mark.parametrize(("cpus", "each"), [(1, 0.5), (2, 0.5), (3, 1), (16, 7)])
 def test_several_workers_on_a_node_without_gpus(cpus: int, each: float) -> None:
     machine = parse_machine(f"cpus={cpus},memory=64")
     planned = plan(machine, Cluster(train_workers=2), validates=True)
