@@ -62,6 +62,9 @@ def train(
     # Otherwise Ray Train logs what workers print, and the progress bar's messages to the driver come late, or apart
     # from the line break after them.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    # Workers wait at an epoch's end until the controller looks at them, which it does every two seconds otherwise: as
+    # long as a small epoch takes.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     fs, path = storage.arrow_filesystem(folder)
     trainer = TorchTrainer(
         train_on_worker,
