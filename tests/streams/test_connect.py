@@ -22,7 +22,7 @@ connect(Cluster(num_cpus=1, object_store_memory=100 * 2**20))
 def has_networks():
     return "raypipe.networks" in sys.modules
 
-print(ray.get(has_networks.remote()))
+print(any(ray.get(has_networks.remote()) for _ in range(20)))  # there may be several processes
 """
 
 
