@@ -9,11 +9,14 @@ from torch import Tensor
 
 
 def use_bf16(device: torch.device, precision: Literal["auto", "fp32", "bf16"]) -> bool:
-    """Return True if `precision` means bfloat16 on this device; `auto` asks the hardware."""
+    """Return True if `precision` means bfloat16 on this device; `auto` asks the hardware.
+
+    Cards before Ampere emulate bfloat16, more slowly than they compute in float32: `auto` is float32 there.
+    """
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 

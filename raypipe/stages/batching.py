@@ -2,15 +2,27 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.stages.base import ROW_ERRORS, Row, Stage
 
-Prepared = TypeVar("Prepared")
+
+class HasPixels(Protocol):
+    """An image that is ready to be computed."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8] | None:
+        """(H, W, 3); None where nothing needs them."""
+
+
+Prepared = TypeVar("Prepared", bound=HasPixels)
 
 
 @dataclass(kw_only=True)
@@ -37,13 +49,25 @@ class JointStage(Stage, Generic[Prepared]):
         """Returns the columns `writes` of each prepared row."""
 
     def process(self, row: Row) -> Row:
-        """Computes one row alone."""
-        return self.compute([self.prepare(row)])[0]
+        """Computes one row alone.
+
+        Raises:
+            ValueError: it doesn't fit into the device's memory; or what `prepare` and `compute` raise.
+        """
+        prepared = self.prepare(row)
+        try:
+            return within_memory(self.compute, [prepared])[0]
+        except torch.OutOfMemoryError as error:
+            height, width = ("?", "?") if prepared.pixels is None else prepared.pixels.shape[:2]
+            raise ValueError(
+                f"an image of {height} x {width} pixels (height x width) doesn't fit into the device's memory, alone "
+                "and with all that was kept there freed: lower images.max_side, or set cluster.gpus_per_actor=1"
+            ) from error
 
     def process_all(self, rows: Sequence[Row]) -> list[Row]:
         """Computes all rows, together where they may be; rows in error don't hold up the others.
 
-        Where one of them fails only when computed, each is computed alone.
+        Where one of them fails only when computed, or together they don't fit into memory, each is computed alone.
         """
         if self.pixels_per_pass is None:
             return super().process_all(rows)
@@ -57,17 +81,31 @@ class JointStage(Stage, Generic[Prepared]):
             except ROW_ERRORS as error:
                 done[index] = self.failed(row, error)
         try:
-            computed = self.compute(list(prepared.values()))
-        except ROW_ERRORS:
-            for index, one in prepared.items():
-                try:
-                    done[index] = rows[index] | self.compute([one])[0]
-                except ROW_ERRORS as error:
-                    done[index] = self.failed(rows[index], error)
+            computed = within_memory(self.compute, list(prepared.values()))
+        except (*ROW_ERRORS, torch.OutOfMemoryError):
+            for index in prepared:
+                done[index] = self._guarded(rows[index])
         else:
             for index, columns in zip(prepared, computed, strict=True):
                 done[index] = rows[index] | columns
         return done
+
+
+def within_memory(compute: Callable[[Sequence[Prepared]], list[Row]], prepared: Sequence[Prepared]) -> list[Row]:
+    """What `compute` gives, in two halves and again where the device has too little memory for all at once.
+
+    Memory that torch keeps for later is freed before each further try. One row is tried twice.
+
+    Raises:
+        torch.OutOfMemoryError: a row doesn't fit alone.
+    """
+    with suppress(torch.OutOfMemoryError):  # which holds what the failed try had computed, until it is gone
+        return compute(prepared)
+    torch.cuda.empty_cache()
+    if len(prepared) <= 1:
+        return compute(prepared)
+    half = len(prepared) // 2
+    return within_memory(compute, prepared[:half]) + within_memory(compute, prepared[half:])
 
 
 def in_passes(

@@ -61,14 +61,16 @@ class ComputeCams(JointStage[LabelledImage]):
     @torch.inference_mode()
     def compute(self, prepared: Sequence[LabelledImage]) -> list[Row]:
         """Runs the passes, but for images without labels, and merges each image's."""
+        labelled = [image for image in prepared if image.channels]
         passes = run_passes(
             autocasting(self.network.cam, self.device, self.precision),
-            [image.pixels for image in prepared if image.channels],
+            [image.pixels for image in labelled],
             preprocessing=self.network.preprocessing,
             device=self.device,
             scales=self.cams.scales,
             mirror=True,
             pixels_per_pass=self.pixels_per_pass,
+            channels=[image.channels for image in labelled],  # all classes' maps of many images are gigabytes
         )
         of_labelled = iter(passes)
         return [self._encode(image, next(of_labelled) if image.channels else []) for image in prepared]
@@ -76,8 +78,7 @@ class ComputeCams(JointStage[LabelledImage]):
     def _encode(self, image: LabelledImage, passes: Sequence[Pass]) -> Row:
         size, out_stride = (image.pixels.shape[0], image.pixels.shape[1]), self.cams.out_stride
         if image.channels:
-            wanted = [one._replace(maps=one.maps[image.channels]) for one in passes]
-            merged = merge_cams(wanted, image_size=size, stride=GRID_STRIDE, out_stride=out_stride)
+            merged = merge_cams(passes, image_size=size, stride=GRID_STRIDE, out_stride=out_stride)
         else:
             merged = torch.zeros(0, *(-(-side // out_stride) for side in size))
         cam = normalize_cams(merged).cpu().numpy()

@@ -21,6 +21,7 @@ def run_passes(
     scales: Sequence[float],
     mirror: bool,
     pixels_per_pass: int | None,
+    channels: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Pass]]:
     """Returns each image's passes, for `ops.cam.merge_cams`: at every scale one and, with `mirror`, a mirrored one.
 
@@ -32,6 +33,7 @@ def run_passes(
         scales: factors of both sides.
         mirror: adds mirror images.
         pixels_per_pass: see `batching.in_passes`.
+        channels: of the maps, those of each image that are kept; None keeps all C.
     """
 
     def both(x: Tensor) -> Tensor:
@@ -42,6 +44,7 @@ def run_passes(
     for scale in scales:
         inputs = [network_input(pixels, preprocessing=preprocessing, device=device, scale=scale) for pixels in images]
         outputs = in_passes(both, [x for x, _ in inputs], pixels_per_pass=pixels_per_pass)
-        for of_image, (_, size), maps in zip(passes, inputs, outputs, strict=True):
-            of_image += [Pass(one, size, mirrored) for one, mirrored in zip(maps[0], (False, True), strict=False)]
+        for index, ((_, size), maps) in enumerate(zip(inputs, outputs, strict=True)):
+            kept = maps[0] if channels is None else maps[0][:, channels[index]]
+            passes[index] += [Pass(one, size, mirrored) for one, mirrored in zip(kept, (False, True), strict=False)]
     return passes

@@ -37,6 +37,10 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self.job = job
         device = os.environ.get(GPU_DEVICE, "cuda") if job.on_gpu else "cpu"
+        if device == "cuda":
+            from raypipe.networks.cuda import arrange_cuda  # torch takes seconds
+
+            arrange_cuda()
         for stage in job.pool.stages:
             stage.setup(device)
         if (torch := sys.modules.get("torch")) is not None:  # pools without networks do without its import

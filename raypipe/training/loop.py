@@ -20,6 +20,7 @@ from ray.experimental import tqdm_ray
 from torch import Tensor
 
 from raypipe.config import Training
+from raypipe.networks.cuda import arrange_cuda
 from raypipe.networks.precision import autocast
 from raypipe.training.batch import to_batch
 from raypipe.training.order import num_steps_per_epoch
@@ -45,6 +46,14 @@ class LoopSettings:
     """Validates each epoch and keeps the best epoch's weights; None keeps the last epoch's."""
 
 
+_DISTRIBUTED = {
+    "broadcast_buffers": False,  # BatchNorms are frozen, and nothing else has buffers that change
+    "static_graph": True,
+    "gradient_as_bucket_view": True,
+}
+"""What DistributedDataParallel is told: every step uses the same parameters."""
+
+
 def train_on_worker(config: dict[str, Any]) -> None:
     """Trains on one worker; Ray Train calls it with `{"settings": LoopSettings}`."""
     # Ray Train's reports (on the root logger) and Ray Data's plans would push the progress bar off the screen.
@@ -57,12 +66,14 @@ def train_on_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        arrange_cuda()
     network = task.build_pretrained().to(device=device)
     network.to(memory_format=torch.channels_last)
     steps_per_epoch = num_steps_per_epoch(settings.num_images, section.batch_size)
     state = TrainingState(network, training, num_steps=steps_per_epoch * section.epochs)
     first_epoch = state.restore()
-    wrapped = ray.train.torch.prepare_model(network, move_to_device=False)
+    wrapped = ray.train.torch.prepare_model(network, move_to_device=False, parallel_strategy_kwargs=_DISTRIBUTED)
     wrapped.train()
     if first_epoch == section.epochs:
         return

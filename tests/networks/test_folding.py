@@ -1,24 +1,82 @@
+from collections import Counter
+from typing import Any
+
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from raypipe.networks import build_classifier
+from raypipe.networks import build_affinity_net, build_classifier
+from raypipe.networks.backbones import BACKBONES
 from raypipe.networks.backbones.base import FrozenBatchNorm2d
-from raypipe.networks.folding import fold_batchnorm
+from raypipe.networks.folding import Affine, fold_batchnorm
 
 
-def test_folded_network_gives_the_same_maps() -> None:
-    torch.manual_seed(0)
-    network = build_classifier("mobilenet_v2", num_classes=3).eval()
+class Counted(TorchDispatchMode):
+    """Counts the kernels that a card would be given: all operators but those that only look at memory differently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view and func.namespace == "aten":
+            self.kernels[func.name()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """As after a training: no BatchNorm is the identity."""
     for module in network.modules():
         if isinstance(module, FrozenBatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.1)
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    x = torch.randn(1, 3, 64, 48)
+    return network.eval()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_folded_network_gives_the_same_features(backbone: str) -> None:
+    """All depths, as a BatchNorm may sit at a branch."""
+    torch.manual_seed(0)
+    network = with_statistics(build_classifier(backbone, num_classes=3).backbone)
+    x = torch.randn(1, 3, 48, 40)
     with torch.inference_mode():
-        before = network.cam(x)
+        before: dict[str, Tensor] = network(x)
         fold_batchnorm(network)
-        after = network.cam(x)
-    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4 * before.max().item())
+        after: dict[str, Tensor] = network(x)
+    for depth, features in before.items():
+        torch.testing.assert_close(after[depth], features, rtol=1e-3, atol=1e-4 * features.abs().max().item())
     assert not any(isinstance(module, FrozenBatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "left"),
+    [("resnet18", 0), ("resnet50", 0), ("resnet101", 0), ("mobilenet_v2", 0), ("resnet38", 18), ("tiny", 0)],
+)
+def test_no_batchnorm_behind_a_convolution_is_left(backbone: str, left: int) -> None:
+    """ResNet38 normalises before its convolutions: half of its 37 follow an addition."""
+    with torch.device("meta"):
+        network = build_classifier(backbone, num_classes=3).eval()
+    fold_batchnorm(network)
+    assert sum(isinstance(module, Affine) for module in network.modules()) == left
+
+
+@pytest.mark.parametrize(("backbone", "most"), [("resnet50", 240), ("resnet101", 460), ("mobilenet_v2", 200)])
+def test_a_pass_takes_few_kernels(backbone: str, most: int) -> None:
+    """ResNet50 took 574 with 4 of its 53 BatchNorms folded: a card would have waited for its launches."""
+    network = build_classifier(backbone, num_classes=20).eval()
+    fold_batchnorm(network)
+    with torch.inference_mode(), Counted() as counted:
+        network.cam(torch.zeros(2, 3, 64, 64))
+    number = counted.kernels.total()
+    print(f"{backbone}: {number} kernels")
+    assert number <= most
+
+
+def test_an_affinity_net_folds_its_backbone() -> None:
+    with torch.device("meta"):
+        network = build_affinity_net("resnet50").eval()
+    fold_batchnorm(network)
+    assert not any(isinstance(module, FrozenBatchNorm2d | Affine) for module in network.modules())

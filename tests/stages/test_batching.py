@@ -136,6 +136,52 @@ def test_a_row_that_fails_when_computed_holds_up_nobody(monkeypatch: pytest.Monk
     assert walked[2] == expected[2]
 
 
+class SmallCard:
+    """A classifier whose device holds so many pixels at once, mirror images counted, once nothing is kept there."""
+
+    def __init__(self, stage: ComputeCams, most: int, *, kept: bool = False) -> None:
+        self.cam, self.most, self.kept = stage.network.cam, most, kept
+        self.failed: list[int] = []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        pixels = len(x) * x.shape[2] * x.shape[3]
+        if pixels > self.most or self.kept:
+            self.kept = False
+            self.failed.append(pixels)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.cam(x)
+
+
+@pytest.mark.parametrize("pixels_per_pass", [None, 10**6])
+def test_a_pass_that_does_not_fit_is_tried_in_parts(
+    classifier_uri: str, monkeypatch: pytest.MonkeyPatch, pixels_per_pass: int | None
+) -> None:
+    """Only the image that doesn't fit alone is quarantined, with its size."""
+    table = batch_of(*(photograph(seed, (40, 40)) for seed in range(5)), photograph(5, (160, 120)))
+    stage = compute_cams(classifier_uri, pixels_per_pass=pixels_per_pass)
+    expected = stage(table).to_pylist()
+    card = SmallCard(stage, 4 * 40 * 40)
+    monkeypatch.setattr(stage.network, "cam", card)
+    rows = stage(table).to_pylist()
+    for row, one in zip(rows[:5], expected[:5], strict=True):
+        assert row["error_stage"] is None
+        cams = [decode_cam(each["cam"], height=each["cam_height"], width=each["cam_width"]) for each in (row, one)]
+        np.testing.assert_allclose(*cams, atol=2e-3)
+    assert rows[5]["error_stage"] == "ComputeCams"
+    assert "120 x 160 pixels (height x width) doesn't fit" in rows[5]["error_reason"]
+    assert card.failed.count(2 * 160 * 120) >= 2, "freed, and tried once more"
+
+
+def test_what_fits_once_memory_is_freed_is_no_error(classifier_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = compute_cams(classifier_uri)
+    freed = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
+    monkeypatch.setattr(stage.network, "cam", SmallCard(stage, 10**6, kept=True))
+    (row,) = stage(batch_of(photograph(0, (40, 40)))).to_pylist()
+    assert row["error_stage"] is None
+    assert freed == [True]
+
+
 @pytest.mark.shared_data
 @pytest.mark.parametrize(
     ("faster", "agreeing", "error"),

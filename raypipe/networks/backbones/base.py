@@ -87,11 +87,15 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
         The backward pass of torch's BatchNorm takes three times as long, for gradients that nobody uses.
         """
+        scale, shift = self.scale_and_shift()
+        return torch.addcmul(shift.to(x.dtype)[:, None, None], x, scale.to(x.dtype)[:, None, None])
+
+    def scale_and_shift(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+        """Return the numbers that it multiplies each channel by and adds to it."""
         assert self.running_mean is not None
         assert self.running_var is not None
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        shift = self.bias - self.running_mean * scale
-        return torch.addcmul(shift.to(x.dtype)[:, None, None], x, scale.to(x.dtype)[:, None, None])
+        return scale, self.bias - self.running_mean * scale
 
     def train(self, mode: bool = True) -> "FrozenBatchNorm2d":  # noqa: ARG002 - torch's signature
         """Stay in evaluation mode, whatever `mode` says."""
