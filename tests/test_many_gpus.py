@@ -13,7 +13,7 @@ from raypipe.streams.worker import GPU_DEVICE
 
 RUN = """
 import json, sys, ray
-ray.init(num_cpus=16, num_gpus=4, object_store_memory=200 * 2**20, include_dashboard=False)
+ray.init(address="local", num_cpus=16, num_gpus=4, object_store_memory=200 * 2**20, include_dashboard=False)
 from raypipe.config import load_config
 from raypipe.run import open_run
 run = open_run(load_config("preset: demo", sys.argv[1:]))
