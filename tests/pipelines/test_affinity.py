@@ -1,0 +1,84 @@
+"""What an AffinityNet is trained of, by seeds that are written as a stream would; nothing is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from raypipe.artifacts import Artifact
+from raypipe.config import load_config
+from raypipe.data.manifest import Manifest
+from raypipe.pipelines.affinity import affinity_plan, affinity_task
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.feed import DRAWN
+from raypipe.schema import ROW_DIGEST, SEEDS
+from raypipe.stages.base import columns_after
+from raypipe.streams.sink import SHARDS, write_shard
+
+SPLITS = {"d": "train", "a": "train", "null": "train", "unseeded": "train", "v": "val"}
+TRIMAPS = {"a": b"A", "d": b"D", "null": None, "v": b"V", "gone": b"G"}
+CLASSIFIER = Artifact("classifier", "c")
+
+
+def make_context(*options: str) -> Context:
+    rows = [{"image_id": name, "image_uri": f"{name}.jpg", "split": split} for name, split in SPLITS.items()]
+    given = ["manifest=m.parquet", "out=out", "affinity.start=pretrained", *options]
+    return Context(load_config("preset: demo", given), Manifest.from_rows(rows, ("cat", "dog")))
+
+
+def write_seeds(folder: Path, trimaps: dict[str, bytes | None], *, made_of: str = "row") -> Artifact:
+    """Seeds in shards of two rows."""
+    schema = SEEDS.append(pa.field(ROW_DIGEST, pa.string()))
+    rows: list[dict[str, Any]] = [
+        {"image_id": name, "trimap": trimap, ROW_DIGEST: f"{made_of} {name}"} for name, trimap in trimaps.items()
+    ]
+    for start in range(0, len(rows), 2):
+        write_shard(str(folder), SHARDS, pa.Table.from_pylist(rows[start : start + 2], schema=schema))
+    return Artifact(str(folder), "s")
+
+
+def test_it_learns_from_the_training_images_that_have_trimaps(tmp_path: Path) -> None:
+    seeds = write_seeds(tmp_path, TRIMAPS)
+    plan = affinity_plan(make_context(), seeds=seeds, classifier=None)
+    rows = plan.rows.select(["image_id", "image_uri", "trimap"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [("a", "a.jpg", b"A"), ("d", "d.jpg", b"D")]
+    columns_after([*plan.rows.column_names, *DRAWN], [plan.crops])
+    assert plan.factors is plan.validated_rows is None
+
+
+@pytest.mark.parametrize("trimaps", [{}, {"a": None, "d": None}, {"v": b"V", "gone": b"G"}])
+def test_seeds_without_trimaps_of_what_is_trained_on_are_refused(
+    trimaps: dict[str, bytes | None], tmp_path: Path
+) -> None:
+    seeds = write_seeds(tmp_path, trimaps)
+    with pytest.raises(ValueError, match=r"no trimaps of splits\.train=.*: run `raypipe seeds`"):
+        affinity_plan(make_context(), seeds=seeds, classifier=None)
+
+
+def test_the_network_depends_on_what_the_trimaps_were_made_of(tmp_path: Path) -> None:
+    def provenance(folder: str, made_of: str, seeds_digest: str = "s") -> dict[str, Any]:
+        seeds = Artifact(write_seeds(tmp_path / folder, TRIMAPS, made_of=made_of).uri, seeds_digest)
+        return affinity_plan(make_context(), seeds=seeds, classifier=None).provenance()
+
+    first = provenance("first", "row")
+    assert provenance("moved", "row") == first
+    assert provenance("other rows", "changed row") != first
+    assert provenance("other settings", "row", seeds_digest="t") != first
+
+
+def test_a_start_from_the_classifier_takes_its_checkpoint_and_needs_one() -> None:
+    context = make_context("affinity.start=classifier", "network.weights=/w.pth")
+    with pytest.raises(ValueError, match="start=classifier needs the classifier's checkpoint"):
+        affinity_task(context, classifier=None)
+    assert affinity_task(context, classifier=CLASSIFIER).weights == CLASSIFIER
+    pretrained = make_context("network.weights=/w.pth")
+    assert affinity_task(pretrained, classifier=CLASSIFIER).weights == "/w.pth"
+
+
+def test_radius_and_frozen_backbone_are_those_of_the_config() -> None:
+    task = affinity_task(make_context("affinity.radius=3", "affinity.freeze_backbone=true"), classifier=None)
+    assert (task.radius, task.freeze_backbone) == (3, True)
+    network = task.build()
+    assert not any(parameter.requires_grad for parameter in network.backbone.parameters())
+    assert any(parameter.requires_grad for parameter in network.parameters()), "the head learns"

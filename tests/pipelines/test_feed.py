@@ -1,0 +1,170 @@
+"""The batches of training workers, without Ray: in the place of a stream, its rows come as they are."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raypipe.config import Training, load_config
+from raypipe.data.images import encode_png
+from raypipe.pipelines import feed as module
+from raypipe.pipelines.feed import make_feed, make_validation_feed, processes
+from raypipe.stages.base import run_stages
+from raypipe.stages.crops import LoadClassifierCrops
+from raypipe.streams.plan import Pool
+from raypipe.streams.resources import PoolPlan
+from raypipe.training.order import epoch_order
+
+IDS = ["a", "b", "c", "d", "e"]
+TABLE = pa.table({"image_id": IDS, "image_uri": [f"{name}.jpg" for name in IDS], "labels": [["cat"]] * 5})
+BATCH_SIZE, EPOCHS = 4, 3
+STEPS = 2
+"""Five images in batches of four: the second is filled up from the start of the order."""
+LOADERS = processes("loader", actors=2, cpus=0.5)
+
+Drawn = tuple[str, int, int]
+"""Image, epoch, and how many times it was drawn before."""
+
+
+class Streams:
+    """Yields the rows of streams in blocks, and remembers how many there were."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(
+        self, rows: pa.Table, pools: Sequence[tuple[Pool, PoolPlan]], *, rows_per_block: int, **options: Any
+    ) -> Iterator[pa.Table]:
+        """In the place of `execute`."""
+        assert options["in_order"], "batches are blocks, so their order is that of the training"
+        ((pool, resources),) = pools
+        assert resources == LOADERS
+        assert {"image_id", "crop", "target"} <= set(pool.keep)
+        self.sizes.append(rows.num_rows)
+        for start in range(0, rows.num_rows, rows_per_block):
+            yield rows.slice(start, rows_per_block)
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> Streams:
+    found = Streams()
+    monkeypatch.setattr(module, "execute", found)
+    monkeypatch.setattr("ray.get", lambda value: value)
+    return found
+
+
+def training() -> Training:
+    options = [f"classifier.batch_size={BATCH_SIZE}", f"classifier.epochs={EPOCHS}", "seed=3"]
+    return load_config("preset: demo", ["manifest=m.parquet", "out=out", *options]).training("classifier")
+
+
+def blocks(first_epoch: int, rank: int, world_size: int, **options: Any) -> list[list[Drawn]]:
+    """What a worker reads, step by step."""
+    crops = LoadClassifierCrops(
+        crop_size=32, fill=(0, 0, 0), jitter=(0, 0, 0, 0), seed=3, max_side=64, classes=("cat",), long_side=(32, 32)
+    )
+    feed = make_feed(TABLE, IDS, crops, training(), LOADERS, **options)
+    return [
+        list(zip(*(block[name].to_pylist() for name in ("image_id", "epoch", "repeat")), strict=True))
+        for block in feed(first_epoch, rank, world_size)
+    ]
+
+
+def batches(world_size: int, **options: Any) -> list[list[Drawn]]:
+    """The batches of all workers together: one takes every world_size-th draw, from its rank on."""
+    workers = [blocks(0, rank, world_size, **options) for rank in range(world_size)]
+    return [
+        [parts[index % world_size][index // world_size] for index in range(BATCH_SIZE)]
+        for parts in zip(*workers, strict=True)
+    ]
+
+
+def test_one_worker_reads_the_order_of_each_epoch(streams: Streams) -> None:
+    expected: list[list[Drawn]] = []
+    for epoch in range(EPOCHS):
+        order = [IDS[index] for index in epoch_order(IDS, seed=3, epoch=epoch)[0]]
+        expected += [[(name, epoch, 0) for name in step] for step in (order[:4], order[4:] + order[:3])]
+    assert blocks(0, 0, 1) == expected
+    assert len({tuple(name for name, *_ in batch) for batch in expected[::STEPS]}) == EPOCHS, "orders differ"
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_workers_batches_together_are_those_of_one(world_size: int, streams: Streams) -> None:
+    assert batches(world_size) == blocks(0, 0, 1)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_an_image_that_is_drawn_again_makes_another_crop(world_size: int, streams: Streams) -> None:
+    """Of 5 draws the last image gets 5 · 4 / 8 = 2.5, the others 0.625."""
+    drawn = batches(world_size, factors=np.array([1.0, 1, 1, 1, 4]))
+    for epoch in range(EPOCHS):
+        of_epoch = drawn[epoch * STEPS] + drawn[epoch * STEPS + 1][:1]  # without what fills the last batch
+        repeats = sorted(repeat for name, _, repeat in of_epoch if name == "e")
+        assert repeats in ([0, 1], [0, 1, 2])
+        assert len(set(of_epoch)) == 5
+
+
+def test_a_training_that_goes_on_reads_the_epochs_that_are_left(streams: Streams) -> None:
+    assert blocks(1, 1, 2) == blocks(0, 1, 2)[STEPS:]
+    assert blocks(EPOCHS, 0, 1) == [], "it was interrupted after its last epoch"
+
+
+@pytest.mark.parametrize(
+    ("rows_per_stream", "world_size", "sizes"),
+    [
+        # 10 // 5 images are two epochs, of two steps of four rows each.
+        (10, 1, [16, 8]),
+        # Each of two workers reads half of an epoch, so it has four.
+        (10, 2, [12]),
+        # An epoch that is larger than a stream is one all the same.
+        (3, 1, [8, 8, 8]),
+    ],
+)
+def test_epochs_share_streams_up_to_a_number_of_rows(
+    rows_per_stream: int, world_size: int, sizes: list[int], streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = blocks(0, 0, world_size)
+    assert streams.sizes == [EPOCHS * STEPS * BATCH_SIZE // world_size]
+    streams.sizes.clear()
+    monkeypatch.setattr(module, "_ROWS_PER_STREAM", rows_per_stream)
+    assert blocks(0, 0, world_size) == whole
+    assert streams.sizes == sizes
+
+
+@pytest.fixture
+def validated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pa.Table:
+    """Five images with true masks; their streams run in this process."""
+
+    def execute(rows: pa.Table, pools: Sequence[tuple[Pool, PoolPlan]], **_options: Any) -> Iterator[pa.Table]:
+        assert rows.num_rows, "a stream without rows costs a second, and Ray Data has no block for it"
+        for pool, _ in pools:
+            rows = run_stages(pool.stages, rows, keep=pool.keep)
+        yield rows
+
+    monkeypatch.setattr(module, "execute", execute)
+    monkeypatch.setattr("ray.get", lambda value: value)
+    for index, name in enumerate(IDS):
+        (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((2, 3), index, np.uint8)))
+    uris = [str(tmp_path / f"{name}.png") for name in IDS]
+    return pa.table({"image_id": IDS, "image_uri": uris, "mask_uri": uris})
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4, 7])
+def test_workers_share_the_images_to_validate_on(world_size: int, validated: pa.Table) -> None:
+    feed = make_validation_feed(validated, LOADERS, num_classes=5)
+    parts = [[row for block in feed(rank, world_size) for row in block.to_pylist()] for rank in range(world_size)]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    rows = sorted((row for part in parts for row in part), key=lambda row: row["image_id"])
+    assert [row["image_id"] for row in rows] == IDS
+    for row, uri in zip(rows, validated["mask_uri"].to_pylist(), strict=True):
+        assert row["error_reason"] is None
+        assert row["image"] == row["mask"] == Path(uri).read_bytes()
+
+
+def test_a_mask_of_unknown_classes_is_in_error_and_not_lost(validated: pa.Table) -> None:
+    """Class id 4 is that of the last image."""
+    (block,) = make_validation_feed(validated, LOADERS, num_classes=4)(0, 1)
+    assert block["error_stage"].to_pylist() == [None] * 4 + ["LoadTrueMasks"]

@@ -1,0 +1,106 @@
+"""Rounds of self-training: when they go on, and what they look at. Real networks are in test_segmenter.py."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from mask_folders import write_masks
+
+from raypipe.artifacts import Artifact
+from raypipe.config import load_config
+from raypipe.data.manifest import Manifest
+from raypipe.pipelines import self_training
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.self_training import self_train
+from raypipe.results import Decision, StreamSummary
+from raypipe.schema import GATES, ROW_DIGEST
+from raypipe.streams.plan import Plan
+from raypipe.streams.sink import SHARDS, write_shard
+
+KINDS = {"weak": "weak", "weak too": "weak", "nothing in it": "weak", "true": "mask", "free": "none"}
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    rows: list[dict[str, Any]] = [
+        {"image_id": name, "image_uri": name, "labels": [] if name == "nothing in it" else ["cat"], "split": "train"}
+        | {"supervision": kind}
+        for name, kind in KINDS.items()
+    ]
+    given = [f"manifest={tmp_path}/m.parquet", f"out={tmp_path}/out", "segmenter.rounds=3"]
+    return Context(load_config("preset: demo", given), Manifest.from_rows(rows, ("cat", "dog")))
+
+
+class Rounds:
+    """In the place of streams and trainings: own masks whose judged scores rise as they are told to."""
+
+    def __init__(self, folder: Path, rises: Sequence[float]) -> None:
+        self.folder = folder
+        self.rises = list(rises)
+        self.segmented: list[dict[str, Any]] = []
+        self.judged: list[list[str]] = []
+        self.trained_on: list[Artifact] = []
+
+    def run(self, _context: Context, plan: Plan, rows: pa.Table, **_options: Any) -> tuple[Artifact, StreamSummary]:
+        summary = StreamSummary(num_rows=0, num_finished=0, num_quarantined=0, num_computed=0, seconds=0)
+        ids = rows["image_id"].to_pylist()
+        if plan.name == "segments":
+            self.segmented = rows.to_pylist()
+            return write_masks(
+                str(self.folder / f"own{len(self.judged)}"), [{"image_id": name} for name in ids]
+            ), summary
+        self.judged.append(sorted(ids))
+        rise = self.rises[len(self.judged) - 1]
+        folder = str(self.folder / f"gate{len(self.judged)}")
+        schema = GATES.append(pa.field(ROW_DIGEST, pa.string()))
+        found = [{"image_id": name, "refined_before": 0.5, "refined_after": 0.5 + rise} for name in ids]
+        write_shard(folder, SHARDS, pa.Table.from_pylist(found, schema=schema))
+        return Artifact(folder, "g"), summary
+
+    def train(self, _context: Context, *, masks: Artifact, classifier: Artifact, own_masks: bool) -> Artifact:
+        assert own_masks
+        assert classifier.digest == "c"
+        self.trained_on.append(masks)
+        return Artifact(f"segmenter{len(self.trained_on)}", "s")
+
+
+def run_rounds(
+    context: Context, folder: Path, monkeypatch: pytest.MonkeyPatch, rises: Sequence[float]
+) -> tuple[Rounds, Artifact, list[Decision]]:
+    rounds = Rounds(folder, rises)
+    monkeypatch.setattr(Context, "run", lambda context, *args, **options: rounds.run(context, *args, **options))
+    monkeypatch.setattr(self_training, "train_segmenter", rounds.train)
+    pseudo = write_masks(str(folder / "pseudo"), [{"image_id": name} for name in KINDS])
+    last, decisions = self_train(
+        context, segmenter=Artifact("segmenter0", "s"), masks=pseudo, classifier=Artifact("classifier", "c")
+    )
+    return rounds, last, decisions
+
+
+def test_kept_rounds_go_on_with_their_own_masks_until_one_is_rejected(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds, last, decisions = run_rounds(context, tmp_path, monkeypatch, [0.1, 0.2, -0.1])
+    assert [decision.kept for decision in decisions] == [True, True, False]
+    assert [masks.uri for masks in rounds.trained_on] == [str(tmp_path / "own0"), str(tmp_path / "own1")]
+    assert last.uri == "segmenter2", "the network before the rejected round"
+
+
+def test_a_rejected_first_round_changes_nothing(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds, last, decisions = run_rounds(context, tmp_path, monkeypatch, [0.0])
+    assert [decision.kept for decision in decisions] == [False], "as good isn't better"
+    assert (last.uri, rounds.trained_on) == ("segmenter0", [])
+
+
+def test_only_labels_that_teach_are_looked_at(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows without supervision are segmented freely; rows with a true mask need no other."""
+    rounds, _, _ = run_rounds(context, tmp_path, monkeypatch, [0.0])
+    labels = {row["image_id"]: row["labels"] for row in rounds.segmented}
+    assert labels == {"weak": ["cat"], "weak too": ["cat"], "nothing in it": [], "free": None}
+    assert rounds.judged == [["weak", "weak too"]]
