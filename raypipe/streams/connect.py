@@ -1,15 +1,11 @@
 """Connects to a Ray cluster, or starts a local Ray."""
 
-import importlib
 import logging
 import os
 import socket
 
 from raypipe.config import Cluster
 from raypipe.streams.machines import local_cpus
-
-WARMED = 8
-"""Processes of a local Ray that import the networks before a stream asks for them, at most."""
 
 
 def cluster_address(cluster: Cluster) -> str | None:
@@ -34,10 +30,9 @@ def connect(cluster: Cluster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-    cpus = cluster.num_cpus or local_cpus()
     ray.init(
         address="local",
-        num_cpus=cpus,
+        num_cpus=cluster.num_cpus or local_cpus(),
         object_store_memory=cluster.object_store_memory,
         include_dashboard=True,
         dashboard_host="127.0.0.1",  # whoever reaches it can run code
@@ -45,12 +40,3 @@ def connect(cluster: Cluster) -> None:
         log_to_driver=True,
         logging_level=logging.WARNING,
     )
-    # While the driver reads the manifest and plans, Ray's processes import what the first stream needs.
-    warm_up = ray.remote(_import_stages)
-    for _ in range(min(cpus, WARMED)):
-        warm_up.remote()
-
-
-def _import_stages() -> None:
-    for module in ("cams", "propagate", "refine", "trimaps"):
-        importlib.import_module(f"raypipe.stages.{module}")

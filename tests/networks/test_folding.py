@@ -63,7 +63,9 @@ def test_no_batchnorm_behind_a_convolution_is_left(backbone: str, left: int) -> 
     assert sum(isinstance(module, Affine) for module in network.modules()) == left
 
 
-@pytest.mark.parametrize(("backbone", "most"), [("resnet50", 130), ("resnet101", 250), ("resnet38", 130), ("mobilenet_v2", 110)])
+@pytest.mark.parametrize(
+    ("backbone", "most"), [("resnet50", 130), ("resnet101", 250), ("resnet38", 130), ("mobilenet_v2", 110)]
+)
 def test_a_pass_takes_few_kernels(backbone: str, most: int) -> None:
     """ResNet50 took 417 with 4 of its 53 BatchNorms folded: a card would have waited for its launches."""
     network = build_classifier(backbone, num_classes=20).eval()

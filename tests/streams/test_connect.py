@@ -12,19 +12,6 @@ from ray.util.state import list_nodes
 from raypipe.config import Cluster
 from raypipe.streams.connect import cluster_address
 
-CONNECT = """
-import sys, time, ray
-from raypipe.config import Cluster
-from raypipe.streams.connect import connect
-connect(Cluster(num_cpus=1, object_store_memory=100 * 2**20))
-
-@ray.remote
-def has_networks():
-    return "raypipe.networks" in sys.modules
-
-print(any(ray.get(has_networks.remote()) for _ in range(20)))  # there may be several processes
-"""
-
 
 def listening_addresses(port: int) -> set[str]:
     """Local addresses, in the kernel's hexadecimal, at which something listens on the port."""
@@ -55,14 +42,6 @@ def test_a_local_ray_is_asked_about_itself_beside_another_one(local_ray: None) -
         finally:
             process.communicate()
     assert [node.node_id for node in nodes] == [ray.get_runtime_context().get_node_id()]
-
-
-def test_a_local_rays_processes_import_the_networks_before_they_are_asked_for() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(
-        [sys.executable, "-c", CONNECT], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.stdout.splitlines()[-1:] == ["True"], done.stderr
 
 
 def test_an_address_comes_from_the_config_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
