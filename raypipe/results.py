@@ -30,7 +30,7 @@ class Decision:
     """What a gate says of one refinement."""
 
     refinement: str
-    """walk | dcrf | pamr, or a round of self-training."""
+    """walk | dcrf | pamr; of self-training, own masks or a round."""
     judge: str
     """The score; higher is better."""
     kept: bool

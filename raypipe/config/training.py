@@ -123,8 +123,9 @@ class SegmenterTraining(TrainingSection):
     """Pixels of pseudo-masks below it are ignored."""
     rounds: Annotated[int, NOT_IN_DIGEST] = Field(0, ge=0)
     """Rounds of self-training: the network's own masks of the training images, within their labels where they have any,
-    take the place of the pseudo-masks, as long as a score that needs no truth says that they are better. Rows with
-    `supervision: none` are learned from in these rounds alone."""
+    take the place of the pseudo-masks where a score that needs no truth says that they are better, and the network that
+    learns from them is kept where its own are better still. Rows with `supervision: none` are learned from in these
+    rounds alone."""
     validation_splits: tuple[str, ...] = ()
     """Splits with true masks that are scored after each epoch; the best epoch's weights are kept. None are by
     default: images that choose a network don't measure it."""

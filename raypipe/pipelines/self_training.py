@@ -30,7 +30,11 @@ logger = logging.getLogger(__name__)
 def self_train(
     context: Context, *, segmenter: Artifact, masks: Artifact, classifier: Artifact
 ) -> tuple[Artifact, list[Decision]]:
-    """Runs the rounds that `segmenter.rounds` asks for, unless one is rejected.
+    """Runs the rounds that `segmenter.rounds` asks for, as long as they help.
+
+    The first decision is on the network's own masks: whether they are better than the pseudo-masks, and so worth
+    learning from. Each round then trains a network on the own masks of the last one and keeps it where its masks are
+    better than those that it has learned from.
 
     Args:
         context: config and manifest.
@@ -39,18 +43,18 @@ def self_train(
         classifier: the classifier that judges.
 
     Returns:
-        The last network that was kept, and each round's decision.
+        The last network that was kept, and the decisions.
     """
-    decisions: list[Decision] = []
+    own_masks = _segment(context, segmenter)
+    decisions = [_decide(context, "own masks", masks, own_masks, classifier)]
     for number in range(1, context.config.segmenter.rounds + 1):
-        own_masks = _segment(context, segmenter)
-        decision = _decide(context, number, masks, own_masks, classifier)
-        logger.info("self-training: %s", decision)
-        decisions.append(decision)
-        if not decision.kept:
+        if not decisions[-1].kept:
             break
-        masks = own_masks
-        segmenter = train_segmenter(context, masks=masks, classifier=classifier, own_masks=True)
+        trained = train_segmenter(context, masks=own_masks, classifier=classifier, own_masks=True)
+        new_masks = _segment(context, trained)
+        decisions.append(_decide(context, f"round {number}", own_masks, new_masks, classifier))
+        if decisions[-1].kept:
+            segmenter, own_masks = trained, new_masks
     return segmenter, decisions
 
 
@@ -65,7 +69,7 @@ def _segment(context: Context, segmenter: Artifact) -> Artifact:
     return own_masks
 
 
-def _decide(context: Context, number: int, before: Artifact, after: Artifact, classifier: Artifact) -> Decision:
+def _decide(context: Context, name: str, before: Artifact, after: Artifact, classifier: Artifact) -> Decision:
     """Whether the masks `after` are more consistent than those `before`, on a sample of the weakly labelled images."""
     rows = context.supervised_rows(context.config.splits.train)
     rows = rows.filter(pc.equal(rows["supervision"], WEAK)).drop_columns(["supervision"])
@@ -88,4 +92,6 @@ def _decide(context: Context, number: int, before: Artifact, after: Artifact, cl
     scores = read_shards(storage.join(judged.uri, SHARDS), columns=plan.schema.names, schema=GATES)
     scores = scores.filter(pc.is_in(scores["image_id"], sample["image_id"].combine_chunks()))
     values = (scores[name].to_pylist() for name in ("refined_before", "refined_after"))
-    return weigh(*values, refinement=f"round {number}", judge="class consistency")
+    decision = weigh(*values, refinement=name, judge="class consistency")
+    logger.info("self-training: %s", decision)
+    return decision

@@ -79,21 +79,31 @@ def run_rounds(
     return rounds, last, decisions
 
 
-def test_kept_rounds_go_on_with_their_own_masks_until_one_is_rejected(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("rises", "kept", "network"),
+    [
+        ([0.0], 0, 0),  # own masks as good as the pseudo-masks aren't better
+        ([0.1, -0.1], 0, 0),  # they are worth learning from, but the network that does is worse
+        ([0.1, 0.2, -0.1], 1, 1),
+        ([0.1, 0.2, 0.1, 0.1], 3, 3),  # segmenter.rounds
+    ],
+)
+def test_a_network_is_kept_where_its_masks_are_better_than_those_it_has_learned_from(
+    context: Context,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rises: list[float],
+    kept: int,
+    network: int,
 ) -> None:
-    rounds, last, decisions = run_rounds(context, tmp_path, monkeypatch, [0.1, 0.2, -0.1])
-    assert [decision.kept for decision in decisions] == [True, True, False]
-    assert [masks.uri for masks in rounds.trained_on] == [str(tmp_path / "own0"), str(tmp_path / "own1")]
-    assert last.uri == "segmenter2", "the network before the rejected round"
-
-
-def test_a_rejected_first_round_changes_nothing(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rounds, last, decisions = run_rounds(context, tmp_path, monkeypatch, [0.0])
-    assert [decision.kept for decision in decisions] == [False], "as good isn't better"
-    assert (last.uri, rounds.trained_on) == ("segmenter0", [])
+    rounds, last, decisions = run_rounds(context, tmp_path, monkeypatch, rises)
+    names = ["own masks", "round 1", "round 2", "round 3"][: len(rises)]
+    assert [decision.refinement for decision in decisions] == names
+    assert [decision.kept for decision in decisions] == [rise > 0 for rise in rises]
+    assert sum(decision.kept for decision in decisions[1:]) == kept
+    assert last.uri == f"segmenter{network}"
+    learned = [masks.uri for masks in rounds.trained_on]
+    assert learned == [str(tmp_path / f"own{number}") for number in range(len(rises) - 1)]
 
 
 def test_only_labels_that_teach_are_looked_at(
