@@ -8,16 +8,15 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
-import aiohttp
 import fsspec
 import pyarrow.fs
-from botocore.exceptions import ParamValidationError
 
 from raypipe import uri as uris
 from raypipe.credentials import refuse_credentials
@@ -119,10 +118,12 @@ def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
 
 def _explained(uri: str, error: Exception) -> Exception:
     """Turns an error that will never go away into a ValueError or PermissionError; others may go away and stay."""
+    # Whoever raised such an error has imported its library; nobody else needs it.
+    botocore, aiohttp = sys.modules.get("botocore.exceptions"), sys.modules.get("aiohttp")
     explained: Exception = error
-    if isinstance(error, ParamValidationError):
+    if botocore and isinstance(error, botocore.ParamValidationError):
         explained = ValueError(f"expected s3://bucket/key, got {uri[:200]}")
-    elif isinstance(error, aiohttp.ClientResponseError):
+    elif aiohttp and isinstance(error, aiohttp.ClientResponseError):
         if 400 <= error.status < 500 and error.status not in _TEMPORARY:
             explained = PermissionError(f"the server answers {error.status} {error.message}")
     elif isinstance(error, OSError) and error.errno in _IMPOSSIBLE:

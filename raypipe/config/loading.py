@@ -11,8 +11,6 @@ from importlib import resources
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -41,6 +39,9 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: for unreadable YAML, unknown presets or names, impossible values, all problems in one message; for
             a URI with credentials.
     """
+    from omegaconf import DictConfig, OmegaConf  # only what reads and writes YAML needs it
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         given = OmegaConf.create(text or "{}")
         overlay = OmegaConf.from_dotlist(list(overrides))
@@ -91,6 +92,9 @@ def trial_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: as `load_config`.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     values = config.model_dump(mode="json")
     values["sweep"] |= {"training": {}}
     changed = OmegaConf.create(values)
@@ -106,6 +110,8 @@ def trial_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
 
 def to_yaml(config: BaseModel) -> str:
     """The config as YAML, every value spelled out."""
+    from omegaconf import OmegaConf
+
     return str(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
 
 

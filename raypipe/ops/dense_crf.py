@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
-from pydensecrf.densecrf import DenseCRF2D
 
 NUM_ITERS = 10
 SXY_GAUSSIAN = 3
@@ -73,6 +72,8 @@ def dense_crf_many(
             raise ValueError("expected finite scores, got infinity or NaN")
     if num_labels == 1:
         return [np.ones(stack.shape, np.float32) for stack in scores]
+    from pydensecrf.densecrf import DenseCRF2D  # only the dense CRF needs it
+
     crf = DenseCRF2D(width, height, num_labels)
     crf.addPairwiseGaussian(sxy=sxy_gaussian, compat=compat_gaussian)
     crf.addPairwiseBilateral(sxy=sxy_bilateral, srgb=srgb, rgbim=np.ascontiguousarray(image), compat=compat_bilateral)

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
 from torch import Tensor
 
@@ -68,6 +67,8 @@ class TrainingState:
 
     def report(self, *, rank: int) -> None:
         """Ends an epoch for Ray Train: every worker reports the metrics, and worker 0 the state."""
+        import ray.train  # the step of a training needs no Ray
+
         if rank != 0:
             ray.train.report(self.history[-1])
             return
@@ -77,6 +78,8 @@ class TrainingState:
 
     def restore(self) -> int:
         """Loads the last checkpoint of this run, if there is one; returns the epoch to go on with."""
+        import ray.train
+
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return 0
