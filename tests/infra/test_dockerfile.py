@@ -52,6 +52,7 @@ def test_fits_kuberay() -> None:
     assert "ENTRYPOINT" not in [line.split()[0] for line in final.splitlines() if line]
     assert "PATH=/opt/venv/bin:$PATH" in final
     assert re.search(r"apt-get install .*\bwget\b", final), "KubeRay's own probes call it"
+    assert re.search(r"apt-get install .*\bgcc libc6-dev\b", final), "Triton compiles its kernel's launcher"
 
 
 def test_dockerignore_lets_through_exactly_what_is_copied() -> None:
