@@ -40,7 +40,7 @@ def test_every_image_is_pinned() -> None:
     assert images[0].startswith("nvidia/cuda:")
 
 
-def test_compiler_stays_in_the_build_stage() -> None:
+def test_cpp_compiler_stays_in_the_build_stage() -> None:
     build, final = DOCKERFILE.split("\nFROM ${BASE}\n")
     assert "g++" in build
     assert "g++" not in final
