@@ -71,7 +71,7 @@ class Lattice:
         blurred = F.pad(spread, (0, 0, 0, 1))
         for before, behind in self.neighbours:
             beside = blurred.index_select(0, before).add_(blurred.index_select(0, behind))
-            blurred = beside.mul_(0.5).add_(blurred)
+            blurred = torch.add(blurred, beside, alpha=0.5)
         gathered = torch.zeros_like(values)
         for weights, vertices in zip(self.weights, self.vertices, strict=True):
             gathered.addcmul_(weights[:, None], blurred.index_select(0, vertices))
