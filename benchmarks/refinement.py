@@ -29,7 +29,7 @@ from raypipe.stages.base import Row
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.refine_on_device import RefineOnDevice
 
-CASES: tuple[tuple[Literal["dcrf", "pamr"], float], ...] = (("dcrf", 1.0), ("dcrf", 4.0), ("pamr", 1.0))
+CASES: tuple[tuple[Literal["dcrf", "pamr"], float], ...] = (("dcrf", 1.0), ("dcrf", 16.0), ("pamr", 1.0))
 """Methods and the power that scores are raised to: with 1 the dense CRF smooths away much that such scores tell."""
 NUM_CLASSES = 21
 MAX_SIDE = 1024

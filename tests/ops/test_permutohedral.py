@@ -50,7 +50,7 @@ def test_what_normalises_is_kept(draw: Draw, num_axes: int) -> None:
 
 
 def test_a_constant_stays_where_all_points_have_equal_company() -> None:
-    """Places on a torus are alike: points far from the border, on a fine grid."""
+    """Far from the border of a fine grid."""
     side = torch.arange(0, 12, 0.125)
     lattice = build(torch.stack([axis.flatten() for axis in torch.meshgrid(side, side, indexing="ij")]))
     filtered = lattice.filter(torch.full((side.numel() ** 2, 1), 0.7)).reshape(side.numel(), side.numel())
@@ -125,7 +125,7 @@ def test_filtering_asks_the_device_for_nothing(draw: Draw) -> None:
 
 
 def test_convention_a_standard_deviation_is_1() -> None:
-    """Of two points that far apart, beside a crowd at each that makes the lattice's corners meet."""
+    """An impulse among points at equal distances spreads with variance 1."""
     features = torch.linspace(-4, 4, 801)[None]
     impulse = torch.zeros(801, 1)
     impulse[400] = 1
