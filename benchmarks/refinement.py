@@ -128,9 +128,8 @@ def main(
             times.append((cpu_time, device_time, rest_time))
         scores = [f"{100 * mean_iou(matrix):.2f}" for matrix in matrices.values()]
         means = [f"{value:.0f}" for value in np.mean(times, axis=0)]
-        lines.append(
-            (method, f"{power:g}", len(rows), f"{np.mean(equal):.3f} %", f"{min(equal):.3f} %", *scores, *means)
-        )
+        name = method if method == "pamr" else f"{method}, power {power}, compat {compat}"
+        lines.append((name, len(rows), f"{np.mean(equal):.3f} %", f"{min(equal):.3f} %", *scores, *means))
     header = ("method", "images", "equal pixels", "least", "mIoU before", "CPU's", "device's")
     print(table((*header, "CPU, ms", "device, ms", "taking up, ms"), lines), end="\n\n")
     size = f"{LARGEST[2]} x {LARGEST[3]}, {LARGEST[1]} labels"
