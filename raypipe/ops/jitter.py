@@ -116,7 +116,8 @@ def _turn_hue(planes: Planes, turn: float) -> Planes:
     # A channel is at its maximum within a sixth of the circle from its own colour, and falls to the minimum behind.
     turned = []
     for place in (5.0, 3.0, 1.0):
-        angle = (sixths + place).remainder_(6.0)
+        angle = sixths + place
+        angle.sub_(angle.div(6.0).floor_().mul_(6.0))  # the same as a remainder by 6, several times faster
         share = torch.minimum(angle, 4.0 - angle).clamp_(0, 1)
         turned.append(largest - share.mul_(chroma))
     return turned
