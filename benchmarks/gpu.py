@@ -10,6 +10,7 @@ networks, which shows that the checks work, and says nothing about time.
 """
 
 import argparse
+import faulthandler
 import gc
 import math
 import os
@@ -94,12 +95,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--golden", type=Path, help="folder of golden numbers")
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which no measurement is begun")
+    parser.add_argument("--minutes", type=float, default=8.0, help="what doesn't fit in is left out")
     options = parser.parse_args()
     if options.device == "cuda":
         arrange_cuda()
         if not torch.cuda.is_available():
             parser.error("torch sees no card; --device cpu runs the checks small")
+    faulthandler.dump_traceback_later(90 * options.minutes, exit=True)  # rather than to wait for a card that hangs
     report = Report(minutes=options.minutes, judges=options.device == "cuda")
     threads = min(16, os.cpu_count() or 2)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(threads, thread_name_prefix="decode") as decoders:
@@ -111,6 +113,7 @@ def main() -> int:
         )
         run_checks(report, setting, options.golden)
         run_measurements(report, setting)
+    faulthandler.cancel_dump_traceback_later()
     print(machine(), report, sep="\n\n")
     print(f"\n{report.num_failed} checks failed" if report.num_failed else "\nall checks hold")
     return 1 if report.num_failed else 0

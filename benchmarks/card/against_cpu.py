@@ -17,6 +17,8 @@ from raypipe.stages.propagate import affinity_source
 
 GRIDS = [(7, 9), (4, 20), (12, 3), (7, 9), (24, 31)]
 TINY_GRIDS = [(1, 1), (1, 9), (9, 1), (2, 1), (1, 1)]
+GRADIENT_ERROR = 5e-3
+"""Of the norm: in float32, a pixel of EPS++ may be dropped on one device only."""
 _WALK = {"beta": CONFIG.walk.beta, "num_steps": CONFIG.walk.num_steps, "tol": 1e-5}
 
 
@@ -108,8 +110,9 @@ def check_steps(report: Report, setting: Setting) -> None:
             sums.append((loss.detach().cpu(), torch.cat(gradients).cpu()))
         (expected_loss, expected), (loss, gradient) = sums
         error = ((gradient - expected).norm() / expected.norm()).item()
-        report.close(f"{name}: loss", [loss.reshape(1)], [expected_loss.reshape(1)], rtol=1e-4, atol=0)
-        report.check(f"{name}: gradient", f"relative error {error:.1e}", demanded="1e-3", held=error <= 1e-3)
+        report.close(f"{name}: loss", [loss.reshape(1)], [expected_loss.reshape(1)], rtol=1e-3, atol=0)
+        held = error <= GRADIENT_ERROR
+        report.check(f"{name}: gradient", f"relative error {error:.1e}", demanded=f"{GRADIENT_ERROR:g}", held=held)
 
 
 def maps_of(rows: list[Row]) -> list[Tensor]:

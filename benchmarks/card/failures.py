@@ -15,6 +15,7 @@ from torch import Tensor
 from card.against_cpu import maps_of, with_random_maps
 from card.report import Report
 from card.setting import CLASS_IDS, MODES, Setting, decoded_rows, photograph
+from raypipe.config import Cams
 from raypipe.data.arrays import decode_cam, encode_cam
 from raypipe.stages.base import Row, run_stages
 
@@ -24,7 +25,7 @@ def check_nan(report: Report, setting: Setting) -> None:
     side = setting.sizes.check_side
     rows = with_random_maps(decoded_rows([(side, side)] * 3))
     for mode in MODES:
-        stage: Any = setting.walk(setting.sizes.checked, mode)
+        stage: Any = setting.walk(setting.sizes.checked, mode, precision="fp32")
         expected = stage.process_all(rows)
         cam = decode_cam(rows[1]["cam"], height=rows[1]["cam_height"], width=rows[1]["cam_width"])
         cam[0, 0, 0] = math.nan
@@ -41,9 +42,8 @@ def check_memory(report: Report, setting: Setting) -> None:
     """An image that doesn't fit alone among others that do: on a card, the process gets less memory."""
     sizes = setting.sizes
     small, large = decoded_rows([(sizes.side, sizes.side)] * 2), decoded_rows([(sizes.too_large, sizes.too_large)])
-    cams = type(setting.cams(sizes.main, "deterministic").cams)(scales=(1.0,))
     for mode in MODES:
-        stage = setting.cams(sizes.main, mode, cams=cams, precision="fp32")
+        stage = setting.cams(sizes.main, mode, cams=Cams(scales=(1.0,)), precision="fp32")
         expected = stage.process_all(small)
         limit = _limited_card if setting.has_card else _limited_network
         with limit(stage, small, large, sizes.side):

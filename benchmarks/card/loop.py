@@ -63,7 +63,7 @@ def measure_recipe(report: Report, setting: Setting) -> None:
     classifier = build_classifier(sizes.main, num_classes=20).eval().to(setting.device)
     affinity_net = build_affinity_net(sizes.main).eval().to(setting.device)
     reference, ours = setting.time(
-        partial(run_recipe, table.to_pylist(), classifier, affinity_net, setting.device),
+        partial(run_recipe, table, classifier, affinity_net, setting.device),
         lambda: run(stages, table, setting),
         runs=min(3, sizes.runs),
     )
@@ -89,17 +89,31 @@ def run(stages: Sequence[Stage], table: pa.Table, setting: Setting) -> None:
         raise RuntimeError(failed[0])
 
 
-def run_recipe(rows: Iterable[Row], classifier: AnyClassifier, affinity_net: AffinityNet, device: torch.device) -> None:
+def run_recipe(table: pa.Table, classifier: AnyClassifier, affinity_net: AffinityNet, device: torch.device) -> None:
     """Computes masks by the reference recipe, image by image."""
     refine, encode = RefineMasks(method="none", max_side=1024), EncodeMasks()
-    for row in rows:
-        image = decode_image(row["image"])
-        cam = cams_one_by_one(classifier, image.pixels, CLASS_IDS, scales=CONFIG.cams.scales, device=device)
-        scores = walk_densely(affinity_net, image.pixels, cam, device=device).cpu().numpy()
-        height, width = image.pixels.shape[:2]
-        sizes = {"height": height, "width": width, "original_height": height, "original_width": width}
-        whole = row | sizes | encode_grid(scores, None)
-        encode.process(whole | refine.process(whole))
+    with not_deterministic():
+        for row in table.to_pylist():
+            image = decode_image(row["image"])
+            cam = cams_one_by_one(classifier, image.pixels, CLASS_IDS, scales=CONFIG.cams.scales, device=device)
+            scores = walk_densely(affinity_net, image.pixels, cam, device=device).cpu().numpy()
+            height, width = image.pixels.shape[:2]
+            sizes = {"height": height, "width": width, "original_height": height, "original_width": width}
+            whole = row | sizes | encode_grid(scores, None)
+            encode.process(whole | refine.process(whole))
+
+
+@contextmanager
+def not_deterministic() -> Iterator[None]:
+    """Leaves torch the choice of its operators, as the released codes do; deterministic ones can take longer."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    torch.use_deterministic_algorithms(mode=False)
+    torch.backends.cudnn.deterministic = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=before[0], warn_only=True)
+        torch.backends.cudnn.deterministic = before[1]
 
 
 @contextmanager

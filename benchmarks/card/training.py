@@ -85,7 +85,7 @@ class Trainer:
 def measure_training(report: Report, setting: Setting, name: str) -> None:
     """Steps a second of a training with the default batch and crop, and its peak of memory."""
     sizes = setting.sizes
-    section = CONFIG.training("affinity" if name == "affinity" else "segmenter").section
+    section = CONFIG.training(make_task(name, sizes.main).name).section
     crop_size = section.crop_size if setting.has_card else 64
     batch_size = section.batch_size if setting.has_card else sizes.batch
     if setting.has_card:

@@ -6,7 +6,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -106,3 +106,10 @@ def test_golden_numbers(card: Callable[[str], ModuleType], golden: Path) -> None
     cpu = setting.Setting(device=torch.device("cpu"), sizes=setting.SMALL, folder=Path(), threads=None)
     report.run("golden numbers", lambda: card("goldens").check_goldens(report, cpu, golden))
     assert [line.result for line in report.lines] == ["ok"] * 7
+
+
+def test_a_card_is_busy_while_any_kernel_runs(card: Callable[[str], ModuleType]) -> None:
+    """Streams overlap; an event may lie within another one. Times are microseconds."""
+    spans = [(40, 50), (0, 10), (5, 20), (8, 9), (20, 22)]
+    events = [SimpleNamespace(time_range=SimpleNamespace(start=first, end=last)) for first, last in spans]
+    assert card("loop")._covered(events) == pytest.approx(32e-6)
