@@ -4,11 +4,13 @@
     python benchmarks/trees.py start ../old .    # `raypipe masks` until 32 rows are committed, all before it done
     python benchmarks/trees.py masks ../old .    # masks of 500 photographs, seeds reused: rows a second, memory
     python benchmarks/trees.py demo ../old .     # both commands of `make demo`, after the installation
+    python benchmarks/trees.py parts ../old .    # walk, passes of the networks, a training step, crops
     python benchmarks/trees.py suite ../old .    # the test suite
 
 Both run in the environment of this process. Images are synthetic; networks are random but for the demo's.
 """
 
+import json
 import os
 import shutil
 import statistics
@@ -24,7 +26,7 @@ from typing import Annotated, NamedTuple
 import psutil
 import pyarrow.parquet as pq
 import typer
-from measure import machine, table, write_random_networks
+from measure import machine, table
 
 from raypipe.synthetic.generate import CLASSES, generate
 
@@ -107,12 +109,25 @@ class _Watch:
             self.peak = max(self.peak, own)
 
 
-def _prepare(folder: Path, tree: Path, recipe: str, images: str, networks: Path) -> tuple[Path, list[str]]:
+def _write_networks(tree: Path, folder: Path, backbone: str) -> None:
+    """Writes random networks by the checkout's own code: the layers that an AffinityNet reads have changed."""
+    code = "import sys; from measure import write_random_networks as write; write(*sys.argv[1:3], sys.argv[3:])"
+    places = [str(tree.resolve() / name) for name in ("", "benchmarks")]
+    subprocess.run(  # noqa: S603 - ourselves
+        [sys.executable, "-c", code, str(folder), backbone, *CLASSES],
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
+        check=True,
+    )
+
+
+def _prepare(folder: Path, tree: Path, recipe: str, images: str) -> tuple[Path, list[str]]:
     """Lets a checkout do all that comes before its masks; its output folder, and what its commands are given."""
     out = folder / "out"
     config = folder / "config.yaml"
     config.write_text(RECIPES[recipe])
-    given = [f"manifest={images}", f"out={out}", *(f"checkpoints.{task}={networks / task}" for task in _TASKS)]
+    given = [f"manifest={images}", f"out={out}"]
+    given += [f"checkpoints.{task}={folder / 'networks' / task}" for task in _TASKS]
     given += ["splits.train=null", "splits.masks=null", "refinement.gate=off"]
     run(tree, ["seeds", str(config), *given])
     return out, ["masks", str(config), *given]
@@ -139,12 +154,12 @@ def _masks(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate(str(folder / "data"), num_images=num_images, sizes=(side * 3 // 4, side))
-        write_random_networks(str(folder / "networks"), "tiny" if recipe == "demo" else recipe, CLASSES)
         prepared = []
         for number, tree in enumerate(trees):
             (folder / str(number)).mkdir()
             manifest = str(folder / "data" / "manifest.parquet")
-            prepared.append(_prepare(folder / str(number), tree, recipe, manifest, folder / "networks"))
+            _write_networks(tree, folder / str(number) / "networks", "tiny" if recipe == "demo" else recipe)
+            prepared.append(_prepare(folder / str(number), tree, recipe, manifest))
         for _ in range(runs):
             for tree, (out, words), measured in zip(trees, prepared, found, strict=True):
                 shutil.rmtree(out / "masks", ignore_errors=True)
@@ -181,6 +196,26 @@ def demo(trees: Trees, runs: Runs = 1) -> None:
                 measured.append(Measured(first.seconds + second.seconds, second.peak, None))
     _print(trees, {"make demo": [[m.seconds for m in one] for one in found]}, "s")
     _print(trees, {"peak of driver and workers": [[m.peak for m in one] for one in found]}, "MiB")
+
+
+@app.command()
+def parts(trees: Trees, runs: Runs = 5, threads: int = 2) -> None:
+    """Milliseconds of what computes, alone in a process with so many threads."""
+    found: dict[str, list[list[float]]] = {}
+    script = Path(__file__).with_name("parts.py")
+    for _ in range(runs):
+        for index, tree in enumerate(trees):
+            command = [sys.executable, str(script), "--threads", str(threads)]
+            environment = os.environ | {"PYTHONPATH": str(tree.resolve())}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ourselves
+            for name, seconds in json.loads(done.stdout.splitlines()[-1]).items():
+                of_trees = found.setdefault(name, [[] for _ in trees])
+                of_trees[index].append(1000 * statistics.median(seconds))
+    _print(trees, {name: of_trees for name, of_trees in found.items() if all(of_trees)}, "ms")
+    alone = {name: of_trees for name, of_trees in found.items() if not all(of_trees)}
+    for name, of_trees in alone.items():
+        median = statistics.median(value for values in of_trees for value in values)
+        print(f"{name}, in one checkout only: {median:.4g} ms")
 
 
 @app.command()

@@ -118,7 +118,7 @@ def compute_cues(
     size = (-(-image.size[0] // STRIDE), -(-image.size[1] // STRIDE))
     num_labels, num_settings = 1 + len(image.class_ids), len(stage.settings)
     truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=STRIDE))
-    counts = PixelCounts(truth, class_ids=image.class_ids, num_settings=num_settings)
+    counts = PixelCounts(truth, class_ids=image.class_ids, device=features.device)
     labels = torch.zeros(num_settings, *size, dtype=torch.uint8)
     cells = torch.zeros(num_settings, *features.shape[1:], dtype=torch.uint8)
     margins = torch.zeros(num_settings)
@@ -246,7 +246,7 @@ def _score_rows(config: RunConfig, rows: list[Row]) -> list[ImageScores]:
         cues, counts = compute_cues(stage, row | cams.process(row), plain, mirrored)
         hits, predicted = (np.zeros((len(settings), num_classes)) for _ in range(2))
         labels = [0, *row["class_ids"]]
-        hits[:, labels], predicted[:, labels] = counts.hits, counts.predicted
+        predicted[:, labels], hits[:, labels] = np.moveaxis(counts.table(), -1, 0)
         truth = np.zeros(num_classes)
         truth[counts.truth_ids] = counts.truth_pixels
         found = {name: values.numpy() for name, values in cues.items()}

@@ -8,7 +8,7 @@ ABSENT = ("ray", "botocore", "s3fs", "omegaconf", "pydensecrf")
 
 MODULES = [
     *(f"raypipe.stages.{name}" for name in ("cams", "propagate", "refine", "trimaps", "judge", "segment", "encode")),
-    *(f"raypipe.training.{name}" for name in ("tasks", "saliency_task", "state", "optimizer", "validation")),
+    *(f"raypipe.training.{name}" for name in ("tasks", "saliency_task", "step", "state", "optimizer", "validation")),
 ]
 
 IMPORT = f"""

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from card.against_cpu import maps_of, with_random_maps
 from card.report import Report
@@ -22,6 +22,11 @@ from raypipe.stages.base import Row, run_stages
 
 def check_nan(report: Report, setting: Setting) -> None:
     """NaN in a network's weights, which spoils every row, and in one row's maps, which spoils that row."""
+    for mode in MODES:
+        cams = setting.cams(setting.sizes.checked, mode)
+        _spoil(cams.network)
+        rows = cams.process_all(decoded_rows([(setting.sizes.check_side,) * 2] * 2))
+        _check_errors(report, f"NaN in the classifier's weights, {mode}", rows, [0, 1], "ComputeCams")
     side = setting.sizes.check_side
     rows = with_random_maps(decoded_rows([(side, side)] * 3))
     for mode in MODES:
@@ -33,9 +38,15 @@ def check_nan(report: Report, setting: Setting) -> None:
         _check_errors(report, f"NaN in a map, {mode}", computed, [1], "PropagateCams")
         others = [[_scores(row) for row in (all_[0], all_[2])] for all_ in (computed, expected)]
         report.close(f"NaN in a map, {mode}: the other rows", *others, atol=1e-3)
-        with torch.no_grad():
-            next(stage.source.network.parameters()).fill_(math.nan)
-        _check_errors(report, f"NaN in weights, {mode}", stage.process_all(rows), [0, 1, 2], "PropagateCams")
+        _spoil(stage.source.network)
+        _check_errors(
+            report, f"NaN in AffinityNet's weights, {mode}", stage.process_all(rows), [0, 1, 2], "PropagateCams"
+        )
+
+
+@torch.no_grad()
+def _spoil(network: nn.Module) -> None:
+    next(network.parameters()).fill_(math.nan)
 
 
 def check_memory(report: Report, setting: Setting) -> None:

@@ -14,6 +14,7 @@ from raypipe.config.base import Precision
 from raypipe.data.images import decode_image
 from raypipe.networks import build_classifier
 from raypipe.networks.folding import fold_batchnorm
+from raypipe.networks.precision import cast_weights
 from raypipe.ops.pamr import pamr
 from raypipe.ops.random_walk import propagate_batch
 
@@ -33,6 +34,8 @@ def measure_kernels(report: Report, setting: Setting) -> None:
     report.measure("ResNet50, the network alone, float32", alone.kernels.total())
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     for precision in precisions:
+        kept = [network.backbone.get_submodule(name) for name in network.backbone.float32_weights]
+        cast_weights(network, setting.device, precision, kept=kept)
         stage = setting.cams(setting.sizes.main, "deterministic", cams=Cams(scales=(0.5,)), precision=precision)
         stage.network = network
         with Counted() as whole:

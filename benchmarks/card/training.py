@@ -11,10 +11,10 @@ from card.report import Report
 from card.setting import CLASSES, CONFIG, Setting
 from raypipe.config.base import Precision
 from raypipe.config.training import NetworkConfig
-from raypipe.networks.precision import autocast
 from raypipe.training.batch import Batch
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.state import TrainingState
+from raypipe.training.step import distributed_loss, loss_terms
 from raypipe.training.tasks import AffinityTask, ClassifierTask, SegmenterTask, TrainingTask
 
 TASKS = ("classifier", "affinity", "segmenter", "EPS", "EPS++")
@@ -68,11 +68,10 @@ class Trainer:
 
     def step(self, batch: Batch) -> Tensor:
         """Takes one step; its loss."""
+        preprocessing = self.network.preprocessing
         batch = batch.to(self.device)
-        crops = self.network.preprocessing.normalize(batch.crops)
-        with autocast(self.device, self.precision):
-            output = self.network(crops.contiguous(memory_format=torch.channels_last))
-        loss = self.task.loss(*self.task.loss_terms(output, batch))
+        terms = loss_terms(self.task, self.network, batch, preprocessing=preprocessing, precision=self.precision)
+        loss = distributed_loss(self.task, *terms, world_size=1)
         self.state.step(loss)
         return loss
 

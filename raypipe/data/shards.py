@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -54,21 +56,57 @@ def read_row(uri: str, image_id: str, *, columns: Sequence[str]) -> dict[str, An
     Raises:
         ShardError: as for `read_shard`; or the image isn't in the shard.
     """
+    return RowReader().read(uri, image_id, columns=columns)
+
+
+class RowReader:
+    """Reads rows of shards one by one, and the footer and the ids of each shard once.
+
+    It must not outlive the shards: one that is written anew under its name would be read by the footer of the old one.
+    """
+
+    def __init__(self, *, num_shards: int = 4096) -> None:
+        self._contents = lru_cache(num_shards)(_read_contents)
+
+    def read(self, uri: str, image_id: str, *, columns: Sequence[str]) -> dict[str, Any]:
+        """Reads columns of one image as `read_row` does."""
+        contents = self._contents(uri)
+        if missing := [name for name in columns if name not in contents.columns]:
+            raise ShardError(f"{uri} lacks columns {missing}; it has {contents.columns}: {_WAY_OUT}")
+        if image_id not in contents.places:
+            raise ShardError(f"{uri} has no row {image_id!r}: {_WAY_OUT}")
+        group, index = contents.places[image_id]
+        with _opened(uri, metadata=contents.footer) as parquet:
+            row: dict[str, Any] = parquet.read_row_group(group, columns=list(columns)).slice(index, 1).to_pylist()[0]
+        return row
+
+
+class _Contents(NamedTuple):
+    """What a shard holds, and where."""
+
+    footer: pq.FileMetaData
+    columns: list[str]
+    places: dict[str, tuple[int, int]]
+    """Group of rows, and number in it, by image id."""
+
+
+def _read_contents(uri: str) -> _Contents:
+    with _opened(uri) as parquet:
+        ids = iter(parquet.read(columns=["image_id"])["image_id"].to_pylist())
+        sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+        places = {next(ids): (group, index) for group, size in enumerate(sizes) for index in range(size)}
+        return _Contents(parquet.metadata, parquet.schema_arrow.names, places)
+
+
+@contextmanager
+def _opened(uri: str, **options: Any) -> Iterator[pq.ParquetFile]:
+    """A shard of which only what is asked for is fetched; damage is a ShardError."""
     fs, path = storage.filesystem(uri)
     try:
         with fs.open(path, "rb", cache_type="none") as file:
-            table = pq.read_table(
-                file,
-                columns=list(columns),
-                filters=[("image_id", "==", image_id)],
-                page_checksum_verification=True,
-            )
-    except (pa.ArrowException, OSError) as error:
+            yield pq.ParquetFile(file, page_checksum_verification=True, **options)
+    except (pa.ArrowException, OSError) as error:  # Arrow reports a page that can't be decompressed as OSError
         raise _damaged(uri, error) from error
-    if table.num_rows != 1 or table.column_names != list(columns):
-        raise ShardError(f"{uri} has {table.num_rows} rows {image_id!r} with {table.column_names}: {_WAY_OUT}")
-    row: dict[str, Any] = table.to_pylist()[0]
-    return row
 
 
 def read_rows(uri: str, image_ids: Collection[str], *, columns: Sequence[str]) -> dict[str, dict[str, Any]]:

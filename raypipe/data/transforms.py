@@ -1,8 +1,8 @@
 """Augments training images: pure functions of 8-bit arrays and a random generator.
 
-Conventions: images are (H, W, 3) uint8 RGB. Pixels outside the image get the colour `fill`, which isn't jittered
-because it stands for "nothing". Cell (i, j) of a trimap belongs to the pixels [8i, 8i + 8) × [8j, 8j + 8). Every
-function draws its random numbers in a fixed order.
+Conventions: images are (H, W, 3) uint8 RGB. Pixels outside the image get the colour `fill`. Colours are changed later
+(`raypipe.ops.jitter`), and only inside the image, because `fill` stands for "nothing". Cell (i, j) of a trimap belongs
+to the pixels [8i, 8i + 8) × [8j, 8j + 8). Every function draws its random numbers in a fixed order.
 """
 
 import hashlib
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raypipe.data.images import resize_map
-from raypipe.data.jitter import DEFAULT_JITTER, color_jitter
 from raypipe.schema import GRID_STRIDE, IGNORE
+
+Rectangle = tuple[int, int, int, int]
+"""Top, left, height and width in pixels."""
 
 
 def augmentation_rng(seed: int, epoch: int, image_id: str, *, repeat: int = 0) -> np.random.Generator:
@@ -79,23 +81,19 @@ class ResizedCrop:
         rows, columns = _Window.draw(height, crop, rng), _Window.draw(width, crop, rng)
         return cls((height, width), rows, columns, crop, bool(rng.integers(2)))
 
-    def lay_image(
-        self,
-        pixels: NDArray[np.uint8],
-        rng: np.random.Generator,
-        *,
-        fill: Sequence[int],
-        jitter: Sequence[float] | None = DEFAULT_JITTER,
-    ) -> NDArray[np.uint8]:
-        """Returns the crop (crop, crop, 3) of the image, recoloured.
+    @property
+    def inside(self) -> Rectangle:
+        """Where the image lies in the crop."""
+        return _inside((self.rows.size, self.columns.size), self.rows, self.columns, crop=self.crop, mirror=self.mirror)
+
+    def lay_image(self, pixels: NDArray[np.uint8], *, fill: Sequence[int]) -> NDArray[np.uint8]:
+        """Returns the crop (crop, crop, 3) of the image.
 
         Args:
             pixels: (H, W, 3).
-            rng: the generator that `draw` got.
             fill: RGB colour around an image that is smaller than the crop; the image lies at a random place in it.
-            jitter: see `color_jitter`; None keeps the colours.
         """
-        patch = _recolour(self._cut(pixels, Image.Resampling.BILINEAR), rng, jitter)
+        patch = self._cut(pixels, Image.Resampling.BILINEAR)
         return _lay(patch, self.rows, self.columns, crop=self.crop, mirror=self.mirror, fill=fill)
 
     def lay_map(
@@ -122,8 +120,7 @@ def augment_for_affinity(
     *,
     crop: int,
     fill: Sequence[int],
-    jitter: Sequence[float] | None = None,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Rectangle]:
     """Crops and mirrors an image and its trimap at random, for training AffinityNet.
 
     The image is first padded at the right and bottom to a multiple of 8, and windows start at multiples of 8, so every
@@ -135,10 +132,9 @@ def augment_for_affinity(
         rng: generator from `augmentation_rng`.
         crop: side of the square result in pixels, a multiple of 8.
         fill: RGB colour outside the image; the trimap is 255 there.
-        jitter: see `color_jitter`; None keeps the colours.
 
     Returns:
-        (crop, crop, 3) and (crop / 8, crop / 8).
+        (crop, crop, 3), (crop / 8, crop / 8), and where the image lies in the crop.
 
     Raises:
         ValueError: `crop` is not a multiple of 8, or the trimap isn't the image's.
@@ -156,12 +152,14 @@ def augment_for_affinity(
     mirror = bool(rng.integers(2))
     labels = _lay(trimap[rows.cut, columns.cut], rows, columns, crop=cells, mirror=mirror, fill=IGNORE)
     rows, columns = (_Window(*(GRID_STRIDE * part for part in window)) for window in (rows, columns))
-    patch = _recolour(pixels[rows.cut, columns.cut], rng, jitter)
-    return _lay(patch, rows, columns, crop=crop, mirror=mirror, fill=fill), labels
+    patch = pixels[rows.cut, columns.cut]
+    laid = _lay(patch, rows, columns, crop=crop, mirror=mirror, fill=fill)
+    return laid, labels, _inside(patch.shape, rows, columns, crop=crop, mirror=mirror)
 
 
-def _recolour(patch: NDArray[np.uint8], rng: np.random.Generator, jitter: Sequence[float] | None) -> NDArray[np.uint8]:
-    return patch if jitter is None else color_jitter(np.ascontiguousarray(patch), rng, strength=jitter)
+def _inside(shape: Sequence[int], rows: _Window, columns: _Window, *, crop: int, mirror: bool) -> Rectangle:
+    height, width = shape[:2]
+    return rows.target, crop - columns.target - width if mirror else columns.target, height, width
 
 
 def _lay(

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from raypipe.networks.weights import check_finite
+
 SIDE = 224
 """Both sides of the input in pixels, as in training; the network takes any multiples of 16."""
 SIDE_MULTIPLE = 16
@@ -212,7 +214,7 @@ def load_csnet(state: Mapping[str, Tensor], *, source: str) -> CSNet:
         source: where the weights come from, for messages.
 
     Raises:
-        ValueError: the weights are another network's.
+        ValueError: the weights are another network's, or hold NaN or infinity.
     """
     try:
         network = CSNet(state)
@@ -225,4 +227,5 @@ def load_csnet(state: Mapping[str, Tensor], *, source: str) -> CSNet:
             f"{source} doesn't fit csnet: {len(missing)} weights are missing ({', '.join(missing[:3])}), "
             f"{len(unexpected)} are unknown ({', '.join(unexpected[:3])}); bring the published weights of csnet"
         )
+    check_finite(state, source=source)
     return network.eval()

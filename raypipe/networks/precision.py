@@ -1,11 +1,11 @@
 """Chooses the numeric precision: bfloat16 where the hardware multiplies it natively."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def use_bf16(device: torch.device, precision: Literal["auto", "fp32", "bf16"]) -> bool:
@@ -25,6 +25,25 @@ def autocast(device: torch.device, precision: Literal["auto", "fp32", "bf16"]) -
     if use_bf16(device, precision):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+def cast_weights(
+    network: nn.Module, device: torch.device, precision: Literal["auto", "fp32", "bf16"], *, kept: Sequence[nn.Module]
+) -> None:
+    """Cast the weights that `autocast` would cast in every pass, once and in place; outputs stay the same, bit for bit.
+
+    Args:
+        network: in eval mode, on the device.
+        device: where it computes.
+        precision: of the network.
+        kept: parts of it whose weights stay float32.
+    """
+    if not use_bf16(device, precision):
+        return
+    uncast = {module for part in kept for module in part.modules()}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and module not in uncast:
+            module.to(torch.bfloat16)
 
 
 def autocasting(

@@ -34,7 +34,7 @@ class SaliencyClassifier(AnyClassifier):
     def cam(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Return the maps M of the classes, without the background's."""
         scores: Tensor = self(x)[1]
-        return scores.softmax(dim=1)[:, :-1]
+        return scores.float().softmax(dim=1)[:, :-1]
 
 
 def build_saliency_classifier(backbone: str, *, num_classes: int, output_stride: int = 8) -> SaliencyClassifier:

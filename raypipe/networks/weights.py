@@ -47,7 +47,8 @@ def load_weights(
 
     Raises:
         FileNotFoundError: there is no such file, or it can't be downloaded.
-        ValueError: the file is no checkpoint, or one of another architecture; the message names the differences.
+        ValueError: the file is no checkpoint, one of another architecture, whose differences the message names, or one
+            with NaN or infinity.
     """
     return load_state(module, read_state_dict(uri, read=read), source=str(uri), require_head=require_head)
 
@@ -83,6 +84,7 @@ def load_state(
             if name in own and tensor.shape != current[own[name]].shape
         ],
     )
+    check_finite(given, source=source)
     if problems:
         network = f"{type(module).__name__} of {module.backbone.name}"
         raise ValueError(f"{source} doesn't fit the {network}: {problems}. {_find_way_out(module, given)}")
@@ -93,6 +95,23 @@ def load_state(
     if kept:
         logger.info("%s has no head: these keep their initial weights: %s", source, ", ".join(kept))
     return kept
+
+
+def check_finite(state: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise ValueError, with names, if tensors hold NaN or infinity: every output of such a network would.
+
+    Args:
+        state: tensors by name.
+        source: where the tensors come from.
+    """
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        more = ", …" if len(broken) > _NUM_SHOWN else ""
+        raise ValueError(
+            f"{source} holds NaN or infinity in {len(broken)} of {len(state)} tensors ({', '.join(broken[:_NUM_SHOWN])}"
+            f"{more}): its training diverged, or the file is damaged. Bring other weights, or train it again with a "
+            "lower learning rate"
+        )
 
 
 def read_state_dict(uri: str | Path, *, read: Callable[[str], bytes]) -> dict[str, Tensor]:

@@ -58,6 +58,9 @@ def class_consistency(logits: Float[Tensor, "copies C"], channels: Sequence[int]
     """
     if not channels or len(logits) != 2 * len(channels):
         raise ValueError(f"expected logits of two copies for each of {len(channels)} regions, got {len(logits)}")
-    found = torch.cat([copies[range(len(channels)), list(channels)] for copies in logits.chunk(2)]).sigmoid()
-    shown, hidden = found.chunk(2)
+    shown, hidden = (
+        # One by one: an index that is a list would be copied to the device, which would be waited for.
+        torch.stack([copies[region, channel] for region, channel in enumerate(channels)]).sigmoid()
+        for copies in logits.chunk(2)
+    )
     return (shown - hidden).mean()

@@ -9,7 +9,7 @@ Source: AffinityNet, https://arxiv.org/abs/1803.10464, §3.3, eq. 5.
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from raypipe.schema import IGNORE
@@ -19,21 +19,22 @@ _EPS = 1e-5
 
 
 def multilabel_soft_margin(
-    logits: Float[Tensor, "B C"], labels: Float[Tensor, "B C"]
+    logits: Float[Tensor, "B C"], labels: Shaped[Tensor, "B C"], valid: Bool[Tensor, " B"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Computes the classification loss, summed over the images.
+    """Computes the classification loss, summed over the valid images.
 
         L = -(1/C) sum_c [ y_c log sigmoid(z_c) + (1 - y_c) log(1 - sigmoid(z_c)) ]
 
     Args:
         logits: z, one column for each class.
-        labels: y in {0, 1}.
+        labels: y in {0, 1}; of an invalid image anything.
+        valid: False for images that don't count. They aren't taken out, for which a device had to be waited for.
 
     Returns:
-        The sum over the B images and B.
+        The sum over the valid images and their number.
     """
-    loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
-    return loss.sum(), loss.new_full((), len(loss))
+    loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(dim=1)
+    return torch.where(valid, loss, 0).sum(), valid.sum().to(loss.dtype)
 
 
 def affinity_loss_terms(

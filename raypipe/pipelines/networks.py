@@ -1,6 +1,6 @@
 """Trains a network by its plan: what it learns from and how, and the folder that follows from that."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,8 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
     )
     loaders = processes("loader", actors=resources.loaders, cpus=resources.loader_cpus)
     image_ids = plan.rows["image_id"].to_pylist()
-    feed = make_feed(ray.put(plan.rows), image_ids, plan.crops, plan.training, loaders, factors=plan.factors)
+    crops = replace(plan.crops, recolours=not resources.gpus)  # a card changes colours faster than its loaders
+    feed = make_feed(ray.put(plan.rows), image_ids, crops, plan.training, loaders, factors=plan.factors)
     validation = None
     if plan.validated_rows is not None:
         actors = processes("validation", actors=resources.validation_actors, cpus=resources.validation_cpus)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from raypipe.artifacts import Artifact
 from raypipe.config import Cams
@@ -50,7 +51,7 @@ class ComputeCams(JointStage[LabelledImage]):
 
     def setup(self, device: str) -> None:
         """Loads the classifier."""
-        self.network = load_classifier(self.classifier.uri, device=device)
+        self.network = load_classifier(self.classifier.uri, device=device, precision=self.precision)
         self.device = torch.device(device)
 
     def prepare(self, row: Row) -> LabelledImage:
@@ -73,13 +74,19 @@ class ComputeCams(JointStage[LabelledImage]):
             channels=[image.channels for image in labelled],  # all classes' maps of many images are gigabytes
         )
         of_labelled = iter(passes)
-        return [self._encode(image, next(of_labelled) if image.channels else []) for image in prepared]
+        # All are merged before the first is waited for.
+        merged = [self._merge(image, next(of_labelled) if image.channels else []) for image in prepared]
+        return [_encode(maps) for maps in merged]
 
-    def _encode(self, image: LabelledImage, passes: Sequence[Pass]) -> Row:
+    def _merge(self, image: LabelledImage, passes: Sequence[Pass]) -> Tensor:
         size, out_stride = (image.pixels.shape[0], image.pixels.shape[1]), self.cams.out_stride
-        if image.channels:
-            merged = merge_cams(passes, image_size=size, stride=GRID_STRIDE, out_stride=out_stride)
-        else:
-            merged = torch.zeros(0, *(-(-side // out_stride) for side in size))
-        cam = normalize_cams(merged).cpu().numpy()
-        return {"cam": encode_cam(cam), "cam_height": cam.shape[1], "cam_width": cam.shape[2]}
+        if not image.channels:
+            return torch.zeros(0, *(-(-side // out_stride) for side in size))
+        return normalize_cams(merge_cams(passes, image_size=size, stride=GRID_STRIDE, out_stride=out_stride))
+
+
+def _encode(maps: Tensor) -> Row:
+    cam = maps.cpu().numpy()
+    if not np.isfinite(cam).all():
+        raise ValueError("the class activation maps hold NaN or infinity: look at the classifier's precision")
+    return {"cam": encode_cam(cam), "cam_height": cam.shape[1], "cam_width": cam.shape[2]}

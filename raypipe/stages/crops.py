@@ -1,27 +1,45 @@
 """Training crops: fetched, decoded and augmented; what is random depends on (seed, epoch, repeat, image_id) alone."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from raypipe import storage
-from raypipe.artifacts import Artifact
+from raypipe.artifacts import NOT_IN_DIGEST, Artifact
 from raypipe.data.images import decode_image, decode_mask, reduced_size, resize_map
 from raypipe.data.manifest import class_ids_of
-from raypipe.data.shards import read_row
-from raypipe.data.transforms import ResizedCrop, augment_for_affinity, augmentation_rng
-from raypipe.data.truth import read_truth
+from raypipe.data.shards import RowReader
+from raypipe.data.transforms import Rectangle, ResizedCrop, augment_for_affinity, augmentation_rng
+from raypipe.data.truth import check_truth
+from raypipe.ops.jitter import change_colours, draw_colour_change
 from raypipe.schema import IGNORE, SHARD_URI, SUPERVISED
 from raypipe.stages.base import Row, Stage
 
-Crop = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""A crop (crop_size, crop_size, 3) and its target."""
+_COLOURS = pa.struct(
+    {
+        **dict.fromkeys(("brightness", "contrast", "saturation", "hue"), pa.float64()),
+        **dict.fromkeys(("order", "inside"), pa.list_(pa.int32())),
+    }
+)
+"""A `ColourChange`."""
+
+
+class Crop(NamedTuple):
+    """A crop before its colours are changed."""
+
+    pixels: NDArray[np.uint8]
+    """(crop_size, crop_size, 3)."""
+    inside: Rectangle
+    """Where the image lies in it."""
+    target: NDArray[np.uint8]
+    """What the network is to learn of it."""
 
 
 @dataclass(kw_only=True)
@@ -31,7 +49,8 @@ class LoadCrops(Stage):
     Several targets follow one another.
     """
 
-    writes = pa.schema([pa.field("crop", pa.binary()), pa.field("target", pa.binary())])
+    writes = pa.schema([pa.field("crop", pa.binary()), pa.field("target", pa.binary()), pa.field("colours", _COLOURS)])
+    kind = "fetch"
 
     crop_size: int
     """Side in pixels."""
@@ -41,17 +60,48 @@ class LoadCrops(Stage):
     seed: int
     max_side: int
     """Longer images are reduced to this long side, in pixels."""
+    recolours: bool = field(default=True, metadata=NOT_IN_DIGEST)
+    """Changes the crops' colours; false leaves the same change to the reader, as `colours`."""
+
+    def process_all(self, rows: Sequence[Row]) -> list[Row]:
+        """Fetches all files of all rows at once: from an object store, waiting takes most of the time."""
+        wanted = {uri for row in rows if row.get("error_stage") is None for uri in self.files(row)}
+        contents = storage.read_many(wanted)
+        return super().process_all([row | {"contents": contents} for row in rows])
 
     def process(self, row: Row) -> Row:
         """Makes one crop."""
-        pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=self.max_side).pixels
+        pixels = decode_image(fetched(row, row["image_uri"]), max_side=self.max_side).pixels
         rng = augmentation_rng(self.seed, row["epoch"], row["image_id"], repeat=row["repeat"])
-        crop, target = self.augment(pixels, row, rng)
-        return {"crop": crop.tobytes(), "target": target.tobytes()}
+        crop = self.augment(pixels, row, rng)
+        change = draw_colour_change(rng, crop.inside, strength=self.jitter)
+        target = crop.target.tobytes()
+        if not self.recolours:
+            return {"crop": crop.pixels.tobytes(), "target": target, "colours": change._asdict()}
+        changed = change_colours(torch.from_numpy(crop.pixels).permute(2, 0, 1), change)
+        return {"crop": changed.permute(1, 2, 0).numpy().tobytes(), "target": target, "colours": None}
+
+    def files(self, row: Row) -> Iterator[str]:
+        """URIs of the files that a row's crop is made of, as far as the row names them."""
+        if row["image_uri"]:
+            yield row["image_uri"]
 
     @abstractmethod
     def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
         """Makes the crop of an image, and its target."""
+
+
+def fetched(row: Row, uri: str) -> bytes:
+    """A file's content, which was fetched with those of other rows.
+
+    Raises:
+        OSError: (or a ValueError) it couldn't be fetched.
+    """
+    contents: dict[str, bytes | Exception] = row.get("contents", {})
+    content = contents[uri] if uri in contents else storage.read_bytes(uri)
+    if isinstance(content, Exception):
+        raise content
+    return content
 
 
 @dataclass(kw_only=True)
@@ -65,9 +115,9 @@ class LoadClassifierCrops(LoadCrops):
     reads: ClassVar[tuple[str, ...]] = ("image_id", "image_uri", "labels", "epoch", "repeat")
 
     def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
-        """Random size, crop, mirror and colours."""
+        """Random size, crop and mirror."""
         placed = ResizedCrop.draw(pixels.shape, rng, crop=self.crop_size, long_side=self.long_side)
-        return placed.lay_image(pixels, rng, fill=self.fill, jitter=self.jitter), self.multi_hot(row["labels"])
+        return Crop(placed.lay_image(pixels, fill=self.fill), placed.inside, self.multi_hot(row["labels"]))
 
     def multi_hot(self, labels: Sequence[str]) -> NDArray[np.uint8]:
         """(C,), 1 for each class that the image shows."""
@@ -88,7 +138,8 @@ class LoadAffinityCrops(LoadCrops):
     def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
         """Random crop and mirror."""
         trimap = decode_mask(row["trimap"])
-        return augment_for_affinity(pixels, trimap, rng, crop=self.crop_size, fill=self.fill, jitter=self.jitter)
+        laid, labels, inside = augment_for_affinity(pixels, trimap, rng, crop=self.crop_size, fill=self.fill)
+        return Crop(laid, inside, labels)
 
 
 @dataclass(kw_only=True)
@@ -109,19 +160,32 @@ class LoadSegmenterCrops(LoadCrops):
 
     reads = ("image_id", "image_uri", "mask_uri", "supervision", SHARD_URI, "epoch", "repeat")
 
+    def setup(self, device: str) -> None:  # noqa: ARG002 - crops need none
+        """Makes the reader of shards, which reads each footer once in this process."""
+        self.shards = RowReader()
+
+    def files(self, row: Row) -> Iterator[str]:
+        """The true mask, too."""
+        yield from super().files(row)
+        if row["supervision"] == SUPERVISED and row["mask_uri"]:
+            yield row["mask_uri"]
+
     def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
-        """Random size, crop, mirror and colours."""
+        """Random size, crop and mirror."""
         is_true = row["supervision"] == SUPERVISED
-        mask = read_truth(row["mask_uri"], num_classes=self.num_classes)[0] if is_true else self._pseudo(row)
+        mask = self._true(row) if is_true else self._pseudo(row)
         size = (pixels.shape[0], pixels.shape[1])
         if reduced_size(mask.shape[1], mask.shape[0], self.max_side) != size[::-1]:
             raise ValueError(f"the mask is {mask.shape} (height, width), the image, reduced to max_side, {size}")
         placed = ResizedCrop.draw(size, rng, crop=self.crop_size, long_side=self.long_side)
-        crop = placed.lay_image(pixels, rng, fill=self.fill, jitter=self.jitter)
         labels = placed.lay_map(resize_map(mask, size), outside=IGNORE, resampling=Image.Resampling.NEAREST)
-        return crop, np.concatenate([labels.reshape(-1), np.array([is_true], np.uint8)])
+        target = np.concatenate([labels.reshape(-1), np.array([is_true], np.uint8)])
+        return Crop(placed.lay_image(pixels, fill=self.fill), placed.inside, target)
+
+    def _true(self, row: Row) -> NDArray[np.uint8]:
+        return check_truth(fetched(row, row["mask_uri"]), num_classes=self.num_classes)
 
     def _pseudo(self, row: Row) -> NDArray[np.uint8]:
-        found = read_row(row[SHARD_URI], row["image_id"], columns=["mask", "confidence"])
+        found = self.shards.read(row[SHARD_URI], row["image_id"], columns=["mask", "confidence"])
         sure = decode_mask(found["confidence"]) >= 255 * self.min_confidence
         return np.where(sure, decode_mask(found["mask"]), np.uint8(IGNORE))

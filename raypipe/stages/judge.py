@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from raypipe.artifacts import Artifact
 from raypipe.config.base import Precision
@@ -58,10 +59,13 @@ class GateWalk(JointStage[PooledImage]):
     def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
         """Walks the images and judges their walks."""
         walked = self.walk.propagate(prepared)
-        judged = [
-            None if walk is None or image.pixels is None else _objectives(walk, image.pixels)
+        objectives = [
+            _objectives(walk, image.pixels)
             for walk, image in zip(walked, prepared, strict=True)
+            if walk is not None and image.pixels is not None
         ]
+        found = iter(torch.stack(objectives).tolist() if objectives else ())  # a device is waited for once
+        judged = [None if walk is None else next(found) for walk in walked]
         chosen = [
             None if walk is None or scores is None else walk.start if self._falls(scores) else walk.scores
             for walk, scores in zip(walked, judged, strict=True)
@@ -71,19 +75,18 @@ class GateWalk(JointStage[PooledImage]):
             for row, scores in zip(encode_walks(prepared, walked, chosen), judged, strict=True)
         ]
 
-    def _falls(self, scores: tuple[float, float]) -> bool:
+    def _falls(self, scores: Sequence[float]) -> bool:
         before, after = scores
         return self.keep_better and after <= before
 
 
-def _objectives(walk: WalkedImage, pixels: NDArray[np.uint8]) -> tuple[float, float]:
-    """Computes the objective of an image's labelling before and after its walk."""
+def _objectives(walk: WalkedImage, pixels: NDArray[np.uint8]) -> Tensor:
+    """Computes the objective of an image's labelling before and after its walk, (2,)."""
     labels = torch.stack([walk.start, walk.scores]).argmax(dim=1).to(torch.uint8)
     features = walk.cells.features
     colours = cell_colours(pixels).to(features.device)
     parted = [separation(of_cells, labels, num_labels=len(walk.scores)) for of_cells in (features, colours)]
-    before, after = objective(*parted).tolist()
-    return before, after
+    return objective(*parted)
 
 
 @dataclass
@@ -117,7 +120,7 @@ class GateMasks(JointStage[MaskedImage]):
 
     def setup(self, device: str) -> None:
         """Loads the classifier."""
-        self.network = load_classifier(self.classifier.uri, device=device)
+        self.network = load_classifier(self.classifier.uri, device=device, precision=self.precision)
         self.device = torch.device(device)
 
     def prepare(self, row: Row) -> MaskedImage:
@@ -136,14 +139,14 @@ class GateMasks(JointStage[MaskedImage]):
         columns = {name: row[name] for name in ("class_ids", "mask", "areas", "mean_confidences")}
         if not image.class_ids:
             return columns | {"refined_before": None, "refined_after": None}
-        before, after = (self._consistency(image, mask) for mask in image.masks)
+        before, after = torch.stack([self._consistency(image, mask) for mask in image.masks]).tolist()
         if self.keep_better and after <= before:
             sums = sums_of_classes(decode_mask(row["walk_mask"]), decode_mask(row["confidence"]))
             columns = {"mask": row["walk_mask"], **sums}
         return columns | {"refined_before": before, "refined_after": after}
 
     @torch.inference_mode()
-    def _consistency(self, image: MaskedImage, mask: NDArray[np.uint8]) -> float:
+    def _consistency(self, image: MaskedImage, mask: NDArray[np.uint8]) -> Tensor:
         x, (height, width) = network_input(image.pixels, preprocessing=self.network.preprocessing, device=self.device)
         regions = torch.from_numpy(np.stack([mask == class_id for class_id in image.class_ids])).to(self.device)
         copies = masked_copies(x[0, :, :height, :width], regions)
@@ -151,4 +154,4 @@ class GateMasks(JointStage[MaskedImage]):
         copies = copies.contiguous(memory_format=torch.channels_last)
         network = autocasting(self.network.classify, self.device, self.precision)
         logits = torch.cat(in_passes(network, torch.split(copies, 1), pixels_per_pass=_PIXELS_PER_PASS))
-        return class_consistency(logits, [class_id - 1 for class_id in image.class_ids]).item()
+        return class_consistency(logits, [class_id - 1 for class_id in image.class_ids])

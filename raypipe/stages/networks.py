@@ -4,6 +4,7 @@ from typing import Literal, TypeVar
 
 import torch
 
+from raypipe.config.base import Precision
 from raypipe.data.checkpoints import Checkpoint, read_checkpoint
 from raypipe.networks import (
     AffinityNet,
@@ -18,17 +19,21 @@ from raypipe.networks import (
     load_state,
 )
 from raypipe.networks.folding import fold_batchnorm
+from raypipe.networks.precision import cast_weights
 from raypipe.schema import GRID_STRIDE
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 
-def load_classifier(uri: str, *, device: str, output_stride: Literal[8, 16] = GRID_STRIDE) -> AnyClassifier:
+def load_classifier(
+    uri: str, *, device: str, precision: Precision = "fp32", output_stride: Literal[8, 16] = GRID_STRIDE
+) -> AnyClassifier:
     """Loads the classifier of a checkpoint in eval mode; its kind is that of its training.
 
     Args:
         uri: the checkpoint's.
         device: where the network goes to, as torch names it.
+        precision: that `autocasting` will be told; weights are cast to it.
         output_stride: pixels a cell of its maps.
 
     Raises:
@@ -38,20 +43,20 @@ def load_classifier(uri: str, *, device: str, output_stride: Literal[8, 16] = GR
     taught_by_saliency = checkpoint.config.get("section", {}).get("saliency", "none") != "none"
     build = build_saliency_classifier if taught_by_saliency else build_classifier
     network = build(checkpoint.backbone, num_classes=len(checkpoint.classes), output_stride=output_stride)
-    return _ready(network, checkpoint, device)
+    return _ready(network, checkpoint, device, precision)
 
 
-def load_affinity_net(uri: str, *, device: str) -> AffinityNet:
+def load_affinity_net(uri: str, *, device: str, precision: Precision = "fp32") -> AffinityNet:
     """Loads the AffinityNet of a checkpoint in eval mode.
 
     Raises:
         ValueError: as `load_classifier`.
     """
     checkpoint = read_checkpoint(uri, task="affinity")
-    return _ready(build_affinity_net(checkpoint.backbone), checkpoint, device)
+    return _ready(build_affinity_net(checkpoint.backbone), checkpoint, device, precision)
 
 
-def load_segmenter(uri: str, *, device: str) -> tuple[Segmenter, Checkpoint]:
+def load_segmenter(uri: str, *, device: str, precision: Precision = "fp32") -> tuple[Segmenter, Checkpoint]:
     """Loads the segmentation network of a checkpoint in eval mode, and the checkpoint.
 
     Raises:
@@ -59,15 +64,16 @@ def load_segmenter(uri: str, *, device: str) -> tuple[Segmenter, Checkpoint]:
     """
     checkpoint = read_checkpoint(uri, task="segmenter")
     head, num_classes = checkpoint.config["section"]["head"], len(checkpoint.classes)
-    return _ready(
-        build_segmenter(checkpoint.backbone, head=head, num_classes=num_classes), checkpoint, device
-    ), checkpoint
+    network = build_segmenter(checkpoint.backbone, head=head, num_classes=num_classes)
+    return _ready(network, checkpoint, device, precision), checkpoint
 
 
-def _ready(network: AnyNetwork, checkpoint: Checkpoint, device: str) -> AnyNetwork:
+def _ready(network: AnyNetwork, checkpoint: Checkpoint, device: str, precision: Precision) -> AnyNetwork:
     network.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
     load_state(network, checkpoint.weights, source=f"the checkpoint {checkpoint.digest}", require_head=True)
     network.eval()
     fold_batchnorm(network)
     network.to(device=device)
+    kept = [network.backbone.get_submodule(name) for name in network.backbone.float32_weights]
+    cast_weights(network, torch.device(device), precision, kept=kept)
     return network.to(memory_format=torch.channels_last)

@@ -58,7 +58,7 @@ class LearnedAffinity:
     """Affinities of AffinityNet's features."""
 
     def __init__(self, checkpoint: str, *, precision: Precision, device: str, pixels_per_pass: int | None) -> None:
-        self.network = load_affinity_net(checkpoint, device=device)
+        self.network = load_affinity_net(checkpoint, device=device, precision=precision)
         self.device = torch.device(device)
         self.precision = precision
         self.pixels_per_pass = pixels_per_pass

@@ -93,26 +93,29 @@ class ScoreSettings(WalkStage[ScoredImage]):
         counts = None
         if image.truth is not None:
             truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=self.stride))
-            counts = PixelCounts(truth, class_ids=image.class_ids, num_settings=len(self.settings))
+            device = torch.device("cpu") if cells is None else cells.features.device
+            counts = PixelCounts(truth, class_ids=image.class_ids, device=device)
         if cells is None or image.pixels is None:
-            parted = [torch.zeros(len(self.settings))] * 2
+            parted = np.zeros((2, len(self.settings)))
             if counts is not None:
                 counts.add([*range(len(self.settings))], torch.zeros(1, *truth.shape, dtype=torch.uint8))
         else:
-            features, colours = cells.features, cell_colours(image.pixels).to(cells.features.device)
-            labels = features.new_zeros(len(self.settings), *features.shape[1:], dtype=torch.uint8)
+            order, labels = [], []
             sums = []  # finite where all scores are
             for indices, maps in self.walk(image.cam, cells):
                 sums.append(maps.sum())
-                labels[indices] = best_labels(maps, num_backgrounds=len(indices))
+                order += indices
+                labels.append(best_labels(maps, num_backgrounds=len(indices)))
                 if counts is not None:
                     fine = upsample_to_image(
                         maps, size=(truth.shape[0], truth.shape[1]), stride=GRID_STRIDE // self.stride
                     )
                     counts.add(indices, best_labels(fine, num_backgrounds=len(indices)))
             check_walked(sums)
+            colours = cell_colours(image.pixels).to(cells.features.device)
             num_labels = 1 + len(image.class_ids)
-            parted = [separation(maps, labels, num_labels=num_labels) for maps in (features, colours)]
+            found = [separation(maps, torch.cat(labels), num_labels=num_labels) for maps in (cells.features, colours)]
+            parted = torch.stack(found).cpu().numpy()[:, np.argsort(order)]
         return {
             "feature_separations": parted[0].tolist(),
             "colour_separations": parted[1].tolist(),
@@ -143,7 +146,8 @@ class ScoreSettings(WalkStage[ScoredImage]):
             for num_steps, maps in zip(steps, walked, strict=True):
                 indices = [index for index in members if self.settings[index].num_steps == num_steps]
                 wanted = [alphas.index(self.settings[index].alpha) for index in indices]
-                yield indices, torch.cat([maps[wanted], maps[len(alphas) :]])
+                # One by one: an index that is a list would be copied to the device, which would be waited for.
+                yield indices, torch.cat([*(maps[index, None] for index in wanted), maps[len(alphas) :]])
 
 
 def best_labels(maps: Tensor, *, num_backgrounds: int) -> Tensor:
@@ -183,31 +187,43 @@ _NO_TRUTH = {"hits": None, "predicted": None, "truth_ids": None, "truth_pixels":
 
 
 class PixelCounts:
-    """Pixels by setting and label."""
+    """Pixels by setting and label, counted on a device that is waited for once, in the end."""
 
-    def __init__(self, truth: Tensor, *, class_ids: Sequence[int], num_settings: int) -> None:
+    def __init__(self, truth: Tensor, *, class_ids: Sequence[int], device: torch.device) -> None:
         ids, pixels = torch.unique(truth[truth != IGNORE], return_counts=True)
         self.truth_ids, self.truth_pixels = ids.tolist(), pixels.tolist()
         flat = truth.flatten()
-        labels = [0, *class_ids]
-        self.weights = torch.stack([flat != IGNORE, *(flat == label for label in labels)]).float()
-        self.hits = np.zeros((num_settings, len(labels)), np.int32)
-        self.predicted = np.zeros_like(self.hits)
+        # Ones where the truth is known, then where it is each label.
+        self.weights = torch.stack([flat != IGNORE, *(flat == label for label in (0, *class_ids))]).float().to(device)
+        self.order: list[int] = []
+        self.counts: list[Tensor] = []
 
     def add(self, indices: Sequence[int], labels: Tensor) -> None:
-        """Counts labellings (A, h, w) of the settings with these indices."""
+        """Counts labellings of the settings with these indices.
+
+        Args:
+            indices: A of them.
+            labels: (A, h, w), or (1, h, w) for all of them.
+        """
         flat = labels.flatten(1)
-        weights = self.weights.to(labels.device)
-        for label in range(self.hits.shape[1]):
-            # Sums of ones as products: exact in float32, as no working size has 2^24 pixels.
-            counts = ((flat == label).float() @ weights[[0, 1 + label]].T).cpu().numpy()
-            self.predicted[indices, label], self.hits[indices, label] = counts[:, 0], counts[:, 1]
+        # Sums of ones as products: exact in float32, as no working size has 2^24 pixels.
+        counts = [
+            (flat == label).float() @ self.weights[: 2 + label : 1 + label].T for label in range(len(self.weights) - 1)
+        ]
+        self.order += indices
+        self.counts.append(torch.stack(counts, dim=1).expand(len(indices), -1, -1))
+
+    def table(self) -> NDArray[np.int32]:
+        """Pixels that each setting gave each label, and how many of them rightly: (settings, 1 + K, 2)."""
+        counts: NDArray[np.int32] = torch.cat(self.counts).cpu().numpy().astype("<i4")[np.argsort(self.order)]
+        return counts
 
     def columns(self) -> Row:
-        """As they are stored."""
+        """As they are stored, in the order of the settings."""
+        counts = self.table()
         return {
-            "hits": self.hits.astype("<i4").tobytes(),
-            "predicted": self.predicted.astype("<i4").tobytes(),
+            "hits": counts[..., 1].tobytes(),
+            "predicted": counts[..., 0].tobytes(),
             "truth_ids": self.truth_ids,
             "truth_pixels": self.truth_pixels,
         }

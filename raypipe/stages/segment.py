@@ -59,7 +59,7 @@ class SegmentImages(JointStage[ReadImage]):
 
     def setup(self, device: str) -> None:
         """Loads the segmentation network."""
-        self.network, _ = load_segmenter(self.segmenter.uri, device=device)
+        self.network, _ = load_segmenter(self.segmenter.uri, device=device, precision=self.precision)
         self.device = torch.device(device)
 
     def prepare(self, row: Row) -> ReadImage:

@@ -49,13 +49,13 @@ class Machine:
     """Names of the GPUs as Ray has them, such as A100; empty where nobody knows."""
 
     def __str__(self) -> str:
-        """Such as `4 x (64 CPUs, 8 GPUs, 358 GiB for actors)`."""
+        """Such as `4 x (64 CPUs, 8 GPUs, 358 GiB for actors), A100`."""
         types = [
             f"{text_range(node.minimum, node.maximum)} x ({node.cpus:g} CPUs, {node.gpus:g} GPUs, "
             f"{node.memory / GIB:.0f} GiB for actors)"
             for node in self.nodes
         ]
-        return " + ".join(types) or "no nodes"
+        return ", ".join([" + ".join(types) or "no nodes", *self.accelerators])
 
     @property
     def cpus(self) -> float:

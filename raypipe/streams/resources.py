@@ -239,6 +239,11 @@ class _Packing:
             else:
                 reason = "the nodes' CPUs and memory hold no more actors"
             yield f"GPUs that stay idle: {idle_gpus}, as {reason}"
+        if self.on_gpus and self._indices("device") and len(kinds := self.machine.accelerators) > 1:
+            yield (
+                f"GPUs of several kinds ({', '.join(kinds)}): a mask doesn't depend on the run, but on the kind that "
+                "computes it, in up to 0.5 % of its pixels; for equal bytes use nodes of one kind"
+            )
         if self.tight:
             yield (
                 f"the nodes have less memory than an actor of each pool is reckoned with, "

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from raypipe.config import Training
 from raypipe.networks.cuda import arrange_cuda
-from raypipe.networks.precision import autocast
 from raypipe.training.batch import to_batch
 from raypipe.training.order import num_steps_per_epoch
 from raypipe.training.state import TrainingState
+from raypipe.training.step import distributed_loss, loss_terms
 from raypipe.training.tasks import TrainingTask
 from raypipe.training.validation import Validation
 
@@ -89,13 +89,12 @@ def train_on_worker(config: dict[str, Any]) -> None:
         totals = EpochTotals(len(task.term_names), device)
         for _ in range(steps_per_epoch):
             waited = time.perf_counter()
-            batch = to_batch(next(batches), target_shapes, crop_size=section.crop_size)
+            rows = next(batches)
             totals.seconds_waiting += time.perf_counter() - waited
-            batch = batch.to(device)
-            crops = network.preprocessing.normalize(batch.crops)
-            with autocast(device, training.precision):
-                output = wrapped(crops.contiguous(memory_format=torch.channels_last))
-            sums, counts = task.loss_terms(output, batch)
+            batch = to_batch(rows, target_shapes, crop_size=section.crop_size, pinned=device.type == "cuda").to(device)
+            sums, counts = loss_terms(
+                task, wrapped, batch, preprocessing=network.preprocessing, precision=training.precision
+            )
             state.step(distributed_loss(task, sums, counts, world_size=world_size))
             totals.add(sums, counts, valid=batch.valid)
             if bar is not None:
@@ -109,23 +108,6 @@ def train_on_worker(config: dict[str, Any]) -> None:
             break  # not raised here, because Ray Train would start the workers again, which can't help
     if bar is not None:
         bar.close()
-
-
-def distributed_loss(task: TrainingTask, sums: Tensor, counts: Tensor, *, world_size: int) -> Tensor:
-    """Returns this worker's loss. The mean of its gradient over the workers is the gradient of the whole batch.
-
-        world_size · loss(own sums, counts of all workers)
-
-    Args:
-        task: defines the loss.
-        sums: (T,) sums of this worker, with gradient.
-        counts: (T,) counts of this worker.
-        world_size: number of workers, over which DistributedDataParallel averages gradients.
-    """
-    total_counts = counts.detach().clone()
-    if world_size > 1:
-        torch.distributed.all_reduce(total_counts)
-    return task.loss(sums, total_counts) * world_size
 
 
 class EpochTotals:

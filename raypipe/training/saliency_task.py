@@ -54,11 +54,12 @@ class SaliencyTask(ClassifierTask):
 
     def loss_terms(self, output: tuple[Tensor, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns both losses and the share of dropped pixels, summed over the crops that could be read."""
-        logits, scores = (part[batch.valid].float() for part in output)
-        labels = batch.targets["labels"][batch.valid].float()
-        classification, num_images = multilabel_soft_margin(logits, labels)
-        explained = self.explain(scores, batch.targets["saliency"][batch.valid], labels, batch.crops[batch.valid])
-        sums = [classification, explained.per_image.sum(), explained.dropped_share.sum()]
+        logits, scores = (part.float() for part in output)
+        labels = batch.targets["labels"]
+        classification, num_images = multilabel_soft_margin(logits, labels, batch.valid)
+        explained = self.explain(scores, batch.targets["saliency"], labels, batch.crops)
+        per_image = (explained.per_image, explained.dropped_share)
+        sums = [classification, *(torch.where(batch.valid, values, 0).sum() for values in per_image)]
         return torch.stack(sums), num_images.expand(3)
 
     def loss(self, sums: Tensor, counts: Tensor) -> Tensor:

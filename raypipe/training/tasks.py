@@ -104,7 +104,7 @@ class ClassifierTask(TrainingTask):
 
     def loss_terms(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns the multi-label soft margin loss of the crops that could be read."""
-        total, count = multilabel_soft_margin(output[batch.valid].float(), batch.targets["labels"][batch.valid].float())
+        total, count = multilabel_soft_margin(output.float(), batch.targets["labels"], batch.valid)
         return total.reshape(1), count.reshape(1)
 
     def loss(self, sums: Tensor, counts: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data.shards import ShardError, iter_shards, locate_rows, read_row
+from raypipe.data.shards import RowReader, ShardError, iter_shards, locate_rows, read_row
 from raypipe.streams.sink import write_shard
 
 
@@ -39,8 +40,29 @@ def test_only_the_rows_around_it_are_read(shard: str, monkeypatch: pytest.Monkey
 
 
 def test_an_absent_row_names_shard_and_image(shard: str) -> None:
-    with pytest.raises(ShardError, match=r"has 0 rows 'x'.*delete it"):
+    with pytest.raises(ShardError, match=r"has no row 'x'.*delete it"):
         read_row(shard, "x", columns=["mask"])
+
+
+def test_a_reader_gives_the_same_rows_and_reads_a_footer_once(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, size = RowReader(), 0
+
+    def count(self: Any, *args: int) -> bytes:
+        nonlocal size
+        data: bytes = self.f.read(*args)
+        size += len(data)
+        return data
+
+    reader.read(shard, "00", columns=["other"])
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileOpener.read", count, raising=False)
+    for row in pq.read_table(shard).to_pylist():
+        assert reader.read(shard, row["image_id"], columns=["other", "mask"]) == {
+            name: row[name] for name in ("other", "mask")
+        }
+    # A group has two rows or three; twelve footers more would be noticed.
+    assert size < 3 * Path(shard).stat().st_size
+    with pytest.raises(ShardError, match=r"lacks columns \['walk'\]"):
+        reader.read(shard, "00", columns=["walk"])
 
 
 def test_damage_is_found(shard: str, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ FILL = (11, 22, 33)
 
 
 def augment_for_classifier(
-    pixels: np.ndarray, rng: np.random.Generator, *, crop: int, long_side: tuple[int, int], **colours: Any
+    pixels: np.ndarray, rng: np.random.Generator, *, crop: int, long_side: tuple[int, int], fill: tuple[int, ...]
 ) -> np.ndarray:
     """What `LoadClassifierCrops` does."""
-    return ResizedCrop.draw(pixels.shape, rng, crop=crop, long_side=long_side).lay_image(pixels, rng, **colours)
+    return ResizedCrop.draw(pixels.shape, rng, crop=crop, long_side=long_side).lay_image(pixels, fill=fill)
 
 
 def augment_with(
@@ -28,11 +28,11 @@ def augment_with(
     given: dict[str, Any],
     crop: int,
     long_side: tuple[int, int],
-    **colours: Any,
+    fill: tuple[int, ...],
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the stages do whose crops have maps; `given` says how the map is laid."""
     placed = ResizedCrop.draw(pixels.shape, rng, crop=crop, long_side=long_side)
-    return placed.lay_image(pixels, rng, **colours), placed.lay_map(values, **given)
+    return placed.lay_image(pixels, fill=fill), placed.lay_map(values, **given)
 
 
 augment_with_saliency = partial(augment_with, given={"outside": 0})
@@ -70,7 +70,8 @@ def test_convention_trimap_cells_keep_their_pixels(height: int, width: int, crop
     image, trimap = cell_colours(-(-height // 8), -(-width // 8))
     image = image[:height, :width]
     for seed in range(30):
-        pixels, labels = augment_for_affinity(image, trimap, augmentation_rng(seed, 0, "x"), crop=crop, fill=(255,) * 3)
+        rng = augmentation_rng(seed, 0, "x")
+        pixels, labels, _ = augment_for_affinity(image, trimap, rng, crop=crop, fill=(255,) * 3)
         assert pixels.shape == (crop, crop, 3)
         assert labels.shape == (crop // 8, crop // 8)
         blocks = pixels[..., 0].reshape(crop // 8, 8, crop // 8, 8)
@@ -84,7 +85,7 @@ def test_affinity_mirror_of_an_odd_width_moves_the_padding() -> None:
     image, trimap = cell_colours(1, 2)
     seen = set()
     for seed in range(20):
-        pixels, labels = augment_for_affinity(
+        pixels, labels, _ = augment_for_affinity(
             image[:, :13], trimap, augmentation_rng(seed, 0, ""), crop=16, fill=(255,) * 3
         )
         row = labels[(labels != IGNORE).any(axis=1)][0].tolist()
@@ -96,7 +97,7 @@ def test_affinity_mirror_of_an_odd_width_moves_the_padding() -> None:
 
 def test_affinity_outside_is_fill_and_ignore() -> None:
     image, trimap = photograph(20, 20), np.ones((3, 3), np.uint8)
-    pixels, labels = augment_for_affinity(image, trimap, augmentation_rng(0, 0, "x"), crop=64, fill=FILL)
+    pixels, labels, _ = augment_for_affinity(image, trimap, augmentation_rng(0, 0, "x"), crop=64, fill=FILL)
     assert (labels == 1).sum() == 9
     assert (labels == IGNORE).sum() == 55
     assert (pixels == FILL).all(axis=-1).sum() == 64 * 64 - 20 * 20
@@ -141,9 +142,7 @@ def test_classifier_small_image_lies_whole_at_a_random_place() -> None:
     image = np.full((20, 40, 3), 200, np.uint8)
     places = set()
     for seed in range(20):
-        pixels = augment_for_classifier(
-            image, augmentation_rng(seed, 0, "x"), crop=64, long_side=(40, 40), fill=FILL, jitter=None
-        )
+        pixels = augment_for_classifier(image, augmentation_rng(seed, 0, "x"), crop=64, long_side=(40, 40), fill=FILL)
         rows, columns = np.nonzero(~(pixels == FILL).all(axis=-1))
         assert (np.ptp(rows), np.ptp(columns)) == (19, 39)
         places.add((rows.min(), columns.min()))
@@ -159,7 +158,6 @@ def test_classifier_long_side_covers_its_range() -> None:
             crop=70,
             long_side=(60, 64),
             fill=FILL,
-            jitter=None,
         )
         columns = np.nonzero(~(pixels == FILL).all(axis=-1))[1]
         lengths.add(int(np.ptp(columns)) + 1)
@@ -170,9 +168,7 @@ def test_classifier_without_change_is_a_window_or_its_mirror() -> None:
     image = photograph(50, 80)
     flips = set()
     for seed in range(20):
-        crop = augment_for_classifier(
-            image, augmentation_rng(seed, 0, "x"), crop=50, long_side=(80, 80), fill=FILL, jitter=None
-        )
+        crop = augment_for_classifier(image, augmentation_rng(seed, 0, "x"), crop=50, long_side=(80, 80), fill=FILL)
         windows = [(x, m) for x in range(31) for m in (1, -1) if np.array_equal(crop, image[:, x : x + 50][:, ::m])]
         assert len(windows) == 1
         flips.add(windows[0][1])
@@ -184,7 +180,7 @@ def test_saliency_goes_with_its_image(height: int, width: int) -> None:
     """A saliency map that is the image's own red channel stays so, but for the fill, where it is 0."""
     image = photograph(height, width)
     for seed in range(30):
-        given = {"crop": 48, "long_side": (30, 90), "fill": (0, 0, 0), "jitter": None}
+        given = {"crop": 48, "long_side": (30, 90), "fill": (0, 0, 0)}
         crop, saliency = augment_with_saliency(image, image[..., 0].copy(), augmentation_rng(seed, 0, "x"), **given)
         np.testing.assert_array_equal(saliency, crop[..., 0])
         np.testing.assert_array_equal(crop, augment_for_classifier(image, augmentation_rng(seed, 0, "x"), **given))
@@ -196,7 +192,7 @@ def test_saliency_of_another_size_covers_the_image() -> None:
     saliency = image[::2, ::2, 0].copy()
     for seed in range(20):
         crop, cropped = augment_with_saliency(
-            image, saliency, augmentation_rng(seed, 0, "x"), crop=64, long_side=(50, 70), fill=(0, 0, 0), jitter=None
+            image, saliency, augmentation_rng(seed, 0, "x"), crop=64, long_side=(50, 70), fill=(0, 0, 0)
         )
         assert (np.abs(crop[..., 0].astype(int) - cropped) > 128).mean() < 0.03
 
@@ -229,9 +225,7 @@ def test_masks_are_cropped_and_mirrored_with_the_image(crop: int) -> None:
     labels = pixels[..., 0]
     for epoch in range(8):
         rng = augmentation_rng(0, epoch, "a")
-        image, mask = augment_for_segmenter(
-            pixels, labels, rng, crop=crop, long_side=(120, 120), fill=FILL, jitter=None
-        )
+        image, mask = augment_for_segmenter(pixels, labels, rng, crop=crop, long_side=(120, 120), fill=FILL)
         outside = (image == FILL).all(axis=-1)
         np.testing.assert_array_equal(mask, np.where(outside, IGNORE, image[..., 0]))
         assert outside.sum() == (crop**2 - 90 * 120 if crop == 200 else 0)
@@ -251,3 +245,16 @@ def test_the_segmenter_s_crop_is_the_classifier_s() -> None:
     options = {"crop": 64, "long_side": (60, 200), "fill": FILL}
     image, _ = augment_for_segmenter(pixels, pixels[..., 0], augmentation_rng(0, 0, "a"), **options)
     np.testing.assert_array_equal(image, augment_for_classifier(pixels, augmentation_rng(0, 0, "a"), **options))
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 40), (81, 41), (13, 13)])
+def test_the_inside_is_where_the_image_lies(height: int, width: int) -> None:
+    image = np.full((height, width, 3), 200, np.uint8)
+    trimap = np.ones((-(-height // 8), -(-width // 8)), np.uint8)
+    for seed in range(20):
+        placed = ResizedCrop.draw(image.shape, augmentation_rng(seed, 0, "x"), crop=48, long_side=(30, 90))
+        laid, _, inside = augment_for_affinity(image, trimap, augmentation_rng(seed, 0, "x"), crop=48, fill=FILL)
+        for crop, (top, left, rows, columns) in ((placed.lay_image(image, fill=FILL), placed.inside), (laid, inside)):
+            expected = np.zeros((48, 48), bool)
+            expected[top : top + rows, left : left + columns] = True
+            np.testing.assert_array_equal((crop != FILL).any(axis=-1), expected)

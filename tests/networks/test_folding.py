@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from benchmark_files import load_benchmark
 from torch import Tensor, nn
 
@@ -7,6 +8,7 @@ from raypipe.networks import build_affinity_net, build_classifier
 from raypipe.networks.backbones import BACKBONES
 from raypipe.networks.backbones.base import FrozenBatchNorm2d
 from raypipe.networks.folding import Affine, fold_batchnorm
+from raypipe.ops.cam import normalize_cams, stack_background
 
 kernels = load_benchmark("card/kernels.py")
 
@@ -68,3 +70,25 @@ def test_an_affinity_net_folds_its_backbone() -> None:
         network = build_affinity_net("resnet50").eval()
     fold_batchnorm(network)
     assert not any(isinstance(module, FrozenBatchNorm2d | Affine) for module in network.modules())
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "resnet38", "vgg16"])
+def test_folding_leaves_the_labels_of_the_pixels(backbone: str) -> None:
+    torch.manual_seed(0)
+    network = build_classifier(backbone, num_classes=3)
+    with_statistics(network)
+    coarse = torch.randn(4, 3, 12, 16)
+    images = F.interpolate(coarse, size=(144, 192), mode="bicubic")
+
+    def labels() -> Tensor:
+        cams = F.interpolate(network.cam(images), scale_factor=8, mode="bilinear")
+        return torch.stack([stack_background(normalize_cams(cam), alpha=2).argmax(dim=0) for cam in cams])
+
+    with torch.inference_mode():
+        before = labels()
+        fold_batchnorm(network)
+        after = labels()
+    assert len(before.unique()) > 1
+    share = (before == after).double().mean().item()
+    print(f"{backbone}: {100 * share:.4f} % of {before.numel()} pixels are equal")
+    assert share >= 0.999

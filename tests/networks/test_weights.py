@@ -157,3 +157,13 @@ def test_state_in_memory_may_hold_batch_counters() -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth: give the path or URI"):
         load_weights(build_classifier("tiny", num_classes=2), tmp_path / "nowhere.pth", read=read_bytes)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(save: Callable[[object], Path], value: float) -> None:
+    network = build_classifier("tiny", num_classes=2)
+    weights = published(network)
+    name = next(name for name, tensor in weights.items() if tensor.dim() == 4)
+    weights[name][0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=rf"weights.pth holds NaN or infinity in 1 of \d+ tensors \({name}\)"):
+        load_weights(network, save(weights), read=read_bytes)

@@ -16,18 +16,22 @@ from raypipe.ops.losses import (
 
 class TestMultilabelSoftMargin:
     def test_hand_worked(self) -> None:
-        total, count = multilabel_soft_margin(torch.tensor([[0.0, math.log(3)]]), torch.tensor([[1.0, 0.0]]))
+        total, count = multilabel_soft_margin(
+            torch.tensor([[0.0, math.log(3)], [7.0, 7.0]]),
+            torch.tensor([[1, 0], [255, 255]], dtype=torch.uint8),
+            torch.tensor([True, False]),
+        )
         assert total.item() == pytest.approx((math.log(2) + math.log(4)) / 2)
         assert count.item() == 1
 
     def test_mean_is_that_of_torch(self, generator: torch.Generator) -> None:
         logits = 5 * torch.randn(6, 20, generator=generator)
         labels = (torch.rand(6, 20, generator=generator) < 0.2).float()
-        total, count = multilabel_soft_margin(logits, labels)
+        total, count = multilabel_soft_margin(logits, labels, torch.ones(6, dtype=torch.bool))
         torch.testing.assert_close(total / count, F.multilabel_soft_margin_loss(logits, labels))
 
     def test_extreme_logits_stay_finite(self) -> None:
-        total, _ = multilabel_soft_margin(torch.tensor([[1e4, -1e4]]), torch.tensor([[0.0, 1.0]]))
+        total, _ = multilabel_soft_margin(torch.tensor([[1e4, -1e4]]), torch.tensor([[0.0, 1.0]]), torch.tensor([True]))
         assert total.item() == pytest.approx(1e4)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from raypipe.artifacts import Artifact
@@ -111,3 +112,12 @@ def test_stage_declares_what_it_writes(stage: ComputeCams, jpeg: bytes) -> None:
 def test_checkpoint_of_another_task_is_refused(affinity_uri: str) -> None:
     with pytest.raises(ValueError, match="expected a checkpoint of task 'classifier', got one of 'affinity'"):
         make_stage(affinity_uri)
+
+
+def test_maps_that_are_not_finite_are_an_error_of_their_row(classifier_uri: str, jpeg: bytes) -> None:
+    stage = make_stage(classifier_uri)
+    stage.pixels_per_pass = 10**6
+    stage.network.fc8.weight.data[1] = torch.nan
+    good, bad = stage.process_all([{"image": jpeg, "class_ids": [class_id]} for class_id in (1, 2)])
+    assert good["cam"]
+    assert "hold NaN or infinity" in bad["error_reason"]

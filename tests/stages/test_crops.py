@@ -1,12 +1,17 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
-from raypipe.artifacts import Artifact
+from raypipe import storage
+from raypipe.artifacts import Artifact, digest
+from raypipe.data import shards
 from raypipe.data.images import encode_png
+from raypipe.ops.jitter import ColourChange, change_colours
 from raypipe.schema import IGNORE
 from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops, LoadSegmenterCrops
 from raypipe.streams.sink import write_shard
@@ -40,6 +45,31 @@ def test_random_depends_on_seed_epoch_repeat_and_id_alone(row: dict[str, Any]) -
     assert len({crop(), crop(epoch=4), crop(repeat=1), crop(image_id="b"), crop(seed=1)}) == 5
 
 
+def test_a_reader_that_changes_the_colours_gets_the_same_crop(row: dict[str, Any]) -> None:
+    stage = LoadClassifierCrops(classes=("dog",), long_side=(24, 30), **ARGS)  # smaller than the crop: fill around it
+    here, later = stage.process(row), replace(stage, recolours=False).process(row)
+    assert here["colours"] is None
+    pixels = torch.from_numpy(np.frombuffer(later["crop"], np.uint8).reshape(32, 32, 3).copy()).permute(2, 0, 1)
+    assert (pixels == torch.tensor([1, 2, 3])[:, None, None]).all(dim=0).any()
+    changed = change_colours(pixels, ColourChange(**later["colours"]))
+    assert changed.permute(1, 2, 0).numpy().tobytes() == here["crop"]
+    assert here["crop"] != later["crop"]
+    assert digest(stage) == digest(replace(stage, recolours=False))
+
+
+def test_files_of_all_rows_are_fetched_together(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[str]] = []
+    read_many = storage.read_many
+    monkeypatch.setattr(storage, "read_many", lambda uris: asked.append(set(uris)) or read_many(uris))
+    rows = [row, row | {"image_uri": row["image_uri"] + "x"}, row | {"error_stage": "Earlier"}]
+    stage = LoadClassifierCrops(classes=("dog",), long_side=(40, 80), **ARGS)
+    good, absent, earlier = stage.process_all(rows)
+    assert asked == [{row["image_uri"], row["image_uri"] + "x"}]
+    assert good["crop"] == stage.process(row)["crop"]
+    assert "FileNotFoundError" in absent["error_reason"]
+    assert earlier["error_stage"] == "Earlier"
+
+
 def test_affinity_crop_and_trimap(row: dict[str, Any]) -> None:
     out = LoadAffinityCrops(seeds=Artifact("seeds", "s"), **ARGS).process(row)
     assert len(out["crop"]) == 32 * 32 * 3
@@ -57,7 +87,9 @@ def test_trimap_of_another_image_is_an_error(row: dict[str, Any]) -> None:
 def segmenter_targets(row: dict[str, Any], *, min_confidence: float = 0.0) -> tuple[np.ndarray, int]:
     """Mask of a crop that holds the whole image, and whether the mask is a true one."""
     options = {"masks": Artifact("masks", "m"), **ARGS, "crop_size": 83, "min_confidence": min_confidence}
-    out = LoadSegmenterCrops(num_classes=4, long_side=(83, 83), **options).process(row)
+    stage = LoadSegmenterCrops(num_classes=4, long_side=(83, 83), **options)
+    stage.setup("cpu")
+    out = stage.process(row)
     target = np.frombuffer(out["target"], np.uint8)
     assert len(out["crop"]) == 83 * 83 * 3
     return target[:-1].reshape(83, 83), int(target[-1])
@@ -100,3 +132,15 @@ def test_a_mask_of_another_image_is_an_error(row: dict[str, Any], tmp_path: Path
     (tmp_path / "truth.png").write_bytes(encode_png(np.zeros((60, 83), np.uint8)))
     with pytest.raises(ValueError, match=r"the mask is \(60, 83\) .*the image, .*\(61, 83\)"):
         segmenter_targets(row | {"supervision": "mask", "mask_uri": str(tmp_path / "truth.png"), "shard_uri": None})
+
+
+def test_a_shard_s_footer_is_read_once(weak_row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    contents = shards._read_contents
+    monkeypatch.setattr(shards, "_read_contents", lambda uri: read.append(uri) or contents(uri))
+    options = {"masks": Artifact("masks", "m"), **ARGS, "min_confidence": 0.0}
+    stage = LoadSegmenterCrops(num_classes=4, long_side=(83, 83), **options)
+    stage.setup("cpu")
+    for epoch in range(3):
+        stage.process(weak_row | {"epoch": epoch})
+    assert read == [weak_row["shard_uri"]]

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -210,6 +211,15 @@ def test_two_pools_with_a_whole_gpu_each_need_two_gpus() -> None:
 def test_a_machine_without_nodes_is_refused() -> None:
     with pytest.raises(DoesNotFit, match="the machine has no nodes"):
         plan(SHAPES[0], Machine(()))
+
+
+def test_gpus_of_several_kinds_are_named() -> None:
+    machine = replace(parse_machine("nodes=2,cpus=16,gpus=2,memory=64"), accelerators=("A100", "T4"))
+    (note,) = plan(SHAPES[0], machine).notes
+    assert "several kinds (A100, T4)" in note
+    assert str(machine).endswith("GiB for actors), A100, T4")
+    assert not plan(SHAPES[1], machine).notes  # a stream without networks
+    assert not plan(SHAPES[0], replace(machine, accelerators=("A100",))).notes
 
 
 def test_the_plan_is_an_aligned_table() -> None:

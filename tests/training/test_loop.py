@@ -12,8 +12,9 @@ import torch.multiprocessing as mp
 
 from raypipe.networks.preprocessing import IMAGENET, TENSORFLOW
 from raypipe.training.batch import Batch
-from raypipe.training.loop import EpochTotals, distributed_loss
+from raypipe.training.loop import EpochTotals
 from raypipe.training.saliency_task import SaliencyTask
+from raypipe.training.step import distributed_loss
 from raypipe.training.tasks import AffinityTask, ClassifierTask, SegmenterTask, TrainingTask
 
 CLASSIFIER = ClassifierTask(backbone="tiny", weights=None, preprocessing=None, num_classes=3, output_stride=8)

@@ -44,7 +44,7 @@ def test_loss_is_that_of_the_equations(method: str, *, ird: bool) -> None:
         expected = ird_loss(scores, saliency, labels, batch.crops / 255)
     else:
         expected = foreground_loss(scores, saliency, labels)
-    classification, _ = multilabel_soft_margin(logits, labels)
+    classification, _ = multilabel_soft_margin(logits, labels, batch.valid)
     assert counts.tolist() == [2, 2, 2]
     assert task.loss(sums, counts).item() == pytest.approx((classification / 2 + expected.loss).item())
     assert (sums / counts)[2].item() == pytest.approx(expected.inconsistent_region.float().mean().item())

@@ -99,7 +99,8 @@ def make_batch(indices: np.ndarray) -> pa.Table:
         crop, mask = make_image(index)
         crops.append(crop.tobytes())
         targets.append(mask.tobytes() + bytes([index % 3 == 0]))
-    return pa.table({"crop": crops, "target": targets, "error_stage": pa.nulls(len(crops), pa.string())})
+    none = {"colours": pa.nulls(len(crops)), "error_stage": pa.nulls(len(crops), pa.string())}
+    return pa.table({"crop": crops, "target": targets, **none})
 
 
 def run(folder: Path, *, num_workers: int = 1, kill_once: Path | None = None, lr: float = 1e-3) -> Checkpoint:

@@ -34,6 +34,8 @@ class Backbone(nn.Module, ABC):
         sqrt_cam: whether the class activation map is square-rooted.
         starts_from_scratch: whether it is trained without pretrained weights, so that every parameter is new.
         foreign_heads: prefixes of the ImageNet head's names in published checkpoints; they are dropped.
+        float32_weights: names of modules whose weights stay float32 whatever the precision: they always infer in it, or
+            work on their weights before they convolve.
 
     Raises:
         ValueError: it can't be built at this output stride.
@@ -50,6 +52,7 @@ class Backbone(nn.Module, ABC):
     sqrt_cam: ClassVar[bool] = False
     starts_from_scratch: ClassVar[bool] = False
     foreign_heads: ClassVar[tuple[str, ...]] = ()
+    float32_weights: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, name: str, output_stride: int, channels: dict[str, int]) -> None:
         super().__init__()

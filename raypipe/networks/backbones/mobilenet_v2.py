@@ -41,6 +41,7 @@ class MobileNetV2(Backbone):
     output_strides = (8, 16)
     dropout = 0.2
     foreign_heads = ("classifier.",)
+    float32_weights = tuple(f"features.{index}" for index in range(NUM_EXACT_BLOCKS))
 
     def __init__(self, name: str = "mobilenet_v2", *, output_stride: int = 8) -> None:
         import torchvision  # takes seconds, and not every process builds one

@@ -29,6 +29,7 @@ class Tiny(Backbone):
     affinity_depths = ("stride4", "middle", "last")
     preprocessing = IMAGENET
     starts_from_scratch = True
+    float32_weights = ("stem", "down4", "block4", "down8", "block8_1", "block8_2", "block8_3", "last")
 
     def __init__(self, name: str = "tiny", *, output_stride: int = 8) -> None:
         super().__init__(name=name, output_stride=output_stride, channels={"stride4": 32, "middle": 64, "last": 128})
