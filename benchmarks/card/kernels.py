@@ -15,9 +15,10 @@ class Counted(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Counts one and runs it; where it is made of others, as torch leaves it in inference mode, counts those."""
-        if func._can_decompose():
-            with self:
-                return func.decompose(*args, **(kwargs or {}))
+        with self:
+            done = func.decompose(*args, **(kwargs or {}))
+        if done is not NotImplemented:
+            return done
         if not func.is_view and func.namespace == "aten":
             self.kernels[func.name()] += 1
         return func(*args, **(kwargs or {}))
