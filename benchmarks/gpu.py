@@ -37,7 +37,7 @@ def run_checks(report: Report, setting: Setting, golden: Path | None) -> None:
         "walk against the CPU": partial(against_cpu.check_walk, report, setting),
         "maps against the CPU": partial(against_cpu.check_cams, report, setting),
         "affinity against the CPU": partial(against_cpu.check_affinity, report, setting),
-        "PAMR against the CPU": partial(against_cpu.check_pamr, report, setting),
+        "refinement against the CPU": partial(against_cpu.check_refinement, report, setting),
         "saliency losses against the CPU": partial(against_cpu.check_saliency_losses, report, setting),
         "training steps against the CPU": partial(against_cpu.check_steps, report, setting),
         "equal bytes, stages": partial(repeat.check_stages, report, setting),
@@ -72,6 +72,7 @@ def run_measurements(report: Report, setting: Setting) -> None:
         ("decoding", partial(speed.measure_decoding, report, setting)),
         ("loop", partial(loop.measure_loop, report, setting, "deterministic", "none")),
         ("loop", partial(loop.measure_loop, report, setting, "throughput", "pamr")),
+        ("loop", partial(loop.measure_loop, report, setting, "throughput", "dcrf")),
     ]
     for part, measure in parts:
         report.run(part, measure, measures=True)

@@ -43,7 +43,7 @@ class Path:
 
     def masks(self, rows: list[Row], context: Context) -> list[dict[str, NDArray[np.uint8]]]:
         """Masks of the walk and of the refinement, image by image."""
-        for stage in (self.cams, self.walk, refine_masks(context), encode_masks()):
+        for stage in (self.cams, self.walk, *refine_masks(context), encode_masks()):
             rows = stage.process_all(rows)
         failed = [row for row in rows if row.get("error_reason")]
         if failed:

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,9 +43,10 @@ RUN, SHARED = "ray_tune", "ray_tune_shared"
 """Ray Tune's own folders: which trials are done, and what was made for several of them. A sweep that was interrupted
 goes on from there."""
 
-_NOT_IN_TRIALS = {
-    *("manifest", "out", "cluster", "budget", "checkpoints"),
-    *("refinement", "evaluation", "segmenter", "segmentation", "calibration"),
+_NOT_IN_TRIALS: Mapping[str, bool | set[str]] = {
+    **dict.fromkeys(("manifest", "out", "cluster", "budget", "checkpoints"), True),
+    **dict.fromkeys(("evaluation", "segmenter", "segmentation", "calibration"), True),
+    "refinement": {"method", "power", "compat_bilateral", "gate"},  # trimaps are made where its device says
 }
 """Parts of the config that no trial depends on: where things are, and what comes after the walk."""
 

@@ -7,7 +7,10 @@ ABSENT = ("ray", "botocore", "s3fs", "omegaconf", "pydensecrf")
 """Packages that are imported where they are used and not before."""
 
 MODULES = [
-    *(f"raypipe.stages.{name}" for name in ("cams", "propagate", "refine", "trimaps", "judge", "segment", "encode")),
+    *(
+        f"raypipe.stages.{name}"
+        for name in ("cams", "propagate", "refine", "trimaps", "trimaps_on_device", "judge", "segment", "encode")
+    ),
     *(f"raypipe.training.{name}" for name in ("tasks", "saliency_task", "step", "state", "optimizer", "validation")),
 ]
 

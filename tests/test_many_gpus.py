@@ -29,7 +29,8 @@ OPTIONS = [
 
 
 @pytest.mark.slow
-def test_seeds_masks_and_trainings_end(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_seeds_masks_and_trainings_end(synthetic: tuple[str, Manifest], tmp_path: Path, device: str) -> None:
     """With one unreadable image, which is quarantined in the seeds and takes no more room in the masks."""
     manifest = tmp_path / "manifest.parquet"
     rows = synthetic[1].table.to_pylist()
@@ -39,7 +40,15 @@ def test_seeds_masks_and_trainings_end(synthetic: tuple[str, Manifest], tmp_path
     environment = os.environ | {GPU_DEVICE: "cpu"}
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(
-        [sys.executable, "-c", RUN, f"manifest={manifest}", f"out={tmp_path}/out", *OPTIONS],
+        [
+            sys.executable,
+            "-c",
+            RUN,
+            f"manifest={manifest}",
+            f"out={tmp_path}/out",
+            *OPTIONS,
+            f"refinement.device={device}",
+        ],
         env=environment,
         capture_output=True,
         text=True,

@@ -10,6 +10,7 @@ from card.training import TASKS, Trainer
 from raypipe.data.arrays import decode_cam, encode_cam
 from raypipe.ops import random_walk
 from raypipe.ops.affinity import pairwise_affinity
+from raypipe.ops.mean_field import mean_field
 from raypipe.ops.pamr import pamr
 from raypipe.ops.saliency import eps_loss, ird_loss
 from raypipe.stages.base import Row
@@ -68,13 +69,16 @@ def check_affinity(report: Report, setting: Setting) -> None:
     report.close("gradient of affinities", gradients[1:], gradients[:1], rtol=1e-9, atol=1e-12)
 
 
-def check_pamr(report: Report, setting: Setting) -> None:
-    """PAMR of two images."""
+def check_refinement(report: Report, setting: Setting) -> None:
+    """PAMR of two images, the dense CRF of one with two stacks of scores."""
     side = setting.sizes.check_side
     rng = torch.Generator().manual_seed(0)
     image, maps = torch.rand(2, 3, side, side, generator=rng), torch.rand(2, 4, side // 8, side // 8, generator=rng)
     ours = pamr(image.to(setting.device), maps.to(setting.device))
     report.close("PAMR", [ours], [pamr(image, maps)], atol=1e-4)
+    pixels, scores = torch.from_numpy(photograph(0, side, side)), torch.rand(2, 4, side, side, generator=rng)
+    ours = mean_field(pixels.to(setting.device), scores.to(setting.device))
+    report.close("dense CRF", [ours], [mean_field(pixels, scores)], atol=1e-3)
 
 
 def check_saliency_losses(report: Report, setting: Setting) -> None:

@@ -4,14 +4,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
 from psa_recipe import cams_one_by_one, walk_densely
 
 from card.report import Report
-from card.setting import CLASS_IDS, CONFIG, Mode, Setting, files
+from card.setting import CLASS_IDS, CONFIG, Method, Mode, Setting, files
 from raypipe.data.images import decode_image
 from raypipe.networks import AffinityNet, AnyClassifier, build_affinity_net, build_classifier
 from raypipe.stages.base import Row, Stage, run_stages
@@ -26,7 +26,7 @@ WALK_KERNEL = "_step"
 """Name of the walk's kernel in `raypipe.ops.stencil`."""
 
 
-def measure_loop(report: Report, setting: Setting, mode: Mode, method: Literal["none", "pamr"]) -> None:
+def measure_loop(report: Report, setting: Setting, mode: Mode, method: Method) -> None:
     """Images a second of the loop; where its time goes, by the host's clock and by the card's."""
     number = setting.sizes.num_images if method == "none" else max(1, setting.sizes.num_images // 4)
     table = files([setting.sizes.image] * number)

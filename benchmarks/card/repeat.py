@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from card.report import Report
-from card.setting import MODES, Setting, files
+from card.setting import Method, Mode, Setting, files
 from card.training import TASKS, Trainer
 from raypipe.stages.base import run_stages
 
@@ -17,15 +17,17 @@ def check_stages(report: Report, setting: Setting) -> None:
     """Files to masks twice, each time with networks that are loaded anew."""
     height, width = setting.sizes.image
     table = files([(height, width), (height, width), (width, height), (5, width), (height, width)])
-    for mode in MODES:
+    ways: list[tuple[Mode, Method]] = [("deterministic", "pamr"), ("throughput", "dcrf")]
+    for mode, method in ways:
         with deterministic_ways() as missing:
             tables = [
-                run_stages(setting.stages(setting.sizes.checked, mode, "pamr"), table, threads=setting.threads)
+                run_stages(setting.stages(setting.sizes.checked, mode, method), table, threads=setting.threads)
                 for _ in range(2)
             ]
         failed = sum(reason is not None for reason in tables[0]["error_reason"].to_pylist())
-        report.check(f"masks of two runs, {mode}", missing(), demanded="equal bytes", held=tables[0].equals(tables[1]))
-        report.check(f"rows in error, {mode}", failed, demanded="0", held=failed == 0)
+        equal = tables[0].equals(tables[1])
+        report.check(f"masks of two runs, {mode}, {method}", missing(), demanded="equal bytes", held=equal)
+        report.check(f"rows in error, {mode}, {method}", failed, demanded="0", held=failed == 0)
 
 
 def check_training(report: Report, setting: Setting) -> None:

@@ -25,6 +25,7 @@ from raypipe.stages.decode import DecodeImages
 from raypipe.stages.encode import EncodeMasks
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
+from raypipe.stages.refine_on_device import RefineOnDevice
 
 CLASSES = tuple(f"class {number}" for number in range(1, 21))
 CLASS_IDS = [3, 8, 15]
@@ -33,6 +34,7 @@ CLASS_IDS = [3, 8, 15]
 CONFIG = RunConfig(manifest="unused", out="unused")
 """The defaults, which are the papers'."""
 
+Method = Literal["none", "pamr", "dcrf"]
 Mode = Literal["deterministic", "throughput"]
 MODES: dict[Mode, int | None] = {"deterministic": None, "throughput": 8_000_000}
 """Pixels of a pass, as `raypipe.pipelines.steps` says, which needs packages of the cluster."""
@@ -57,7 +59,7 @@ class Sizes:
     image: tuple[int, int] = (375, 500)
     """Of the loop, as photographs of VOC are."""
     num_images: int = 64
-    """Of the loop; 16 where PAMR refines."""
+    """Of the loop; a quarter where masks are refined."""
     grids: tuple[tuple[int, int], ...] = ((47, 63), (128, 128))
     batch: int = 16
     matrix: int = 8192
@@ -133,12 +135,14 @@ class Setting:
         stage.setup(device or self.device.type)
         return stage
 
-    def stages(self, backbone: str, mode: Mode, method: Literal["none", "pamr"]) -> list[Stage]:
-        """All stages from files to masks, set up."""
-        refine = RefineMasks(method=method, max_side=1024)
+    def stages(self, backbone: str, mode: Mode, method: Method) -> list[Stage]:
+        """All stages from files to masks, set up; the device refines, too."""
+        stages = [DecodeImages(max_side=1024), self.cams(backbone, mode), self.walk(backbone, mode)]
+        if method == "none":
+            return [*stages, RefineMasks(method="none", max_side=1024), EncodeMasks()]
+        refine = RefineOnDevice(method=method, power=CONFIG.refinement.power, max_side=1024)
         refine.setup(self.device.type)
-        cams, walk = self.cams(backbone, mode), self.walk(backbone, mode)
-        return [DecodeImages(max_side=1024), cams, walk, refine, EncodeMasks()]
+        return [*stages, refine, RefineMasks(method="given", max_side=1024), EncodeMasks()]
 
     def synchronize(self) -> None:
         """Waits until the device has nothing to do."""

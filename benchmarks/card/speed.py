@@ -1,6 +1,7 @@
 """How long single parts take, and how much of the card they use."""
 
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +16,8 @@ from raypipe.data.images import decode_image
 from raypipe.networks import build_classifier
 from raypipe.networks.folding import fold_batchnorm
 from raypipe.networks.precision import cast_weights
-from raypipe.ops.pamr import pamr
 from raypipe.ops.random_walk import propagate_batch
+from raypipe.stages.refine_on_device import refine_on_device
 
 WALK_MILLISECONDS = 0.5
 RESNET38_SHARE = 0.35
@@ -100,15 +101,15 @@ def measure_refinements(report: Report, setting: Setting) -> None:
     """Milliseconds of an image's refinement on the device: one line for each way."""
     side = setting.sizes.side
     rng = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 3, side, side, generator=rng).to(setting.device)
-    maps = torch.rand(1, 4, side, side, generator=rng).to(setting.device)
+    pixels = torch.from_numpy(photograph(0, side, side)).to(setting.device)
+    scores = torch.rand(1, 4, side, side, generator=rng).to(setting.device)
+    ways: dict[str, Literal["pamr", "dcrf"]] = {"PAMR": "pamr", "dense CRF": "dcrf"}
+    for name, method in ways.items():
 
-    def by_pamr() -> Tensor:
-        with torch.inference_mode():
-            return pamr(image, maps)
+        def refine(method: Literal["pamr", "dcrf"] = method) -> Tensor:
+            with torch.inference_mode():
+                return refine_on_device(pixels, scores, method)
 
-    ways = {"PAMR": by_pamr}  # the dense CRF of the device is to be the second
-    for name, refine in ways.items():
         (timing,) = setting.time(refine)
         report.measure(f"{name}, 4 maps of {side}x{side}", timing)
 

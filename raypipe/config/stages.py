@@ -73,6 +73,10 @@ class Refinement(Section):
     smoothing outweighs them after a short walk along weak affinities (VOC, n = 78: 36.2 mIoU with 1, 41.6 with 16)."""
     compat_bilateral: float = Field(10.0, ge=0)
     """Weight of the dense CRF's term that follows colours, psa's by default."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where masks are refined, those of the segmentation network and trimaps included. `gpu` does it beside the
+    networks and leaves the CPUs to decoding and encoding; it is refused where networks get no GPU. A few pixels
+    differ."""
     gate: Literal["off", "run", "image"] = "run"
     """Keeps the walk, and what refines its masks, only where a score that needs no truth says that it helps. `run`
     decides once for all images, on a sample; `image` gives each image the better of its masks, for one more network in

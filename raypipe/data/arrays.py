@@ -1,6 +1,7 @@
 """Encodes arrays as little-endian bytes for table columns; their sizes are stored in columns of their own."""
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 
@@ -22,3 +23,15 @@ def encode_scores(scores: NDArray[np.float32]) -> bytes:
 def decode_scores(data: bytes, *, height: int, width: int) -> NDArray[np.float32]:
     """Returns the scores (1 + K, height, width) of `encode_scores`'s bytes."""
     return np.frombuffer(data, dtype="<f4").reshape(-1, height, width).copy()
+
+
+def encode_labels(labels: NDArray[np.uint8]) -> bytes:
+    """Returns the LZ4 bytes of class ids (H, W): quick to pack, for columns that no shard holds."""
+    packed: bytes = pa.compress(np.ascontiguousarray(labels), codec="lz4", asbytes=True)
+    return packed
+
+
+def decode_labels(data: bytes, *, height: int, width: int) -> NDArray[np.uint8]:
+    """Returns the class ids (height, width) of `encode_labels`'s bytes."""
+    unpacked = pa.decompress(data, decompressed_size=height * width, codec="lz4")
+    return np.frombuffer(unpacked, dtype=np.uint8).reshape(height, width)

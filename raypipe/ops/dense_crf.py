@@ -25,7 +25,8 @@ SRGB = 13
 COMPAT_BILATERAL = 10
 """These are AffinityNet's released code's (psa)."""
 
-_MIN_SCORE = 1e-5
+MIN_SCORE = 1e-5
+"""Scores below count as this."""
 
 
 def dense_crf_many(
@@ -63,11 +64,7 @@ def dense_crf_many(
     height, width, _ = image.shape
     num_labels = len(scores[0])
     for stack in scores:
-        if stack.shape != (num_labels, height, width) or stack.size == 0:
-            raise ValueError(
-                f"scores have shape {stack.shape}; this image needs ({num_labels}, {height}, {width}), "
-                "at least one label and one pixel, and the same number of labels in every stack"
-            )
+        check_stack(stack.shape, num_labels=num_labels, size=(height, width))
         if not np.isfinite(stack).all():
             raise ValueError("expected finite scores, got infinity or NaN")
     if num_labels == 1:
@@ -79,7 +76,25 @@ def dense_crf_many(
     crf.addPairwiseBilateral(sxy=sxy_bilateral, srgb=srgb, rgbim=np.ascontiguousarray(image), compat=compat_bilateral)
     refined = []
     for stack in scores:
-        unary = -np.log(np.clip(stack, _MIN_SCORE, None)).reshape(num_labels, -1)
+        unary = -np.log(np.clip(stack, MIN_SCORE, None)).reshape(num_labels, -1)
         crf.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
         refined.append(np.array(crf.inference(num_iters), np.float32).reshape(num_labels, height, width))
     return refined
+
+
+def check_stack(shape: Sequence[int], *, num_labels: int, size: tuple[int, int]) -> None:
+    """Makes sure that a stack of scores has the shape that it needs.
+
+    Args:
+        shape: of the stack.
+        num_labels: of all stacks.
+        size: (H, W) of the image.
+
+    Raises:
+        ValueError: it has another one, or no label or pixel.
+    """
+    if tuple(shape) != (num_labels, *size) or 0 in shape:
+        raise ValueError(
+            f"scores have shape {tuple(shape)}; this image needs ({num_labels}, {size[0]}, {size[1]}), "
+            "at least one label and one pixel, and the same number of labels in every stack"
+        )

@@ -214,7 +214,9 @@ def _trimap(finished: FinishedMasks, decoded: Row, seed_uri: str | None) -> NDAr
     """The seeds' trimap, or the one that they would have: images that aren't trained on need none."""
     stored = None if seed_uri is None else read_row(seed_uri, decoded["image_id"], columns=["trimap"])["trimap"]
     if stored is None:
-        stored = replace(make_trimaps(finished.context), splits=None).process(decoded)["trimap"]
+        making = replace(make_trimaps(finished.context), splits=None)
+        making.setup("cpu")
+        stored = making.process(decoded)["trimap"]
     return decode_mask(stored)
 
 
@@ -238,6 +240,8 @@ def _notes(finished: FinishedMasks, *, from_seeds: bool) -> list[str]:
         )
     if config.inference.mode == "throughput":
         notes.append("The run let images share passes (inference.mode=throughput), so a few pixels may differ.")
+    if config.refinement.device == "gpu":
+        notes.append("The run refined its masks on a GPU (refinement.device=gpu), so a few pixels may differ.")
     notes.append("The maps are those of the seeds." if from_seeds else "The maps were computed again.")
     return notes
 

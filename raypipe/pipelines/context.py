@@ -113,7 +113,7 @@ def plan_pools(plan: Plan, machine: Machine, config: RunConfig) -> tuple[tuple[P
     """The pools of a plan on a machine, and their resources; see `Context.pools`."""
     gpus = machine.gpus > 0 and config.cluster.gpus_per_actor != 0
     pools = plan.pools(gpus=gpus)
-    needs = [PoolNeed(name=pool.name, kind=pool.kind) for pool in pools]
+    needs = [PoolNeed(name=pool.name, kind=pool.kind, gpu_setting=pool.gpu_setting) for pool in pools]
     return pools, plan_stream(plan.name, needs, machine, config.cluster)
 
 

@@ -61,7 +61,7 @@ def gate_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
     A walk along colours has no judge, nor has a mask that isn't refined.
     """
     walk = gate_walk(context, affinity, keep_better=False) if affinity else propagate_cams(context, affinity)
-    judges = [refine_masks(context), encode_masks(), gate_masks(context, maps, keep_better=False)]
+    judges = [*refine_masks(context), encode_masks(), gate_masks(context, maps, keep_better=False)]
     refined = context.config.refinement.method != "none"
     unjudged = (*(() if affinity else ("walk",)), *(() if refined else ("refined",)))
     return Plan(

@@ -28,7 +28,8 @@ from raypipe.streams.plan import Plan
 def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Plan:
     """FetchImages → DecodeImages → ComputeCams → PropagateCams → RefineMasks → EncodeMasks.
 
-    With `refinement.gate=image`, GateWalk is in the place of PropagateCams, and GateMasks comes last.
+    With `refinement.gate=image`, GateWalk is in the place of PropagateCams, and GateMasks comes last. With
+    `refinement.device=gpu`, RefineOnDevice comes before RefineMasks.
 
     Args:
         context: config and manifest.
@@ -46,7 +47,7 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -
             decode_images(context),
             compute_cams(context, maps),
             walk,
-            refine_masks(context),
+            *refine_masks(context),
             encode_masks(),
             *([gate_masks(context, maps, keep_better=True)] if judge else []),
         ),

@@ -12,7 +12,7 @@ from raypipe.streams.records import RECORD_FILE
 
 
 def seeds_plan(context: Context, *, maps: Artifact) -> Plan:
-    """FetchImages → DecodeImages → ComputeCams → MakeTrimaps.
+    """FetchImages → DecodeImages → ComputeCams → MakeTrimaps, or MakeTrimapsOnDevice with `refinement.device=gpu`.
 
     Args:
         context: config and manifest.

@@ -11,12 +11,11 @@ from raypipe.artifacts import Artifact
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.held_rows import locate
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
-from raypipe.pipelines.steps import decode_images, encode_masks, pixels_per_pass
+from raypipe.pipelines.steps import decode_images, encode_masks, pixels_per_pass, refining
 from raypipe.results import StreamSummary
 from raypipe.schema import MASKS, SHARD_DIGEST, SHARD_URI, SUPERVISED, UNSUPERVISED, WEAK
 from raypipe.stages.crops import LoadSegmenterCrops
 from raypipe.stages.fetch import FetchImages
-from raypipe.stages.refine import RefineMasks
 from raypipe.stages.segment import SegmentImages
 from raypipe.streams.plan import Plan
 from raypipe.training.order import repeat_factors
@@ -162,13 +161,14 @@ def _validated_rows(context: Context) -> pa.Table | None:
 def segment_plan(context: Context, *, segmenter: Artifact, within_labels: bool = False) -> Plan:
     """FetchImages → DecodeImages → SegmentImages → RefineMasks → EncodeMasks.
 
+    With `refinement.device=gpu` and a method, RefineOnDevice comes before RefineMasks.
+
     Args:
         context: config and manifest.
         segmenter: the checkpoint.
         within_labels: only the labels' classes are possible in images that have labels.
     """
     config = context.config
-    max_side = config.images.max_side
     return Plan(
         name="segments",
         stages=(
@@ -177,12 +177,12 @@ def segment_plan(context: Context, *, segmenter: Artifact, within_labels: bool =
             SegmentImages(
                 segmenter=segmenter,
                 scales=config.segmentation.scales,
-                max_side=max_side,
+                max_side=config.images.max_side,
                 precision=config.precision,
                 within_labels=within_labels,
                 pixels_per_pass=pixels_per_pass(config),
             ),
-            RefineMasks(method=config.segmentation.method, max_side=max_side),
+            *refining(context, config.segmentation.method),
             encode_masks(),
         ),
         schema=MASKS,

@@ -1,7 +1,10 @@
 """The method's stages with their settings from the config, each made in one place."""
 
+from typing import Literal
+
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig
+from raypipe.ops.dense_crf import COMPAT_BILATERAL
 from raypipe.pipelines.context import Context
 from raypipe.stages.base import Stage
 from raypipe.stages.cams import ComputeCams
@@ -12,7 +15,9 @@ from raypipe.stages.given_cams import LoadGivenCams
 from raypipe.stages.judge import GateMasks, GateWalk
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
+from raypipe.stages.refine_on_device import RefineOnDevice
 from raypipe.stages.trimaps import MakeTrimaps
+from raypipe.stages.trimaps_on_device import MakeTrimapsOnDevice
 
 PIXELS_PER_PASS = 8_000_000
 """Of one pass in throughput mode, mirror images not counted: what fits into an accelerator's memory."""
@@ -52,14 +57,11 @@ def compute_cams(context: Context, maps: Artifact) -> Stage:
     )
 
 
-def make_trimaps(context: Context) -> MakeTrimaps:
+def make_trimaps(context: Context) -> MakeTrimaps | MakeTrimapsOnDevice:
     """Confident areas (§3.2)."""
     config = context.config
-    return MakeTrimaps(
-        splits=config.splits.train,
-        trimaps=config.trimaps,
-        max_side=config.images.max_side,
-    )
+    stage = MakeTrimaps if config.refinement.device == "cpu" else MakeTrimapsOnDevice
+    return stage(splits=config.splits.train, trimaps=config.trimaps, max_side=config.images.max_side)
 
 
 def propagate_cams(context: Context, affinity: Artifact | None) -> PropagateCams:
@@ -90,15 +92,36 @@ def gate_walk(context: Context, affinity: Artifact | None, *, keep_better: bool)
     return GateWalk(walk=walk, keep_better=keep_better, pixels_per_pass=walk.pixels_per_pass)
 
 
-def refine_masks(context: Context) -> RefineMasks:
+def refine_masks(context: Context) -> tuple[Stage, ...]:
     """From walked scores to masks."""
-    refinement, max_side = context.config.refinement, context.config.images.max_side
+    refinement = context.config.refinement
     if refinement.method == "none":
-        return RefineMasks(method="none", max_side=max_side)
+        return refining(context, "none")
     if refinement.method == "pamr":
-        return RefineMasks(method="pamr", power=refinement.power, max_side=max_side)
-    compat = refinement.compat_bilateral
-    return RefineMasks(method="dcrf", power=refinement.power, compat_bilateral=compat, max_side=max_side)
+        return refining(context, "pamr", power=refinement.power)
+    return refining(context, "dcrf", power=refinement.power, compat_bilateral=refinement.compat_bilateral)
+
+
+def refining(
+    context: Context,
+    method: Literal["none", "dcrf", "pamr"],
+    *,
+    power: float = 1.0,
+    compat_bilateral: float = COMPAT_BILATERAL,
+) -> tuple[Stage, ...]:
+    """From scores to masks on the CPU, or with `refinement.device=gpu` where the networks run.
+
+    Args:
+        context: config and manifest.
+        method: what refines the masks.
+        power: exponent of the scores before.
+        compat_bilateral: weight of the dense CRF's term that follows colours.
+    """
+    max_side = context.config.images.max_side
+    if method == "none" or context.config.refinement.device == "cpu":
+        return (RefineMasks(method=method, power=power, compat_bilateral=compat_bilateral, max_side=max_side),)
+    on_device = RefineOnDevice(method=method, power=power, compat_bilateral=compat_bilateral, max_side=max_side)
+    return on_device, RefineMasks(method="given", max_side=max_side)
 
 
 def encode_masks() -> EncodeMasks:

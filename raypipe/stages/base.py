@@ -53,6 +53,8 @@ class Stage(ABC):
     """Values that are no columns, such as decoded pixels: they never leave the process."""
     ahead: ClassVar[bool] = False
     """Runs in threads, for the next rows while later stages work on these; needs no `setup`."""
+    gpu_setting: ClassVar[str | None] = None
+    """The setting that has put this stage on a GPU, without which its plan is refused; None runs anywhere."""
 
     @property
     @abstractmethod

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raypipe.data.arrays import decode_scores
+from raypipe.data.arrays import decode_labels, decode_scores
 from raypipe.ops.cam import upsample_to_image
 from raypipe.ops.dense_crf import COMPAT_BILATERAL, SXY_BILATERAL, SXY_GAUSSIAN, dense_crf_many
 from raypipe.ops.pamr import pamr
@@ -40,7 +40,8 @@ class RefineMasks(Stage):
     sum 1 and refined first. The confidence is always the walked scores' margin.
     """
 
-    method: Literal["none", "dcrf", "pamr"]
+    method: Literal["none", "dcrf", "pamr", "given"]
+    """`given` takes up what `RefineOnDevice` has refined, which needs no image."""
     power: float = 1.0
     """Exponent of the walked scores before they are refined."""
     compat_bilateral: float = COMPAT_BILATERAL
@@ -48,8 +49,13 @@ class RefineMasks(Stage):
     max_side: int
     """Longer images are reduced to this long side, in pixels."""
 
-    reads = ("image", "class_ids", "scores", "grid_height", "grid_width", "height", "width")
     leaves = ("labels_array", "confidence_array", "walk_array")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The image only where it is refined here."""
+        needed = {"none": (), "given": ("refined",)}.get(self.method, ("image",))
+        return (*needed, "class_ids", "scores", "grid_height", "grid_width", "height", "width")
 
     def process(self, row: Row) -> Row:
         """Makes one image's mask; images whose only score is the background's need no refinement."""
@@ -58,7 +64,9 @@ class RefineMasks(Stage):
         scores = upsample_to_image(torch.from_numpy(grid), size=size, stride=GRID_STRIDE).numpy()
         names = np.array([0, *row["class_ids"]], dtype=np.uint8)
         walked = labels = names[scores.argmax(axis=0)]
-        if self.method != "none" and len(scores) > 1:
+        if self.method == "given" and row["refined"] is not None:
+            labels = decode_labels(row["refined"], height=size[0], width=size[1])
+        elif self.method in ("dcrf", "pamr") and len(scores) > 1:
             sharpened = (scores / np.maximum(scores.max(axis=0), _EPS)) ** self.power
             normalised = sharpened / np.maximum(sharpened.sum(axis=0), _EPS)
             (refined,) = refine(

@@ -1,10 +1,13 @@
 """Trimaps: what is surely an object or surely background; affinity labels are made of it (AffinityNet §3.2)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from raypipe.config import Trimaps
 from raypipe.data.arrays import decode_cam
@@ -15,6 +18,46 @@ from raypipe.schema import GRID_STRIDE, SEEDS, columns
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.decode import pixels_of
 from raypipe.stages.refine import refine
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What a trimap is made of; without pixels none is wanted."""
+
+    pixels: NDArray[np.uint8] | None
+    """(H, W, 3), reduced by the stride at which maps are refined."""
+    cam: Tensor
+    """(K, h, w)."""
+    class_ids: NDArray[np.uint8]
+
+    def stacks(self, trimaps: Trimaps, *, size: tuple[int, int], device: torch.device | str) -> Tensor:
+        """Background and maps (2, 1 + K, H, W) of that size, with the strong background and with the weak one."""
+        cam = self.cam.to(device)
+        full = resize_cam(cam, size=size) if len(cam) else cam.new_zeros(0, *size)
+        return torch.stack([stack_background(full, alpha=alpha) for alpha in (trimaps.alpha_low, trimaps.alpha_high)])
+
+    def encode(self, low: NDArray[np.float32], high: NDArray[np.float32], *, stride: int) -> Row:
+        """The trimap's column, of both stacks refined."""
+        return {"trimap": encode_png(make_trimap(low, high, self.class_ids, stride=GRID_STRIDE // stride))}
+
+
+def seed_of(row: Row, splits: Collection[str] | None, *, stride: int, max_side: int) -> Seed:
+    """Decodes what a trimap is made of.
+
+    Args:
+        row: with image and maps.
+        splits: those that want trimaps; None wants all.
+        stride: pixels of the image a pixel of the result.
+        max_side: longer images are reduced to this long side, in pixels.
+
+    Raises:
+        ImageError: if the image can't be decoded.
+    """
+    pixels = None
+    if splits is None or row["split"] in splits:
+        pixels = np.array(Image.fromarray(pixels_of(row, max_side=max_side)).reduce(stride))
+    cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
+    return Seed(pixels, torch.from_numpy(cam), np.asarray(row["class_ids"], dtype=np.uint8))
 
 
 @dataclass(kw_only=True)
@@ -36,16 +79,11 @@ class MakeTrimaps(Stage):
 
     def process(self, row: Row) -> Row:
         """Makes one image's trimap; null where its split isn't trained on."""
-        if self.splits is not None and row["split"] not in self.splits:
+        stride = self.trimaps.crf_stride
+        seed = seed_of(row, self.splits, stride=stride, max_side=self.max_side)
+        if seed.pixels is None:
             return {"trimap": None}
-        trimaps = self.trimaps
-        stride = trimaps.crf_stride
-        image = Image.fromarray(pixels_of(row, max_side=self.max_side))
-        pixels = np.array(image.reduce(stride))
-        size = (pixels.shape[0], pixels.shape[1])
-        cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
-        full = resize_cam(torch.from_numpy(cam), size=size) if len(cam) else torch.zeros(0, *size)
-        stacks = [stack_background(full, alpha=alpha).numpy() for alpha in (trimaps.alpha_low, trimaps.alpha_high)]
-        low, high = refine(pixels, stacks, trimaps.refine, stride=stride)
-        class_ids = np.asarray(row["class_ids"], dtype=np.uint8)
-        return {"trimap": encode_png(make_trimap(low, high, class_ids, stride=GRID_STRIDE // stride))}
+        size = (seed.pixels.shape[0], seed.pixels.shape[1])
+        stacks = seed.stacks(self.trimaps, size=size, device="cpu").numpy()
+        low, high = refine(seed.pixels, list(stacks), self.trimaps.refine, stride=stride)
+        return seed.encode(low, high, stride=stride)

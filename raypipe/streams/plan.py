@@ -32,6 +32,11 @@ class Pool:
         """The stages' names, as they stand in plans and on Ray's dashboard."""
         return " + ".join(type(stage).__name__ for stage in self.stages)
 
+    @property
+    def gpu_setting(self) -> str | None:
+        """The setting that wants a GPU for one of the stages; None where all run anywhere."""
+        return next((stage.gpu_setting for stage in self.stages if stage.gpu_setting), None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

@@ -24,6 +24,8 @@ class PoolNeed:
     """Its stages, such as ComputeCams+PropagateCams."""
     kind: Kind
     """fetch waits for storage, device runs networks, finish keeps one core busy with each actor."""
+    gpu_setting: str | None = None
+    """The setting that wants a GPU for it; None takes a CPU where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ def plan_stream(name: str, pools: Sequence[PoolNeed], machine: Machine, cluster:
         DoesNotFit: if it doesn't.
     """
     on_gpus = uses_gpus(cluster.gpus_per_actor, machine, option="cluster.gpus_per_actor")
+    if not on_gpus:
+        _refuse_gpu_stages(pools, machine)
     packing = _Packing(name, pools, machine, cluster, on_gpus=on_gpus)
     packing.place_first()
     packing.place_fixed()
@@ -119,6 +123,16 @@ def uses_gpus(gpus: float | None, machine: Machine, *, option: str) -> bool:
             f"{machine}; leave {option} null, or use a machine with such nodes"
         )
     return True
+
+
+def _refuse_gpu_stages(pools: Sequence[PoolNeed], machine: Machine) -> None:
+    """Raises `DoesNotFit` if a pool wants a GPU, of which there are none, or none for it."""
+    for setting in filter(None, (pool.gpu_setting for pool in pools)):
+        found, other = f"the machine has {machine}", "use a machine with GPUs"
+        if machine.gpus:
+            found, other = "cluster.gpus_per_actor=0 gives them none", "leave cluster.gpus_per_actor null"
+        option, _, _ = setting.partition("=")
+        raise DoesNotFit(f"{setting} needs GPUs for the actors with networks, {found}; leave {option} out, or {other}")
 
 
 class _Packing:

@@ -58,6 +58,20 @@ def test_one_process_runs_everything_where_there_is_no_gpu() -> None:
     assert seeds[1].startswith("  FetchImages + DecodeImages + ComputeCams + MakeTrimaps  1-2")
 
 
+def test_refinement_beside_the_networks() -> None:
+    described = describe("demo", "cpus=64,gpus=8,memory=512", "refinement.device=gpu", "refinement.gate=off")
+    pools = {name: [line.split("  ")[1] for line in described[name][1:5]] for name in ("seeds", "masks")}
+    assert pools["seeds"][:2] == ["FetchImages", "DecodeImages + ComputeCams + MakeTrimapsOnDevice"]
+    device = "DecodeImages + PropagateCams + RefineOnDevice"
+    assert pools["masks"] == ["FetchImages + LoadCams", device, "RefineMasks + EncodeMasks", "(write)"]
+    stages = [line.strip() for line in described["masks"]]
+    scores = "class_ids, scores, grid_height, grid_width"
+    assert f"RefineOnDevice: image, {scores} → refined" in stages
+    assert any(line.startswith(f"RefineMasks: refined, {scores}") for line in stages)
+    with pytest.raises(DoesNotFit, match=r"refinement\.device=gpu needs GPUs .* leave refinement\.device out"):
+        describe("demo", "cpus=64,memory=512", "refinement.device=gpu")
+
+
 def test_checkpoints_that_are_not_there_need_no_training() -> None:
     described = describe("demo", "cpus=2,memory=8", "checkpoints.classifier=absent", "checkpoints.affinity=absent")
     assert list(described) == ["gate", "masks", "evaluate"]

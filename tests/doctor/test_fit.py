@@ -33,6 +33,15 @@ def test_gpus_that_are_asked_for_and_are_not_there() -> None:
     assert found[0].way_out == "leave cluster.gpus_per_actor null, or use a machine with such nodes"
 
 
+def test_refinement_on_gpus_that_are_not_there() -> None:
+    (found,) = findings("cpus=8,memory=32", "refinement.device=gpu")
+    assert found.status == "problem"
+    assert found.found.startswith("seeds, gate, masks: refinement.device=gpu needs GPUs"), "evaluate needs none"
+    assert found.way_out == "leave refinement.device out, or use a machine with GPUs"
+    (found,) = findings("cpus=8,gpus=1,memory=32", "refinement.device=gpu")
+    assert found.status == "ok"
+
+
 def test_more_actors_than_there_is_room_for() -> None:
     found = findings("cpus=8,gpus=2,memory=64", "cluster.gpus_per_actor=1", "cluster.network_actors=3")
     problems = [finding for finding in found if finding.status == "problem"]

@@ -57,6 +57,9 @@ def test_what_does_not_fit_is_refused_on_one_node_too(local_ray: None, tmp_path:
     with pytest.raises(ValueError, match=r"cluster\.gpus_per_actor=1 needs a node") as error:
         preflight(make_context(tmp_path, "cluster.gpus_per_actor=1"))
     assert "way out: leave cluster.gpus_per_actor null" in str(error.value)
+    with pytest.raises(ValueError, match=r"refinement\.device=gpu needs GPUs") as error:
+        preflight(make_context(tmp_path, "refinement.device=gpu", "cluster.gpus_per_actor=0"))
+    assert "way out: leave refinement.device out" in str(error.value)
 
 
 def test_nodes_that_are_alike(nodes: list[Node], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

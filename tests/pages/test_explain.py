@@ -1,5 +1,6 @@
 """Explanations of a run that was made in this process, by its stages; no Ray."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,10 @@ def context(tmp_path: Path, jpeg: bytes, classifier_uri: str, affinity_uri: str)
 
 @pytest.fixture
 def masks(context: Context) -> str:
+    return write_masks(context)
+
+
+def write_masks(context: Context) -> str:
     """The run's masks, all but the last image's; one image is in quarantine."""
     plan = masks_plan(context, maps=network(context, "classifier"), affinity=network(context, "affinity"))
     for stage in plan.stages:
@@ -89,6 +94,16 @@ def test_the_mask_is_the_one_that_the_run_wrote(context: Context, masks: str, im
     assert found.predicted_iou == row["predicted_iou"]
     assert np.array_equal(found.confidence, decode_mask(row["confidence"]))  # type: ignore[arg-type]
     assert found.mask.shape == (61, 83)
+
+
+def test_masks_that_a_gpu_refined_are_refined_again_as_there(context: Context) -> None:
+    refinement = context.config.refinement.model_copy(update={"device": "gpu"})
+    on_gpu = replace(context, config=context.config.model_copy(update={"refinement": refinement}))
+    row = stored(write_masks(on_gpu), "photo_1")
+    found = explain(find_masks(on_gpu), manifest_row(on_gpu, "photo_1"))
+    assert found.mask_png == row["mask"]
+    assert found.trimap.shape == (6, 8)
+    assert any("refinement.device=gpu" in note for note in found.notes)
 
 
 def test_the_walk_starts_at_the_maps_and_ends_in_the_mask_before_refinement(context: Context, masks: str) -> None:

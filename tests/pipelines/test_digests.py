@@ -111,6 +111,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "refinement.method": ("pamr", MASKED),
     "refinement.power": ("3", MASKED),
     "refinement.compat_bilateral": ("3", MASKED),
+    "refinement.device": ("gpu", SEEDED),
     "refinement.gate": ("off", {"gate"}),
     "evaluation.splits": ("[val]", {"evaluate"}),
     "segmenter.epochs": ("3", SEGMENTED),

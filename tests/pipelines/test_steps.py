@@ -87,6 +87,29 @@ def test_masks_do_not_depend_on_what_their_refinement_does_not_use(option: str) 
     assert changed == {"none": False, "pamr": "power" in option, "dcrf": True}
 
 
+@pytest.mark.parametrize("method", ["dcrf", "pamr"])
+def test_what_refines_moves_to_the_networks(method: str) -> None:
+    on_gpu = make_masks("refinement.device=gpu", f"refinement.method={method}")
+    assert names(on_gpu)[3:] == ["PropagateCams", "RefineOnDevice", "RefineMasks", "EncodeMasks"]
+    assert on_gpu.digest != make_masks(f"refinement.method={method}").digest
+    assert names(make_seeds("refinement.device=gpu"))[-1] == "MakeTrimapsOnDevice"
+    segments = segment_plan(make_context("refinement.device=gpu", "segmentation.method=dcrf"), segmenter=MAPS)
+    assert names(segments)[2:] == ["SegmentImages", "RefineOnDevice", "RefineMasks", "EncodeMasks"]
+    judged = gate_plan(make_context("refinement.device=gpu"), maps=MAPS, affinity=AFFINITY)
+    assert names(judged)[4:] == ["RefineOnDevice", "RefineMasks", "EncodeMasks", "GateMasks"]
+
+
+def test_what_is_not_refined_needs_no_gpu() -> None:
+    plan = make_masks("refinement.device=gpu", "refinement.method=none")
+    assert plan.digest == make_masks("refinement.method=none").digest
+    assert segment_plan(make_context("refinement.device=gpu"), segmenter=MAPS).digest == (
+        segment_plan(make_context(), segmenter=MAPS).digest
+    )
+    assert [pool.gpu_setting for pool in plan.pools(gpus=True)] == [None] * 3
+    refining = make_masks("refinement.device=gpu").pools(gpus=True)
+    assert [pool.gpu_setting for pool in refining] == [None, "refinement.device=gpu", None]
+
+
 ON_CPU = {"RefineMasks", "EncodeMasks", "MakeTrimaps", "FetchImages", "EncodeSaliency"}
 
 
@@ -99,6 +122,9 @@ ON_CPU = {"RefineMasks", "EncodeMasks", "MakeTrimaps", "FetchImages", "EncodeSal
         (make_masks("refinement.gate=image", "refinement.method=none"), ["fetch", "device", "finish"]),
         (make_seeds(), ["fetch", "device", "finish"]),
         (seeds_plan(make_context("checkpoints.cams=m", "refinement.gate=off"), maps=MAPS), ["finish"]),
+        (make_masks("refinement.device=gpu"), ["fetch", "device", "finish"]),
+        (make_masks("refinement.device=gpu", "refinement.gate=image"), ["fetch", "device", "finish", "device"]),
+        (make_seeds("refinement.device=gpu"), ["fetch", "device"]),
         (gate_plan(make_context(), maps=MAPS, affinity=AFFINITY), ["fetch", "device", "finish", "device"]),
         (segment_plan(make_context(), segmenter=MAPS), ["fetch", "device", "finish"]),
         (evaluate_plan(make_context(), masks=MAPS, seeds=MAPS), ["finish"]),
@@ -156,11 +182,13 @@ def saliency() -> Plan:
         make_seeds,
         make_masks,
         lambda: make_masks("refinement.gate=image"),
+        lambda: make_masks("refinement.device=gpu"),
+        lambda: make_seeds("refinement.device=gpu"),
         lambda: segment_plan(make_context(), segmenter=MAPS, within_labels=True),
         lambda: evaluate_plan(make_context(), masks=MAPS, seeds=AFFINITY),
         saliency,
     ],
-    ids=["seeds", "masks", "gate=image", "segments", "evaluate", "saliency"],
+    ids=["seeds", "masks", "gate=image", "masks on gpu", "seeds on gpu", "segments", "evaluate", "saliency"],
 )
 def test_a_digest_changes_with_every_field_of_every_stage(make: Callable[[], Plan]) -> None:
     plan = make()
@@ -235,6 +263,9 @@ def run_pools(plan: Plan, rows: pa.Table, *, gpus: bool) -> pa.Table:
         (["refinement.gate=off", "refinement.method=pamr"], 2, 3),
         (["refinement.gate=off", "refinement.method=none"], 1, 2),
         (["refinement.gate=image"], 3, 3),
+        (["refinement.gate=off", "refinement.device=gpu"], 1, 3),
+        (["refinement.gate=off", "refinement.device=gpu", "refinement.method=pamr"], 1, 3),
+        (["refinement.gate=image", "refinement.device=gpu"], 2, 3),
     ],
 )
 def test_masks_decode_and_encode_no_more_than_they_must(
@@ -263,12 +294,13 @@ def test_masks_decode_and_encode_no_more_than_they_must(
     assert {name: stage for name, stage in stages.items() if stage} == {"cut": "DecodeImages", "text": "FetchImages"}
 
 
+@pytest.mark.parametrize(("device", "decoded"), [("cpu", 2), ("gpu", 1)])
 def test_seeds_decode_and_encode_no_more_than_they_must(
-    monkeypatch: pytest.MonkeyPatch, source: pa.Table, classifier_uri: str, jpeg: bytes
+    monkeypatch: pytest.MonkeyPatch, source: pa.Table, classifier_uri: str, jpeg: bytes, device: str, decoded: int
 ) -> None:
-    plan = seeds_plan(make_context(), maps=Artifact(classifier_uri, "c"))
+    plan = seeds_plan(make_context(f"refinement.device={device}"), maps=Artifact(classifier_uri, "c"))
     results = []
-    for gpus, times in ((False, 1), (True, 2)):
+    for gpus, times in ((False, 1), (True, decoded)):
         counted = Counted(monkeypatch)
         results.append(run_pools(plan, source, gpus=gpus))
         monkeypatch.undo()

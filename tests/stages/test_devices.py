@@ -11,8 +11,8 @@ from fake_device import DEVICE, fake_device
 from saliency_weights import csnet_state
 
 from raypipe.artifacts import Artifact
-from raypipe.config import Cams
-from raypipe.data.arrays import encode_cam
+from raypipe.config import Cams, Trimaps
+from raypipe.data.arrays import encode_cam, encode_scores
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.data.images import encode_png
 from raypipe.networks import build_saliency_classifier, build_segmenter
@@ -22,8 +22,10 @@ from raypipe.stages.encode import sums_of_classes
 from raypipe.stages.judge import GateMasks, GateWalk
 from raypipe.stages.predict_saliency import PredictSaliency
 from raypipe.stages.propagate import PropagateCams
+from raypipe.stages.refine_on_device import RefineOnDevice
 from raypipe.stages.score_settings import ScoreSettings, Setting
 from raypipe.stages.segment import SegmentImages
+from raypipe.stages.trimaps_on_device import MakeTrimapsOnDevice
 
 SIZE = (61, 83)
 IMAGES: dict[str, Any] = {"max_side": 1024, "precision": "fp32"}
@@ -94,6 +96,15 @@ STAGES: dict[str, Callable[[Uris, int | None], Stage]] = {
         pixels_per_pass=pixels,
         **WALK,
     ),
+    "RefineOnDevice, dense CRF": lambda _, pixels: RefineOnDevice(
+        method="dcrf", power=2.0, max_side=1024, pixels_per_pass=pixels
+    ),
+    "RefineOnDevice, PAMR": lambda _, pixels: RefineOnDevice(
+        method="pamr", power=1.0, max_side=1024, pixels_per_pass=pixels
+    ),
+    "MakeTrimapsOnDevice": lambda _, pixels: MakeTrimapsOnDevice(
+        splits=None, trimaps=Trimaps(crf_stride=2), max_side=1024, pixels_per_pass=pixels
+    ),
     "SegmentImages": lambda uris, pixels: SegmentImages(
         segmenter=Artifact(uris["segmenter"], "s"), scales=(1.0, 0.5), pixels_per_pass=pixels, **IMAGES
     ),
@@ -115,10 +126,13 @@ def rows(jpeg: bytes, tmp_path: Path) -> list[Row]:
         "image_id": "a",
         "image": jpeg,
         "labels": ["cat", "dog"],
-        "class_ids": [1, 2],
         "cam": encode_cam(rng.random((2, 16, 21)).astype(np.float32)),
         "cam_height": 16,
         "cam_width": 21,
+        "scores": encode_scores(rng.random((3, 8, 11)).astype(np.float32)),
+        "grid_height": 8,
+        "grid_width": 11,
+        "split": "train",
         "height": SIZE[0],
         "width": SIZE[1],
         "original_height": SIZE[0],
@@ -128,8 +142,11 @@ def rows(jpeg: bytes, tmp_path: Path) -> list[Row]:
         "walk_mask": encode_png(walk_mask),
         "confidence": encode_png(confidence),
         **sums_of_classes(mask, confidence),
+        "class_ids": [1, 2],
     }
-    return [row, row | {"image_id": "b", "class_ids": [], "labels": [], "cam": b""}, row | {"image_id": "c"}]
+    background = encode_scores(np.ones((1, 8, 11), np.float32))
+    unlabelled = row | {"image_id": "b", "class_ids": [], "labels": [], "cam": b"", "scores": background}
+    return [row, unlabelled, row | {"image_id": "c"}]
 
 
 @pytest.mark.parametrize("pixels_per_pass", [None, 10**6])

@@ -201,6 +201,24 @@ def test_what_does_not_fit_is_refused_with_a_way_out(machine: str, cluster: Clus
         plan(SHAPES[0], parse_machine(machine), cluster)
 
 
+@pytest.mark.parametrize(
+    ("machine", "cluster", "message"),
+    [
+        (
+            "cpus=16,memory=64",
+            DEFAULT,
+            r"a=gpu needs GPUs .*16 CPUs, 0 GPUs.*; leave a out, or use a machine with GPUs",
+        ),
+        ("cpus=16,gpus=1,memory=64", Cluster(gpus_per_actor=0), r"gpus_per_actor=0 gives them none; .*_actor null"),
+    ],
+)
+def test_stages_that_want_a_gpu_are_refused_without_one(machine: str, cluster: Cluster, message: str) -> None:
+    pools = [PoolNeed(name="fetch", kind="fetch"), PoolNeed(name="device", kind="device", gpu_setting="a=gpu")]
+    with pytest.raises(DoesNotFit, match=message):
+        plan_stream("masks", pools, parse_machine(machine), cluster)
+    assert plan_stream("masks", pools, parse_machine("cpus=16,gpus=1,memory=64"), DEFAULT).idle_gpus == 0
+
+
 def test_two_pools_with_a_whole_gpu_each_need_two_gpus() -> None:
     machine = parse_machine("cpus=16,gpus=1,memory=64")
     plan(SHAPES[0], machine, Cluster(gpus_per_actor=1))
