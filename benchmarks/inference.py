@@ -17,26 +17,26 @@ import torch
 import typer
 from measure import machine, table, time_interleaved, write_random_networks
 from numpy.typing import NDArray
+from psa_recipe import cams_one_by_one, walk_densely
 from torch import Tensor
-from walk import ALPHAS, BETAS, STEPS, dense_transition, dense_walk
+from walk import ALPHAS, BETAS, STEPS
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
-from raypipe.networks import Network, network_input
-from raypipe.ops.affinity import pairwise_affinity
-from raypipe.ops.cam import Pass, merge_cams, normalize_cams, pool_to_grid, resize_cam, stack_background
+from raypipe.networks import Network
+from raypipe.ops.cam import resize_cam, stack_background
 from raypipe.ops.dense_crf import dense_crf_many
 from raypipe.ops.random_walk import propagate_at
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.steps import compute_cams, propagate_cams
-from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.propagate import grid_scores
 from raypipe.synthetic.generate import CLASSES, draw_scene
 
 SIZE = (376, 504)
 CLASS_IDS = [1, 3]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -71,33 +71,15 @@ def make_setting(backbone: str) -> Iterator[Setting]:
         )
 
 
-@torch.inference_mode()
 def reference_cams(setting: Setting) -> Tensor:
-    """One scale and side after the other in float32."""
-    passes = []
-    for scale in setting.context.config.cams.scales:
-        x, scaled_size = network_input(
-            setting.pixels,
-            preprocessing=setting.classifier.preprocessing,
-            device=torch.device("cpu"),
-            scale=scale,
-        )
-        x = x.contiguous()
-        for flip in (False, True):
-            maps = setting.classifier.cam(x.flip(-1) if flip else x)[0, [c - 1 for c in CLASS_IDS]]
-            passes.append(Pass(maps, scaled_size, flip))
-    merged = merge_cams(passes, image_size=SIZE, out_stride=4)
-    return normalize_cams(merged)
+    """The recipe's maps."""
+    scales = setting.context.config.cams.scales
+    return cams_one_by_one(setting.classifier, setting.pixels, CLASS_IDS, scales=scales, device=CPU)
 
 
-@torch.inference_mode()
 def reference_walk(setting: Setting, cam: Tensor) -> Tensor:
-    """Features in float32, all affinities as a dense matrix, squared."""
-    x, _ = network_input(setting.pixels, preprocessing=setting.affinity_net.preprocessing, device=torch.device("cpu"))
-    features = setting.affinity_net(x.contiguous())[0]
-    matrix = dense_transition(pairwise_affinity(features), beta=8, dtype=torch.float32)
-    scores = pool_to_grid(stack_background(cam, alpha=16), stride=GRID_STRIDE // 4)
-    return dense_walk(scores, matrix, num_squarings=8)
+    """The recipe's walk."""
+    return walk_densely(setting.affinity_net, setting.pixels, cam, device=CPU)
 
 
 def main(

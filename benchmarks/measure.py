@@ -56,21 +56,24 @@ def time_interleaved(calls: Sequence[Callable[[], object]], *, num_runs: int) ->
     return [Timing(statistics.median(times), min(times), max(times), num_runs) for times in seconds]
 
 
-def write_random_networks(folder: str, backbone: str, classes: Sequence[str]) -> dict[Task, Network]:
-    """Networks of both tasks with random weights, as checkpoints `<folder>/<task>` too."""
+def write_random_networks(
+    folder: str, backbone: str, classes: Sequence[str], *, tasks: Sequence[Task] = ("classifier", "affinity")
+) -> dict[Task, Network]:
+    """Networks of the tasks with random weights, as checkpoints `<folder>/<task>` too."""
     torch.manual_seed(0)
-    networks: dict[Task, Network] = {
-        "classifier": build_classifier(backbone, num_classes=len(classes)).eval(),
-        "affinity": build_affinity_net(backbone).eval(),
-    }
-    for task, network in networks.items():
+    networks: dict[Task, Network] = {}
+    for task in tasks:
+        built = (
+            build_affinity_net(backbone) if task == "affinity" else build_classifier(backbone, num_classes=len(classes))
+        )
+        networks[task] = built.eval()
         checkpoint = Checkpoint(
             task=task,
             backbone=backbone,
             classes=tuple(classes),
-            preprocessing=network.preprocessing.to_dict(),
+            preprocessing=built.preprocessing.to_dict(),
             config={"section": {"saliency": "none"}},
-            weights=network.state_dict(),
+            weights=built.state_dict(),
         )
         write_checkpoint(checkpoint, storage.join(folder, task))
     return networks
@@ -102,17 +105,20 @@ def machine() -> str:
         if seen
     ]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=7"],  # noqa: S607 - git is where the user's PATH says
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     return (
         f"{cpu} ({', '.join(flags) or 'neither AMX nor AVX512-bf16'}), {torch.get_num_threads()} threads, {gpu}; "
-        f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}; commit {commit or 'unknown'}"
+        f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}; commit {commit()}"
     )
+
+
+def commit() -> str:
+    """The commit of this repository, and whether it was changed; "unknown" without git or a clone."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

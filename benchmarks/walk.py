@@ -11,14 +11,14 @@ import itertools
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from measure import machine, table, time_interleaved
 from memory import added, run_alone
+from psa_recipe import dense_transition, dense_walk
 from torch import Tensor
 
-from raypipe.ops.affinity import grid_pairs, pairwise_affinity
+from raypipe.ops.affinity import pairwise_affinity
 from raypipe.ops.cam import stack_background
 from raypipe.ops.random_walk import propagate, propagate_at
 
@@ -40,26 +40,6 @@ def make_image(height: int, width: int) -> tuple[Tensor, Tensor]:
     cams = smooth[:NUM_CLASSES].sub_(smooth[:NUM_CLASSES].amin((1, 2), keepdim=True))
     cams /= cams.amax((1, 2), keepdim=True)
     return cams, pairwise_affinity(0.5 * smooth[NUM_CLASSES:])
-
-
-def dense_transition(affinity: Tensor, *, beta: float, dtype: torch.dtype) -> Tensor:
-    """T = D^-1 W^beta as an N x N matrix."""
-    _, height, width = affinity.shape
-    num_cells = height * width
-    matrix = torch.eye(num_cells, dtype=dtype)
-    for k, shift, inside in grid_pairs(height, width, 5):
-        start = torch.from_numpy(np.flatnonzero(inside))
-        weights = affinity[k].flatten()[start].to(dtype) ** beta
-        matrix[start, start + shift] = weights
-        matrix[start + shift, start] = weights
-    return matrix / matrix.sum(dim=1, keepdim=True)
-
-
-def dense_walk(cams: Tensor, matrix: Tensor, *, num_squarings: int) -> Tensor:
-    """T^(2^n) cam by squaring."""
-    for _ in range(num_squarings):
-        matrix = matrix @ matrix
-    return (matrix @ cams.flatten(1).T).T.reshape(cams.shape)
 
 
 def against_dense(num_runs: int) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -41,11 +40,12 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
     """
     from omegaconf import DictConfig, OmegaConf  # only what reads and writes YAML needs it
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         given = OmegaConf.create(text or "{}")
         overlay = OmegaConf.from_dotlist(list(overrides))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise ConfigError(f"the config isn't YAML with dotted overrides (name.name=value): {error}") from error
     if not isinstance(given, DictConfig):
         raise ConfigError(f"the config must be a mapping of sections, got {text.splitlines()[0]!r}")

@@ -1,26 +1,17 @@
-import importlib.util
 import io
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_files import load_benchmark
 from PIL import Image
 
 from raypipe.reports.content import Sample
 
-FILE = Path(__file__).parents[2] / "benchmarks/strip.py"
-
 
 @pytest.fixture(scope="module")
 def strip() -> ModuleType:
-    """The benchmark's module; its folder is no package."""
-    spec = importlib.util.spec_from_file_location("benchmarks_strip", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("strip.py")
 
 
 def make_sample(size: tuple[int, int] = (60, 90), *, refined: bool = True, photo: int = 90) -> Sample:

@@ -20,6 +20,7 @@ print(json.dumps({
     "only warns": torch.is_deterministic_algorithms_warn_only_enabled(),
     "tf32": torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
     "searches": torch.backends.cudnn.benchmark,
+    "fills": torch.utils.deterministic.fill_uninitialized_memory,
     "cublas": os.environ["CUBLAS_WORKSPACE_CONFIG"],
     "memory": os.environ["PYTORCH_CUDA_ALLOC_CONF"],
 }))
@@ -36,6 +37,7 @@ def test_a_process_is_arranged_before_cuda_starts(memory: str) -> None:
         "only warns": True,
         "tf32": False,
         "searches": False,
+        "fills": False,
         "cublas": ":4096:8",
         "memory": memory,
     }

@@ -1,11 +1,8 @@
-from collections import Counter
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmark_files import load_benchmark
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from raypipe.networks import build_affinity_net, build_classifier
 from raypipe.networks.backbones import BACKBONES
@@ -13,18 +10,7 @@ from raypipe.networks.backbones.base import FrozenBatchNorm2d
 from raypipe.networks.folding import Affine, fold_batchnorm
 from raypipe.ops.cam import normalize_cams, stack_background
 
-
-class Counted(TorchDispatchMode):
-    """Counts the kernels that a card would be given: all operators but those that only look at memory differently."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kernels: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not func.is_view and func.namespace == "aten":
-            self.kernels[func.name()] += 1
-        return func(*args, **(kwargs or {}))
+kernels = load_benchmark("card/kernels.py")
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
@@ -72,7 +58,7 @@ def test_a_pass_takes_few_kernels(backbone: str, most: int) -> None:
     """ResNet50 took 417 with 4 of its 53 BatchNorms folded: a card would have waited for its launches."""
     network = build_classifier(backbone, num_classes=20).eval()
     fold_batchnorm(network)
-    with torch.inference_mode(), Counted() as counted:
+    with torch.inference_mode(), kernels.Counted() as counted:
         network.cam(torch.zeros(2, 3, 64, 64))
     number = counted.kernels.total()
     print(f"{backbone}: {number} kernels")
