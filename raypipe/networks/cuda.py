@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch import Tensor
 
 BEFORE_CUDA = {
     # cuBLAS gives the same bits in every run only with a workspace of its own.
@@ -29,3 +30,10 @@ def arrange_cuda() -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies a tensor of the CPU to a device, for which nothing waits: a card copies from pinned memory by itself."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

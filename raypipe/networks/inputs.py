@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raypipe.networks.cuda import to_device
 from raypipe.networks.preprocessing import Preprocessing
 from raypipe.schema import GRID_STRIDE
 
@@ -24,7 +25,7 @@ def network_input(
     Returns:
         (1, 3, H', W') float32, and the scaled size without the padding, (round(H scale), round(W scale)).
     """
-    image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None]
+    image = to_device(torch.from_numpy(pixels), device).permute(2, 0, 1)[None]
     x = preprocessing.normalize(image)
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
     if scale != 1.0:

@@ -1,8 +1,8 @@
 """Images of equal size through a network together: throughput mode, which keeps an accelerator busy."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.stages.base import ROW_ERRORS, Row, Stage
+
+_NO_WORKSPACE = ("unable to find an engine", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What cuDNN and cuBLAS say of it, in RuntimeErrors of other kinds."""
 
 
 class HasPixels(Protocol):
@@ -99,13 +102,25 @@ def within_memory(compute: Callable[[Sequence[Prepared]], list[Row]], prepared: 
     Raises:
         torch.OutOfMemoryError: a row doesn't fit alone.
     """
-    with suppress(torch.OutOfMemoryError):  # which holds what the failed try had computed, until it is gone
+    with suppress(torch.OutOfMemoryError), _memory_errors():  # which hold what the failed try had computed
         return compute(prepared)
     torch.cuda.empty_cache()
     if len(prepared) <= 1:
-        return compute(prepared)
+        with _memory_errors():
+            return compute(prepared)
     half = len(prepared) // 2
     return within_memory(compute, prepared[:half]) + within_memory(compute, prepared[half:])
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Makes OutOfMemoryErrors of the errors that libraries raise where their workspace has no room."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(text in str(error) for text in _NO_WORKSPACE):
+            raise torch.OutOfMemoryError(str(error)) from error
+        raise
 
 
 def in_passes(

@@ -20,6 +20,7 @@ from raypipe.config.base import Precision
 from raypipe.data.images import decode_mask, resize_map
 from raypipe.data.manifest import class_ids_of
 from raypipe.networks import network_input
+from raypipe.networks.cuda import to_device
 from raypipe.networks.precision import autocasting
 from raypipe.ops.consistency import class_consistency, masked_copies
 from raypipe.ops.separation import objective, separation
@@ -84,7 +85,7 @@ def _objectives(walk: WalkedImage, pixels: NDArray[np.uint8]) -> Tensor:
     """Computes the objective of an image's labelling before and after its walk, (2,)."""
     labels = torch.stack([walk.start, walk.scores]).argmax(dim=1).to(torch.uint8)
     features = walk.cells.features
-    colours = cell_colours(pixels).to(features.device)
+    colours = to_device(cell_colours(pixels), features.device)
     parted = [separation(of_cells, labels, num_labels=len(walk.scores)) for of_cells in (features, colours)]
     return objective(*parted)
 
@@ -148,8 +149,8 @@ class GateMasks(JointStage[MaskedImage]):
     @torch.inference_mode()
     def _consistency(self, image: MaskedImage, mask: NDArray[np.uint8]) -> Tensor:
         x, (height, width) = network_input(image.pixels, preprocessing=self.network.preprocessing, device=self.device)
-        regions = torch.from_numpy(np.stack([mask == class_id for class_id in image.class_ids])).to(self.device)
-        copies = masked_copies(x[0, :, :height, :width], regions)
+        regions = torch.from_numpy(np.stack([mask == class_id for class_id in image.class_ids]))
+        copies = masked_copies(x[0, :, :height, :width], to_device(regions, self.device))
         copies = F.pad(copies, (0, x.shape[-1] - width, 0, x.shape[-2] - height))
         copies = copies.contiguous(memory_format=torch.channels_last)
         network = autocasting(self.network.classify, self.device, self.precision)

@@ -15,6 +15,7 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.images import encode_png
 from raypipe.networks.csnet import SIDE, load_csnet
+from raypipe.networks.cuda import to_device
 from raypipe.networks.onnx_saliency import OnnxSaliency
 from raypipe.networks.preprocessing import IMAGENET
 from raypipe.networks.weights import read_state_dict
@@ -68,7 +69,7 @@ class PredictSaliency(Stage):
         """
         pixels = pixels_of(row, max_side=self.max_side)
         resized = Image.fromarray(pixels).resize((self.side, self.side), Image.Resampling.BILINEAR)
-        image = torch.from_numpy(np.array(resized)).to(self.device).permute(2, 0, 1)[None]
+        image = to_device(torch.from_numpy(np.array(resized)), self.device).permute(2, 0, 1)[None]
         saliency = self.predict(IMAGENET.normalize(image)).float()[0, 0].cpu().numpy()
         height, width = saliency.shape
         return {"map": saliency.astype("<f4").tobytes(), "map_height": height, "map_width": width}

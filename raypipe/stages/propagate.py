@@ -14,6 +14,7 @@ from raypipe.artifacts import Artifact
 from raypipe.config.base import Precision
 from raypipe.data.arrays import decode_cam, encode_scores
 from raypipe.networks import network_input
+from raypipe.networks.cuda import to_device
 from raypipe.networks.precision import autocasting
 from raypipe.ops.affinity import pairwise_affinity, rgb_affinity
 from raypipe.ops.cam import pool_to_grid, stack_background
@@ -161,7 +162,9 @@ class PropagateCams(WalkStage[PooledImage]):
         labelled = [image for image in prepared if image.pixels is not None]
         cells = self.source([image.pixels for image in labelled if image.pixels is not None])
         affinities = [of_image.affinity(radius=self.radius) for of_image in cells]
-        starts = [image.scores.to(affinity.device) for image, affinity in zip(labelled, affinities, strict=True)]
+        starts = [
+            to_device(image.scores, affinity.device) for image, affinity in zip(labelled, affinities, strict=True)
+        ]
         scores = propagate_batch(starts, affinities, beta=self.beta, num_steps=self.num_steps, tol=WALK_TOLERANCE)
         walks = map(WalkedImage, starts, scores, cells)
         return [None if image.pixels is None else next(walks) for image in prepared]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.data.arrays import decode_scores, encode_labels
+from raypipe.networks.cuda import to_device
 from raypipe.ops.cam import upsample_to_image
 from raypipe.ops.dense_crf import COMPAT_BILATERAL, SXY_BILATERAL, SXY_GAUSSIAN
 from raypipe.ops.mean_field import mean_field
@@ -77,11 +78,11 @@ class RefineOnDevice(JointStage[ScoredImage]):
 
     def _labels(self, image: ScoredImage, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         size = (pixels.shape[0], pixels.shape[1])
-        scores = upsample_to_image(image.scores.to(self.device), size=size, stride=GRID_STRIDE)
+        scores = upsample_to_image(to_device(image.scores, self.device), size=size, stride=GRID_STRIDE)
         sharpened = (scores / scores.amax(dim=0).clamp(min=_EPS)) ** self.power
         normalised = sharpened / sharpened.sum(dim=0).clamp(min=_EPS)
         (refined,) = refine_on_device(
-            torch.from_numpy(pixels).to(self.device),
+            to_device(torch.from_numpy(pixels), self.device),
             normalised[None],
             self.method,
             compat_bilateral=self.compat_bilateral,

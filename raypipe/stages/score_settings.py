@@ -15,6 +15,7 @@ from torch import Tensor
 
 from raypipe.data.arrays import decode_cam
 from raypipe.data.truth import read_truth
+from raypipe.networks.cuda import to_device
 from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
 from raypipe.ops.random_walk import check_walked, propagate_at
 from raypipe.ops.separation import separation
@@ -112,7 +113,7 @@ class ScoreSettings(WalkStage[ScoredImage]):
                     )
                     counts.add(indices, best_labels(fine, num_backgrounds=len(indices)))
             check_walked(sums)
-            colours = cell_colours(image.pixels).to(cells.features.device)
+            colours = to_device(cell_colours(image.pixels), cells.features.device)
             num_labels = 1 + len(image.class_ids)
             found = [separation(maps, torch.cat(labels), num_labels=num_labels) for maps in (cells.features, colours)]
             parted = torch.stack(found).cpu().numpy()[:, np.argsort(order)]
@@ -137,7 +138,8 @@ class ScoreSettings(WalkStage[ScoredImage]):
         alphas = sorted({setting.alpha for setting in self.settings})
         backgrounds = torch.stack([background_score(cam, alpha=alpha) for alpha in alphas])
         stacked = torch.cat([backgrounds, cam])
-        scores = pool_to_grid(stacked, stride=stride, count_padding=self.count_padding).to(cells.features.device)
+        pooled = pool_to_grid(stacked, stride=stride, count_padding=self.count_padding)
+        scores = to_device(pooled, cells.features.device)
         affinity = cells.affinity(radius=self.radius)
         for beta in sorted({setting.beta for setting in self.settings}):
             members = [index for index, setting in enumerate(self.settings) if setting.beta == beta]
@@ -194,7 +196,8 @@ class PixelCounts:
         self.truth_ids, self.truth_pixels = ids.tolist(), pixels.tolist()
         flat = truth.flatten()
         # Ones where the truth is known, then where it is each label.
-        self.weights = torch.stack([flat != IGNORE, *(flat == label for label in (0, *class_ids))]).float().to(device)
+        weights = torch.stack([flat != IGNORE, *(flat == label for label in (0, *class_ids))])
+        self.weights = to_device(weights, device).float()
         self.order: list[int] = []
         self.counts: list[Tensor] = []
 

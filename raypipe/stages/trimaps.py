@@ -12,6 +12,7 @@ from torch import Tensor
 from raypipe.config import Trimaps
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import encode_png
+from raypipe.networks.cuda import to_device
 from raypipe.ops.cam import resize_cam, stack_background
 from raypipe.ops.trimap import make_trimap
 from raypipe.schema import GRID_STRIDE, SEEDS, columns
@@ -30,9 +31,9 @@ class Seed:
     """(K, h, w)."""
     class_ids: NDArray[np.uint8]
 
-    def stacks(self, trimaps: Trimaps, *, size: tuple[int, int], device: torch.device | str) -> Tensor:
+    def stacks(self, trimaps: Trimaps, *, size: tuple[int, int], device: torch.device) -> Tensor:
         """Background and maps (2, 1 + K, H, W) of that size, with the strong background and with the weak one."""
-        cam = self.cam.to(device)
+        cam = to_device(self.cam, device)
         full = resize_cam(cam, size=size) if len(cam) else cam.new_zeros(0, *size)
         return torch.stack([stack_background(full, alpha=alpha) for alpha in (trimaps.alpha_low, trimaps.alpha_high)])
 
@@ -84,6 +85,6 @@ class MakeTrimaps(Stage):
         if seed.pixels is None:
             return {"trimap": None}
         size = (seed.pixels.shape[0], seed.pixels.shape[1])
-        stacks = seed.stacks(self.trimaps, size=size, device="cpu").numpy()
+        stacks = seed.stacks(self.trimaps, size=size, device=torch.device("cpu")).numpy()
         low, high = refine(seed.pixels, list(stacks), self.trimaps.refine, stride=stride)
         return seed.encode(low, high, stride=stride)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from raypipe.config import Trimaps
+from raypipe.networks.cuda import to_device
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage
 from raypipe.stages.refine_on_device import GPU_SETTING, refine_on_device
@@ -44,6 +45,6 @@ class MakeTrimapsOnDevice(JointStage[Seed]):
     def _make(self, seed: Seed, pixels: NDArray[np.uint8]) -> Row:
         stride = self.trimaps.crf_stride
         stacks = seed.stacks(self.trimaps, size=(pixels.shape[0], pixels.shape[1]), device=self.device)
-        image = torch.from_numpy(pixels).to(self.device)
+        image = to_device(torch.from_numpy(pixels), self.device)
         low, high = refine_on_device(image, stacks, self.trimaps.refine, stride=stride).cpu().numpy()
         return seed.encode(low, high, stride=stride)

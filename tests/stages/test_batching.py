@@ -136,11 +136,14 @@ def test_a_row_that_fails_when_computed_holds_up_nobody(monkeypatch: pytest.Monk
     assert walked[2] == expected[2]
 
 
+NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory.")
+
+
 class SmallCard:
     """A classifier whose device holds so many pixels at once, mirror images counted, once nothing is kept there."""
 
-    def __init__(self, stage: ComputeCams, most: int, *, kept: bool = False) -> None:
-        self.cam, self.most, self.kept = stage.network.cam, most, kept
+    def __init__(self, stage: ComputeCams, most: int, error: RuntimeError = NO_MEMORY, *, kept: bool = False) -> None:
+        self.cam, self.most, self.error, self.kept = stage.network.cam, most, error, kept
         self.failed: list[int] = []
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -148,19 +151,27 @@ class SmallCard:
         if pixels > self.most or self.kept:
             self.kept = False
             self.failed.append(pixels)
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise self.error
         return self.cam(x)
 
 
 @pytest.mark.parametrize("pixels_per_pass", [None, 10**6])
+@pytest.mark.parametrize(
+    "error",
+    [
+        NO_MEMORY,
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_pass_that_does_not_fit_is_tried_in_parts(
-    classifier_uri: str, monkeypatch: pytest.MonkeyPatch, pixels_per_pass: int | None
+    classifier_uri: str, monkeypatch: pytest.MonkeyPatch, pixels_per_pass: int | None, error: RuntimeError
 ) -> None:
     """Only the image that doesn't fit alone is quarantined, with its size."""
     table = batch_of(*(photograph(seed, (40, 40)) for seed in range(5)), photograph(5, (160, 120)))
     stage = compute_cams(classifier_uri, pixels_per_pass=pixels_per_pass)
     expected = stage(table).to_pylist()
-    card = SmallCard(stage, 4 * 40 * 40)
+    card = SmallCard(stage, 4 * 40 * 40, error)
     monkeypatch.setattr(stage.network, "cam", card)
     rows = stage(table).to_pylist()
     for row, one in zip(rows[:5], expected[:5], strict=True):
