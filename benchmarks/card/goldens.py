@@ -38,7 +38,7 @@ def check_goldens(report: Report, setting: Setting, folder: Path | None) -> None
         if folder is None:
             report.skip(name, "no --golden folder")
             continue
-        with np.load(folder / f"{name}.npz") as arrays:
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
             data = {key: torch.from_numpy(arrays[key]).to(setting.device) for key in arrays.files}
         check(report, data)
 

@@ -19,7 +19,7 @@ def float32_parts(network: Network) -> list[nn.Module]:
     return [network.backbone.get_submodule(name) for name in network.backbone.float32_weights]
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", sorted(set(BACKBONES) - {"resnet18", "resnet101"}))  # as resnet50
 def test_outputs_stay_the_same_bit_for_bit(backbone: str) -> None:
     torch.manual_seed(0)
     networks: list[Any] = [build_affinity_net(backbone)]
