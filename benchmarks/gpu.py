@@ -38,6 +38,7 @@ def run_checks(report: Report, setting: Setting, golden: Path | None) -> None:
         "maps against the CPU": partial(against_cpu.check_cams, report, setting),
         "affinity against the CPU": partial(against_cpu.check_affinity, report, setting),
         "refinement against the CPU": partial(against_cpu.check_refinement, report, setting),
+        "colours against the CPU": partial(against_cpu.check_colours, report, setting),
         "saliency losses against the CPU": partial(against_cpu.check_saliency_losses, report, setting),
         "training steps against the CPU": partial(against_cpu.check_steps, report, setting),
         "equal bytes, stages": partial(repeat.check_stages, report, setting),

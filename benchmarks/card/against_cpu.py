@@ -10,6 +10,7 @@ from card.training import TASKS, Trainer
 from raypipe.data.arrays import decode_cam, encode_cam
 from raypipe.ops import random_walk
 from raypipe.ops.affinity import pairwise_affinity
+from raypipe.ops.jitter import change_colours, draw_colour_change
 from raypipe.ops.mean_field import mean_field
 from raypipe.ops.pamr import pamr
 from raypipe.ops.saliency import eps_loss, ird_loss
@@ -79,6 +80,19 @@ def check_refinement(report: Report, setting: Setting) -> None:
     pixels, scores = torch.from_numpy(photograph(0, side, side)), torch.rand(2, 4, side, side, generator=rng)
     ours = mean_field(pixels.to(setting.device), scores.to(setting.device))
     report.close("dense CRF", [ours], [mean_field(pixels, scores)], atol=1e-3)
+
+
+def check_colours(report: Report, setting: Setting) -> None:
+    """Colours that a loader has left to the device: the same bytes."""
+    rng, side = np.random.default_rng(0), setting.sizes.check_side
+    differ = 0
+    for seed in range(20):
+        change = draw_colour_change(rng, (0, 0, side, side))
+        pixels = torch.from_numpy(photograph(seed, side, side)).permute(2, 0, 1)
+        differ += not torch.equal(
+            change_colours(pixels.to(setting.device), change).cpu(), change_colours(pixels, change)
+        )
+    report.check("colours of crops", f"{differ} of 20 differ", demanded="the same bytes", held=not differ)
 
 
 def check_saliency_losses(report: Report, setting: Setting) -> None:
