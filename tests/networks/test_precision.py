@@ -6,9 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from raypipe.networks import AnyClassifier, build_affinity_net, build_classifier, build_saliency_classifier
+from raypipe.networks import (
+    AnyClassifier,
+    build_affinity_net,
+    build_classifier,
+    build_saliency_classifier,
+    build_segmenter,
+)
 from raypipe.networks.backbones import BACKBONES
 from raypipe.networks.folding import fold_batchnorm
+from raypipe.networks.heads import HEADS
 from raypipe.networks.network import Network
 from raypipe.networks.precision import autocasting, cast_weights
 
@@ -22,19 +29,28 @@ def float32_parts(network: Network) -> list[nn.Module]:
 @pytest.mark.parametrize("backbone", sorted(set(BACKBONES) - {"resnet18", "resnet101"}))  # as resnet50
 def test_outputs_stay_the_same_bit_for_bit(backbone: str) -> None:
     torch.manual_seed(0)
-    networks: list[Any] = [build_affinity_net(backbone)]
-    networks += [build(backbone, num_classes=3) for build in (build_classifier, build_saliency_classifier)]
+    check_outputs(build_affinity_net(backbone))
+    for build in (build_classifier, build_saliency_classifier):
+        check_outputs(build(backbone, num_classes=3))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_outputs_of_segmenters_stay_the_same_bit_for_bit(head: str) -> None:
+    torch.manual_seed(0)
+    check_outputs(build_segmenter("mobilenet_v2", head=head, num_classes=3))
+
+
+def check_outputs(network: Any) -> None:
+    network.eval()
+    fold_batchnorm(network)
+    compute = network.cam if isinstance(network, AnyClassifier) else network
     x = torch.randn(1, 3, 48, 40)
-    for network in networks:
-        network.eval()
-        fold_batchnorm(network)
-        compute = network.cam if isinstance(network, AnyClassifier) else network
-        with torch.inference_mode():
-            before = autocasting(compute, CPU, "bf16")(x)
-            cast_weights(network, CPU, "bf16", kept=float32_parts(network))
-            after = autocasting(compute, CPU, "bf16")(x)
-        assert before.isfinite().all()
-        assert torch.equal(before, after)
+    with torch.inference_mode():
+        before = autocasting(compute, CPU, "bf16")(x)
+        cast_weights(network, CPU, "bf16", kept=float32_parts(network))
+        after = autocasting(compute, CPU, "bf16")(x)
+    assert before.isfinite().all()
+    assert torch.equal(before, after)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
