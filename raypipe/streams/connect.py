@@ -25,6 +25,8 @@ def connect(cluster: Cluster) -> None:
     # Workers inherit this. Threads that wait by spinning would take the cores from those that work: training was seen
     # three times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # No node of a local Ray is taken away with notice, so no process needs to watch for one beside each training.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # Ray Train asks the dashboard's server once a second whether the training still lives. Without one it complains as
     # often; and left to find one, it was seen to ask that of another Ray on the machine and to end the training.
     with socket.create_server(("127.0.0.1", 0)) as server:
