@@ -29,7 +29,7 @@ demo-rgb: install ## After the demo: the same walk along plain colours, to see w
 	  walk.affinity=rgb refinement.method=none
 
 test: install ## The test suite.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install ## Tests that take minutes.
 	$(BIN)/python -m pytest -m 'slow and not ceph'

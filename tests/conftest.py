@@ -29,6 +29,19 @@ from raypipe.synthetic.generate import generate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+LONGEST = (
+    *("test_run.py", "streams/test_s3.py", "pipelines/test_segmenter.py", "training/test_trainer.py"),
+    *("streams/test_execute.py", "streams/test_run.py", "streams/test_connect.py", "training/test_loop.py"),
+    *("benchmarks/test_gpu.py", "formats/exported_model/test_write.py"),
+)
+"""Files of tests that take the longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first: workers get whole files, and one would wait for another's long file at the end."""
+    places = {REPOSITORY / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 def _shared_folder(variable: str, default: str) -> Path:
     folder = Path(os.environ.get(variable, REPOSITORY.parent / "shared" / default))
