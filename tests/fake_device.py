@@ -83,12 +83,16 @@ class DeviceTensor(Tensor):
 def fake_device() -> Iterator[Counter[str]]:
     """Makes DEVICE compute; counts what a card would have been waited for."""
     computing = _Computing()
-    with _Literals(), computing:
+    with _Literals(computing.waits), computing:
         yield computing.waits
 
 
 class _Literals(TorchFunctionMode):
     """Makes tensors of plain numbers on the CPU and copies them, where torch would make empty ones for "meta"."""
+
+    def __init__(self, waits: Counter[str]) -> None:
+        super().__init__()
+        self.waits = waits
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -96,8 +100,11 @@ class _Literals(TorchFunctionMode):
             return func(*args, **{**kwargs, "device": "cpu"}).to(DEVICE)
         if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], DeviceTensor):
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            literal = [isinstance(i, list | range | np.ndarray) for i in index]
+            if any(literal):
+                self.waits["a list as index"] += 1
             copied = tuple(
-                torch.as_tensor(i).to(DEVICE) if isinstance(i, list | range | np.ndarray) else i for i in index
+                torch.as_tensor(i).to(DEVICE) if is_one else i for i, is_one in zip(index, literal, strict=True)
             )
             args = (args[0], copied, *args[2:])
         return func(*args, **kwargs)

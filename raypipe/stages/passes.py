@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.networks import Preprocessing, network_input
+from raypipe.networks.cuda import to_device
 from raypipe.ops.cam import Pass
 from raypipe.stages.batching import in_passes
 
@@ -40,11 +41,13 @@ def run_passes(
         maps = network(torch.cat([x, x.flip(-1)]) if mirror else x).float()
         return maps.reshape(-1, len(x), *maps.shape[1:]).transpose(0, 1)
 
+    # Indices that were lists would be copied to the device with each pass, which would be waited for.
+    wanted = None if channels is None else [to_device(torch.tensor(kept), device) for kept in channels]
     passes: list[list[Pass]] = [[] for _ in images]
     for scale in scales:
         inputs = [network_input(pixels, preprocessing=preprocessing, device=device, scale=scale) for pixels in images]
         outputs = in_passes(both, [x for x, _ in inputs], pixels_per_pass=pixels_per_pass)
         for index, ((_, size), maps) in enumerate(zip(inputs, outputs, strict=True)):
-            kept = maps[0] if channels is None else maps[0][:, channels[index]]
+            kept = maps[0] if wanted is None else maps[0].index_select(1, wanted[index])
             passes[index] += [Pass(one, size, mirrored) for one, mirrored in zip(kept, (False, True), strict=False)]
     return passes

@@ -156,6 +156,7 @@ def test_a_stage_gives_the_rows_of_the_cpu(uris: Uris, rows: list[Row], name: st
     expected = run(stage, rows, "cpu")
     with fake_device() as waits:
         computed = run(stage, rows, DEVICE.type)
+    assert not waits["a list as index"]
     assert waits["a copy to the CPU"] + waits["_local_scalar_dense"] or "colours" in name, "nothing was computed there"
     for row, other in zip(computed, expected, strict=True):
         assert row.get("error_reason") is None
