@@ -70,7 +70,13 @@ class LoadCrops(Stage):
         return super().process_all([row | {"contents": contents} for row in rows])
 
     def process(self, row: Row) -> Row:
-        """Makes one crop."""
+        """Makes one crop.
+
+        Raises:
+            ValueError: (or an OSError) a file can't be fetched or decoded, or isn't the image's; `image_uri` is empty.
+        """
+        if not row["image_uri"]:
+            raise ValueError("image_uri is empty; give the image's path or URI")
         pixels = decode_image(fetched(row, row["image_uri"]), max_side=self.max_side).pixels
         rng = augmentation_rng(self.seed, row["epoch"], row["image_id"], repeat=row["repeat"])
         crop = self.augment(pixels, row, rng)

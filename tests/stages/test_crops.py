@@ -70,6 +70,14 @@ def test_files_of_all_rows_are_fetched_together(row: dict[str, Any], monkeypatch
     assert earlier["error_stage"] == "Earlier"
 
 
+@pytest.mark.parametrize("uri", [None, ""])
+def test_a_row_without_an_image_is_an_error_of_its_own(row: dict[str, Any], uri: str | None) -> None:
+    stage = LoadClassifierCrops(classes=("dog",), long_side=(40, 80), **ARGS)
+    bad, good = stage.process_all([row | {"image_uri": uri}, row])
+    assert "image_uri is empty" in bad["error_reason"]
+    assert good["crop"]
+
+
 def test_affinity_crop_and_trimap(row: dict[str, Any]) -> None:
     out = LoadAffinityCrops(seeds=Artifact("seeds", "s"), **ARGS).process(row)
     assert len(out["crop"]) == 32 * 32 * 3
