@@ -29,7 +29,8 @@ from ray.cluster_utils import Cluster
 from servers import Proxy, free_port, restart, start_server
 
 from raypipe import storage
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.formats.voc.read import import_voc
 from raypipe.schema import MASKS, QUARANTINE, SEEDS

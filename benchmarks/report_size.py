@@ -23,7 +23,8 @@ from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import encode_png
-from raypipe.data.manifest import Manifest, read_manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.pages.report import write_report
 from raypipe.pipelines.context import Context
 from raypipe.results import Score

@@ -29,7 +29,8 @@ from measure import default_device, machine, table, time_interleaved
 from runs import connect_run
 
 from raypipe.config import load_config
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.formats.voc.read import import_voc
 from raypipe.networks.precision import autocast
 from raypipe.ops.metrics import mean_iou

@@ -19,7 +19,8 @@ from runs import connect_run, with_values
 
 from raypipe import storage
 from raypipe.config import RunConfig, load_config
-from raypipe.data.manifest import Manifest, read_manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.pipelines.context import draw
 from raypipe.pipelines.evaluate import score_segments
 from raypipe.results import Score

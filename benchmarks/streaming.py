@@ -32,7 +32,8 @@ from PIL import Image
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, load_config
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.masks import masks_plan

@@ -20,7 +20,7 @@ from raypipe import storage
 from raypipe.config import load_config
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image, decode_mask
-from raypipe.data.manifest import read_manifest
+from raypipe.data.parts import read_manifest
 from raypipe.data.shards import locate_rows, read_row
 from raypipe.reports.cards import COLUMNS, draw_columns
 from raypipe.reports.content import Sample

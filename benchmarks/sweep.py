@@ -22,7 +22,8 @@ from runs import connect_run, with_values
 from raypipe import storage
 from raypipe.config import RunConfig, load_config
 from raypipe.data.images import decode_mask
-from raypipe.data.manifest import class_ids_of, read_manifest, write_manifest
+from raypipe.data.manifest import class_ids_of
+from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.data.truth import read_truth
 from raypipe.pipelines.sweep import grid, sweep_plan

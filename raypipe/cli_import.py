@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from raypipe import storage
-from raypipe.data.manifest import Manifest, read_manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.formats.cams.read import import_cams
 from raypipe.formats.coco.read import import_coco
 from raypipe.formats.folder.read import import_folder

@@ -29,8 +29,9 @@ PROVENANCE_KEY = b"raypipe.provenance"
 ROW_DIGEST = "row_digest"
 """Column of every shard and quarantine table: digest of what was read of the row that the output was made of."""
 
-SHARD_URI, SHARD_DIGEST = "shard_uri", "shard_digest"
-"""Columns of rows whose earlier output a stream takes up: the shard that holds it, and its `row_digest`."""
+SHARD_URI, SHARD_ROW, SHARD_DIGEST = "shard_uri", "shard_row", "shard_digest"
+"""Columns of rows whose earlier output a stream takes up: the shard that holds it, the row's number in it from 0, and
+its `row_digest`."""
 
 PREDICTED_URI = f"saliency_{SHARD_URI}"
 """Column of the file that holds a row's predicted saliency map."""

@@ -133,6 +133,14 @@ def _explained(uri: str, error: Exception) -> Exception:
     return explained
 
 
+@contextmanager
+def opened(uri: str) -> Iterator[IO[bytes]]:
+    """Opens a file of which only what is asked for is fetched."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb", cache_type="none") as file:
+        yield file
+
+
 def write_bytes_atomic(uri: str, data: bytes) -> None:
     """Writes a file so that no reader ever sees a part of it.
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from raypipe.cli import app, main
 from raypipe.config import load_config
-from raypipe.data.manifest import read_manifest
+from raypipe.data.parts import read_manifest
 
 RUNNER = CliRunner()
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.streams.worker import GPU_DEVICE
 
 RUN = """

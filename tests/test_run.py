@@ -14,7 +14,8 @@ from raypipe.cli import app
 from raypipe.config import RunConfig, load_config, to_yaml
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_mask
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.formats.cams.read import import_cams
 from raypipe.ops.cam import resize_cam

@@ -11,7 +11,8 @@ import pytest
 import s3fs
 
 from raypipe import storage
-from raypipe.data.manifest import Manifest, read_manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import read_manifest, write_manifest
 
 PROXY = Path(__file__).parent / "servers" / "faulty_proxy.py"
 

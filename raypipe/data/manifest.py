@@ -7,7 +7,7 @@ empty list "no object".
 import difflib
 import json
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from raypipe import schema, storage
 from raypipe.credentials import refuse_credentials
+from raypipe.data.rows import ONLY_PART, InMemory, Part
 
 REQUIRED_COLUMNS = ("image_id", "image_uri", "labels")
 URI_COLUMNS = ("image_uri", "mask_uri", "saliency_uri")
@@ -76,17 +77,27 @@ class Manifest:
         """Returns the rows of the named splits in the manifest's order, or all rows for None.
 
         Raises:
-            ValueError: `splits` is empty, or names a split that no row has.
+            ValueError: as `check_splits`.
         """
         if splits is None:
             return self
-        present = sorted(split for split in pc.unique(self.table["split"]).to_pylist() if split is not None)
-        unknown = [split for split in splits if split not in present]
-        if unknown or not splits:
-            raise ValueError(
-                f"no such split: {unknown}. The manifest has {present or 'no splits: leave the option out'}"
-            )
-        return Manifest(self.table.filter(pc.is_in(self.table["split"], pa.array(splits, pa.string()))), self.classes)
+        check_splits(splits, self.splits)
+        return Manifest(self.table.filter(in_splits(self.table, splits)), self.classes)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The rows as one part, as those of a manifest in storage are several."""
+        return (Part(ONLY_PART, len(self), InMemory(self.table)),)
+
+    @property
+    def some_splits(self) -> frozenset[str]:
+        """All splits that a row has."""
+        return self.splits
+
+    @property
+    def splits(self) -> frozenset[str]:
+        """All splits that a row has."""
+        return frozenset(split for split in pc.unique(self.table["split"]).to_pylist() if split is not None)
 
     def limit(self, num_images: int) -> "Manifest":
         """Returns the first `num_images` rows of each split."""
@@ -97,6 +108,24 @@ class Manifest:
             if seen[split] <= num_images:
                 kept.append(index)
         return Manifest(self.table.take(pa.array(kept, pa.int64())), self.classes)
+
+
+def check_splits(splits: Sequence[str], present: Collection[str]) -> None:
+    """Checks the names of splits.
+
+    Raises:
+        ValueError: there are none, or one that isn't present.
+    """
+    unknown = [split for split in splits if split not in present]
+    if unknown or not splits:
+        raise ValueError(
+            f"no such split: {unknown}. The manifest has {sorted(present) or 'no splits: leave the option out'}"
+        )
+
+
+def in_splits(table: pa.Table, splits: Sequence[str]) -> pa.ChunkedArray:
+    """True for the rows of some splits."""
+    return pc.is_in(table["split"], pa.array(splits, pa.string()))
 
 
 def class_ids_of(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
@@ -112,43 +141,57 @@ def class_ids_of(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
     return sorted({ids[label] for label in labels})
 
 
-def read_manifest(uri: str) -> Manifest:
-    """Reads a manifest from Parquet.
+def read_manifest_file(uri: str) -> Manifest:
+    """Reads one Parquet file of a manifest.
 
-    Relative URIs in it start from the manifest's folder, so a dataset can be moved as a whole.
+    Relative URIs in it start from the file's folder, so a dataset can be moved as a whole.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file isn't a manifest, or has no rows.
+        ValueError: the file isn't a manifest, or a row isn't valid.
     """
     data = storage.read_bytes(uri)
     try:
         table = pq.read_table(pa.BufferReader(data))
+        classes = json.loads(stored_classes(table.schema.metadata, uri))
     except (pa.ArrowException, OSError) as error:  # Arrow reports a damaged page as OSError
-        raise ValueError(
-            f"{uri} is not a Parquet file, or a damaged one ({error}). `raypipe import` writes manifests"
-        ) from error
-    encoded = (table.schema.metadata or {}).get(schema.CLASSES_KEY)
-    if encoded is None:
-        raise ValueError(
-            f"{uri} doesn't name its classes (schema metadata {schema.CLASSES_KEY.decode()!r}). "
-            "`raypipe import table` makes a manifest of such a file"
-        )
-    if table.num_rows == 0:
-        raise ValueError(f"{uri} has no rows: import the dataset again, and look at what the importer reports")
+        raise not_parquet(uri, error) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{uri}: {error}") from error
     try:
-        manifest = Manifest(table, tuple(json.loads(encoded)))
+        manifest = Manifest(table, tuple(classes))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{uri}: {error}") from error
     return Manifest(_resolve_uris(manifest.table, uri), manifest.classes)
 
 
-def write_manifest(manifest: Manifest, uri: str) -> None:
-    """Writes a manifest atomically as one Parquet file, with the class names in its metadata."""
-    encoded = json.dumps(list(manifest.classes), ensure_ascii=False).encode()
+def stored_classes(metadata: Mapping[bytes, bytes] | None, uri: str) -> bytes:
+    """The JSON list of class names in a Parquet file's metadata.
+
+    Raises:
+        ValueError: there is none.
+    """
+    encoded = (metadata or {}).get(schema.CLASSES_KEY)
+    if encoded is None:
+        raise ValueError(
+            f"{uri} doesn't name its classes (schema metadata {schema.CLASSES_KEY.decode()!r}). "
+            "`raypipe import table` makes a manifest of such a file"
+        )
+    return encoded
+
+
+def not_parquet(uri: str, error: Exception) -> ValueError:
+    """Says that a file can't be read as Parquet."""
+    return ValueError(f"{uri} is not a Parquet file, or a damaged one ({error}). `raypipe import` writes manifests")
+
+
+def manifest_bytes(table: pa.Table, classes: Sequence[str]) -> bytes:
+    """The content of a manifest's file: rows, with the class names in its metadata."""
+    encoded = json.dumps(list(classes), ensure_ascii=False).encode()
     buffer = pa.BufferOutputStream()
-    pq.write_table(manifest.table.replace_schema_metadata({schema.CLASSES_KEY: encoded}), buffer)
-    storage.write_bytes_atomic(uri, buffer.getvalue().to_pybytes())
+    pq.write_table(table.replace_schema_metadata({schema.CLASSES_KEY: encoded}), buffer)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
 
 
 def absolute_uri(uri: str) -> str:

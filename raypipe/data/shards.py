@@ -14,7 +14,7 @@ from raypipe import storage
 
 _NUM_THREADS = 16
 
-_WAY_OUT = "delete it and the summary.json of its folder, and the same command computes its rows again"
+WAY_OUT = "delete it, and the same command computes its rows again"
 
 
 class ShardError(ValueError):
@@ -72,9 +72,9 @@ class RowReader:
         """Reads columns of one image as `read_row` does."""
         contents = self._contents(uri)
         if missing := [name for name in columns if name not in contents.columns]:
-            raise ShardError(f"{uri} lacks columns {missing}; it has {contents.columns}: {_WAY_OUT}")
+            raise ShardError(f"{uri} lacks columns {missing}; it has {contents.columns}: {WAY_OUT}")
         if image_id not in contents.places:
-            raise ShardError(f"{uri} has no row {image_id!r}: {_WAY_OUT}")
+            raise ShardError(f"{uri} has no row {image_id!r}: {WAY_OUT}")
         group, index = contents.places[image_id]
         with _opened(uri, metadata=contents.footer) as parquet:
             row: dict[str, Any] = parquet.read_row_group(group, columns=list(columns)).slice(index, 1).to_pylist()[0]
@@ -106,7 +106,7 @@ def _opened(uri: str, **options: Any) -> Iterator[pq.ParquetFile]:
         with fs.open(path, "rb", cache_type="none") as file:
             yield pq.ParquetFile(file, page_checksum_verification=True, **options)
     except (pa.ArrowException, OSError) as error:  # Arrow reports a page that can't be decompressed as OSError
-        raise _damaged(uri, error) from error
+        raise damaged(uri, error) from error
 
 
 def read_rows(uri: str, image_ids: Collection[str], *, columns: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -160,10 +160,10 @@ def _read(file: Any, uri: str, columns: Sequence[str]) -> pa.Table:
         if all(name in present for name in columns):
             return parquet.read(columns=list(columns)).replace_schema_metadata(None)
     except (pa.ArrowException, OSError) as error:  # Arrow reports a page that can't be decompressed as OSError
-        raise _damaged(uri, error) from error
+        raise damaged(uri, error) from error
     missing = [name for name in columns if name not in present]
-    raise ShardError(f"{uri} lacks columns {missing}; it has {present}: {_WAY_OUT}")
+    raise ShardError(f"{uri} lacks columns {missing}; it has {present}: {WAY_OUT}")
 
 
-def _damaged(uri: str, error: Exception) -> ShardError:
-    return ShardError(f"{uri} can't be read ({error}): if it is damaged, {_WAY_OUT}")
+def damaged(uri: str, error: Exception) -> ShardError:
+    return ShardError(f"{uri} can't be read ({error}): if it is damaged, {WAY_OUT}")

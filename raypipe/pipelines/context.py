@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import Budget, RunConfig
-from raypipe.data.manifest import Manifest, read_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import read_manifest
 from raypipe.results import StreamSummary
 from raypipe.schema import WEAK
 from raypipe.streams.execute import execute

@@ -5,7 +5,8 @@ import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.steps import decode_images
 from raypipe.results import StreamSummary

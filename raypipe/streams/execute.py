@@ -4,8 +4,8 @@ A pool that holds GPUs is a pool of actors. All others are tasks: Ray keeps the 
 stream finds them with everything imported.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -15,6 +15,9 @@ from raypipe.streams.plan import Pool
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import ShardWriter
 from raypipe.streams.worker import Job, Worker, work
+
+if TYPE_CHECKING:
+    from ray.data import Datasource
 
 TRANSIENT = (r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*): ",)
 """What passes by itself: storage that is away or busy for a while. In the words of Ray Data's error messages."""
@@ -27,8 +30,12 @@ CALLS_PER_ACTOR = 2
 """Blocks that an actor takes at a time: one is decoded while the networks work on the other."""
 
 
+_CPUS_TO_READ = 0.01
+"""Of a task that reads a part of the manifest: it waits for storage, and must not wait for those that wait for it."""
+
+
 def execute(
-    rows: pa.Table,
+    rows: "pa.Table | Iterable[pa.Table] | Datasource",
     pools: Sequence[tuple[Pool, PoolPlan]],
     *,
     rows_per_block: int,
@@ -39,7 +46,7 @@ def execute(
     """Runs rows through pools and yields what comes out of the last one, block by block.
 
     Args:
-        rows: the source.
+        rows: a table, which is cut into blocks; or the blocks; or what Ray Data reads them from.
         pools: in order, with their resources.
         rows_per_block: rows that go through the pools together, and become a shard.
         writer: writes the rows where the last pool's work is done; what is yielded then are their numbers.
@@ -53,11 +60,19 @@ def execute(
     context.max_map_retries = MAX_RETRIES
     context.execution_options.preserve_order = in_order
     context.enable_progress_bars = progress and context.enable_progress_bars
-    rows = with_error_columns(rows)
-    blocks = [rows.slice(start, rows_per_block) for start in range(0, rows.num_rows, rows_per_block)]
+    if isinstance(rows, pa.Table):
+        table = with_error_columns(rows)
+        rows = [table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block)]
+    most = None
     with ray.data.DataContext.current(context):
-        # Not `from_arrow`, which has a task on the cluster look at each block: a million rows wait minutes for them.
-        dataset = ray.data.from_blocks(blocks)
+        if isinstance(rows, ray.data.Datasource):
+            dataset = ray.data.read_datasource(rows, ray_remote_args={"num_cpus": _CPUS_TO_READ})
+            dataset = dataset.repartition(target_num_rows_per_block=rows_per_block)
+        else:
+            blocks = list(rows)
+            most = len(blocks)
+            # Not `from_arrow`, which has a task on the cluster look at each block: a million rows wait for minutes.
+            dataset = ray.data.from_blocks(blocks)
         for number, (pool, resources) in enumerate(pools, start=1):
             job = Job(
                 name=uuid4().hex,
@@ -66,12 +81,15 @@ def execute(
                 threads=resources.threads,
                 writer=writer if number == len(pools) else None,
             )
-            dataset = _map(dataset, job, resources, num_blocks=len(blocks), rows_per_block=rows_per_block)
+            dataset = _map(dataset, job, resources, num_blocks=most, rows_per_block=rows_per_block)
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
 
-def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int, rows_per_block: int) -> Any:
+def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int | None, rows_per_block: int) -> Any:
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+    def least(actors: int) -> int:
+        return actors if num_blocks is None else min(actors, num_blocks)
 
     options: dict[str, Any] = {"batch_format": "pyarrow", "num_cpus": resources.cpus}
     if resources.memory is not None:
@@ -82,11 +100,11 @@ def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int, rows_p
             return work(table, job)
 
         run.__name__ = job.pool.name  # what the dashboard shows
-        tasks = TaskPoolStrategy(size=min(resources.max_actors, num_blocks))
+        tasks = TaskPoolStrategy(size=least(resources.max_actors))
         return dataset.map_batches(run, compute=tasks, batch_size=None, **options)
     actors = ActorPoolStrategy(
-        min_size=min(resources.min_actors, num_blocks),
-        max_size=min(resources.max_actors, num_blocks),
+        min_size=least(resources.min_actors),
+        max_size=least(resources.max_actors),
         max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
         enable_true_multi_threading=True,
     )

@@ -11,11 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-import raypipe
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest, identity
-from raypipe.schema import ROW_DIGEST, SHARD_URI
+from raypipe.schema import ROW_DIGEST, SHARD_DIGEST
 from raypipe.stages.base import Kind, Stage, columns_after
+from raypipe.streams.load import Load
+from raypipe.streams.sink import PART, PART_TODO
+
+FORMAT = 1
+"""Of a stream's folder. A folder of another format isn't resumed; any version of raypipe with this one goes on."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,16 @@ class Plan:
     """Columns of the outputs."""
     classes: tuple[str, ...]
     """Class names in class-id order: class ids in the outputs mean nothing without them."""
-    reuse: tuple[Stage, Stage] | None = None
-    """A stage, and the one that loads what an earlier stream has made by it. The outputs are the same, so their digest
+    takes: tuple[Load, ...] = ()
+    """What rows bring along from other streams' outputs."""
+    reuse: tuple[Stage, Load] | None = None
+    """A stage, and what to load of an earlier stream instead of running it. The outputs are the same, so their digest
     is."""
 
     @property
     def digest(self) -> str:
         """12 hex digits over all that the outputs depend on, but for the rows: stages, their settings and artifacts."""
-        return digest([self.name, self.schema.names, self.classes, self.stages])
+        return digest([self.name, self.schema.names, self.classes, self.takes, self.stages])
 
     def artifact(self, out: str) -> Artifact:
         """The folder below `out` that holds the outputs."""
@@ -67,29 +73,30 @@ class Plan:
         """What is stored with the outputs."""
         return {
             "stream": self.name,
+            "takes": identity(self.takes),
             "stages": identity(self.stages),
             "classes": self.classes,
-            "raypipe": raypipe.__version__,
+            "format": FORMAT,
         }
 
     @property
+    def loads(self) -> tuple[Load, ...]:
+        """All that is loaded."""
+        return self.takes if self.reuse is None else (*self.takes, self.reuse[1])
+
+    @property
     def steps(self) -> tuple[Stage, ...]:
-        """The stages that run: a stage whose outputs are loaded isn't among them, and loading comes after fetching."""
-        if self.reuse is None:
-            return self.stages
-        made, load = self.reuse
-        others = [stage for stage in self.stages if stage is not made]
-        fetching = sum(stage.kind == "fetch" for stage in others)
-        return (*others[:fetching], load, *others[fetching:])
+        """The stages that run: a stage whose outputs are loaded isn't among them."""
+        return self.stages if self.reuse is None else tuple(each for each in self.stages if each is not self.reuse[0])
 
     def row_columns(self) -> tuple[str, ...]:
-        """Columns of a row that its output depends on: what stages read of the source, but for where shards lie."""
-        written: set[str] = set()
-        read: list[str] = []
+        """Columns of a row that its output depends on: what stages read of the source, and what is known of loads."""
+        written = {name for load in self.takes for name in load.writes}
+        read = [load.prefix + SHARD_DIGEST for load in self.takes]
         for stage in self.stages:
             read += [name for name in stage.reads if name not in written and name not in read]
             written.update(stage.writes.names, stage.leaves)
-        return tuple(sorted(name for name in read if not name.endswith(SHARD_URI)))
+        return tuple(sorted(read))
 
     def pools(self, *, gpus: bool) -> tuple[Pool, ...]:
         """Groups the stages into pools.
@@ -110,7 +117,7 @@ class Plan:
                 kinds[index] = following
         groups = groupby(zip(kinds, stages, strict=True), key=lambda pair: pair[0])
         parts = [(kind, tuple(stage for _, stage in pairs)) for kind, pairs in groups]
-        needed = {"image_id", ROW_DIGEST, *self.schema.names}
+        needed = {"image_id", ROW_DIGEST, PART, PART_TODO, *self.schema.names}
         pools: list[Pool] = []
         for kind, members in reversed(parts):
             pools.append(Pool(kind, members, tuple(sorted(needed))))
@@ -121,12 +128,12 @@ class Plan:
         """Makes sure that each stage's columns are there, and all columns of the outputs in the end.
 
         Args:
-            columns: the source's.
+            columns: of the rows, without what is loaded.
 
         Raises:
             ValueError: naming stage, missing columns and what is there.
         """
-        present = list(columns)
+        present = [*columns, *(name for load in self.loads for name in load.writes)]
         for pool in self.pools(gpus=True):
             present = columns_after(present, pool.stages)
         if missing := [name for name in self.schema.names if name not in present]:

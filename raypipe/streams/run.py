@@ -2,31 +2,47 @@
 
 import json
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+import raypipe
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import Budget
-from raypipe.data.shards import read_shards
+from raypipe.data.rows import Rows
 from raypipe.results import StreamSummary
-from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, QUARANTINE, ROW_DIGEST
+from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, ROW_DIGEST
+from raypipe.streams.books import Books
 from raypipe.streams.budget import BudgetExceeded, allowed_rows
 from raypipe.streams.execute import execute
+from raypipe.streams.lease import Lease, hold
+from raypipe.streams.ledger import QUARANTINED
+from raypipe.streams.moves import file_moved_rows
 from raypipe.streams.plan import Plan, Pool
-from raypipe.streams.records import open_folder, read_summary, row_digests, write_summary
+from raypipe.streams.records import open_folder, read_summary, write_summary
 from raypipe.streams.resources import PoolPlan
-from raypipe.streams.sink import QUARANTINED, SHARDS, ShardWriter, drop_rows
+from raypipe.streams.settle import Settled, settle
+from raypipe.streams.sink import ShardWriter
+from raypipe.streams.source import FEW_ROWS, Source
+from raypipe.streams.tasks import Tasks, in_tasks
 from raypipe.streams.waiting import watch_start
 
 NUM_BLOCKS = 128
 """So many blocks keep all workers of a stream busy to its end; more of them only cost time."""
 
-_LEAST_ROWS = 8
-"""Of a block in a short stream."""
+LEAST_ROWS, USUAL_ROWS, MOST_ROWS = 8, 32, 256
+"""Of a block: in a short stream, in most, and in one so long that Ray's driver would be the limit with smaller ones."""
+
+MOST_SETTLING = 4
+"""Parts that are settled while others are computed: each holds a shard's rows in memory, and reads and writes."""
+
+_MANY_BLOCKS = 50_000
+"""Blocks of a stream from which on they grow: Ray's driver takes some 10 ms for each and each pool."""
 
 
 class RowsLost(RuntimeError):  # noqa: N818 - says what happened
@@ -40,7 +56,8 @@ class Settings:
     out: str
     """Folder of the run."""
     budget: Budget
-    rows_per_shard: int
+    rows_per_block: int | None = None
+    """Rows that go through the pools together; None plans them."""
     png_column: str | None = None
     """Column of PNG bytes that is also written as one file a row."""
     start_timeout: float = 600
@@ -48,7 +65,7 @@ class Settings:
 
 
 def run_stream(
-    plan: Plan, rows: pa.Table, settings: Settings, pools: Sequence[tuple[Pool, PoolPlan]]
+    plan: Plan, rows: Rows, settings: Settings, pools: Sequence[tuple[Pool, PoolPlan]]
 ) -> tuple[Artifact, StreamSummary]:
     """Computes the rows that aren't done yet and checks that all are accounted for.
 
@@ -68,49 +85,113 @@ def run_stream(
         BudgetExceeded: if too many rows are in quarantine.
         MixedOutputs: if the folder holds outputs that were made otherwise.
         NothingStarted: if nothing runs on the cluster for too long.
+        FolderInUse: if another run is at work in the folder.
     """
-    plan.check(rows.column_names)
+    plan.check(rows.columns)
     artifact = plan.artifact(settings.out)
-    folder = artifact.uri
-    open_folder(folder, plan.provenance())
-    started = time.monotonic()
-    rows = rows.append_column(ROW_DIGEST, row_digests(rows, plan.row_columns()))
-    done = read_done(folder)
-    todo = rows.filter(pc.invert(_among(rows, done.finished + done.quarantined)))
-    num_quarantined = _count(rows, done.quarantined)
-    if todo.num_rows:
+    open_folder(artifact.uri, plan.provenance())
+    with hold(artifact.uri) as lease:
+        source = Source(plan=plan, rows=rows, folder=artifact.uri, run=lease.epoch)
+        return artifact, _Run(source, settings, pools, lease).finish()
+
+
+class _Run:
+    """One run of a stream."""
+
+    def __init__(
+        self, source: Source, settings: Settings, pools: Sequence[tuple[Pool, PoolPlan]], lease: Lease
+    ) -> None:
+        self.source, self.settings, self.pools, self.lease = source, settings, pools, lease
+        self.few = source.rows.most <= FEW_ROWS
+        self.settle = partial(settle, source)
+        self.settled: dict[str, Settled] = {}
+        """Accounts of the parts that are settled, by name."""
+
+    def finish(self) -> StreamSummary:
+        """Computes what isn't done, settles all parts and counts.
+
+        Raises:
+            BudgetExceeded: as `run_stream`.
+            RowsLost: as the class says.
+        """
+        started = time.monotonic()
+        folder = self.source.folder
+        file_moved_rows(self.source)
+        num_computed = self._compute()
+        left = [part for part in self.source.rows.parts if part.name not in self.settled]
+        for part, account in zip(left, in_tasks(self.settle, left, inline=self.few), strict=True):
+            self.settled[part.name] = account
+        accounts = self.settled.values()
+        rows, finished, quarantined = (
+            sum(getattr(account, name) for account in accounts)
+            for name in ("num_rows", "num_finished", "num_quarantined")
+        )
+        self._check_budget(rows, quarantined)
+        if finished + quarantined != rows:
+            raise RowsLost(f"{folder}: {finished} finished + {quarantined} quarantined rows for {rows} rows")
+        summary = StreamSummary(
+            num_rows=rows,
+            num_finished=finished,
+            num_quarantined=quarantined,
+            num_computed=num_computed,
+            seconds=round(time.monotonic() - started, 2),
+        )
+        before = read_summary(folder)
+        if num_computed or before is None or before["num_rows"] != summary.num_rows:
+            write_summary(folder, asdict(summary))
+        return summary
+
+    def _compute(self) -> int:
+        """Computes what isn't done, and settles the parts that are complete meanwhile; how many rows were computed."""
+        source = self.source
+        size = self.settings.rows_per_block or rows_per_block(source.rows.most)
+        blocks: Any = source.datasource(rows_per_table=size)
+        if self.few:
+            todo = [table for part in source.rows.parts if (table := source.todo(part)).num_rows]
+            size = self.settings.rows_per_block or rows_per_block(sum(table.num_rows for table in todo))
+            blocks = [block for table in todo for block in source.cut(table, rows_per_table=size)]
+            if not blocks:
+                return 0
+        allowed = allowed_rows(self.settings.budget, source.rows.most)
+        parts = {part.name: part for part in source.rows.parts}
+        books, settling, waiting = Books(source), Tasks(inline=self.few), deque[str]()
+        with watch_start(source.plan.name, needs_of(self.pools), timeout=self.settings.start_timeout):
+            for written in execute(blocks, self.pools, rows_per_block=size, writer=self._writer()):
+                self.lease.check()
+                for part in books.add(written):
+                    settling.submit(self.settle, parts[part])
+                    waiting.append(part)
+                for account in settling.results(most_running=MOST_SETTLING):
+                    self.settled[waiting.popleft()] = account
+                if books.num_quarantined > allowed:
+                    break
+        for account in settling.results():
+            self.settled[waiting.popleft()] = account
+        return books.num_rows
+
+    def _writer(self) -> ShardWriter:
+        plan = self.source.plan
+        provenance = plan.provenance() | {"raypipe": raypipe.__version__}
         metadata = {
             CLASSES_KEY: json.dumps(list(plan.classes), ensure_ascii=False).encode(),
-            PROVENANCE_KEY: json.dumps(plan.provenance(), default=str).encode(),
+            PROVENANCE_KEY: json.dumps(provenance, default=str).encode(),
         }
-        schema = plan.schema.append(pa.field(ROW_DIGEST, pa.string())).with_metadata(metadata)
-        writer = ShardWriter(folder=folder, schema=schema, png_column=settings.png_column)
-        size = rows_per_block(todo.num_rows, rows_per_shard=settings.rows_per_shard)
-        with watch_start(plan.name, needs_of(pools), timeout=settings.start_timeout):
-            for counts in execute(todo, pools, rows_per_block=size, writer=writer):
-                num_quarantined += pc.sum(counts["num_quarantined"]).as_py()
-                if num_quarantined > allowed_rows(settings.budget, rows.num_rows):
-                    break
-        done = read_done(folder)
-    wanted = dict(zip(rows["image_id"].to_pylist(), rows[ROW_DIGEST].to_pylist(), strict=True))
-    if _has_old_rows(done, wanted):
-        drop_rows(folder, wanted)
-        done = read_done(folder)
-    _check_budget(folder, rows, settings.budget)
-    finished, quarantined = _count(rows, done.finished), _count(rows, done.quarantined)
-    if finished + quarantined != rows.num_rows:
-        raise RowsLost(f"{folder}: {finished} finished + {quarantined} quarantined rows for {rows.num_rows} rows")
-    summary = StreamSummary(
-        num_rows=rows.num_rows,
-        num_finished=finished,
-        num_quarantined=quarantined,
-        num_computed=todo.num_rows,
-        seconds=round(time.monotonic() - started, 2),
-    )
-    before = read_summary(folder)
-    if todo.num_rows or before is None or before["num_rows"] != summary.num_rows:
-        write_summary(folder, asdict(summary))
-    return artifact, summary
+        return ShardWriter(
+            folder=self.source.folder,
+            schema=plan.schema.append(pa.field(ROW_DIGEST, pa.string())).with_metadata(metadata),
+            run=self.source.run,
+            png_column=self.settings.png_column,
+        )
+
+    def _check_budget(self, num_rows: int, num_quarantined: int) -> None:
+        allowed = allowed_rows(self.settings.budget, num_rows)
+        if num_quarantined > allowed or (num_rows and num_quarantined == num_rows):
+            first = "; ".join([reason for account in self.settled.values() for reason in account.reasons][:3])
+            raise BudgetExceeded(
+                f"{num_quarantined} of {num_rows} rows are in quarantine, allowed are {allowed}. First: {first}. All: "
+                f"{storage.join(self.source.folder, QUARANTINED)}; mend the rows and delete that folder to try them "
+                "again, or raise budget.max_rows"
+            )
 
 
 def needs_of(pools: Sequence[tuple[Pool, PoolPlan]]) -> str:
@@ -118,60 +199,7 @@ def needs_of(pools: Sequence[tuple[Pool, PoolPlan]]) -> str:
     return " and ".join(f"{each.min_actors} x ({each.cpus:g} CPUs, {each.gpus:g} GPUs)" for _, each in pools)
 
 
-def rows_per_block(num_rows: int, *, rows_per_shard: int) -> int:
-    """Rows that go through the pools together: few in a short stream, lest workers idle, a shard's in a long one."""
-    return min(rows_per_shard, max(_LEAST_ROWS, num_rows // NUM_BLOCKS))
-
-
-Keys = list[tuple[str, str]]
-"""Image ids with the digests of the rows that outputs were made of."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What the shards of a folder hold: nothing else says what is done."""
-
-    finished: Keys
-    quarantined: Keys
-
-
-def read_done(folder: str) -> Done:
-    """Reads the ids and row digests of a stream's shards."""
-    finished, quarantined = (
-        _keys(read_shards(storage.join(folder, kind), columns=["image_id", ROW_DIGEST], schema=QUARANTINE))
-        for kind in (SHARDS, QUARANTINED)
-    )
-    return Done(finished, quarantined)
-
-
-def _keys(rows: pa.Table) -> Keys:
-    return list(zip(rows["image_id"].to_pylist(), rows[ROW_DIGEST].to_pylist(), strict=True))
-
-
-def _among(rows: pa.Table, keys: Keys) -> pa.Array:
-    """True for the rows whose output, made of the row as it is now, is among the keys."""
-    known = set(keys)
-    return pa.array([key in known for key in _keys(rows)], pa.bool_())
-
-
-def _count(rows: pa.Table, keys: Keys) -> int:
-    return len(set(_keys(rows)) & set(keys))
-
-
-def _has_old_rows(done: Done, wanted: dict[str, str]) -> bool:
-    """Whether a row has two outputs, or one that was made of the row as it was."""
-    keys = [key for key in done.finished + done.quarantined if key[0] in wanted]
-    return len({image_id for image_id, _ in keys}) < len(keys) or any(wanted[name] != found for name, found in keys)
-
-
-def _check_budget(folder: str, rows: pa.Table, budget: Budget) -> None:
-    found = read_shards(storage.join(folder, QUARANTINED), schema=QUARANTINE)
-    quarantine = found.filter(_among(found, _keys(rows)))
-    allowed = allowed_rows(budget, rows.num_rows)
-    if quarantine.num_rows > allowed or (rows.num_rows and quarantine.num_rows == rows.num_rows):
-        first = "; ".join(f"{row['image_id']}: {row['reason']}" for row in quarantine.slice(0, 3).to_pylist())
-        raise BudgetExceeded(
-            f"{quarantine.num_rows} of {rows.num_rows} rows are in quarantine, allowed are {allowed}. "
-            f"First: {first}. All: {storage.join(folder, QUARANTINED)}; mend the rows and delete that folder "
-            "to try them again, or raise budget.max_rows"
-        )
+def rows_per_block(num_rows: int) -> int:
+    """Rows that go through the pools together: few in a short stream, lest workers idle, more in a very long one."""
+    usual = min(USUAL_ROWS, max(LEAST_ROWS, num_rows // NUM_BLOCKS))
+    return min(MOST_ROWS, max(usual, num_rows // _MANY_BLOCKS))

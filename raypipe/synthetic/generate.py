@@ -15,7 +15,8 @@ from PIL import Image
 
 from raypipe import storage
 from raypipe.data.images import encode_png
-from raypipe.data.manifest import Manifest, read_manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.synthetic import textures
 from raypipe.synthetic.saliency_errors import simulate_saliency
 from raypipe.synthetic.textures import Map

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe import schema
-from raypipe.data.manifest import Manifest, UnknownLabel, class_ids_of, read_manifest, write_manifest
+from raypipe.data.manifest import Manifest, UnknownLabel, class_ids_of
+from raypipe.data.parts import read_manifest, write_manifest
 
 CLASSES = ("cat", "dog", "zebra")
 

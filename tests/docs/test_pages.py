@@ -22,7 +22,7 @@ from PIL import Image
 from saliency_weights import csnet_state
 
 from raypipe import storage
-from raypipe.data.manifest import read_manifest
+from raypipe.data.parts import read_manifest
 from raypipe.synthetic.generate import generate
 
 BIN = Path(sys.executable).parent

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from raypipe.config import load_config
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.doctor import data_checks
 from raypipe.doctor.forecast import Sample
 from raypipe.doctor.survey import View

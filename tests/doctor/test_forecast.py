@@ -5,7 +5,8 @@ import pytest
 
 from raypipe import storage
 from raypipe.config import load_config
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.doctor.diagnose import diagnose
 from raypipe.doctor.forecast import (
     Sample,

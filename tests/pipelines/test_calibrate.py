@@ -14,7 +14,8 @@ from raypipe.artifacts import Artifact
 from raypipe.cli import app
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask, encode_png
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.calibrate import calibration_table, rows_with_truth, run_calibrated, run_calibration
 from raypipe.pipelines.context import Context

@@ -18,7 +18,8 @@ from raypipe import storage
 from raypipe.artifacts import Artifact, digest
 from raypipe.config import RunConfig, load_config
 from raypipe.data.checkpoints import CHECKPOINT, METADATA_FILE
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.formats.cams.read import INDEX_FILE
 from raypipe.pipelines import calibrate, networks
 from raypipe.pipelines.calibrate import ConfidenceMap

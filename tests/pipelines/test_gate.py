@@ -10,7 +10,8 @@ from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, load_config
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.data.images import decode_image
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.networks import Network, build_affinity_net, build_classifier, network_input
 from raypipe.pages.finished import find_masks

@@ -9,7 +9,8 @@ from saliency_weights import csnet_state
 
 from raypipe.config import RunConfig, load_config
 from raypipe.data.images import decode_mask, encode_png
-from raypipe.data.manifest import Manifest, read_manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.saliency_maps import lacks_saliency

@@ -11,7 +11,8 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, load_config
 from raypipe.data.images import decode_mask, encode_png
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.classifier import train_classifier
 from raypipe.pipelines.context import Context, open_context

@@ -8,7 +8,8 @@ from corpus import CASES, CLASSES
 
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.run import Run, open_run
 from raypipe.schema import MASKS, QUARANTINE

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raypipe.data.images import decode_image, decode_mask
-from raypipe.data.manifest import read_manifest
+from raypipe.data.parts import read_manifest
 from raypipe.storage import read_bytes
 from raypipe.synthetic.generate import ANIMALS, CLASSES, Scene, draw_scene, generate
 

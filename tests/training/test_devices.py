@@ -76,7 +76,7 @@ def train(name: str, optimizer: str, device: torch.device) -> tuple[dict[str, Te
 
 @pytest.mark.parametrize("name", TASKS)
 def test_steps_lead_to_the_weights_of_the_cpu(name: str) -> None:
-    """By plain gradient descent: AdamW divides a gradient by its size, and so makes a step of the rounding of a zero."""
+    """By plain gradient descent: AdamW divides a gradient by its size, and makes a step of the rounding of a zero."""
     weights, _ = train(name, "sgd", DEVICE)
     expected, _ = train(name, "sgd", torch.device("cpu"))
     for key, value in weights.items():

@@ -95,7 +95,7 @@ def test_the_command(manifest: Manifest, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from raypipe.cli import app
-    from raypipe.data.manifest import read_manifest, write_manifest
+    from raypipe.data.parts import read_manifest, write_manifest
 
     write_manifest(manifest, str(tmp_path / "m.parquet"))
     (tmp_path / "export.json").write_text(

@@ -1,0 +1,114 @@
+"""Where a stream's rows come from: the rows of each part that aren't done yet, with what they take from other streams.
+
+A part is read by a task on the cluster when its turn comes, so the first rows don't wait for the last part, and the
+driver holds none of them. Few rows are cut in the driver itself: a task would take longer to start.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe.data.rows import Part, Rows
+from raypipe.schema import ROW_DIGEST, SHARD_URI
+from raypipe.stages.base import with_error_columns
+from raypipe.streams.ledger import read_ledger, without_lost
+from raypipe.streams.load import loaded, with_places, with_quarantined
+from raypipe.streams.plan import Plan
+from raypipe.streams.records import row_digests
+from raypipe.streams.sink import PART, PART_TODO
+
+if TYPE_CHECKING:
+    from ray.data import Datasource
+
+FEW_ROWS = 4_000
+"""Rows that the driver reads itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The rows of a stream."""
+
+    plan: Plan
+    rows: Rows
+    folder: str
+    """Of the stream's outputs."""
+    run: int
+    """Number of the run: what it writes itself doesn't count as done when a part is read once more."""
+
+    def wanted(self, part: Part) -> pa.Table:
+        """All rows of a part, with where the plan's loads find them, and with their digest."""
+        table = self.rows.read(part)
+        loads = self.plan.loads
+        for load in loads:
+            ledger = read_ledger(load.outputs.uri, part.name)
+            table = with_places(table, ledger, load.outputs, prefix=load.prefix)
+            if not load.part_of_plan:
+                table = with_quarantined(table, ledger)
+        found = [pc.is_valid(table[load.prefix + SHARD_URI]) for load in loads if load.part_of_plan]
+        if found:
+            required = [is_found for load, is_found in zip(loads, found, strict=True) if not load.optional]
+            table = table.filter(reduce(pc.and_, required) if required else reduce(pc.or_, found))
+        return table.append_column(ROW_DIGEST, row_digests(table, self.plan.row_columns()))
+
+    def todo(self, part: Part) -> pa.Table:
+        """The rows of a part that weren't done before this run."""
+        table = self.wanted(part)
+        ledger = without_lost(self.folder, part.name, read_ledger(self.folder, part.name, before=self.run))
+        left = table.filter(not_among(table, ledger.finished))
+        left = left.filter(not_among(left, ledger.quarantined))
+        left = left.append_column(PART, pa.array([part.name] * left.num_rows, pa.string()))
+        return left.append_column(PART_TODO, pa.array([left.num_rows] * left.num_rows, pa.int64()))
+
+    def cut(self, todo: pa.Table, *, rows_per_table: int) -> Iterator[pa.Table]:
+        """The rows of `todo`, cut, with all columns that the pools read."""
+        for table in loaded(todo, self.plan.loads, rows_per_table=rows_per_table):
+            yield with_error_columns(table)
+
+    def datasource(self, *, rows_per_table: int) -> "Datasource":
+        """The parts as Ray Data reads them, a task a part."""
+        from ray.data import Datasource, ReadTask
+        from ray.data.block import BlockMetadata
+
+        source = self
+
+        class Parts(Datasource):
+            """Rows that aren't done."""
+
+            def get_name(self) -> str:
+                return source.plan.name
+
+            def estimate_inmemory_data_size(self) -> int | None:
+                return None
+
+            def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:  # noqa: ARG002
+                nothing = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+                return [ReadTask(_Read(source.of(part), part, rows_per_table), nothing) for part in source.rows.parts]
+
+        return Parts()
+
+    def of(self, part: Part) -> "Source":
+        """The same of one part alone: a task needn't know the others."""
+        return replace(self, rows=replace(self.rows, parts=(part,)))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a task does."""
+
+    source: Source
+    part: Part
+    rows_per_table: int
+
+    def __call__(self) -> Iterator[pa.Table]:
+        yield from self.source.cut(self.source.todo(self.part), rows_per_table=self.rows_per_table)
+
+
+def not_among(rows: pa.Table, others: pa.Table) -> pa.Array:
+    """True for the rows whose id and digest no other row has."""
+    # Digests are all of one length, so that the pair needs nothing in between.
+    keys, known = (pc.binary_join_element_wise(each[ROW_DIGEST], each["image_id"], "") for each in (rows, others))
+    return pc.invert(pc.is_in(keys, known.combine_chunks()))

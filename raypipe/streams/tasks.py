@@ -1,0 +1,55 @@
+"""Runs a function on many parts as tasks on the cluster, or, where there is little to do, in this process."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+MOST_RUNNING = 32
+"""Tasks at a time: each holds a part's rows."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Tasks:
+    """Tasks that have been started and whose results are asked for later."""
+
+    def __init__(self, *, inline: bool) -> None:
+        """Prepares tasks.
+
+        Args:
+            inline: runs them in this process, each when it is submitted.
+        """
+        self.inline = inline
+        self.started: deque[Any] = deque()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Starts a task, or runs it."""
+        if self.inline:
+            self.started.append(function(*arguments))
+            return
+        import ray  # takes seconds
+
+        # Such tasks wait for storage. With CPUs of their own they would wait for the pools that hold them all.
+        options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "retry_exceptions": [OSError]}
+        self.started.append(ray.remote(function).options(**options).remote(*arguments))
+
+    def results(self, *, most_running: int = 0) -> Iterator[Any]:
+        """Waits for tasks, the first first, until no more than so many run; yields their results."""
+        while len(self.started) > (0 if self.inline else most_running):
+            first = self.started.popleft()
+            if not self.inline:
+                import ray
+
+                first = ray.get(first)
+            yield first
+
+
+def in_tasks(function: Callable[[Item], Result], items: Iterable[Item], *, inline: bool) -> Iterator[Result]:
+    """The results of a function, in the order of its arguments; some tasks run at a time."""
+    tasks = Tasks(inline=inline)
+    for item in items:
+        tasks.submit(function, item)
+        yield from tasks.results(most_running=MOST_RUNNING)
+    yield from tasks.results()
+
