@@ -13,16 +13,21 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any, cast
 
 import fsspec
 import pyarrow.fs
+from fsspec.implementations.local import LocalFileSystem
 
 from raypipe import uri as uris
 from raypipe.credentials import refuse_credentials
 
 _IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP)
 """Error numbers of paths at which no file can ever exist."""
+
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""Error numbers of mounts that have no hard links."""
 
 _TEMPORARY = (408, 425, 429)
 """HTTP codes that mean "try again"; the other codes from 400 to 499 mean that the request will never work."""
@@ -142,17 +147,16 @@ def opened(uri: str) -> Iterator[IO[bytes]]:
 
 
 def write_bytes_atomic(uri: str, data: bytes) -> None:
-    """Writes a file so that no reader ever sees a part of it.
+    """Writes a file so that no reader ever sees a part of it; of several writers the last one wins.
 
     Object stores show an object when its upload is complete. A local file is first written under a temporary name and
     then renamed.
     """
     fs, path = filesystem(uri)
-    if fs.protocol == "file" or "file" in fs.protocol:
-        fs.makedirs(fs._parent(path), exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-        fs.pipe_file(temporary, data)
-        fs.mv(temporary, path)
+    if isinstance(fs, LocalFileSystem):
+        with _beside(path) as temporary:
+            temporary.write_bytes(data)
+            temporary.replace(path)
     else:
         fs.pipe_file(path, data)
 
@@ -165,13 +169,73 @@ def writing(uri: str) -> Iterator[IO[bytes]]:
         with open(path, "wb") as file:  # noqa: PTH123
             yield file
         fs, target = filesystem(uri)
-        if "file" in fs.protocol:
-            fs.makedirs(fs._parent(target), exist_ok=True)
-            temporary = f"{target}.{uuid.uuid4().hex}.tmp"
-            fs.put_file(path, temporary)
-            fs.mv(temporary, target)
+        if isinstance(fs, LocalFileSystem):
+            with _beside(target) as temporary:
+                fs.put_file(path, str(temporary))
+                temporary.replace(target)
         else:
             fs.put_file(path, target)
+
+
+def create_exclusive(uri: str, data: bytes) -> bool:
+    """Writes a file that isn't there yet; of several writers one succeeds.
+
+    Local disks and NFS keep this promise by a hard link, which nobody can make twice, or on a mount without links by
+    creating the file exclusively, where a reader may find it empty for a moment. S3 keeps it by `If-None-Match: *`,
+    which AWS, Ceph and MinIO honour, and gs:// and az:// by conditions of their own. A store that refuses or ignores
+    the condition is asked before whether the file is there: writers may all succeed if they come within that moment,
+    and the file holds what the last one wrote.
+
+    Returns:
+        False if the file is there and holds other bytes. The same bytes are taken for this writer's own, because the
+        answer to a request may get lost: several writers need something in their bytes that tells them apart.
+    """
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        with _beside(path) as temporary:
+            temporary.write_bytes(data)
+            return _link(temporary, Path(path))
+    if fs.exists(path):
+        return read_bytes(uri) == data
+    try:
+        fs.pipe_file(path, data, mode="create")
+    except Exception as error:  # noqa: BLE001 - each store has a name of its own for "it is there"
+        if isinstance(error, OSError) and error.errno == errno.ENOSYS:
+            fs.pipe_file(path, data)
+            return True
+        try:
+            return read_bytes(uri) == data
+        except FileNotFoundError:
+            raise error from None
+    return True
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Gives a finished file a second name; False if the name is taken."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return temporary.stat().st_nlink > 1  # over NFS the answer to a link that was made may get lost
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:
+            with path.open("xb") as file:
+                file.write(temporary.read_bytes())
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def _beside(path: str) -> Iterator[Path]:
+    """A name for a temporary file beside a local one, in whose folder it is made; at the end no such file is left."""
+    temporary = Path(f"{path}.{uuid.uuid4().hex}.tmp")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def delete(uri: str) -> None:
@@ -181,14 +245,32 @@ def delete(uri: str) -> None:
 
 
 def list_files(uri: str, *, suffix: str = "") -> list[str]:
-    """Returns the sorted URIs of all files below a folder, without temporary ones; an absent folder has none."""
+    """Returns the sorted URIs of all files below a folder, without temporary ones; an absent folder has none.
+
+    Files and folders that come or go meanwhile are in the list or not.
+
+    Raises:
+        OSError: a folder that is there can't be listed: its files must not be taken for absent.
+    """
     fs, path = filesystem(uri)
     fs.invalidate_cache()
-    if not fs.exists(path):
+    try:
+        names = _local_files(path) if isinstance(fs, LocalFileSystem) else fs.find(path)
+    except FileNotFoundError:  # the bucket
         return []
-    return sorted(
-        fs.unstrip_protocol(name) for name in fs.find(path) if name.endswith(suffix) and not name.endswith(".tmp")
-    )
+    return sorted(fs.unstrip_protocol(name) for name in names if name.endswith(suffix) and not name.endswith(".tmp"))
+
+
+def _local_files(path: str) -> list[str]:
+    # fsspec's own `find` takes a folder that it can't list for an empty one.
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    if os.path.isfile(path):  # noqa: PTH113 - fsspec's paths are texts
+        return [path]
+    walk = os.walk(path, onerror=refuse)
+    return [f"{folder.rstrip('/')}/{name}" for folder, _, names in walk for name in names]
 
 
 def digest(value: Any) -> str:

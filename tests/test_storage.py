@@ -1,10 +1,16 @@
+import errno
+import os
+import shutil
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import aiohttp
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from raypipe import storage
 
@@ -61,18 +67,146 @@ def test_listing_shows_no_unfinished_file(tmp_path: Path) -> None:
     assert storage.list_files(str(tmp_path)) == []
 
 
+def fails_with(error: Exception) -> Callable[..., None]:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return fail
+
+
 def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = str(tmp_path / "a.bin")
     storage.write_bytes_atomic(target, b"old")
-    fs, _ = storage.filesystem(target)
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(type(fs), "mv", fail)
+    monkeypatch.setattr(Path, "replace", fails_with(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         storage.write_bytes_atomic(target, b"new")
+    with pytest.raises(OSError, match="disk full"), storage.writing(target) as file:
+        file.write(b"new")
     assert storage.read_bytes(target) == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]  # noqa: PTH208 - temporary files, too
+
+
+def test_a_folder_is_not_replaced_by_a_file_nor_written_into(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(IsADirectoryError):
+        storage.write_bytes_atomic(str(tmp_path / "a"), b"1")
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_reader_sees_one_of_several_writers_whole(tmp_path: Path) -> None:
+    uri = str(tmp_path / "deep" / "a.bin")
+    contents = [bytes([number]) * 300_000 for number in range(4)]
+
+    def write(content: bytes) -> None:
+        for _ in range(20):
+            storage.write_bytes_atomic(uri, content)
+
+    with ThreadPoolExecutor(4) as threads:
+        writers = [threads.submit(write, content) for content in contents]
+        while not all(writer.done() for writer in writers):
+            if storage.exists(uri):
+                assert storage.read_bytes(uri) in contents
+        for writer in writers:
+            writer.result()
+    assert os.listdir(tmp_path / "deep") == ["a.bin"]  # noqa: PTH208
+
+
+def test_a_listing_bears_files_and_folders_that_come_and_go(tmp_path: Path) -> None:
+    (tmp_path / "stays.bin").write_bytes(b"1")
+    ended = time.monotonic() + 1
+
+    def churn(number: int) -> None:
+        folder = tmp_path / str(number)
+        while time.monotonic() < ended:
+            for name in "abc":
+                storage.write_bytes_atomic(str(folder / name / "file.bin"), b"1")
+            shutil.rmtree(folder)
+
+    with ThreadPoolExecutor(2) as threads:
+        writers = [threads.submit(churn, number) for number in range(2)]
+        while time.monotonic() < ended:
+            assert f"file://{tmp_path}/stays.bin" in storage.list_files(str(tmp_path))
+        for writer in writers:
+            writer.result()
+    assert storage.list_files(str(tmp_path)) == [f"file://{tmp_path}/stays.bin"]
+
+
+@pytest.mark.parametrize("name", [".", "deep"])
+def test_a_folder_that_cant_be_listed_isnt_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "deep").mkdir()
+    scandir = os.scandir
+
+    def fail(path: str) -> object:
+        if Path(path) == tmp_path / name:
+            raise OSError(errno.EIO, "input/output error")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(OSError, match="input/output error"):
+        storage.list_files(str(tmp_path))
+
+
+def test_a_file_is_its_own_listing(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"1")
+    assert storage.list_files(str(tmp_path / "a.bin")) == [f"file://{tmp_path}/a.bin"]
+
+
+@pytest.mark.parametrize("error", [None, errno.EPERM])
+def test_one_of_many_creates_a_file_also_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int | None
+) -> None:
+    if error:
+        monkeypatch.setattr(Path, "hardlink_to", fails_with(OSError(error, "no links here")))
+    for number in range(20):
+        uri = f"{tmp_path}/{number}/a.bin"
+        with ThreadPoolExecutor(8) as threads:
+            won = list(threads.map(lambda each, uri=uri: storage.create_exclusive(uri, bytes([each])), range(8)))
+        assert sum(won) == 1
+        assert storage.read_bytes(uri) == bytes([won.index(True)])
+        assert os.listdir(tmp_path / str(number)) == ["a.bin"]  # noqa: PTH208
+
+
+def test_a_link_whose_answer_got_lost_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Path.hardlink_to
+
+    def lose(path: Path, target: Path) -> None:
+        link(path, target)
+        raise FileExistsError
+
+    monkeypatch.setattr(Path, "hardlink_to", lose)
+    assert storage.create_exclusive(f"{tmp_path}/a.bin", b"1")
+    monkeypatch.undo()
+    assert not storage.create_exclusive(f"{tmp_path}/a.bin", b"2")
+
+
+def test_a_disk_that_is_full_creates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "hardlink_to", fails_with(OSError(errno.ENOSPC, "disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        storage.create_exclusive(f"{tmp_path}/a.bin", b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_without_conditions_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe_file = MemoryFileSystem.pipe_file
+
+    def refuse(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite") -> None:
+        if mode == "create":
+            raise OSError(errno.ENOSYS, "A header you provided implies functionality that is not implemented")
+        pipe_file(self, path, value)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
+    uri = f"memory://{tmp_path}/a.bin"
+    assert storage.create_exclusive(uri, b"1")
+    assert not storage.create_exclusive(uri, b"2")
+    assert storage.read_bytes(uri) == b"1"
+
+
+def test_a_store_that_refuses_for_another_reason_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", fails_with(PermissionError("read-only")))
+    with pytest.raises(PermissionError, match="read-only"):
+        storage.create_exclusive(f"memory://{tmp_path}/a.bin", b"1")
 
 
 def test_digest_ignores_the_order_of_keys() -> None:

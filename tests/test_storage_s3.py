@@ -74,6 +74,67 @@ def test_every_fifth_request_spoiled_and_nothing_lost(faulty: str) -> None:
     assert {uri: storage.read_bytes(uri) for uri in list(contents)[:20]} == dict(list(contents.items())[:20])
 
 
+def test_an_absent_bucket_has_no_files(bucket: str) -> None:
+    assert storage.list_files("s3://no-such-bucket/a") == []
+    assert storage.list_files("s3://no-such-bucket") == []
+    assert storage.list_files(bucket) == []
+
+
+def test_a_listing_bears_files_that_come_and_go(bucket: str) -> None:
+    storage.write_bytes_atomic(f"{bucket}/a/stays.bin", b"1")
+
+    def churn(number: int) -> None:
+        for _ in range(10):
+            storage.write_bytes_atomic(f"{bucket}/a/{number}/file.bin", b"1")
+            storage.delete(f"{bucket}/a/{number}/file.bin")
+
+    with ThreadPoolExecutor(3) as threads:
+        writers = [threads.submit(churn, number) for number in range(3)]
+        while not all(writer.done() for writer in writers):
+            assert f"{bucket}/a/stays.bin" in storage.list_files(f"{bucket}/a")
+        for writer in writers:
+            writer.result()
+    assert storage.list_files(f"{bucket}/a") == [f"{bucket}/a/stays.bin"]
+
+
+def test_a_reader_sees_one_of_several_writers_whole(bucket: str) -> None:
+    uri = f"{bucket}/a.bin"
+    contents = [bytes([number]) * 300_000 for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        writers = [threads.submit(storage.write_bytes_atomic, uri, content) for content in contents * 5]
+        writers[0].result()
+        for _ in range(10):
+            assert storage.read_bytes(uri) in contents
+        for writer in writers:
+            writer.result()
+
+
+def test_a_file_is_created_once(bucket: str) -> None:
+    uri = storage.join(bucket, "deep", "a.bin")
+    assert storage.create_exclusive(uri, b"1")
+    assert not storage.create_exclusive(uri, b"2")
+    assert storage.create_exclusive(uri, b"1")  # the same bytes are one's own
+    assert storage.read_bytes(uri) == b"1"
+    with pytest.raises(FileNotFoundError):
+        storage.create_exclusive("s3://no-such-bucket/a", b"1")
+
+
+def test_a_server_keeps_the_condition_by_itself(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = storage.join(bucket, "a.bin")
+    assert storage.create_exclusive(uri, b"1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "exists", lambda _self, _path: False)  # another one is faster
+    assert not storage.create_exclusive(uri, b"2")
+    assert storage.read_bytes(uri) == b"1"
+
+
+def test_a_creation_whose_answer_got_lost_is_known_as_ones_own(faulty: str) -> None:
+    uris = [storage.join(faulty, f"{i}.bin") for i in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda uri: storage.create_exclusive(uri, uri.encode()), uris)) == [True] * 40
+        assert list(threads.map(lambda uri: storage.create_exclusive(uri, b"another"), uris)) == [False] * 40
+    assert storage.read_many(uris) == {uri: uri.encode() for uri in uris}
+
+
 def test_a_file_is_written_bit_by_bit(bucket: str) -> None:
     uri = f"{bucket}/deep/file.bin"
     with storage.writing(uri) as file:
