@@ -79,7 +79,5 @@ class Score:
     num_unscored: int
     """Images whose true mask couldn't be compared: their reasons are in `unscored`."""
     unscored: dict[str, str] = field(default_factory=dict)
-    image_iou: dict[str, float] = field(default_factory=dict, repr=False)
-    """Mean IoU of single images, for finding the best and the worst."""
     confusion: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
     """(C + 1, C + 1) pixels, rows the truth; None where the score was read back, as a file of its own holds it."""

@@ -33,8 +33,9 @@ from raypipe.pipelines.seeds import given_cams
 from raypipe.pipelines.sweep import scored_rows
 from raypipe.run import Run
 from raypipe.stages.score_settings import Setting
+from raypipe.streams.collect import collect, rows_digest
 from raypipe.streams.machines import Machine, divide
-from raypipe.streams.records import open_folder, set_digest
+from raypipe.streams.records import open_folder
 from raypipe.training.trainer import read_metrics
 
 logger = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def _fit(
 
 def _check_truth(context: Context) -> None:
     sweep = context.config.sweep
-    rows = scored_rows(context)
+    rows = collect(scored_rows(context).select(["mask_uri"]))
     known, needed = len(rows) - rows["mask_uri"].null_count, max(1, sweep.num_labelled)
     if known < needed:
         raise ValueError(
@@ -208,7 +209,7 @@ def trials_provenance(context: Context) -> dict[str, Any]:
     rows = context.rows(None)
     return {
         "config": config.model_dump(mode="json", exclude=_NOT_IN_TRIALS),
-        "rows": set_digest(rows, rows.column_names),
+        "rows": rows_digest(rows, rows.columns),
         "classes": context.classes,
         "checkpoints": [found and found.digest for found in given],
         "raypipe": raypipe.__version__,

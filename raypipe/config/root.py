@@ -59,8 +59,8 @@ class Cluster(Section):
     """GPUs of an actor that runs networks; null shares each GPU among a stream's pools, 0 runs networks on CPUs."""
     cpu_actors: int | None = Field(None, ge=1)
     """Actors of each pool that runs no network: fetching, dense CRF, encoding; null lets them grow with their work."""
-    rows_per_shard: int = Field(32, ge=1)
-    """Rows per output file, the grain at which a run resumes."""
+    rows_per_block: int | None = Field(None, ge=1)
+    """Rows that go through the pools together, the grain at which a run resumes; null plans them by the set's size."""
     start_timeout: float = Field(600, gt=0)
     """Seconds that a run waits while nothing runs on the cluster and no node joins it; then the run ends."""
     object_store_memory: int | None = Field(None, ge=80 * 2**20)

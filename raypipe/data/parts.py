@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raypipe import schema, storage
+from raypipe import storage
 from raypipe.data.manifest import (
     Manifest,
     check_classes,

@@ -1,9 +1,10 @@
 """Rows that are read part by part, where and when they are needed: a driver holds names and counts, never rows."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe import schema
 
@@ -31,6 +32,7 @@ class InMemory:
     table: pa.Table
 
     def __call__(self) -> pa.Table:
+        """The table."""
         return self.table
 
 
@@ -47,6 +49,10 @@ class Rows:
     """In order."""
     schema: pa.Schema = schema.MANIFEST
     """Of the parts, before any change."""
+    chosen: tuple[str, ...] | None = None
+    """Names of the parts that hold rows that were drawn; None reads all."""
+    limit: int | None = None
+    """The number of rows at most, where it is known."""
 
     @classmethod
     def of(cls, table: pa.Table) -> "Rows":
@@ -56,7 +62,13 @@ class Rows:
     @property
     def most(self) -> int:
         """The number of rows at most: changes may leave some out."""
-        return sum(part.num_rows for part in self.parts)
+        number = sum(part.num_rows for part in self.read_parts)
+        return number if self.limit is None else min(number, self.limit)
+
+    @property
+    def read_parts(self) -> tuple[Part, ...]:
+        """The parts that have to be read."""
+        return tuple(part for part in self.parts if self.chosen is None or part.name in self.chosen)
 
     @property
     def columns(self) -> list[str]:
@@ -67,7 +79,7 @@ class Rows:
 
     def then(self, change: Change) -> "Rows":
         """The rows that a change makes of these."""
-        return Rows(self.parts, (*self.changes, change), self.schema)
+        return replace(self, changes=(*self.changes, change))
 
     def where(self, choose: Callable[[pa.Table], pa.Array]) -> "Rows":
         """The rows for which a function says true."""
@@ -76,6 +88,15 @@ class Rows:
     def select(self, columns: Sequence[str]) -> "Rows":
         """The rows with some of the columns."""
         return self.then(lambda table, _: table.select(list(columns)))
+
+    def only(self, image_ids: Mapping[str, Sequence[str]]) -> "Rows":
+        """The rows with some ids, which are given by the parts' names."""
+        limit = sum(map(len, image_ids.values()))
+
+        def choose(table: pa.Table, part: Part) -> pa.Table:
+            return table.filter(pc.is_in(table["image_id"], pa.array(image_ids.get(part.name, []), pa.string())))
+
+        return replace(self.then(choose), chosen=tuple(image_ids), limit=limit)
 
     def read(self, part: Part) -> pa.Table:
         """The rows of one part."""

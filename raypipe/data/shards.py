@@ -166,4 +166,5 @@ def _read(file: Any, uri: str, columns: Sequence[str]) -> pa.Table:
 
 
 def damaged(uri: str, error: Exception) -> ShardError:
+    """Says that a shard can't be read."""
     return ShardError(f"{uri} can't be read ({error}): if it is damaged, {WAY_OUT}")

@@ -1,12 +1,15 @@
 """Checks of what a run reads and writes: manifest, networks, output, images. Each goes from facts to a finding."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
+from raypipe.data.rows import Part, Rows
 from raypipe.doctor.findings import Finding, from_places, judge, problem
 from raypipe.doctor.forecast import Sample
 from raypipe.doctor.survey import View
@@ -16,34 +19,58 @@ from raypipe.networks.registry import TORCHVISION_SCHEME, cached_file
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.networks import given_checkpoint
 from raypipe.streams.budget import allowed_rows
+from raypipe.streams.tasks import in_tasks
 
 
 def check_manifest(context: Context) -> Finding:
     """Rows, splits and labels."""
-    config, table = context.config, context.manifest.table
-    splits = Counter(split or "no split" for split in table["split"].to_pylist())
+    config = context.config
+    everything = context.rows(None, columns=("split", "labels"))
+    splits: Counter[str] = sum(in_tasks(partial(_count_splits, everything), everything.parts, inline=True), Counter())
     counts = ", ".join(f"{name} {number}" for name, number in sorted(splits.items()))
-    found = f"{table.num_rows} rows ({counts}), {len(context.classes)} classes"
+    found = f"{splits.total()} rows ({counts}), {len(context.classes)} classes"
     try:
         rows = context.seed_rows()
         context.rows(config.splits.masks)
     except ValueError as error:
         needed, way_out = "splits that the manifest has", "set splits.train and splits.masks"
         return problem("manifest", str(error), needed=needed, way_out=way_out)
-    labels = rows["labels"]
-    unlabelled = labels.null_count
-    unknown = sorted(set(pc.unique(pc.list_flatten(labels)).to_pylist()) - {*context.classes, None})
+    looks = list(in_tasks(partial(_look_at_labels, rows, context.classes), rows.parts, inline=True))
+    unknown = sorted(set().union(*(look.unknown for look in looks)))
     if unknown:
         found += f"; unknown labels: {', '.join(unknown[:5])}"
-    bad = unlabelled + sum(not set(names or []) <= set(context.classes) for names in labels.to_pylist() if unknown)
-    allowed = allowed_rows(config.budget, rows.num_rows)
+    num_rows, unlabelled = sum(look.num_rows for look in looks), sum(look.unlabelled for look in looks)
+    bad = unlabelled + sum(look.misnamed for look in looks)
+    allowed = allowed_rows(config.budget, num_rows)
     return judge(
         "manifest",
         f"{found}; {unlabelled} rows without labels; {bad} rows would be quarantined" if bad else found,
-        status="ok" if not bad else "problem" if bad > allowed or bad == rows.num_rows else "warning",
+        status="ok" if not bad else "problem" if bad > allowed or bad == num_rows else "warning",
         needed=f"at most {allowed} such rows, by the budget",
         way_out="give these rows labels of the manifest's classes, leave their split out, or raise budget.max_rows",
     )
+
+
+class _Look(NamedTuple):
+    """What the labels of a part are like."""
+
+    num_rows: int
+    unlabelled: int
+    misnamed: int
+    """Rows with a label that is no class."""
+    unknown: frozenset[str]
+    """Such labels."""
+
+
+def _look_at_labels(rows: Rows, classes: Sequence[str], part: Part) -> _Look:
+    labels = rows.read(part)["labels"]
+    unknown = frozenset(pc.unique(pc.list_flatten(labels)).to_pylist()) - {*classes, None}
+    misnamed = sum(not set(names or []) <= set(classes) for names in labels.to_pylist()) if unknown else 0
+    return _Look(len(labels), labels.null_count, misnamed, unknown)
+
+
+def _count_splits(rows: Rows, part: Part) -> Counter[str]:
+    return Counter(split or "no split" for split in rows.read(part)["split"].to_pylist())
 
 
 def network_files(context: Context) -> list[str]:
@@ -148,5 +175,5 @@ def check_sample(sample: Sample, *, allowed_share: float) -> Finding:
 
 def allowed_share(context: Context) -> float:
     """Share of the rows that may fail."""
-    rows: int = context.seed_rows().num_rows
+    rows = context.seed_rows().most
     return min(1.0, allowed_rows(context.config.budget, rows) / max(1, rows))

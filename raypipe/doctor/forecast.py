@@ -21,18 +21,22 @@ import pyarrow.parquet as pq
 import ray
 
 from raypipe.data.checkpoints import Task
+from raypipe.data.rows import Rows
 from raypipe.doctor.stage_timing import PoolTime, RandomNetwork, time_pool
 from raypipe.doctor.workload import checkpoint, makes_seeds, streams_of, trains_classifier
 from raypipe.pipelines.affinity import affinity_task
 from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import Context, plan_pools
 from raypipe.stages.base import ERRORS, with_error_columns
-from raypipe.stages.load_shards import LoadCams
+from raypipe.streams.collect import collect, count
 from raypipe.streams.execute import CALLS_PER_ACTOR
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.resources import PoolPlan
-from raypipe.streams.run import rows_per_block
+from raypipe.streams.run import USUAL_ROWS, rows_per_block
 from raypipe.training.tasks import TrainingTask
+
+_MOST_PARTS = 8
+"""Of the manifest that a sample is drawn of."""
 
 SECONDS = 1800
 """How long a pool may take for the sample, the wait for free CPUs included."""
@@ -101,10 +105,17 @@ class StreamForecast:
     """In Ray's object store: the source's rows, and those between two pools."""
 
 
-def evenly_spaced_rows(rows: pa.Table, number: int) -> pa.Table:
-    """Rows spread evenly over a table: the middle of each of `number` equal parts."""
-    number = min(number, rows.num_rows)
-    return rows.take([(2 * index + 1) * rows.num_rows // (2 * number) for index in range(number)])
+def evenly_spaced_rows(rows: Rows, number: int) -> pa.Table:
+    """Rows spread evenly over a few parts of the manifest, which are themselves spread evenly."""
+    parts = [rows.parts[index] for index in evenly_spaced(len(rows.parts), _MOST_PARTS)]
+    table = collect(replace(rows, chosen=tuple(part.name for part in parts)))
+    return table.take(pa.array(evenly_spaced(table.num_rows, number), pa.int64()))
+
+
+def evenly_spaced(length: int, number: int) -> list[int]:
+    """The middle of each of `number` equal parts of a range."""
+    number = min(number, length)
+    return [(2 * index + 1) * length // (2 * number) for index in range(number)]
 
 
 def forecast_plans(context: Context) -> list[Plan]:
@@ -149,7 +160,7 @@ def time_sample(context: Context, rows: pa.Table) -> Sample:
         bad = table.filter(pc.is_valid(table["error_stage"])).select(["image_id", *ERRORS.names]).to_pylist()
         failed |= {row["image_id"]: f"{row['error_stage']}: {row['error_reason']}" for row in bad}
         if plan.name == "seeds":  # the next stream's rows are the manifest's with the seeds' maps
-            table = table.select([*rows.column_names, *LoadCams.writes.names, *ERRORS.names])
+            table = table.select([*rows.column_names, "cam", "cam_height", "cam_width", *ERRORS.names])
     good = table.filter(pc.is_null(table["error_stage"]))
     sizes = zip(good["width"].to_pylist(), good["height"].to_pylist(), strict=True)
     return Sample(
@@ -166,16 +177,14 @@ def time_sample(context: Context, rows: pa.Table) -> Sample:
 def _time(
     context: Context, pool: Pool, resources: PoolPlan, table: pa.Table, networks: dict[Task, RandomNetwork]
 ) -> tuple[pa.Table, PoolTime]:
-    # Maps of seeds are in the table already.
-    timed = replace(pool, stages=tuple(stage for stage in pool.stages if not isinstance(stage, LoadCams)))
     # A fresh process for each pool: its peak of memory is its own, and its threads are those of a real actor.
     remote: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1, max_retries=0)
     ref = remote(time_pool).remote(
-        timed,
+        pool,
         resources,
         table,
         networks={checkpoint(context.config, task).uri: network for task, network in networks.items()},
-        rows_per_call=context.config.cluster.rows_per_shard,
+        rows_per_call=context.config.cluster.rows_per_block or USUAL_ROWS,
     )
     try:
         found: tuple[pa.Table, PoolTime] = ray.get(ref, timeout=SECONDS)
@@ -197,11 +206,11 @@ def forecast(context: Context, sample: Sample, *, cores: float) -> list[StreamFo
         sample: of the manifest, timed.
         cores: cores that there really are.
     """
-    rows = {"seeds": context.seed_rows(), "masks": context.rows(context.config.splits.masks)}
+    rows = {"seeds": count(context.seed_rows()), "masks": count(context.rows(context.config.splits.masks))}
     return [_forecast_stream(context, plan, rows[plan.name], sample, cores=cores) for plan in forecast_plans(context)]
 
 
-def _forecast_stream(context: Context, plan: Plan, rows: pa.Table, sample: Sample, *, cores: float) -> StreamForecast:
+def _forecast_stream(context: Context, plan: Plan, num_rows: int, sample: Sample, *, cores: float) -> StreamForecast:
     _, resources = plan_pools(plan, context.machine, context.config)
     pools = [
         PoolForecast(name=of_pool.name, actors=of_pool.max_actors, cpus=of_pool.cpus, gpus=of_pool.gpus, time=time)
@@ -215,27 +224,27 @@ def _forecast_stream(context: Context, plan: Plan, rows: pa.Table, sample: Sampl
     if by_cores > by_pools:
         longest = max((stage for pool in pools for stage in pool.time.stages), key=lambda stage: stage.cpu_seconds)
         bottleneck = f"{longest.name} (cores that all stages share: {cores:g})"
-    hours = max(by_pools, by_cores) * rows.num_rows / 3600
+    hours = max(by_pools, by_cores) * num_rows / 3600
     starts = [pool.time.start_seconds for pool in pools]
     return StreamForecast(
         name=plan.name,
-        num_rows=rows.num_rows,
+        num_rows=num_rows,
         pools=pools,
         loads_maps=plan.reuse is not None,
         hours=hours,
         start_seconds=max(*starts, sum(pool.actors * pool.time.start_seconds for pool in pools) / cores),
         bottleneck=bottleneck,
-        cpu_hours=worked * rows.num_rows / 3600,
+        cpu_hours=worked * num_rows / 3600,
         gpu_hours=hours * sum(pool.actors * pool.gpus for pool in pools),
-        read_bytes=sample.image_bytes * rows.num_rows,
-        output_bytes=sample.output_bytes[plan.name] * rows.num_rows,
-        in_flight_bytes=rows.nbytes + _between_pools(context, pools, rows.num_rows),
+        read_bytes=sample.image_bytes * num_rows,
+        output_bytes=sample.output_bytes[plan.name] * num_rows,
+        in_flight_bytes=_between_pools(context, pools, num_rows),
     )
 
 
 def _between_pools(context: Context, pools: Sequence[PoolForecast], num_rows: int) -> float:
     """Bytes that pools hand on at a time: what one pool has made, and what the next one works on."""
-    block = rows_per_block(num_rows, rows_per_shard=context.config.cluster.rows_per_shard)
+    block = context.config.cluster.rows_per_block or rows_per_block(num_rows)
     return sum(
         CALLS_PER_ACTOR * (pool.actors + following.actors) * block * pool.time.row_bytes
         for pool, following in pairwise(pools)  # the last one writes shards

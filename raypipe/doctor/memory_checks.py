@@ -87,5 +87,5 @@ def check_object_store(streams: Sequence[StreamForecast], nodes: Sequence[Node])
         status="ok" if need <= have else "warning",
         needed="rows in flight below half of the object store",
         way_out="raise cluster.object_store_memory on a local Ray (ray start --object-store-memory), or lower "
-        "cluster.rows_per_shard",
+        "cluster.rows_per_block",
     )

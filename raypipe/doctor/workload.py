@@ -93,9 +93,9 @@ def streams_of(context: Context) -> list[Plan]:
         context: config and manifest, of which the classes are enough.
     """
     # torch takes seconds to import
-    from raypipe.pipelines.evaluate import evaluate_plan
+    from raypipe.pipelines.evaluate import scores_plan
     from raypipe.pipelines.gate import gate_plan
-    from raypipe.pipelines.masks import loading_cams, masks_plan
+    from raypipe.pipelines.masks import masks_plan, taking_up
     from raypipe.pipelines.saliency_maps import saliency_plan
     from raypipe.pipelines.seeds import seeds_plan
     from raypipe.pipelines.segmenter import segment_plan
@@ -108,12 +108,12 @@ def streams_of(context: Context) -> list[Plan]:
     computing = compute_cams(context, maps)
 
     def taking_up_seeds(plan: Plan) -> Plan:
-        return loading_cams(plan, computing) if makes_seeds(config) else plan
+        return taking_up(plan, seeds.artifact(config.out), computing) if makes_seeds(config) else plan
 
+    seeds = seeds_plan(context, maps=maps)
     plans: list[Plan] = []
     if predicts_saliency(config) and config.saliency.weights:
         plans.append(saliency_plan(context, Artifact(config.saliency.weights, UNKNOWN)))
-    seeds = seeds_plan(context, maps=maps)
     if makes_seeds(config):
         plans.append(seeds)
     if runs_gate(config):
@@ -123,5 +123,5 @@ def streams_of(context: Context) -> list[Plan]:
     if config.segmenter.enabled:
         plans.append(segment_plan(context, segmenter=checkpoint(config, "segmenter")))
     out = config.out
-    plans.append(evaluate_plan(context, masks=masks.artifact(out), seeds=seeds.artifact(out)))
+    plans.append(scores_plan(context, masks=masks.artifact(out), seeds=seeds.artifact(out)))
     return plans

@@ -3,7 +3,7 @@
 import heapq
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from raypipe.pipelines.evaluate import read_confusions
 from raypipe.reports.content import Confusion, LabelPairs, Quarantined
 from raypipe.results import Score
 from raypipe.schema import QUARANTINE
-from raypipe.streams.sink import QUARANTINED
+from raypipe.streams.ledger import QUARANTINED
 
 _ROWS_PER_STEP = 8192
 _MAX_GROUPS = 30
@@ -73,17 +73,20 @@ def _short(text: str) -> str:
     return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 1]}…"
 
 
-def count_label_pairs(labels: pa.ChunkedArray, classes: tuple[str, ...]) -> LabelPairs | None:
+def count_label_pairs(parts: Iterable[pa.ChunkedArray], classes: tuple[str, ...]) -> LabelPairs | None:
     """Classes that come together more often than by chance; None where no image has a label.
 
     Args:
-        labels: the manifest's column; null is not labelled and doesn't count, and unknown names are passed over.
+        parts: the manifest's labels, part by part; null is not labelled and doesn't count, and unknown names are
+            passed over.
         classes: in the order of the class ids.
     """
     counts, num_images = np.zeros((len(classes), len(classes)), np.int64), 0
     known = pa.array(classes, pa.string())
-    for start in range(0, len(labels), _ROWS_PER_STEP):
-        some = labels.slice(start, _ROWS_PER_STEP).drop_null().combine_chunks()
+    slices = (
+        labels.slice(start, _ROWS_PER_STEP) for labels in parts for start in range(0, len(labels), _ROWS_PER_STEP)
+    )
+    for some in (each.drop_null().combine_chunks() for each in slices):
         present = np.zeros((len(some), len(classes)), bool)
         index = pc.index_in(pc.list_flatten(some), known)
         rows = pc.list_parent_indices(some).filter(pc.is_valid(index)).to_numpy()

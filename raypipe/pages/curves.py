@@ -12,9 +12,10 @@ from raypipe.data.shards import iter_shards
 from raypipe.ops.risk import risk_at_coverage
 from raypipe.pipelines.calibrate import CALIBRATION_FILE
 from raypipe.pipelines.sweep import CHOICE_FILE
+from raypipe.pipelines.tally import read_image_scores
 from raypipe.reports.content import RiskCurves, SweepPlots
 from raypipe.results import Measured, Score
-from raypipe.streams.sink import SHARDS
+from raypipe.streams.ledger import SHARDS
 
 COVERAGES = tuple(round(0.02 * number, 2) for number in range(1, 51))
 _MIN_IMAGES = 10
@@ -24,18 +25,21 @@ _MAX_FOUND = 3
 """Calibrations and sweeps that are shown."""
 
 
-def collect_risks(out: str, *, masks: Artifact, scores: Sequence[Score]) -> list[RiskCurves]:
+def collect_risks(
+    out: str, *, masks: Artifact, evaluation: Artifact | None, scores: Sequence[Score]
+) -> list[RiskCurves]:
     """Risk of pixels by calibrated confidence, and of images by predicted IoU, as far as they are known.
 
     Args:
         out: the run's folder.
         masks: folder of masks.
+        evaluation: folder of the scores; None where there are none.
         scores: of the evaluation; those of the walked masks are compared with their prediction.
     """
     walked = [score for score in scores if score.stage == "walk"]
     return [
         *_by_confidence(out, masks=masks),
-        *(found for score in walked for found in _by_prediction(masks.uri, score)),
+        *(found for score in walked if evaluation for found in _by_prediction(masks.uri, evaluation, score)),
     ]
 
 
@@ -63,13 +67,19 @@ def _by_confidence(out: str, *, masks: Artifact) -> list[RiskCurves]:
     return curves[:_MAX_FOUND]
 
 
-def _by_prediction(masks: str, score: Score) -> list[RiskCurves]:
+def _by_prediction(masks: str, evaluation: Artifact, score: Score) -> list[RiskCurves]:
     """Images of one split, ranked by the IoU that was predicted without truth, against what truth says."""
+    iou = {
+        row["image_id"]: row["mean_iou"]
+        for table in read_image_scores(evaluation.uri, stage=score.stage)
+        for row in table.to_pylist()
+        if row["split"] == score.split
+    }
     pairs = [
-        (row["predicted_iou"], score.image_iou[row["image_id"]])
+        (row["predicted_iou"], iou[row["image_id"]])
         for _, table in iter_shards(storage.join(masks, SHARDS), columns=["image_id", "predicted_iou"])
         for row in table.to_pylist()
-        if row["image_id"] in score.image_iou
+        if row["image_id"] in iou
     ]
     known = np.array(pairs, np.float64).reshape(-1, 2)
     known = known[np.isfinite(known).all(axis=1)]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,24 +18,25 @@ from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import nearest
 from raypipe.data.names import file_stem
-from raypipe.data.shards import locate_rows, read_row, read_shards
 from raypipe.ops.cam import upsample_to_image
 from raypipe.ops.metrics import confusion_matrix, iou, mean_iou
 from raypipe.ops.random_walk import propagate_at
 from raypipe.pages.finished import FinishedMasks, NotFinished, find_masks
 from raypipe.pages.truth import usable_truth
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.masks import loading_cams, masks_plan
+from raypipe.pipelines.masks import masks_plan, taking_up
 from raypipe.pipelines.steps import compute_cams, make_trimaps
 from raypipe.reports.explain import Explanation, WalkState, render_explanation
-from raypipe.schema import GRID_STRIDE, MASKS, QUARANTINE, SHARD_URI
+from raypipe.schema import GRID_STRIDE, MASKS, SEEDS, columns
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.judge import GateWalk
 from raypipe.stages.propagate import WALK_TOLERANCE, PropagateCams, grid_scores
-from raypipe.streams.sink import QUARANTINED, SHARDS
+from raypipe.streams.collect import collect, outputs_of, quarantined, with_ids
 
 STEPS = (0, 1, 4, 16, 64, 256, 1024)
 """Numbers of steps that are shown, up to the run's own."""
+
+_SEED = columns(SEEDS, "image_id", "cam", "cam_height", "cam_width", "trimap")
 
 _MOST_NAMES = 5000
 """Ids among which the nearest to an unknown one is looked for: of a million it takes a minute."""
@@ -71,17 +71,17 @@ def manifest_row(context: Context, image_id: str) -> Row:
         ValueError: if there is none.
     """
     rows = context.rows(context.config.splits.masks)
-    if found := rows.filter(pc.equal(rows["image_id"], image_id)).to_pylist():
+    if found := collect(with_ids(rows, [image_id])).to_pylist():
         row: Row = found[0]
         return row
-    everything = context.rows(None)
-    if other := everything.filter(pc.equal(everything["image_id"], image_id)).to_pylist():
+    if other := collect(with_ids(context.rows(None), [image_id])).to_pylist():
         raise ValueError(
             f"{image_id} is of split {other[0]['split']!r}, which gets no masks: "
             f"splits.masks={list(context.config.splits.masks or ())}"
         )
-    alike = rows["image_id"].filter(pc.starts_with(rows["image_id"], image_id[: len(image_id) // 2]))
-    candidates = (alike if len(alike) else rows["image_id"]).slice(0, _MOST_NAMES).to_pylist()
+    begins = image_id[: len(image_id) // 2]
+    names = [row["image_id"] for row in collect(rows.select(["image_id"])).to_pylist()]
+    candidates = ([name for name in names if name.startswith(begins)] or names)[:_MOST_NAMES]
     raise ValueError(f"the manifest has no image_id {image_id!r}{nearest(image_id, candidates)}")
 
 
@@ -90,12 +90,13 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
     context = finished.context
     stored = _stored_mask(finished, row["image_id"])
     plan = masks_plan(context, maps=finished.maps, affinity=finished.affinity)
-    seed_uri = locate_rows(storage.join(finished.seeds.uri, SHARDS), [row["image_id"]]).get(row["image_id"])
-    if seed_uri is not None:
-        plan = loading_cams(plan, compute_cams(context, finished.maps))
+    this = with_ids(context.rows(None), [row["image_id"]])
+    seed = next(iter(outputs_of(finished.seeds, this, _SEED).to_pylist()), None)
+    if seed is not None:
+        plan = taking_up(plan, finished.seeds, compute_cams(context, finished.maps))
     for stage in plan.steps:
         stage.setup("cpu")
-    states = _through(plan.steps, row if seed_uri is None else row | {SHARD_URI: seed_uri})
+    states = _through(plan.steps, row if seed is None else row | seed)
     final = states[-1]
     # Before the masks are encoded, whose sizes and classes are others.
     decoded = next(state for state in states if "scores" in state)
@@ -119,7 +120,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         pixels=pixels,
         class_ids=tuple(decoded["class_ids"]),
         cam=cam,
-        trimap=_trimap(finished, decoded, seed_uri),
+        trimap=_trimap(finished, decoded, seed),
         cell=cell,
         affinity=affinity.cpu().numpy(),
         radius=walker.radius,
@@ -134,7 +135,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         class_iou=class_iou,
         mean_iou=mean,
         num_different=int(np.count_nonzero(decode_mask(stored["mask"]) != mask)),
-        notes=_notes(finished, from_seeds=seed_uri is not None),
+        notes=_notes(finished, from_seeds=seed is not None),
         settings=_settings(plan.stages),
         provenance=_provenance(finished),
     )
@@ -147,11 +148,14 @@ def _stored_mask(finished: FinishedMasks, image_id: str) -> Row:
         ValueError: if the image is in quarantine.
         NotFinished: if it has no mask yet.
     """
-    if uri := locate_rows(storage.join(finished.masks.uri, SHARDS), [image_id]).get(image_id):
-        return read_row(uri, image_id, columns=["mask"])
-    quarantine = read_shards(storage.join(finished.masks.uri, QUARANTINED), schema=QUARANTINE)
-    for failed in quarantine.filter(pc.equal(quarantine["image_id"], image_id)).to_pylist():
-        raise ValueError(f"{image_id} has no mask, it is in quarantine: {failed['stage']}: {failed['reason']}")
+    this = with_ids(finished.context.rows(None), [image_id])
+    for stored in outputs_of(finished.masks, this, columns(MASKS, "image_id", "mask")).to_pylist():
+        row: Row = stored
+        return row
+    for failed in quarantined(finished.masks, this).to_pylist():
+        raise ValueError(
+            f"{image_id} has no mask, it is in quarantine: {failed['error_stage']}: {failed['error_reason']}"
+        )
     raise NotFinished(f"{image_id} has no mask yet: the run was interrupted; `raypipe masks CONFIG` goes on")
 
 
@@ -210,9 +214,9 @@ def _walk(
     ]
 
 
-def _trimap(finished: FinishedMasks, decoded: Row, seed_uri: str | None) -> NDArray[np.uint8]:
+def _trimap(finished: FinishedMasks, decoded: Row, seed: Row | None) -> NDArray[np.uint8]:
     """The seeds' trimap, or the one that they would have: images that aren't trained on need none."""
-    stored = None if seed_uri is None else read_row(seed_uri, decoded["image_id"], columns=["trimap"])["trimap"]
+    stored = None if seed is None else seed["trimap"]
     if stored is None:
         making = replace(make_trimaps(finished.context), splits=None)
         making.setup("cpu")

@@ -57,10 +57,12 @@ def write_report(
         gate=config.refinement.gate,
         decisions=decisions,
         curves={name: read_metrics(network.uri.rsplit("/", 1)[0]) for name, network in networks.items()},
-        samples=collect_samples(context, folders, affinity=affinity, scores=scores, num_samples=num_samples),
+        samples=collect_samples(
+            context, outputs, affinity=affinity, evaluation=evaluation, scores=scores, num_samples=num_samples
+        ),
         confusions=final_confusions(evaluation, list(scores)),
-        label_pairs=count_label_pairs(context.manifest.table["labels"], context.classes),
-        risks=collect_risks(config.out, masks=masks, scores=scores),
+        label_pairs=count_label_pairs((part.read()["labels"] for part in context.manifest.parts), context.classes),
+        risks=collect_risks(config.out, masks=masks, evaluation=evaluation, scores=scores),
         sweeps=collect_sweeps(config.out, networks=networks),
         saliency=saliency_samples(context, classifier=classifier, num_samples=num_samples) if classifier else (),
         streams={name: summary for name, folder in folders.items() if (summary := read_summary(folder))},

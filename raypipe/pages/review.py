@@ -8,6 +8,7 @@ import heapq
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,22 +22,27 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.names import file_stem
-from raypipe.data.shards import iter_shards, read_row
+from raypipe.data.rows import Part, Rows
+from raypipe.data.shards import iter_shards
 from raypipe.formats.base import NO_SPLIT, ExportedRow, Item, MaskRow
 from raypipe.formats.label_studio.write import LabelStudio
 from raypipe.ops.review import expected_gain
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.held_rows import locate
 from raypipe.reports.review import render_review, review_card
-from raypipe.schema import REVIEW, SHARD_DIGEST, SHARD_URI, SUPERVISED
+from raypipe.schema import MASKS, REVIEW, SHARD_DIGEST, SUPERVISED, columns
 from raypipe.stages.base import ROW_ERRORS, Row
-from raypipe.streams.records import open_folder, read_summary, set_digest, write_summary
-from raypipe.streams.sink import SHARDS
+from raypipe.streams.collect import outputs_of, reduce_outputs, rows_digest, with_ids
+from raypipe.streams.ledger import SHARDS
+from raypipe.streams.load import held
+from raypipe.streams.records import open_folder, read_summary, write_summary
 
 logger = logging.getLogger(__name__)
 
 GALLERY_FILE = "index.html"
 QUEUE_FILE = "queue.parquet"
+
+_RANKED = ("class_ids", "areas", "predicted_iou")
+"""Columns of a mask that its gain follows from."""
 
 
 def run_review(
@@ -58,14 +64,14 @@ def run_review(
     provenance = {
         "masks": masks.digest,
         "num_images": num_images,
-        "rows": set_digest(locate(rows, masks), [*rows.column_names, SHARD_DIGEST]),
+        "rows": rows_digest(held(rows, masks), [*rows.columns, SHARD_DIGEST]),
         "raypipe": raypipe.__version__,
     }
     folder = storage.join(config.out, "review", storage.digest(provenance))
     open_folder(folder, provenance)
     summary = read_summary(folder)
     if summary is None:
-        queue, num_masks = rank(rows, masks.uri, classes=context.classes, num_images=num_images)
+        queue, num_masks = rank(rows, masks, classes=context.classes, num_images=num_images)
         LabelStudio(context.classes).finish(lambda: _tasks(queue, context.classes), folder)
         table = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(queue, schema=REVIEW), table)
@@ -78,14 +84,13 @@ def run_review(
     return folder, summary["num_images"]
 
 
-def reviewable_rows(context: Context, splits: Sequence[str] | None) -> pa.Table:
+def reviewable_rows(context: Context, splits: Sequence[str] | None) -> Rows:
     """Rows of the manifest whose masks are worth looking at: those whose true mask isn't given."""
-    rows = context.supervised_rows(splits)
-    unsure = rows.filter(pc.not_equal(rows["supervision"], SUPERVISED))
+    unsure = context.supervised_rows(splits).where(lambda table: pc.not_equal(table["supervision"], SUPERVISED))
     return unsure.select(["image_id", "image_uri", "labels", "split"])
 
 
-def rank(rows: pa.Table, masks: str, *, classes: Sequence[str], num_images: int) -> tuple[list[Row], int]:
+def rank(rows: Rows, masks: Artifact, *, classes: Sequence[str], num_images: int) -> tuple[list[Row], int]:
     """The masks of the largest gain, the largest first; those without any gain are left out.
 
     Args:
@@ -95,35 +100,57 @@ def rank(rows: pa.Table, masks: str, *, classes: Sequence[str], num_images: int)
         num_images: that are wanted.
 
     Returns:
-        Rows by the schema `REVIEW`, with `labels`, `split` and the mask's `shard_uri`; and how many masks were ranked.
+        Rows by the schema `REVIEW`, with `labels`, `split`, `mask` and `confidence`; and how many masks were ranked.
     """
-    folder = storage.join(masks, SHARDS)
     totals, counts = np.zeros(len(classes)), np.zeros(len(classes), np.int64)
-    for _, table in iter_shards(folder, columns=["class_ids", "areas"]):
+    for _, table in iter_shards(storage.join(masks.uri, SHARDS), columns=["class_ids", "areas"]):
         areas = _areas(table, len(classes))
         totals += areas.sum(axis=0)
         counts += np.count_nonzero(areas, axis=0)
-    ids, names = rows["image_id"].combine_chunks(), pa.array(classes, pa.string())
+    gain = partial(_rank, tuple(classes), num_images, totals, counts)
     first: list[Row] = []
     num_masks = 0
-    for uri, table in iter_shards(folder, columns=["image_id", "class_ids", "areas", "predicted_iou"]):
-        position = pc.index_in(table["image_id"], ids)
-        table = table.filter(pc.is_valid(position))
-        found = rows.take(position.drop_null())
+    for number, some in reduce_outputs(masks, rows, columns(MASKS, "image_id", *_RANKED), gain):
+        num_masks += number
+        first = heapq.nsmallest(num_images, [*first, *some], key=_order)
+    found = outputs_of(
+        masks, with_ids(rows, [row["image_id"] for row in first]), columns(MASKS, "image_id", "mask", "confidence")
+    )
+    pngs = {row["image_id"]: row for row in found.to_pylist()}
+    return [row | pngs[row["image_id"]] | {"rank": number} for number, row in enumerate(first, start=1)], num_masks
+
+
+def _rank(
+    classes: Sequence[str],
+    num_images: int,
+    totals: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    tables: Iterator[pa.Table],
+    _: Part,
+) -> tuple[int, list[Row]]:
+    """The number of a part's masks, and those of the largest gain."""
+    names = pa.array(classes, pa.string())
+    first: list[Row] = []
+    num_masks = 0
+    for table in tables:
         num_masks += table.num_rows
         areas = _areas(table, len(classes))
-        labelled = _dense(found["labels"], pc.index_in(pc.list_flatten(found["labels"]), names), len(classes)) > 0
+        labelled = _dense(table["labels"], pc.index_in(pc.list_flatten(table["labels"]), names), len(classes)) > 0
         predicted_iou = table["predicted_iou"].to_numpy().astype(np.float64)
         parts = expected_gain(areas, labelled, predicted_iou, totals=totals, counts=counts)
         gains = parts.sum(axis=1)
         best = [index for index in np.argsort(-gains, kind="stable")[:num_images].tolist() if gains[index]]
-        found = found.append_column("predicted_iou", table["predicted_iou"]).take(pa.array(best, pa.int64()))
+        rows = table.drop_columns(["class_ids", "areas"]).take(pa.array(best, pa.int64())).to_pylist()
         first += [
-            row | {SHARD_URI: uri} | _gain(row["predicted_iou"], areas[index], parts[index], totals, classes)
-            for row, index in zip(found.to_pylist(), best, strict=True)
+            row | _gain(row["predicted_iou"], areas[index], parts[index], totals, classes)
+            for row, index in zip(rows, best, strict=True)
         ]
-        first = heapq.nsmallest(num_images, first, key=lambda row: (-row["gain"], row["image_id"]))
-    return [row | {"rank": number} for number, row in enumerate(first, start=1)], num_masks
+        first = heapq.nsmallest(num_images, first, key=_order)
+    return num_masks, first
+
+
+def _order(row: Row) -> tuple[float, str]:
+    return -row["gain"], row["image_id"]
 
 
 def _areas(table: pa.Table, num_classes: int) -> NDArray[np.float64]:
@@ -176,14 +203,13 @@ def _tasks(rows: Sequence[Row], classes: Sequence[str]) -> Iterator[ExportedRow]
     """The tasks, with rank, gain and reason beside what an export's have, one mask in memory at a time."""
     format_ = LabelStudio(classes)
     for row in rows:
-        found = read_row(row[SHARD_URI], row["image_id"], columns=["mask", "confidence"])
         common: dict[str, Any] = {
             "image_id": row["image_id"],
             "number": row["rank"],
             "split": file_stem(row["split"] or NO_SPLIT),
             "image_uri": row["image_uri"] or "",
         }
-        mask = MaskRow(mask=decode_mask(found["mask"]), confidence=decode_mask(found["confidence"]), **common)
+        mask = MaskRow(mask=decode_mask(row["mask"]), confidence=decode_mask(row["confidence"]), **common)
         items = []
         for item in format_.render(mask).items:
             task = json.loads(item.data)
@@ -194,7 +220,7 @@ def _tasks(rows: Sequence[Row], classes: Sequence[str]) -> Iterator[ExportedRow]
 
 def _card(row: Row, *, max_side: int) -> dict[str, Any]:
     """A row in the gallery; without a photograph where that is gone since the mask was made."""
-    mask = decode_mask(read_row(row[SHARD_URI], row["image_id"], columns=["mask"])["mask"])
+    mask = decode_mask(row["mask"])
     pixels: NDArray[np.uint8] | None = None
     try:
         pixels = decode_image(storage.read_bytes(row["image_uri"] or ""), max_side=max_side).pixels

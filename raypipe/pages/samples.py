@@ -5,29 +5,30 @@ Whatever the number of rows: ids are read shard by shard, and of the shards only
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image, decode_mask
-from raypipe.data.shards import iter_shards, locate_rows, read_row
+from raypipe.data.rows import Rows
 from raypipe.pages.truth import usable_truth
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.tally import read_image_scores
 from raypipe.reports.content import KINDS, Sample
 from raypipe.results import Score
+from raypipe.schema import MASKS, SEEDS, columns
 from raypipe.stages.propagate import AffinitySource, affinity_source
-from raypipe.streams.sink import SHARDS
+from raypipe.streams.collect import collect, draw, drawn_ids, outputs_of, with_ids
+from raypipe.streams.load import held
 
 _COLUMNS = {
-    "seeds": ("class_ids", "cam", "cam_height", "cam_width"),
-    "masks": ("mask", "walk_mask"),
-    "segments": ("mask",),
+    "seeds": columns(SEEDS, "image_id", "class_ids", "cam", "cam_height", "cam_width"),
+    "masks": columns(MASKS, "image_id", "mask", "walk_mask"),
+    "segments": columns(MASKS, "image_id", "mask"),
 }
 
 _NO_CAM = np.zeros((0, 1, 1), np.float32)
@@ -35,9 +36,10 @@ _NO_CAM = np.zeros((0, 1, 1), np.float32)
 
 def collect_samples(
     context: Context,
-    folders: Mapping[str, str],
+    outputs: Mapping[str, Artifact],
     *,
     affinity: Artifact | None,
+    evaluation: Artifact | None,
     scores: Sequence[Score],
     num_samples: int,
 ) -> Iterator[Sample]:
@@ -45,55 +47,68 @@ def collect_samples(
 
     Args:
         context: config and manifest.
-        folders: `masks`, and `seeds` and `segments` where they are, to URIs.
+        outputs: folders of `masks`, and of `seeds` and `segments` where they are.
         affinity: the AffinityNet; None with `walk.affinity=rgb`.
+        evaluation: folder of the scores; None where there are none.
         scores: those of the last stage rank the images.
         num_samples: of each kind.
     """
-    chosen = choose_samples(masks=folders["masks"], scores=scores, number=num_samples)
+    everything = context.rows(None)
+    masked = held(everything, outputs["masks"])
+    chosen = choose_samples(masked, evaluation=evaluation, scores=scores, number=num_samples)
     if not chosen:
         return
-    ids = [image_id for image_id, _, _ in chosen]
-    places = {stage: locate_rows(storage.join(folder, SHARDS), ids) for stage, folder in folders.items()}
-    table = context.manifest.table
-    rows = table.filter(pc.is_in(table["image_id"], pa.array(ids, pa.string()))).to_pylist()
-    manifest = {row["image_id"]: row for row in rows}
+    rows = with_ids(everything, [image_id for image_id, _, _ in chosen])
+    manifest = {row["image_id"]: row for row in collect(rows).to_pylist()}
+    found = {
+        stage: {row["image_id"]: row for row in outputs_of(folder, rows, _COLUMNS[stage]).to_pylist()}
+        for stage, folder in outputs.items()
+    }
     source = affinity_source(affinity, precision=context.config.precision, device="cpu")
     for image_id, kind, score in chosen:
-        found = {
-            stage: read_row(uris[image_id], image_id, columns=_COLUMNS[stage]) if image_id in uris else None
-            for stage, uris in places.items()
-        }
-        yield _sample(context, manifest[image_id], found, kind, score, source)
+        of_image = {stage: by_id.get(image_id) for stage, by_id in found.items()}
+        yield _sample(context, manifest[image_id], of_image, kind, score, source)
 
 
-def choose_samples(*, masks: str, scores: Sequence[Score], number: int) -> list[tuple[str, str, float | None]]:
+def choose_samples(
+    masked: Rows, *, evaluation: Artifact | None, scores: Sequence[Score], number: int
+) -> list[tuple[str, str, float | None]]:
     """(image_id, best | worst | random, IoU or None), each image once, kinds in turns; all have a mask.
 
-    Random ones are those whose ids have the least hashes: the same in every run, in whatever order shards come.
+    Random ones are those whose ids have the least hashes: the same in every run, however they come.
+
+    Args:
+        masked: rows that have a mask.
+        evaluation: as of `collect_samples`.
+        scores: as of `collect_samples`.
+        number: of each kind.
     """
-    last = [score for score in scores if score.stage == scores[-1].stage]
-    final = {image_id: iou for score in last for image_id, iou in score.image_iou.items()}
-    ranked = sorted(final, key=lambda image_id: (final[image_id], image_id))
-    best, worst = ranked[::-1][:number], ranked[:number]
-    there: set[str] = set()
-
-    def ids() -> Iterator[tuple[str, str]]:
-        wanted = {*best, *worst}
-        for _, table in iter_shards(storage.join(masks, SHARDS), columns=["image_id"]):
-            for image_id in table["image_id"].to_pylist():
-                if image_id in wanted:
-                    there.add(image_id)
-                else:
-                    yield storage.digest(image_id), image_id
-
-    others = [image_id for _, image_id in heapq.nsmallest(number, ids())]
+    last = read_image_scores(evaluation.uri, stage=scores[-1].stage) if evaluation and scores else iter(())
+    pairs = ((row["mean_iou"], row["image_id"]) for table in last for row in table.to_pylist())
+    best, worst = _extremes(pairs, number)
+    final = {image_id: iou for iou, image_id in (*best, *worst)}
+    others = [name for names in drawn_ids(masked, 3 * number).values() for name in names]
+    others = [others[index] for index in draw(others, None) if others[index] not in final][:number]
+    ranked = [[image_id for _, image_id in group] for group in (best, worst)]
     kind_of: dict[str, str] = {}
-    for turn in zip_longest(best, worst, others):
+    for turn in zip_longest(*ranked, others):
         for kind, candidate in zip(KINDS, turn, strict=True):
-            if candidate is not None and (kind == "random" or candidate in there):
+            if candidate is not None:
                 kind_of.setdefault(candidate, kind)
-    return [(image_id, kind, final.get(image_id)) for image_id, kind in kind_of.items()]
+    there = set(collect(with_ids(masked, list(kind_of)).select(["image_id"]))["image_id"].to_pylist())
+    return [(image_id, kind, final.get(image_id)) for image_id, kind in kind_of.items() if image_id in there]
+
+
+def _extremes(
+    pairs: Iterator[tuple[float, str]], number: int
+) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
+    """The largest, the largest first, and the smallest, the smallest first."""
+    best: list[tuple[float, str]] = []
+    worst: list[tuple[float, str]] = []
+    while some := list(islice(pairs, 10_000)):
+        best = heapq.nlargest(number, [*best, *some])
+        worst = heapq.nsmallest(number, [*worst, *some])
+    return best, worst
 
 
 def _sample(

@@ -2,15 +2,13 @@
 
 import pyarrow.compute as pc
 
-from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.held_rows import held
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
-from raypipe.schema import SEEDS
+from raypipe.schema import SEEDS, columns
 from raypipe.stages.crops import LoadAffinityCrops
-from raypipe.streams.sink import SHARDS
+from raypipe.streams.collect import collect, outputs_of
+from raypipe.streams.load import held
 from raypipe.training.tasks import AffinityTask
 
 
@@ -31,8 +29,9 @@ def affinity_plan(context: Context, *, seeds: Artifact, classifier: Artifact | N
     training = config.training("affinity")
     task = affinity_task(context, classifier=classifier)
     crops = LoadAffinityCrops(seeds=seeds, **crop_options(context, training, task))
-    rows = held(context.rows(config.splits.train).select(["image_id", "image_uri"]), seeds)
-    trimaps = read_shards(storage.join(seeds.uri, SHARDS), columns=["image_id", "trimap"], schema=SEEDS)
+    wanted = context.rows(config.splits.train).select(["image_id", "image_uri"])
+    rows = collect(held(wanted, seeds))
+    trimaps = outputs_of(seeds, wanted, columns(SEEDS, "image_id", "trimap"))
     trimaps = trimaps.filter(pc.is_valid(trimaps["trimap"]))
     rows = rows.join(trimaps, keys="image_id", join_type="inner").sort_by("image_id")
     if rows.num_rows == 0:

@@ -6,8 +6,9 @@ images with true masks is measured what came of it.
 
 import json
 import logging
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,19 +17,24 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest
+from raypipe.config import Budget
+from raypipe.data.rows import Part, Rows
 from raypipe.ops.calibration import NUM_LEVELS, expected_calibration_error, fit_isotonic, mean_iou_at_coverage
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.held_rows import held
 from raypipe.results import Measured, StreamSummary
-from raypipe.schema import MASKS
+from raypipe.schema import MASKS, SHARD_DIGEST, columns
 from raypipe.stages.calibrate_masks import CalibrateMasks, CountHits, add_counts, probability_levels
-from raypipe.stages.load_shards import LoadConfidences, LoadMaskRows
+from raypipe.streams.budget import BudgetExceeded
+from raypipe.streams.collect import collect, count, draw_rows, quarantined, reduce_outputs, rows_digest
+from raypipe.streams.load import Load, held
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import open_folder, read_summary, set_digest, write_summary
+from raypipe.streams.records import open_folder, read_summary, write_summary
 
 logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
+COUNTS = pa.schema([pa.field("image_id", pa.string()), *CountHits.writes])
+"""Columns of a counted row."""
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Shares of the pixels, surest first, whose mIoU is reported."""
 
@@ -49,15 +55,14 @@ class ConfidenceMap:
     unscored: dict[str, str]
 
 
-def rows_with_truth(context: Context) -> pa.Table:
-    """Rows that have masks and true masks.
+def rows_with_truth(context: Context) -> Rows:
+    """Rows that get masks and have true masks.
 
     Raises:
         ValueError: if there is none.
     """
-    rows = context.rows(context.config.splits.masks)
-    rows = rows.filter(pc.is_valid(rows["mask_uri"]))
-    if not rows.num_rows:
+    rows = context.rows(context.config.splits.masks).where(lambda table: pc.is_valid(table["mask_uri"]))
+    if not count(rows):
         raise ValueError(
             f"no row of splits.masks={context.config.splits.masks} has a true mask (mask_uri), and calibration learns "
             "from those; 50 are enough: give the importer their folder"
@@ -81,9 +86,13 @@ def run_calibration(context: Context, *, masks: Artifact) -> tuple[Artifact, Con
     config = context.config
     rows = rows_with_truth(context)
     plan = count_plan(context, masks=masks)
-    rows = held(rows.select(["image_id", "mask_uri"]), masks)
-    provenance = plan.provenance() | {
-        "rows": set_digest(rows, plan.row_columns()),
+    try:
+        context.run(plan, rows, budget=Budget(max_fraction=1))
+    except BudgetExceeded as error:  # no true mask could be compared, which `_fit` says
+        logger.warning("calibrate: %s", error)
+    counted = plan.artifact(config.out)
+    provenance = {
+        "counts": [counted.digest, rows_digest(held(rows, counted), [SHARD_DIGEST])],
         "drawn": [config.calibration.num_images, config.seed],
     }
     calibrated = digest(provenance)
@@ -91,7 +100,7 @@ def run_calibration(context: Context, *, masks: Artifact) -> tuple[Artifact, Con
     open_folder(folder, provenance)
     uri = storage.join(folder, CALIBRATION_FILE)
     if read_summary(folder) is None:
-        fitted = _fit(_count(context, plan, rows))
+        fitted = _fit(_count(context, counted, rows))
         content = asdict(fitted) | {"masks": masks.digest}
         storage.write_bytes_atomic(uri, json.dumps(content, indent=1).encode())
         write_summary(folder, {"num_images": len(fitted.image_ids)})
@@ -99,11 +108,12 @@ def run_calibration(context: Context, *, masks: Artifact) -> tuple[Artifact, Con
 
 
 def count_plan(context: Context, *, masks: Artifact) -> Plan:
-    """LoadConfidences → CountHits."""
+    """CountHits, of the masks of a stream."""
     return Plan(
-        name="calibrate",
-        stages=(LoadConfidences(masks=masks), CountHits(num_classes=len(context.classes) + 1)),
-        schema=pa.schema([pa.field("image_id", pa.string()), *CountHits.writes]),
+        name="counts",
+        takes=(Load(outputs=masks, columns=columns(MASKS, "mask", "confidence")),),
+        stages=(CountHits(num_classes=len(context.classes) + 1),),
+        schema=COUNTS,
         classes=context.classes,
     )
 
@@ -123,60 +133,58 @@ def run_calibrated(
     """
     config = context.config
     calibrate = CalibrateMasks(probability=confidence_map.probability, max_risk=config.calibration.max_risk)
+    everything = columns(MASKS, *(name for name in MASKS.names if name != "image_id"))
     plan = Plan(
         name="calibrated",
-        stages=(LoadMaskRows(masks=masks), calibrate),
+        takes=(Load(outputs=masks, columns=everything),),
+        stages=(calibrate,),
         schema=MASKS,
         classes=context.classes,
     )
-    return context.run(plan, held(context.rows(config.splits.masks).select(["image_id"]), masks))
+    return context.run(plan, context.rows(config.splits.masks).select(["image_id"]))
 
 
-class _Tally:
-    """Counts of the images that are drawn, kept apart until it is clear which they are, and of all others together."""
+@dataclass
+class _Counts:
+    """Counts of the images that were drawn, and of all others together."""
 
-    def __init__(self, *, seed: int, num_images: int, num_classes: int) -> None:
-        self.seed = seed
-        self.num_images = num_images
-        self.drawn: dict[tuple[str, str], dict[str, Any]] = {}
-        self.num_others = 0
-        self.others = self.zeros(num_classes)
-        self.unscored: dict[str, str] = {}
-
-    @staticmethod
-    def zeros(num_classes: int) -> NDArray[np.int64]:
-        return np.zeros((3, NUM_LEVELS, num_classes), np.int64)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Adds an image. The drawn are those with the least hashes among all that can be compared."""
-        image_id = row["image_id"]
-        if row["error_stage"] is not None:
-            self.unscored[image_id] = row["error_reason"]
-            return
-        self.drawn[storage.digest([self.seed, image_id]), image_id] = row
-        if len(self.drawn) > self.num_images:
-            other = self.drawn.pop(max(self.drawn))
-            add_counts(self.others, other["counted_ids"], other["counts"])
-            self.num_others += 1
+    drawn: NDArray[np.int64]
+    others: NDArray[np.int64]
+    image_ids: list[str]
+    """That were drawn."""
+    num_others: int = 0
+    unscored: dict[str, str] = field(default_factory=dict)
 
 
-def _count(context: Context, plan: Plan, rows: pa.Table) -> _Tally:
-    config, num_classes = context.config, len(context.classes) + 1
-    num_images = config.calibration.num_images
-    tally = _Tally(seed=config.seed, num_images=num_images, num_classes=num_classes)
-    if rows.num_rows:
-        for batch in context.compute(plan, rows):
-            for row in batch.to_pylist():
-                tally.add(row)
-    return tally
+def _count(context: Context, counted: Artifact, rows: Rows) -> _Counts:
+    """Adds up counts. The drawn are those with the least hashes among all images that could be compared."""
+    config, shape = context.config, (3, NUM_LEVELS, len(context.classes) + 1)
+    drawn = draw_rows(held(rows, counted), config.calibration.num_images, seed=config.seed)
+    image_ids = sorted(collect(drawn.select(["image_id"]))["image_id"].to_pylist())
+    total = _Counts(np.zeros(shape, np.int64), np.zeros(shape, np.int64), image_ids)
+    add = partial(_add, shape, frozenset(image_ids))
+    for of_drawn, of_others, num_others in reduce_outputs(counted, rows.select(["image_id"]), COUNTS, add):
+        total.drawn += of_drawn
+        total.others += of_others
+        total.num_others += num_others
+    total.unscored = {row["image_id"]: row["error_reason"] for row in quarantined(counted, rows).to_pylist()}
+    return total
 
 
-def _fit(tally: _Tally) -> ConfidenceMap:
-    unscored = dict(sorted(tally.unscored.items())[:20])
-    counts = tally.zeros(tally.others.shape[-1])
-    for row in tally.drawn.values():
-        add_counts(counts, row["counted_ids"], row["counts"])
-    total, correct = _pixels(counts)
+def _add(
+    shape: tuple[int, ...], drawn: Collection[str], tables: Iterator[pa.Table], _: Part
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    of_drawn, of_others, num_others = np.zeros(shape, np.int64), np.zeros(shape, np.int64), 0
+    for row in (row for table in tables for row in table.to_pylist()):
+        is_drawn = row["image_id"] in drawn
+        add_counts(of_drawn if is_drawn else of_others, row["counted_ids"], row["counts"])
+        num_others += not is_drawn
+    return of_drawn, of_others, num_others
+
+
+def _fit(counts: _Counts) -> ConfidenceMap:
+    unscored = dict(sorted(counts.unscored.items())[:20])
+    total, correct = _pixels(counts.drawn)
     if not total.any():
         first = "; ".join(f"{image_id}: {reason}" for image_id, reason in list(unscored.items())[:3])
         raise ValueError(
@@ -185,10 +193,10 @@ def _fit(tally: _Tally) -> ConfidenceMap:
     probability = fit_isotonic(total, correct)
     return ConfidenceMap(
         probability=tuple(probability.tolist()),
-        image_ids=tuple(sorted(image_id for _, image_id in tally.drawn)),
+        image_ids=tuple(counts.image_ids),
         num_pixels=int(total.sum()),
-        measured=_measure(tally.others, probability_levels(probability), num_images=tally.num_others),
-        num_unscored=len(tally.unscored),
+        measured=_measure(counts.others, probability_levels(probability), num_images=counts.num_others),
+        num_unscored=len(counts.unscored),
         unscored=unscored,
     )
 

@@ -6,14 +6,17 @@ import pyarrow as pa
 
 from raypipe.artifacts import Artifact
 from raypipe.data.manifest import UnknownLabel, class_ids_of
-from raypipe.pipelines.context import Context
+from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
 from raypipe.pipelines.saliency_maps import lacks_saliency, run_saliency, with_saliency
 from raypipe.stages.crops import LoadClassifierCrops
 from raypipe.stages.saliency_crops import LoadSaliencyCrops
+from raypipe.streams.collect import collect
 from raypipe.training.order import repeat_factors
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import ClassifierTask
+
+TRAINED_COLUMNS = (*MANIFEST_COLUMNS, "saliency_uri")
 
 
 def train_classifier(context: Context) -> Artifact:
@@ -30,7 +33,7 @@ def classifier_plan(context: Context, *, maps: Artifact | None) -> NetworkPlan:
         maps: folder of predicted saliency maps; None where none are missing.
     """
     config = context.config
-    rows = labelled_rows(context, context.rows(config.splits.train))
+    rows = labelled_rows(context, collect(context.rows(config.splits.train, columns=TRAINED_COLUMNS)))
     training = config.training("classifier")
     task = classifier_task(context)
     options: dict[str, Any] = {
@@ -40,7 +43,7 @@ def classifier_plan(context: Context, *, maps: Artifact | None) -> NetworkPlan:
     }
     crops = LoadClassifierCrops(**options)
     if config.classifier.saliency != "none":
-        rows = with_saliency(context, rows, predicted=maps)
+        rows = with_saliency(rows, predicted=maps)
         crops = LoadSaliencyCrops(maps=maps, **options)
     threshold = config.repeat_threshold
     factors = None if threshold is None else repeat_factors(rows["labels"].to_pylist(), threshold=threshold)

@@ -1,27 +1,25 @@
 """What every pipeline needs: the config and the manifest's rows, and how a plan is run with them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import Budget, RunConfig
-from raypipe.data.manifest import Manifest
-from raypipe.data.parts import read_manifest
+from raypipe.data.manifest import Manifest, check_splits, in_splits
+from raypipe.data.parts import StoredManifest, open_manifest
+from raypipe.data.rows import Part, Rows
 from raypipe.results import StreamSummary
 from raypipe.schema import WEAK
-from raypipe.streams.execute import execute
 from raypipe.streams.machines import Machine, machine_here, parse_machine
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.resources import PoolNeed, PoolPlan, StreamPlan, plan_stream
-from raypipe.streams.run import Settings, needs_of, rows_per_block, run_stream
-from raypipe.streams.waiting import watch_start
+from raypipe.streams.run import Settings, run_stream
 
-_MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")
+MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Context:
     """A config and the manifest that it names."""
 
     config: RunConfig
-    manifest: Manifest
+    manifest: Manifest | StoredManifest
     part: Machine | None = None
     """The part of the cluster that this run may use; None lets it use all of it."""
 
@@ -46,16 +44,25 @@ class Context:
         declared = self.config.cluster.autoscaling
         return parse_machine(*declared) if declared else machine_here()
 
-    def rows(self, splits: Sequence[str] | None) -> pa.Table:
-        """Manifest rows of the splits; None means all."""
-        return self.manifest.select(splits=splits).table.select(_MANIFEST_COLUMNS)
+    def rows(self, splits: Sequence[str] | None, *, columns: Sequence[str] = MANIFEST_COLUMNS) -> Rows:
+        """Manifest rows of the splits; None means all.
 
-    def supervised_rows(self, splits: Sequence[str] | None) -> pa.Table:
+        Raises:
+            ValueError: if no row has one of the splits.
+        """
+        rows = Rows(self.manifest.parts)
+        if splits is not None:
+            if not splits or not set(splits) <= self.manifest.some_splits:
+                check_splits(splits, self.manifest.splits)
+            rows = rows.where(partial(in_splits, splits=tuple(splits)))
+        return rows.select(columns)
+
+    def supervised_rows(self, splits: Sequence[str] | None) -> Rows:
         """The same with `supervision`, `weak` where the manifest says nothing."""
-        table = self.manifest.select(splits=splits).table
-        return self.rows(splits).append_column("supervision", pc.fill_null(table["supervision"], WEAK))
+        rows = self.rows(splits, columns=(*MANIFEST_COLUMNS, "supervision"))
+        return rows.then(_weak_where_null)
 
-    def seed_rows(self) -> pa.Table:
+    def seed_rows(self) -> Rows:
         """Rows that need class activation maps: those trained on and those that get masks."""
         train, masks = self.config.splits.train, self.config.splits.masks
         return self.rows(None if train is None or masks is None else sorted({*train, *masks}))
@@ -63,7 +70,7 @@ class Context:
     def run(
         self,
         plan: Plan,
-        rows: pa.Table,
+        rows: Rows,
         *,
         out: str | None = None,
         budget: Budget | None = None,
@@ -82,23 +89,11 @@ class Context:
         settings = Settings(
             out=out or config.out,
             budget=budget or config.budget,
-            rows_per_shard=config.cluster.rows_per_shard,
+            rows_per_block=config.cluster.rows_per_block,
             png_column=png_column,
             start_timeout=config.cluster.start_timeout,
         )
         return run_stream(plan, rows, settings, self.pools(plan))
-
-    def compute(self, plan: Plan, rows: pa.Table) -> Iterator[pa.Table]:
-        """Computes rows of a plan and yields them; nothing is written. Rows in error come, too."""
-        plan.check(rows.column_names)
-        size = rows_per_block(rows.num_rows, rows_per_shard=self.config.cluster.rows_per_shard)
-        pools = self.pools(plan)
-        blocks = execute(rows, pools, rows_per_block=size)
-        with watch_start(plan.name, needs_of(pools), timeout=self.config.cluster.start_timeout):
-            first = next(blocks, None)
-        if first is not None:
-            yield first
-        yield from blocks
 
     def pools(self, plan: Plan) -> list[tuple[Pool, PoolPlan]]:
         """The plan's pools on this machine, with their resources.
@@ -119,10 +114,10 @@ def plan_pools(plan: Plan, machine: Machine, config: RunConfig) -> tuple[tuple[P
 
 
 def open_context(config: RunConfig) -> Context:
-    """Reads the manifest that a config names."""
-    return Context(config, read_manifest(config.manifest))
+    """Finds the manifest that a config names; its rows are read where they are needed."""
+    return Context(config, open_manifest(config.manifest))
 
 
-def draw(image_ids: Sequence[str], number: int | None, *, seed: int = 0) -> list[int]:
-    """Indices of that many ids drawn at random, all where None: the same ids in the same order however they come."""
-    return sorted(range(len(image_ids)), key=lambda index: storage.digest([seed, image_ids[index]]))[:number]
+def _weak_where_null(table: pa.Table, _: Part) -> pa.Table:
+    index = table.column_names.index("supervision")
+    return table.set_column(index, "supervision", pc.fill_null(table["supervision"], WEAK))

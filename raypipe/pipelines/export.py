@@ -17,21 +17,22 @@ import pyarrow.compute as pc
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact, digest
 from raypipe.data.images import decode_mask
-from raypipe.data.manifest import nearest
+from raypipe.data.manifest import in_splits, nearest
 from raypipe.data.names import file_stem
+from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import read_shard
 from raypipe.formats.base import NO_SPLIT, ExportedRow, Format, Item, MaskRow, Options
 from raypipe.formats.registry import FORMATS
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.held_rows import held
 from raypipe.results import StreamSummary
-from raypipe.schema import EXPORTS, IGNORE
+from raypipe.schema import EXPORTS, IGNORE, MASKS, columns
 from raypipe.stages.base import Row, Stage
-from raypipe.stages.load_shards import LoadConfidences
 from raypipe.stages.true_masks import LoadTrueMasks
+from raypipe.streams.collect import count, rows_digest
+from raypipe.streams.ledger import SHARDS
+from raypipe.streams.load import Load, held
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import MixedOutputs, set_digest
-from raypipe.streams.sink import SHARDS
+from raypipe.streams.records import MixedOutputs
 
 Source = Literal["masks", "calibrated", "truth"]
 """A run's masks, the same calibrated, or the manifest's true masks."""
@@ -93,17 +94,19 @@ def run_export(
     """
     out = storage.absolute(out)
     rows = export_rows(context, masks=masks, splits=splits)
-    load = LoadTrueMasks(num_classes=len(context.classes) + 1) if masks is None else LoadConfidences(masks=masks)
+    load = None if masks is None else Load(outputs=masks, columns=columns(MASKS, "mask", "confidence"))
     export = ExportMasks(name=name, classes=context.classes, options=options, out=out, min_confidence=min_confidence)
     plan = Plan(
         name="export",
-        stages=(load, export),
+        takes=() if load is None else (load,),
+        stages=(export,) if load is not None else (LoadTrueMasks(num_classes=len(context.classes) + 1), export),
         schema=EXPORTS,
         classes=context.classes,
     )
     work = storage.join(out, WORK)
     # The files that many images stand in are written once: another set of rows is another export.
-    exported = digest([plan.digest, set_digest(rows, plan.row_columns())])
+    known = rows if masks is None else held(rows, masks)
+    exported = digest([plan.digest, rows_digest(known, plan.row_columns())])
     _refuse_mixing(out, exported)
     summary_uri = storage.join(work, DONE_FILE)
     if storage.exists(summary_uri):
@@ -119,24 +122,32 @@ def run_export(
     return out, summary
 
 
-def export_rows(context: Context, *, masks: Artifact | None, splits: Sequence[str] | None) -> pa.Table:
+def export_rows(context: Context, *, masks: Artifact | None, splits: Sequence[str] | None) -> Rows:
     """The rows to export, with their number in the manifest.
 
     Raises:
         ValueError: if there is none.
     """
-    everything = context.rows(None)
-    numbered = everything.append_column("number", pa.array(np.arange(1, len(everything) + 1)))
-    wanted = context.rows(splits)["image_id"]
-    rows = numbered.filter(pc.is_in(numbered["image_id"], pa.chunked_array(wanted.chunks, pa.string())))
-    columns = ["image_id", "number", "split", "image_uri"]
+    first, number = {}, 1
+    for part in context.manifest.parts:
+        first[part.name] = number
+        number += part.num_rows
+
+    def numbered(table: pa.Table, part: Part) -> pa.Table:
+        return table.append_column("number", pa.array(np.arange(len(table)) + first.get(part.name, 1)))
+
+    rows = context.rows(None).then(numbered)
+    if splits is not None:
+        context.rows(splits)  # raises where there is no such split
+        rows = rows.where(lambda table: in_splits(table, splits))
+    names = ["image_id", "number", "split", "image_uri"]
     if masks is None:
-        rows = rows.filter(pc.is_valid(rows["mask_uri"])).select([*columns, "mask_uri"])
+        rows = rows.where(lambda table: pc.is_valid(table["mask_uri"])).select([*names, "mask_uri"])
         missing = "a true mask (mask_uri)"
     else:
-        rows = held(rows.select(columns), masks)
+        rows = rows.select(names)
         missing = f"a mask in {masks.uri}"
-    if rows.num_rows == 0:
+    if not count(rows if masks is None else held(rows, masks)):
         raise ValueError(f"no row of {f'splits {splits}' if splits else 'any split'} has {missing}")
     return rows
 

@@ -9,9 +9,10 @@ from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image
 from raypipe.formats.exported_model.packed import smallest_side
 from raypipe.formats.exported_model.write import find_model_format, largest_difference
-from raypipe.pipelines.context import Context, draw
+from raypipe.pipelines.context import Context
 from raypipe.stages.base import ROW_ERRORS
 from raypipe.stages.networks import load_segmenter
+from raypipe.streams.collect import collect, draw_rows
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +38,13 @@ def export_model(context: Context, *, segmenter: Artifact, uri: str) -> float:
     network, checkpoint = load_segmenter(segmenter.uri, device="cpu")
     network.to(memory_format=torch.contiguous_format)  # torch.export.save warns of channels_last weights
     data = model_format.write(network, classes=checkpoint.classes, digest=checkpoint.digest)
-    rows = context.rows(context.config.splits.masks)
     images = []
-    for index in draw(rows["image_id"].to_pylist(), NUM_IMAGES):
+    for row in collect(draw_rows(context.rows(context.config.splits.masks), NUM_IMAGES)).to_pylist():
         try:
-            image = storage.read_bytes(rows["image_uri"][index].as_py())
+            image = storage.read_bytes(row["image_uri"])
             pixels = decode_image(image, max_side=context.config.images.max_side).pixels
         except ROW_ERRORS as error:
-            logger.warning("not compared on %s: %s", rows["image_id"][index], error)
+            logger.warning("not compared on %s: %s", row["image_id"], error)
             continue
         if min(pixels.shape[:2]) >= smallest_side(network):
             images.append(pixels)

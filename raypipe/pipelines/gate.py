@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import Budget
-from raypipe.data.shards import read_shards
-from raypipe.pipelines.context import Context, draw
+from raypipe.data.rows import Rows
+from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import with_seeds
 from raypipe.pipelines.steps import (
     compute_cams,
@@ -33,9 +33,8 @@ from raypipe.pipelines.steps import (
 from raypipe.results import Decision
 from raypipe.schema import GATES
 from raypipe.streams.budget import BudgetExceeded
+from raypipe.streams.collect import draw_rows, outputs_of, rows_digest
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import set_digest
-from raypipe.streams.sink import SHARDS
 
 logger = logging.getLogger(__name__)
 
@@ -118,11 +117,14 @@ def _gated(context: Context, *, maps: Artifact, affinity: Artifact | None, judge
     return Gated(context, decisions)
 
 
-def sample_rows(context: Context) -> pa.Table:
+def sample_rows(context: Context) -> Rows:
     """Rows with labels that gates judge."""
-    rows = context.rows(context.config.splits.masks)
-    labelled = rows.filter(pc.fill_null(pc.greater(pc.list_value_length(rows["labels"]), 0), False))  # noqa: FBT003
-    return labelled.take(pa.array(draw(labelled["image_id"].to_pylist(), SAMPLE_SIZE), pa.int64()))
+    return draw_rows(context.rows(context.config.splits.masks).where(is_labelled), SAMPLE_SIZE)
+
+
+def is_labelled(rows: pa.Table) -> pa.ChunkedArray:
+    """True for rows with at least one label."""
+    return pc.fill_null(pc.greater(pc.list_value_length(rows["labels"]), 0), False)  # noqa: FBT003
 
 
 def weigh(before: Sequence[float], after: Sequence[float], *, refinement: str, judge: str) -> Decision:
@@ -154,10 +156,10 @@ def _judge(context: Context, maps: Artifact, affinity: Artifact | None) -> dict[
         return stored
     plan, sample = gate_plan(context, maps=maps, affinity=affinity), sample_rows(context)
     try:
-        context.run(*with_seeds(context, plan, sample, maps=maps), budget=Budget(max_fraction=1))
+        context.run(with_seeds(context, plan, maps=maps), sample, budget=Budget(max_fraction=1))
     except BudgetExceeded as error:  # a sample of which every row fails decides nothing: the masks' budget does
         logger.warning("gate: %s", error)
-    scores = _scores(context, plan, sample)
+    scores = outputs_of(plan.artifact(context.config.out), sample, plan.schema)
     decisions = {}
     for judged, refinement, judge in (
         ("walk", "walk", "separation"),
@@ -176,13 +178,6 @@ def _judge(context: Context, maps: Artifact, affinity: Artifact | None) -> dict[
     return decisions
 
 
-def _scores(context: Context, plan: Plan, sample: pa.Table) -> pa.Table:
-    """The scores of the sample; the folder may hold those of other samples, too."""
-    folder = plan.artifact(context.config.out).uri
-    found = read_shards(storage.join(folder, SHARDS), columns=plan.schema.names, schema=GATES)
-    return found.filter(pc.is_in(found["image_id"], sample["image_id"].combine_chunks()))
-
-
 def _stored(context: Context, maps: Artifact, affinity: Artifact | None) -> dict[str, Decision]:
     uri = _decision_uri(context, maps, affinity)
     if not storage.exists(uri):
@@ -193,7 +188,7 @@ def _stored(context: Context, maps: Artifact, affinity: Artifact | None) -> dict
 def _decision_uri(context: Context, maps: Artifact, affinity: Artifact | None) -> str:
     """Where the decisions on a sample are stored: in the folder of the scores, by the set of its rows."""
     plan = gate_plan(context, maps=maps, affinity=affinity)
-    name = f"decision-{set_digest(sample_rows(context), plan.row_columns())}.json"
+    name = f"decision-{rows_digest(sample_rows(context), plan.row_columns())}.json"
     return storage.join(plan.artifact(context.config.out).uri, name)
 
 

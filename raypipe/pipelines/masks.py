@@ -2,11 +2,8 @@
 
 from dataclasses import replace
 
-import pyarrow as pa
-
 from raypipe.artifacts import Artifact
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.held_rows import locate, with_quarantined
 from raypipe.pipelines.seeds import find_seeds, run_seeds
 from raypipe.pipelines.steps import (
     compute_cams,
@@ -19,9 +16,9 @@ from raypipe.pipelines.steps import (
     refine_masks,
 )
 from raypipe.results import StreamSummary
-from raypipe.schema import MASKS
+from raypipe.schema import MASKS, SEEDS, columns
 from raypipe.stages.base import Stage
-from raypipe.stages.load_shards import LoadCams
+from raypipe.streams.load import Load
 from raypipe.streams.plan import Plan
 
 
@@ -59,11 +56,11 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -
 def run_masks(context: Context, *, maps: Artifact, affinity: Artifact | None) -> tuple[Artifact, StreamSummary]:
     """Computes the masks that aren't there yet; arguments as of `masks_plan`."""
     plan = masks_plan(context, maps=maps, affinity=affinity)
-    return context.run(*with_seeds(context, plan, context.rows(context.config.splits.masks), maps=maps))
+    return context.run(with_seeds(context, plan, maps=maps), context.rows(context.config.splits.masks))
 
 
-def with_seeds(context: Context, plan: Plan, rows: pa.Table, *, maps: Artifact) -> tuple[Plan, pa.Table]:
-    """Takes the maps of seeds that are there instead of computing them; the outputs are the same.
+def with_seeds(context: Context, plan: Plan, *, maps: Artifact) -> Plan:
+    """Takes the maps of seeds that are there instead of computing them; the outputs are the same, and so is the digest.
 
     Seeds that aren't finished are finished first. What is quarantined in them is quarantined again, with the same
     reason, and not read.
@@ -71,32 +68,22 @@ def with_seeds(context: Context, plan: Plan, rows: pa.Table, *, maps: Artifact) 
     Args:
         context: config and manifest.
         plan: one of its stages is `compute_cams`.
-        rows: of the manifest.
         maps: as of `masks_plan`.
-
-    Returns:
-        The plan and the rows to run it with.
     """
-    seeds = find_seeds(context, maps=maps)
-    if seeds is None:
-        return plan, rows
+    if find_seeds(context, maps=maps) is None:
+        return plan
     seeds, _ = run_seeds(context, maps=maps)
-    return taking_up(plan, rows, seeds, compute_cams(context, maps))
+    return taking_up(plan, seeds, compute_cams(context, maps))
 
 
-def taking_up(plan: Plan, rows: pa.Table, earlier: Artifact, computing: Stage) -> tuple[Plan, pa.Table]:
+def taking_up(plan: Plan, earlier: Artifact, computing: Stage) -> Plan:
     """Takes the maps that an earlier stream has written instead of computing them.
 
     Args:
         plan: one of its stages equals `computing`.
-        rows: all of which the earlier stream has finished or quarantined.
-        earlier: its folder.
+        earlier: folder of a stream that has finished or quarantined all rows.
         computing: the stage that makes maps.
     """
-    return loading_cams(plan, computing), with_quarantined(locate(rows, earlier), earlier)
-
-
-def loading_cams(plan: Plan, computing: Stage) -> Plan:
-    """The same plan with maps from shards in the place of the stage that equals `computing`; its digest stays."""
     made = next(stage for stage in plan.stages if stage == computing)
-    return replace(plan, reuse=(made, LoadCams()))
+    cams = columns(SEEDS, "cam", "cam_height", "cam_width")
+    return replace(plan, reuse=(made, Load(outputs=earlier, columns=cams, part_of_plan=False)))

@@ -1,22 +1,26 @@
 """Saliency maps of the images that a classifier is trained on: given by the manifest, or predicted."""
 
+from functools import partial
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.manifest import Manifest
-from raypipe.data.parts import write_manifest
-from raypipe.pipelines.context import Context
+from raypipe.data.manifest import manifest_bytes
+from raypipe.data.rows import Part, Rows
+from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
 from raypipe.pipelines.steps import decode_images
 from raypipe.results import StreamSummary
 from raypipe.schema import PREDICTED_URI, SALIENCY
 from raypipe.stages.fetch import FetchImages
 from raypipe.stages.predict_saliency import EncodeSaliency, PredictSaliency
+from raypipe.streams.collect import count, drawn_ids, is_few
 from raypipe.streams.plan import Plan
 from raypipe.streams.sink import PNG, png_name
+from raypipe.streams.tasks import in_tasks
 
-MANIFEST_FILE = "manifest.parquet"
+MANIFEST_FOLDER = "manifest"
 
 
 def lacks_saliency(context: Context) -> bool:
@@ -28,37 +32,40 @@ def lacks_saliency(context: Context) -> bool:
     config = context.config
     if config.classifier.saliency == "none":
         return False
-    rows = context.rows(config.splits.train)
-    missing = rows["image_id"].filter(pc.is_null(_given(context, rows))).to_pylist()
+    unmapped = _unmapped(context)
+    missing = count(unmapped)
     if missing and config.saliency.source == "given":
+        some = sorted(name for names in drawn_ids(unmapped, 3).values() for name in names)
         raise ValueError(
             f"classifier.saliency={config.classifier.saliency} needs a saliency map of every image to train on, "
-            f"{len(missing)} of {rows.num_rows} have no saliency_uri in the manifest, such as {missing[:3]}: give "
-            "them, let a network predict them (saliency.source, saliency.weights), or set classifier.saliency=none"
+            f"{missing} of {count(context.rows(config.splits.train))} have no saliency_uri in the manifest, such as "
+            f"{some}: give them, let a network predict them (saliency.source, saliency.weights), or set "
+            "classifier.saliency=none"
         )
     return bool(missing)
 
 
-def with_saliency(context: Context, rows: pa.Table, *, predicted: Artifact | None) -> pa.Table:
-    """Rows with their `saliency_uri`, and the file of the map that is predicted where the manifest has none.
+def with_saliency(rows: pa.Table, *, predicted: Artifact | None) -> pa.Table:
+    """Adds the file of the map that is predicted where the manifest has no `saliency_uri`.
 
     Args:
-        context: config and manifest.
         rows: of splits.train.
         predicted: folder of the predicted maps; None where none are missing.
     """
     files = pa.nulls(rows.num_rows, pa.string()) if predicted is None else _predicted(predicted, rows)
-    return rows.append_column("saliency_uri", _given(context, rows)).append_column(PREDICTED_URI, files)
+    return rows.append_column(PREDICTED_URI, files)
 
 
 def run_saliency(context: Context) -> tuple[Artifact, StreamSummary]:
     """Predicts the maps that splits.train lacks and that aren't there yet.
 
-    They come as shards, as `png/<id>.png`, and as `manifest.parquet`, the manifest with their `saliency_uri`.
+    They come as shards, as `png/<id>.png`, and as the folder `manifest/`, the manifest with their `saliency_uri`.
     """
-    rows = _unmapped(context)
-    maps, summary = context.run(saliency_plan(context, saliency_weights(context)), rows, png_column="saliency")
-    write_manifest(_with_predicted(context, maps, rows), storage.join(maps.uri, MANIFEST_FILE))
+    unmapped = _unmapped(context)
+    maps, summary = context.run(saliency_plan(context, saliency_weights(context)), unmapped, png_column="saliency")
+    everything = Rows(context.manifest.parts)
+    write = partial(_write_part, context, maps)
+    list(in_tasks(write, everything.parts, inline=is_few(everything)))
     return maps, summary
 
 
@@ -106,15 +113,11 @@ def saliency_plan(context: Context, weights: Artifact) -> Plan:
     )
 
 
-def _unmapped(context: Context) -> pa.Table:
+def _unmapped(context: Context) -> Rows:
     """Rows of splits.train without a map."""
-    rows = context.rows(context.config.splits.train)
-    return rows.filter(pc.is_null(_given(context, rows)))
-
-
-def _given(context: Context, rows: pa.Table) -> pa.ChunkedArray:
-    manifest = context.manifest.table
-    return pc.take(manifest["saliency_uri"], pc.index_in(rows["image_id"], manifest["image_id"].combine_chunks()))
+    columns = (*MANIFEST_COLUMNS, "saliency_uri")
+    rows = context.rows(context.config.splits.train, columns=columns)
+    return rows.where(lambda table: pc.is_null(table["saliency_uri"])).select(MANIFEST_COLUMNS)
 
 
 def _predicted(maps: Artifact, rows: pa.Table) -> pa.Array:
@@ -123,9 +126,12 @@ def _predicted(maps: Artifact, rows: pa.Table) -> pa.Array:
     return pa.array(names, pa.string())
 
 
-def _with_predicted(context: Context, maps: Artifact, rows: pa.Table) -> Manifest:
-    table = context.manifest.table
-    predicted = pc.is_in(table["image_id"], rows["image_id"].combine_chunks())
+def _write_part(context: Context, maps: Artifact, part: Part) -> None:
+    """Writes a part of the manifest with the predicted maps where it names none."""
+    table = part.read()
+    unmapped = _unmapped(context).read(part)["image_id"]
+    predicted = pc.is_in(table["image_id"], unmapped.combine_chunks())
     uris = pc.if_else(predicted, _predicted(maps, table), table["saliency_uri"])
     index = table.schema.get_field_index("saliency_uri")
-    return Manifest(table.set_column(index, table.schema.field(index), uris), context.classes)
+    content = manifest_bytes(table.set_column(index, table.schema.field(index), uris), context.classes)
+    storage.write_bytes_atomic(storage.join(maps.uri, MANIFEST_FOLDER, f"{part.name}.parquet"), content)

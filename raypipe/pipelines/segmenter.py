@@ -8,15 +8,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raypipe.artifacts import Artifact
+from raypipe.data.rows import Part, Rows
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.held_rows import locate
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
 from raypipe.pipelines.steps import decode_images, encode_masks, pixels_per_pass, refining
 from raypipe.results import StreamSummary
-from raypipe.schema import MASKS, SHARD_DIGEST, SHARD_URI, SUPERVISED, UNSUPERVISED, WEAK
+from raypipe.schema import MASKS, SHARD_DIGEST, SHARD_ROW, SHARD_URI, SUPERVISED, UNSUPERVISED, WEAK
 from raypipe.stages.crops import LoadSegmenterCrops
 from raypipe.stages.fetch import FetchImages
 from raypipe.stages.segment import SegmentImages
+from raypipe.streams.collect import collect
+from raypipe.streams.load import held
 from raypipe.streams.plan import Plan
 from raypipe.training.order import repeat_factors
 from raypipe.training.tasks import SegmenterTask
@@ -29,7 +31,7 @@ OWN_MASKS_CONFIDENCE = 0.5
 
 def has_weak_rows(context: Context) -> bool:
     """True where the segmentation network is to learn from pseudo-masks."""
-    return bool(pc.any(pc.equal(_trained_on(context)["supervision"], WEAK)).as_py())
+    return bool(pc.any(pc.equal(_checked(context, collect(_trained_on(context)))["supervision"], WEAK)).as_py())
 
 
 def train_segmenter(
@@ -51,7 +53,10 @@ def train_segmenter(
     """
     config = context.config
     training = config.training("segmenter")
-    rows = _with_masks(_trained_on(context, unlabelled=own_masks), masks)
+    trained_on = _trained_on(context, unlabelled=own_masks)
+    if masks is not None:
+        trained_on = held(trained_on, masks, optional=True)
+    rows = _with_masks(_checked(context, collect(trained_on)), masks)
     task = segmenter_task(context, classifier=classifier)
     crops = LoadSegmenterCrops(
         masks=masks,
@@ -82,13 +87,21 @@ def segmenter_task(context: Context, *, classifier: Artifact | None) -> Segmente
     )
 
 
-def _trained_on(context: Context, *, unlabelled: bool = False) -> pa.Table:
+def _trained_on(context: Context, *, unlabelled: bool = False) -> Rows:
     """Rows with supervision, true or weak; `unlabelled` takes the others as weak."""
     rows = context.supervised_rows(context.config.splits.train)
     if unlabelled:
-        kinds = pc.if_else(pc.equal(rows["supervision"], UNSUPERVISED), WEAK, rows["supervision"])
-        rows = rows.set_column(rows.column_names.index("supervision"), "supervision", kinds)
-    rows = rows.filter(pc.is_in(rows["supervision"], pa.array([SUPERVISED, WEAK])))
+        rows = rows.then(_as_weak)
+    return rows.where(lambda table: pc.is_in(table["supervision"], pa.array([SUPERVISED, WEAK])))
+
+
+def _as_weak(rows: pa.Table, _: Part) -> pa.Table:
+    kinds = pc.if_else(pc.equal(rows["supervision"], UNSUPERVISED), WEAK, rows["supervision"])
+    return rows.set_column(rows.column_names.index("supervision"), "supervision", kinds)
+
+
+def _checked(context: Context, rows: pa.Table) -> pa.Table:
+    """The rows, which are some and have the masks that they need."""
     missing = rows.filter(pc.and_(pc.equal(rows["supervision"], SUPERVISED), pc.is_null(rows["mask_uri"])))
     if missing.num_rows:
         raise ValueError(
@@ -104,15 +117,14 @@ def _trained_on(context: Context, *, unlabelled: bool = False) -> pa.Table:
 
 
 def _with_masks(rows: pa.Table, masks: Artifact | None) -> pa.Table:
-    """Adds the shard of each row's pseudo-mask; weak rows without one are left out."""
+    """The rows with the places of their pseudo-masks; weak rows without one are left out."""
     is_weak = pc.equal(rows["supervision"], WEAK)
     if masks is None:
         if pc.any(is_weak).as_py():
             raise ValueError(f"{pc.sum(is_weak)} rows have supervision {WEAK!r}: they need pseudo-masks")
-        for name in (SHARD_URI, SHARD_DIGEST):
-            rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.string()))
+        for name, kind in ((SHARD_URI, pa.string()), (SHARD_ROW, pa.int32()), (SHARD_DIGEST, pa.string())):
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, kind))
         return rows
-    rows = locate(rows, masks)
     missing = pc.and_(pc.equal(rows["supervision"], WEAK), pc.is_null(rows[SHARD_URI]))
     if pc.any(missing).as_py():
         logger.warning(
@@ -151,8 +163,8 @@ def _validated_rows(context: Context) -> pa.Table | None:
     splits = context.config.segmenter.validation_splits
     if not splits:
         return None
-    rows = context.rows(splits)
-    rows = rows.filter(pc.is_valid(rows["mask_uri"])).select(["image_id", "image_uri", "mask_uri"])
+    with_truth = context.rows(splits).where(lambda table: pc.is_valid(table["mask_uri"]))
+    rows = collect(with_truth.select(["image_id", "image_uri", "mask_uri"]))
     if rows.num_rows == 0:
         raise ValueError(f"no row of segmenter.validation_splits={list(splits)} has a true mask (mask_uri)")
     return rows
@@ -190,7 +202,7 @@ def segment_plan(context: Context, *, segmenter: Artifact, within_labels: bool =
     )
 
 
-def segment_rows(context: Context) -> pa.Table:
+def segment_rows(context: Context) -> Rows:
     """Manifest rows that are segmented; their labels don't matter."""
     config = context.config
     return context.rows(config.splits.masks if config.segmentation.splits is None else config.segmentation.splits)

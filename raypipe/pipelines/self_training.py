@@ -9,20 +9,18 @@ import logging
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import Budget
-from raypipe.data.shards import read_shards
-from raypipe.pipelines.context import Context, draw
-from raypipe.pipelines.gate import SAMPLE_SIZE, weigh
-from raypipe.pipelines.held_rows import held, locate
+from raypipe.data.rows import Part
+from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
+from raypipe.pipelines.gate import SAMPLE_SIZE, is_labelled, weigh
 from raypipe.pipelines.segmenter import segment_plan, train_segmenter
 from raypipe.pipelines.steps import decode_images, fetch_images, gate_masks
 from raypipe.results import Decision
-from raypipe.schema import GATES, SHARD_URI, UNSUPERVISED, WEAK
-from raypipe.stages.load_shards import LoadMaskPair
+from raypipe.schema import GATES, MASKS, UNSUPERVISED, WEAK, columns
+from raypipe.streams.collect import drawn_ids, outputs_of
+from raypipe.streams.load import Load, held
 from raypipe.streams.plan import Plan
-from raypipe.streams.sink import SHARDS
 
 logger = logging.getLogger(__name__)
 
@@ -61,36 +59,35 @@ def self_train(
 def _segment(context: Context, segmenter: Artifact) -> Artifact:
     """The network's masks of the training images, within their labels where these teach anything."""
     rows = context.supervised_rows(context.config.splits.train)
-    rows = rows.filter(pc.is_in(rows["supervision"], pa.array([WEAK, UNSUPERVISED])))
-    labels = pc.if_else(pc.equal(rows["supervision"], WEAK), rows["labels"], pa.scalar(None, rows["labels"].type))
-    rows = rows.set_column(rows.column_names.index("labels"), "labels", labels)
+    rows = rows.where(lambda table: pc.is_in(table["supervision"], pa.array([WEAK, UNSUPERVISED])))
+    rows = rows.then(_with_labels_that_teach)
     own_masks, summary = context.run(segment_plan(context, segmenter=segmenter, within_labels=True), rows)
     logger.info("self-training: %s", summary)
     return own_masks
 
 
+def _with_labels_that_teach(rows: pa.Table, _: Part) -> pa.Table:
+    labels = pc.if_else(pc.equal(rows["supervision"], WEAK), rows["labels"], pa.scalar(None, rows["labels"].type))
+    return rows.set_column(rows.column_names.index("labels"), "labels", labels)
+
+
 def _decide(context: Context, name: str, before: Artifact, after: Artifact, classifier: Artifact) -> Decision:
     """Whether the masks `after` are more consistent than those `before`, on a sample of the weakly labelled images."""
     rows = context.supervised_rows(context.config.splits.train)
-    rows = rows.filter(pc.equal(rows["supervision"], WEAK)).drop_columns(["supervision"])
-    rows = rows.filter(pc.fill_null(pc.greater(pc.list_value_length(rows["labels"]), 0), False))  # noqa: FBT003
-    rows = locate(held(rows, after), before, prefix="before_")
-    rows = rows.filter(pc.is_valid(rows[f"before_{SHARD_URI}"])).sort_by("image_id")
-    sample = rows.take(pa.array(draw(rows["image_id"].to_pylist(), SAMPLE_SIZE), pa.int64()))
+    rows = rows.where(lambda table: pc.equal(table["supervision"], WEAK)).select(MANIFEST_COLUMNS).where(is_labelled)
+    found = held(held(rows, after), before, prefix="before_")
+    sample = rows.only(drawn_ids(found, SAMPLE_SIZE))
+    new = columns(MASKS, "mask", "confidence", "areas", "mean_confidences")
+    earlier = Load(outputs=before, columns=columns(MASKS, "mask"), names=("walk_mask",), prefix="before_")
     plan = Plan(
         name="gate",
-        stages=(
-            fetch_images(context),
-            LoadMaskPair(before=before, after=after),
-            decode_images(context),
-            gate_masks(context, classifier, keep_better=False),
-        ),
+        takes=(Load(outputs=after, columns=new), earlier),
+        stages=(fetch_images(context), decode_images(context), gate_masks(context, classifier, keep_better=False)),
         schema=pa.schema([field for field in GATES if not field.name.startswith("walk")]),
         classes=context.classes,
     )
     judged, _ = context.run(plan, sample, budget=Budget(max_fraction=1))
-    scores = read_shards(storage.join(judged.uri, SHARDS), columns=plan.schema.names, schema=GATES)
-    scores = scores.filter(pc.is_in(scores["image_id"], sample["image_id"].combine_chunks()))
+    scores = outputs_of(judged, sample, plan.schema)
     values = (scores[name].to_pylist() for name in ("refined_before", "refined_after"))
     decision = weigh(*values, refinement=name, judge="class consistency")
     logger.info("self-training: %s", decision)

@@ -14,25 +14,23 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest
 from raypipe.config import RunConfig, to_yaml
-from raypipe.data.shards import read_shards
+from raypipe.data.rows import Rows
 from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.separation import COLOUR_WEIGHT
-from raypipe.pipelines.context import Context, draw
+from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import taking_up, with_seeds
 from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, pixels_per_pass
 from raypipe.reports.plots import setting_charts
-from raypipe.schema import SETTINGS
+from raypipe.schema import SETTINGS, columns
 from raypipe.stages.score_settings import SCORES, ScoreSettings, Setting
+from raypipe.streams.collect import draw, draw_rows, outputs_of, rows_digest
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import set_digest
-from raypipe.streams.sink import SHARDS
 
 CHOICE_FILE = "choice.json"
 
@@ -112,11 +110,10 @@ def grid(context: Context) -> list[Setting]:
     return list(dict.fromkeys([*settings, *known_settings(context).values()]))
 
 
-def scored_rows(context: Context) -> pa.Table:
+def scored_rows(context: Context) -> Rows:
     """Rows of the manifest that a sweep scores."""
     config = context.config
-    rows = context.rows(config.splits.masks)
-    return rows.take(draw(rows["image_id"].to_pylist(), config.sweep.num_images, seed=config.seed))
+    return draw_rows(context.rows(config.splits.masks), config.sweep.num_images, seed=config.seed)
 
 
 def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) -> SweepResult:
@@ -166,9 +163,9 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
     )
 
 
-def sweep_folder(context: Context, plan: Plan, rows: pa.Table) -> str:
+def sweep_folder(context: Context, plan: Plan, rows: Rows) -> str:
     """Where a sweep's results lie: they are of a set of rows, which the folder of its scores is not."""
-    depends_on = [plan.digest, set_digest(rows, plan.row_columns()), context.config.sweep, context.config.seed]
+    depends_on = [plan.digest, rows_digest(rows, plan.row_columns()), context.config.sweep, context.config.seed]
     return storage.join(context.config.out, "sweep", digest(depends_on))
 
 
@@ -235,7 +232,7 @@ def sweep_plan(
 def score_settings(
     context: Context,
     plan: Plan,
-    rows: pa.Table,
+    rows: Rows,
     settings: Sequence[Setting],
     *,
     maps: Artifact,
@@ -252,13 +249,11 @@ def score_settings(
         scored: folder of an earlier scoring of the same rows, whose maps are taken up; None takes those of seeds.
     """
     if scored is None:
-        plan, source = with_seeds(context, plan, rows, maps=maps)
+        plan = with_seeds(context, plan, maps=maps)
     else:
-        plan, source = taking_up(plan, rows, scored, compute_cams(context, maps))
-    folder, _ = context.run(plan, source)
-    columns = ["image_id", "class_ids", *SCORES]
-    table = read_shards(storage.join(folder.uri, SHARDS), columns=columns, schema=SETTINGS)
-    table = table.filter(pc.is_in(table["image_id"], rows["image_id"].combine_chunks()))
+        plan = taking_up(plan, scored, compute_cams(context, maps))
+    folder, _ = context.run(plan, rows)
+    table = outputs_of(folder, rows, columns(SETTINGS, "image_id", "class_ids", *SCORES))
     return folder, SettingScores(table, settings, num_classes=len(context.classes) + 1)
 
 

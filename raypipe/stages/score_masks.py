@@ -18,14 +18,19 @@ from raypipe.ops.metrics import confusion_matrix
 from raypipe.stages.base import Row, Stage
 
 
-def pack(confusion: NDArray[np.int64]) -> bytes:
-    """A matrix, or several, as bytes of a column."""
-    return confusion.astype("<i8").tobytes()
+def pack(matrices: NDArray[np.int64]) -> bytes:
+    """Matrices as bytes of a column: place and number of what isn't 0, as an image has few of many classes."""
+    flat = matrices.reshape(-1)
+    places = np.flatnonzero(flat)
+    return np.stack([places, flat[places]], axis=1).astype("<i8").tobytes()
 
 
-def unpack(data: bytes, *, num_classes: int) -> NDArray[np.int64]:
-    """The matrices (n, num_classes, num_classes) of `pack`."""
-    return np.frombuffer(data, dtype="<i8").reshape(-1, num_classes, num_classes).astype(np.int64)
+def unpack(data: bytes, *, num_matrices: int, num_classes: int) -> NDArray[np.int64]:
+    """The matrices (num_matrices, num_classes, num_classes) of `pack`."""
+    matrices = np.zeros(num_matrices * num_classes**2, np.int64)
+    places, numbers = np.frombuffer(data, "<i8").reshape(-1, 2).T
+    matrices[places] = numbers
+    return matrices.reshape(num_matrices, num_classes, num_classes)
 
 
 @dataclass(kw_only=True)

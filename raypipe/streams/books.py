@@ -1,4 +1,4 @@
-"""Keeps count, while a stream runs, of what its workers have written: which part is complete, which index is to fold."""
+"""Keeps count of what the workers of a stream have written: which part is complete, which files are to be folded."""
 
 from collections import Counter, defaultdict
 

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -222,9 +223,7 @@ def read_columns(uri: str, names: Sequence[str], *, rows: Sequence[int]) -> Load
     return Loaded(table, tuple(int(starts[group]) for group in groups), tuple(offsets.tolist()))
 
 
-def _column_ranges(
-    metadata: pq.FileMetaData, names: Sequence[str], groups: Sequence[int]
-) -> list[tuple[int, int]]:
+def _column_ranges(metadata: pq.FileMetaData, names: Sequence[str], groups: Sequence[int]) -> list[tuple[int, int]]:
     found = []
     for number in groups:
         group = metadata.row_group(number)
@@ -241,7 +240,7 @@ def _merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Joins neighbouring ranges, those with the smallest gaps first, as long as little is fetched for nothing."""
     if not ranges:
         return []
-    gaps = sorted((after[0] - before[1], number) for number, (before, after) in enumerate(zip(ranges, ranges[1:])))
+    gaps = sorted((after[0] - before[1], number) for number, (before, after) in enumerate(pairwise(ranges)))
     left = _MOST_WASTE * sum(stop - start for start, stop in ranges)
     joined = set()
     for gap, number in gaps:

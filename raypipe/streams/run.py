@@ -90,7 +90,7 @@ def run_stream(
     plan.check(rows.columns)
     artifact = plan.artifact(settings.out)
     open_folder(artifact.uri, plan.provenance())
-    with hold(artifact.uri) as lease:
+    with hold(artifact.uri, holder=f"the stream {plan.name}") as lease:
         source = Source(plan=plan, rows=rows, folder=artifact.uri, run=lease.epoch)
         return artifact, _Run(source, settings, pools, lease).finish()
 
@@ -118,7 +118,7 @@ class _Run:
         folder = self.source.folder
         file_moved_rows(self.source)
         num_computed = self._compute()
-        left = [part for part in self.source.rows.parts if part.name not in self.settled]
+        left = [part for part in self.source.rows.read_parts if part.name not in self.settled]
         for part, account in zip(left, in_tasks(self.settle, left, inline=self.few), strict=True):
             self.settled[part.name] = account
         accounts = self.settled.values()
@@ -147,13 +147,13 @@ class _Run:
         size = self.settings.rows_per_block or rows_per_block(source.rows.most)
         blocks: Any = source.datasource(rows_per_table=size)
         if self.few:
-            todo = [table for part in source.rows.parts if (table := source.todo(part)).num_rows]
+            todo = [table for part in source.rows.read_parts if (table := source.todo(part)).num_rows]
             size = self.settings.rows_per_block or rows_per_block(sum(table.num_rows for table in todo))
             blocks = [block for table in todo for block in source.cut(table, rows_per_table=size)]
             if not blocks:
                 return 0
         allowed = allowed_rows(self.settings.budget, source.rows.most)
-        parts = {part.name: part for part in source.rows.parts}
+        parts = {part.name: part for part in source.rows.read_parts}
         books, settling, waiting = Books(source), Tasks(inline=self.few), deque[str]()
         with watch_start(source.plan.name, needs_of(self.pools), timeout=self.settings.start_timeout):
             for written in execute(blocks, self.pools, rows_per_block=size, writer=self._writer()):

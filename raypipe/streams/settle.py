@@ -1,7 +1,7 @@
 """Settles a part of a stream's outputs: large shards that hold exactly its valid rows, and one index of them.
 
-Valid is the output of a row that the manifest has, made of the row as it is now. Outputs of rows that weren't asked for,
-such as those of another split, stay; those of rows that were changed or removed, and second ones, go.
+Valid is the output of a row that the manifest has, made of the row as it is now. Outputs of rows that weren't asked
+for, such as those of another split, stay; those of rows that were changed or removed, and second ones, go.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,12 +61,14 @@ def settle(source: Source, part: Part) -> Settled:
     finished = _valid(ledger.finished, wanted, present)
     quarantined = _valid(ledger.quarantined, wanted, present)
     quarantined = quarantined.filter(pc.invert(pc.is_in(quarantined["image_id"], _ids(finished))))
-    counts = [pc.sum(pc.is_in(wanted["image_id"], _ids(table))).as_py() or 0 for table in (finished, quarantined)]
+    num_finished, num_quarantined = (
+        pc.sum(pc.is_in(wanted["image_id"], _ids(table))).as_py() or 0 for table in (finished, quarantined)
+    )
     failed = quarantined.filter(pc.is_in(quarantined["image_id"], _ids(wanted)))
     reasons = tuple(f"{row['image_id']}: {row['reason']}" for row in failed.slice(0, 3).to_pylist())
-    account = Settled(wanted.num_rows, *counts, reasons)
+    account = Settled(wanted.num_rows, num_finished, num_quarantined, reasons)
     exact = len(finished) == len(ledger.finished) and len(quarantined) == len(ledger.quarantined)
-    if sum(counts) == wanted.num_rows and not (exact and ledger.is_settled):
+    if num_finished + num_quarantined == wanted.num_rows and not (exact and ledger.is_settled):
         _rewrite(source, part, ledger, finished, quarantined)
     return account
 
@@ -100,8 +102,8 @@ def _rewrite(source: Source, part: Part, ledger: Ledger, finished: pa.Table, qua
     }
     written = [now[shard] for shard in sorted(kept)]
     is_kept = pc.is_in(finished["shard"].cast(pa.string()), pa.array(sorted(kept), pa.string()))
-    for group in groups(finished.filter(pc.invert(is_kept))):
-        written.append(write_shard(folder, SHARDS, part.name, read_group(folder, group)))
+    rewritten = groups(finished.filter(pc.invert(is_kept)))
+    written += [write_shard(folder, SHARDS, part.name, read_group(folder, group)) for group in rewritten]
     index = pa.concat_tables(written) if written else ENTRIES.empty_table()
     files = {
         INDEX: write_entries(folder, INDEX, part.name, index, run=source.run, level=SETTLED),
@@ -124,7 +126,9 @@ def _by_shard(entries: pa.Table) -> dict[str, pa.Table]:
     names = table["shard"].to_pylist()
     starts = [index for index, name in enumerate(names) if not index or name != names[index - 1]]
     stops = [*starts[1:], len(names)]
-    return {names[start]: table.slice(start, stop - start).cast(ENTRIES) for start, stop in zip(starts, stops, strict=True)}
+    return {
+        names[start]: table.slice(start, stop - start).cast(ENTRIES) for start, stop in zip(starts, stops, strict=True)
+    }
 
 
 def groups(entries: pa.Table) -> Iterator[list[pa.Table]]:

@@ -86,13 +86,14 @@ class Source:
 
             def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:  # noqa: ARG002
                 nothing = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-                return [ReadTask(_Read(source.of(part), part, rows_per_table), nothing) for part in source.rows.parts]
+                reads = [_Read(source.of(part), part, rows_per_table) for part in source.rows.read_parts]
+                return [ReadTask(read, nothing) for read in reads]
 
-        return Parts()
+        return Parts()  # type: ignore[no-untyped-call]
 
     def of(self, part: Part) -> "Source":
         """The same of one part alone: a task needn't know the others."""
-        return replace(self, rows=replace(self.rows, parts=(part,)))
+        return replace(self, rows=replace(self.rows, parts=(part,), chosen=None))
 
 
 @dataclass(frozen=True)

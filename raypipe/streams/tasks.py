@@ -18,9 +18,11 @@ class Tasks:
         """Prepares tasks.
 
         Args:
-            inline: runs them in this process, each when it is submitted.
+            inline: runs them in this process, each when it is submitted; so it is without Ray, too.
         """
-        self.inline = inline
+        import ray  # takes seconds
+
+        self.inline = inline or not ray.is_initialized()
         self.started: deque[Any] = deque()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -28,7 +30,7 @@ class Tasks:
         if self.inline:
             self.started.append(function(*arguments))
             return
-        import ray  # takes seconds
+        import ray
 
         # Such tasks wait for storage. With CPUs of their own they would wait for the pools that hold them all.
         options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "retry_exceptions": [OSError]}
@@ -52,4 +54,3 @@ def in_tasks(function: Callable[[Item], Result], items: Iterable[Item], *, inlin
         tasks.submit(function, item)
         yield from tasks.results(most_running=MOST_RUNNING)
     yield from tasks.results()
-

@@ -1,0 +1,147 @@
+"""Brings rows that are read part by part into the driver: few of many, or what is known to be few."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe import storage
+from raypipe.artifacts import Artifact
+from raypipe.data.rows import Part, Rows
+from raypipe.data.shards import ShardError
+from raypipe.schema import SHARD_DIGEST, SHARD_ROW, SHARD_URI
+from raypipe.stages.base import ERRORS
+from raypipe.streams.ledger import read_ledger
+from raypipe.streams.load import Load, held, loaded, with_quarantined
+from raypipe.streams.records import set_sum, sum_digest
+from raypipe.streams.source import FEW_ROWS
+from raypipe.streams.tasks import in_tasks
+
+Result = TypeVar("Result")
+
+_ROWS_AT_A_TIME = 256
+"""Whose outputs are in memory together."""
+
+_PLACES = (SHARD_URI, SHARD_ROW, SHARD_DIGEST, *ERRORS.names)
+
+
+def collect(rows: Rows) -> pa.Table:
+    """All rows, in memory."""
+    tables = list(in_tasks(rows.read, rows.read_parts, inline=is_few(rows)))
+    return pa.concat_tables(tables).unify_dictionaries() if tables else rows.schema.empty_table().select(rows.columns)
+
+
+def with_ids(rows: Rows, image_ids: Sequence[str]) -> Rows:
+    """The rows of some images."""
+    wanted = pa.array(image_ids, pa.string())
+    return rows.where(lambda table: pc.is_in(table["image_id"], wanted))
+
+
+def count(rows: Rows) -> int:
+    """The number of rows."""
+    return sum(in_tasks(partial(_count, rows), rows.read_parts, inline=is_few(rows)))
+
+
+def draw_rows(rows: Rows, number: int | None, *, seed: int = 0) -> Rows:
+    """That many rows drawn at random by their ids, all where None: the same however they come."""
+    return rows if number is None else rows.only(drawn_ids(rows, number, seed=seed))
+
+
+def drawn_ids(rows: Rows, number: int, *, seed: int = 0) -> dict[str, list[str]]:
+    """Ids of the rows of `draw_rows`, by the names of their parts."""
+    drawn = list(in_tasks(partial(_draw, rows, number, seed), rows.read_parts, inline=is_few(rows)))
+    found = [(part.name, name) for part, ids in zip(rows.read_parts, drawn, strict=True) for name in ids]
+    chosen: dict[str, list[str]] = {}
+    for index in draw([name for _, name in found], number, seed=seed):
+        chosen.setdefault(found[index][0], []).append(found[index][1])
+    return chosen
+
+
+def draw(image_ids: Sequence[str], number: int | None, *, seed: int = 0) -> list[int]:
+    """Indices of that many ids drawn at random, all where None: the same ids in the same order however they come."""
+    return sorted(range(len(image_ids)), key=lambda index: storage.digest([seed, image_ids[index]]))[:number]
+
+
+def rows_digest(rows: Rows, columns: Sequence[str]) -> str:
+    """12 hex digits over a set of rows, whatever their order: what consumes the set as a whole depends on it."""
+    sums = in_tasks(partial(_sum, rows, tuple(columns)), rows.read_parts, inline=is_few(rows))
+    return sum_digest(sums)
+
+
+def outputs_of(outputs: Artifact, rows: Rows, columns: pa.Schema) -> pa.Table:
+    """Columns of a stream's outputs of some rows, in the order of `image_id`.
+
+    Args:
+        outputs: the stream's folder.
+        rows: few enough to have their outputs in memory; those without an output are left out.
+        columns: to read.
+    """
+    parts = reduce_outputs(outputs, rows.select(["image_id"]), columns, _in_memory)
+    found = [table for tables in parts for table in tables]
+    return pa.concat_tables(found).sort_by("image_id") if found else columns.empty_table()
+
+
+def reduce_outputs(
+    outputs: Artifact, rows: Rows, columns: pa.Schema, function: Callable[[Iterator[pa.Table], Part], Result]
+) -> Iterator[Result]:
+    """What a function makes of a stream's outputs, part by part, where they are read.
+
+    Args:
+        outputs: the stream's folder.
+        rows: whose outputs are read; those without an output are left out.
+        columns: of the outputs. What rows have of the same name is replaced by them.
+        function: of the rows of a part, some at a time.
+    """
+    others = [name for name in rows.columns if name not in columns.names or name == "image_id"]
+    load = Load(outputs=outputs, columns=pa.schema([field for field in columns if field.name != "image_id"]))
+    job = partial(_reduce, held(rows.select(others), outputs), load, columns.names, function)
+    return in_tasks(job, rows.read_parts, inline=is_few(rows))
+
+
+def quarantined(outputs: Artifact, rows: Rows) -> pa.Table:
+    """`image_id`, `split`, `error_stage` and `error_reason` of the rows that a stream has quarantined."""
+    tables = list(in_tasks(partial(_quarantined, outputs, rows), rows.read_parts, inline=is_few(rows)))
+    return pa.concat_tables(tables)
+
+
+def _quarantined(outputs: Artifact, rows: Rows, part: Part) -> pa.Table:
+    table = with_quarantined(rows.read(part), read_ledger(outputs.uri, part.name))
+    table = table.filter(pc.is_valid(table["error_stage"]))
+    return table.select([name for name in ("image_id", "split", *ERRORS.names) if name in table.column_names])
+
+
+def _reduce(
+    rows: Rows, load: Load, names: Sequence[str], function: Callable[[Iterator[pa.Table], Part], Result], part: Part
+) -> Result:
+    def tables() -> Iterator[pa.Table]:
+        for table in loaded(rows.read(part), [load], rows_per_table=_ROWS_AT_A_TIME):
+            if failed := table["error_reason"].drop_null().to_pylist():
+                raise ShardError(failed[0])
+            others = [name for name in table.column_names if name not in (*names, *_PLACES)]
+            yield table.select([*names, *others])
+
+    return function(tables(), part)
+
+
+def _in_memory(tables: Iterator[pa.Table], _: Part) -> list[pa.Table]:
+    return list(tables)
+
+
+def is_few(rows: Rows) -> bool:
+    """Whether the driver reads the rows itself."""
+    return rows.most <= FEW_ROWS
+
+
+def _count(rows: Rows, part: Part) -> int:
+    return int(rows.read(part).num_rows)
+
+
+def _draw(rows: Rows, number: int, seed: int, part: Part) -> list[str]:
+    image_ids = rows.read(part)["image_id"].to_pylist()
+    return [image_ids[index] for index in draw(image_ids, number, seed=seed)]
+
+
+def _sum(rows: Rows, columns: Sequence[str], part: Part) -> tuple[int, int]:
+    return set_sum(rows.read(part), columns)
