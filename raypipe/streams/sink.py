@@ -33,7 +33,7 @@ WRITTEN = pa.schema(
         QUARANTINED: pa.string(),
     }
 )
-"""What a writer says of the rows of one part that it has written. `index`, `quarantine`: URI of what was added there."""
+"""What a writer says of the rows of one part that it has written. `index`, `quarantine`: URI of what it added there."""
 
 _BYTES_PER_GROUP = 2**20
 """Rows come in groups of about a mebibyte: whoever wants one image of a shard reads that much."""

@@ -4,18 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from ray import cloudpickle
 
 from raypipe.config import Budget
+from raypipe.data.rows import ONLY_PART, Rows
 from raypipe.data.shards import read_shards
 from raypipe.results import StreamSummary
-from raypipe.schema import QUARANTINE, ROW_DIGEST
+from raypipe.schema import QUARANTINE
 from raypipe.stages.base import Row, Stage, with_error_columns
 from raypipe.streams.budget import BudgetExceeded
 from raypipe.streams.plan import Plan
 from raypipe.streams.records import MixedOutputs, open_folder
 from raypipe.streams.resources import PoolPlan
+from raypipe.streams.ledger import read_ledger, write_entries
 from raypipe.streams.run import Settings, rows_per_block, run_stream
 from raypipe.streams.sink import write_shard
 
@@ -54,7 +58,7 @@ def make_rows(names: list[str], uri: str = "a.jpg") -> pa.Table:
     return pa.table({"image_id": names, "image_uri": [uri] * len(names)})
 
 
-def run(tmp_path: Path, rows: pa.Table, *, budget: dict[str, Any] | None = None, **fails: Any) -> StreamSummary:
+def run(tmp_path: Path, rows: pa.Table | Rows, *, budget: dict[str, Any] | None = None, **fails: Any) -> StreamSummary:
     (tmp_path / "log").mkdir(exist_ok=True)
     # What fails is no setting: the same plan goes on.
     stage = Count(log=str(tmp_path / "log"))
@@ -66,7 +70,8 @@ def run(tmp_path: Path, rows: pa.Table, *, budget: dict[str, Any] | None = None,
         name=pool.name, kind="finish", min_actors=1, max_actors=2, cpus=1, gpus=0, threads=1, memory=None
     )
     fixed = Plan(name="count", stages=(Count(log=str(tmp_path / "log")),), schema=SCHEMA, classes=("cat",))
-    settings = Settings(out=str(tmp_path / "out"), budget=Budget(**budget or {}), rows_per_shard=4)
+    settings = Settings(out=str(tmp_path / "out"), budget=Budget(**budget or {}), rows_per_block=4)
+    rows = Rows.of(rows) if isinstance(rows, pa.Table) else rows
     artifact, summary = run_stream(fixed, rows, settings, [(pool, resources)])
     assert artifact.uri == folder(tmp_path)
     return summary
@@ -117,7 +122,8 @@ def test_rows_that_come_in_error_are_quarantined_as_they_are(local_ray: None, tm
 def test_an_interrupted_stream_goes_on_where_it_was(local_ray: None, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="the machine is gone"):
         run(tmp_path, make_rows(NAMES), crash=("image20",))
-    done = {row["image_id"] for row in finished(tmp_path)}
+    done = set(read_ledger(folder(tmp_path), ONLY_PART).finished["image_id"].to_pylist())
+    assert done and finished(tmp_path) == [], "nobody but raypipe sees a part that isn't settled"
     before = computed(tmp_path)
     summary = run(tmp_path, make_rows(NAMES))
     assert (summary.num_finished, summary.num_computed) == (21, 21 - len(done))
@@ -135,8 +141,11 @@ def test_a_manifest_grows_and_a_row_that_changes_is_computed_again(local_ray: No
     rows = finished(tmp_path)
     assert sorted(row["image_id"] for row in rows) == sorted(NAMES)
     assert {row["image_id"] for row in rows if row["number"] == len("longer.jpg")} == set(NAMES[:3])
-    assert run(tmp_path, make_rows(NAMES[:5], "longer.jpg")).num_computed == 2
+    few = Rows.of(make_rows(NAMES, "longer.jpg")).where(lambda rows: pc.is_in(rows["image_id"], pa.array(NAMES[:5])))
+    assert run(tmp_path, few).num_computed == 2
     assert len(finished(tmp_path)) == 21, "outputs of rows that weren't asked for stay"
+    assert run(tmp_path, make_rows(NAMES[:5], "longer.jpg")).num_computed == 0
+    assert len(finished(tmp_path)) == 5, "those of rows that the manifest doesn't have any more go"
 
 
 def test_budget_fails_the_run_and_says_where_to_look(local_ray: None, tmp_path: Path) -> None:
@@ -159,17 +168,23 @@ def test_what_passes_by_itself_is_tried_again(local_ray: None, tmp_path: Path) -
 
 def test_rows_that_a_late_writer_doubled_are_counted_once(local_ray: None, tmp_path: Path) -> None:
     run(tmp_path, make_rows(NAMES))
-    shards = read_shards(folder(tmp_path) + "/shards", columns=["image_id", ROW_DIGEST, "number"], schema=SCHEMA)
+    (path,) = Path(folder(tmp_path)).glob("shards/*/*.parquet")
+    shards = pq.read_table(path)
     late = shards.filter(pa.array([name in ("image3", "image20") for name in shards["image_id"].to_pylist()]))
-    write_shard(folder(tmp_path), "shards", late)
+    entries = write_shard(folder(tmp_path), "attempts", ONLY_PART, late)
+    assert len(finished(tmp_path)) == 21, "no reader sees it"
+    write_entries(folder(tmp_path), "index", ONLY_PART, entries, run=1)
     assert run(tmp_path, make_rows(NAMES)).num_finished == 21
+    assert not list(Path(folder(tmp_path)).glob("attempts/*/*"))
     assert sorted(row["image_id"] for row in finished(tmp_path)) == sorted(NAMES)
 
 
-@pytest.mark.parametrize(("num_rows", "rows"), [(0, 8), (100, 8), (2_048, 16), (20_000, 32), (1_000_000, 32)])
-def test_blocks_grow_with_the_stream_up_to_a_shard(num_rows: int, rows: int) -> None:
-    assert rows_per_block(num_rows, rows_per_shard=32) == rows
-    assert rows_per_block(num_rows, rows_per_shard=4) == 4
+@pytest.mark.parametrize(
+    ("num_rows", "rows"),
+    [(0, 8), (100, 8), (2_048, 16), (20_000, 32), (1_000_000, 32), (10_000_000, 200), (10**9, 256)],
+)
+def test_blocks_grow_with_the_stream(num_rows: int, rows: int) -> None:
+    assert rows_per_block(num_rows) == rows
 
 
 def test_missing_columns_are_found_before_anything_starts(tmp_path: Path) -> None:
