@@ -80,6 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: CountingServer
 
+    def do_HEAD(self) -> None:
+        path = self.server.folder / unquote(urlsplit(self.path).path).lstrip("/")
+        self._answer(200, b"", size=path.stat().st_size)
+
     def do_GET(self) -> None:
         if self.server.away:
             self.close_connection = True
@@ -100,9 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append((name, len(content)))
         self._answer(status, content)
 
-    def _answer(self, status: int, content: bytes) -> None:
+    def _answer(self, status: int, content: bytes, *, size: int | None = None) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(content) if size is None else size))
         self.end_headers()
         self.wfile.write(content)
 
