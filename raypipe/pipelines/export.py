@@ -6,6 +6,7 @@ export goes on where it was interrupted, and rows that can't be exported are qua
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact, digest
+from raypipe.containers.uris import num_in_containers
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import nearest
 from raypipe.data.names import file_stem
@@ -41,6 +43,8 @@ WORK = "_raypipe"
 DONE_FILE = "export.json"
 NAME_FILE = "digest"
 """Says which export the folder holds."""
+
+log = logging.getLogger(__name__)
 
 
 def find_format(name: str) -> type[Format]:
@@ -93,6 +97,8 @@ def run_export(
     """
     out = storage.absolute(out)
     rows = export_rows(context, masks=masks, splits=splits)
+    if not options.copy_images and (number := num_in_containers(rows["image_uri"])):
+        log.warning("%d images lie in tar or Parquet files, where other tools don't look: --copy-images", number)
     load = LoadTrueMasks(num_classes=len(context.classes) + 1) if masks is None else LoadConfidences(masks=masks)
     export = ExportMasks(name=name, classes=context.classes, options=options, out=out, min_confidence=min_confidence)
     plan = Plan(

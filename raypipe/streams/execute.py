@@ -11,6 +11,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from raypipe.stages.base import with_error_columns
+from raypipe.streams.blocks import cut
 from raypipe.streams.plan import Pool
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import ShardWriter
@@ -41,7 +42,7 @@ def execute(
     Args:
         rows: the source.
         pools: in order, with their resources.
-        rows_per_block: rows that go through the pools together, and become a shard.
+        rows_per_block: rows that go through the pools together, and become a shard; more where `cut` says so.
         writer: writes the rows where the last pool's work is done; what is yielded then are their numbers.
         in_order: yields blocks in the order of the rows.
         progress: shows a progress bar.
@@ -54,7 +55,7 @@ def execute(
     context.execution_options.preserve_order = in_order
     context.enable_progress_bars = progress and context.enable_progress_bars
     rows = with_error_columns(rows)
-    blocks = [rows.slice(start, rows_per_block) for start in range(0, rows.num_rows, rows_per_block)]
+    blocks = list(cut(rows, rows_per_block))
     with ray.data.DataContext.current(context):
         # Not `from_arrow`, which has a task on the cluster look at each block: a million rows wait minutes for them.
         dataset = ray.data.from_blocks(blocks)
