@@ -106,7 +106,8 @@ def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
     contents: dict[str, bytes | Exception] = {}
     files: dict[fsspec.AbstractFileSystem, dict[str, str]] = {}
     places: dict[fsspec.AbstractFileSystem, dict[str, tuple[str, Place]]] = {}
-    for uri in uris:
+    wanted = list(dict.fromkeys(uris))
+    for uri in wanted:
         container, place = split_place(uri)
         try:
             fs, path = filesystem(container)
@@ -122,12 +123,12 @@ def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
         whole = [None] * len(paths)
         found = fs.cat_ranges(list(paths.values()), whole, whole, on_error="return")
         contents |= zip(paths, found, strict=True)
-    for fs, wanted in places.items():
-        contents |= read_places(fs, wanted)
-    return {
-        uri: _explained(uri, content) if isinstance(content, Exception) else content
-        for uri, content in contents.items()
-    }
+    for fs, some in places.items():
+        contents |= read_places(fs, some)
+    for uri, content in contents.items():
+        if isinstance(content, Exception):
+            contents[uri] = _explained(uri, content)
+    return {uri: contents[uri] for uri in wanted}
 
 
 def _explained(uri: str, error: Exception) -> Exception:

@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         path = self.server.folder / unquote(urlsplit(self.path).path).lstrip("/")
-        self._answer(200, b"", size=path.stat().st_size)
+        self._answer(200 if path.is_file() else 404, b"", size=path.stat().st_size if path.is_file() else 0)
 
     def do_GET(self) -> None:
         if self.server.away:

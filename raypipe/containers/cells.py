@@ -8,8 +8,10 @@ Memory of a process: at most `KEPT` (64 MiB) of chunks kept; while a call lasts,
 fetches, or some pages of a large one; and what the call asks for.
 """
 
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import NamedTuple
 
@@ -31,10 +33,29 @@ _ROWS = 64
 """Rows of a large chunk that are decoded at a time."""
 
 
-class _Chunk(NamedTuple):
+@dataclass(frozen=True)
+class _Chunk:
+    """A row group's values of one column."""
+
     file: FileKey
     group: int
     column: str
+    footer: Footer = field(compare=False, repr=False)
+
+    @property
+    def path(self) -> str:
+        """Of the file."""
+        return self.file[1]
+
+    @property
+    def size(self) -> int:
+        """Bytes, in the file or in memory, whichever is more."""
+        return self.footer.size(self.group, self.footer.leaves[self.column])
+
+    @property
+    def range(self) -> Range:
+        """Where it lies in the file."""
+        return Range(self.path, *self.footer.chunk(self.group, self.footer.leaves[self.column]))
 
 
 class _Wanted(NamedTuple):
@@ -66,46 +87,39 @@ def read_cells(fs: fsspec.AbstractFileSystem, wanted: Mapping[str, tuple[str, Ce
     footers = read_footers(keys.values())
     chunks: dict[_Chunk, list[_Wanted]] = {}
     for name, key in keys.items():
-        footer, cell = footers[key], wanted[name][1]
-        if isinstance(footer, Exception):
-            found[name] = footer
-            continue
-        try:
-            footer.column(cell)
-        except ValueError as error:
-            found[name] = ValueError(f"{key[1]}: {error}")
-            continue
-        group = next(group for group, end in enumerate(footer.ends) if cell.row < end)
-        number = cell.row - (footer.ends[group - 1] if group else 0)
-        chunks.setdefault(_Chunk(key, group, cell.column), []).append(_Wanted(name, number))
-    sizes = {chunk: _size(footers, chunk) for chunk in chunks}
-    for some in _batches([chunk for chunk in chunks if sizes[chunk] <= KEPT], sizes):
-        for chunk, values in _read_chunks(fs, some, footers).items():
+        place = _locate(wanted[name][1], key, footers[key])
+        if isinstance(place, Exception):
+            found[name] = place
+        else:
+            chunk, number = place
+            chunks.setdefault(chunk, []).append(_Wanted(name, number))
+    for some in _batches(chunk for chunk in chunks if chunk.size <= KEPT):
+        for chunk, values in _read_chunks(fs, some).items():
             for each in chunks[chunk]:
                 found[each.name] = values if isinstance(values, Exception) else _value(values[each.number], chunk)
-    for chunk in chunks:
-        if sizes[chunk] > KEPT:
-            found |= _read_large(chunk, footers, chunks[chunk])
+    for chunk, cells in chunks.items():
+        if chunk.size > KEPT:
+            found |= _read_large(chunk, cells)
     return found
 
 
-def _footer(footers: Mapping[FileKey, Footer | Exception], chunk: _Chunk) -> Footer:
-    footer = footers[chunk.file]
-    assert isinstance(footer, Footer)
-    return footer
+def _locate(cell: Cell, key: FileKey, footer: Footer | Exception) -> tuple[_Chunk, int] | Exception:
+    """The chunk that holds a cell, and the cell's number in it."""
+    if isinstance(footer, Exception):
+        return footer
+    try:
+        footer.check(cell)
+    except ValueError as error:
+        return ValueError(f"{key[1]}: {error}")
+    group = bisect_right(footer.ends, cell.row)
+    return _Chunk(key, group, cell.column, footer), cell.row - (footer.ends[group - 1] if group else 0)
 
 
-def _size(footers: Mapping[FileKey, Footer | Exception], chunk: _Chunk) -> int:
-    footer = _footer(footers, chunk)
-    column = footer.metadata.row_group(chunk.group).column(footer.leaves[chunk.column])
-    return max(int(column.total_compressed_size), int(column.total_uncompressed_size))
-
-
-def _batches(chunks: Sequence[_Chunk], sizes: Mapping[_Chunk, int]) -> Iterator[list[_Chunk]]:
+def _batches(chunks: Iterable[_Chunk]) -> Iterator[list[_Chunk]]:
     """Chunks that are fetched at once."""
     some: list[_Chunk] = []
     for chunk in chunks:
-        if some and sum(sizes[each] for each in some) + sizes[chunk] > KEPT:
+        if some and sum(each.size for each in some) + chunk.size > KEPT:
             yield some
             some = []
         some.append(chunk)
@@ -113,9 +127,7 @@ def _batches(chunks: Sequence[_Chunk], sizes: Mapping[_Chunk, int]) -> Iterator[
         yield some
 
 
-def _read_chunks(
-    fs: fsspec.AbstractFileSystem, chunks: Sequence[_Chunk], footers: Mapping[FileKey, Footer | Exception]
-) -> dict[_Chunk, pa.ChunkedArray | Exception]:
+def _read_chunks(fs: fsspec.AbstractFileSystem, chunks: Sequence[_Chunk]) -> dict[_Chunk, pa.ChunkedArray | Exception]:
     # Only one thread fetches at a time: another one mostly wants the same chunks.
     with _lock:
         values: dict[_Chunk, pa.ChunkedArray | Exception] = {}
@@ -124,21 +136,10 @@ def _read_chunks(
                 _kept.move_to_end(chunk)
                 values[chunk] = _kept[chunk]
         missing = [chunk for chunk in chunks if chunk not in values]
-        ranges = [
-            Range(
-                chunk.file[1], *_footer(footers, chunk).chunk(chunk.group, _footer(footers, chunk).leaves[chunk.column])
-            )
-            for chunk in missing
-        ]
-        contents = fetch_ranges(fs, ranges)
-        for chunk, each in zip(missing, ranges, strict=True):
+        contents = fetch_ranges(fs, [chunk.range for chunk in missing])
+        for chunk in missing:
             content = contents.pop(0)  # so that it is freed as soon as it is decoded
-            if isinstance(content, Exception):
-                values[chunk] = content
-                continue
-            footer = _footer(footers, chunk)
-            file = RangeFile(fs, each.path, each.start, content)
-            values[chunk] = _decode(file, chunk, footer)
+            values[chunk] = content if isinstance(content, Exception) else _decode(fs, chunk, content)
         for chunk in missing:
             if isinstance(array := values[chunk], pa.ChunkedArray):
                 _kept[chunk] = array
@@ -147,27 +148,23 @@ def _read_chunks(
         return values
 
 
-def _decode(file: RangeFile, chunk: _Chunk, footer: Footer) -> pa.ChunkedArray | Exception:
+def _decode(fs: fsspec.AbstractFileSystem, chunk: _Chunk, content: bytes) -> pa.ChunkedArray | Exception:
+    file = RangeFile(fs, chunk.path, chunk.range.start, content)
     try:
-        parquet = pq.ParquetFile(file, metadata=footer.metadata, page_checksum_verification=True)
+        parquet = pq.ParquetFile(file, metadata=chunk.footer.metadata, page_checksum_verification=True)
         return _leaf(parquet.read_row_group(chunk.group, columns=[chunk.column]).column(0))
     except (pa.ArrowException, OSError) as error:  # Arrow reports a page that can't be decompressed as OSError
         return file.failure or _damaged(chunk, error)
 
 
-def _read_large(
-    chunk: _Chunk, footers: Mapping[FileKey, Footer | Exception], wanted: Sequence[_Wanted]
-) -> dict[str, bytes | Exception]:
+def _read_large(chunk: _Chunk, wanted: Sequence[_Wanted]) -> dict[str, bytes | Exception]:
     """Reads a chunk that is too large to be kept, from its start to the last wanted row."""
-    footer = _footer(footers, chunk)
-    fs, path, _ = chunk.file
-    file = RangeFile(fs, path)
+    file = RangeFile(chunk.file[0], chunk.path)
     due = sorted(wanted, key=lambda each: each.number)
     found: dict[str, bytes | Exception] = {}
+    options = {"buffer_size": _PIECE, "pre_buffer": False, "page_checksum_verification": True}
     try:
-        parquet = pq.ParquetFile(
-            file, metadata=footer.metadata, buffer_size=_PIECE, pre_buffer=False, page_checksum_verification=True
-        )
+        parquet = pq.ParquetFile(file, metadata=chunk.footer.metadata, **options)
         start = 0
         for batch in parquet.iter_batches(_ROWS, row_groups=[chunk.group], columns=[chunk.column], use_threads=False):
             values = _leaf(pa.chunked_array([batch.column(0)]))
@@ -193,11 +190,11 @@ def _value(value: pa.Scalar, chunk: _Chunk) -> bytes | Exception:
     content: bytes | None = value.as_py()
     if content is None:
         return ValueError(
-            f"{chunk.file[1]}: column {chunk.column!r} is null here: the image isn't in the file. If another column "
+            f"{chunk.path}: column {chunk.column!r} is null here: the image isn't in the file. If another column "
             "has paths of images, `raypipe import table` reads those"
         )
     return content
 
 
 def _damaged(chunk: _Chunk, error: Exception) -> ValueError:
-    return ValueError(f"{chunk.file[1]}: column {chunk.column!r} is damaged in row group {chunk.group} ({error})")
+    return ValueError(f"{chunk.path}: column {chunk.column!r} is damaged in row group {chunk.group} ({error})")

@@ -42,23 +42,26 @@ class Footer:
         sizes = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
         return cls(metadata, leaves, list(accumulate(sizes)))
 
-    def column(self, cell: Cell) -> int:
-        """Number of the cell's column.
+    def check(self, cell: Cell) -> None:
+        """Makes sure that a cell can be read.
 
         Raises:
             ValueError: there is no such column, it doesn't hold bytes, or the file has too few rows.
         """
         if cell.column not in self.leaves:
             raise ValueError(f"no column {cell.column!r}; there are {', '.join(self.leaves)}")
-        index = self.leaves[cell.column]
-        schema = self.metadata.schema.column(index)
+        schema = self.metadata.schema.column(self.leaves[cell.column])
         is_text = str(schema.logical_type.type) == "STRING"
         if schema.physical_type != "BYTE_ARRAY" or schema.max_repetition_level > 0 or is_text:
             kind = "lists" if schema.max_repetition_level > 0 else "text" if is_text else schema.physical_type
             raise ValueError(f"column {cell.column!r} holds {kind}; expected the bytes of an image file in each row")
         if cell.row >= self.metadata.num_rows:
             raise ValueError(f"no row {cell.row} (counted from 0): there are {self.metadata.num_rows}")
-        return index
+
+    def size(self, group: int, column: int) -> int:
+        """Bytes of a row group's values of a column, in the file or in memory, whichever is more."""
+        chunk = self.metadata.row_group(group).column(column)
+        return max(int(chunk.total_compressed_size), int(chunk.total_uncompressed_size))
 
     def chunk(self, group: int, column: int) -> tuple[int, int]:
         """Start and end of a row group's values of a column, in bytes of the file."""

@@ -16,9 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import schema, storage
+from raypipe.containers.cells import KEPT
 from raypipe.data.manifest import Manifest, absolute_uri
 from raypipe.uri import protocol
 
+_INDEX = ".idx"
+"""Ending of a file that says what is in a container, beside it; only the importer of tars has a use for it."""
 _NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _PATTERN = re.compile(r"[*?[]|" + _NUMBERS.pattern)
 _NUMBERED = re.compile(r"(.+?)[-_.]\d+(?:-of-\d+)?")
@@ -58,6 +61,8 @@ class Found:
     """Class names in the order of their ids, if the container has such a list."""
     num_left_out: int = 0
     """Samples without an image."""
+    largest_read: int = 0
+    """Bytes that have to be read together with an image; 0 where an image can be read alone."""
 
 
 def find_containers(
@@ -79,7 +84,9 @@ def find_containers(
         folder = posixpath.dirname(source[: match.start()] + "x")
         uris = [full for each in _expand(source) for full in _glob(each)]
     elif source.endswith(suffix):
-        folder, uris = posixpath.dirname(source), [_full(source)]
+        folder = posixpath.dirname(source)
+        beside = source.removesuffix(suffix) + _INDEX
+        uris = [_full(each) for each in (source, *([beside] if storage.exists(beside) else []))]
     else:
         folder, uris = source, storage.list_files(source)
     found = [uri for uri in uris if uri.endswith(suffix)]
@@ -90,7 +97,7 @@ def find_containers(
             )
         raise FileNotFoundError(f"no {suffix} files: {source}. Name a folder, a file or a pattern such as a-*{suffix}")
     prefix = _full(folder).rstrip("/") + "/"
-    indexes = {posixpath.splitext(uri)[0]: uri for uri in uris if uri.endswith(".idx")}
+    indexes = {posixpath.splitext(uri)[0]: uri for uri in uris if uri.endswith(_INDEX)}
     containers = []
     for uri in found:
         name = uri.removeprefix(prefix).removesuffix(suffix)
@@ -110,16 +117,24 @@ def join_found(parts: Iterable[Found], classes: Sequence[str] | None) -> Manifes
     Raises:
         ValueError: there are no images, or no label; or containers have different lists of classes.
     """
-    tables, own, left_out = [], None, 0
+    tables, own, left_out, largest = [], None, 0, 0
     for part in parts:
         tables.append(part.rows)
         left_out += part.num_left_out
+        largest = max(largest, part.largest_read)
         if own is not None and part.classes is not None and part.classes != own:
             raise ValueError(f"containers have different lists of classes: {own[:5]}, … and {part.classes[:5]}, …")
         own = own or part.classes
     rows = pa.concat_tables(tables)
     if left_out:
         log.warning("%d samples without an image left out", left_out)
+    if largest > KEPT:
+        log.warning(
+            "row groups have up to %d MiB of images: above %d MiB they are read anew for each block of rows. Files "
+            "with smaller row groups are read once",
+            largest >> 20,
+            KEPT >> 20,
+        )
     if rows.num_rows == 0:
         raise ValueError("the containers hold no images: look at the endings of their members")
     names = tuple(classes or own or _labels_of(rows))

@@ -79,3 +79,11 @@ def test_classes() -> None:
     with pytest.raises(ValueError, match="no image has a label"):
         join_found([nameless], None)
     assert len(join_found([nameless], ("cat",))) == 1
+
+
+def test_row_groups_that_are_read_over_and_over_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    part = found("a")
+    join_found([part, Found(rows=part.rows.slice(0, 0), largest_read=64 << 20)], None)
+    assert not caplog.records
+    join_found([part, Found(rows=part.rows.slice(0, 0), largest_read=900 << 20)], None)
+    assert "row groups have up to 900 MiB of images" in caplog.text

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe import storage
-from raypipe.containers.footers import file_key, read_footers
+from raypipe.containers.footers import Footer, file_key, read_footers
 from raypipe.containers.place import cell_uri
 from raypipe.containers.range_file import RangeFile
 from raypipe.data.manifest import nearest
@@ -55,13 +55,14 @@ class ParquetReader:
             raise footer
         file = RangeFile(fs, path)
         try:
-            return self._read(container, pq.ParquetFile(file, metadata=footer.metadata, pre_buffer=True))
+            parquet = pq.ParquetFile(file, metadata=footer.metadata, pre_buffer=True)
+            return self._read(container, parquet, footer)
         except (pa.ArrowException, OSError) as error:  # Arrow reports a page that can't be decompressed as OSError
             raise file.failure or ValueError(f"{container.uri} is a damaged Parquet file ({error})") from error
         except ValueError as error:
             raise ValueError(f"{container.uri}: {error}") from error
 
-    def _read(self, container: Container, parquet: pq.ParquetFile) -> Found:
+    def _read(self, container: Container, parquet: pq.ParquetFile, footer: Footer) -> Found:
         schema = parquet.schema_arrow
         features = _features(schema)
         image = self._pictures(schema, features, self.image_column, but=self.mask_column)
@@ -89,7 +90,12 @@ class ParquetReader:
                     "mask_uri": mask and cell_uri(container.uri, mask, row, group=group, content=mask_type),
                 }
             )
-        return Found(rows=manifest_rows(rows, container), classes=tuple(names) if names else None)
+        sizes = (footer.size(group, footer.leaves[image]) for group in range(len(footer.ends)))
+        return Found(
+            rows=manifest_rows(rows, container),
+            classes=tuple(names) if names else None,
+            largest_read=max(sizes, default=0),
+        )
 
     def _pictures(
         self, schema: pa.Schema, features: Mapping[str, Any], column: str | None, *, but: str | None = None

@@ -135,9 +135,8 @@ def test_an_index_saves_the_pass_over_the_tar(tmp_path: Path) -> None:
     plain = WebDatasetReader()(container(tar)).rows
     write_index(tar)
     with counting(tmp_path) as server:
-        [found] = find_containers(f"{server.url}/t.tar", suffix=".tar")
-        assert found.index is None, "HTTP has no listing"
-        indexed = Container(uri=f"{server.url}/t.tar", name="t", index=f"{server.url}/t.idx")
+        [indexed] = find_containers(f"{server.url}/t.tar", suffix=".tar")
+        assert indexed.index == f"{server.url}/t.idx"
         rows = WebDatasetReader()(indexed).rows
         assert server.num_bytes < 10_000
         uris = [uri.replace(server.url, str(tmp_path)) for uri in rows["image_uri"].to_pylist()]
