@@ -21,6 +21,8 @@ import pyarrow.fs
 from fsspec.implementations.local import LocalFileSystem
 
 from raypipe import uri as uris
+from raypipe.containers.place import Place, split_place
+from raypipe.containers.read import read_places
 from raypipe.credentials import refuse_credentials
 
 _IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP)
@@ -88,12 +90,12 @@ def exists(uri: str) -> bool:
 
 
 def read_bytes(uri: str) -> bytes:
-    """Returns the whole content of a file.
+    """Returns the whole content of a file, or of a place in a container (`raypipe.containers.place`).
 
     Raises:
         FileNotFoundError: there is no such file.
         PermissionError: a server refuses access.
-        ValueError: no file can exist at this URI.
+        ValueError: no file can exist at this URI; or the container is damaged, or has no such place.
     """
     content = read_many([uri])[uri]
     if isinstance(content, Exception):
@@ -102,23 +104,36 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
-    """Returns each file's content or the error of `read_bytes`; over a network, files are fetched in parallel."""
+    """Returns the content at each URI or the error of `read_bytes`.
+
+    Over a network, files are fetched in parallel, and what lies close together in a container by one request.
+    """
     contents: dict[str, bytes | Exception] = {}
-    groups: dict[fsspec.AbstractFileSystem, dict[str, str]] = {}
-    for uri in uris:
+    files: dict[fsspec.AbstractFileSystem, dict[str, str]] = {}
+    places: dict[fsspec.AbstractFileSystem, dict[str, tuple[str, Place]]] = {}
+    wanted = list(dict.fromkeys(uris))
+    for uri in wanted:
+        container, place = split_place(uri)
         try:
-            fs, path = filesystem(uri)
+            fs, path = filesystem(container)
         except ValueError as error:
             contents[uri] = error
+            continue
+        if place is None:
+            files.setdefault(fs, {})[uri] = path
         else:
-            groups.setdefault(fs, {})[uri] = path
-    for fs, paths in groups.items():
+            places.setdefault(fs, {})[uri] = (path, place)
+    for fs, paths in files.items():
         # Ranges without ends are whole files. Unlike `cat`, this doesn't expand asterisks in names.
         whole = [None] * len(paths)
         found = fs.cat_ranges(list(paths.values()), whole, whole, on_error="return")
-        for uri, content in zip(paths, found, strict=True):
-            contents[uri] = _explained(uri, content) if isinstance(content, Exception) else content
-    return contents
+        contents |= zip(paths, found, strict=True)
+    for fs, some in places.items():
+        contents |= read_places(fs, some)
+    for uri, content in contents.items():
+        if isinstance(content, Exception):
+            contents[uri] = _explained(uri, content)
+    return {uri: contents[uri] for uri in wanted}
 
 
 def _explained(uri: str, error: Exception) -> Exception:

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from container_files import write_images, write_tar
 from typer.testing import CliRunner
 
+from raypipe import storage
 from raypipe.cli import app, main
 from raypipe.config import load_config
 from raypipe.data.parts import read_manifest
@@ -47,6 +49,28 @@ def test_import_table_of_a_folder(photos: Path, tmp_path: Path) -> None:
     assert "1 images" in call(*table, "--images", photos, "--skip-missing")
 
 
+def test_import_webdataset(tmp_path: Path, jpeg: bytes) -> None:
+    (tmp_path / "classes.txt").write_text("cat\ndog\n\n")
+    for number in range(2):
+        write_tar(tmp_path / f"train-{number:04d}.tar", {f"{number}.jpg": jpeg, f"{number}.cls": b"1"})
+    tars = ["import", "webdataset", tmp_path / "train-{0000..0001}.tar", tmp_path / "m.parquet"]
+    output = call(*tars, "--classes", tmp_path / "classes.txt", "--splits-from", "name", "--id", "key")
+    assert "2 images, 2 classes, 0 without labels" in output
+    manifest = read_manifest(str(tmp_path / "m.parquet"))
+    columns = [manifest.table[name].to_pylist() for name in ("image_id", "labels", "split")]
+    assert columns == [["0", "1"], [["dog"], ["dog"]], ["train", "train"]]
+    assert storage.read_bytes(manifest.table["image_uri"][1].as_py()) == jpeg
+
+
+def test_import_parquet(tmp_path: Path, jpeg: bytes) -> None:
+    write_images(tmp_path / "data" / "val-00000-of-00001.parquet", [jpeg] * 3, label=[0, 1, None])
+    output = call("import", "parquet", tmp_path / "data", tmp_path / "m.parquet", "--splits-from", "name")
+    assert "3 images, 2 classes, 1 without labels" in output
+    manifest = read_manifest(str(tmp_path / "m.parquet"))
+    assert manifest.table["image_id"].to_pylist() == [f"val-00000-of-00001/{row}" for row in range(3)]
+    assert manifest.table["labels"].to_pylist() == [["cat"], ["dog"], None]
+
+
 def test_import_voc_with_a_limit(tmp_path: Path, jpeg: bytes) -> None:
     root = tmp_path / "voc"
     for folder in ("JPEGImages", "ImageSets/Segmentation"):
@@ -75,6 +99,8 @@ def test_config_prints_what_run_takes(tmp_path: Path) -> None:
         (["run", "-", "walk.bta=3"], "Did you mean 'beta'"),
         (["masks", "-", "manifest=absent.parquet", "out=out"], "absent.parquet"),
         (["import", "folder", "absent", "m.parquet"], "no such folder: absent"),
+        (["import", "webdataset", "absent", "m.parquet"], "no .tar files: absent"),
+        (["import", "parquet", "absent.parquet", "m.parquet"], "absent.parquet"),
         (["import", "coco", "absent.json", "images", "m.parquet"], "absent.json"),
         (["export-model", "-", "model.ts"], "expected a name that ends in .pt2 or .onnx"),
         (["export", "cocoa", "-", "out"], "unknown format 'cocoa': did you mean 'coco'?"),

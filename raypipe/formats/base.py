@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe import storage
+from raypipe.containers.place import content_type, split_place
 from raypipe.data.names import file_stem
 from raypipe.formats.listing import IMAGE_SUFFIXES
 from raypipe.schema import IGNORE
@@ -65,6 +66,11 @@ class ExportRow:
     def image_name(self) -> str:
         """Name of the image's file."""
         return self.stem + image_suffix(self.image_uri)
+
+    @property
+    def image_path(self) -> str:
+        """Where other tools find the image: its path or URI. In a container they don't, so that it is a file's name."""
+        return local_path(self.image_uri) if split_place(self.image_uri)[1] is None else self.image_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +154,8 @@ class Format(ABC):
 
 def image_suffix(image_uri: str) -> str:
     """Returns the ending of an image file, or ".jpg" if its URI has no known one."""
-    suffix = posixpath.splitext(urlsplit(image_uri).path)[1].lower()
+    content = content_type(image_uri)
+    suffix = f".{content}".lower() if content else posixpath.splitext(urlsplit(image_uri).path)[1].lower()
     return suffix if suffix in IMAGE_SUFFIXES else ".jpg"
 
 

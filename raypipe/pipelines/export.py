@@ -6,6 +6,7 @@ export goes on where it was interrupted, and rows that can't be exported are qua
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact, digest
+from raypipe.containers.uris import in_containers
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import in_splits, nearest
 from raypipe.data.names import file_stem
@@ -42,6 +44,8 @@ WORK = "_raypipe"
 DONE_FILE = "export.json"
 NAME_FILE = "digest"
 """Says which export the folder holds."""
+
+log = logging.getLogger(__name__)
 
 
 def find_format(name: str) -> type[Format]:
@@ -94,6 +98,8 @@ def run_export(
     """
     out = storage.absolute(out)
     rows = export_rows(context, masks=masks, splits=splits)
+    if not options.copy_images and (number := count(rows.where(_lies_in_a_container))):
+        log.warning("%d images lie in tar or Parquet files, where other tools don't look: --copy-images", number)
     load = None if masks is None else Load(outputs=masks, columns=columns(MASKS, "mask", "confidence"))
     export = ExportMasks(name=name, classes=context.classes, options=options, out=out, min_confidence=min_confidence)
     plan = Plan(
@@ -150,6 +156,10 @@ def export_rows(context: Context, *, masks: Artifact | None, splits: Sequence[st
     if not count(rows if masks is None else held(rows, masks)):
         raise ValueError(f"no row of {f'splits {splits}' if splits else 'any split'} has {missing}")
     return rows
+
+
+def _lies_in_a_container(rows: pa.Table) -> pa.ChunkedArray:
+    return in_containers(rows["image_uri"])
 
 
 @dataclass(kw_only=True)

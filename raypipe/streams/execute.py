@@ -12,6 +12,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from raypipe.stages.base import with_error_columns
+from raypipe.streams.blocks import cut, pack
 from raypipe.streams.plan import Pool
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import ShardWriter
@@ -58,7 +59,7 @@ def execute(
     Args:
         rows: a table, which is cut into blocks; or the blocks; or parts that tasks read.
         pools: in order, with their resources.
-        rows_per_block: rows that go through the pools together, and become a shard.
+        rows_per_block: rows that go through the pools together, and become a shard; more where `cut` says so.
         writer: writes the rows where the last pool's work is done; what is yielded then are their numbers.
         in_order: yields blocks in the order of the rows.
         progress: shows a progress bar.
@@ -71,12 +72,12 @@ def execute(
     context.execution_options.preserve_order = in_order
     context.enable_progress_bars = progress and context.enable_progress_bars
     if isinstance(rows, pa.Table):
-        table = with_error_columns(rows)
-        rows = [table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block)]
-    most = None if isinstance(rows, Parts) else len(rows)
+        rows = list(cut(with_error_columns(rows), rows_per_block))
     with ray.data.DataContext.current(context):
         # Not `from_arrow`, which has a task on the cluster look at each block: a million rows wait minutes for them.
-        dataset = _read(rows, rows_per_block) if isinstance(rows, Parts) else ray.data.from_blocks(list(rows))
+        packed = isinstance(rows, Parts)
+        dataset = _read(rows) if isinstance(rows, Parts) else ray.data.from_blocks(list(rows))
+        most = None if isinstance(rows, Parts) else len(rows)
         for number, (pool, resources) in enumerate(pools, start=1):
             job = Job(
                 name=uuid4().hex,
@@ -85,28 +86,30 @@ def execute(
                 threads=resources.threads,
                 writer=writer if number == len(pools) else None,
             )
-            dataset = _map(dataset, job, resources, num_blocks=most, rows_per_block=rows_per_block)
+            size = 1 if packed and number == 1 else rows_per_block
+            dataset = _map(dataset, job, resources, num_blocks=most, rows_per_batch=size)
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
 
-def _read(parts: Parts, rows_per_block: int) -> Any:
+def _read(parts: Parts) -> Any:
+    """A dataset with one row a block of the parts' rows: Ray Data would cut and join the rows as it likes."""
     import ray.data
 
     def read(table: pa.Table) -> Iterator[pa.Table]:
         for name in table["part"].to_pylist():
-            yield from parts.read(name)
+            yield from map(pack, parts.read(name))
 
     names = ray.data.from_blocks([pa.table({"part": [name]}) for name in parts.names])
     tasks = ray.data.TaskPoolStrategy(size=min(PARTS_AT_A_TIME, len(parts.names)))
-    tables = names.map_batches(read, batch_format="pyarrow", batch_size=None, compute=tasks, num_cpus=_CPUS_TO_READ)
-    blocks = tables.repartition(target_num_rows_per_block=rows_per_block)
+    blocks = names.map_batches(read, batch_format="pyarrow", batch_size=None, compute=tasks, num_cpus=_CPUS_TO_READ)
+    blocks = blocks.repartition(target_num_rows_per_block=1)
     # `repartition` takes no resources, and left alone its tasks want a CPU each, for which they would wait while actors
     # hold them all.
     blocks._logical_plan.dag.ray_remote_args.update(num_cpus=_CPUS_TO_READ)
     return blocks
 
 
-def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int | None, rows_per_block: int) -> Any:
+def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int | None, rows_per_batch: int) -> Any:
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
     def least(actors: int) -> int:
@@ -134,7 +137,7 @@ def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int | None,
         named,
         fn_constructor_kwargs={"job": job},
         compute=actors,
-        batch_size=rows_per_block,  # with GPUs Ray Data takes no whole blocks
+        batch_size=rows_per_batch,  # with GPUs Ray Data takes no whole blocks
         num_gpus=resources.gpus,
         **options,
     )

@@ -22,6 +22,7 @@ from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import WAY_OUT, ShardError, damaged
 from raypipe.schema import ROW_DIGEST, SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.stages.base import with_error_columns
+from raypipe.streams.blocks import cut
 from raypipe.streams.ledger import Ledger, read_ledger
 
 _SHARDS_KEPT = 4
@@ -104,7 +105,7 @@ def loaded(table: pa.Table, loads: Sequence[Load], *, rows_per_table: int) -> It
     Args:
         table: one part's rows.
         loads: what to take up.
-        rows_per_table: rows that are yielded together at most; those of one shard are kept together.
+        rows_per_table: rows that are yielded together; more where `cut` says so.
 
     Yields:
         Rows in the order of the first load's shards; those whose shard is damaged are in error.
@@ -114,8 +115,7 @@ def loaded(table: pa.Table, loads: Sequence[Load], *, rows_per_table: int) -> It
         order = [(first + SHARD_URI, "ascending"), (first + SHARD_ROW, "ascending"), ("image_id", "ascending")]
         table = with_error_columns(table.sort_by(order))
     readers = [_Reader(load, table) for load in loads]
-    for start in range(0, table.num_rows, rows_per_table):
-        some = table.slice(start, rows_per_table)
+    for some in cut(table, rows_per_table):
         for reader in readers:
             some = reader.add(some)
         yield some.drop_columns([load.prefix + name for load in loads for name in (SHARD_URI, SHARD_ROW, SHARD_DIGEST)])

@@ -9,6 +9,7 @@ from threading import Lock
 import pyarrow as pa
 
 from raypipe.stages.base import run_stages
+from raypipe.streams.blocks import unpack
 from raypipe.streams.plan import Pool
 from raypipe.streams.sink import ShardWriter
 
@@ -53,7 +54,7 @@ class Worker:
 
         Calls may overlap: the stages of one run while those that may run ahead are at work for the other.
         """
-        pool = self.job.pool
+        pool, table = self.job.pool, unpack(table)
         done = run_stages(pool.stages, table, keep=pool.keep, threads=self.threads, turn=self.turn, alone=self.alone)
         return done if self.job.writer is None else self.job.writer.write(done)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from container_files import write_tar
 from mask_folders import write_masks
 from PIL import Image
 from typer.testing import CliRunner
@@ -18,9 +19,12 @@ from raypipe.config import load_config
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.formats.base import Options
+from raypipe.formats.containers import find_containers
 from raypipe.formats.voc.write import Voc
+from raypipe.formats.webdataset.read import WebDatasetReader
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.export import ExportMasks, export_rows, find_format, run_export
+from raypipe.pipelines.import_containers import import_containers
 from raypipe.stages.base import Row, with_error_columns
 from raypipe.streams.records import MixedOutputs
 
@@ -98,6 +102,26 @@ def test_computed_masks_go_on_after_an_interruption(
         assert path.read_bytes() == storage.read_bytes(uris[path.stem])
     listed = [name for path in Path(out, "ImageSets/Segmentation").iterdir() for name in path.read_text().split()]
     assert sorted(listed) == sorted(written)
+
+
+def test_images_and_true_masks_in_tars(
+    local_ray: None, tmp_path: Path, jpeg: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = encode_png(np.ones((61, 83), np.uint8))
+    write_tar(
+        tmp_path / "t.tar", {f"{n}.{end}": data for n in range(20) for end, data in (("jpg", jpeg), ("png", mask))}
+    )
+    reader = WebDatasetReader(labels=None, image="jpg", mask="png", ids="key")
+    manifest = import_containers(reader, find_containers(str(tmp_path), suffix=".tar"), classes=["cat"])
+    context = make_context(manifest)
+    options = Options(copy_images=True)
+    out, summary = run_export(context, "voc", str(tmp_path / "voc"), masks=None, options=options)
+    assert (summary.num_finished, summary.num_quarantined) == (20, 0)
+    assert {path.name for path in Path(out, "JPEGImages").iterdir()} == {f"{number}.jpg" for number in range(20)}
+    assert Path(out, "JPEGImages", "7.jpg").read_bytes() == jpeg
+    assert not caplog.records
+    run_export(context, "mmseg", str(tmp_path / "mmseg"), masks=None, options=Options())
+    assert "20 images lie in tar or Parquet files" in caplog.text
 
 
 def make_stage(out: Path, *, name: str = "voc", min_confidence: float = 0.5) -> ExportMasks:

@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from container_files import places_in, write_images, write_tar
 
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest
+from raypipe.containers.place import cell_uri, member_uri
 from raypipe.data import shards
 from raypipe.data.images import encode_png
 from raypipe.ops.jitter import ColourChange, change_colours
@@ -101,6 +103,22 @@ def segmenter_targets(row: dict[str, Any], *, min_confidence: float = 0.0) -> tu
     target = np.frombuffer(out["target"], np.uint8)
     assert len(out["crop"]) == 83 * 83 * 3
     return target[:-1].reshape(83, 83), int(target[-1])
+
+
+def test_crops_of_containers_are_those_of_files(tmp_path: Path, row: dict[str, Any]) -> None:
+    image, truth = Path(row["image_uri"]).read_bytes(), encode_png(np.full((61, 83), 3, np.uint8))
+    (tmp_path / "truth.png").write_bytes(truth)
+    write_tar(tmp_path / "t.tar", {"a.jpg": image, "a.png": truth})
+    write_images(tmp_path / "p.parquet", [image, truth])
+    places = {name: member_uri(f"{tmp_path}/t.tar", *place) for name, place in places_in(tmp_path / "t.tar").items()}
+    cells = [cell_uri(f"{tmp_path}/p.parquet", "image.bytes", number, group=0) for number in range(2)]
+    stage = LoadSegmenterCrops(masks=None, num_classes=4, long_side=(83, 83), min_confidence=0, **ARGS)
+    stage.setup("cpu")
+    uris = [(row["image_uri"], f"{tmp_path}/truth.png"), (places["a.jpg"], places["a.png"]), tuple(cells)]
+    rows = [row | {"image_uri": one, "mask_uri": other, "supervision": "mask"} for one, other in uris]
+    first, *others = stage.process_all(rows)
+    assert first.get("error_reason") is None
+    assert all(each[name] == first[name] for each in others for name in ("crop", "target"))
 
 
 def test_a_true_mask_is_taken_as_it_is(row: dict[str, Any], tmp_path: Path) -> None:

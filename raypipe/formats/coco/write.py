@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raypipe.formats.base import Format, Item, MaskRow, Rendered, Rows, SplitFiles, local_path
+from raypipe.formats.base import Format, Item, MaskRow, Rendered, Rows, SplitFiles
 from raypipe.formats.components import Region, class_regions, components
 from raypipe.schema import IGNORE
 
@@ -45,7 +45,7 @@ class Coco(Format):
         height, width = row.mask.shape
         image = {
             "id": row.number,
-            "file_name": row.image_name if self.options.copy_images else local_path(row.image_uri),
+            "file_name": row.image_name if self.options.copy_images else row.image_path,
             "height": height,
             "width": width,
             "coco_url": row.image_uri,

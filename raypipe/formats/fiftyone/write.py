@@ -12,7 +12,7 @@ out when you compare masks. The confidence isn't exported.
 import json
 
 from raypipe.data.images import encode_png
-from raypipe.formats.base import Format, MaskRow, Rendered, Rows, SplitFiles, local_path, write_text
+from raypipe.formats.base import Format, MaskRow, Rendered, Rows, SplitFiles, write_text
 from raypipe.schema import IGNORE
 
 
@@ -33,7 +33,7 @@ class FiftyOne(Format):
             with SplitFiles(out, "{split}/data.json") as files:
                 for row in rows():
                     begun = row.split in files.files
-                    entry = f"{json.dumps(row.stem)}: {json.dumps(local_path(row.image_uri))}"
+                    entry = f"{json.dumps(row.stem)}: {json.dumps(row.image_path)}"
                     files[row.split].write(((",\n" if begun else "{\n") + entry).encode())
                 for file in files.files.values():
                     file.write(b"\n}\n")

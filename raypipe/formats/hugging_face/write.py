@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from raypipe import storage
 from raypipe.data.images import encode_png
-from raypipe.formats.base import ExportedRow, Format, Item, MaskRow, Rendered, Rows, local_path, write_text
+from raypipe.formats.base import ExportedRow, Format, Item, MaskRow, Rendered, Rows, write_text
 
 IMAGE, MASK, CONFIDENCE, META = "image", "mask", "confidence", "meta"
 BYTES_PER_FILE = 500_000_000
@@ -84,7 +84,7 @@ def _split_name(split: str) -> str:
 def _to_dict(row: ExportedRow) -> dict[str, Any]:
     parts = {item.kind: item.data for item in row.items}
     image = parts.get(IMAGE)
-    path = local_path(row.image_uri) if image is None else row.image_name
+    path = row.image_path if image is None else row.image_name
     confidence = parts.get(CONFIDENCE)
     return {
         "image_id": row.image_id,

@@ -1,0 +1,1 @@
+"""Parquet files that hold images, such as those of Hugging Face datasets."""

@@ -1,0 +1,1 @@
+"""WebDataset: samples in tars."""
