@@ -42,12 +42,12 @@ class Proxy:
     process: subprocess.Popen[str] | None = None
     counts: dict[str, int] = field(default_factory=dict)
 
-    def start(self, rate: float = 0.0) -> None:
-        """Starts it, with a share of spoiled requests."""
+    def start(self, rate: float = 0.0, latency: float = 0.0) -> None:
+        """Starts it, with a share of spoiled requests and seconds that every answer waits."""
         if self.upstream is None:
             return
         command = [sys.executable, str(PROXY), "--port", str(self.port), "--upstream", self.upstream]
-        command += ["--rate", str(rate)]
+        command += ["--rate", str(rate), "--latency", str(latency)]
         self.process = start_server(command, self.port)
 
     def stop(self) -> None:

@@ -3,8 +3,9 @@
 python tests/servers/faulty_proxy.py --port 9001 --upstream http://127.0.0.1:9000 --rate 0.05 --seed 0
 
 Faults: 500, 503 SlowDown, a connection reset before or after the store has seen the request, a slow answer, a body that
-ends too early. GET /-/counts tells how often each happened, how many requests met no store, and how many whole objects
-whose key holds `/images/` were read.
+ends too early. GET /-/counts tells how often each happened, how many requests met no store, how many whole objects
+whose key holds `/images/` were read, how many requests there were of each method, and the bytes that were read.
+--latency lets every answer wait for some seconds.
 """
 
 import argparse
@@ -27,7 +28,8 @@ def error(status: int, code: str) -> web.Response:
 
 
 class Proxy:
-    def __init__(self, upstream: str, *, rate: float, seed: int) -> None:
+    def __init__(self, upstream: str, *, rate: float, seed: int, latency: float = 0.0) -> None:
+        self.latency = latency
         self.upstream = upstream
         self.rate = rate
         self.random = random.Random(seed)
@@ -38,6 +40,8 @@ class Proxy:
         body = await request.read()
         fault = self.random.choice(FAULTS) if self.random.random() < self.rate else None
         self.counts[fault or "passed on"] += 1
+        self.counts[request.method] += 1
+        await asyncio.sleep(self.latency)
         if fault == "error 500":
             return error(500, "InternalError")
         if fault == "slow down":
@@ -66,6 +70,7 @@ class Proxy:
         if request.method == "HEAD":
             return web.Response(status=answer.status, headers=kept)
         kept.pop("Content-Length", None)
+        self.counts["bytes read"] += len(content)
         if request.method == "GET" and answer.status == 200 and "/images/" in request.path:
             self.counts["images read"] += 1
         return web.Response(status=answer.status, headers=kept, body=content)
@@ -100,6 +105,7 @@ if __name__ == "__main__":
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--latency", type=float, default=0.0)
     arguments = parser.parse_args()
-    proxy = Proxy(arguments.upstream, rate=arguments.rate, seed=arguments.seed)
+    proxy = Proxy(arguments.upstream, rate=arguments.rate, seed=arguments.seed, latency=arguments.latency)
     asyncio.run(proxy.serve(arguments.port))
