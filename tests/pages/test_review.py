@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mask_folders import write_masks
+from stream_outputs import write_masks
 from PIL import Image
 
 from raypipe.artifacts import Artifact

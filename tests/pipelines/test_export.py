@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from mask_folders import write_masks
+from stream_outputs import write_masks
 from PIL import Image
 from typer.testing import CliRunner
 
