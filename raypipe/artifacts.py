@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import pyarrow as pa
 from pydantic import BaseModel
 
 NOT_IN_DIGEST: Mapping[str, bool] = {"digest": False}
@@ -41,6 +42,8 @@ def identity(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         names = [each.name for each in fields(value) if each.init and each.metadata.get("digest", True)]
         return {"class": type(value).__name__} | {name: identity(getattr(value, name)) for name in names}
+    if isinstance(value, pa.Schema):
+        return {field.name: str(field.type) for field in value}
     if isinstance(value, Mapping):
         return {str(name): identity(part) for name, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

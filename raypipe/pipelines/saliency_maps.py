@@ -15,10 +15,10 @@ from raypipe.results import StreamSummary
 from raypipe.schema import PREDICTED_URI, SALIENCY
 from raypipe.stages.fetch import FetchImages
 from raypipe.stages.predict_saliency import EncodeSaliency, PredictSaliency
-from raypipe.streams.collect import count, drawn_ids, is_few
+from raypipe.streams.collect import count, drawn_ids
 from raypipe.streams.plan import Plan
 from raypipe.streams.sink import PNG, png_name
-from raypipe.streams.tasks import in_tasks
+from raypipe.streams.tasks import are_few, in_tasks
 
 MANIFEST_FOLDER = "manifest"
 
@@ -65,7 +65,7 @@ def run_saliency(context: Context) -> tuple[Artifact, StreamSummary]:
     maps, summary = context.run(saliency_plan(context, saliency_weights(context)), unmapped, png_column="saliency")
     everything = Rows(context.manifest.parts)
     write = partial(_write_part, context, maps)
-    list(in_tasks(write, everything.parts, inline=is_few(everything)))
+    list(in_tasks(write, everything.parts, inline=are_few(everything)))
     return maps, summary
 
 

@@ -18,10 +18,10 @@ from raypipe.data.rows import Part, Rows
 from raypipe.ops.metrics import iou, mean_iou
 from raypipe.results import Score
 from raypipe.stages.score_masks import unpack
-from raypipe.streams.collect import is_few, reduce_outputs
+from raypipe.streams.collect import reduce_outputs
 from raypipe.streams.ledger import read_ledger
 from raypipe.streams.load import with_quarantined
-from raypipe.streams.tasks import in_tasks
+from raypipe.streams.tasks import are_few, in_tasks
 
 IMAGES = "images"
 """Folder of the images' scores, in that of the results."""
@@ -119,7 +119,7 @@ def tally(
                     total[column][split].add(found)
                 else:
                     total[column][split] = found
-    for reasons in in_tasks(partial(_unscored, scored, rows), rows.read_parts, inline=is_few(rows)):
+    for reasons in in_tasks(partial(_unscored, scored, rows), rows.read_parts, inline=are_few(rows)):
         for split, (number, some) in reasons.items():
             for column, matrices in columns.items():
                 empty = np.zeros((matrices.number, num_classes, num_classes), np.int64)

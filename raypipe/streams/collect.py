@@ -11,25 +11,21 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import ShardError
-from raypipe.schema import SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.stages.base import ERRORS
 from raypipe.streams.ledger import read_ledger
 from raypipe.streams.load import Load, held, loaded, with_quarantined
 from raypipe.streams.records import set_sum, sum_digest
-from raypipe.streams.source import FEW_ROWS
-from raypipe.streams.tasks import in_tasks
+from raypipe.streams.tasks import are_few, in_tasks
 
 Result = TypeVar("Result")
 
 _ROWS_AT_A_TIME = 256
 """Whose outputs are in memory together."""
 
-_PLACES = (SHARD_URI, SHARD_ROW, SHARD_DIGEST, *ERRORS.names)
-
 
 def collect(rows: Rows) -> pa.Table:
     """All rows, in memory."""
-    tables = list(in_tasks(rows.read, rows.read_parts, inline=is_few(rows)))
+    tables = list(in_tasks(rows.read, rows.read_parts, inline=are_few(rows)))
     return pa.concat_tables(tables).unify_dictionaries() if tables else rows.schema.empty_table().select(rows.columns)
 
 
@@ -41,7 +37,7 @@ def with_ids(rows: Rows, image_ids: Sequence[str]) -> Rows:
 
 def count(rows: Rows) -> int:
     """The number of rows."""
-    return sum(in_tasks(partial(_count, rows), rows.read_parts, inline=is_few(rows)))
+    return sum(in_tasks(partial(_count, rows), rows.read_parts, inline=are_few(rows)))
 
 
 def draw_rows(rows: Rows, number: int | None, *, seed: int = 0) -> Rows:
@@ -51,7 +47,7 @@ def draw_rows(rows: Rows, number: int | None, *, seed: int = 0) -> Rows:
 
 def drawn_ids(rows: Rows, number: int, *, seed: int = 0) -> dict[str, list[str]]:
     """Ids of the rows of `draw_rows`, by the names of their parts."""
-    drawn = list(in_tasks(partial(_draw, rows, number, seed), rows.read_parts, inline=is_few(rows)))
+    drawn = list(in_tasks(partial(_draw, rows, number, seed), rows.read_parts, inline=are_few(rows)))
     found = [(part.name, name) for part, ids in zip(rows.read_parts, drawn, strict=True) for name in ids]
     chosen: dict[str, list[str]] = {}
     for index in draw([name for _, name in found], number, seed=seed):
@@ -66,7 +62,7 @@ def draw(image_ids: Sequence[str], number: int | None, *, seed: int = 0) -> list
 
 def rows_digest(rows: Rows, columns: Sequence[str]) -> str:
     """12 hex digits over a set of rows, whatever their order: what consumes the set as a whole depends on it."""
-    sums = in_tasks(partial(_sum, rows, tuple(columns)), rows.read_parts, inline=is_few(rows))
+    sums = in_tasks(partial(_sum, rows, tuple(columns)), rows.read_parts, inline=are_few(rows))
     return sum_digest(sums)
 
 
@@ -97,12 +93,12 @@ def reduce_outputs(
     others = [name for name in rows.columns if name not in columns.names or name == "image_id"]
     load = Load(outputs=outputs, columns=pa.schema([field for field in columns if field.name != "image_id"]))
     job = partial(_reduce, held(rows.select(others), outputs), load, columns.names, function)
-    return in_tasks(job, rows.read_parts, inline=is_few(rows))
+    return in_tasks(job, rows.read_parts, inline=are_few(rows))
 
 
 def quarantined(outputs: Artifact, rows: Rows) -> pa.Table:
     """`image_id`, `split`, `error_stage` and `error_reason` of the rows that a stream has quarantined."""
-    tables = list(in_tasks(partial(_quarantined, outputs, rows), rows.read_parts, inline=is_few(rows)))
+    tables = list(in_tasks(partial(_quarantined, outputs, rows), rows.read_parts, inline=are_few(rows)))
     return pa.concat_tables(tables)
 
 
@@ -119,7 +115,7 @@ def _reduce(
         for table in loaded(rows.read(part), [load], rows_per_table=_ROWS_AT_A_TIME):
             if failed := table["error_reason"].drop_null().to_pylist():
                 raise ShardError(failed[0])
-            others = [name for name in table.column_names if name not in (*names, *_PLACES)]
+            others = [name for name in table.column_names if name not in (*names, *ERRORS.names)]
             yield table.select([*names, *others])
 
     return function(tables(), part)
@@ -127,11 +123,6 @@ def _reduce(
 
 def _in_memory(tables: Iterator[pa.Table], _: Part) -> list[pa.Table]:
     return list(tables)
-
-
-def is_few(rows: Rows) -> bool:
-    """Whether the driver reads the rows itself."""
-    return rows.most <= FEW_ROWS
 
 
 def _count(rows: Rows, part: Part) -> int:

@@ -4,8 +4,9 @@ A pool that holds GPUs is a pool of actors. All others are tasks: Ray keeps the 
 stream finds them with everything imported.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -15,9 +16,6 @@ from raypipe.streams.plan import Pool
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import ShardWriter
 from raypipe.streams.worker import Job, Worker, work
-
-if TYPE_CHECKING:
-    from ray.data import Datasource
 
 TRANSIENT = (r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*): ",)
 """What passes by itself: storage that is away or busy for a while. In the words of Ray Data's error messages."""
@@ -30,12 +28,24 @@ CALLS_PER_ACTOR = 2
 """Blocks that an actor takes at a time: one is decoded while the networks work on the other."""
 
 
+PARTS_AT_A_TIME = 8
+"""Parts that are read at a time: enough of them feed any cluster, and those that were begun are settled the sooner."""
+
 _CPUS_TO_READ = 0.01
 """Of a task that reads a part of the manifest: it waits for storage, and must not wait for those that wait for it."""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Rows that tasks read."""
+
+    names: tuple[str, ...]
+    read: Callable[[str], Iterator[pa.Table]]
+    """The rows of a name, a table at a time."""
+
+
 def execute(
-    rows: "pa.Table | Iterable[pa.Table] | Datasource",
+    rows: pa.Table | Sequence[pa.Table] | Parts,
     pools: Sequence[tuple[Pool, PoolPlan]],
     *,
     rows_per_block: int,
@@ -46,7 +56,7 @@ def execute(
     """Runs rows through pools and yields what comes out of the last one, block by block.
 
     Args:
-        rows: a table, which is cut into blocks; or the blocks; or what Ray Data reads them from.
+        rows: a table, which is cut into blocks; or the blocks; or parts that tasks read.
         pools: in order, with their resources.
         rows_per_block: rows that go through the pools together, and become a shard.
         writer: writes the rows where the last pool's work is done; what is yielded then are their numbers.
@@ -63,16 +73,10 @@ def execute(
     if isinstance(rows, pa.Table):
         table = with_error_columns(rows)
         rows = [table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block)]
-    most = None
+    most = None if isinstance(rows, Parts) else len(rows)
     with ray.data.DataContext.current(context):
-        if isinstance(rows, ray.data.Datasource):
-            dataset = ray.data.read_datasource(rows, ray_remote_args={"num_cpus": _CPUS_TO_READ})
-            dataset = dataset.repartition(target_num_rows_per_block=rows_per_block)
-        else:
-            blocks = list(rows)
-            most = len(blocks)
-            # Not `from_arrow`, which has a task on the cluster look at each block: a million rows wait for minutes.
-            dataset = ray.data.from_blocks(blocks)
+        # Not `from_arrow`, which has a task on the cluster look at each block: a million rows wait minutes for them.
+        dataset = _read(rows, rows_per_block) if isinstance(rows, Parts) else ray.data.from_blocks(list(rows))
         for number, (pool, resources) in enumerate(pools, start=1):
             job = Job(
                 name=uuid4().hex,
@@ -83,6 +87,23 @@ def execute(
             )
             dataset = _map(dataset, job, resources, num_blocks=most, rows_per_block=rows_per_block)
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+
+
+def _read(parts: Parts, rows_per_block: int) -> Any:
+    import ray.data
+
+    def read(table: pa.Table) -> Iterator[pa.Table]:
+        for name in table["part"].to_pylist():
+            yield from parts.read(name)
+
+    names = ray.data.from_blocks([pa.table({"part": [name]}) for name in parts.names])
+    tasks = ray.data.TaskPoolStrategy(size=min(PARTS_AT_A_TIME, len(parts.names)))
+    tables = names.map_batches(read, batch_format="pyarrow", batch_size=None, compute=tasks, num_cpus=_CPUS_TO_READ)
+    blocks = tables.repartition(target_num_rows_per_block=rows_per_block)
+    # `repartition` takes no resources, and left alone its tasks want a CPU each, for which they would wait while actors
+    # hold them all.
+    blocks._logical_plan.dag.ray_remote_args.update(num_cpus=_CPUS_TO_READ)
+    return blocks
 
 
 def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int | None, rows_per_block: int) -> Any:

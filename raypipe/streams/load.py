@@ -65,8 +65,7 @@ def with_places(table: pa.Table, ledger: Ledger, outputs: Artifact, *, prefix: s
     if isinstance(shards, pa.ChunkedArray):
         shards = pa.concat_arrays(shards.chunks) if shards.num_chunks else pa.array([], shards.type)
     uris = pa.array([storage.join(outputs.uri, name) for name in shards.dictionary.to_pylist()], pa.string())
-    places = pa.DictionaryArray.from_arrays(shards.indices, uris).take(position)
-    table = table.append_column(prefix + SHARD_URI, places)
+    table = table.append_column(prefix + SHARD_URI, uris.take(shards.indices.take(position)))
     table = table.append_column(prefix + SHARD_ROW, pc.take(entries["row"].combine_chunks(), position))
     return table.append_column(prefix + SHARD_DIGEST, pc.take(entries[ROW_DIGEST].combine_chunks(), position))
 
@@ -119,7 +118,7 @@ def loaded(table: pa.Table, loads: Sequence[Load], *, rows_per_table: int) -> It
         some = table.slice(start, rows_per_table)
         for reader in readers:
             some = reader.add(some)
-        yield some
+        yield some.drop_columns([load.prefix + name for load in loads for name in (SHARD_URI, SHARD_ROW, SHARD_DIGEST)])
 
 
 class _Reader:
@@ -140,8 +139,8 @@ class _Reader:
         self.read = lru_cache(_SHARDS_KEPT)(self._read)
 
     def _places(self, table: pa.Table) -> tuple[list[str | None], list[int]]:
-        uris, rows = (table[self.load.prefix + name] for name in (SHARD_URI, SHARD_ROW))
-        return uris.cast(pa.string()).to_pylist(), rows.to_pylist()
+        uris, rows = (table[self.load.prefix + name].to_pylist() for name in (SHARD_URI, SHARD_ROW))
+        return uris, rows
 
     def _read(self, uri: str) -> "Loaded | ShardError":
         try:

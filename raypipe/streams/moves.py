@@ -18,8 +18,8 @@ from raypipe.schema import QUARANTINE
 from raypipe.streams.ledger import ATTEMPTS, ENTRIES, INDEX, QUARANTINED, SHARDS, list_parts, read_ledger, write_entries
 from raypipe.streams.settle import groups, read_group
 from raypipe.streams.sink import write_shard
-from raypipe.streams.source import FEW_ROWS, Source, not_among
-from raypipe.streams.tasks import in_tasks
+from raypipe.streams.source import Source, not_among
+from raypipe.streams.tasks import are_few, in_tasks
 
 PARTS_FILE = "parts.json"
 """Rows of each part of the manifest that the folder was last used with."""
@@ -45,7 +45,7 @@ def file_moved_rows(source: Source) -> None:
     if before == now:
         return
     if before:
-        inline = source.rows.most <= FEW_ROWS
+        inline = are_few(source.rows)
         list(in_tasks(partial(_note_strays, source), parts, inline=inline))
         gone = [name for name in list_parts(folder) if name not in now]
         list(in_tasks(partial(_note_all, folder), gone, inline=inline))

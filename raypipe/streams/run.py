@@ -28,8 +28,8 @@ from raypipe.streams.records import open_folder, read_summary, write_summary
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.settle import Settled, settle
 from raypipe.streams.sink import ShardWriter
-from raypipe.streams.source import FEW_ROWS, Source
-from raypipe.streams.tasks import Tasks, in_tasks
+from raypipe.streams.source import Source
+from raypipe.streams.tasks import Tasks, are_few, in_tasks
 from raypipe.streams.waiting import watch_start
 
 NUM_BLOCKS = 128
@@ -102,7 +102,7 @@ class _Run:
         self, source: Source, settings: Settings, pools: Sequence[tuple[Pool, PoolPlan]], lease: Lease
     ) -> None:
         self.source, self.settings, self.pools, self.lease = source, settings, pools, lease
-        self.few = source.rows.most <= FEW_ROWS
+        self.few = are_few(source.rows)
         self.settle = partial(settle, source)
         self.settled: dict[str, Settled] = {}
         """Accounts of the parts that are settled, by name."""
@@ -145,7 +145,7 @@ class _Run:
         """Computes what isn't done, and settles the parts that are complete meanwhile; how many rows were computed."""
         source = self.source
         size = self.settings.rows_per_block or rows_per_block(source.rows.most)
-        blocks: Any = source.datasource(rows_per_table=size)
+        blocks: Any = source.parts(rows_per_table=size)
         if self.few:
             todo = [table for part in source.rows.read_parts if (table := source.todo(part)).num_rows]
             size = self.settings.rows_per_block or rows_per_block(sum(table.num_rows for table in todo))

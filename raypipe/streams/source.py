@@ -5,9 +5,8 @@ driver holds none of them. Few rows are cut in the driver itself: a task would t
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,17 +14,12 @@ import pyarrow.compute as pc
 from raypipe.data.rows import Part, Rows
 from raypipe.schema import ROW_DIGEST, SHARD_URI
 from raypipe.stages.base import with_error_columns
+from raypipe.streams.execute import Parts
 from raypipe.streams.ledger import read_ledger, without_lost
 from raypipe.streams.load import loaded, with_places, with_quarantined
 from raypipe.streams.plan import Plan
 from raypipe.streams.records import row_digests
 from raypipe.streams.sink import PART, PART_TODO
-
-if TYPE_CHECKING:
-    from ray.data import Datasource
-
-FEW_ROWS = 4_000
-"""Rows that the driver reads itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,44 +62,14 @@ class Source:
         for table in loaded(todo, self.plan.loads, rows_per_table=rows_per_table):
             yield with_error_columns(table)
 
-    def datasource(self, *, rows_per_table: int) -> "Datasource":
-        """The parts as Ray Data reads them, a task a part."""
-        from ray.data import Datasource, ReadTask
-        from ray.data.block import BlockMetadata
+    def parts(self, *, rows_per_table: int) -> Parts:
+        """The parts, to be read by tasks."""
+        by_name = {part.name: part for part in self.rows.read_parts}
 
-        source = self
+        def read(name: str) -> Iterator[pa.Table]:
+            yield from self.cut(self.todo(by_name[name]), rows_per_table=rows_per_table)
 
-        class Parts(Datasource):
-            """Rows that aren't done."""
-
-            def get_name(self) -> str:
-                return source.plan.name
-
-            def estimate_inmemory_data_size(self) -> int | None:
-                return None
-
-            def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:  # noqa: ARG002
-                nothing = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-                reads = [_Read(source.of(part), part, rows_per_table) for part in source.rows.read_parts]
-                return [ReadTask(read, nothing) for read in reads]
-
-        return Parts()  # type: ignore[no-untyped-call]
-
-    def of(self, part: Part) -> "Source":
-        """The same of one part alone: a task needn't know the others."""
-        return replace(self, rows=replace(self.rows, parts=(part,), chosen=None))
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What a task does."""
-
-    source: Source
-    part: Part
-    rows_per_table: int
-
-    def __call__(self) -> Iterator[pa.Table]:
-        yield from self.source.cut(self.source.todo(self.part), rows_per_table=self.rows_per_table)
+        return Parts(tuple(by_name), read)
 
 
 def not_among(rows: pa.Table, others: pa.Table) -> pa.Array:

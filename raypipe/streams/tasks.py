@@ -4,8 +4,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from raypipe.data.rows import Rows
+
 MOST_RUNNING = 32
 """Tasks at a time: each holds a part's rows."""
+
+FEW_ROWS = 4_000
+"""Rows that the driver reads itself: a task would take longer to start."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,7 +39,7 @@ class Tasks:
 
         # Such tasks wait for storage. With CPUs of their own they would wait for the pools that hold them all.
         options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "retry_exceptions": [OSError]}
-        self.started.append(ray.remote(function).options(**options).remote(*arguments))
+        self.started.append(ray.remote(_call).options(**options).remote(function, *arguments))
 
     def results(self, *, most_running: int = 0) -> Iterator[Any]:
         """Waits for tasks, the first first, until no more than so many run; yields their results."""
@@ -45,6 +50,16 @@ class Tasks:
 
                 first = ray.get(first)
             yield first
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Ray takes no `partial`."""
+    return function(*arguments)
+
+
+def are_few(rows: Rows) -> bool:
+    """Whether the driver reads the rows itself."""
+    return rows.most <= FEW_ROWS
 
 
 def in_tasks(function: Callable[[Item], Result], items: Iterable[Item], *, inline: bool) -> Iterator[Result]:
