@@ -150,7 +150,9 @@ def _read_footer(uri: str) -> pq.FileMetaData:
         with storage.opened(uri) as file:
             return pq.read_metadata(file)
     except IsADirectoryError as error:
-        raise FileNotFoundError(f"{uri} has no Parquet files: give a manifest's file, or the folder of its parts") from error
+        raise FileNotFoundError(
+            f"{uri} has no Parquet files: give a manifest's file, or the folder of its parts"
+        ) from error
     except (FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError) as error:

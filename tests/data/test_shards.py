@@ -93,4 +93,3 @@ def test_columns_come_shard_by_shard_with_its_uri(tmp_path: Path, monkeypatch: p
     for uri, table in found:
         for row in table.to_pylist():
             assert read_row(uri, row["image_id"], columns=["image_id"]) == row
-

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from stream_outputs import write_masks
 from PIL import Image
+from stream_outputs import write_masks
 from typer.testing import CliRunner
 
 from raypipe import storage

@@ -28,7 +28,8 @@ def test_masks_by_hand(mask_uri: str) -> None:
     mask[:, 6:] = 2
     row: dict[str, Any] = {"mask_uri": mask_uri, "mask": encode_png(mask), "walk_mask": None}
     out = ScoreMasks(num_classes=3).process(row)
-    np.testing.assert_array_equal(unpack(out["confusion"], num_matrices=1, num_classes=3)[0], [[12, 0, 0], [0, 0, 0], [6, 0, 6]])
+    (confusion,) = unpack(out["confusion"], num_matrices=1, num_classes=3)
+    np.testing.assert_array_equal(confusion, [[12, 0, 0], [0, 0, 0], [6, 0, 6]])
     assert out["walk_confusion"] is None
     again = ScoreMasks(num_classes=3).process(row | {"walk_mask": row["mask"]})
     assert again["walk_confusion"] == out["confusion"]
