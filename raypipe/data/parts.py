@@ -99,7 +99,7 @@ def read_manifest(uri: str) -> Manifest:
 
     Raises:
         FileNotFoundError: as `open_manifest`.
-        ValueError: as `open_manifest`; or a part has no rows, or rows that aren't valid.
+        ValueError: as `open_manifest`; or a part has rows that aren't valid, or two parts have the same `image_id`.
     """
     return open_manifest(uri).read()
 
@@ -149,6 +149,10 @@ def _read_footer(uri: str) -> pq.FileMetaData:
     try:
         with storage.opened(uri) as file:
             return pq.read_metadata(file)
+    except IsADirectoryError as error:
+        raise FileNotFoundError(
+            f"{uri} has no Parquet files: give a manifest's file, or the folder of its parts"
+        ) from error
     except (FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError) as error:

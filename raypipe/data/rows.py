@@ -71,10 +71,15 @@ class Rows:
         return tuple(part for part in self.parts if self.chosen is None or part.name in self.chosen)
 
     @property
+    def empty(self) -> pa.Table:
+        """No row, with all columns."""
+        empty = self.schema.empty_table()
+        return self._changed(empty, Part(ONLY_PART, 0, InMemory(empty)))
+
+    @property
     def columns(self) -> list[str]:
         """Names of the columns."""
-        empty = self.schema.empty_table()
-        names: list[str] = self._changed(empty, Part(ONLY_PART, 0, InMemory(empty))).column_names
+        names: list[str] = self.empty.column_names
         return names
 
     def then(self, change: Change) -> "Rows":

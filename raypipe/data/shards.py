@@ -1,13 +1,12 @@
 """Reads folders of Parquet shards."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypipe import storage
@@ -50,15 +49,6 @@ def read_shards(folder: str, *, columns: Sequence[str] | None = None, schema: pa
     return pa.concat_tables(tables).sort_by("image_id")
 
 
-def read_row(uri: str, image_id: str, *, columns: Sequence[str]) -> dict[str, Any]:
-    """Reads columns of one image in a shard, and nothing but the rows around it.
-
-    Raises:
-        ShardError: as for `read_shard`; or the image isn't in the shard.
-    """
-    return RowReader().read(uri, image_id, columns=columns)
-
-
 class RowReader:
     """Reads rows of shards one by one, and the footer and the ids of each shard once.
 
@@ -69,7 +59,11 @@ class RowReader:
         self._contents = lru_cache(num_shards)(_read_contents)
 
     def read(self, uri: str, image_id: str, *, columns: Sequence[str]) -> dict[str, Any]:
-        """Reads columns of one image as `read_row` does."""
+        """Reads columns of one image in a shard, and nothing but the rows around it.
+
+        Raises:
+            ShardError: as for `read_shard`; or the image isn't in the shard.
+        """
         contents = self._contents(uri)
         if missing := [name for name in columns if name not in contents.columns]:
             raise ShardError(f"{uri} lacks columns {missing}; it has {contents.columns}: {WAY_OUT}")
@@ -109,17 +103,6 @@ def _opened(uri: str, **options: Any) -> Iterator[pq.ParquetFile]:
         raise damaged(uri, error) from error
 
 
-def read_rows(uri: str, image_ids: Collection[str], *, columns: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Columns of some images in a shard, by image id; ids that aren't there are left out.
-
-    Raises:
-        ShardError: as `read_shard`.
-    """
-    table = read_shard(uri, columns=["image_id", *columns])
-    table = table.filter(pc.is_in(table["image_id"], pa.array(image_ids, pa.string())))
-    return {row.pop("image_id"): row for row in table.to_pylist()}
-
-
 def _read_columns(uri: str, columns: Sequence[str], **options: Any) -> pa.Table:
     fs, path = storage.filesystem(uri)
     with fs.open(path, "rb", **options) as file:
@@ -140,17 +123,6 @@ def iter_shards(folder: str, *, columns: Sequence[str]) -> Iterator[tuple[str, p
             # Only these columns are fetched: small ones are a few bytes of a shard.
             tables = threads.map(lambda uri: _read_columns(uri, columns, cache_type="none"), some)
             yield from zip(some, tables, strict=True)
-
-
-def locate_rows(folder: str, image_ids: Collection[str]) -> dict[str, str]:
-    """Returns the URI of the shard that holds each image, by image id; ids without a shard are left out."""
-    wanted = set(image_ids)
-    return {
-        image_id: uri
-        for uri, table in iter_shards(folder, columns=["image_id"])
-        for image_id in table["image_id"].to_pylist()
-        if image_id in wanted
-    }
 
 
 def _read(file: Any, uri: str, columns: Sequence[str]) -> pa.Table:

@@ -102,7 +102,7 @@ class StreamForecast:
     """Of images."""
     output_bytes: float
     in_flight_bytes: float
-    """In Ray's object store: the source's rows, and those between two pools."""
+    """In Ray's object store, between two pools."""
 
 
 def evenly_spaced_rows(rows: Rows, number: int) -> pa.Table:

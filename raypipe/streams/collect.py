@@ -11,7 +11,7 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import ShardError
-from raypipe.stages.base import ERRORS
+from raypipe.stages.base import ERRORS, with_error_columns
 from raypipe.streams.ledger import read_ledger
 from raypipe.streams.load import Load, held, loaded, with_quarantined
 from raypipe.streams.records import set_sum, sum_digest
@@ -26,7 +26,7 @@ _ROWS_AT_A_TIME = 256
 def collect(rows: Rows) -> pa.Table:
     """All rows, in memory."""
     tables = list(in_tasks(rows.read, rows.read_parts, inline=are_few(rows)))
-    return pa.concat_tables(tables).unify_dictionaries() if tables else rows.schema.empty_table().select(rows.columns)
+    return pa.concat_tables(tables).unify_dictionaries() if tables else rows.empty
 
 
 def with_ids(rows: Rows, image_ids: Sequence[str]) -> Rows:
@@ -99,11 +99,14 @@ def reduce_outputs(
 def quarantined(outputs: Artifact, rows: Rows) -> pa.Table:
     """`image_id`, `split`, `error_stage` and `error_reason` of the rows that a stream has quarantined."""
     tables = list(in_tasks(partial(_quarantined, outputs, rows), rows.read_parts, inline=are_few(rows)))
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables) if tables else _failed(with_error_columns(rows.empty))
 
 
 def _quarantined(outputs: Artifact, rows: Rows, part: Part) -> pa.Table:
-    table = with_quarantined(rows.read(part), read_ledger(outputs.uri, part.name))
+    return _failed(with_quarantined(rows.read(part), read_ledger(outputs.uri, part.name)))
+
+
+def _failed(table: pa.Table) -> pa.Table:
     table = table.filter(pc.is_valid(table["error_stage"]))
     return table.select([name for name in ("image_id", "split", *ERRORS.names) if name in table.column_names])
 

@@ -75,8 +75,11 @@ def set_sum(rows: pa.Table, columns: Sequence[str]) -> tuple[int, int]:
 
 def sum_digest(sums: Iterable[tuple[int, int]]) -> str:
     """The `set_digest` of rows from the sums of their parts."""
-    numbers, totals = zip(*sums, strict=True)
-    return storage.digest([sum(numbers), sum(totals)])
+    number = total = 0
+    for of_part, sum_of_part in sums:
+        number += of_part
+        total += sum_of_part
+    return storage.digest([number, total])
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -6,8 +6,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data.shards import RowReader, ShardError, iter_shards, locate_rows, read_row
+from raypipe.data.shards import RowReader, ShardError, iter_shards
+from raypipe.schema import ROW_DIGEST
 from raypipe.streams.sink import write_shard
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> str:
+    """One shard, as a stream writes it; its path."""
+    entries = write_shard(str(folder), "shards", "all", pa.Table.from_pylist([row | {ROW_DIGEST: "d"} for row in rows]))
+    (name,) = entries["shard"].unique().to_pylist()
+    return str(folder / name)
+
+
+def read_row(uri: str, image_id: str, *, columns: list[str]) -> dict[str, Any]:
+    return RowReader().read(uri, image_id, columns=columns)
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +28,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("shards")
     rng = np.random.default_rng(0)
     rows = [{"image_id": f"{index:02}", "mask": rng.bytes(400_000), "other": index} for index in range(12)]
-    uri = write_shard(str(folder), "shards", pa.Table.from_pylist(rows))
-    assert uri is not None
-    return uri
+    return write(folder, rows)
 
 
 def test_one_row_by_its_id(shard: str) -> None:
@@ -77,15 +87,9 @@ def test_damage_is_found(shard: str, tmp_path: Path) -> None:
 def test_columns_come_shard_by_shard_with_its_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raypipe.data.shards._NUM_THREADS", 2)
     for index in range(5):
-        write_shard(str(tmp_path), "shards", pa.table({"image_id": [f"{index}a", f"{index}b"], "mask": [b"x", b"y"]}))
+        write(tmp_path, [{"image_id": f"{index}{letter}", "mask": b"x"} for letter in "ab"])
     found = list(iter_shards(str(tmp_path / "shards"), columns=["image_id"]))
     assert sorted(row["image_id"][0] for _, table in found for row in table.to_pylist()) == sorted(2 * "01234")
     for uri, table in found:
         for row in table.to_pylist():
             assert read_row(uri, row["image_id"], columns=["image_id"]) == row
-
-
-def test_the_shard_of_an_image_is_found_by_its_id(shard: str) -> None:
-    folder = str(Path(shard).parent)
-    assert locate_rows(folder, ["07", "7"]) == {"07": f"file://{shard}"}
-    assert locate_rows(f"{folder}/absent", ["07"]) == {}

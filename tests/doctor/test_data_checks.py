@@ -39,6 +39,15 @@ def test_manifest_of_other_splits(tmp_path: Path) -> None:
     assert "trian" in found.found
 
 
+def test_a_manifest_of_several_parts_is_counted_part_by_part(tmp_path: Path) -> None:
+    rows = [*ROWS, ROWS[0] | {"image_id": "a", "labels": None}, ROWS[0] | {"image_id": "b", "labels": ["unicorn"]}]
+    write_manifest(Manifest.from_rows(rows, ("cat", "dog")), str(tmp_path / "parts"), rows_per_part=4)
+    found = data_checks.check_manifest(make_context(tmp_path, f"manifest={tmp_path}/parts", "budget.max_rows=2"))
+    assert found.status == "warning"
+    assert found.found.startswith("12 rows (train 9, val 3), 2 classes; unknown labels: unicorn; 1 rows without labels")
+    assert "2 rows would be quarantined" in found.found
+
+
 @pytest.mark.parametrize(("max_rows", "status"), [(2, "warning"), (1, "problem")])
 def test_rows_without_usable_labels(tmp_path: Path, max_rows: int, status: str) -> None:
     rows = [*ROWS, ROWS[0] | {"image_id": "a", "labels": None}, ROWS[0] | {"image_id": "b", "labels": ["unicorn"]}]

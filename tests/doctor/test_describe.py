@@ -29,7 +29,7 @@ def test_every_recipe_on_every_machine(preset: str, machine: str) -> None:
     segmenter = preset in ("coco_resnet50", "voc12_resnet38", "voc12_resnet50")
     gate = preset != "psa"
     assert list(described) == [
-        *("seeds", *(["gate"] if gate else []), "masks", *(["segments"] if segmenter else []), "evaluate"),
+        *("seeds", *(["gate"] if gate else []), "masks", *(["segments"] if segmenter else []), "scores"),
         *("training of the classifier", "training of the affinity"),
         *(["training of the segmenter"] if segmenter else []),
     ]
@@ -63,7 +63,7 @@ def test_refinement_beside_the_networks() -> None:
     pools = {name: [line.split("  ")[1] for line in described[name][1:5]] for name in ("seeds", "masks")}
     assert pools["seeds"][:2] == ["FetchImages", "DecodeImages + ComputeCams + MakeTrimapsOnDevice"]
     device = "DecodeImages + PropagateCams + RefineOnDevice"
-    assert pools["masks"] == ["FetchImages + LoadCams", device, "RefineMasks + EncodeMasks", "(write)"]
+    assert pools["masks"] == ["FetchImages", device, "RefineMasks + EncodeMasks", "(write)"]
     stages = [line.strip() for line in described["masks"]]
     scores = "class_ids, scores, grid_height, grid_width"
     assert f"RefineOnDevice: image, {scores} → refined" in stages
@@ -74,7 +74,7 @@ def test_refinement_beside_the_networks() -> None:
 
 def test_checkpoints_that_are_not_there_need_no_training() -> None:
     described = describe("demo", "cpus=2,memory=8", "checkpoints.classifier=absent", "checkpoints.affinity=absent")
-    assert list(described) == ["gate", "masks", "evaluate"]
+    assert list(described) == ["gate", "masks", "scores"]
 
 
 def test_what_does_not_fit_is_refused_with_the_way_out() -> None:

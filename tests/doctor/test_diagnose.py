@@ -85,7 +85,7 @@ def test_a_cluster_that_is_too_small(local_ray: None, synthetic: tuple[str, Mani
     code, text = doctor(synthetic[0], str(tmp_path / "out"), "cluster.network_actors=9", "cluster.gpus_per_actor=1")
     assert code == 1
     assert "problem  resources" in text
-    assert "masks, evaluate: cluster.gpus_per_actor=1 needs a node with 1 GPUs" in text
+    assert "masks, scores: cluster.gpus_per_actor=1 needs a node with 1 GPUs" in text
     assert "way out: leave cluster.gpus_per_actor null" in text
     assert "no forecast" in text
     assert not (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ from raypipe.pipelines.context import Context, open_context, plan_pools
 from raypipe.pipelines.gate import gate_plan
 from raypipe.stages.base import Row, Stage, with_error_columns
 from raypipe.stages.judge import GateMasks, GateWalk
+from raypipe.streams.collect import collect
 from raypipe.streams.plan import Pool
 from raypipe.streams.resources import PoolPlan
 
@@ -67,7 +68,7 @@ def test_rows_weigh_what_the_pool_hands_on() -> None:
 
 def test_a_pool_is_timed_on_the_rows_that_are_well(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     context = make_context(synthetic[0], tmp_path)
-    rows = with_error_columns(context.rows(None).slice(0, 3))
+    rows = with_error_columns(collect(context.rows(None)).slice(0, 3))
     bad = rows.slice(0, 1).set_column(1, "image_uri", [["/absent.jpg"]])
     plan = forecast_plans(context)[0]
     (pool,), resources = plan_pools(plan, context.machine, context.config)

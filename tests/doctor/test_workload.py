@@ -14,6 +14,7 @@ from raypipe.doctor.workload import (
     uses_classifier,
 )
 from raypipe.pipelines.context import Context
+from raypipe.streams.plan import Plan
 
 GIVEN_MAPS = ["checkpoints.cams=folder", "refinement.gate=off"]
 
@@ -86,14 +87,14 @@ def test_a_training_is_planned_by_its_batch_and_its_validation() -> None:
 @pytest.mark.parametrize(
     ("overrides", "names"),
     [
-        ([], ["seeds", "gate", "masks", "evaluate"]),
-        (["refinement.gate=off"], ["seeds", "masks", "evaluate"]),
-        (["refinement.gate=image"], ["seeds", "masks", "evaluate"]),
-        (["checkpoints.affinity=a", "segmenter.enabled=true"], ["gate", "masks", "segments", "evaluate"]),
+        ([], ["seeds", "gate", "masks", "scores"]),
+        (["refinement.gate=off"], ["seeds", "masks", "scores"]),
+        (["refinement.gate=image"], ["seeds", "masks", "scores"]),
+        (["checkpoints.affinity=a", "segmenter.enabled=true"], ["gate", "masks", "segments", "scores"]),
         # Nothing judges a walk along colours, or of no steps.
-        (["walk.affinity=rgb", "refinement.method=none"], ["masks", "evaluate"]),
-        (["walk.affinity=rgb"], ["gate", "masks", "evaluate"]),
-        (["walk.num_steps=0", "refinement.method=none"], ["seeds", "masks", "evaluate"]),
+        (["walk.affinity=rgb", "refinement.method=none"], ["masks", "scores"]),
+        (["walk.affinity=rgb"], ["gate", "masks", "scores"]),
+        (["walk.num_steps=0", "refinement.method=none"], ["seeds", "masks", "scores"]),
     ],
 )
 def test_streams_of_a_run(overrides: list[str], names: list[str]) -> None:
@@ -108,11 +109,16 @@ def test_saliency_is_a_stream_where_a_network_predicts_it() -> None:
 
 
 def test_masks_take_up_the_maps_of_seeds_that_the_run_makes() -> None:
-    def steps(*overrides: str) -> list[str]:
-        masks = next(plan for plan in streams_of(make_context(*overrides)) if plan.name == "masks")
-        return [type(stage).__name__ for stage in masks.steps]
+    def masks(*overrides: str) -> Plan:
+        return next(plan for plan in streams_of(make_context(*overrides)) if plan.name == "masks")
 
-    assert "LoadCams" in steps()
+    def steps(*overrides: str) -> list[str]:
+        return [type(stage).__name__ for stage in masks(*overrides).steps]
+
+    (load,) = masks().loads
+    assert "/seeds/" in load.outputs.uri
+    assert "cam" in load.writes
     assert "ComputeCams" not in steps()
+    assert masks("checkpoints.affinity=a").loads == ()
     assert "ComputeCams" in steps("checkpoints.affinity=a")
     assert "LoadGivenCams" in steps(*GIVEN_MAPS, "checkpoints.affinity=a")

@@ -19,11 +19,10 @@ from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.pipelines.context import Context, plan_pools
 from raypipe.pipelines.gate import gate_plan
-from raypipe.pipelines.masks import masks_plan
+from raypipe.pipelines.masks import masks_plan, taking_up
 from raypipe.pipelines.seeds import seeds_plan
 from raypipe.pipelines.segmenter import segment_plan
 from raypipe.pipelines.steps import compute_cams
-from raypipe.stages.load_shards import LoadCams
 from raypipe.streams.machines import Machine, parse_machine
 from raypipe.streams.trainings import plan_training
 
@@ -178,11 +177,12 @@ def test_a_run_fits_the_nodes_and_leaves_no_gpu_idle(nodes: Callable[[], Machine
         machine = Machine(tuple(replace(node, maximum=node.minimum) for node in machine.nodes))
     maps, affinity, segmenter = (Artifact(name, name) for name in ("maps", "affinity", "segmenter"))
     masks = masks_plan(context, maps=maps, affinity=affinity)
+    seeds = seeds_plan(context, maps=maps)
     plans = [
-        seeds_plan(context, maps=maps),
+        seeds,
         gate_plan(context, maps=maps, affinity=affinity),
         masks,
-        replace(masks, reuse=(compute_cams(context, maps), LoadCams())),
+        taking_up(masks, seeds.artifact("out"), compute_cams(context, maps)),
         segment_plan(context, segmenter=segmenter),
     ]
     for plan in plans:

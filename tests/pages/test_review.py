@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mask_folders import write_masks
 from PIL import Image
+from stream_outputs import write_masks
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config

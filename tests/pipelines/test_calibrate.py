@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mask_folders import write_masks
+from stream_outputs import write_masks
 from typer.testing import CliRunner
 
 from raypipe import storage

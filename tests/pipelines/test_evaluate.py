@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from mask_folders import write_masks
+from stream_outputs import write_masks
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config

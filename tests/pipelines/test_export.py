@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from container_files import write_tar
-from mask_folders import write_masks
 from PIL import Image
+from stream_outputs import write_masks
 from typer.testing import CliRunner
 
 from raypipe import storage

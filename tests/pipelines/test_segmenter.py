@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from mask_folders import write_masks
+from stream_outputs import write_masks
 
 from raypipe import storage
 from raypipe.artifacts import Artifact

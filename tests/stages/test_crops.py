@@ -3,10 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from container_files import places_in, write_images, write_tar
+from stream_outputs import write_masks
 
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest
@@ -16,7 +16,6 @@ from raypipe.data.images import encode_png
 from raypipe.ops.jitter import ColourChange, change_colours
 from raypipe.schema import IGNORE
 from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops, LoadSegmenterCrops
-from raypipe.streams.sink import write_shard
 
 ARGS: dict[str, Any] = {"crop_size": 32, "fill": (1, 2, 3), "jitter": (0.3, 0.3, 0.3, 0.1), "seed": 0, "max_side": 1024}
 
@@ -138,9 +137,10 @@ def weak_row(row: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """A row whose pseudo-mask has classes 0 and 1, with confidences 51 and 255."""
     mask, confidence = np.zeros((61, 83), np.uint8), np.full((61, 83), 51, np.uint8)
     mask[20:], confidence[20:] = 1, 255
-    rows = [{"image_id": "a", "mask": encode_png(mask), "confidence": encode_png(confidence)}]
-    shard = write_shard(str(tmp_path), "shards", pa.Table.from_pylist(rows))
-    return row | {"supervision": "weak", "mask_uri": None, "shard_uri": shard}
+    made = {"image_id": "a", "mask": encode_png(mask), "confidence": encode_png(confidence)}
+    write_masks(str(tmp_path), [made])
+    (shard,) = tmp_path.glob("shards/*/*.parquet")
+    return row | {"supervision": "weak", "mask_uri": None, "shard_uri": str(shard)}
 
 
 def test_a_pseudo_mask_comes_from_its_shard(weak_row: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import encode_png
-from raypipe.stages.score_masks import ScoreCams, ScoreMasks, unpack
+from raypipe.stages.score_masks import ScoreCams, ScoreMasks, pack, unpack
 
 
 @pytest.fixture
@@ -28,7 +28,8 @@ def test_masks_by_hand(mask_uri: str) -> None:
     mask[:, 6:] = 2
     row: dict[str, Any] = {"mask_uri": mask_uri, "mask": encode_png(mask), "walk_mask": None}
     out = ScoreMasks(num_classes=3).process(row)
-    np.testing.assert_array_equal(unpack(out["confusion"], num_classes=3)[0], [[12, 0, 0], [0, 0, 0], [6, 0, 6]])
+    (confusion,) = unpack(out["confusion"], num_matrices=1, num_classes=3)
+    np.testing.assert_array_equal(confusion, [[12, 0, 0], [0, 0, 0], [6, 0, 6]])
     assert out["walk_confusion"] is None
     again = ScoreMasks(num_classes=3).process(row | {"walk_mask": row["mask"]})
     assert again["walk_confusion"] == out["confusion"]
@@ -48,7 +49,7 @@ def test_cams_by_hand_at_each_threshold(mask_uri: str) -> None:
     cam[0, :, 4:] = 0.8
     row = seed_row(mask_uri, class_ids=[2], cam=encode_cam(cam), cam_height=4, cam_width=8)
     stage = ScoreCams(num_classes=3, thresholds=(0.2, 0.5, 0.9), max_side=1024)
-    matrices = unpack(stage.process(row)["cam_confusions"], num_classes=3)
+    matrices = unpack(stage.process(row)["cam_confusions"], num_matrices=3, num_classes=3)
     np.testing.assert_array_equal(matrices[0], [[6, 0, 6], [0, 0, 0], [0, 0, 12]])
     np.testing.assert_array_equal(matrices[1], [[12, 0, 0], [0, 0, 0], [0, 0, 12]])
     np.testing.assert_array_equal(matrices[2], [[12, 0, 0], [0, 0, 0], [12, 0, 0]])
@@ -56,7 +57,7 @@ def test_cams_by_hand_at_each_threshold(mask_uri: str) -> None:
 
 def test_cams_without_labels_are_background(mask_uri: str) -> None:
     stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024)
-    matrices = unpack(stage.process(seed_row(mask_uri))["cam_confusions"], num_classes=3)
+    matrices = unpack(stage.process(seed_row(mask_uri))["cam_confusions"], num_matrices=1, num_classes=3)
     np.testing.assert_array_equal(matrices[0], [[12, 0, 0], [0, 0, 0], [12, 0, 0]])
 
 
@@ -82,3 +83,12 @@ def test_truth_with_unknown_class_is_an_error(mask_uri: str) -> None:
     row = {"mask_uri": mask_uri, "mask": encode_png(np.zeros((4, 8), np.uint8)), "walk_mask": None}
     with pytest.raises(ValueError, match=r"values \[2\], but class ids end at 1"):
         ScoreMasks(num_classes=2).process(row)
+
+
+def test_matrices_of_many_classes_take_little_and_come_back() -> None:
+    matrices = np.zeros((16, 81, 81), np.int64)
+    matrices[:, 0, 0], matrices[3, 80, 80], matrices[15, 7, 0] = 10**10, 1, 2
+    packed = pack(matrices)
+    assert len(packed) == 16 * (16 + 2), "place and number of what isn't 0"
+    np.testing.assert_array_equal(unpack(packed, num_matrices=16, num_classes=81), matrices)
+    np.testing.assert_array_equal(unpack(b"", num_matrices=1, num_classes=2), np.zeros((1, 2, 2)))

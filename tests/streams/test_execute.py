@@ -16,7 +16,7 @@ from raypipe.stages.base import Kind, Row, Stage
 from raypipe.streams.execute import CALLS_PER_ACTOR, MAX_RETRIES, execute
 from raypipe.streams.plan import Pool
 from raypipe.streams.resources import PoolPlan
-from raypipe.streams.sink import ShardWriter
+from raypipe.streams.sink import PART, PART_TODO, ShardWriter
 from raypipe.streams.worker import Worker
 
 # Workers can't import test modules: what is defined here travels by value.
@@ -51,7 +51,7 @@ class Whereabouts(Stage):
         return {"process": os.getpid(), "setups": int(os.environ["SETUPS"]), "device": self.device}
 
 
-KEEP = ("image_id", ROW_DIGEST, "process", "setups", "device")
+KEEP = ("image_id", ROW_DIGEST, PART, PART_TODO, "process", "setups", "device")
 
 
 def make_pool(kind: Kind = "finish", *, gpus: float = 0, actors: tuple[int, int] = (1, 2)) -> tuple[Pool, PoolPlan]:
@@ -71,7 +71,11 @@ def make_pool(kind: Kind = "finish", *, gpus: float = 0, actors: tuple[int, int]
 
 def make_rows(number: int) -> pa.Table:
     names = [f"image{index:03}" for index in range(number)]
-    return pa.table({"image_id": names, ROW_DIGEST: names})
+    return of_part(names)
+
+
+def of_part(names: list[str]) -> pa.Table:
+    return pa.table({"image_id": names, ROW_DIGEST: names, PART: ["p"] * len(names), PART_TODO: [10] * len(names)})
 
 
 class Recording:
@@ -116,7 +120,7 @@ def test_pools_without_gpus_are_tasks_as_planned(recording: Recording) -> None:
 
 
 def test_pools_with_gpus_are_actors_as_planned(recording: Recording, tmp_path: Path) -> None:
-    writer = ShardWriter(folder=str(tmp_path), schema=pa.schema([]))
+    writer = ShardWriter(folder=str(tmp_path), schema=pa.schema([]), run=1)
     pools = [make_pool("device", gpus=0.25, actors=(2, 5)), make_pool()]
     list(execute(make_rows(20), pools, rows_per_block=2, writer=writer))
     (actor, options), _ = recording.calls
@@ -204,9 +208,9 @@ def test_a_process_is_set_up_once_for_all_blocks_of_a_stream(local_ray: None) ->
 def test_rows_cross_pools_and_are_written(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = [("image_id", pa.string()), ("process", pa.int64()), ("setups", pa.int64()), ("device", pa.string())]
     schema = pa.schema([*fields, (ROW_DIGEST, pa.string())])
-    rows = pa.concat_tables([make_rows(9), pa.table({"image_id": ["bad"], ROW_DIGEST: ["bad"]})])
-    writer = ShardWriter(folder=str(tmp_path), schema=schema)
+    rows = pa.concat_tables([make_rows(9), of_part(["bad"])])
+    writer = ShardWriter(folder=str(tmp_path), schema=schema, run=1)
     counts = list(execute(rows, [make_pool("fetch"), make_pool()], rows_per_block=4, writer=writer, progress=False))
     assert sum(count["num_finished"][0].as_py() for count in counts) == 9
     assert sum(count["num_quarantined"][0].as_py() for count in counts) == 1
-    assert len(list((tmp_path / "shards").iterdir())) == 3
+    assert len(list(tmp_path.glob("attempts/p/*.parquet"))) == 3

@@ -5,7 +5,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raypipe.streams.records import MixedOutputs, open_folder, read_summary, row_digests, set_digest, write_summary
+from raypipe.streams.records import (
+    MixedOutputs,
+    open_folder,
+    read_summary,
+    row_digests,
+    set_digest,
+    set_sum,
+    sum_digest,
+    write_summary,
+)
 
 PROVENANCE = {"stream": "masks", "stages": [{"class": "Walk", "beta": 8.0}], "classes": ("cat",)}
 
@@ -82,3 +91,10 @@ def test_a_set_changes_with_its_members() -> None:
     table = pa.table(ROWS)
     assert len({set_digest(table.slice(0, number), READ) for number in range(4)}) == 4
     assert set_digest(pa.concat_tables([table, table.slice(0, 1)]), READ) != set_digest(table, READ)
+
+
+def test_a_set_is_the_sum_of_its_parts() -> None:
+    table = pa.table(ROWS)
+    sums = [set_sum(table.slice(start, 1), READ) for start in range(3)]
+    assert sum_digest(sums) == sum_digest(sums[::-1]) == set_digest(table, READ)
+    assert sum_digest([]) == set_digest(table.slice(0, 0), READ)

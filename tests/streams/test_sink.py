@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe.schema import ROW_DIGEST
-from raypipe.streams.sink import ShardWriter, drop_rows, png_name, write_shard
+from raypipe.streams.ledger import ENTRIES, read_ledger
+from raypipe.streams.sink import PART, PART_TODO, ShardWriter, png_name, write_shard
 
 SCHEMA = pa.schema(
     [
@@ -19,7 +20,7 @@ SCHEMA = pa.schema(
 )
 
 
-def make_rows(*, digest: str = "1", **rows: str | None) -> pa.Table:
+def make_rows(*, part: str = "p", todo: int = 9, digest: str = "1", **rows: str | None) -> pa.Table:
     """Rows by id; a value is the reason of an error."""
     return pa.table(
         {
@@ -27,61 +28,101 @@ def make_rows(*, digest: str = "1", **rows: str | None) -> pa.Table:
             "mask": pa.array([None if reason else name.encode() for name, reason in rows.items()], pa.binary()),
             "image": pa.array([b"no output"] * len(rows), pa.binary()),
             ROW_DIGEST: [digest] * len(rows),
+            PART: [part] * len(rows),
+            PART_TODO: [todo] * len(rows),
             "error_stage": pa.array(["DecodeImages" if reason else None for reason in rows.values()], pa.string()),
             "error_reason": pa.array(list(rows.values()), pa.string()),
         }
     )
 
 
-def write(folder: Path, table: pa.Table, **options: Any) -> dict[str, list[int]]:
-    counts: dict[str, list[int]] = ShardWriter(folder=str(folder), schema=SCHEMA, **options).write(table).to_pydict()
-    return counts
+def write(folder: Path, table: pa.Table, **options: Any) -> list[dict[str, Any]]:
+    writer = ShardWriter(**{"folder": str(folder), "schema": SCHEMA, "run": 3, **options})
+    written: list[dict[str, Any]] = writer.write(table).to_pylist()
+    return written
 
 
-def found(folder: Path) -> dict[str, list[tuple[str, str]]]:
-    """Ids with the digests of their rows, in shards and in quarantine."""
-    return {
-        kind: sorted(
-            (row["image_id"], row[ROW_DIGEST])
-            for path in (folder / kind).glob("*.parquet")
-            for row in pq.read_table(path).to_pylist()
-        )
-        for kind in ("shards", "quarantine")
+def files(folder: Path, kind: str) -> list[Path]:
+    return sorted(path for path in (folder / kind).rglob("*") if path.is_file())
+
+
+def test_finished_and_quarantined_rows_go_to_their_own_files(tmp_path: Path) -> None:
+    (written,) = write(tmp_path, make_rows(b=None, a=None, c="broken"))
+    (shard,) = files(tmp_path, "attempts/p")
+    (index,) = files(tmp_path, "index/p")
+    (quarantine,) = files(tmp_path, "quarantine/p")
+    assert written == {
+        "part": "p",
+        "part_todo": 9,
+        "num_finished": 2,
+        "num_quarantined": 1,
+        "index": str(index),
+        "quarantine": str(quarantine),
     }
-
-
-def test_finished_and_quarantined_rows_go_to_their_own_shards(tmp_path: Path) -> None:
-    counts = write(tmp_path, make_rows(b=None, a=None, c="broken"))
-    assert counts == {"num_finished": [2], "num_quarantined": [1]}
-    (shard,) = (tmp_path / "shards").iterdir()
-    (quarantine,) = (tmp_path / "quarantine").iterdir()
     rows = [{"image_id": name, "mask": name.encode(), ROW_DIGEST: "1"} for name in ("a", "b")]
     assert pq.read_table(shard).to_pylist() == rows
     assert pq.read_schema(shard).metadata[b"made by"] == b"a test"
+    place = {"shard": f"attempts/p/{shard.name}", "size": shard.stat().st_size}
+    assert pq.read_table(index).to_pylist() == [
+        {"image_id": name, ROW_DIGEST: "1", "row": row, **place} for row, name in enumerate(("a", "b"))
+    ]
     reason = {"stage": "DecodeImages", "reason": "broken", ROW_DIGEST: "1"}
     assert pq.read_table(quarantine).to_pylist() == [{"image_id": "c", **reason}]
+    assert not (tmp_path / "shards").exists(), "nobody but raypipe sees them yet"
 
 
-def test_a_task_that_runs_again_overwrites_its_own_shard(tmp_path: Path) -> None:
-    write(tmp_path, make_rows(a=None, b=None))
-    (first,) = (tmp_path / "shards").iterdir()
-    content = first.read_bytes()
-    write(tmp_path, make_rows(b=None, a=None))
-    (second,) = (tmp_path / "shards").iterdir()
-    assert (second.name, second.read_bytes()) == (first.name, content)
+def test_rows_of_several_parts_are_written_part_by_part(tmp_path: Path) -> None:
+    table = pa.concat_tables([make_rows(part="p", a=None, b=None), make_rows(part="q", todo=2, c=None, d="broken")])
+    written = write(tmp_path, table)
+    assert [(row["part"], row["part_todo"], row["num_finished"], row["num_quarantined"]) for row in written] == [
+        ("p", 9, 2, 0),
+        ("q", 2, 1, 1),
+    ]
+    assert sorted(read_ledger(str(tmp_path), "p").finished["image_id"].to_pylist()) == ["a", "b"]
+    of_q = read_ledger(str(tmp_path), "q")
+    assert (of_q.finished["image_id"].to_pylist(), of_q.quarantined["image_id"].to_pylist()) == (["c"], ["d"])
+
+
+def test_where_all_rows_fail_there_is_no_shard(tmp_path: Path) -> None:
+    (written,) = write(tmp_path, make_rows(a="broken"))
+    assert (written["index"], written["num_finished"], written["num_quarantined"]) == (None, 0, 1)
+    assert files(tmp_path, "attempts") == files(tmp_path, "index") == []
+
+
+def test_a_task_that_runs_again_overwrites_its_own_files(tmp_path: Path) -> None:
+    write(tmp_path, make_rows(a=None, b=None, c="broken"))
+    content = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    assert len(content) == 3
+    write(tmp_path, make_rows(b=None, c="broken", a=None))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == content
+
+
+def test_files_say_which_run_wrote_them(tmp_path: Path) -> None:
+    write(tmp_path, make_rows(a=None), run=3)
+    write(tmp_path, make_rows(b=None), run=4)
+    assert read_ledger(str(tmp_path), "p", before=4).finished["image_id"].to_pylist() == ["a"]
+    assert sorted(read_ledger(str(tmp_path), "p").finished["image_id"].to_pylist()) == ["a", "b"]
 
 
 def test_shards_of_different_ids_have_different_names(tmp_path: Path) -> None:
     for names in (["a", "b"], ["a\0b"], ['a", "b']):
         write(tmp_path, make_rows(**dict.fromkeys(names)))
-    assert len(list((tmp_path / "shards").iterdir())) == 3
+    assert len(files(tmp_path, "attempts")) == 3
+
+
+def test_a_row_that_changed_is_another_shard(tmp_path: Path) -> None:
+    for digest in "12":
+        write(tmp_path, make_rows(a=None, digest=digest))
+    assert len(files(tmp_path, "attempts")) == 2
 
 
 def test_one_image_is_a_small_part_of_a_shard(tmp_path: Path) -> None:
-    table = pa.table({"image_id": [f"{number:02}" for number in range(16)], "mask": [b"x" * 300_000] * 16})
-    uri = write_shard(str(tmp_path), "shards", table)
-    assert uri is not None
-    assert pq.ParquetFile(uri).metadata.num_row_groups == 6  # of three rows, less than a mebibyte
+    names = [f"{number:02}" for number in range(16)]
+    table = pa.table({"image_id": names, "mask": [b"x" * 300_000] * 16, ROW_DIGEST: names})
+    entries = write_shard(str(tmp_path), "shards", "p", table)
+    assert entries.schema.equals(ENTRIES)
+    (shard,) = files(tmp_path, "shards/p")
+    assert pq.ParquetFile(shard).metadata.num_row_groups == 6  # of three rows, less than a mebibyte
 
 
 def test_png_files_on_request(tmp_path: Path) -> None:
@@ -91,41 +132,9 @@ def test_png_files_on_request(tmp_path: Path) -> None:
 
 
 def test_no_rows_write_nothing(tmp_path: Path) -> None:
-    assert write(tmp_path, make_rows(a=None).slice(0, 0)) == {"num_finished": [0], "num_quarantined": [0]}
-    assert write_shard(str(tmp_path), "shards", SCHEMA.empty_table()) is None
+    assert write(tmp_path, make_rows(a=None).slice(0, 0)) == []
+    assert write_shard(str(tmp_path), "shards", "p", SCHEMA.empty_table()).num_rows == 0
     assert list(tmp_path.iterdir()) == []
-
-
-def test_one_output_of_each_row_is_left_and_a_finished_one_wins(tmp_path: Path) -> None:
-    write(tmp_path, make_rows(a=None, b=None))
-    write(tmp_path, make_rows(b=None, c=None, d="broken"))
-    write(tmp_path, make_rows(c="denied", e="broken"))
-    drop_rows(str(tmp_path), dict.fromkeys("abcde", "1"))
-    left = {"shards": [("a", "1"), ("b", "1"), ("c", "1")], "quarantine": [("d", "1"), ("e", "1")]}
-    assert found(tmp_path) == left
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
-    drop_rows(str(tmp_path), dict.fromkeys("abcde", "1"))
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
-
-
-def test_outputs_of_rows_as_they_were_go(tmp_path: Path) -> None:
-    write(tmp_path, make_rows(a=None, b=None, c=None, d="broken", digest="1"))
-    write(tmp_path, make_rows(b=None, c="broken", d=None, digest="2"))
-    drop_rows(str(tmp_path), {"a": "1", "b": "2", "c": "2", "d": "2"})
-    assert found(tmp_path) == {"shards": [("a", "1"), ("b", "2"), ("d", "2")], "quarantine": [("c", "2")]}
-
-
-def test_outputs_of_other_images_stay(tmp_path: Path) -> None:
-    write(tmp_path, make_rows(a=None, x=None, y="broken", digest="1"))
-    drop_rows(str(tmp_path), {"a": "2"})
-    assert found(tmp_path) == {"shards": [("x", "1")], "quarantine": [("y", "1")]}
-
-
-def test_rows_that_stay_keep_their_metadata(tmp_path: Path) -> None:
-    write(tmp_path, make_rows(a=None, b=None))
-    drop_rows(str(tmp_path), {"a": "2"})
-    (shard,) = (tmp_path / "shards").iterdir()
-    assert pq.read_schema(shard).metadata[b"made by"] == b"a test"
 
 
 @pytest.mark.parametrize("image_id", ["../../etc/passwd", "a/b", "ü ñ", "x" * 300, ".", "..", "a\\b", "\ud800"])

@@ -15,7 +15,7 @@ from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Row, Stage
 from raypipe.streams import worker
 from raypipe.streams.plan import Pool
-from raypipe.streams.sink import ShardWriter
+from raypipe.streams.sink import PART, PART_TODO, ShardWriter
 from raypipe.streams.worker import GPU_DEVICE, Job, Worker, work
 
 
@@ -75,18 +75,21 @@ def new_process(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def make_job(name: str = "first", **options: Any) -> Job:
-    pool = Pool(kind="device", stages=(Decode(), Double()), keep=("image_id", ROW_DIGEST, "double"))
+    pool = Pool(kind="device", stages=(Decode(), Double()), keep=("image_id", ROW_DIGEST, PART, PART_TODO, "double"))
     return Job(**{"name": name, "pool": pool, "on_gpu": False, "threads": 3, **options})
 
 
 def make_rows(*numbers: int) -> pa.Table:
     names = [str(number) for number in numbers]
-    return pa.table({"image_id": names, ROW_DIGEST: names, "number": list(numbers), "image": [b""] * len(names)})
+    number = len(names)
+    columns = {ROW_DIGEST: names, PART: ["p"] * number, PART_TODO: [2] * number, "image": [b""] * number}
+    return pa.table({"image_id": names, "number": list(numbers), **columns})
 
 
 def test_a_worker_runs_its_pool_and_keeps_what_is_needed(new_process: list[int]) -> None:
     out = Worker(make_job())(make_rows(1, 2))
-    assert out.column_names == ["image_id", ROW_DIGEST, "double", "error_stage", "error_reason"]
+    kept = ["image_id", ROW_DIGEST, PART, PART_TODO, "double"]
+    assert out.column_names == [*kept, "error_stage", "error_reason"]
     assert out["double"].to_pylist() == [2, 4]
     assert new_process == [3]
     assert get_ident() not in Decode.threads
@@ -107,10 +110,11 @@ def test_only_who_has_a_gpu_uses_one(
 
 def test_a_worker_that_writes_returns_the_numbers_of_rows(tmp_path: Path) -> None:
     schema = pa.schema([("image_id", pa.string()), ("double", pa.int64()), (ROW_DIGEST, pa.string())])
-    job = make_job(writer=ShardWriter(folder=str(tmp_path), schema=schema))
-    counts = Worker(job)(make_rows(1, 2))
-    assert counts.to_pylist() == [{"num_finished": 2, "num_quarantined": 0}]
-    assert len(list((tmp_path / "shards").iterdir())) == 1
+    job = make_job(writer=ShardWriter(folder=str(tmp_path), schema=schema, run=1))
+    (written,) = Worker(job)(make_rows(1, 2)).to_pylist()
+    assert (written[PART], written[PART_TODO]) == ("p", 2)
+    assert (written["num_finished"], written["num_quarantined"]) == (2, 0)
+    assert len(list(tmp_path.glob("attempts/p/*.parquet"))) == 1
 
 
 def test_calls_that_overlap_share_networks_and_threads() -> None:
@@ -125,7 +129,7 @@ def test_calls_that_overlap_share_networks_and_threads() -> None:
 
 def test_a_call_that_fails_holds_up_no_other() -> None:
     running = Worker(make_job())
-    broken = make_rows(1).set_column(2, "number", [["no number"]])
+    broken = make_rows(1).set_column(1, "number", [["no number"]])
     for _ in range(2):
         with pytest.raises(Exception, match="no number"):
             running(broken)
