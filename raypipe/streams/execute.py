@@ -14,7 +14,7 @@ from raypipe.stages.base import with_error_columns
 from raypipe.streams.plan import Pool
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import ShardWriter
-from raypipe.streams.worker import Job, Worker, work
+from raypipe.streams.worker import Job, Worker, unpack, work, work_in_batches
 
 TRANSIENT = (r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*): ",)
 """What passes by itself: storage that is away or busy for a while. In the words of Ray Data's error messages."""
@@ -33,6 +33,8 @@ def execute(
     *,
     rows_per_block: int,
     writer: ShardWriter | None = None,
+    indexed: Any = None,
+    rows_per_batch: int | None = None,
     in_order: bool = False,
     progress: bool = True,
 ) -> Iterator[pa.Table]:
@@ -43,6 +45,10 @@ def execute(
         pools: in order, with their resources.
         rows_per_block: rows that go through the pools together, and become a shard.
         writer: writes the rows where the last pool's work is done; what is yielded then are their numbers.
+        indexed: reference to a table in Ray's object store, whose rows the source names by `INDEX`; its columns come to
+            those of the source where the first pool's work begins, and no row travels before.
+        rows_per_batch: yields batches of so many rows, each when it is done, and not when its block is; there is one
+            pool, without GPUs, and whole batches make a block. None yields blocks.
         in_order: yields blocks in the order of the rows.
         progress: shows a progress bar.
     """
@@ -52,6 +58,8 @@ def execute(
     context.retried_map_errors = list(TRANSIENT)
     context.max_map_retries = MAX_RETRIES
     context.execution_options.preserve_order = in_order
+    if rows_per_batch is not None:
+        context.target_max_block_size = 1  # a packed batch, which is a row, leaves its task at once
     context.enable_progress_bars = progress and context.enable_progress_bars
     rows = with_error_columns(rows)
     blocks = [rows.slice(start, rows_per_block) for start in range(0, rows.num_rows, rows_per_block)]
@@ -65,9 +73,12 @@ def execute(
                 on_gpu=resources.gpus > 0,
                 threads=resources.threads,
                 writer=writer if number == len(pools) else None,
+                indexed=indexed if number == 1 else None,
+                rows_per_batch=rows_per_batch if number == len(pools) else None,
             )
             dataset = _map(dataset, job, resources, num_blocks=len(blocks), rows_per_block=rows_per_block)
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    found = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    yield from found if rows_per_batch is None else map(unpack, found)
 
 
 def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int, rows_per_block: int) -> Any:
@@ -78,8 +89,8 @@ def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int, rows_p
         options["memory"] = resources.memory
     if not job.on_gpu:
 
-        def run(table: pa.Table) -> pa.Table:
-            return work(table, job)
+        def run(table: pa.Table) -> pa.Table | Iterator[pa.Table]:
+            return work(table, job) if job.rows_per_batch is None else work_in_batches(table, job)
 
         run.__name__ = job.pool.name  # what the dashboard shows
         tasks = TaskPoolStrategy(size=min(resources.max_actors, num_blocks))
