@@ -13,7 +13,7 @@ from raypipe.data.images import decode_image
 from raypipe.data.manifest import class_ids_of
 from raypipe.data.saliency_maps import decode_saliency
 from raypipe.networks import SaliencyClassifier, network_input
-from raypipe.pipelines.classifier import classifier_task, labelled_rows
+from raypipe.pipelines.classifier import classifier_task, learned_rows
 from raypipe.pipelines.context import Context, draw
 from raypipe.pipelines.saliency_maps import find_saliency, with_saliency
 from raypipe.reports.content import SaliencySample
@@ -37,8 +37,7 @@ def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int
     network = load_classifier(classifier.uri, device="cpu", output_stride=config.classifier.output_stride)
     assert isinstance(network, SaliencyClassifier)  # trained by this config
     predicted = find_saliency(context)
-    rows = labelled_rows(context, context.rows(config.splits.train))
-    rows = with_saliency(context, rows, predicted=predicted)
+    rows = with_saliency(context, learned_rows(context), predicted=predicted)
     rows = rows.filter(pc.greater(pc.list_value_length(rows["labels"]), 0))
     samples = []
     for index in draw(rows["image_id"].to_pylist(), num_samples):

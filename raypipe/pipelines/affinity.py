@@ -1,16 +1,11 @@
 """The AffinityNet: what it is trained of, seeds and perhaps the classifier's weights."""
 
-import pyarrow.compute as pc
-
-from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.held_rows import held
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
-from raypipe.schema import SEEDS
 from raypipe.stages.crops import LoadAffinityCrops
-from raypipe.streams.sink import SHARDS
+from raypipe.training.selection import draw_images
 from raypipe.training.tasks import AffinityTask
 
 
@@ -31,12 +26,11 @@ def affinity_plan(context: Context, *, seeds: Artifact, classifier: Artifact | N
     training = config.training("affinity")
     task = affinity_task(context, classifier=classifier)
     crops = LoadAffinityCrops(seeds=seeds, **crop_options(context, training, task))
-    rows = held(context.rows(config.splits.train).select(["image_id", "image_uri"]), seeds)
-    trimaps = read_shards(storage.join(seeds.uri, SHARDS), columns=["image_id", "trimap"], schema=SEEDS)
-    trimaps = trimaps.filter(pc.is_valid(trimaps["trimap"]))
-    rows = rows.join(trimaps, keys="image_id", join_type="inner").sort_by("image_id")
+    parts = [held(context.rows(config.splits.train).select(["image_id", "image_uri", "labels"]), seeds)]
+    rows = draw_images(parts, classes=context.classes, number=config.affinity.max_images, seed=config.seed)
     if rows.num_rows == 0:
-        raise ValueError(f"{seeds.uri} has no trimaps of splits.train={config.splits.train}: run `raypipe seeds`")
+        raise ValueError(f"{seeds.uri} has no seeds of splits.train={config.splits.train}: run `raypipe seeds`")
+    rows = rows.drop_columns(["labels"])  # of which the trimaps were made, and nothing else is
     return NetworkPlan(task=task, training=training, crops=crops, rows=rows, classes=context.classes)
 
 

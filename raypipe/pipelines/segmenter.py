@@ -19,6 +19,7 @@ from raypipe.stages.fetch import FetchImages
 from raypipe.stages.segment import SegmentImages
 from raypipe.streams.plan import Plan
 from raypipe.training.order import repeat_factors
+from raypipe.training.selection import draw_images
 from raypipe.training.tasks import SegmenterTask
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ def train_segmenter(
     config = context.config
     training = config.training("segmenter")
     rows = _with_masks(_trained_on(context, unlabelled=own_masks), masks)
+    number = config.segmenter.max_images
+    rows = draw_images([rows], classes=context.classes, number=number, seed=config.seed)
     task = segmenter_task(context, classifier=classifier)
     crops = LoadSegmenterCrops(
         masks=masks,
@@ -120,7 +123,7 @@ def _with_masks(rows: pa.Table, masks: Artifact | None) -> pa.Table:
             pc.sum(missing).as_py(),
             pc.sum(is_weak).as_py(),
         )
-    rows = rows.filter(pc.invert(missing)).sort_by("image_id")
+    rows = rows.filter(pc.invert(missing))
     if rows.num_rows == 0:
         raise ValueError(f"{masks.uri} has no mask of a row that is trained on: let splits.masks hold splits.train")
     return rows
