@@ -63,6 +63,9 @@ class TrainingSection(Section):
     batch_size: int = Field(16, ge=1)
     """Images per step over ALL workers."""
     crop_size: int = Field(448, ge=32, multiple_of=8)
+    max_images: Annotated[int | None, NOT_IN_DIGEST] = Field(200_000, ge=1)
+    """Images to learn from, drawn by `seed` where there are more: rare classes first, and true masks. null takes
+    all."""
     lr: float = Field(1e-4, gt=0)
     """Learning rate of pretrained layers after the warm-up; `optimizer` says what the others get."""
 

@@ -1,6 +1,7 @@
 """The saliency loss of a few training images, for the report."""
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from raypipe.data.images import decode_image
 from raypipe.data.manifest import class_ids_of
 from raypipe.data.saliency_maps import decode_saliency
 from raypipe.networks import SaliencyClassifier, network_input
-from raypipe.pipelines.classifier import TRAINED_COLUMNS, classifier_task, labelled_rows
+from raypipe.pipelines.classifier import classifier_task, learned_rows
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.gate import is_labelled
 from raypipe.pipelines.saliency_maps import find_saliency, with_saliency
@@ -20,7 +21,7 @@ from raypipe.reports.content import SaliencySample
 from raypipe.schema import PREDICTED_URI
 from raypipe.stages.base import ROW_ERRORS, Row
 from raypipe.stages.networks import load_classifier
-from raypipe.streams.collect import collect, draw_rows
+from raypipe.streams.collect import draw
 from raypipe.training.saliency_task import SaliencyTask
 
 
@@ -38,8 +39,9 @@ def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int
     network = load_classifier(classifier.uri, device="cpu", output_stride=config.classifier.output_stride)
     assert isinstance(network, SaliencyClassifier)  # trained by this config
     predicted = find_saliency(context)
-    labelled = context.rows(config.splits.train, columns=TRAINED_COLUMNS).where(is_labelled)
-    rows = labelled_rows(context, collect(draw_rows(labelled, num_samples)))
+    rows = learned_rows(context)
+    rows = rows.filter(is_labelled(rows))
+    rows = rows.take(pa.array(draw(rows["image_id"].to_pylist(), num_samples), pa.int64()))
     samples = []
     for row in with_saliency(rows, predicted=predicted).to_pylist():
         try:

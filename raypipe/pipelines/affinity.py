@@ -1,13 +1,10 @@
 """The AffinityNet: what it is trained of, seeds and perhaps the classifier's weights."""
 
-import pyarrow.compute as pc
-
 from raypipe.artifacts import Artifact
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
-from raypipe.schema import SEEDS, columns
 from raypipe.stages.crops import LoadAffinityCrops
-from raypipe.streams.collect import collect, outputs_of
 from raypipe.streams.load import held
 from raypipe.training.tasks import AffinityTask
 
@@ -29,13 +26,11 @@ def affinity_plan(context: Context, *, seeds: Artifact, classifier: Artifact | N
     training = config.training("affinity")
     task = affinity_task(context, classifier=classifier)
     crops = LoadAffinityCrops(seeds=seeds, **crop_options(context, training, task))
-    wanted = context.rows(config.splits.train).select(["image_id", "image_uri"])
-    rows = collect(held(wanted, seeds))
-    trimaps = outputs_of(seeds, wanted, columns(SEEDS, "image_id", "trimap"))
-    trimaps = trimaps.filter(pc.is_valid(trimaps["trimap"]))
-    rows = rows.join(trimaps, keys="image_id", join_type="inner").sort_by("image_id")
+    wanted = held(context.rows(config.splits.train).select(["image_id", "image_uri", "labels"]), seeds)
+    rows = draw_to_learn(wanted, classes=context.classes, number=config.affinity.max_images, seed=config.seed)
     if rows.num_rows == 0:
-        raise ValueError(f"{seeds.uri} has no trimaps of splits.train={config.splits.train}: run `raypipe seeds`")
+        raise ValueError(f"{seeds.uri} has no seeds of splits.train={config.splits.train}: run `raypipe seeds`")
+    rows = rows.drop_columns(["labels"])  # of which the trimaps were made, and nothing else is
     return NetworkPlan(task=task, training=training, crops=crops, rows=rows, classes=context.classes)
 
 

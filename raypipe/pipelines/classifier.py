@@ -1,22 +1,25 @@
 """The classifier: what it is trained of, with saliency's help where the config asks for it."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.artifacts import Artifact
-from raypipe.data.manifest import UnknownLabel, class_ids_of
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
+from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
 from raypipe.pipelines.saliency_maps import lacks_saliency, run_saliency, with_saliency
 from raypipe.stages.crops import LoadClassifierCrops
 from raypipe.stages.saliency_crops import LoadSaliencyCrops
-from raypipe.streams.collect import collect
+from raypipe.streams.collect import count
 from raypipe.training.order import repeat_factors
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import ClassifierTask
 
-TRAINED_COLUMNS = (*MANIFEST_COLUMNS, "saliency_uri")
+_COLUMNS = (*MANIFEST_COLUMNS, "saliency_uri")
 
 
 def train_classifier(context: Context) -> Artifact:
@@ -33,8 +36,8 @@ def classifier_plan(context: Context, *, maps: Artifact | None) -> NetworkPlan:
         maps: folder of predicted saliency maps; None where none are missing.
     """
     config = context.config
-    rows = labelled_rows(context, collect(context.rows(config.splits.train, columns=TRAINED_COLUMNS)))
     training = config.training("classifier")
+    rows = learned_rows(context)
     task = classifier_task(context)
     options: dict[str, Any] = {
         "classes": context.classes,
@@ -70,22 +73,28 @@ def classifier_task(context: Context) -> ClassifierTask:
     )
 
 
-def labelled_rows(context: Context, rows: pa.Table) -> pa.Table:
-    """Rows whose labels can be learned; the others are named by the streams' quarantine."""
+def learned_rows(context: Context) -> pa.Table:
+    """The images that the classifier learns from, `classifier.max_images` of those with usable labels.
 
-    def usable(labels: list[str] | None) -> bool:
-        if labels is None:
-            return False
-        try:
-            class_ids_of(labels, context.classes)
-        except UnknownLabel:
-            return False
-        return True
-
-    usable_rows = rows.filter(pa.array([usable(labels) for labels in rows["labels"].to_pylist()]))
-    if usable_rows.num_rows == 0:
+    Raises:
+        ValueError: if there are none.
+    """
+    config, classes = context.config, context.classes
+    rows = context.rows(config.splits.train, columns=_COLUMNS)
+    usable = rows.then(lambda table, _: labelled_rows(table, classes))
+    drawn = draw_to_learn(usable, classes=classes, number=config.classifier.max_images, seed=config.seed)
+    if drawn.num_rows == 0:
         raise ValueError(
-            f"none of the {rows.num_rows} rows of splits.train={context.config.splits.train} has usable labels; "
-            f"labels must be lists of {', '.join(context.classes[:5])}…"
+            f"none of the {count(rows)} rows of splits.train={config.splits.train} has usable labels; "
+            f"labels must be lists of {', '.join(classes[:5])}…"
         )
-    return usable_rows
+    return drawn
+
+
+def labelled_rows(rows: pa.Table, classes: Sequence[str]) -> pa.Table:
+    """Rows whose labels can be learned; the others are named by the streams' quarantine."""
+    labels = rows["labels"].combine_chunks()
+    known = pc.is_in(pc.list_flatten(labels), value_set=pa.array(classes, pa.string()))
+    usable = np.asarray(pc.is_valid(labels)).copy()
+    usable[pc.list_parent_indices(labels).filter(pc.invert(known)).to_numpy()] = False
+    return rows.filter(pa.array(usable))

@@ -1,5 +1,6 @@
 """What a training worker reads: its part of every batch in the order of the epochs, and images to validate on."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +9,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raypipe.config import Training
+from raypipe.schema import SHARD_URI
 from raypipe.stages.crops import LoadCrops
 from raypipe.stages.fetch import FetchImages
 from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.execute import execute
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.resources import PoolPlan
+from raypipe.streams.worker import INDEX
 from raypipe.training.order import worker_draws
 
 if TYPE_CHECKING:
@@ -26,6 +29,12 @@ DRAWN = ("epoch", "repeat")
 _ROWS_PER_STREAM = 200_000
 """Epochs are loaded by one stream together up to here: a stream costs a second to start."""
 
+_ROWS_PER_BLOCK = 256
+"""Draws that go to a loader together: each block costs some 10 ms and an object of Ray's."""
+
+_BLOCKS_PER_LOADER = 4
+"""Blocks of a loader in a short stream, at least: with fewer, loaders would wait for the last one of them."""
+
 
 def processes(name: str, *, actors: int, cpus: float) -> PoolPlan:
     """The processes beside one training worker that read for it."""
@@ -34,9 +43,17 @@ def processes(name: str, *, actors: int, cpus: float) -> PoolPlan:
     )
 
 
+def rows_to_feed(rows: pa.Table, crops: LoadCrops) -> pa.Table:
+    """What crops read of the rows, in few bytes: many rows lie in one shard, whose URI is held once."""
+    rows = rows.select([name for name in crops.reads if name in rows.column_names])
+    for index, name in enumerate(rows.column_names):
+        if name.endswith(SHARD_URI):
+            rows = rows.set_column(index, name, rows[name].dictionary_encode())
+    return rows.combine_chunks()
+
+
 def make_feed(
     rows: Any,
-    image_ids: list[str],
     crops: LoadCrops,
     training: Training,
     loaders: PoolPlan,
@@ -46,8 +63,8 @@ def make_feed(
     """The function that a training worker calls for its batches.
 
     Args:
-        rows: reference to the table in Ray's object store.
-        image_ids: the table's.
+        rows: reference to the table in Ray's object store, as of `rows_to_feed`. A machine holds it once, for all
+            workers and loaders.
         crops: the stage that makes crops.
         training: seed, epochs, batch size.
         loaders: resources of the processes that make crops for one worker.
@@ -58,29 +75,43 @@ def make_feed(
     def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
         import ray
 
-        table: pa.Table = ray.get(rows)
+        image_ids = ray.get(rows)["image_id"]
+        section = training.section
+        num_rows = len(range(rank, section.batch_size, world_size))  # this worker's part of a batch
         epochs_per_stream = max(1, _ROWS_PER_STREAM * world_size // len(image_ids))
-        for start in range(first_epoch, training.section.epochs, epochs_per_stream):
+        for start in range(first_epoch, section.epochs, epochs_per_stream):
             parts = []
-            for epoch in range(start, min(start + epochs_per_stream, training.section.epochs)):
-                indices, repeats = worker_draws(
+            for epoch in range(start, min(start + epochs_per_stream, section.epochs)):
+                draws = worker_draws(
                     image_ids,
                     seed=training.seed,
                     epoch=epoch,
-                    batch_size=training.section.batch_size,
+                    batch_size=section.batch_size,
                     rank=rank,
                     world_size=world_size,
                     factors=factors,
                 )
-                part = table.take(pa.array(indices)).append_column("repeat", pa.array(repeats, pa.int32()))
-                parts.append(part.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(indices))))
-            num_rows = len(range(rank, training.section.batch_size, world_size))
-            # A block is this worker's part of a batch.
+                columns = (*draws, np.full(len(draws[0]), epoch))
+                names = (INDEX, "repeat", "epoch")
+                parts.append(pa.table([pa.array(column, pa.int32()) for column in columns], names=names))
+            drawn = pa.concat_tables(parts)
             yield from execute(
-                pa.concat_tables(parts), [(pool, loaders)], rows_per_block=num_rows, in_order=True, progress=False
+                drawn,
+                [(pool, loaders)],
+                rows_per_block=_rows_per_block(drawn.num_rows, num_rows=num_rows, loaders=loaders.max_actors),
+                rows_per_batch=num_rows,
+                indexed=rows,
+                in_order=True,
+                progress=False,
             )
 
     return feed
+
+
+def _rows_per_block(num_draws: int, *, num_rows: int, loaders: int) -> int:
+    """Whole parts of batches: `_ROWS_PER_BLOCK` rows, or fewer where a stream is too short for all loaders to share."""
+    steps = num_draws // num_rows
+    return num_rows * min(math.ceil(_ROWS_PER_BLOCK / num_rows), max(1, steps // (_BLOCKS_PER_LOADER * loaders)))
 
 
 _VALIDATED = pa.schema([("image_id", pa.string()), ("image", pa.binary()), ("mask", pa.binary())])

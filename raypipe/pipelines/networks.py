@@ -14,8 +14,8 @@ from raypipe.data.checkpoints import CHECKPOINT, Task, has_checkpoint, read_meta
 from raypipe.networks.backbones import default_preprocessing
 from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes
-from raypipe.schema import SEEDS, SHARD_DIGEST, SHARD_URI
+from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
+from raypipe.schema import SHARD_DIGEST, SHARD_URI
 from raypipe.stages.base import columns_after
 from raypipe.stages.crops import LoadCrops
 from raypipe.streams.records import open_folder, set_digest
@@ -43,9 +43,9 @@ class NetworkPlan:
 
     def provenance(self) -> dict[str, Any]:
         """All that the network depends on."""
+        # What an earlier stream has made of a row is known by its digest, not by where it lies.
         read = [name for name in self.crops.reads if name not in DRAWN and not name.endswith(SHARD_URI)]
-        # What an earlier stream has made of a row is known by its digest, not by its bytes.
-        columns = [name for name in read if name in self.rows.column_names and name not in SEEDS.names[1:]]
+        columns = [name for name in read if name in self.rows.column_names]
         validated = self.validated_rows
         more = [name for name in (SHARD_DIGEST, "labels") if name in self.rows.column_names]
         return {
@@ -122,9 +122,9 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
         validates=plan.validated_rows is not None,
     )
     loaders = processes("loader", actors=resources.loaders, cpus=resources.loader_cpus)
-    image_ids = plan.rows["image_id"].to_pylist()
     crops = replace(plan.crops, recolours=not resources.gpus)  # a card changes colours faster than its loaders
-    feed = make_feed(ray.put(plan.rows), image_ids, crops, plan.training, loaders, factors=plan.factors)
+    rows = ray.put(rows_to_feed(plan.rows, crops))
+    feed = make_feed(rows, crops, plan.training, loaders, factors=plan.factors)
     validation = None
     if plan.validated_rows is not None:
         actors = processes("validation", actors=resources.validation_actors, cpus=resources.validation_cpus)

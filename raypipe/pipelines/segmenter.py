@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import Part, Rows
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
 from raypipe.pipelines.steps import decode_images, encode_masks, pixels_per_pass, refining
 from raypipe.results import StreamSummary
@@ -17,7 +18,7 @@ from raypipe.schema import MASKS, SHARD_DIGEST, SHARD_ROW, SHARD_URI, SUPERVISED
 from raypipe.stages.crops import LoadSegmenterCrops
 from raypipe.stages.fetch import FetchImages
 from raypipe.stages.segment import SegmentImages
-from raypipe.streams.collect import collect
+from raypipe.streams.collect import collect, count
 from raypipe.streams.load import held
 from raypipe.streams.plan import Plan
 from raypipe.training.order import repeat_factors
@@ -31,7 +32,7 @@ OWN_MASKS_CONFIDENCE = 0.5
 
 def has_weak_rows(context: Context) -> bool:
     """True where the segmentation network is to learn from pseudo-masks."""
-    return bool(pc.any(pc.equal(_checked(context, collect(_trained_on(context)))["supervision"], WEAK)).as_py())
+    return count(_trained_on(context).where(_is_weak)) > 0
 
 
 def train_segmenter(
@@ -53,10 +54,7 @@ def train_segmenter(
     """
     config = context.config
     training = config.training("segmenter")
-    trained_on = _trained_on(context, unlabelled=own_masks)
-    if masks is not None:
-        trained_on = held(trained_on, masks, optional=True)
-    rows = _with_masks(_checked(context, collect(trained_on)), masks)
+    rows = _rows_to_learn(context, masks=masks, own_masks=own_masks)
     task = segmenter_task(context, classifier=classifier)
     crops = LoadSegmenterCrops(
         masks=masks,
@@ -116,25 +114,41 @@ def _checked(context: Context, rows: pa.Table) -> pa.Table:
     return rows
 
 
-def _with_masks(rows: pa.Table, masks: Artifact | None) -> pa.Table:
-    """The rows with the places of their pseudo-masks; weak rows without one are left out."""
-    is_weak = pc.equal(rows["supervision"], WEAK)
+def _rows_to_learn(context: Context, *, masks: Artifact | None, own_masks: bool) -> pa.Table:
+    """The rows that are learned from, with the places of their pseudo-masks; weak rows without one are left out."""
+    config = context.config
+    rows = _trained_on(context, unlabelled=own_masks)
     if masks is None:
-        if pc.any(is_weak).as_py():
-            raise ValueError(f"{pc.sum(is_weak)} rows have supervision {WEAK!r}: they need pseudo-masks")
-        for name, kind in ((SHARD_URI, pa.string()), (SHARD_ROW, pa.int32()), (SHARD_DIGEST, pa.string())):
-            rows = rows.append_column(name, pa.nulls(rows.num_rows, kind))
-        return rows
-    missing = pc.and_(pc.equal(rows["supervision"], WEAK), pc.is_null(rows[SHARD_URI]))
-    if pc.any(missing).as_py():
-        logger.warning(
-            "%d of %d weak rows have no pseudo-mask (not in splits.masks, or in quarantine) and are left out",
-            pc.sum(missing).as_py(),
-            pc.sum(is_weak).as_py(),
-        )
-    rows = rows.filter(pc.invert(missing)).sort_by("image_id")
-    if rows.num_rows == 0:
+        if num_weak := count(rows.where(_is_weak)):
+            raise ValueError(f"{num_weak} rows have supervision {WEAK!r}: they need pseudo-masks")
+        rows = rows.then(_without_places)
+    else:
+        rows = held(rows, masks, optional=True)
+        if missing := count(rows.where(_lacks_its_mask)):
+            logger.warning(
+                "%d of %d weak rows have no pseudo-mask (not in splits.masks, or in quarantine) and are left out",
+                missing,
+                count(rows.where(_is_weak)),
+            )
+        rows = rows.where(lambda table: pc.invert(_lacks_its_mask(table)))
+    number = config.segmenter.max_images
+    found = draw_to_learn(rows, classes=context.classes, number=number, seed=config.seed)
+    if found.num_rows == 0 and masks is not None and count(_trained_on(context)):
         raise ValueError(f"{masks.uri} has no mask of a row that is trained on: let splits.masks hold splits.train")
+    return _checked(context, found)
+
+
+def _is_weak(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(rows["supervision"], WEAK)
+
+
+def _lacks_its_mask(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.and_(_is_weak(rows), pc.is_null(rows[SHARD_URI]))
+
+
+def _without_places(rows: pa.Table, _: Part) -> pa.Table:
+    for name, kind in ((SHARD_URI, pa.string()), (SHARD_ROW, pa.int32()), (SHARD_DIGEST, pa.string())):
+        rows = rows.append_column(name, pa.nulls(rows.num_rows, kind))
     return rows
 
 

@@ -15,11 +15,11 @@ from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact
 from raypipe.data.images import decode_image, decode_mask, reduced_size, resize_map
 from raypipe.data.manifest import class_ids_of
-from raypipe.data.shards import RowReader
+from raypipe.data.shards import Place, RowReader
 from raypipe.data.transforms import Rectangle, ResizedCrop, augment_for_affinity, augmentation_rng
 from raypipe.data.truth import check_truth
 from raypipe.ops.jitter import change_colours, draw_colour_change
-from raypipe.schema import IGNORE, SHARD_URI, SUPERVISED
+from raypipe.schema import IGNORE, SHARD_ROW, SHARD_URI, SUPERVISED
 from raypipe.stages.base import Row, Stage
 
 _COLOURS = pa.struct(
@@ -133,23 +133,74 @@ class LoadClassifierCrops(LoadCrops):
 
 
 @dataclass(kw_only=True)
-class LoadAffinityCrops(LoadCrops):
+class LoadShardCrops(LoadCrops):
+    """Crops whose targets are made of what an earlier stream has written, read from the shard that `shard_uri` names.
+
+    No row carries it: bytes of 200,000 masks are gigabytes.
+    """
+
+    shard_columns: ClassVar[tuple[str, ...]]
+    """What is read of a shard's row."""
+
+    def setup(self, device: str) -> None:  # noqa: ARG002 - crops need none
+        """Makes the reader of shards, which keeps their footers in this process."""
+        self.shards = RowReader()
+
+    def process_all(self, rows: Sequence[Row]) -> list[Row]:
+        """Reads from the shards of all rows at once, too."""
+        places = {_place(row) for row in rows if row.get("error_stage") is None and self.in_shard(row)}
+        found = self.shards.read_many(places, columns=self.shard_columns)
+        return super().process_all([row | {"found": found} for row in rows])
+
+    def in_shard(self, row: Row) -> bool:  # noqa: ARG002 - a subclass looks at it
+        """Whether this row's target is in a shard."""
+        return True
+
+    def from_shard(self, row: Row) -> Row:
+        """What was read of the row's shard.
+
+        Raises:
+            ShardError: the shard is damaged, or lacks the row.
+            OSError: it couldn't be read.
+        """
+        place = _place(row)
+        found: Row | Exception
+        found = row["found"][place] if "found" in row else self.shards.read(place, columns=self.shard_columns)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def _place(row: Row) -> Place:
+    return Place(row[SHARD_URI], row[SHARD_ROW])
+
+
+@dataclass(kw_only=True)
+class LoadAffinityCrops(LoadShardCrops):
     """Target: (crop_size / 8, crop_size / 8) trimap, cropped and mirrored with the image."""
 
     seeds: Artifact
     """Folder of the trimaps."""
 
-    reads = ("image_id", "image_uri", "trimap", "epoch", "repeat")
+    reads = ("image_id", "image_uri", SHARD_URI, SHARD_ROW, "epoch", "repeat")
+    shard_columns = ("trimap",)
 
     def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
-        """Random crop and mirror."""
-        trimap = decode_mask(row["trimap"])
+        """Random crop and mirror.
+
+        Raises:
+            ValueError: the seeds have no trimap of the image, or it is that of another.
+        """
+        encoded = self.from_shard(row)["trimap"]
+        if encoded is None:
+            raise ValueError(f"{row[SHARD_URI]} has no trimap of it: it was made for other splits.train")
+        trimap = decode_mask(encoded)
         laid, labels, inside = augment_for_affinity(pixels, trimap, rng, crop=self.crop_size, fill=self.fill)
         return Crop(laid, inside, labels)
 
 
 @dataclass(kw_only=True)
-class LoadSegmenterCrops(LoadCrops):
+class LoadSegmenterCrops(LoadShardCrops):
     """Targets: mask (crop_size, crop_size), and whether it is a true mask (1).
 
     A pseudo-mask (`supervision` isn't `mask`) is read from the row's shard; its pixels below `min_confidence` become
@@ -164,21 +215,22 @@ class LoadSegmenterCrops(LoadCrops):
     """Range of the random long side in pixels, before the crop."""
     min_confidence: float
 
-    reads = ("image_id", "image_uri", "mask_uri", "supervision", SHARD_URI, "epoch", "repeat")
+    reads = ("image_id", "image_uri", "mask_uri", "supervision", SHARD_URI, SHARD_ROW, "epoch", "repeat")
+    shard_columns = ("mask", "confidence")
 
-    def setup(self, device: str) -> None:  # noqa: ARG002 - crops need none
-        """Makes the reader of shards, which reads each footer once in this process."""
-        self.shards = RowReader()
+    def in_shard(self, row: Row) -> bool:
+        """A true mask is a file of its own."""
+        return bool(row["supervision"] != SUPERVISED)
 
     def files(self, row: Row) -> Iterator[str]:
         """The true mask, too."""
         yield from super().files(row)
-        if row["supervision"] == SUPERVISED and row["mask_uri"]:
+        if not self.in_shard(row) and row["mask_uri"]:
             yield row["mask_uri"]
 
     def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
         """Random size, crop and mirror."""
-        is_true = row["supervision"] == SUPERVISED
+        is_true = not self.in_shard(row)
         mask = self._true(row) if is_true else self._pseudo(row)
         size = (pixels.shape[0], pixels.shape[1])
         if reduced_size(mask.shape[1], mask.shape[0], self.max_side) != size[::-1]:
@@ -192,6 +244,6 @@ class LoadSegmenterCrops(LoadCrops):
         return check_truth(fetched(row, row["mask_uri"]), num_classes=self.num_classes)
 
     def _pseudo(self, row: Row) -> NDArray[np.uint8]:
-        found = self.shards.read(row[SHARD_URI], row["image_id"], columns=["mask", "confidence"])
+        found = self.from_shard(row)
         sure = decode_mask(found["confidence"]) >= 255 * self.min_confidence
         return np.where(sure, decode_mask(found["mask"]), np.uint8(IGNORE))

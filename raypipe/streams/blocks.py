@@ -43,7 +43,7 @@ def pack(table: pa.Table) -> pa.Table:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return pa.table({_PACKED: pa.array([sink.getvalue().to_pybytes()], pa.large_binary())})
+    return pa.table({_PACKED: pa.array([memoryview(sink.getvalue())], pa.large_binary())})
 
 
 def unpack(table: pa.Table) -> pa.Table:

@@ -12,11 +12,11 @@ from uuid import uuid4
 import pyarrow as pa
 
 from raypipe.stages.base import with_error_columns
-from raypipe.streams.blocks import cut, pack
+from raypipe.streams.blocks import cut, pack, unpack
 from raypipe.streams.plan import Pool
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import ShardWriter
-from raypipe.streams.worker import Job, Worker, work
+from raypipe.streams.worker import Job, Worker, work, work_in_batches
 
 TRANSIENT = (r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*): ",)
 """What passes by itself: storage that is away or busy for a while. In the words of Ray Data's error messages."""
@@ -51,6 +51,8 @@ def execute(
     *,
     rows_per_block: int,
     writer: ShardWriter | None = None,
+    indexed: Any = None,
+    rows_per_batch: int | None = None,
     in_order: bool = False,
     progress: bool = True,
 ) -> Iterator[pa.Table]:
@@ -61,6 +63,10 @@ def execute(
         pools: in order, with their resources.
         rows_per_block: rows that go through the pools together, and become a shard; more where `cut` says so.
         writer: writes the rows where the last pool's work is done; what is yielded then are their numbers.
+        indexed: reference to a table in Ray's object store, whose rows the source names by `INDEX`; its columns come to
+            those of the source where the first pool's work begins, and no row travels before.
+        rows_per_batch: yields batches of so many rows, each when it is done, and not when its block is; there is one
+            pool, without GPUs, and whole batches make a block. None yields blocks.
         in_order: yields blocks in the order of the rows.
         progress: shows a progress bar.
     """
@@ -70,6 +76,8 @@ def execute(
     context.retried_map_errors = list(TRANSIENT)
     context.max_map_retries = MAX_RETRIES
     context.execution_options.preserve_order = in_order
+    if rows_per_batch is not None:
+        context.target_max_block_size = 1  # a packed batch, which is a row, leaves its task at once
     context.enable_progress_bars = progress and context.enable_progress_bars
     if isinstance(rows, pa.Table):
         rows = list(cut(with_error_columns(rows), rows_per_block))
@@ -85,10 +93,13 @@ def execute(
                 on_gpu=resources.gpus > 0,
                 threads=resources.threads,
                 writer=writer if number == len(pools) else None,
+                indexed=indexed if number == 1 else None,
+                rows_per_batch=rows_per_batch if number == len(pools) else None,
             )
             size = 1 if packed and number == 1 else rows_per_block
-            dataset = _map(dataset, job, resources, num_blocks=most, rows_per_batch=size)
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+            dataset = _map(dataset, job, resources, num_blocks=most, rows_at_a_time=size)
+    found = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    yield from found if rows_per_batch is None else map(unpack, found)
 
 
 def _read(parts: Parts) -> Any:
@@ -109,7 +120,7 @@ def _read(parts: Parts) -> Any:
     return blocks
 
 
-def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int | None, rows_per_batch: int) -> Any:
+def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int | None, rows_at_a_time: int) -> Any:
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
     def least(actors: int) -> int:
@@ -120,8 +131,8 @@ def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int | None,
         options["memory"] = resources.memory
     if not job.on_gpu:
 
-        def run(table: pa.Table) -> pa.Table:
-            return work(table, job)
+        def run(table: pa.Table) -> pa.Table | Iterator[pa.Table]:
+            return work(table, job) if job.rows_per_batch is None else work_in_batches(table, job)
 
         run.__name__ = job.pool.name  # what the dashboard shows
         tasks = TaskPoolStrategy(size=least(resources.max_actors))
@@ -137,7 +148,7 @@ def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int | None,
         named,
         fn_constructor_kwargs={"job": job},
         compute=actors,
-        batch_size=rows_per_batch,  # with GPUs Ray Data takes no whole blocks
+        batch_size=rows_at_a_time,  # with GPUs Ray Data takes no whole blocks
         num_gpus=resources.gpus,
         **options,
     )

@@ -1,21 +1,30 @@
 """Runs the stages of a pool in a worker process, and writes what comes out of the last pool."""
 
+import math
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import pyarrow as pa
 
 from raypipe.stages.base import run_stages
-from raypipe.streams.blocks import unpack
+from raypipe.streams.blocks import pack, unpack
 from raypipe.streams.plan import Pool
 from raypipe.streams.sink import ShardWriter
 
 GPU_DEVICE = "RAYPIPE_GPU_DEVICE"
 """Environment variable that names the device which stands for a GPU: tests whose GPUs are only said to be there give
 "cpu"."""
+
+INDEX = "index"
+"""Column of a source that names the rows of an indexed table."""
+
+_ROWS_AT_A_TIME = 16
+"""Rows of small batches that are worked on together: their files are fetched at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +39,10 @@ class Job:
     """That networks and decoders may use."""
     writer: ShardWriter | None = None
     """Writes the rows; None hands them on."""
+    indexed: Any = None
+    """Reference to the table in Ray's object store that the rows' `INDEX` names rows of; None where they are whole."""
+    rows_per_batch: int | None = None
+    """Hands rows on in packed batches of so many, each when it is done; None hands them on together."""
 
 
 class Worker:
@@ -48,6 +61,11 @@ class Worker:
             torch.set_num_threads(job.threads)
         self.threads = ThreadPoolExecutor(max(2, job.threads), thread_name_prefix="decode")
         self.turn, self.alone = Lock(), Lock()
+        self.indexed: pa.Table | None = None
+        if job.indexed is not None:
+            import ray  # seconds, where it isn't there already
+
+            self.indexed = ray.get(job.indexed)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Runs the stages on rows; returns them, or, where they are written, how many there were.
@@ -55,6 +73,10 @@ class Worker:
         Calls may overlap: the stages of one run while those that may run ahead are at work for the other.
         """
         pool, table = self.job.pool, unpack(table)
+        if self.indexed is not None:
+            source, table = table, self.indexed.take(table[INDEX])
+            for name in source.column_names:
+                table = table.append_column(name, source[name])
         done = run_stages(pool.stages, table, keep=pool.keep, threads=self.threads, turn=self.turn, alone=self.alone)
         return done if self.job.writer is None else self.job.writer.write(done)
 
@@ -70,3 +92,17 @@ def work(table: pa.Table, job: Job) -> pa.Table:
         _worker = None  # frees the networks of the job before
         _worker = Worker(job)
     return _worker(table)
+
+
+def work_in_batches(table: pa.Table, job: Job) -> Iterator[pa.Table]:
+    """Runs a job on rows in a task, and yields each batch as soon as it is done, as a row of its own.
+
+    So batches stay whole whatever their bytes, also when the task is run again: Ray Data cuts what a task yields by
+    bytes, and skips as many pieces as it has seen.
+    """
+    assert job.rows_per_batch is not None
+    at_a_time = job.rows_per_batch * math.ceil(_ROWS_AT_A_TIME / job.rows_per_batch)
+    for start in range(0, table.num_rows, at_a_time):
+        done = work(table.slice(start, at_a_time), job)
+        for first in range(0, done.num_rows, job.rows_per_batch):
+            yield pack(done.slice(first, job.rows_per_batch))

@@ -8,7 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+_NAMES_AT_A_TIME = 2**16
+"""Names that are Python strings at a time: as such they take several times their bytes."""
 
 
 def repeat_factors(labels: Sequence[Sequence[str]], *, threshold: float) -> NDArray[np.float64]:
@@ -33,7 +38,7 @@ def repeat_factors(labels: Sequence[Sequence[str]], *, threshold: float) -> NDAr
 
 
 def epoch_order(
-    image_ids: Sequence[str], *, seed: int, epoch: int, factors: NDArray[np.float64] | None = None
+    image_ids: pa.Array | pa.ChunkedArray, *, seed: int, epoch: int, factors: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draws the images of an epoch, as many as there are.
 
@@ -47,29 +52,32 @@ def epoch_order(
     Returns:
         Index of the image of each draw, and how many times it was drawn before in this epoch.
     """
-    order = np.argsort(_keys(image_ids, f"{seed}/{epoch}"), kind="stable")
+    salt = f"{seed}/{epoch}"
+    order = np.argsort(hash_names(image_ids, salt), kind="stable")
     if factors is None:
         return order, np.zeros_like(order)
     position = np.cumsum(factors[order]) * (len(order) / factors.sum())
     position[-1] = len(order)
-    offset = float(_keys(["offset"], f"{seed}/{epoch}")[0]) / 2**64
+    offset = float(hash_names(pa.array(["offset"]), salt)[0]) / 2**64
     counts = np.diff(np.floor(position + offset), prepend=0.0).astype(np.int64)
     indices = np.repeat(order, counts)
     repeats = np.arange(len(indices)) - np.repeat(np.cumsum(counts) - counts, counts)
     # Without this second shuffle an image's repeats would lie in one batch.
-    keys = _keys(
-        [f"{repeat}/{image_ids[index]}" for index, repeat in zip(indices.tolist(), repeats.tolist(), strict=True)],
-        f"{seed}/{epoch}",
-    )
-    shuffled = np.argsort(keys, kind="stable")
+    drawn = image_ids.take(pa.array(indices))
+    names = pc.binary_join_element_wise(pa.array(repeats).cast(pa.string()), drawn, "/")
+    shuffled = np.argsort(hash_names(names, salt), kind="stable")
     return indices[shuffled], repeats[shuffled]
 
 
-def _keys(names: Sequence[str], salt: str) -> NDArray[np.uint64]:
-    digests = [
-        hashlib.blake2b(f"{salt}/{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names
-    ]
-    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
+def hash_names(names: pa.Array | pa.ChunkedArray, salt: str) -> NDArray[np.uint64]:
+    """Hashes each name with a salt: numbers that are as good as random, and the same in every process."""
+    prefix = f"{salt}/".encode()
+    hashes = np.empty(len(names), np.uint64)
+    for start in range(0, len(names), _NAMES_AT_A_TIME):
+        some = names.slice(start, _NAMES_AT_A_TIME).cast(pa.binary()).to_pylist()
+        digests = b"".join(hashlib.blake2b(prefix + name, digest_size=8).digest() for name in some)
+        hashes[start : start + len(some)] = np.frombuffer(digests, dtype=">u8")
+    return hashes
 
 
 def num_steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -78,7 +86,7 @@ def num_steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def worker_draws(
-    image_ids: Sequence[str],
+    image_ids: pa.Array | pa.ChunkedArray,
     *,
     seed: int,
     epoch: int,

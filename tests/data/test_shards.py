@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data.shards import RowReader, ShardError, iter_shards
+from raypipe.data import shards
+from raypipe.data.shards import Place, RowReader, ShardError, iter_shards
 from raypipe.schema import ROW_DIGEST
 from raypipe.streams.sink import write_shard
 
@@ -63,16 +65,62 @@ def test_a_reader_gives_the_same_rows_and_reads_a_footer_once(shard: str, monkey
         size += len(data)
         return data
 
-    reader.read(shard, "00", columns=["other"])
+    reader.read(Place(shard, "00"), columns=["other"])
     monkeypatch.setattr("fsspec.implementations.local.LocalFileOpener.read", count, raising=False)
     for row in pq.read_table(shard).to_pylist():
-        assert reader.read(shard, row["image_id"], columns=["other", "mask"]) == {
+        assert reader.read(Place(shard, row["image_id"]), columns=["other", "mask"]) == {
             name: row[name] for name in ("other", "mask")
         }
     # A group has two rows or three; twelve footers more would be noticed.
     assert size < 3 * Path(shard).stat().st_size
     with pytest.raises(ShardError, match=r"lacks columns \['walk'\]"):
-        reader.read(shard, "00", columns=["walk"])
+        reader.read(Place(shard, "00"), columns=["walk"])
+
+
+def test_a_row_s_number_spares_its_id(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    read_row_group, read = pq.ParquetFile.read_row_group, pq.ParquetFile.read
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_group",
+        lambda file, group, columns: asked.append(columns) or read_row_group(file, group, columns=columns),
+    )
+    monkeypatch.setattr(
+        pq.ParquetFile, "read", lambda file, columns: asked.append(columns) or read(file, columns=columns)
+    )
+    reader = RowReader()
+    for number in (0, 1, 5, 11):
+        assert reader.read(Place(shard, "any", number), columns=["other"]) == {"other": number}
+    assert asked == [["other"]] * 4
+    assert reader.read(Place(shard, "05"), columns=["other"]) == {"other": 5}
+    assert asked[4:] == [["image_id"], ["other"]]
+    with pytest.raises(ShardError, match="has no row 'any'"):
+        reader.read(Place(shard, "any", 12), columns=["other"])
+
+
+def test_many_rows_at_once_come_with_their_errors(shard: str, tmp_path: Path) -> None:
+    good = [Place(shard, f"{number:02}") for number in range(12)]
+    absent, lost = Place(shard, "x"), Place(str(tmp_path / "no.parquet"), "00")
+    found = RowReader().read_many([*good, absent, lost], columns=["other"])
+    assert [found[place] for place in good] == [{"other": number} for number in range(12)]
+    assert isinstance(found[absent], ShardError)
+    assert isinstance(found[lost], FileNotFoundError)
+    assert RowReader().read_many([], columns=["other"]) == {}
+
+
+def test_footers_that_are_kept_are_bounded_by_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uris = [write_shard(str(tmp_path), "shards", pa.table({"image_id": [f"{index}"], "x": [index]})) for index in "abc"]
+    size = 3 * pq.read_metadata(uris[0]).serialized_size
+    opened: list[str] = []
+    contents = shards._read_contents
+    monkeypatch.setattr(shards, "_read_contents", lambda uri: opened.append(uri) or contents(uri))
+    reader = RowReader(max_bytes=2 * size + size // 2)
+    a, b, c = (Place(str(uri), name) for uri, name in zip(uris, "abc", strict=True))
+    for place in (a, b, a, c, a, b):  # the third one takes the place of b, which was read from longest ago
+        assert reader.read(place, columns=["x"]) == {"x": place.image_id}
+    assert opened == [a.uri, b.uri, c.uri, b.uri]
+    tiny = RowReader(max_bytes=1)
+    assert [tiny.read(place, columns=["x"])["x"] for place in (a, b)] == ["a", "b"]
 
 
 def test_damage_is_found(shard: str, tmp_path: Path) -> None:
@@ -82,6 +130,19 @@ def test_damage_is_found(shard: str, tmp_path: Path) -> None:
     broken.write_bytes(content)
     with pytest.raises(ShardError, match="can't be read"):
         read_row(str(broken), "00", columns=["mask"])
+
+
+@pytest.mark.parametrize("error", [ConnectionError("reset"), TimeoutError("slow"), OSError(errno.EBUSY, "slow down")])
+def test_what_storage_can_t_do_just_now_isn_t_taken_for_damage(
+    error: OSError, shard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> bytes:
+        raise error
+
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileOpener.read", fail, raising=False)
+    with pytest.raises(type(error)) as found:
+        read_row(shard, "07", columns=["mask"])
+    assert not isinstance(found.value, ShardError)
 
 
 def test_columns_come_shard_by_shard_with_its_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

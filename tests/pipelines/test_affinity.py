@@ -9,25 +9,31 @@ import pytest
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
+from raypipe.data.shards import read_row
 from raypipe.pipelines.affinity import affinity_plan, affinity_task
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN
+from raypipe.pipelines.networks import NetworkPlan
 from raypipe.schema import ROW_DIGEST, SEEDS
 from raypipe.stages.base import columns_after
 from raypipe.streams.sink import SHARDS, write_shard
 
-SPLITS = {"d": "train", "a": "train", "null": "train", "unseeded": "train", "v": "val"}
-TRIMAPS = {"a": b"A", "d": b"D", "null": None, "v": b"V", "gone": b"G"}
+SPLITS = {"d": "train", "a": "train", "unseeded": "train", "v": "val"}
+TRIMAPS = {"a": b"A", "d": b"D", "v": b"V", "gone": b"G"}
+LABELS = {"d": ["dog"]}
 CLASSIFIER = Artifact("classifier", "c")
 
 
-def make_context(*options: str) -> Context:
-    rows = [{"image_id": name, "image_uri": f"{name}.jpg", "split": split} for name, split in SPLITS.items()]
+def make_context(*options: str, splits: dict[str, str] = SPLITS) -> Context:
+    rows = [
+        {"image_id": name, "image_uri": f"{name}.jpg", "split": split, "labels": LABELS.get(name, ["cat"])}
+        for name, split in splits.items()
+    ]
     given = ["manifest=m.parquet", "out=out", "affinity.start=pretrained", *options]
     return Context(load_config("preset: demo", given), Manifest.from_rows(rows, ("cat", "dog")))
 
 
-def write_seeds(folder: Path, trimaps: dict[str, bytes | None], *, made_of: str = "row") -> Artifact:
+def write_seeds(folder: Path, trimaps: dict[str, bytes], *, made_of: str = "row") -> Artifact:
     """Seeds in shards of two rows."""
     schema = SEEDS.append(pa.field(ROW_DIGEST, pa.string()))
     rows: list[dict[str, Any]] = [
@@ -41,18 +47,37 @@ def write_seeds(folder: Path, trimaps: dict[str, bytes | None], *, made_of: str 
 def test_it_learns_from_the_training_images_that_have_trimaps(tmp_path: Path) -> None:
     seeds = write_seeds(tmp_path, TRIMAPS)
     plan = affinity_plan(make_context(), seeds=seeds, classifier=None)
-    rows = plan.rows.select(["image_id", "image_uri", "trimap"]).to_pylist()
-    assert [tuple(row.values()) for row in rows] == [("a", "a.jpg", b"A"), ("d", "d.jpg", b"D")]
+    assert [tuple(row.values()) for row in plan.rows.select(["image_id", "image_uri"]).to_pylist()] == [
+        ("a", "a.jpg"),
+        ("d", "d.jpg"),
+    ]
+    for row in plan.rows.to_pylist():
+        assert read_row(row["shard_uri"], row["image_id"], columns=["trimap"])["trimap"] == TRIMAPS[row["image_id"]]
+    assert "trimap" not in plan.rows.column_names, "many rows would take gigabytes"
     columns_after([*plan.rows.column_names, *DRAWN], [plan.crops])
     assert plan.factors is plan.validated_rows is None
 
 
-@pytest.mark.parametrize("trimaps", [{}, {"a": None, "d": None}, {"v": b"V", "gone": b"G"}])
-def test_seeds_without_trimaps_of_what_is_trained_on_are_refused(
-    trimaps: dict[str, bytes | None], tmp_path: Path
-) -> None:
+def test_a_part_of_them_holds_the_rare_classes_first(tmp_path: Path) -> None:
+    cats = {f"cat{index}": "train" for index in range(30)}
+    seeds = write_seeds(tmp_path, dict.fromkeys(["d", *cats], b"T"))
+
+    def plan(*options: str) -> NetworkPlan:
+        context = make_context(*options, splits={"d": "train", **cats})
+        return affinity_plan(context, seeds=seeds, classifier=None)
+
+    assert plan().provenance() == plan("affinity.max_images=31").provenance(), "no image is left out"
+    few, other = plan("affinity.max_images=4"), plan("affinity.max_images=4", "seed=1")
+    assert few.rows.num_rows == other.rows.num_rows == 4
+    assert "d" in few.rows["image_id"].to_pylist(), "the only dog"
+    assert other.rows["image_id"] != few.rows["image_id"]
+    assert few.provenance() != plan().provenance()
+
+
+@pytest.mark.parametrize("trimaps", [{}, {"v": b"V", "gone": b"G"}])
+def test_seeds_without_those_of_what_is_trained_on_are_refused(trimaps: dict[str, bytes], tmp_path: Path) -> None:
     seeds = write_seeds(tmp_path, trimaps)
-    with pytest.raises(ValueError, match=r"no trimaps of splits\.train=.*: run `raypipe seeds`"):
+    with pytest.raises(ValueError, match=r"no seeds of splits\.train=.*: run `raypipe seeds`"):
         affinity_plan(make_context(), seeds=seeds, classifier=None)
 
 

@@ -57,11 +57,31 @@ def test_images_whose_labels_teach_nothing_are_left_out() -> None:
 
 
 def test_a_set_without_usable_labels_is_refused() -> None:
-    context = make_context()
-    rows = context.rows(None)
-    unusable = rows.filter(pa.array([name in ("null", "unknown") for name in ids(rows)]))
-    with pytest.raises(ValueError, match=r"none of the 2 rows of splits\.train=.* labels must be lists of cat, dog"):
-        labelled_rows(context, unusable)
+    context = make_context(**{name: {"labels": ["bird"] if index % 2 else None} for index, name in enumerate(LABELS)})
+    with pytest.raises(ValueError, match=r"none of the 6 rows of splits\.train=.* labels must be lists of cat, dog"):
+        classifier_plan(context, maps=None)
+
+
+def test_labels_are_usable_row_by_row_however_a_column_is_cut() -> None:
+    rows = make_context().rows(None)
+    cut = pa.concat_tables([rows.slice(start, 2) for start in range(0, rows.num_rows, 2)])
+    assert ids(labelled_rows(cut, ("cat", "dog"))) == [*LEARNED, "v"]
+    missing = pa.table({"image_id": ["x", "y"], "labels": pa.array([["cat", None], ["cat"]])})
+    assert ids(labelled_rows(missing, ("cat", "dog"))) == ["y"]
+    assert labelled_rows(rows.slice(0, 0), ("cat", "dog")).num_rows == 0
+
+
+def test_a_part_of_the_images_is_drawn_and_its_classes_are_counted() -> None:
+    many: dict[str, Any] = {f"cat{index}": {"labels": ["cat"]} for index in range(40)}
+    context = make_context("classifier.max_images=8", "repeat_threshold=1", **many)
+    rows = [{"image_id": name, "image_uri": "x.jpg", "split": "train", **many[name]} for name in many]
+    rows += [row | {"split": "train"} for row in context.manifest.table.to_pylist()]
+    context = Context(context.config, Manifest.from_rows(rows, ("cat", "dog")))
+    plan = classifier_plan(context, maps=None)
+    assert plan.rows.num_rows == 8
+    assert {"both", "v"} <= set(ids(plan.rows)), "the two with dogs"
+    assert plan.factors is not None
+    assert plan.factors.max() == pytest.approx(2), "a dog is on 2 of the 8"
 
 
 def test_images_of_rare_classes_are_drawn_more_often() -> None:

@@ -82,6 +82,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "classifier.epochs": ("3", CLASSIFIED),
     "classifier.batch_size": ("3", CLASSIFIED),
     "classifier.crop_size": ("64", CLASSIFIED),
+    "classifier.max_images": ("1", CLASSIFIED),
     "classifier.lr": ("0.5", CLASSIFIED),
     "classifier.output_stride": ("16", CLASSIFIED),
     "classifier.long_side": ("[64, 65]", CLASSIFIED),
@@ -98,6 +99,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "affinity.epochs": ("3", LEARNED),
     "affinity.batch_size": ("3", LEARNED),
     "affinity.crop_size": ("64", LEARNED),
+    "affinity.max_images": ("1", LEARNED),
     "affinity.lr": ("0.5", LEARNED),
     "affinity.start": ("classifier", LEARNED),
     "affinity.radius": ("7", LEARNED),
@@ -118,6 +120,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "segmenter.epochs": ("3", SEGMENTED),
     "segmenter.batch_size": ("3", SEGMENTED),
     "segmenter.crop_size": ("64", SEGMENTED),
+    "segmenter.max_images": ("2", SEGMENTED),
     "segmenter.lr": ("0.5", SEGMENTED),
     "segmenter.enabled": ("false", SEGMENTED),
     "segmenter.start": ("classifier", SEGMENTED),
@@ -313,6 +316,16 @@ def test_no_cache_is_stale(case: str, outputs: Callable[..., dict[str, set[str]]
     before, after = outputs(given), outputs([*given, change])
     assert all(not before[name] & after[name] for name in follow)
     assert all(before[name] == after[name] for name in stay)
+
+
+def test_a_limit_that_leaves_no_image_out_changes_nothing(
+    outputs: Callable[..., dict[str, set[str]]], base: dict[str, set[str]]
+) -> None:
+    networks = ("classifier", "affinity", "segmenter")
+    found = [base or outputs([])]
+    found += [outputs([f"{name}.max_images={number}" for name in networks]) for number in ("null", "3")]
+    for made in found:
+        assert {name: made[name] for name in ALL - {"trials"}} == {name: found[0][name] for name in ALL - {"trials"}}
 
 
 def test_another_round_of_self_training_keeps_the_network_that_it_starts_from(

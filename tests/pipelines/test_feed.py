@@ -8,14 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raypipe.artifacts import Artifact
 from raypipe.config import Training, load_config
 from raypipe.data.images import encode_png
 from raypipe.pipelines import feed as module
-from raypipe.pipelines.feed import make_feed, make_validation_feed, processes
-from raypipe.stages.base import run_stages
-from raypipe.stages.crops import LoadClassifierCrops
+from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
+from raypipe.stages.base import columns_after, run_stages
+from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops
 from raypipe.streams.plan import Pool
 from raypipe.streams.resources import PoolPlan
+from raypipe.streams.worker import INDEX
 from raypipe.training.order import epoch_order
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -34,18 +36,30 @@ class Streams:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.block_sizes: list[int] = []
 
     def __call__(
-        self, rows: pa.Table, pools: Sequence[tuple[Pool, PoolPlan]], *, rows_per_block: int, **options: Any
+        self,
+        rows: pa.Table,
+        pools: Sequence[tuple[Pool, PoolPlan]],
+        *,
+        rows_per_block: int,
+        rows_per_batch: int,
+        indexed: pa.Table,
+        **options: Any,
     ) -> Iterator[pa.Table]:
         """In the place of `execute`."""
-        assert options["in_order"], "batches are blocks, so their order is that of the training"
+        assert options["in_order"], "the order of the batches is that of the training"
         ((pool, resources),) = pools
         assert resources == LOADERS
         assert {"image_id", "crop", "target"} <= set(pool.keep)
+        assert {field.type for field in rows.schema} == {pa.int32()}, "a draw is a few numbers"
+        assert rows_per_block % rows_per_batch == rows.num_rows % rows_per_batch == 0, "batches lie in one block"
         self.sizes.append(rows.num_rows)
-        for start in range(0, rows.num_rows, rows_per_block):
-            yield rows.slice(start, rows_per_block)
+        self.block_sizes.append(rows_per_block)
+        whole = rows.append_column("image_id", indexed["image_id"].take(rows[INDEX]))
+        for start in range(0, rows.num_rows, rows_per_batch):
+            yield whole.slice(start, rows_per_batch)
 
 
 @pytest.fixture
@@ -61,12 +75,14 @@ def training() -> Training:
     return load_config("preset: demo", ["manifest=m.parquet", "out=out", *options]).training("classifier")
 
 
+CROPS = LoadClassifierCrops(
+    crop_size=32, fill=(0, 0, 0), jitter=(0, 0, 0, 0), seed=3, max_side=64, classes=("cat",), long_side=(32, 32)
+)
+
+
 def blocks(first_epoch: int, rank: int, world_size: int, **options: Any) -> list[list[Drawn]]:
     """What a worker reads, step by step."""
-    crops = LoadClassifierCrops(
-        crop_size=32, fill=(0, 0, 0), jitter=(0, 0, 0, 0), seed=3, max_side=64, classes=("cat",), long_side=(32, 32)
-    )
-    feed = make_feed(TABLE, IDS, crops, training(), LOADERS, **options)
+    feed = make_feed(TABLE, CROPS, training(), LOADERS, **options)
     return [
         list(zip(*(block[name].to_pylist() for name in ("image_id", "epoch", "repeat")), strict=True))
         for block in feed(first_epoch, rank, world_size)
@@ -85,7 +101,7 @@ def batches(world_size: int, **options: Any) -> list[list[Drawn]]:
 def test_one_worker_reads_the_order_of_each_epoch(streams: Streams) -> None:
     expected: list[list[Drawn]] = []
     for epoch in range(EPOCHS):
-        order = [IDS[index] for index in epoch_order(IDS, seed=3, epoch=epoch)[0]]
+        order = [IDS[index] for index in epoch_order(pa.array(IDS), seed=3, epoch=epoch)[0]]
         expected += [[(name, epoch, 0) for name in step] for step in (order[:4], order[4:] + order[:3])]
     assert blocks(0, 0, 1) == expected
     assert len({tuple(name for name, *_ in batch) for batch in expected[::STEPS]}) == EPOCHS, "orders differ"
@@ -132,6 +148,49 @@ def test_epochs_share_streams_up_to_a_number_of_rows(
     monkeypatch.setattr(module, "_ROWS_PER_STREAM", rows_per_stream)
     assert blocks(0, 0, world_size) == whole
     assert streams.sizes == sizes
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "world_size", "expected"),
+    [
+        (100_000, 16, 1, 256),
+        (100_000, 16, 2, 256),
+        (100_000, 24, 1, 264),  # whole batches
+        (100_000, 512, 1, 512),
+        (40, 8, 1, 8),  # 3 epochs of 5 steps: four blocks for each of two loaders are of a step or two
+        (400, 8, 1, 8 * (3 * 50 // 8)),
+    ],
+)
+def test_blocks_are_large_where_there_is_much_to_draw(
+    num_images: int, batch_size: int, world_size: int, expected: int, streams: Streams
+) -> None:
+    names = [f"{index}" for index in range(num_images)]
+    options = [f"classifier.batch_size={batch_size}", f"classifier.epochs={EPOCHS}"]
+    told = load_config("preset: demo", ["manifest=m.parquet", "out=out", *options]).training("classifier")
+    next(make_feed(pa.table({"image_id": names}), CROPS, told, LOADERS)(0, 0, world_size))
+    assert streams.block_sizes == [expected]
+
+
+def test_rows_to_feed_are_what_crops_read_and_a_shard_s_uri_is_held_once() -> None:
+    """A million rows of a thousand shards: 60 bytes of URI are four."""
+    number, uris = 10_000, [f"s3://bucket/out/seeds/0123456789ab/shards/{index:016}.parquet" for index in range(10)]
+    rows = pa.table(
+        {
+            "image_id": [f"{index}" for index in range(number)],
+            "image_uri": [None] * number,
+            "shard_uri": [uris[index % 10] for index in range(number)],
+            "shard_digest": ["0" * 16] * number,
+            "labels": [["cat"]] * number,
+        }
+    )
+    crops = LoadAffinityCrops(
+        seeds=Artifact("seeds", "s"), crop_size=32, fill=(0, 0, 0), jitter=(0, 0, 0, 0), seed=3, max_side=64
+    )
+    fed = rows_to_feed(rows, crops)
+    assert fed.column_names == ["image_id", "image_uri", "shard_uri"]
+    assert fed["shard_uri"].to_pylist() == rows["shard_uri"].to_pylist()
+    assert fed["shard_uri"].nbytes < 5 * number
+    columns_after([*fed.column_names, *DRAWN], [crops])
 
 
 @pytest.fixture

@@ -23,11 +23,8 @@ ARGS: dict[str, Any] = {"crop_size": 32, "fill": (1, 2, 3), "jitter": (0.3, 0.3,
 @pytest.fixture
 def row(tmp_path: Path, jpeg: bytes) -> dict[str, Any]:
     (tmp_path / "a.jpg").write_bytes(jpeg)
-    trimap = np.full((8, 11), 255, np.uint8)
-    trimap[:4] = 1
     uri = str(tmp_path / "a.jpg")
-    key = {"image_id": "a", "epoch": 3, "repeat": 0}
-    return key | {"image_uri": uri, "labels": ["dog"], "trimap": encode_png(trimap)}
+    return {"image_id": "a", "epoch": 3, "repeat": 0, "image_uri": uri, "labels": ["dog"]}
 
 
 def test_classifier_crop_and_labels(row: dict[str, Any]) -> None:
@@ -79,18 +76,49 @@ def test_a_row_without_an_image_is_an_error_of_its_own(row: dict[str, Any], uri:
     assert good["crop"]
 
 
-def test_affinity_crop_and_trimap(row: dict[str, Any]) -> None:
-    out = LoadAffinityCrops(seeds=Artifact("seeds", "s"), **ARGS).process(row)
+def affinity_stage() -> LoadAffinityCrops:
+    stage = LoadAffinityCrops(seeds=Artifact("seeds", "s"), **ARGS)
+    stage.setup("cpu")
+    return stage
+
+
+def with_trimaps(folder: Path, row: dict[str, Any], trimaps: dict[str, np.ndarray | None]) -> dict[str, dict[str, Any]]:
+    """The row under several ids, whose trimaps are in one shard."""
+    rows = [{"image_id": name, "trimap": None if t is None else encode_png(t)} for name, t in trimaps.items()]
+    uri = write_shard(str(folder), "shards", pa.Table.from_pylist(rows))
+    return {name: row | {"image_id": name, "shard_uri": uri} for name in trimaps}
+
+
+@pytest.fixture
+def trimap() -> np.ndarray:
+    """Class 1 above, unsure below."""
+    trimap = np.full((8, 11), 255, np.uint8)
+    trimap[:4] = 1
+    return trimap
+
+
+def test_affinity_crop_and_trimap(row: dict[str, Any], trimap: np.ndarray, tmp_path: Path) -> None:
+    out = affinity_stage().process(with_trimaps(tmp_path, row, {"a": trimap})["a"])
     assert len(out["crop"]) == 32 * 32 * 3
     assert set(np.frombuffer(out["target"], np.uint8)) <= {1, 255}
     assert len(out["target"]) == 16
 
 
-def test_trimap_of_another_image_is_an_error(row: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected a trimap of"):
-        LoadAffinityCrops(seeds=Artifact("seeds", "s"), **ARGS).process(
-            row | {"trimap": encode_png(np.zeros((2, 2), np.uint8))}
-        )
+def test_a_trimap_that_is_absent_or_another_image_s_is_an_error_of_its_row(
+    row: dict[str, Any], trimap: np.ndarray, tmp_path: Path
+) -> None:
+    named = with_trimaps(tmp_path, row, {"a": trimap, "null": None, "small": trimap[:2]})
+    named["gone"] = named["a"] | {"image_id": "gone"}
+    named["lost"] = named["a"] | {"shard_uri": str(tmp_path / "absent.parquet")}
+    failed = named["a"] | {"error_stage": "Earlier", "shard_uri": None}
+    stage = affinity_stage()
+    good, null, small, gone, lost, earlier = stage.process_all([*named.values(), failed])
+    assert good["crop"] == stage.process(named["a"])["crop"]
+    assert "has no trimap of it" in null["error_reason"]
+    assert "expected a trimap of" in small["error_reason"]
+    assert "has no row 'gone'" in gone["error_reason"]
+    assert "absent.parquet" in lost["error_reason"]
+    assert earlier["error_stage"] == "Earlier"
 
 
 def segmenter_targets(row: dict[str, Any], *, min_confidence: float = 0.0) -> tuple[np.ndarray, int]:

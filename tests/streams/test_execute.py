@@ -17,7 +17,7 @@ from raypipe.streams.execute import CALLS_PER_ACTOR, MAX_RETRIES, execute
 from raypipe.streams.plan import Pool
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.sink import PART, PART_TODO, ShardWriter
-from raypipe.streams.worker import Worker
+from raypipe.streams.worker import INDEX, Worker
 
 # Workers can't import test modules: what is defined here travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -214,3 +214,47 @@ def test_rows_cross_pools_and_are_written(local_ray: None, tmp_path: Path, monke
     assert sum(count["num_finished"][0].as_py() for count in counts) == 9
     assert sum(count["num_quarantined"][0].as_py() for count in counts) == 1
     assert len(list(tmp_path.glob("attempts/p/*.parquet"))) == 3
+
+
+@dataclass(kw_only=True)
+class Weigh(Stage):
+    """Bytes, many of some rows and none of others; the first time that it comes to row 13, the storage is away."""
+
+    marks: str
+
+    reads = ("image_id",)
+    writes = pa.schema([pa.field("bytes", pa.binary())])
+
+    def process(self, row: Row) -> Row:
+        number = int(row["image_id"][5:])
+        mark = Path(self.marks, "failed")
+        if number == 13 and not mark.exists():
+            mark.touch()
+            raise ConnectionResetError("the storage is away")
+        if number % 3 == 0:
+            raise ValueError("no bytes")
+        return {"bytes": b"x" * (100_000 if number % 3 == 1 else 1)}
+
+
+def test_batches_of_indexed_rows_are_whole_and_in_order_also_after_a_failure(local_ray: None, tmp_path: Path) -> None:
+    """What a block has yielded before the failure isn't yielded again, whatever its bytes."""
+    table = make_rows(40)
+    order = [(7 * number) % 40 for number in range(80)]
+    pool = Pool(kind="finish", stages=(Weigh(marks=str(tmp_path)),), keep=("image_id", "bytes"))
+    draws = pa.table({INDEX: pa.array(order, pa.int32())})
+    batches = list(
+        execute(
+            draws,
+            [(pool, make_pool()[1])],
+            rows_per_block=40,
+            rows_per_batch=4,
+            indexed=ray.put(table),
+            in_order=True,
+            progress=False,
+        )
+    )
+    assert (tmp_path / "failed").exists()
+    assert [batch.num_rows for batch in batches] == [4] * 20
+    found = pa.concat_tables(batches)
+    assert found["image_id"].to_pylist() == [f"image{number:03}" for number in order]
+    assert found["error_stage"].to_pylist() == ["Weigh" if number % 3 == 0 else None for number in order]

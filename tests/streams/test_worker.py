@@ -14,9 +14,10 @@ import torch
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Row, Stage
 from raypipe.streams import worker
+from raypipe.streams.blocks import unpack
 from raypipe.streams.plan import Pool
 from raypipe.streams.sink import PART, PART_TODO, ShardWriter
-from raypipe.streams.worker import GPU_DEVICE, Job, Worker, work
+from raypipe.streams.worker import GPU_DEVICE, INDEX, Job, Worker, work, work_in_batches
 
 
 class Loaded:
@@ -156,3 +157,43 @@ def test_a_process_keeps_a_job_for_the_next_rows_and_frees_it_for_another() -> N
     assert len(Double.networks) == 1, "the first job's network is gone"
     assert run(first) == [2, 4]
     assert len(Double.devices) == 3
+
+
+def test_rows_that_are_named_by_their_numbers_are_taken_from_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column that is encoded in the table comes as its values."""
+    monkeypatch.setattr("ray.get", lambda value: value)
+    names = pa.array(["a", "b", "a"]).dictionary_encode()
+    whole = pa.table({"image_id": names, ROW_DIGEST: ["x", "y", "z"], "number": [1, 2, 3]})
+    draws = pa.table({INDEX: pa.array([2, 0, 2], pa.int32()), "epoch": [7, 7, 8]})
+    pool = Pool(kind="finish", stages=(Decode(), Double()), keep=("image_id", ROW_DIGEST, "double", "epoch"))
+    done = work(draws, make_job(pool=pool, indexed=whole))
+    assert done["double"].to_pylist() == [6, 2, 6]
+    assert done["image_id"].to_pylist() == ["a", "a", "a"]
+    assert done["epoch"].to_pylist() == [7, 7, 8]
+    assert INDEX not in done.column_names
+
+
+@pytest.mark.parametrize(
+    ("rows_per_batch", "at_a_time"), [(4, [16, 4]), (5, [20]), (10, [20]), (20, [20]), (1, [16, 4])]
+)
+def test_batches_are_whole_and_come_as_they_are_done(
+    rows_per_batch: int, at_a_time: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block of 20 rows; small batches are worked on together."""
+    table = pa.table(
+        {
+            "image_id": [f"{n}" for n in range(20)],
+            ROW_DIGEST: [""] * 20,
+            "number": range(20),
+            "error_stage": [None] * 20,
+        }
+    )
+    sizes: list[int] = []
+    monkeypatch.setattr(worker, "work", lambda part, job: sizes.append(part.num_rows) or work(part, job))
+    batches = work_in_batches(table, make_job(rows_per_batch=rows_per_batch))
+    first = unpack(next(batches))
+    assert sizes == at_a_time[:1], "the first batch doesn't wait for the others"
+    found = [first, *map(unpack, batches)]
+    assert sizes == at_a_time
+    assert [batch.num_rows for batch in found] == [rows_per_batch] * (20 // rows_per_batch)
+    assert pa.concat_tables(found)["double"].to_pylist() == [2 * number for number in range(20)]

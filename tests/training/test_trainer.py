@@ -51,7 +51,7 @@ def make_feed(section: TrainingSection, *, kill_once: Path | None = None) -> Fee
         if kill_once is not None:
             with kill_once.open("a") as file:
                 file.write(f"{first_epoch} ")
-        ids = [str(index) for index in range(NUM_IMAGES)]
+        ids = pa.array([str(index) for index in range(NUM_IMAGES)])
         num_rows = len(range(rank, section.batch_size, world_size))
         for epoch in range(first_epoch, section.epochs):
             indices, _ = worker_draws(
