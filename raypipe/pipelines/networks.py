@@ -15,7 +15,7 @@ from raypipe.networks.backbones import default_preprocessing
 from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
-from raypipe.schema import SHARD_DIGEST, SHARD_URI
+from raypipe.schema import SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.stages.base import columns_after
 from raypipe.stages.crops import LoadCrops
 from raypipe.streams.records import open_folder, set_digest
@@ -44,7 +44,7 @@ class NetworkPlan:
     def provenance(self) -> dict[str, Any]:
         """All that the network depends on."""
         # What an earlier stream has made of a row is known by its digest, not by where it lies.
-        read = [name for name in self.crops.reads if name not in DRAWN and not name.endswith(SHARD_URI)]
+        read = [name for name in self.crops.reads if name not in DRAWN and not name.endswith((SHARD_URI, SHARD_ROW))]
         columns = [name for name in read if name in self.rows.column_names]
         validated = self.validated_rows
         more = [name for name in (SHARD_DIGEST, "labels") if name in self.rows.column_names]

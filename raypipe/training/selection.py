@@ -143,8 +143,8 @@ def _sketch(rows: pa.Table, *, classes: Sequence[str], number: int) -> _Sketch:
     rank[order] = np.arange(len(order))
     first = np.zeros(len(order), np.bool_)
     shown = _shown(rows, classes)
-    # A class that is named twice among an image's labels counts once. The pairs come sorted by class, then by rank.
-    pairs = np.unique(shown.number * len(order) + rank[shown.row])
+    # Sorted by class, then by rank.
+    pairs = np.sort(shown.number * len(order) + rank[shown.row])
     class_number, ranks = np.divmod(pairs, max(1, len(order)))
     place = np.arange(len(pairs)) - np.searchsorted(class_number, class_number)
     first[ranks[place < _quota(number, classes)]] = True
@@ -154,7 +154,7 @@ def _sketch(rows: pa.Table, *, classes: Sequence[str], number: int) -> _Sketch:
 
 
 class _Shown(NamedTuple):
-    """Which row shows which class, a pair each; twice where its labels name it twice."""
+    """Which row shows which class, a pair each."""
 
     row: NDArray[np.int64]
     number: NDArray[np.int64]
@@ -164,8 +164,11 @@ def _shown(rows: pa.Table, classes: Sequence[str]) -> _Shown:
     labels = rows["labels"].combine_chunks()
     numbers = pc.index_in(pc.list_flatten(labels), value_set=pa.array(classes, pa.string()))
     known = pc.is_valid(numbers)
-    shown = (pc.list_parent_indices(labels).filter(known), numbers.filter(known))
-    return _Shown(*(values.to_numpy().astype(np.int64) for values in shown))
+    row, number = (
+        values.filter(known).to_numpy().astype(np.int64) for values in (pc.list_parent_indices(labels), numbers)
+    )
+    # A class that is named twice among an image's labels counts once.
+    return _Shown(*np.divmod(np.unique(row * len(classes) + number), max(1, len(classes))))
 
 
 def _is_true(rows: pa.Table) -> NDArray[np.bool_]:
