@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from stream_outputs import write_outputs
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
@@ -12,9 +12,8 @@ from raypipe.data.manifest import Manifest
 from raypipe.pipelines.affinity import affinity_plan, affinity_task
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN
-from raypipe.schema import ROW_DIGEST, SEEDS
+from raypipe.schema import SEEDS
 from raypipe.stages.base import columns_after
-from raypipe.streams.sink import SHARDS, write_shard
 
 SPLITS = {"d": "train", "a": "train", "null": "train", "unseeded": "train", "v": "val"}
 TRIMAPS = {"a": b"A", "d": b"D", "null": None, "v": b"V", "gone": b"G"}
@@ -29,13 +28,8 @@ def make_context(*options: str) -> Context:
 
 def write_seeds(folder: Path, trimaps: dict[str, bytes | None], *, made_of: str = "row") -> Artifact:
     """Seeds in shards of two rows."""
-    schema = SEEDS.append(pa.field(ROW_DIGEST, pa.string()))
-    rows: list[dict[str, Any]] = [
-        {"image_id": name, "trimap": trimap, ROW_DIGEST: f"{made_of} {name}"} for name, trimap in trimaps.items()
-    ]
-    for start in range(0, len(rows), 2):
-        write_shard(str(folder), SHARDS, pa.Table.from_pylist(rows[start : start + 2], schema=schema))
-    return Artifact(str(folder), "s")
+    rows: list[dict[str, Any]] = [{"image_id": name, "trimap": trimap} for name, trimap in trimaps.items()]
+    return write_outputs(str(folder), SEEDS, rows, digest="s", rows_per_shard=2, made_of=made_of)
 
 
 def test_it_learns_from_the_training_images_that_have_trimaps(tmp_path: Path) -> None:

@@ -10,13 +10,20 @@ from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.pipelines import classifier as module
-from raypipe.pipelines.classifier import classifier_plan, classifier_task, labelled_rows, train_classifier
+from raypipe.pipelines.classifier import (
+    TRAINED_COLUMNS,
+    classifier_plan,
+    classifier_task,
+    labelled_rows,
+    train_classifier,
+)
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN
 from raypipe.pipelines.networks import NetworkPlan
 from raypipe.stages.base import columns_after
 from raypipe.stages.crops import LoadClassifierCrops
 from raypipe.stages.saliency_crops import LoadSaliencyCrops
+from raypipe.streams.collect import collect
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import ClassifierTask
 
@@ -58,7 +65,7 @@ def test_images_whose_labels_teach_nothing_are_left_out() -> None:
 
 def test_a_set_without_usable_labels_is_refused() -> None:
     context = make_context()
-    rows = context.rows(None)
+    rows = collect(context.rows(None, columns=TRAINED_COLUMNS))
     unusable = rows.filter(pa.array([name in ("null", "unknown") for name in ids(rows)]))
     with pytest.raises(ValueError, match=r"none of the 2 rows of splits\.train=.* labels must be lists of cat, dog"):
         labelled_rows(context, unusable)
