@@ -24,7 +24,7 @@ print(json.dumps([str(run.context.machine), run.make_seeds().uri, run.make_masks
 OPTIONS = [
     *("classifier.epochs=1", "classifier.crop_size=96", "classifier.long_side=[96,128]"),
     *("affinity.epochs=1", "affinity.crop_size=96"),
-    *("cams.scales=[1.0]", "splits.masks=null", "cluster.rows_per_shard=4"),
+    *("cams.scales=[1.0]", "splits.masks=null", "cluster.rows_per_block=4"),
     "cluster.gpus_per_train_worker=0",  # NCCL would look for the GPUs
 ]
 

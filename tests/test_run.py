@@ -151,7 +151,7 @@ def test_another_beta_runs_the_walk_alone_and_without_seeds_gives_the_same_masks
         f"checkpoints.affinity={finished.train_affinity().uri}",
         "cluster.network_actors=2",
         "cluster.cpu_actors=1",
-        "cluster.rows_per_shard=5",
+        "cluster.rows_per_block=5",
     )
     columns = ["image_id", "mask", "confidence", "walk_mask"]
     masks = [

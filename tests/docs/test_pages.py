@@ -41,7 +41,7 @@ cams: { scales: [1.0] }
 calibration: { num_images: 8 }
 sweep: { alphas: [4, 16], betas: [8], steps: [0, 8], num_images: 12 }
 cluster:
-  { object_store_memory: 314572800, rows_per_shard: 8, cpu_actors: null, network_actors: null, gpus_per_actor: 0,
+  { object_store_memory: 314572800, rows_per_block: 8, cpu_actors: null, network_actors: null, gpus_per_actor: 0,
     train_workers: null, gpus_per_train_worker: 0 }
 """
 """What the test lays over each page's config."""

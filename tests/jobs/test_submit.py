@@ -22,7 +22,7 @@ classifier: {{ epochs: 1, crop_size: 96, long_side: [96, 128] }}
 affinity: {{ epochs: 1, crop_size: 96 }}
 segmenter: {{ epochs: 1, crop_size: 96 }}
 cams: {{ scales: [1.0] }}
-cluster: {{ rows_per_shard: 8, cpu_actors: 1, train_workers: 2, gpus_per_train_worker: 0 }}
+cluster: {{ rows_per_block: 8, cpu_actors: 1, train_workers: 2, gpus_per_train_worker: 0 }}
 """
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from stream_outputs import write_outputs
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
@@ -14,7 +15,7 @@ from raypipe.data.arrays import encode_cam
 from raypipe.data.checkpoints import Task, read_metadata
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest
-from raypipe.data.shards import read_row
+from raypipe.data.rows import ONLY_PART
 from raypipe.pages.explain import explain, manifest_row, write_explanation
 from raypipe.pages.finished import NotFinished, find_masks
 from raypipe.pipelines.context import Context
@@ -22,7 +23,9 @@ from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.seeds import seeds_plan
 from raypipe.schema import ROW_DIGEST, SEEDS
 from raypipe.stages.base import run_stages
-from raypipe.streams.sink import ShardWriter, write_shard
+from raypipe.streams import load
+from raypipe.streams.collect import collect
+from raypipe.streams.sink import PART, PART_TODO, ShardWriter
 
 IMAGES = {"photo_1": ["cat", "dog"], "photo_2": ["dog"], "empty": [], "broken": ["cat"], "late": ["cat"]}
 """The last has no mask yet."""
@@ -64,10 +67,11 @@ def write_masks(context: Context) -> str:
     plan = masks_plan(context, maps=network(context, "classifier"), affinity=network(context, "affinity"))
     for stage in plan.stages:
         stage.setup("cpu")
-    done = run_stages(plan.stages, context.rows(None).slice(0, 4))
-    done = done.append_column(ROW_DIGEST, pa.array(["r"] * 4))
+    done = run_stages(plan.stages, collect(context.rows(None)).slice(0, 4))
+    for name, value in ((ROW_DIGEST, "r"), (PART, ONLY_PART), (PART_TODO, 5)):
+        done = done.append_column(name, pa.array([value] * 4))
     folder = plan.artifact(context.config.out).uri
-    writer = ShardWriter(folder=folder, schema=plan.schema)
+    writer = ShardWriter(folder=folder, schema=plan.schema.append(pa.field(ROW_DIGEST, pa.string())), run=1)
     writer.write(done.slice(0, 2))
     writer.write(done.slice(2))
     return folder
@@ -79,9 +83,11 @@ def network(context: Context, task: Task) -> Artifact:
 
 
 def stored(masks: str, image_id: str) -> dict[str, object]:
-    for path in Path(masks, "shards").iterdir():
-        if image_id in pq.read_table(path, columns=["image_id"])["image_id"].to_pylist():
-            return read_row(str(path), image_id, columns=["mask", "confidence", "walk_mask", "predicted_iou"])
+    for path in Path(masks).glob("attempts/*/*.parquet"):
+        for row in pq.read_table(path).to_pylist():
+            if row["image_id"] == image_id:
+                found: dict[str, object] = row
+                return found
     raise AssertionError(image_id)
 
 
@@ -140,7 +146,7 @@ def test_maps_and_trimap_of_the_seeds_are_taken(context: Context, masks: str) ->
     row = {"image_id": "photo_2", "height": 47, "width": 64, "class_ids": [2], "trimap": encode_png(trimap)}
     row |= {"cam": encode_cam(cam), "cam_height": 12, "cam_width": 16}
     seeds = seeds_plan(context, maps=network(context, "classifier")).artifact(context.config.out)
-    write_shard(seeds.uri, "shards", pa.Table.from_pylist([row], schema=SEEDS))
+    write_outputs(seeds.uri, SEEDS, [row])
     found = explain(find_masks(context), manifest_row(context, "photo_2"))
     assert np.array_equal(found.cam, cam)
     assert np.array_equal(found.trimap, trimap)
@@ -159,17 +165,18 @@ def test_the_page_is_one_file(context: Context, masks: str) -> None:
     assert "no label" in Path(write_explanation(context, "empty")).read_text()
 
 
-def test_of_other_images_only_the_ids_are_read(context: Context, masks: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    original = pq.ParquetFile.read
+def test_of_other_images_nothing_is_read(context: Context, masks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, list[int]]] = []
+    original = load.read_columns
 
-    def spy(self: pq.ParquetFile, columns: list[str], **options: object) -> pa.Table:
-        read.extend(columns)
-        return original(self, columns=columns, **options)
+    def spy(uri: str, names: list[str], *, rows: list[int]) -> load.Loaded:
+        read.append((uri, rows))
+        return original(uri, names, rows=rows)
 
-    monkeypatch.setattr(pq.ParquetFile, "read", spy)
+    monkeypatch.setattr(load, "read_columns", spy)
     explain(find_masks(context), manifest_row(context, "photo_1"))
-    assert set(read) == {"image_id"}
+    ((uri, (row,)),) = read
+    assert pq.read_table(uri)["image_id"][row].as_py() == "photo_1"
 
 
 def test_what_cannot_be_explained_says_why(context: Context, masks: str) -> None:
@@ -183,7 +190,9 @@ def test_what_cannot_be_explained_says_why(context: Context, masks: str) -> None
 
 def test_an_image_of_a_split_without_masks(context: Context, masks: str) -> None:
     config = load_config("", ["manifest=m", f"out={context.config.out}", "splits.masks=[val]"])
-    rows = [row | {"split": "val" if row["image_id"] == "late" else "train"} for row in context.rows(None).to_pylist()]
+    rows = [
+        row | {"split": "val" if row["image_id"] == "late" else "train"} for row in context.manifest.table.to_pylist()
+    ]
     with pytest.raises(ValueError, match="photo_1 is of split 'train', which gets no masks"):
         write_explanation(Context(config, Manifest.from_rows(rows, context.classes)), "photo_1")
 

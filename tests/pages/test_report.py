@@ -1,11 +1,15 @@
 """The report of a run that is made up: no Ray, no training."""
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from stream_outputs import write_outputs, write_quarantine
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
@@ -19,9 +23,11 @@ from raypipe.pages.report import write_report
 from raypipe.pages.samples import choose_samples, collect_samples
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.evaluate import CONFUSION_FILE, _confusions_file, read_confusions
+from raypipe.pipelines.tally import IMAGE_SCORES
 from raypipe.results import Score
-from raypipe.schema import MASKS, QUARANTINE, SEEDS
-from raypipe.streams.sink import QUARANTINED, SHARDS, write_shard
+from raypipe.schema import MASKS, SEEDS
+from raypipe.streams import load
+from raypipe.streams.load import held
 
 
 @pytest.fixture
@@ -36,91 +42,120 @@ def masks(context: Context, tmp_path: Path) -> Artifact:
     png = encode_png(np.ones((96, 128), np.uint8))
     folder = str(tmp_path / "masks" / "0123456789ab")
     ids = context.manifest.table["image_id"].to_pylist()
-    for start in range(0, len(ids) - 1, 8):
-        rows = [
-            {"image_id": image_id, "mask": png, "walk_mask": png, "predicted_iou": place / 24}
-            for place, image_id in enumerate(ids[start : min(start + 8, len(ids) - 1)], start=start)
-        ]
-        write_shard(folder, SHARDS, pa.Table.from_pylist(rows, schema=MASKS))
-    bad = [{"image_id": ids[-1], "stage": "DecodeImages", "reason": "broken", "row_digest": "r"}]
-    write_shard(folder, QUARANTINED, pa.Table.from_pylist(bad, schema=QUARANTINE))
-    return Artifact(folder, "0123456789ab")
+    rows = [
+        {"image_id": image_id, "mask": png, "walk_mask": png, "predicted_iou": place / 24}
+        for place, image_id in enumerate(ids[:-1])
+    ]
+    write_quarantine(folder, {ids[-1]: ("DecodeImages", "broken")})
+    return write_outputs(folder, MASKS, rows, digest="0123456789ab", rows_per_shard=8)
 
 
-def make_score(image_iou: dict[str, float], **changes) -> Score:
+def evaluation_of(folder: Path, *, stage: str = "walk", split: str = "train", **image_iou: float) -> Artifact:
+    """An evaluation's folder with what single images score."""
+    rows = [
+        {"image_id": image_id, "stage": stage, "split": split, "mean_iou": value}
+        for image_id, value in image_iou.items()
+    ]
+    images = folder / "images" / "masks"
+    images.mkdir(parents=True, exist_ok=True)
+    # An evaluation of a manifest of two parts.
+    for name, some in (("one", rows[::2]), ("two", rows[1::2])):
+        pq.write_table(pa.Table.from_pylist(some, schema=IMAGE_SCORES), images / f"{name}.parquet")
+    return Artifact(str(folder), "e")
+
+
+def make_score(**changes: Any) -> Score:
     plain = {
         "stage": "walk",
         "split": "train",
-        "num_images": len(image_iou),
+        "num_images": 9,
         "mean_iou": 0.5,
         "class_iou": {"background": 0.5, "dog": 0.5},
         "post_processing": "none",
         "truth_digest": "0",
         "num_unscored": 0,
-        "image_iou": image_iou,
     }
     return Score(**{**plain, **changes})
 
 
-def test_samples_are_best_worst_and_random_in_turns(context: Context, masks: Artifact) -> None:
+def test_samples_are_best_worst_and_random_in_turns(context: Context, masks: Artifact, tmp_path: Path) -> None:
     ids = context.manifest.table["image_id"].to_pylist()
-    scores = [make_score({image_id: place / 100 for place, image_id in enumerate(ids[:10])})]
-    chosen = choose_samples(masks=masks.uri, scores=scores, number=2)
+    evaluation = evaluation_of(tmp_path / "e", **{image_id: place / 100 for place, image_id in enumerate(ids[:10])})
+    masked = held(context.rows(None), masks)
+    chosen = choose_samples(masked, evaluation=evaluation, scores=[make_score()], number=2)
     assert [kind for _, kind, _ in chosen] == ["best", "worst", "random"] * 2
     assert [image_id for image_id, kind, _ in chosen if kind == "best"] == [ids[9], ids[8]]
     assert [image_id for image_id, kind, _ in chosen if kind == "worst"] == [ids[0], ids[1]]
     assert len({image_id for image_id, _, _ in chosen}) == 6
-    assert choose_samples(masks=masks.uri, scores=scores, number=2) == chosen
+    assert {image_id: iou for image_id, _, iou in chosen if iou is not None} == {
+        ids[9]: 0.09,
+        ids[8]: 0.08,
+        ids[0]: 0.0,
+        ids[1]: 0.01,
+    }
+    assert choose_samples(masked, evaluation=evaluation, scores=[make_score()], number=2) == chosen
+    unscored = choose_samples(masked, evaluation=None, scores=[], number=2)
+    assert [kind for _, kind, _ in unscored] == ["random"] * 2
 
 
-def test_samples_have_masks(context: Context, masks: Artifact) -> None:
+def test_samples_have_masks(context: Context, masks: Artifact, tmp_path: Path) -> None:
     ids = context.manifest.table["image_id"].to_pylist()
-    scores = [make_score({ids[-1]: 0.9, ids[0]: 0.5, ids[1]: 0.4, ids[2]: 0.3})]
-    chosen = {image_id: kind for image_id, kind, _ in choose_samples(masks=masks.uri, scores=scores, number=2)}
-    assert ids[-1] not in chosen  # the best one, in quarantine
-    assert chosen[ids[0]] == "best"
-    assert not {image_id for image_id, _, _ in choose_samples(masks=masks.uri + "-none", scores=scores, number=2)}
+    evaluation = evaluation_of(tmp_path / "e", **{ids[-1]: 0.9, ids[0]: 0.5, ids[1]: 0.4, ids[2]: 0.3})
+
+    def choose(outputs: Artifact) -> dict[str, str]:
+        masked = held(context.rows(None), outputs)
+        chosen = choose_samples(masked, evaluation=evaluation, scores=[make_score()], number=2)
+        return {image_id: kind for image_id, kind, _ in chosen}
+
+    assert ids[-1] not in choose(masks)  # the best one, in quarantine
+    assert choose(masks)[ids[0]] == "best"
+    assert choose(Artifact(masks.uri + "-none", "none")) == {}
+
+
+def test_samples_are_ranked_by_the_last_stage(context: Context, masks: Artifact, tmp_path: Path) -> None:
+    first, second, third = context.manifest.table["image_id"].to_pylist()[:3]
+    evaluation_of(tmp_path / "e", stage="walk", **{first: 0.9, second: 0.1, third: 0.5})
+    walked = tmp_path / "e" / "images" / "masks" / "one.parquet"
+    walked.rename(walked.with_name("three.parquet"))
+    evaluation = evaluation_of(tmp_path / "e", stage="dcrf", **{first: 0.2, third: 0.8})
+    masked = held(context.rows(None), masks)
+    scores = [make_score(), make_score(stage="dcrf")]
+    chosen = {kind: name for name, kind, _ in choose_samples(masked, evaluation=evaluation, scores=scores, number=1)}
+    assert (chosen["best"], chosen["worst"]) == (third, first)
 
 
 def test_only_the_chosen_rows_are_read(context: Context, masks: Artifact, tmp_path: Path, monkeypatch) -> None:
     seen: list[str] = []
-    read = collect_samples.__globals__["read_row"]
-    monkeypatch.setitem(
-        collect_samples.__globals__,
-        "read_row",
-        lambda uri, image_id, **k: seen.append(image_id) or read(uri, image_id, **k),
-    )
+    original = load.read_columns
+
+    def noted(uri: str, names: list[str], *, rows: list[int]) -> load.Loaded:
+        seen.extend(pq.read_table(uri)["image_id"].take(pa.array(rows)).to_pylist())
+        return original(uri, names, rows=rows)
+
+    monkeypatch.setattr(load, "read_columns", noted)
     row = context.manifest.table.slice(0, 1).to_pylist()[0]
     cam = {"cam": encode_cam(np.ones((1, 24, 32), np.float32)), "cam_height": 24, "cam_width": 32, "class_ids": [1]}
-    seeds = str(tmp_path / "seeds")
-    write_shard(seeds, SHARDS, pa.Table.from_pylist([{"image_id": row["image_id"], **cam}], schema=SEEDS))
-    scores = [make_score({row["image_id"]: 0.5})]
-    samples = collect_samples(
-        context, {"seeds": seeds, "masks": masks.uri}, affinity=None, scores=scores, num_samples=2
-    )
-    first = next(samples)
-    assert seen == [row["image_id"]] * 2  # a mask and a seed, and nothing of the next sample yet
+    seeds = write_outputs(str(tmp_path / "seeds"), SEEDS, [{"image_id": row["image_id"], **cam}])
+    evaluation = evaluation_of(tmp_path / "e", **{row["image_id"]: 0.5})
+    outputs = {"seeds": seeds, "masks": masks}
+    options = {"affinity": None, "evaluation": evaluation, "scores": [make_score()], "num_samples": 2}
+    first, *others = collect_samples(context, outputs, **options)
+    ids = {sample.image_id for sample in (first, *others)}
+    assert Counter(seen) == Counter([*ids, row["image_id"]]), "three masks and a seed"
     assert (first.image_id, first.kind, first.iou) == (row["image_id"], "best", 0.5)
     assert first.cam.shape == (1, 24, 32)
     assert first.truth is not None
-    assert [sample.kind for sample in samples] == ["random", "random"]
-    assert len(seen) == 4  # those have no seeds
+    assert [sample.kind for sample in others] == ["random", "random"]
 
 
 def test_quarantined_images_are_counted_by_reason(tmp_path: Path) -> None:
     folder = str(tmp_path)
-    rows = [
-        {
-            "image_id": f"{number}.jpg",
-            "stage": "DecodeImages",
-            "reason": f"truncated after {number} bytes of '{number}'",
-        }
-        for number in range(50)
-    ]
-    rows += [{"image_id": "x", "stage": "EncodeMasks", "reason": "r" * 1000}]
-    for start in (0, 20):
-        table = pa.Table.from_pylist(rows[start : start + 20] if start == 0 else rows[20:], schema=QUARANTINE)
-        write_shard(folder, QUARANTINED, table)
+    reasons = {
+        f"{number}.jpg": ("DecodeImages", f"truncated after {number} bytes of '{number}'") for number in range(50)
+    }
+    reasons["x"] = ("EncodeMasks", "r" * 1000)
+    write_quarantine(folder, dict([*reasons.items()][:20]), part="one")
+    write_quarantine(folder, dict([*reasons.items()][20:]), part="two")
     many, one = count_quarantined({"masks": folder, "seeds": f"{folder}/none"})
     assert (many.stage, many.num_images, len(many.image_ids)) == ("DecodeImages", 50, 3)
     assert many.reason.startswith("truncated after ")
@@ -128,10 +163,7 @@ def test_quarantined_images_are_counted_by_reason(tmp_path: Path) -> None:
 
 
 def test_many_reasons_are_cut_off_and_counted(tmp_path: Path) -> None:
-    rows = [
-        {"image_id": str(n), "stage": "S", "reason": "".join(chr(97 + int(d)) for d in f"{n:03}")} for n in range(90)
-    ]
-    write_shard(str(tmp_path), QUARANTINED, pa.Table.from_pylist(rows, schema=QUARANTINE))
+    write_quarantine(str(tmp_path), {str(n): ("S", "".join(chr(97 + int(d)) for d in f"{n:03}")) for n in range(90)})
     groups = count_quarantined({"masks": str(tmp_path)})
     assert len(groups) == 31
     assert sum(group.num_images for group in groups) == 90
@@ -153,17 +185,19 @@ def test_reasons_alike(reason: str, kind: str) -> None:
 def test_pairs_from_the_labels_column() -> None:
     rows = [["train", "track"]] * 9 + [["car"]] * 80 + [["track", "track"], [], None, ["unknown"]]
     labels = pa.chunked_array([pa.array(rows[:5], pa.list_(pa.string())), pa.array(rows[5:], pa.list_(pa.string()))])
-    found = count_label_pairs(labels, ("track", "train", "car"))
+    found = count_label_pairs([labels, labels.slice(0, 0)], ("track", "train", "car"))
     assert found is not None
     assert found.num_images == 92  # all but the one that isn't labelled
     (pair,) = found.pairs
     assert (pair.first, pair.second, pair.num_both, pair.num_first, pair.num_second) == (1, 0, 9, 9, 10)
-    assert count_label_pairs(pa.chunked_array([pa.array([[], None], pa.list_(pa.string()))]), ("a",)) is None
+    halves = [labels.slice(0, 40), labels.slice(40)]
+    assert count_label_pairs(halves, ("track", "train", "car")) == found, "part by part"
+    assert count_label_pairs([pa.chunked_array([pa.array([[], None], pa.list_(pa.string()))])], ("a",)) is None
 
 
 def test_confusions_come_back_from_their_file(tmp_path: Path) -> None:
     matrix = np.array([[5, 1], [0, 7]])
-    scores = [make_score({}, confusion=matrix), make_score({}, stage="dcrf", confusion=2 * matrix)]
+    scores = [make_score(confusion=matrix), make_score(stage="dcrf", confusion=2 * matrix)]
     assert final_confusions(Artifact(str(tmp_path), "e"), scores) == []  # an evaluation without the file
     (tmp_path / CONFUSION_FILE).write_bytes(_confusions_file(scores))
     assert {key: found.tolist() for key, found in read_confusions(str(tmp_path)).items()} == {
@@ -175,15 +209,16 @@ def test_confusions_come_back_from_their_file(tmp_path: Path) -> None:
     assert final_confusions(None, []) == []
 
 
-def test_risk_of_images_by_their_prediction(context: Context, masks: Artifact) -> None:
+def test_risk_of_images_by_their_prediction(context: Context, masks: Artifact, tmp_path: Path) -> None:
     ids = context.manifest.table["image_id"].to_pylist()
-    score = make_score({image_id: place / 24 for place, image_id in enumerate(ids)})
-    (found,) = collect_risks(context.config.out, masks=masks, scores=[score])
+    evaluation = evaluation_of(tmp_path / "e", **{image_id: place / 24 for place, image_id in enumerate(ids)})
+    scores = [make_score(), make_score(split="val")]
+    (found,) = collect_risks(context.config.out, masks=masks, evaluation=evaluation, scores=scores)
     assert "23 images" in found.note  # the one in quarantine has no mask
     assert found.risks["predicted IoU"] == pytest.approx(found.risks["best order"], abs=1e-6)
     assert found.risks["in no order"] == pytest.approx([1 - 11 / 24] * 50)
-    few = make_score(dict.fromkeys(ids[:9], 0.5))
-    assert collect_risks(context.config.out, masks=masks, scores=[few]) == []
+    few = evaluation_of(tmp_path / "few", **dict.fromkeys(ids[:9], 0.5))
+    assert collect_risks(context.config.out, masks=masks, evaluation=few, scores=scores) == []
 
 
 def test_risk_of_pixels_from_calibrations_of_these_masks(context: Context, masks: Artifact, tmp_path: Path) -> None:
@@ -193,7 +228,7 @@ def test_risk_of_pixels_from_calibrations_of_these_masks(context: Context, masks
         folder.mkdir(parents=True)
         content = {"measured": measured, "image_ids": ["x"], "masks": digest}
         (folder / "calibration.json").write_text(json.dumps(content))
-    (found,) = collect_risks(context.config.out, masks=masks, scores=[])
+    (found,) = collect_risks(context.config.out, masks=masks, evaluation=None, scores=[])
     assert found.coverages == [0.5, 1]
     assert found.risks["calibrated"] == pytest.approx([0.1, 0.4])
     assert "0.200 to 0.020" in found.note

@@ -19,6 +19,7 @@ from raypipe.pages.review import QUEUE_FILE, rank, reviewable_rows, run_review
 from raypipe.pipelines.context import Context
 from raypipe.schema import REVIEW
 from raypipe.stages.encode import sums_of_classes
+from raypipe.streams import load
 
 CLASSES = ("cat", "dog")
 IMAGES = {  # labels, columns of the mask (of 10) that are cat and dog, predicted IoU
@@ -77,7 +78,7 @@ def expected() -> dict[str, float]:
 
 
 def test_ranked_by_hand_worked_gains(context: Context, masks: Artifact) -> None:
-    queue, num_masks = rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=10)
+    queue, num_masks = rank(reviewable_rows(context, None), masks, classes=CLASSES, num_images=10)
     gains = expected()
     assert [row["image_id"] for row in queue] == sorted(gains, key=lambda name: -gains[name])
     assert [row["gain"] for row in queue] == pytest.approx(sorted(gains.values(), reverse=True), rel=1e-6)
@@ -90,23 +91,33 @@ def test_ranked_by_hand_worked_gains(context: Context, masks: Artifact) -> None:
 
 
 def test_the_first_of_many_are_the_same_whatever_the_shards(context: Context, masks: Artifact) -> None:
-    whole = rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=10)[0]
-    assert rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=2)[0] == whole[:2]
+    whole = rank(reviewable_rows(context, None), masks, classes=CLASSES, num_images=10)[0]
+    assert rank(reviewable_rows(context, None), masks, classes=CLASSES, num_images=2)[0] == whole[:2]
 
 
-def test_only_small_columns_are_read_to_rank(
+def test_only_small_columns_are_read_to_rank_and_then_the_masks_of_the_first(
     context: Context, masks: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[str] = []
-    original = pq.ParquetFile.read
+    totalled: list[str] = []
+    loaded: list[tuple[list[str], int]] = []
+    read, read_columns = pq.ParquetFile.read, load.read_columns
 
     def spy(self: pq.ParquetFile, columns: list[str], **options: object) -> pa.Table:
-        read.extend(columns)
-        return original(self, columns=columns, **options)
+        totalled.extend(columns)
+        return read(self, columns=columns, **options)
+
+    def spy_too(uri: str, names: list[str], *, rows: list[int]) -> load.Loaded:
+        loaded.append((names, len(rows)))
+        return read_columns(uri, names, rows=rows)
 
     monkeypatch.setattr(pq.ParquetFile, "read", spy)
-    rank(reviewable_rows(context, None), masks.uri, classes=CLASSES, num_images=10)
-    assert set(read) == {"image_id", "class_ids", "areas", "predicted_iou"}
+    monkeypatch.setattr(load, "read_columns", spy_too)
+    rank(reviewable_rows(context, None), masks, classes=CLASSES, num_images=1)
+    assert set(totalled) == {"class_ids", "areas"}
+    *ranked, last = loaded
+    assert {name for names, _ in ranked for name in names} == {"class_ids", "areas", "predicted_iou"}
+    assert sum(number for _, number in ranked) == 6
+    assert last == (["mask", "confidence"], 1)
 
 
 def test_gallery_table_and_tasks(context: Context, masks: Artifact, tmp_path: Path) -> None:

@@ -3,20 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from stream_outputs import write_outputs
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
-from raypipe.data.shards import read_row
+from raypipe.data.shards import Place, RowReader
 from raypipe.pipelines.affinity import affinity_plan, affinity_task
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN
 from raypipe.pipelines.networks import NetworkPlan
-from raypipe.schema import ROW_DIGEST, SEEDS
+from raypipe.schema import SEEDS
 from raypipe.stages.base import columns_after
-from raypipe.streams.sink import SHARDS, write_shard
 
 SPLITS = {"d": "train", "a": "train", "unseeded": "train", "v": "val"}
 TRIMAPS = {"a": b"A", "d": b"D", "v": b"V", "gone": b"G"}
@@ -35,13 +34,8 @@ def make_context(*options: str, splits: dict[str, str] = SPLITS) -> Context:
 
 def write_seeds(folder: Path, trimaps: dict[str, bytes], *, made_of: str = "row") -> Artifact:
     """Seeds in shards of two rows."""
-    schema = SEEDS.append(pa.field(ROW_DIGEST, pa.string()))
-    rows: list[dict[str, Any]] = [
-        {"image_id": name, "trimap": trimap, ROW_DIGEST: f"{made_of} {name}"} for name, trimap in trimaps.items()
-    ]
-    for start in range(0, len(rows), 2):
-        write_shard(str(folder), SHARDS, pa.Table.from_pylist(rows[start : start + 2], schema=schema))
-    return Artifact(str(folder), "s")
+    rows: list[dict[str, Any]] = [{"image_id": name, "trimap": trimap} for name, trimap in trimaps.items()]
+    return write_outputs(str(folder), SEEDS, rows, digest="s", rows_per_shard=2, made_of=made_of)
 
 
 def test_it_learns_from_the_training_images_that_have_trimaps(tmp_path: Path) -> None:
@@ -52,7 +46,10 @@ def test_it_learns_from_the_training_images_that_have_trimaps(tmp_path: Path) ->
         ("d", "d.jpg"),
     ]
     for row in plan.rows.to_pylist():
-        assert read_row(row["shard_uri"], row["image_id"], columns=["trimap"])["trimap"] == TRIMAPS[row["image_id"]]
+        assert (
+            RowReader().read(Place(row["shard_uri"], row["shard_row"]), columns=["trimap"])["trimap"]
+            == TRIMAPS[row["image_id"]]
+        )
     assert "trimap" not in plan.rows.column_names, "many rows would take gigabytes"
     columns_after([*plan.rows.column_names, *DRAWN], [plan.crops])
     assert plan.factors is plan.validated_rows is None

@@ -28,7 +28,7 @@ HALF = 12
 
 
 def make_context(manifest: Manifest, out: Path, *overrides: str) -> Context:
-    cluster = ["cluster.rows_per_shard=8", "cluster.cpu_actors=1"]
+    cluster = ["cluster.rows_per_block=8", "cluster.cpu_actors=1"]
     values = [f"out={out}", "manifest=m", f"calibration.num_images={HALF}", *cluster, *overrides]
     return Context(load_config("", values), manifest)
 

@@ -10,13 +10,19 @@ from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.pipelines import classifier as module
-from raypipe.pipelines.classifier import classifier_plan, classifier_task, labelled_rows, train_classifier
+from raypipe.pipelines.classifier import (
+    classifier_plan,
+    classifier_task,
+    labelled_rows,
+    train_classifier,
+)
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN
 from raypipe.pipelines.networks import NetworkPlan
 from raypipe.stages.base import columns_after
 from raypipe.stages.crops import LoadClassifierCrops
 from raypipe.stages.saliency_crops import LoadSaliencyCrops
+from raypipe.streams.collect import collect
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import ClassifierTask
 
@@ -63,7 +69,7 @@ def test_a_set_without_usable_labels_is_refused() -> None:
 
 
 def test_labels_are_usable_row_by_row_however_a_column_is_cut() -> None:
-    rows = make_context().rows(None)
+    rows = collect(make_context().rows(None))
     cut = pa.concat_tables([rows.slice(start, 2) for start in range(0, rows.num_rows, 2)])
     assert ids(labelled_rows(cut, ("cat", "dog"))) == [*LEARNED, "v"]
     missing = pa.table({"image_id": ["x", "y"], "labels": pa.array([["cat", None], ["cat"]])})

@@ -1,13 +1,12 @@
 """Scores by masks and true masks of a few pixels, whose confusion is counted by hand."""
 
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from stream_outputs import write_masks
+from stream_outputs import write_masks, write_outputs
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
@@ -16,11 +15,11 @@ from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.evaluate import has_truth, read_confusions, run_evaluate, score_segments
+from raypipe.pipelines.tally import read_image_scores
 from raypipe.results import Score
-from raypipe.schema import ROW_DIGEST, SEEDS
-from raypipe.stages.base import run_stages
-from raypipe.streams.plan import Plan
-from raypipe.streams.sink import SHARDS, write_shard
+from raypipe.schema import MASKS, SEEDS
+from raypipe.streams import run
+from raypipe.streams.records import read_summary
 
 CAT, DOG, IGNORED = 1, 2, 255
 
@@ -37,16 +36,6 @@ TOGETHER = [[3, 1, 3], [1, 4, 0], [1, 0, 2]]
 
 def png(values: list[list[int]]) -> bytes:
     return encode_png(np.array(values, np.uint8))
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Computes without Ray."""
-
-    def compute(_context: Context, plan: Plan, rows: pa.Table) -> Iterator[pa.Table]:
-        yield run_stages(plan.steps, rows, keep=plan.schema.names)
-
-    monkeypatch.setattr(Context, "compute", compute)
 
 
 @pytest.fixture
@@ -84,14 +73,20 @@ def seeds(tmp_path: Path) -> Artifact:
     truth = np.array(WALKED)
     cam = np.stack([np.where(truth == CAT, 0.9, 0.12), np.where(truth == DOG, 0.3, 0)]).astype(np.float32)
     size = {"height": 3, "width": 4, "cam_height": 3, "cam_width": 4}
-    row = {"image_id": "a", "class_ids": [CAT, DOG], "cam": encode_cam(cam), **size, ROW_DIGEST: "of a"}
-    schema = SEEDS.append(pa.field(ROW_DIGEST, pa.string()))
-    write_shard(str(tmp_path / "seeds"), SHARDS, pa.Table.from_pylist([row], schema=schema))
-    return Artifact(str(tmp_path / "seeds"), "s")
+    row = {"image_id": "a", "class_ids": [CAT, DOG], "cam": encode_cam(cam), **size}
+    return write_outputs(str(tmp_path / "seeds"), SEEDS, [row], digest="s")
 
 
 def by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:
     return {(score.stage, score.split): score for score in scores}
+
+
+def image_scores(folder: Artifact, stage: str) -> dict[str, dict[str, float]]:
+    """Mean IoU of each image, by split and id."""
+    found: dict[str, dict[str, float]] = {}
+    for row in (row for table in read_image_scores(folder.uri, stage=stage) for row in table.to_pylist()):
+        found.setdefault(row["split"], {})[row["image_id"]] = row["mean_iou"]
+    return found
 
 
 def test_scores_are_those_of_the_confusion_counted_by_hand(
@@ -107,7 +102,10 @@ def test_scores_are_those_of_the_confusion_counted_by_hand(
     final = found["dcrf", "train"]
     assert final.class_iou == pytest.approx({"background": 3 / 9, "cat": 4 / 6, "dog": 2 / 6})
     assert final.mean_iou == pytest.approx((3 / 9 + 4 / 6 + 2 / 6) / 3), "of the pixels of all images together"
-    assert final.image_iou == pytest.approx({"a": (3 / 6 + 4 / 6 + 1 / 2) / 3, "b": (0 + 1 / 4) / 2}, abs=1e-4)
+    expected = {"a": (3 / 6 + 4 / 6 + 1 / 2) / 3, "b": (0 + 1 / 4) / 2}
+    assert image_scores(folder, "dcrf")["train"] == pytest.approx(expected, abs=1e-4)
+    assert set(image_scores(folder, "walk")["val"]) == {"v"}
+    assert set(image_scores(folder, "cam")["train"]) == {"a"}, "the others have no maps"
     assert (final.num_images, final.num_unscored) == (2, 1)
     assert "(1, 3) (height, width), the image (2, 2)" in final.unscored["odd"]
     assert found["walk", "train"].mean_iou == 1
@@ -139,8 +137,39 @@ def test_what_is_scored_is_not_scored_again(
     in_this_process: None, context: Context, masks: Artifact, seeds: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, scores = run_evaluate(context, seeds=seeds, masks=masks)
-    monkeypatch.setattr(Context, "compute", lambda *_: pytest.fail("it is there"))
+    monkeypatch.setattr(run, "execute", lambda *_, **__: pytest.fail("it is there"))
     assert run_evaluate(context, seeds=seeds, masks=masks) == (folder, scores)
+
+
+def test_of_a_grown_manifest_only_the_new_images_are_scored(
+    in_this_process: None, context: Context, masks: Artifact, seeds: Artifact, tmp_path: Path
+) -> None:
+    folder, scores = run_evaluate(context, seeds=seeds, masks=masks)
+    write_masks(masks.uri, [{"image_id": "w", "mask": png(OTHER_MASK), "walk_mask": png(OTHER_TRUTH)}])
+    new = {"image_id": "w", "image_uri": "w", "labels": ["cat"], "split": "val", "mask_uri": str(tmp_path / "v.png")}
+    rows = [*context.manifest.table.to_pylist(), new]
+    grown, (*_, last) = run_evaluate(
+        Context(context.config, Manifest.from_rows(rows, context.classes)), seeds=seeds, masks=masks
+    )
+    assert grown != folder
+    (scored,) = (tmp_path / "out" / "scores").iterdir()
+    summary = read_summary(str(scored))
+    assert summary is not None
+    assert (summary["num_rows"], summary["num_computed"]) == (5, 1)
+    assert (last.stage, last.split, last.num_images) == ("dcrf", "val", 2)
+    assert run_evaluate(context, seeds=seeds, masks=masks) == (folder, scores), "the smaller set is known, too"
+
+
+def test_a_mask_that_changed_is_scored_again_and_one_that_is_gone_is_not(
+    in_this_process: None, context: Context, masks: Artifact, seeds: Artifact
+) -> None:
+    folder, _ = run_evaluate(context, seeds=seeds, masks=masks)
+    shutil.rmtree(masks.uri)
+    write_outputs(masks.uri, MASKS, [{"image_id": "a", "mask": png(WALKED)}], digest="m", made_of="changed")
+    again, scores = run_evaluate(context, seeds=seeds, masks=masks)
+    assert again != folder
+    assert by_name(scores)["dcrf", "train"].num_images == 1
+    assert by_name(scores)["dcrf", "train"].mean_iou == 1
 
 
 def test_without_truth_there_is_nothing_to_score(context: Context, masks: Artifact, seeds: Artifact) -> None:

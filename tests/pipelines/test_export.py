@@ -18,26 +18,28 @@ from raypipe.cli import app
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.formats.base import Options
 from raypipe.formats.containers import find_containers
 from raypipe.formats.voc.write import Voc
 from raypipe.formats.webdataset.read import WebDatasetReader
-from raypipe.pipelines.context import Context
+from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.export import ExportMasks, export_rows, find_format, run_export
 from raypipe.pipelines.import_containers import import_containers
 from raypipe.stages.base import Row, with_error_columns
+from raypipe.streams.collect import collect
 from raypipe.streams.records import MixedOutputs
 
 
 def make_context(manifest: Manifest, *overrides: str) -> Context:
-    values = ["out=unused", "manifest=m", "cluster.rows_per_shard=8", "cluster.cpu_actors=1", *overrides]
+    values = ["out=unused", "manifest=m", "cluster.rows_per_block=8", "cluster.cpu_actors=1", *overrides]
     return Context(load_config("", values), manifest)
 
 
 def test_true_masks_by_the_command(local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     out = tmp_path / "coco"
     words = ["export", "coco", "-", str(out), f"manifest={synthetic[0]}", f"out={tmp_path / 'run'}", "--masks", "truth"]
-    words += ["cluster.cpu_actors=1", "cluster.rows_per_shard=8", "--splits", "val"]
+    words += ["cluster.cpu_actors=1", "cluster.rows_per_block=8", "--splits", "val"]
     first = CliRunner().invoke(app, words, catch_exceptions=False)
     assert first.exit_code == 0, first.output
     rows = {row["image_id"]: row for row in synthetic[1].table.to_pylist() if row["split"] == "val"}
@@ -54,7 +56,8 @@ def test_true_masks_by_the_command(local_ray: None, synthetic: tuple[str, Manife
     for image_id, row in rows.items():
         truth = decode_mask(storage.read_bytes(row["mask_uri"]))
         assert covered[image_id] == np.count_nonzero((truth > 0) & (truth < 255))
-    assert not list((out / "_raypipe").rglob("*.parquet"))  # joined
+    assert list((out / "_raypipe").glob("export/*/index/all/*.parquet"))
+    assert not list((out / "_raypipe").glob("export/*/shards/**/*.parquet"))  # joined
 
     again = CliRunner().invoke(app, words, catch_exceptions=False)
     assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
@@ -172,9 +175,20 @@ def manifest(mask_uri: str | None = None) -> Manifest:
 
 
 def test_rows_keep_their_place_in_the_manifest() -> None:
-    assert export_rows(make_context(manifest()), masks=None, splits=["val"]).to_pylist() == [
+    assert collect(export_rows(make_context(manifest()), masks=None, splits=["val"])).to_pylist() == [
         {"image_id": "b", "number": 2, "split": "val", "image_uri": "a.jpg", "mask_uri": "b.png"}
     ]
+
+
+def test_rows_of_several_parts_are_counted_through(tmp_path: Path) -> None:
+    rows = [
+        {"image_id": str(number), "image_uri": "i.jpg", "labels": [], "mask_uri": "m.png", "split": "abc"[number % 3]}
+        for number in range(1, 8)
+    ]
+    write_manifest(Manifest.from_rows(rows, ["cat"]), str(tmp_path / "manifest"), rows_per_part=3)
+    context = open_context(load_config("", ["out=unused", f"manifest={tmp_path}/manifest"]))
+    found = collect(export_rows(context, masks=None, splits=["a", "b"])).to_pylist()
+    assert [(row["image_id"], row["number"]) for row in found] == [(str(n), n) for n in (1, 3, 4, 6, 7)]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from raypipe.data.shards import read_shards
 from raypipe.networks import Network, build_affinity_net, build_classifier, network_input
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines import gate
-from raypipe.pipelines.context import open_context
+from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.gate import sample_rows, weigh
 from raypipe.pipelines.masks import masks_plan
 from raypipe.run import Run, open_run
 from raypipe.schema import MASKS
+from raypipe.streams.collect import collect
 
 HARMFUL = [
     # Pixels of like colours all take the class of most of them: background, at a low alpha.
@@ -103,6 +104,11 @@ def test_nothing_judged_leaves_the_refinement_as_configured() -> None:
     assert "stays as configured" in str(decision)
 
 
+def sampled(context: Context) -> list[str]:
+    names: list[str] = collect(sample_rows(context))["image_id"].to_pylist()
+    return names
+
+
 def test_sample_depends_on_ids_alone_and_has_labels(
     synthetic: tuple[str, Manifest], given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,8 +121,8 @@ def test_sample_depends_on_ids_alone_and_has_labels(
         context = open_context(make_config(given, tmp_path, *given_here))
         with monkeypatch.context() as more:
             more.setattr(gate, "SAMPLE_SIZE", 100)
-            assert set(sample_rows(context)["image_id"].to_pylist()) == {row["image_id"] for row in rows[2:]}
-        drawn.append(sample_rows(context)["image_id"].to_pylist())
+            assert set(sampled(context)) == {row["image_id"] for row in rows[2:]}
+        drawn.append(sorted(sampled(context)))
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) == 6
 
@@ -188,6 +194,15 @@ def test_an_image_keeps_the_better_mask(local_ray: None, given: list[str], tmp_p
     masks = read_masks(run, "mask", "walk_mask")
     assert len(masks) == 24
     assert any(row["mask"] == row["walk_mask"] for row in masks)
+
+
+def test_where_no_image_has_labels_nothing_is_decided(
+    local_ray: None, synthetic: tuple[str, Manifest], given: list[str], tmp_path: Path
+) -> None:
+    rows = [row | {"labels": []} for row in synthetic[1].table.slice(0, 3).to_pylist()]
+    write_manifest(Manifest.from_rows(rows, synthetic[1].classes), str(tmp_path / "manifest.parquet"))
+    run = open_run(make_config(given, tmp_path, f"manifest={tmp_path}/manifest.parquet", "splits.masks=null"))
+    assert [(decision.kept, decision.num_images) for decision in run.decide_gates().decisions] == [(True, 0), (True, 0)]
 
 
 def test_a_sample_that_fails_decides_nothing(

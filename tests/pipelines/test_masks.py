@@ -1,8 +1,8 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from stream_outputs import write_outputs, write_quarantine
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
@@ -11,9 +11,9 @@ from raypipe.pipelines import masks
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import masks_plan, with_seeds
 from raypipe.pipelines.seeds import seeds_plan
-from raypipe.schema import QUARANTINE, ROW_DIGEST, SEEDS, SHARD_URI
+from raypipe.schema import SEEDS
 from raypipe.streams.records import open_folder
-from raypipe.streams.sink import QUARANTINED, SHARDS, write_shard
+from raypipe.streams.source import Source
 
 MAPS, AFFINITY = Artifact("classifier", "c"), Artifact("affinity", "a")
 
@@ -28,8 +28,8 @@ def context(tmp_path: Path) -> Context:
 
 
 def test_without_seeds_all_maps_are_computed(context: Context) -> None:
-    plan, rows = masks_plan(context, maps=MAPS, affinity=AFFINITY), context.rows(None)
-    assert with_seeds(context, plan, rows, maps=MAPS) == (plan, rows)
+    plan = masks_plan(context, maps=MAPS, affinity=AFFINITY)
+    assert with_seeds(context, plan, maps=MAPS) == plan
 
 
 def test_seeds_are_finished_first_and_taken_up(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,20 +41,23 @@ def test_seeds_are_finished_first_and_taken_up(context: Context, monkeypatch: py
 
     def finish(_context: Context, *, maps: Artifact) -> tuple[Artifact, None]:
         finished.append(maps)
-        schema = SEEDS.append(pa.field(ROW_DIGEST, pa.string()))
-        rows = [{"image_id": name, "cam": b"", ROW_DIGEST: f"of {name}"} for name in ("a", "b")]
-        write_shard(made.uri, SHARDS, pa.Table.from_pylist(rows, schema=schema))
-        failed = {"image_id": "bad", "stage": "DecodeImages", "reason": "cut off", ROW_DIGEST: "of bad"}
-        write_shard(made.uri, QUARANTINED, pa.Table.from_pylist([failed], schema=QUARANTINE))
+        write_outputs(made.uri, SEEDS, [{"image_id": name, "cam": name.encode()} for name in ("a", "b")])
+        write_quarantine(made.uri, {"bad": ("DecodeImages", "cut off")})
         return made, None
 
     monkeypatch.setattr(masks, "run_seeds", finish)
     plan = masks_plan(context, maps=MAPS, affinity=AFFINITY)
-    reusing, rows = with_seeds(context, plan, context.rows(None), maps=MAPS)
+    reusing = with_seeds(context, plan, maps=MAPS)
     assert finished == [MAPS]
     assert reusing.digest == plan.digest, "masks don't depend on who computes their maps"
-    assert [type(stage).__name__ for stage in reusing.steps][:3] == ["FetchImages", "LoadCams", "DecodeImages"]
-    found = {row["image_id"]: row for row in rows.to_pylist()}
-    assert all(made.digest in found[name][SHARD_URI] for name in ("a", "b"))
+    assert reusing.row_columns() == plan.row_columns(), "nor do rows"
+    assert [type(stage).__name__ for stage in reusing.steps][:3] == ["FetchImages", "DecodeImages", "PropagateCams"]
+
+    source = Source(plan=reusing, rows=context.rows(None), folder=plan.artifact(context.config.out).uri, run=1)
+    (part,) = source.rows.parts
+    found = {
+        row["image_id"]: row for table in source.cut(source.todo(part), rows_per_table=8) for row in table.to_pylist()
+    }
+    assert [found[name]["cam"] for name in ("a", "b", "bad")] == [b"a", b"b", None]
     assert [found[name]["error_stage"] for name in ("a", "b", "bad")] == [None, None, "DecodeImages"]
     assert found["bad"]["error_reason"] == "cut off"

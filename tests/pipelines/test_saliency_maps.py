@@ -75,8 +75,7 @@ def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tupl
         assert 0 <= sample.foreground.min() <= sample.foreground.max() <= 1
 
     written = {
-        row["image_id"]: row
-        for row in read_manifest(run.predict_saliency().uri + "/manifest.parquet").table.to_pylist()
+        row["image_id"]: row for row in read_manifest(run.predict_saliency().uri + "/manifest").table.to_pylist()
     }
     assert len(list(Path(run.predict_saliency().uri, "png").iterdir())) == 17
     for image_id, row in written.items():

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
-from stream_outputs import write_masks
+from stream_outputs import write_masks, write_outputs
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
+from raypipe.data.rows import Rows
 from raypipe.pipelines import self_training
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.self_training import self_train
 from raypipe.results import Decision, StreamSummary
-from raypipe.schema import GATES, ROW_DIGEST
+from raypipe.schema import GATES
+from raypipe.streams.collect import collect
 from raypipe.streams.plan import Plan
-from raypipe.streams.sink import SHARDS, write_shard
 
 KINDS = {"weak": "weak", "weak too": "weak", "nothing in it": "weak", "true": "mask", "free": "none"}
 
@@ -43,21 +43,20 @@ class Rounds:
         self.judged: list[list[str]] = []
         self.trained_on: list[Artifact] = []
 
-    def run(self, _context: Context, plan: Plan, rows: pa.Table, **_options: Any) -> tuple[Artifact, StreamSummary]:
+    def run(self, _context: Context, plan: Plan, rows: Rows, **_options: Any) -> tuple[Artifact, StreamSummary]:
         summary = StreamSummary(num_rows=0, num_finished=0, num_quarantined=0, num_computed=0, seconds=0)
-        ids = rows["image_id"].to_pylist()
+        table = collect(rows)
+        ids = table["image_id"].to_pylist()
         if plan.name == "segments":
-            self.segmented = rows.to_pylist()
+            self.segmented = table.to_pylist()
             return write_masks(
                 str(self.folder / f"own{len(self.judged)}"), [{"image_id": name} for name in ids]
             ), summary
         self.judged.append(sorted(ids))
         rise = self.rises[len(self.judged) - 1]
         folder = str(self.folder / f"gate{len(self.judged)}")
-        schema = GATES.append(pa.field(ROW_DIGEST, pa.string()))
         found = [{"image_id": name, "refined_before": 0.5, "refined_after": 0.5 + rise} for name in ids]
-        write_shard(folder, SHARDS, pa.Table.from_pylist(found, schema=schema))
-        return Artifact(folder, "g"), summary
+        return write_outputs(folder, GATES, found, digest="g"), summary
 
     def train(self, _context: Context, *, masks: Artifact, classifier: Artifact, own_masks: bool) -> Artifact:
         assert own_masks

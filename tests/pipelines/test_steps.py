@@ -13,9 +13,9 @@ from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.pipelines import steps
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.evaluate import evaluate_plan
+from raypipe.pipelines.evaluate import scores_plan
 from raypipe.pipelines.gate import gate_plan
-from raypipe.pipelines.masks import masks_plan
+from raypipe.pipelines.masks import masks_plan, taking_up
 from raypipe.pipelines.saliency_maps import saliency_plan
 from raypipe.pipelines.seeds import seeds_plan
 from raypipe.pipelines.segmenter import segment_plan
@@ -25,9 +25,10 @@ from raypipe.stages.base import run_stages
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.given_cams import LoadGivenCams
 from raypipe.stages.judge import GateMasks, GateWalk
-from raypipe.stages.load_shards import LoadCams
 from raypipe.stages.propagate import PropagateCams
+from raypipe.streams.collect import collect
 from raypipe.streams.plan import Plan
+from raypipe.streams.sink import PART, PART_TODO
 
 CLASSES = ("cat", "dog")
 MAPS, AFFINITY = Artifact("classifier", "c"), Artifact("affinity", "a")
@@ -127,7 +128,7 @@ ON_CPU = {"RefineMasks", "EncodeMasks", "MakeTrimaps", "FetchImages", "EncodeSal
         (make_seeds("refinement.device=gpu"), ["fetch", "device"]),
         (gate_plan(make_context(), maps=MAPS, affinity=AFFINITY), ["fetch", "device", "finish", "device"]),
         (segment_plan(make_context(), segmenter=MAPS), ["fetch", "device", "finish"]),
-        (evaluate_plan(make_context(), masks=MAPS, seeds=MAPS), ["finish"]),
+        (scores_plan(make_context(), masks=MAPS, seeds=MAPS), ["finish"]),
     ],
 )
 def test_pools_with_gpus(plan: Plan, kinds: list[str]) -> None:
@@ -142,10 +143,11 @@ def test_pools_with_gpus(plan: Plan, kinds: list[str]) -> None:
 
 def test_seeds_that_are_there_cost_no_pool() -> None:
     plan = make_masks()
-    reused = replace(plan, reuse=(plan.stages[2], LoadCams()))
+    reused = taking_up(plan, Artifact("seeds", "s"), plan.stages[2])
     fetch, device, _ = reused.pools(gpus=True)
-    assert [type(stage).__name__ for stage in fetch.stages] == ["FetchImages", "LoadCams"]
+    assert [type(stage).__name__ for stage in fetch.stages] == ["FetchImages"]
     assert [type(stage).__name__ for stage in device.stages] == ["DecodeImages", "PropagateCams"]
+    assert [load.outputs for load in reused.loads] == [Artifact("seeds", "s")]
     assert reused.digest == plan.digest
 
 
@@ -160,6 +162,9 @@ def variants(value: Any) -> Iterator[Any]:
         for field in fields(value):
             if field.init and field.metadata.get("digest", True):
                 yield from (replace(value, **{field.name: part}) for part in variants(getattr(value, field.name)))
+    elif isinstance(value, pa.Schema):
+        yield value.append(pa.field("more", pa.string()))
+        yield pa.schema([value.field(0).with_type(pa.null()), *list(value)[1:]])
     elif isinstance(value, tuple):
         yield (*value, *(value[-1:] or ("x",)))
     elif isinstance(value, bool):
@@ -185,7 +190,7 @@ def saliency() -> Plan:
         lambda: make_masks("refinement.device=gpu"),
         lambda: make_seeds("refinement.device=gpu"),
         lambda: segment_plan(make_context(), segmenter=MAPS, within_labels=True),
-        lambda: evaluate_plan(make_context(), masks=MAPS, seeds=AFFINITY),
+        lambda: scores_plan(make_context(), masks=MAPS, seeds=AFFINITY),
         saliency,
     ],
     ids=["seeds", "masks", "gate=image", "masks on gpu", "seeds on gpu", "segments", "evaluate", "saliency"],
@@ -198,6 +203,17 @@ def test_a_digest_changes_with_every_field_of_every_stage(make: Callable[[], Pla
             stages = (*plan.stages[:index], changed, *plan.stages[index + 1 :])
             digests.append(replace(plan, stages=stages).digest)
     assert len(digests) > len(plan.stages)
+    assert len(set(digests)) == len(digests)
+
+
+def test_a_digest_changes_with_every_field_of_what_is_taken() -> None:
+    plan = scores_plan(make_context(), masks=MAPS, seeds=AFFINITY)
+    digests = [plan.digest]
+    for index, load in enumerate(plan.takes):
+        for changed in variants(load):
+            takes = (*plan.takes[:index], changed, *plan.takes[index + 1 :])
+            digests.append(replace(plan, takes=takes).digest)
+    assert len(digests) > 2 * len(plan.takes)
     assert len(set(digests)) == len(digests)
 
 
@@ -223,7 +239,9 @@ def source(tmp_path: Path, jpeg: bytes) -> pa.Table:
     for name, data in content.items():
         (tmp_path / name).write_bytes(data)
         rows.append({"image_id": name, "image_uri": str(tmp_path / name), "labels": ["dog"], "split": "train"})
-    return make_context(rows=rows).rows(None).append_column(ROW_DIGEST, [list(content)])
+    table = collect(make_context(rows=rows).rows(None)).append_column(ROW_DIGEST, [list(content)])
+    number = pa.array([len(content)] * len(content), pa.int64())
+    return table.append_column(PART, [["p"] * len(content)]).append_column(PART_TODO, [number])
 
 
 class Counted:

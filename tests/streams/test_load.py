@@ -198,7 +198,7 @@ def test_an_error_that_a_row_has_already_stays(outputs: Artifact) -> None:
 
 @pytest.fixture
 def large(tmp_path: Path) -> str:
-    """A shard of twelve rows in six groups, a megabyte each, that can't be compressed."""
+    """A shard of twelve rows in six groups of a megabyte that can't be compressed; half of it is another column."""
     rng = np.random.default_rng(0)
     rows = [{"image_id": f"{row:02}", "cam": rng.bytes(250_000), "image": rng.bytes(250_000)} for row in range(12)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "large.parquet", row_group_size=2, compression="zstd")
