@@ -24,7 +24,7 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import open_manifest, write_manifest
 from raypipe.data.rows import Rows
 from raypipe.schema import ROW_DIGEST, SHARD_URI
-from raypipe.streams.ledger import ATTEMPTS, ENTRIES, FOLDED, INDEX, SETTLED, SHARDS, read_ledger, write_entries
+from raypipe.streams.ledger import ATTEMPTS, ENTRIES, FOLDED, INDEX, SETTLED, SHARDS, Catalogue, write_entries
 from raypipe.streams.load import with_places
 from raypipe.streams.plan import Plan
 from raypipe.streams.records import row_digests
@@ -98,11 +98,13 @@ def look(name: str, manifest: str, folder: str, proxy: Proxy) -> None:
     """Prints what it takes to find what is done, and where the rows are."""
     before, started = proxy.now(), time.perf_counter()
     rows = Rows(open_manifest(manifest).parts)
-    source = Source(plan=PLAN, rows=rows, folder=folder, run=2)
-    left = sum(source.todo(part).num_rows for part in rows.parts)
-    found = 0
+    source = Source.of(PLAN, rows, folder, run=2)
+    left = found = 0
     for part in rows.parts:
-        placed = with_places(part.read(), read_ledger(folder, part.name), Artifact(folder, "0" * 12))
+        left += source.todo(part).num_rows
+    catalogue = Catalogue.of(folder)
+    for part in rows.parts:
+        placed = with_places(part.read(), catalogue.read(part.name), Artifact(folder, "0" * 12))
         found += placed.num_rows - placed[SHARD_URI].null_count
     seconds, after = time.perf_counter() - started, proxy.now()
     requests = after["passed on"] - before.get("passed on", 0)

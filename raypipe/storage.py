@@ -267,13 +267,26 @@ def list_files(uri: str, *, suffix: str = "") -> list[str]:
     Raises:
         OSError: a folder that is there can't be listed: its files must not be taken for absent.
     """
+    return sorted(list_sizes(uri, suffix=suffix))
+
+
+def list_sizes(uri: str, *, suffix: str = "") -> dict[str, int | None]:
+    """Returns the files of `list_files` with their bytes, as far as the listing tells them."""
     fs, path = filesystem(uri)
     fs.invalidate_cache()
+    sizes: dict[str, int | None]
     try:
-        names = _local_files(path) if isinstance(fs, LocalFileSystem) else fs.find(path)
+        if isinstance(fs, LocalFileSystem):
+            sizes = dict.fromkeys(_local_files(path))
+        else:
+            sizes = {name: found["size"] for name, found in fs.find(path, detail=True).items()}
     except FileNotFoundError:  # the bucket
-        return []
-    return sorted(fs.unstrip_protocol(name) for name in names if name.endswith(suffix) and not name.endswith(".tmp"))
+        return {}
+    return {
+        fs.unstrip_protocol(name): size
+        for name, size in sizes.items()
+        if name.endswith(suffix) and not name.endswith(".tmp")
+    }
 
 
 def _local_files(path: str) -> list[str]:

@@ -33,6 +33,9 @@ ROWS_PER_PART = 50_000
 _SUFFIX = ".parquet"
 _NUM_THREADS = 16
 
+_TAIL = 64 * 1024
+"""Bytes of a file's end that hold its footer."""
+
 
 @dataclass(frozen=True)
 class StoredManifest:
@@ -73,9 +76,10 @@ def open_manifest(uri: str) -> StoredManifest:
         FileNotFoundError: there is no such file or folder, or nothing in it.
         ValueError: a file isn't part of a manifest, or names other classes than the first.
     """
-    found = _part_uris(uri)
+    sizes = _part_sizes(uri)
+    found = sorted(sizes)
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        footers = list(threads.map(_read_footer, found))
+        footers = list(threads.map(lambda name: _read_footer(name, sizes[name]), found))
     if not sum(footer.num_rows for footer in footers):
         raise ValueError(f"{uri} has no rows: import the dataset again, and look at what the importer reports")
     classes = [_classes(footer, name) for footer, name in zip(footers, found, strict=True)]
@@ -129,10 +133,10 @@ def write_parts(tables: Iterator[pa.Table], classes: Sequence[str], uri: str) ->
     return num_rows
 
 
-def _part_uris(uri: str) -> list[str]:
-    inside = [] if uri.endswith(_SUFFIX) else storage.list_files(uri, suffix=_SUFFIX)
-    parts = [found for found in inside if not posixpath.basename(found).startswith(("_", "."))]
-    return parts or [uri]
+def _part_sizes(uri: str) -> dict[str, int | None]:
+    inside = {} if uri.endswith(_SUFFIX) else storage.list_sizes(uri, suffix=_SUFFIX)
+    parts = {name: size for name, size in inside.items() if not posixpath.basename(name).startswith(("_", "."))}
+    return parts or {uri: None}
 
 
 def _part_name(uri: str, folder: str) -> str:
@@ -145,8 +149,14 @@ def _read_part(uri: str) -> pa.Table:
     return read_manifest_file(uri).table
 
 
-def _read_footer(uri: str) -> pq.FileMetaData:
+def _read_footer(uri: str, size: int | None) -> pq.FileMetaData:
+    """A footer; in one request where the file's size is known and the footer is no larger than they are."""
+    fs, path = storage.filesystem(uri)
     try:
+        if size is not None:
+            tail = fs.cat_file(path, start=max(0, size - _TAIL), end=size)
+            if int.from_bytes(tail[-8:-4], "little") + 8 <= len(tail):
+                return pq.read_metadata(pa.BufferReader(tail))
         with storage.opened(uri) as file:
             return pq.read_metadata(file)
     except IsADirectoryError as error:

@@ -19,7 +19,7 @@ from raypipe.ops.metrics import iou, mean_iou
 from raypipe.results import Score
 from raypipe.stages.score_masks import unpack
 from raypipe.streams.collect import reduce_outputs
-from raypipe.streams.ledger import read_ledger
+from raypipe.streams.ledger import Catalogue
 from raypipe.streams.load import with_quarantined
 from raypipe.streams.tasks import are_few, in_tasks
 
@@ -119,7 +119,7 @@ def tally(
                     total[column][split].add(found)
                 else:
                     total[column][split] = found
-    for reasons in in_tasks(partial(_unscored, scored, rows), rows.read_parts, inline=are_few(rows)):
+    for reasons in in_tasks(partial(_unscored, Catalogue.of(scored.uri), rows), rows.read_parts, inline=are_few(rows)):
         for split, (number, some) in reasons.items():
             for column, matrices in columns.items():
                 empty = np.zeros((matrices.number, num_classes, num_classes), np.int64)
@@ -163,9 +163,9 @@ def _add(
     return total
 
 
-def _unscored(scored: Artifact, rows: Rows, part: Part) -> dict[str, tuple[int, dict[str, str]]]:
+def _unscored(catalogue: Catalogue, rows: Rows, part: Part) -> dict[str, tuple[int, dict[str, str]]]:
     """By split, the number of rows that couldn't be scored, and why some of them."""
-    table = with_quarantined(rows.read(part), read_ledger(scored.uri, part.name))
+    table = with_quarantined(rows.read(part), catalogue.read(part.name))
     reasons: dict[str, dict[str, str]] = {}
     for row in table.select(["image_id", "split", "error_reason"]).to_pylist():
         if row["error_reason"] is not None:

@@ -12,7 +12,7 @@ from raypipe.artifacts import Artifact
 from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import ShardError
 from raypipe.stages.base import ERRORS, with_error_columns
-from raypipe.streams.ledger import read_ledger
+from raypipe.streams.ledger import Catalogue
 from raypipe.streams.load import Load, held, loaded, with_quarantined
 from raypipe.streams.records import set_sum, sum_digest
 from raypipe.streams.tasks import are_few, in_tasks
@@ -98,12 +98,14 @@ def reduce_outputs(
 
 def quarantined(outputs: Artifact, rows: Rows) -> pa.Table:
     """`image_id`, `split`, `error_stage` and `error_reason` of the rows that a stream has quarantined."""
-    tables = list(in_tasks(partial(_quarantined, outputs, rows), rows.read_parts, inline=are_few(rows)))
+    tables = list(
+        in_tasks(partial(_quarantined, Catalogue.of(outputs.uri), rows), rows.read_parts, inline=are_few(rows))
+    )
     return pa.concat_tables(tables) if tables else _failed(with_error_columns(rows.empty))
 
 
-def _quarantined(outputs: Artifact, rows: Rows, part: Part) -> pa.Table:
-    return _failed(with_quarantined(rows.read(part), read_ledger(outputs.uri, part.name)))
+def _quarantined(catalogue: Catalogue, rows: Rows, part: Part) -> pa.Table:
+    return _failed(with_quarantined(rows.read(part), catalogue.read(part.name)))
 
 
 def _failed(table: pa.Table) -> pa.Table:

@@ -13,7 +13,7 @@ be gone, too.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -63,31 +63,56 @@ class Ledger:
         return all(len(files) <= 1 for files in (index, quarantine)) and all(_level(uri) == SETTLED for uri in index)
 
 
-def read_ledger(folder: str, part: str, *, before: int | None = None) -> Ledger:
-    """Reads what is done of a part.
+@dataclass(frozen=True)
+class Catalogue:
+    """The files that say what a stream has done, by part, as they were when it was made: what comes later isn't in it.
 
-    Args:
-        folder: URI of the stream's outputs.
-        part: its name.
-        before: leaves out what this run, and later ones, have written; None takes all.
+    Two listings find those of all parts.
     """
-    # A file that is folded while it is looked for is found in the next listing.
-    for last in (False, False, True):
-        files = {kind: _list(folder, kind, part, before) for kind in (INDEX, QUARANTINED)}
-        contents = storage.read_many([uri for uris in files.values() for uri in uris])
-        gone = [content for content in contents.values() if isinstance(content, FileNotFoundError)]
-        if gone and not last:
-            continue
-        tables: dict[str, list[pa.Table]] = {INDEX: [], QUARANTINED: []}
-        for kind, uris in files.items():
-            for uri in uris:
-                content = contents[uri]
-                if isinstance(content, Exception):
-                    raise content
-                tables[kind].append(_parse(content, uri, kind))
-        break
+
+    folder: str
+    files: dict[str, dict[str, tuple[str, ...]]]
+    """By the name of the part and kind, `INDEX` or `QUARANTINED`."""
+
+    @classmethod
+    def of(cls, folder: str) -> "Catalogue":
+        """Lists the files of a stream's folder."""
+        files: dict[str, dict[str, tuple[str, ...]]] = {}
+        for kind in (INDEX, QUARANTINED):
+            for uri in storage.list_files(storage.join(folder, kind), suffix=".parquet"):
+                of_part = files.setdefault(uri.rsplit("/", 2)[1], {})
+                of_part[kind] = (*of_part.get(kind, ()), uri)
+        return cls(folder, files)
+
+    def read(self, part: str) -> Ledger:
+        """Reads what was done of a part.
+
+        Raises:
+            FileNotFoundError: if a file was folded since.
+            ValueError: if one can't be read.
+        """
+        return _read(self.files.get(part, {}))
+
+
+def read_ledger(folder: str, part: str) -> Ledger:
+    """Reads what is done of a part now; errors as of `Catalogue.read`."""
+    kinds = (INDEX, QUARANTINED)
+    return _read(
+        {kind: tuple(storage.list_files(storage.join(folder, kind, part), suffix=".parquet")) for kind in kinds}
+    )
+
+
+def _read(files: Mapping[str, Sequence[str]]) -> Ledger:
+    contents = storage.read_many([uri for uris in files.values() for uri in uris])
+    tables: dict[str, list[pa.Table]] = {INDEX: [], QUARANTINED: []}
+    for kind, uris in files.items():
+        for uri in uris:
+            content = contents[uri]
+            if isinstance(content, Exception):
+                raise content
+            tables[kind].append(_parse(content, uri, kind))
     finished, quarantined = (_once(kind, tables[kind]) for kind in (INDEX, QUARANTINED))
-    return Ledger(finished, quarantined, files)
+    return Ledger(finished, quarantined, {kind: list(files.get(kind, ())) for kind in (INDEX, QUARANTINED)})
 
 
 def without_lost(folder: str, part: str, ledger: Ledger) -> Ledger:
@@ -103,16 +128,6 @@ def without_lost(folder: str, part: str, ledger: Ledger) -> Ledger:
         return ledger
     is_lost = pc.is_in(ledger.finished["shard"].cast(pa.string()), pa.array(lost))
     return replace(ledger, finished=ledger.finished.filter(pc.invert(is_lost)))
-
-
-def list_parts(folder: str) -> list[str]:
-    """Names of the parts of which anything is done."""
-    found = {
-        uri.rsplit("/", 2)[1]
-        for kind in (INDEX, QUARANTINED)
-        for uri in storage.list_files(storage.join(folder, kind), suffix=".parquet")
-    }
-    return sorted(found)
 
 
 def write_entries(
@@ -162,11 +177,6 @@ def level_of(uri: str) -> int:
 
 def _level(uri: str) -> int:
     return int(uri.rsplit("/", 1)[1].split("-")[0])
-
-
-def _list(folder: str, kind: str, part: str, before: int | None) -> list[str]:
-    found = storage.list_files(storage.join(folder, kind, part), suffix=".parquet")
-    return [uri for uri in found if before is None or int(uri.rsplit("/", 1)[1].split("-")[1]) < before]
 
 
 def _parse(content: bytes, uri: str, kind: str) -> pa.Table:

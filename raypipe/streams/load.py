@@ -23,7 +23,7 @@ from raypipe.data.shards import WAY_OUT, ShardError, damaged
 from raypipe.schema import ROW_DIGEST, SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.stages.base import with_error_columns
 from raypipe.streams.blocks import cut
-from raypipe.streams.ledger import Ledger, read_ledger
+from raypipe.streams.ledger import Catalogue, Ledger
 
 _SHARDS_KEPT = 4
 """Of each load: a second load's shards are cut elsewhere than the first one's, by which rows are ordered."""
@@ -80,9 +80,10 @@ def held(rows: Rows, outputs: Artifact, *, prefix: str = "", optional: bool = Fa
         prefix: of the columns' names.
         optional: keeps the other rows, too, with nulls.
     """
+    catalogue = Catalogue.of(outputs.uri)
 
     def find(table: pa.Table, part: Part) -> pa.Table:
-        found = with_places(table, read_ledger(outputs.uri, part.name), outputs, prefix=prefix)
+        found = with_places(table, catalogue.read(part.name), outputs, prefix=prefix)
         return found if optional else found.filter(pc.is_valid(found[prefix + SHARD_URI]))
 
     return rows.then(find)

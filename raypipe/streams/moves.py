@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 from raypipe import storage
 from raypipe.data.rows import Part
 from raypipe.schema import QUARANTINE
-from raypipe.streams.ledger import ATTEMPTS, ENTRIES, INDEX, QUARANTINED, SHARDS, list_parts, read_ledger, write_entries
+from raypipe.streams.ledger import (
+    ATTEMPTS,
+    ENTRIES,
+    INDEX,
+    QUARANTINED,
+    SHARDS,
+    Catalogue,
+    write_entries,
+)
 from raypipe.streams.settle import groups, read_group
 from raypipe.streams.sink import write_shard
 from raypipe.streams.source import Source, not_among
@@ -30,45 +38,50 @@ MOVING = "moving"
 _SCHEMAS = {INDEX: ENTRIES, QUARANTINED: QUARANTINE}
 
 
-def file_moved_rows(source: Source) -> None:
+def file_moved_rows(source: Source) -> bool:
     """Copies what is in another part than its row, unless the manifest's parts are those of the last run.
 
     A part that the manifest doesn't have any more goes, where one of its rows was found in another part.
 
     Args:
         source: the rows as they are now.
+
+    Returns:
+        Whether anything was moved, so that what is done has to be looked up again.
     """
     folder, parts = source.folder, source.rows.parts
     now = {part.name: part.num_rows for part in parts}
     uri = storage.join(folder, PARTS_FILE)
     before = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
     if before == now:
-        return
+        return False
+    moved: list[str] = []
     if before:
         inline = are_few(source.rows)
         list(in_tasks(partial(_note_strays, source), parts, inline=inline))
-        gone = [name for name in list_parts(folder) if name not in now]
-        list(in_tasks(partial(_note_all, folder), gone, inline=inline))
+        gone = [name for name in source.catalogues[folder].files if name not in now]
+        list(in_tasks(partial(_note_all, source.catalogues[folder]), gone, inline=inline))
         moved = [name for names in in_tasks(partial(_take_in, source), parts, inline=inline) for name in names]
         for name in sorted(set(gone) & set(moved)):
             for kind in (INDEX, QUARANTINED, SHARDS, ATTEMPTS):
                 _delete_all(storage.join(folder, kind, name))
         _delete_all(storage.join(folder, MOVING))
     storage.write_bytes_atomic(uri, json.dumps(now, indent=1).encode())
+    return bool(moved)
 
 
 def _note_strays(source: Source, part: Part) -> None:
     """Writes down what is filed under a part and isn't in it."""
     ids = part.read()["image_id"].combine_chunks()
-    ledger = read_ledger(source.folder, part.name)
+    ledger = source.catalogues[source.folder].read(part.name)
     for kind, table in ((INDEX, ledger.finished), (QUARANTINED, ledger.quarantined)):
         _note(source.folder, kind, part.name, table.filter(pc.invert(pc.is_in(table["image_id"], ids))))
 
 
-def _note_all(folder: str, part: str) -> None:
-    ledger = read_ledger(folder, part)
+def _note_all(catalogue: Catalogue, part: str) -> None:
+    ledger = catalogue.read(part)
     for kind, table in ((INDEX, ledger.finished), (QUARANTINED, ledger.quarantined)):
-        _note(folder, kind, part, table)
+        _note(catalogue.folder, kind, part, table)
 
 
 def _note(folder: str, kind: str, part: str, table: pa.Table) -> None:
@@ -86,9 +99,9 @@ def _take_in(source: Source, part: Part) -> list[str]:
     for each in found[INDEX]:
         for group in groups(each.entries):
             entries = write_shard(source.folder, ATTEMPTS, part.name, read_group(source.folder, group))
-            write_entries(source.folder, INDEX, part.name, entries, run=source.run - 1)  # done before this run
+            write_entries(source.folder, INDEX, part.name, entries, run=source.run)
     for each in found[QUARANTINED]:
-        write_entries(source.folder, QUARANTINED, part.name, each.entries, run=source.run - 1)
+        write_entries(source.folder, QUARANTINED, part.name, each.entries, run=source.run)
     return sorted({each.part for kind in found.values() for each in kind})
 
 

@@ -91,7 +91,9 @@ def run_stream(
     artifact = plan.artifact(settings.out)
     open_folder(artifact.uri, plan.provenance())
     with hold(artifact.uri, holder=f"the stream {plan.name}") as lease:
-        source = Source(plan=plan, rows=rows, folder=artifact.uri, run=lease.epoch)
+        source = Source.of(plan, rows, artifact.uri, run=lease.epoch)
+        if file_moved_rows(source):
+            source = Source.of(plan, rows, artifact.uri, run=lease.epoch)
         return artifact, _Run(source, settings, pools, lease).finish()
 
 
@@ -116,7 +118,6 @@ class _Run:
         """
         started = time.monotonic()
         folder = self.source.folder
-        file_moved_rows(self.source)
         num_computed = self._compute()
         left = [part for part in self.source.rows.read_parts if part.name not in self.settled]
         for part, account in zip(left, in_tasks(self.settle, left, inline=self.few), strict=True):

@@ -4,7 +4,7 @@ A part is read by a task on the cluster when its turn comes, so the first rows d
 driver holds none of them. Few rows are cut in the driver itself: a task would take longer to start.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
@@ -15,7 +15,7 @@ from raypipe.data.rows import Part, Rows
 from raypipe.schema import ROW_DIGEST, SHARD_URI
 from raypipe.stages.base import with_error_columns
 from raypipe.streams.execute import Parts
-from raypipe.streams.ledger import read_ledger, without_lost
+from raypipe.streams.ledger import Catalogue, without_lost
 from raypipe.streams.load import loaded, with_places, with_quarantined
 from raypipe.streams.plan import Plan
 from raypipe.streams.records import row_digests
@@ -31,14 +31,24 @@ class Source:
     folder: str
     """Of the stream's outputs."""
     run: int
-    """Number of the run: what it writes itself doesn't count as done when a part is read once more."""
+    """Number of the run."""
+    catalogues: Mapping[str, Catalogue]
+    """By URI, of the stream's folder and of those that it loads from. What the run itself writes isn't in them: a part
+    that is read once more, because a machine was lost, has the same rows to do."""
+
+    @classmethod
+    def of(cls, plan: Plan, rows: Rows, folder: str, *, run: int) -> "Source":
+        """Lists what was done before the run."""
+        folders = [folder, *(load.outputs.uri for load in plan.loads)]
+        catalogues = {uri: Catalogue.of(uri) for uri in dict.fromkeys(folders)}
+        return cls(plan=plan, rows=rows, folder=folder, run=run, catalogues=catalogues)
 
     def wanted(self, part: Part) -> pa.Table:
         """All rows of a part, with where the plan's loads find them, and with their digest."""
         table = self.rows.read(part)
         loads = self.plan.loads
         for load in loads:
-            ledger = read_ledger(load.outputs.uri, part.name)
+            ledger = self.catalogues[load.outputs.uri].read(part.name)
             table = with_places(table, ledger, load.outputs, prefix=load.prefix)
             if not load.part_of_plan:
                 table = with_quarantined(table, ledger)
@@ -51,7 +61,7 @@ class Source:
     def todo(self, part: Part) -> pa.Table:
         """The rows of a part that weren't done before this run."""
         table = self.wanted(part)
-        ledger = without_lost(self.folder, part.name, read_ledger(self.folder, part.name, before=self.run))
+        ledger = without_lost(self.folder, part.name, self.catalogues[self.folder].read(part.name))
         left = table.filter(not_among(table, ledger.finished))
         left = left.filter(not_among(left, ledger.quarantined))
         left = left.append_column(PART, pa.array([part.name] * left.num_rows, pa.string()))

@@ -20,8 +20,8 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> str:
     return str(folder / name)
 
 
-def read_row(uri: str, image_id: str, *, columns: list[str]) -> dict[str, Any]:
-    return RowReader().read(uri, image_id, columns=columns)
+def read_row(uri: str, number: int, *, columns: list[str]) -> dict[str, Any]:
+    return RowReader().read(Place(uri, number), columns=columns)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write(folder, rows)
 
 
-def test_one_row_by_its_id(shard: str) -> None:
+def test_one_row_by_its_number(shard: str) -> None:
     expected = pq.read_table(shard).to_pylist()[7]
-    assert read_row(shard, "07", columns=["mask", "other"]) == {name: expected[name] for name in ("mask", "other")}
+    assert read_row(shard, 7, columns=["mask", "other"]) == {name: expected[name] for name in ("mask", "other")}
 
 
 def test_only_the_rows_around_it_are_read(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,13 +47,14 @@ def test_only_the_rows_around_it_are_read(shard: str, monkeypatch: pytest.Monkey
     )
     groups = pq.ParquetFile(shard).metadata
     assert groups.num_row_groups >= 4
-    read_row(shard, "07", columns=["mask"])
+    read_row(shard, 7, columns=["mask"])
     assert 0 < sum(size for (size,) in read) < Path(shard).stat().st_size / 3
 
 
-def test_an_absent_row_names_shard_and_image(shard: str) -> None:
-    with pytest.raises(ShardError, match=r"has no row 'x'.*delete it"):
-        read_row(shard, "x", columns=["mask"])
+@pytest.mark.parametrize("number", [-1, 12])
+def test_an_absent_row_names_the_shard(shard: str, number: int) -> None:
+    with pytest.raises(ShardError, match=f"has no row {number}: delete it"):
+        read_row(shard, number, columns=["mask"])
 
 
 def test_a_reader_gives_the_same_rows_and_reads_a_footer_once(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,42 +66,21 @@ def test_a_reader_gives_the_same_rows_and_reads_a_footer_once(shard: str, monkey
         size += len(data)
         return data
 
-    reader.read(Place(shard, "00"), columns=["other"])
+    reader.read(Place(shard, 0), columns=["other"])
     monkeypatch.setattr("fsspec.implementations.local.LocalFileOpener.read", count, raising=False)
-    for row in pq.read_table(shard).to_pylist():
-        assert reader.read(Place(shard, row["image_id"]), columns=["other", "mask"]) == {
+    for number, row in enumerate(pq.read_table(shard).to_pylist()):
+        assert reader.read(Place(shard, number), columns=["other", "mask"]) == {
             name: row[name] for name in ("other", "mask")
         }
     # A group has two rows or three; twelve footers more would be noticed.
     assert size < 3 * Path(shard).stat().st_size
     with pytest.raises(ShardError, match=r"lacks columns \['walk'\]"):
-        reader.read(Place(shard, "00"), columns=["walk"])
-
-
-def test_a_row_s_number_spares_its_id(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
-    read_row_group, read = pq.ParquetFile.read_row_group, pq.ParquetFile.read
-    monkeypatch.setattr(
-        pq.ParquetFile,
-        "read_row_group",
-        lambda file, group, columns: asked.append(columns) or read_row_group(file, group, columns=columns),
-    )
-    monkeypatch.setattr(
-        pq.ParquetFile, "read", lambda file, columns: asked.append(columns) or read(file, columns=columns)
-    )
-    reader = RowReader()
-    for number in (0, 1, 5, 11):
-        assert reader.read(Place(shard, "any", number), columns=["other"]) == {"other": number}
-    assert asked == [["other"]] * 4
-    assert reader.read(Place(shard, "05"), columns=["other"]) == {"other": 5}
-    assert asked[4:] == [["image_id"], ["other"]]
-    with pytest.raises(ShardError, match="has no row 'any'"):
-        reader.read(Place(shard, "any", 12), columns=["other"])
+        reader.read(Place(shard, 0), columns=["walk"])
 
 
 def test_many_rows_at_once_come_with_their_errors(shard: str, tmp_path: Path) -> None:
-    good = [Place(shard, f"{number:02}") for number in range(12)]
-    absent, lost = Place(shard, "x"), Place(str(tmp_path / "no.parquet"), "00")
+    good = [Place(shard, number) for number in range(12)]
+    absent, lost = Place(shard, 12), Place(str(tmp_path / "no.parquet"), 0)
     found = RowReader().read_many([*good, absent, lost], columns=["other"])
     assert [found[place] for place in good] == [{"other": number} for number in range(12)]
     assert isinstance(found[absent], ShardError)
@@ -109,15 +89,15 @@ def test_many_rows_at_once_come_with_their_errors(shard: str, tmp_path: Path) ->
 
 
 def test_footers_that_are_kept_are_bounded_by_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uris = [write_shard(str(tmp_path), "shards", pa.table({"image_id": [f"{index}"], "x": [index]})) for index in "abc"]
+    uris = [write(tmp_path, [{"image_id": name, "x": name}]) for name in "abc"]
     size = 3 * pq.read_metadata(uris[0]).serialized_size
     opened: list[str] = []
     contents = shards._read_contents
     monkeypatch.setattr(shards, "_read_contents", lambda uri: opened.append(uri) or contents(uri))
     reader = RowReader(max_bytes=2 * size + size // 2)
-    a, b, c = (Place(str(uri), name) for uri, name in zip(uris, "abc", strict=True))
+    a, b, c = (Place(uri, 0) for uri in uris)
     for place in (a, b, a, c, a, b):  # the third one takes the place of b, which was read from longest ago
-        assert reader.read(place, columns=["x"]) == {"x": place.image_id}
+        assert reader.read(place, columns=["x"]) == {"x": "abc"[uris.index(place.uri)]}
     assert opened == [a.uri, b.uri, c.uri, b.uri]
     tiny = RowReader(max_bytes=1)
     assert [tiny.read(place, columns=["x"])["x"] for place in (a, b)] == ["a", "b"]
@@ -129,7 +109,7 @@ def test_damage_is_found(shard: str, tmp_path: Path) -> None:
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(content)
     with pytest.raises(ShardError, match="can't be read"):
-        read_row(str(broken), "00", columns=["mask"])
+        read_row(str(broken), 0, columns=["mask"])
 
 
 @pytest.mark.parametrize("error", [ConnectionError("reset"), TimeoutError("slow"), OSError(errno.EBUSY, "slow down")])
@@ -141,7 +121,7 @@ def test_what_storage_can_t_do_just_now_isn_t_taken_for_damage(
 
     monkeypatch.setattr("fsspec.implementations.local.LocalFileOpener.read", fail, raising=False)
     with pytest.raises(type(error)) as found:
-        read_row(shard, "07", columns=["mask"])
+        read_row(shard, 7, columns=["mask"])
     assert not isinstance(found.value, ShardError)
 
 
@@ -152,5 +132,5 @@ def test_columns_come_shard_by_shard_with_its_uri(tmp_path: Path, monkeypatch: p
     found = list(iter_shards(str(tmp_path / "shards"), columns=["image_id"]))
     assert sorted(row["image_id"][0] for _, table in found for row in table.to_pylist()) == sorted(2 * "01234")
     for uri, table in found:
-        for row in table.to_pylist():
-            assert read_row(uri, row["image_id"], columns=["image_id"]) == row
+        for number, row in enumerate(table.to_pylist()):
+            assert read_row(uri, number, columns=["image_id"]) == row

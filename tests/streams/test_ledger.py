@@ -11,8 +11,8 @@ from raypipe.streams.ledger import (
     INDEX,
     QUARANTINED,
     SETTLED,
+    Catalogue,
     fold,
-    list_parts,
     read_ledger,
     without_lost,
     write_entries,
@@ -49,7 +49,7 @@ def ids(table: pa.Table) -> list[str]:
 def test_nothing_is_done_of_a_part_that_nobody_has_begun(tmp_path: Path) -> None:
     ledger = read_ledger(str(tmp_path), "a")
     assert (ledger.finished.num_rows, ledger.quarantined.num_rows, ledger.is_settled) == (0, 0, True)
-    assert list_parts(str(tmp_path)) == []
+    assert Catalogue.of(str(tmp_path)).files == {}
     assert write_entries(str(tmp_path), INDEX, "a", ENTRIES.empty_table(), run=1) is None
 
 
@@ -60,7 +60,7 @@ def test_what_workers_have_written_is_done(tmp_path: Path) -> None:
     ledger = read_ledger(str(tmp_path), "a")
     assert (ids(ledger.finished), ids(ledger.quarantined), ledger.is_settled) == (["a", "b", "c"], ["d"], False)
     assert ledger.finished.schema.equals(ENTRIES)
-    assert list_parts(str(tmp_path)) == ["a"]
+    assert list(Catalogue.of(str(tmp_path)).files) == ["a"]
 
 
 def test_a_task_that_runs_twice_counts_once(tmp_path: Path) -> None:
@@ -78,10 +78,13 @@ def test_of_a_row_that_stands_there_twice_the_most_settled_counts(tmp_path: Path
     assert row["shard"] == "shards/a/y.parquet"
 
 
-def test_a_run_does_not_see_what_it_writes_itself(tmp_path: Path) -> None:
+def test_what_comes_after_a_catalogue_is_not_in_it(tmp_path: Path) -> None:
     write(tmp_path, entries("a"), run=1)
+    catalogue = Catalogue.of(str(tmp_path))
     write(tmp_path, entries("b"), run=2)
-    assert ids(read_ledger(str(tmp_path), "a", before=2).finished) == ["a"]
+    assert ids(catalogue.read("a").finished) == ["a"]
+    assert ids(read_ledger(str(tmp_path), "a").finished) == ["a", "b"]
+    assert catalogue.read("unknown").finished.num_rows == 0
 
 
 def test_files_are_folded_to_one_of_the_next_level(tmp_path: Path) -> None:

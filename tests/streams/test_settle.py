@@ -24,7 +24,7 @@ def make_source(folder: Path, ids: list[str], *, asked: list[str] | None = None,
     if asked is not None:
         rows = rows.where(lambda table: pc.is_in(table["image_id"], pa.array(asked)))
     plan = Plan(name="masks", stages=(), schema=SCHEMA, classes=())
-    return Source(plan=plan, rows=rows, folder=str(folder), run=run)
+    return Source.of(plan, rows, str(folder), run=run)
 
 
 def write(
