@@ -63,7 +63,7 @@ class Tally:
 
     def add(self, other: "Tally") -> None:
         """Adds the images of another tally."""
-        self.confusion += other.confusion
+        self.confusion = self.confusion + other.confusion  # what a task returns is read-only
         self.num_images += other.num_images
         self.truth_sum += other.truth_sum
         self.num_unscored += other.num_unscored

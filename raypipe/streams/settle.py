@@ -1,7 +1,8 @@
 """Settles a part of a stream's outputs: large shards that hold exactly its valid rows, and one index of them.
 
 Valid is the output of a row that the manifest has, made of the row as it is now. Outputs of rows that weren't asked
-for, such as those of another split, stay; those of rows that were changed or removed, and second ones, go.
+for, such as those of another split, stay; those of rows that were changed or removed, or whose load is gone, and second
+ones, go.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,8 @@ def settle(source: Source, part: Part) -> Settled:
     wanted = source.wanted(part).select(["image_id", ROW_DIGEST])
     ledger = read_ledger(folder, part.name)
     present = _ids(part.read())
+    if source.plan.takes:
+        present = _without(present, asked=_ids(source.rows.read(part)), wanted=_ids(wanted))
     finished = _valid(ledger.finished, wanted, present)
     quarantined = _valid(ledger.quarantined, wanted, present)
     quarantined = quarantined.filter(pc.invert(pc.is_in(quarantined["image_id"], _ids(finished))))
@@ -71,6 +74,12 @@ def settle(source: Source, part: Part) -> Settled:
     if num_finished + num_quarantined == wanted.num_rows and not (exact and ledger.is_settled):
         _rewrite(source, part, ledger, finished, quarantined)
     return account
+
+
+def _without(present: pa.Array, *, asked: pa.Array, wanted: pa.Array) -> pa.Array:
+    """Leaves out the rows that were asked for and that can't be computed: what they were made of is gone."""
+    gone = pc.and_(pc.is_in(present, asked), pc.invert(pc.is_in(present, wanted)))
+    return present.filter(pc.invert(gone))
 
 
 def _valid(done: pa.Table, wanted: pa.Table, present: pa.Array) -> pa.Table:
