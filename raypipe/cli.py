@@ -7,7 +7,7 @@ raypipe run config.yaml walk.beta=4 out=s3://bucket/run
 import logging
 import re
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,12 +28,16 @@ def run(
     config: ConfigFile,
     overrides: Overrides = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")] = False,
+    retrain: Annotated[
+        Literal["none", "decisions", "all"],
+        typer.Option(help="Renew, for a manifest that has changed, what gates have decided, or the networks, too."),
+    ] = "none",
 ) -> None:
     """Do everything: classifier, seeds, affinity, masks, evaluation, report. Goes on where it was interrupted."""
     if print_config:
         typer.echo(to_yaml(read_config(config, overrides)))
         return
-    steps = open_run(config, overrides)
+    steps = connect_run(read_config(config, overrides), retrain=retrain)
     from raypipe.doctor.preflight import preflight
 
     preflight(steps.context)

@@ -2,12 +2,15 @@
 
 import importlib
 import threading
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raypipe import storage
 from raypipe.config import ConfigError, RunConfig, load_config
+
+if TYPE_CHECKING:
+    from raypipe.pipelines.in_use import Retrain
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or URI; - takes the defaults.")]
 Overrides = Annotated[
@@ -32,11 +35,11 @@ def open_run(config: str, overrides: list[str] | None) -> Any:
     return connect_run(read_config(config, overrides))
 
 
-def connect_run(config: RunConfig) -> Any:
-    """The steps of a config, a `raypipe.run.Run`, with Ray connected."""
+def connect_run(config: RunConfig, *, retrain: "Retrain" = "none") -> Any:
+    """The steps of a config, a `raypipe.run.Run`, with Ray connected; `retrain` as of `raypipe.run.open_run`."""
     from raypipe.pipelines.context import open_context
 
-    context = open_context(config)  # what is wrong with it is said at once
+    context = open_context(config, retrain=retrain)  # what is wrong with it is said at once
     # torch takes seconds to import, and so does Ray to start: both at once, and neither for --help.
     importing = threading.Thread(target=importlib.import_module, args=("raypipe.run",))
     importing.start()

@@ -17,6 +17,7 @@ from raypipe.pipelines.classifier import train_classifier
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.evaluate import has_truth, run_evaluate
 from raypipe.pipelines.gate import Gated, run_gates
+from raypipe.pipelines.in_use import Retrain
 from raypipe.pipelines.masks import run_masks
 from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.saliency_maps import run_saliency
@@ -195,9 +196,9 @@ class Run:
         return seeds_plan(self.context, maps=self.find_maps()).artifact(self.config.out)
 
 
-def open_run(config: RunConfig) -> Run:
-    """The steps of a config; reads its manifest."""
-    return Run(open_context(config))
+def open_run(config: RunConfig, *, retrain: Retrain = "none") -> Run:
+    """The steps of a config; finds its manifest. `retrain` says what is renewed though it is in use."""
+    return Run(open_context(config, retrain=retrain))
 
 
 def _log(step: str, artifact: Artifact) -> Artifact:

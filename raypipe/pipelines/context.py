@@ -12,6 +12,7 @@ from raypipe.config import Budget, RunConfig
 from raypipe.data.manifest import Manifest, check_splits, in_splits
 from raypipe.data.parts import StoredManifest, open_manifest
 from raypipe.data.rows import Part, Rows
+from raypipe.pipelines.in_use import Retrain
 from raypipe.results import StreamSummary
 from raypipe.schema import WEAK
 from raypipe.streams.machines import Machine, machine_here, parse_machine
@@ -30,6 +31,8 @@ class Context:
     manifest: Manifest | StoredManifest
     part: Machine | None = None
     """The part of the cluster that this run may use; None lets it use all of it."""
+    retrain: Retrain = "none"
+    """What is renewed though it is in use."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -113,9 +116,9 @@ def plan_pools(plan: Plan, machine: Machine, config: RunConfig) -> tuple[tuple[P
     return pools, plan_stream(plan.name, needs, machine, config.cluster)
 
 
-def open_context(config: RunConfig) -> Context:
+def open_context(config: RunConfig, *, retrain: Retrain = "none") -> Context:
     """Finds the manifest that a config names; its rows are read where they are needed."""
-    return Context(config, open_manifest(config.manifest))
+    return Context(config, open_manifest(config.manifest), retrain=retrain)
 
 
 def _weak_where_null(table: pa.Table, _: Part) -> pa.Table:

@@ -1,7 +1,8 @@
 """No-harm gates: a refinement is kept for a run only where a score that needs no truth says that it helps.
 
-Decided once, on a sample of images that is drawn by their ids, before the masks are made. What a gate rejects is
-switched off in the masks' config and so changes their digest: masks depend on what was decided, whenever that was.
+Decided once, on a sample of images that is drawn by their ids, before the masks are made; a set that grows keeps the
+decision until it is renewed. What a gate rejects is switched off in the masks' config and so changes their digest:
+masks depend on what was decided, whenever that was.
 """
 
 import json
@@ -33,10 +34,12 @@ from raypipe.pipelines.steps import (
 from raypipe.results import Decision
 from raypipe.schema import GATES
 from raypipe.streams.budget import BudgetExceeded
-from raypipe.streams.collect import draw_rows, outputs_of, rows_digest
+from raypipe.streams.collect import draw_rows, outputs_of
 from raypipe.streams.plan import Plan
 
 logger = logging.getLogger(__name__)
+
+DECISION_FILE = "decision.json"
 
 SAMPLE_SIZE = 64
 """Images with labels that a gate judges."""
@@ -151,8 +154,8 @@ def weigh(before: Sequence[float], after: Sequence[float], *, refinement: str, j
 
 
 def _judge(context: Context, maps: Artifact, affinity: Artifact | None) -> dict[str, Decision]:
-    """The stored decisions, or those from the scores of a stream, which are stored where images were judged."""
-    if stored := _stored(context, maps, affinity):
+    """The decisions in use, or those from the scores of a stream, which are then in use where images were judged."""
+    if context.retrain == "none" and (stored := _stored(context, maps, affinity)):
         return stored
     plan, sample = gate_plan(context, maps=maps, affinity=affinity), sample_rows(context)
     try:
@@ -186,10 +189,9 @@ def _stored(context: Context, maps: Artifact, affinity: Artifact | None) -> dict
 
 
 def _decision_uri(context: Context, maps: Artifact, affinity: Artifact | None) -> str:
-    """Where the decisions on a sample are stored: in the folder of the scores, by the set of its rows."""
+    """Where the decisions in use are: in the folder of the scores, whatever rows were judged."""
     plan = gate_plan(context, maps=maps, affinity=affinity)
-    name = f"decision-{rows_digest(sample_rows(context), plan.row_columns())}.json"
-    return storage.join(plan.artifact(context.config.out).uri, name)
+    return storage.join(plan.artifact(context.config.out).uri, DECISION_FILE)
 
 
 def _changed(context: Context, section: str, **values: Any) -> Context:

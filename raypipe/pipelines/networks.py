@@ -15,6 +15,7 @@ from raypipe.networks.backbones import default_preprocessing
 from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
+from raypipe.pipelines.in_use import find_in_use, put_in_use
 from raypipe.schema import SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.stages.base import columns_after
 from raypipe.stages.crops import LoadCrops
@@ -57,6 +58,13 @@ class NetworkPlan:
             "validated_rows": None if validated is None else set_digest(validated, validated.column_names),
         }
 
+    @property
+    def options(self) -> str:
+        """Digest of all that the network depends on but rows and classes."""
+        of_classes = {"classes": None, "num_classes": None}
+        task, crops = (identity(each) | of_classes for each in (self.task, self.crops))
+        return digest({"task": task, "training": identity(self.training), "crops": crops})
+
 
 def network_options(
     context: Context, *, start: str = "pretrained", classifier: Artifact | None = None
@@ -77,26 +85,50 @@ def network_options(
 
 
 def run_training(context: Context, plan: NetworkPlan) -> Artifact:
-    """Trains a network, unless it is there already.
+    """Trains a network, unless it is there already, or one with the same options is in use.
 
     Args:
-        context: config and manifest.
+        context: config and manifest; its `retrain` says whether a network in use is renewed.
         plan: what it is trained of.
 
     Returns:
         The checkpoint.
+
+    Raises:
+        ValueError: if networks in use were trained for other classes.
     """
-    if trained := find_trained(context, plan):
-        return trained
-    folder = _folder(context, plan)
-    open_folder(folder, plan.provenance())
-    _train(context, plan, folder)
-    uri = storage.join(folder, CHECKPOINT)
-    return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
+    if context.retrain != "all" and (used := _in_use(context, plan)):
+        return used
+    trained = _trained(context, plan)
+    if trained is None:
+        folder = _folder(context, plan)
+        open_folder(folder, plan.provenance())
+        _train(context, plan, folder)
+        uri = storage.join(folder, CHECKPOINT)
+        trained = Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
+    put_in_use(context.config.out, plan.task.name, trained, num_rows=plan.rows.num_rows, **_use(plan))
+    return trained
 
 
 def find_trained(context: Context, plan: NetworkPlan) -> Artifact | None:
-    """The checkpoint of a plan that was trained already; None where it wasn't."""
+    """The checkpoint of a plan that is in use or was trained already; None where there is none."""
+    return _in_use(context, plan) or _trained(context, plan)
+
+
+def _in_use(context: Context, plan: NetworkPlan) -> Artifact | None:
+    return find_in_use(context.config.out, plan.task.name, **_use(plan))
+
+
+def _use(plan: NetworkPlan) -> dict[str, Any]:
+    rows = plan.provenance()
+    return {
+        "options": plan.options,
+        "classes": plan.classes,
+        "rows": digest([rows["rows"], rows["validated_rows"]]),
+    }
+
+
+def _trained(context: Context, plan: NetworkPlan) -> Artifact | None:
     uri = storage.join(_folder(context, plan), CHECKPOINT)
     return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"]) if has_checkpoint(uri) else None
 
