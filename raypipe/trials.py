@@ -20,7 +20,6 @@ import pandas as pd
 import ray.data
 from ray import tune
 
-import raypipe
 from raypipe import storage
 from raypipe.artifacts import digest
 from raypipe.config import RunConfig, flat_changes, to_yaml, trial_config
@@ -212,7 +211,6 @@ def trials_provenance(context: Context) -> dict[str, Any]:
         "rows": rows_digest(rows, rows.columns),
         "classes": context.classes,
         "checkpoints": [found and found.digest for found in given],
-        "raypipe": raypipe.__version__,
     }
 
 

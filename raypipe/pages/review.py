@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-import raypipe
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image, decode_mask
@@ -65,7 +64,6 @@ def run_review(
         "masks": masks.digest,
         "num_images": num_images,
         "rows": rows_digest(held(rows, masks), [*rows.columns, SHARD_DIGEST]),
-        "raypipe": raypipe.__version__,
     }
     folder = storage.join(config.out, "review", storage.digest(provenance))
     open_folder(folder, provenance)
