@@ -19,6 +19,7 @@ from raypipe.pipelines import networks
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.networks import NetworkPlan, crop_options, find_trained, given_checkpoint, run_training
+from raypipe.streams.collect import collect
 from raypipe.streams.machines import parse_machine
 from raypipe.training import trainer
 from raypipe.training.loop import LoopSettings
@@ -135,10 +136,15 @@ def test_a_network_depends_on_the_names_of_its_classes() -> None:
 
 def test_what_an_earlier_stream_has_made_is_known_by_its_digest() -> None:
     """Where a shard lies and what its bytes are is no part of the network's identity."""
-    rows = make_context().rows(None).select(["image_id", "image_uri"])
+    rows = collect(make_context().rows(None).select(["image_id", "image_uri"]))
 
     def provenance(uri: str, trimap: bytes, made_of: str) -> dict[str, Any]:
-        more = {"shard_uri": [uri] * 3, "trimap": [trimap] * 3, "shard_digest": [made_of] * 3}
+        more = {
+            "shard_uri": [uri] * 3,
+            "shard_row": [len(uri)] * 3,
+            "trimap": [trimap] * 3,
+            "shard_digest": [made_of] * 3,
+        }
         table = rows
         for name, values in more.items():
             table = table.append_column(name, pa.array(values))
