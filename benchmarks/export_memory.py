@@ -27,7 +27,7 @@ from raypipe.pipelines.context import Context
 from raypipe.pipelines.export import ExportMasks, make_format, read_exported, run_export
 from raypipe.schema import EXPORTS, MASKS
 from raypipe.streams.connect import connect
-from raypipe.streams.sink import SHARDS
+from raypipe.streams.ledger import SHARDS
 
 CLASSES = ("cat", "dog")
 
@@ -55,7 +55,7 @@ def _stream_peaks(name: str, num_rows: int) -> tuple[dict[str, int], float, floa
     with tempfile.TemporaryDirectory() as folder:
         masks = Artifact(f"{folder}/masks", "made up")
         manifest = write_masks(masks.uri, num_rows)
-        context = make_context(manifest, "cluster.rows_per_shard=500", "cluster.object_store_memory=300000000")
+        context = make_context(manifest, "cluster.rows_per_block=500", "cluster.object_store_memory=300000000")
         connect(context.config.cluster)
         # Loads what is loaded once.
         first = Context(context.config, Manifest(manifest.table.slice(0, 500), manifest.classes))

@@ -31,13 +31,15 @@ from servers import Proxy, free_port, restart, start_server
 from raypipe import storage
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
+from raypipe.data.rows import ONLY_PART
 from raypipe.data.shards import read_shards
 from raypipe.formats.voc.read import import_voc
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
-from raypipe.streams.sink import QUARANTINED, SHARDS
+from raypipe.streams.ledger import QUARANTINED, SHARDS, read_ledger
+from raypipe.streams.records import RECORD_FILE
 
 SCHEMAS = {"seeds": SEEDS, "masks": MASKS}
-ROWS_PER_SHARD = 8
+ROWS_PER_BLOCK = 8
 SECONDS_AWAY = 10
 LIMIT = 400
 """Seconds after which a run is given up."""
@@ -50,7 +52,7 @@ splits: {{ train: null, masks: null }}
 refinement: {{ gate: off }}
 manifest: {base}/manifest.parquet
 checkpoints: {{ classifier: {base}/classifier, affinity: {base}/affinity }}
-cluster: {{ network_actors: 2, rows_per_shard: {rows_per_shard}, address: {address} }}
+cluster: {{ network_actors: 2, rows_per_block: {rows_per_block}, address: {address} }}
 """
 
 
@@ -87,9 +89,10 @@ def start_driver(setting: Setting, step: str, out: str) -> subprocess.Popen[str]
     return subprocess.Popen(command, text=True, stdout=log, stderr=log, cwd=ROOT)  # noqa: S603 - ours
 
 
-def shard_files(step: str, out: str) -> list[str]:
-    """What is written so far."""
-    return [uri for uri in storage.list_files(storage.join(out, step), suffix=".parquet") if f"/{SHARDS}/" in uri]
+def stream_folder(step: str, out: str) -> str | None:
+    """The folder of a step's outputs; None where it hasn't begun."""
+    records = storage.list_files(storage.join(out, step), suffix=RECORD_FILE)
+    return records[0].rsplit("/", 1)[0] if records else None
 
 
 def wait_until(condition: Callable[[], bool], driver: subprocess.Popen[str], *, what: str) -> None:
@@ -171,8 +174,7 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
     driver = start_driver(setting, step, out)
     in_flight = None
     if fault is not None:
-        third = setting.num_images // ROWS_PER_SHARD // 3
-        wait_until(lambda: len(shard_files(step, out)) >= third, driver, what="a third")
+        wait_until(lambda: num_done(step, out) >= setting.num_images // 3, driver, what="a third")
         read = setting.proxy.now().get("images read", 0)
         in_flight = read - num_done(step, out)
         fault(setting, driver)
@@ -183,7 +185,8 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
     seconds = time.monotonic() - started
     if status != 0:
         raise RuntimeError(f"{step}, {name}: the run ended with {status}; see {tempfile.gettempdir()}/faults.log")
-    folder = shard_files(step, out)[0].rsplit(f"/{SHARDS}/", 1)[0]
+    folder = stream_folder(step, out)
+    assert folder is not None
     rows = read_shards(storage.join(folder, SHARDS), schema=SCHEMAS[step])
     quarantined = read_shards(storage.join(folder, QUARANTINED), schema=QUARANTINE).num_rows
     setting.proxy.stop()
@@ -201,9 +204,9 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
 
 
 def num_done(step: str, out: str) -> int:
-    """Rows in shards so far."""
-    folder = shard_files(step, out)[0].rsplit("/", 1)[0]
-    return read_shards(folder, columns=["image_id"], schema=SCHEMAS[step]).num_rows
+    """Rows that are finished so far."""
+    folder = stream_folder(step, out)
+    return 0 if folder is None else int(read_ledger(folder, ONLY_PART).finished.num_rows)
 
 
 def digest(rows: pa.Table) -> str:
@@ -250,7 +253,7 @@ def make_setting(
             for _ in range(2):
                 add_node(cluster)
             config = f"{folder}/config.yaml"
-            Path(config).write_text(CONFIG.format(base=base, address=cluster.address, rows_per_shard=ROWS_PER_SHARD))
+            Path(config).write_text(CONFIG.format(base=base, address=cluster.address, rows_per_block=ROWS_PER_BLOCK))
             process = None if server_pid is None else psutil.Process(server_pid)
             yield Setting(base, config, number, cluster, proxy, process)
         finally:

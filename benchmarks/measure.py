@@ -15,8 +15,10 @@ import torch
 
 from raypipe import storage
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
+from raypipe.data.rows import ONLY_PART
 from raypipe.networks import Network, build_affinity_net, build_classifier
 from raypipe.schema import ROW_DIGEST
+from raypipe.streams.ledger import INDEX, SHARDS, write_entries
 from raypipe.streams.sink import write_shard
 
 ROOT = Path(__file__).parent.parent
@@ -80,10 +82,13 @@ def write_random_networks(
 
 
 def write_made_up(folder: str, kind: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
-    """Writes made-up rows as one shard of a stream, as `streams.sink.write_shard`."""
+    """Writes made-up rows as one shard of a stream, with its index, or as a file of its quarantine."""
     if ROW_DIGEST not in schema.names:
         schema = schema.append(pa.field(ROW_DIGEST, pa.string()))
-    write_shard(folder, kind, pa.Table.from_pylist([row | {ROW_DIGEST: "made up"} for row in rows], schema=schema))
+    made = pa.Table.from_pylist([row | {ROW_DIGEST: "made up"} for row in rows], schema=schema)
+    if kind == SHARDS:
+        kind, made = INDEX, write_shard(folder, SHARDS, ONLY_PART, made)
+    write_entries(folder, kind, ONLY_PART, made, run=1)
 
 
 def machine() -> str:

@@ -30,6 +30,7 @@ from raypipe.stages import networks
 from raypipe.stages.base import ROWS_PER_CHUNK, Row
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.propagate import LearnedAffinity, PropagateCams
+from raypipe.streams.collect import collect
 
 
 @dataclass
@@ -102,7 +103,7 @@ def main(
     """Prints the table of benchmarks/speed.md's section on precision."""
     print(machine(), end="\n\n")
     context = open_context(load_config(storage.read_bytes(config).decode(), overrides or []))
-    rows = [row for row in context.rows([split]).to_pylist() if row["mask_uri"]][:limit]
+    rows = [row for row in collect(context.rows([split])).to_pylist() if row["mask_uri"]][:limit]
     found = find_networks(context)
     paths = {
         "float32, one by one": make_reference(context, found),

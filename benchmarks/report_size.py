@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import typer
 from measure import machine, table, write_made_up, write_random_networks
 from memory import peak, reset_peak, run_alone
@@ -24,12 +26,15 @@ from raypipe.config import load_config
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest
-from raypipe.data.parts import read_manifest, write_manifest
+from raypipe.data.parts import open_manifest, write_manifest
+from raypipe.data.rows import ONLY_PART
 from raypipe.pages.report import write_report
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.evaluate import MADE
+from raypipe.pipelines.tally import IMAGE_SCORES, IMAGES
 from raypipe.results import Score
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
-from raypipe.streams.sink import QUARANTINED, SHARDS
+from raypipe.streams.ledger import QUARANTINED, SHARDS
 
 HEIGHT, WIDTH = 180, 240
 CLASSES = tuple(f"class {number:02}" for number in range(20))
@@ -95,10 +100,18 @@ def make_run(folder: Path, num_rows: int) -> None:
         write_made_up(str(folder / "masks"), QUARANTINED, bad, QUARANTINE)
 
 
-def make_scores(num_rows: int) -> list[Score]:
-    """Scores of a tenth of the images, as an evaluation has them."""
+def make_scores(folder: str, num_rows: int) -> list[Score]:
+    """Scores of a tenth of the images, as an evaluation has them; those of single images go into a folder."""
     rng = np.random.default_rng(0)
-    scored = range(0, num_rows, 10)
+    scored, stages = range(0, num_rows, 10), ("walk", "dcrf")
+    rows = [
+        {"image_id": f"image {number:07}", "stage": stage, "split": "train", "mean_iou": float(rng.random())}
+        for stage in stages
+        for number in scored
+    ]
+    images = Path(folder, IMAGES, MADE)
+    images.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=IMAGE_SCORES), images / f"{ONLY_PART}.parquet")
     return [
         Score(
             stage=stage,
@@ -109,22 +122,21 @@ def make_scores(num_rows: int) -> list[Score]:
             post_processing="none",
             truth_digest="made up",
             num_unscored=0,
-            image_iou={f"image {number:07}": float(rng.random()) for number in scored},
         )
-        for stage in ("walk", "dcrf")
+        for stage in stages
     ]
 
 
 def measure_report(folder: str, num_rows: int) -> tuple[float, float, float, int]:
     """Memory before the report and at its peak (MiB), seconds, and the page's bytes."""
-    manifest = read_manifest(storage.join(folder, "manifest.parquet"))
+    manifest = open_manifest(storage.join(folder, "manifest.parquet"))
     config = load_config(
         "", [f"manifest={storage.join(folder, 'manifest.parquet')}", f"out={folder}", "walk.affinity=rgb"]
     )
-    scores = make_scores(num_rows)
-    seeds, masks, classifier = (
-        Artifact(storage.join(folder, name), "made up") for name in ("seeds", "masks", "classifier")
+    seeds, masks, classifier, evaluation = (
+        Artifact(storage.join(folder, name), "made up") for name in ("seeds", "masks", "classifier", "evaluation")
     )
+    scores = make_scores(evaluation.uri, num_rows)
     before = reset_peak()
     started = time.monotonic()
     uri = write_report(
@@ -133,7 +145,7 @@ def measure_report(folder: str, num_rows: int) -> tuple[float, float, float, int
         masks=masks,
         segments=None,
         networks={"classifier": classifier},
-        evaluation=None,
+        evaluation=evaluation,
         scores=scores,
         decisions=[],
         num_samples=6,

@@ -15,15 +15,15 @@ from measure import table
 from numpy.typing import NDArray
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask
-from raypipe.data.shards import read_row
 from raypipe.data.truth import read_truth
 from raypipe.ops.metrics import confusion_matrix, mean_iou
 from raypipe.pages.review import rank
 from raypipe.pipelines.context import open_context
-from raypipe.schema import SHARD_URI
 from raypipe.stages.base import Row
+from raypipe.streams.collect import collect
 
 Confusions = NDArray[np.int64]
 
@@ -32,7 +32,7 @@ def read_confusions(rows: list[Row], truths: dict[str, str], num_classes: int) -
     """A confusion matrix a mask."""
     matrices = []
     for row in rows:
-        mask = decode_mask(read_row(row[SHARD_URI], row["image_id"], columns=["mask"])["mask"])
+        mask = decode_mask(row["mask"])
         truth, _ = read_truth(truths[row["image_id"]], num_classes=num_classes)
         matrices.append(confusion_matrix(truth, mask, num_classes=num_classes))
     return np.stack(matrices)
@@ -55,10 +55,9 @@ def main(
 ) -> None:
     """Prints a table: which masks are corrected, their share of all error, mean IoU before and after."""
     context = open_context(load_config(storage.read_bytes(config).decode()))
-    rows = context.rows(split)
-    rows = rows.filter(pc.is_valid(rows["mask_uri"]))
-    queue = rank(rows, masks, classes=context.classes, num_images=rows.num_rows)[0]
-    truths = dict(zip(rows["image_id"].to_pylist(), rows["mask_uri"].to_pylist(), strict=True))
+    rows = context.rows(split).where(lambda table: pc.is_valid(table["mask_uri"]))
+    queue = rank(rows, Artifact(masks, "given"), classes=context.classes, num_images=rows.most)[0]
+    truths = {row["image_id"]: row["mask_uri"] for row in collect(rows).to_pylist()}
     confusions = read_confusions(queue, truths, len(context.classes) + 1)
     number, before = round(fraction * len(queue)), mean_iou(confusions.sum(axis=0))
     wrong = confusions.sum(axis=(1, 2)) - np.trace(confusions, axis1=1, axis2=2)

@@ -34,6 +34,7 @@ from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
+from raypipe.data.rows import Rows
 from raypipe.data.shards import read_shards
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.masks import masks_plan
@@ -41,12 +42,14 @@ from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Kind, Row, Stage, run_stages
 from raypipe.stages.decode import DecodeImages
 from raypipe.stages.fetch import FetchImages
+from raypipe.streams.collect import collect
 from raypipe.streams.connect import connect
 from raypipe.streams.execute import execute
+from raypipe.streams.ledger import SHARDS
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.resources import PoolPlan
 from raypipe.streams.run import rows_per_block
-from raypipe.streams.sink import SHARDS, ShardWriter
+from raypipe.streams.sink import PART, PART_TODO, ShardWriter
 from raypipe.synthetic.generate import CLASSES, draw_scene
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -85,7 +88,7 @@ def stream_masks(context: Context, num_rows: int, *, name: str) -> float:
     """Seconds of a stream over the first `num_rows` rows, into a folder of its own."""
     started = time.perf_counter()
     out = storage.join(context.config.out, name)
-    context.run(mask_plan(context), context.rows(None).slice(0, num_rows), out=out)
+    context.run(mask_plan(context), Rows.of(collect(context.rows(None)).slice(0, num_rows)), out=out)
     return time.perf_counter() - started
 
 
@@ -96,12 +99,14 @@ def _loop(config: RunConfig, part: int, num_parts: int, num_rows: Sequence[int],
     plan = mask_plan(context)
     for stage in plan.stages:
         stage.setup("cpu")
-    size = config.cluster.rows_per_shard
+    everything = collect(context.rows(None))
     schema = plan.schema.append(pa.field(ROW_DIGEST, pa.string()))
     for index, number in enumerate(num_rows):
-        rows = context.rows(None).slice(0, number).take(list(range(part, number, num_parts)))
-        rows = rows.append_column(ROW_DIGEST, pa.array([""] * rows.num_rows))
-        writer = ShardWriter(folder=storage.join(config.out, f"loop{index}"), schema=schema)
+        size = config.cluster.rows_per_block or rows_per_block(number)
+        rows = everything.slice(0, number).take(list(range(part, number, num_parts)))
+        for name, value in ((ROW_DIGEST, ""), (PART, f"process{part}"), (PART_TODO, rows.num_rows)):
+            rows = rows.append_column(name, pa.array([value] * rows.num_rows))
+        writer = ShardWriter(folder=storage.join(config.out, f"loop{index}"), schema=schema, run=1)
         ready.wait()
         started = time.perf_counter()
         for start in range(0, rows.num_rows, size):
@@ -221,7 +226,7 @@ def source(
     ray.init(address="local", num_cpus=4, object_store_memory=1_000_000_000, **options)
     memory = [psutil.Process().memory_full_info().uss]
     moments = [time.perf_counter()]
-    size = rows_per_block(num_rows, rows_per_shard=RunConfig(manifest="", out="").cluster.rows_per_shard)
+    size = rows_per_block(num_rows)
     pool = Pool("finish", (PassOn(),), ("image_id",))
     resources = PoolPlan(
         name=pool.name, kind="finish", min_actors=1, max_actors=2, cpus=1, gpus=0, threads=1, memory=None

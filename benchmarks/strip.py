@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image, decode_mask
-from raypipe.data.parts import read_manifest
-from raypipe.data.shards import locate_rows, read_row
+from raypipe.data.parts import StoredManifest, open_manifest
+from raypipe.data.rows import Rows
+from raypipe.pipelines.tally import read_image_scores
 from raypipe.reports.cards import COLUMNS, draw_columns
 from raypipe.reports.content import Sample
-from raypipe.streams.sink import SHARDS
+from raypipe.schema import MASKS, SEEDS, columns
+from raypipe.streams.collect import outputs_of, with_ids
 
 NUM_IMAGES = 3
 NUM_COLOURS = 96
@@ -51,7 +55,14 @@ def finished(run: Path, stage: str) -> Path:
 
 def usual_images(run: Path, rows: dict[str, Any]) -> list[str]:
     """Images near the mean, of different labels."""
-    scores = json.loads((finished(run, "evaluate") / "results.json").read_text())["scores"][-1]["image_iou"]
+    folder = finished(run, "evaluate")
+    last = json.loads((folder / "results.json").read_text())["scores"][-1]
+    scores = {
+        row["image_id"]: row["mean_iou"]
+        for table in read_image_scores(str(folder), stage=last["stage"])
+        for row in table.to_pylist()
+        if row["split"] == last["split"]
+    }
     mean = float(np.mean(list(scores.values())))
     chosen: dict[tuple[str, ...], str] = {}
     for image_id in sorted(scores, key=lambda image_id: abs(scores[image_id] - mean)):
@@ -61,10 +72,12 @@ def usual_images(run: Path, rows: dict[str, Any]) -> list[str]:
     return list(chosen.values())[:NUM_IMAGES]
 
 
-def read_outputs(folder: Path, image_ids: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+def read_outputs(
+    folder: Path, manifest: StoredManifest, image_ids: Sequence[str], wanted: pa.Schema
+) -> dict[str, dict[str, Any]]:
     """Columns of some images in a stage's folder, by image id."""
-    shards = locate_rows(str(folder / SHARDS), image_ids)
-    return {image_id: read_row(shards[image_id], image_id, columns=columns) for image_id in image_ids}
+    rows = with_ids(Rows(manifest.parts), image_ids)
+    return {row["image_id"]: row for row in outputs_of(Artifact(str(folder), ""), rows, wanted).to_pylist()}
 
 
 def read_sample(row: dict[str, Any], seed: dict[str, Any], mask: dict[str, Any]) -> Sample:
@@ -96,12 +109,12 @@ def write_strip(samples: Sequence[Sample]) -> bytes:
     if not samples:
         raise ValueError("expected at least one sample for a strip, got none")
     drawn = [draw_columns(sample) for sample in samples]
-    columns = [name for name in COLUMNS if any(pictures[name] is not None for pictures in drawn)]
+    shown = [name for name in COLUMNS if any(pictures[name] is not None for pictures in drawn)]
     heights = [_cell_height(sample.pixels.shape) for sample in samples]
-    size = (len(columns) * (_CELL_WIDTH + _GAP) + _GAP, _HEADING + sum(heights) + _GAP * len(heights))
+    size = (len(shown) * (_CELL_WIDTH + _GAP) + _GAP, _HEADING + sum(heights) + _GAP * len(heights))
     sheet = Image.new("RGB", size, _PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for place, name in enumerate(columns):
+    for place, name in enumerate(shown):
         left, top = _GAP + place * (_CELL_WIDTH + _GAP), _HEADING
         pen.text((left + _CELL_WIDTH / 2, _HEADING / 2), name, fill=_INK, font=font, anchor="mm")
         for pictures, height in zip(drawn, heights, strict=True):
@@ -139,14 +152,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("image_ids", nargs="*")
     options = parser.parse_args()
-    manifest = read_manifest(load_config((options.run / "config.yaml").read_text()).manifest)
+    manifest = open_manifest(load_config((options.run / "config.yaml").read_text()).manifest)
     rows = {row["image_id"]: row for row in manifest.table.to_pylist()}
     image_ids = options.image_ids or usual_images(options.run, rows)
     seeds, masks = (
-        read_outputs(finished(options.run, stage), image_ids, columns)
-        for stage, columns in (
-            ("seeds", ("class_ids", "cam", "cam_height", "cam_width")),
-            ("masks", ("height", "width", "mask", "walk_mask")),
+        read_outputs(finished(options.run, stage), manifest, image_ids, wanted)
+        for stage, wanted in (
+            ("seeds", columns(SEEDS, "image_id", "class_ids", "cam", "cam_height", "cam_width")),
+            ("masks", columns(MASKS, "image_id", "height", "width", "mask", "walk_mask")),
         )
     )
     samples = [read_sample(rows[image_id], seeds[image_id], masks[image_id]) for image_id in image_ids]

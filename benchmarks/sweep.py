@@ -29,7 +29,7 @@ from raypipe.data.truth import read_truth
 from raypipe.pipelines.sweep import grid, sweep_plan
 from raypipe.run import Run
 from raypipe.schema import MASKS, SETTINGS
-from raypipe.streams.sink import SHARDS
+from raypipe.streams.ledger import SHARDS
 
 NUM_CHECKED, NUM_CHECKED_IMAGES = 3, 40
 

@@ -42,6 +42,7 @@ from raypipe.stages.cams import ComputeCams
 from raypipe.stages.passes import run_passes
 from raypipe.stages.propagate import cell_colours
 from raypipe.stages.score_settings import PixelCounts, ScoreSettings, Setting, best_labels, sample_truth
+from raypipe.streams.collect import collect
 
 STRIDE: Literal[4] = 4
 HIGHER_IS_BETTER = {
@@ -282,7 +283,7 @@ def _one_pass(cams: ComputeCams, row: Row, *, mirror: bool) -> torch.Tensor:
 
 def score_split(config: RunConfig, split: str, *, limit: int | None) -> Scored:
     """Scores the images of a split, in the order of their ids."""
-    found = open_context(config).rows([split]).sort_by("image_id").to_pylist()
+    found = collect(open_context(config).rows([split])).sort_by("image_id").to_pylist()
     rows = [row for row in found if row["mask_uri"] and row["labels"]][:limit]
     parts = [rows[start : start + 8] for start in range(0, len(rows), 8)]
     with ProcessPoolExecutor(os.cpu_count()) as processes:

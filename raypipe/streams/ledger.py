@@ -106,7 +106,7 @@ def _read(files: Mapping[str, Sequence[str]]) -> Ledger:
     contents = storage.read_many([uri for uris in files.values() for uri in uris])
     tables: dict[str, list[pa.Table]] = {INDEX: [], QUARANTINED: []}
     for kind, uris in files.items():
-        for uri in uris:
+        for uri in sorted(uris, key=_age):
             content = contents[uri]
             if isinstance(content, Exception):
                 raise content
@@ -175,6 +175,12 @@ def level_of(uri: str) -> int:
     return _level(uri)
 
 
+def _age(uri: str) -> tuple[int, int]:
+    """Of two entries of a row the later run's counts, for that found the other's shard gone; then the settled one."""
+    level, run = uri.rsplit("/", 1)[1].split("-")[:2]
+    return int(run), int(level)
+
+
 def _level(uri: str) -> int:
     return int(uri.rsplit("/", 1)[1].split("-")[0])
 
@@ -190,7 +196,7 @@ def _parse(content: bytes, uri: str, kind: str) -> pa.Table:
 
 
 def _once(kind: str, tables: Sequence[pa.Table]) -> pa.Table:
-    """All rows; of those with equal id and digest the one that comes first, the most settled."""
+    """All rows; of those with equal id and digest the one of the last table."""
     if len(tables) < 2:
         return tables[0] if tables else _SCHEMAS[kind].empty_table()
     table = pa.concat_tables(tables[::-1]).unify_dictionaries().combine_chunks()

@@ -6,7 +6,7 @@ ones, go.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +24,7 @@ from raypipe.streams.ledger import (
     SHARDS,
     Ledger,
     read_ledger,
+    without_lost,
     write_entries,
 )
 from raypipe.streams.sink import write_shard
@@ -100,6 +101,7 @@ def _ids(table: pa.Table) -> pa.Array:
 def _rewrite(source: Source, part: Part, ledger: Ledger, finished: pa.Table, quarantined: pa.Table) -> None:
     """Writes what is valid before it deletes what was there: whatever is interrupted is taken up by the next run."""
     folder = source.folder
+    finished = without_lost(folder, part.name, replace(ledger, finished=finished)).finished
     before = _by_shard(ledger.finished)
     now = _by_shard(finished)
     kept = {

@@ -139,8 +139,10 @@ def test_what_an_earlier_stream_has_made_is_known_by_its_digest() -> None:
     rows = collect(make_context().rows(None).select(["image_id", "image_uri"]))
 
     def provenance(uri: str, made_of: str) -> dict[str, Any]:
-        table = rows.append_column("shard_uri", pa.array([uri] * 3))
-        table = table.append_column("shard_digest", pa.array([made_of] * 3))
+        table = rows
+        more = {"shard_uri": [uri] * 3, "shard_row": [len(uri)] * 3, "shard_digest": [made_of] * 3}
+        for name, values in more.items():
+            table = table.append_column(name, pa.array(values))
         return make_plan(make_context(), rows=table).provenance()
 
     first = provenance("here", "of row")

@@ -1,3 +1,4 @@
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,20 @@ def test_a_manifest_grows_and_a_row_that_changes_is_computed_again(local_ray: No
     assert len(finished(tmp_path)) == 21, "outputs of rows that weren't asked for stay"
     assert run(tmp_path, make_rows(NAMES[:5], "longer.jpg")).num_computed == 0
     assert len(finished(tmp_path)) == 5, "those of rows that the manifest doesn't have any more go"
+
+
+@pytest.mark.parametrize(
+    ("gone", "num_computed"), [("quarantine", 1), ("shards", 20), ("index", 20), ("parts.json", 0), ("summary.json", 0)]
+)
+def test_what_is_deleted_is_computed_again(local_ray: None, tmp_path: Path, gone: str, num_computed: int) -> None:
+    run(tmp_path, make_rows(NAMES), bad=("image3",))
+    path = Path(folder(tmp_path), gone)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    summary = run(tmp_path, make_rows(NAMES))
+    assert summary.num_computed == num_computed
+    assert summary.num_finished == (21 if gone == "quarantine" else 20)
+    assert len(finished(tmp_path)) == summary.num_finished
+    assert not list(Path(folder(tmp_path)).glob("attempts/*/*"))
 
 
 def test_budget_fails_the_run_and_says_where_to_look(local_ray: None, tmp_path: Path) -> None:
