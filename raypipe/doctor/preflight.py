@@ -8,6 +8,7 @@ from raypipe.doctor.findings import Finding
 from raypipe.doctor.fit import check_fit
 from raypipe.doctor.survey import alive_nodes, survey
 from raypipe.pipelines.context import Context
+from raypipe.streams.unique import check_unique
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def preflight(context: Context) -> None:
         context: config and manifest.
 
     Raises:
-        ValueError: with all problems, what is needed and the ways out.
+        ValueError: with all problems, what is needed and the ways out; or two parts of the manifest have the same id.
     """
     findings = [*check_fit(context), *(_check_nodes(context.config.out) if len(alive_nodes()) > 1 else [])]
     for finding in findings:
@@ -33,6 +34,7 @@ def preflight(context: Context) -> None:
             logger.warning("%s: %s; %s", finding.check, finding.found, finding.way_out)
     if problems := [str(finding) for finding in findings if finding.status == "problem"]:
         raise ValueError("\n".join(["the cluster can't hold this run:", *problems]))
+    check_unique(context.rows(None, columns=("image_id",)))
 
 
 def _check_nodes(out: str) -> Iterator[Finding]:
