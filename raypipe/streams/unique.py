@@ -26,9 +26,8 @@ def check_unique(rows: Rows) -> None:
         return
     rounds, inline = -(-rows.most // _AT_A_TIME), are_few(rows)
     for number in range(rounds):
-        hashes = np.sort(
-            np.concatenate(list(in_tasks(partial(_hashes, rows, number, rounds), rows.parts, inline=inline)))
-        )
+        of_parts = in_tasks(partial(_hashes, rows, number, rounds), rows.parts, inline=inline)
+        hashes = np.sort(np.concatenate(list(of_parts)))
         suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])[:100]
         if not len(suspects):
             continue
@@ -43,7 +42,8 @@ def check_unique(rows: Rows) -> None:
 
 def _hashes(rows: Rows, number: int, rounds: int, part: Part) -> NDArray[np.uint64]:
     hashes = hash_names(rows.read(part)["image_id"], "unique")
-    return hashes[hashes % np.uint64(rounds) == number]
+    chosen: NDArray[np.uint64] = hashes[hashes % np.uint64(rounds) == number]
+    return chosen
 
 
 def _having(rows: Rows, suspects: Collection[int], part: Part) -> list[tuple[str, str]]:
