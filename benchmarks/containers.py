@@ -23,6 +23,7 @@ from PIL import Image
 from servers import Proxy, free_port, start_server
 
 from raypipe import storage
+from raypipe.cluster.connect import connect
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest, write_manifest
 from raypipe.data.shards import read_shards
@@ -31,7 +32,6 @@ from raypipe.formats.webdataset.read import WebDatasetReader
 from raypipe.pipelines.import_containers import import_containers
 from raypipe.run import open_run
 from raypipe.schema import MASKS
-from raypipe.streams.connect import connect
 
 CLASSES = ("cat", "dog")
 

@@ -20,14 +20,14 @@ from memory import Memory, peak, reset_peak, run_alone
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
+from raypipe.cluster.connect import connect
 from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.formats.base import Options
+from raypipe.outputs.ledger import SHARDS
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.export import ExportMasks, make_format, read_exported, run_export
 from raypipe.schema import EXPORTS, MASKS
-from raypipe.streams.connect import connect
-from raypipe.streams.ledger import SHARDS
 
 CLASSES = ("cat", "dog")
 

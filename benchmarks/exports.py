@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raypipe import storage
+from raypipe.cluster.connect import connect
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest
@@ -29,7 +30,6 @@ from raypipe.formats.voc.read import import_voc
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.export import run_export
 from raypipe.schema import IGNORE
-from raypipe.streams.connect import connect
 
 Mask = NDArray[np.uint8]
 Masks = Iterator[tuple[str, Mask]]

@@ -34,9 +34,9 @@ from raypipe.data.parts import write_manifest
 from raypipe.data.rows import ONLY_PART
 from raypipe.data.shards import read_shards
 from raypipe.formats.voc.read import import_voc
+from raypipe.outputs.ledger import QUARANTINED, SHARDS, read_ledger
+from raypipe.outputs.records import RECORD_FILE
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
-from raypipe.streams.ledger import QUARANTINED, SHARDS, read_ledger
-from raypipe.streams.records import RECORD_FILE
 
 SCHEMAS = {"seeds": SEEDS, "masks": MASKS}
 ROWS_PER_BLOCK = 8

@@ -23,11 +23,11 @@ from raypipe.artifacts import Artifact
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import open_manifest, write_manifest
 from raypipe.data.rows import Rows
+from raypipe.outputs.ledger import ATTEMPTS, ENTRIES, FOLDED, INDEX, SETTLED, SHARDS, Catalogue, write_entries
+from raypipe.outputs.load import with_places
+from raypipe.outputs.records import row_digests
 from raypipe.schema import ROW_DIGEST, SHARD_URI
-from raypipe.streams.ledger import ATTEMPTS, ENTRIES, FOLDED, INDEX, SETTLED, SHARDS, Catalogue, write_entries
-from raypipe.streams.load import with_places
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import row_digests
 from raypipe.streams.source import Source
 
 ROWS_PER_COMMIT = 32

@@ -17,9 +17,9 @@ from raypipe import storage
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.data.rows import ONLY_PART
 from raypipe.networks import Network, build_affinity_net, build_classifier
+from raypipe.outputs.ledger import INDEX, SHARDS, write_entries
+from raypipe.outputs.sink import write_shard
 from raypipe.schema import ROW_DIGEST
-from raypipe.streams.ledger import INDEX, SHARDS, write_entries
-from raypipe.streams.sink import write_shard
 
 ROOT = Path(__file__).parent.parent
 

@@ -28,13 +28,13 @@ from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import open_manifest, write_manifest
 from raypipe.data.rows import ONLY_PART
+from raypipe.outputs.ledger import QUARANTINED, SHARDS
 from raypipe.pages.report import write_report
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.evaluate import MADE
 from raypipe.pipelines.tally import IMAGE_SCORES, IMAGES
 from raypipe.results import Score
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
-from raypipe.streams.ledger import QUARANTINED, SHARDS
 
 HEIGHT, WIDTH = 180, 240
 CLASSES = tuple(f"class {number:02}" for number in range(20))

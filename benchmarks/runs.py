@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raypipe.artifacts import Artifact
+from raypipe.cluster.connect import connect
 from raypipe.config import RunConfig
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines.context import Context
@@ -11,7 +12,6 @@ from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.steps import decode_images, fetch_images
 from raypipe.run import Run, open_run
 from raypipe.stages.base import Row
-from raypipe.streams.connect import connect
 
 
 def connect_run(config: RunConfig) -> Run:

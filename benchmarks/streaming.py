@@ -31,11 +31,15 @@ from PIL import Image
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
+from raypipe.cluster.connect import connect
+from raypipe.cluster.resources import PoolPlan
 from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.data.rows import Rows
 from raypipe.data.shards import read_shards
+from raypipe.outputs.ledger import SHARDS
+from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.masks import masks_plan
 from raypipe.schema import ROW_DIGEST
@@ -43,13 +47,9 @@ from raypipe.stages.base import Kind, Row, Stage, run_stages
 from raypipe.stages.decode import DecodeImages
 from raypipe.stages.fetch import FetchImages
 from raypipe.streams.collect import collect
-from raypipe.streams.connect import connect
 from raypipe.streams.execute import execute
-from raypipe.streams.ledger import SHARDS
 from raypipe.streams.plan import Plan, Pool
-from raypipe.streams.resources import PoolPlan
 from raypipe.streams.run import rows_per_block
-from raypipe.streams.sink import PART, PART_TODO, ShardWriter
 from raypipe.synthetic.generate import CLASSES, draw_scene
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)

@@ -26,10 +26,10 @@ from raypipe.data.manifest import class_ids_of
 from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.data.truth import read_truth
+from raypipe.outputs.ledger import SHARDS
 from raypipe.pipelines.sweep import grid, sweep_plan
 from raypipe.run import Run
 from raypipe.schema import MASKS, SETTINGS
-from raypipe.streams.ledger import SHARDS
 
 NUM_CHECKED, NUM_CHECKED_IMAGES = 3, 40
 

@@ -13,10 +13,10 @@ import typer
 from measure import machine, table
 
 from raypipe import trials
+from raypipe.cluster.connect import connect
+from raypipe.cluster.machines import Machine
 from raypipe.config import load_config
 from raypipe.pipelines.context import Context
-from raypipe.streams.connect import connect
-from raypipe.streams.machines import Machine
 from raypipe.synthetic.generate import generate
 
 OPTIONS = [

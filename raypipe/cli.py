@@ -134,10 +134,10 @@ def describe(
 ) -> None:
     """Print what a run would start, here or on a machine that isn't here; 2 and the reason if it doesn't fit."""
     resolved = read_config(config, overrides)
+    from raypipe.cluster.connect import connect
+    from raypipe.cluster.machines import parse_machine
     from raypipe.doctor.describe import describe_run
     from raypipe.pipelines.context import open_context
-    from raypipe.streams.connect import connect
-    from raypipe.streams.machines import parse_machine
 
     context = open_context(resolved)
     if not machine:

@@ -43,7 +43,7 @@ def connect_run(config: RunConfig, *, retrain: "Retrain" = "none") -> Any:
     # torch takes seconds to import, and so does Ray to start: both at once, and neither for --help.
     importing = threading.Thread(target=importlib.import_module, args=("raypipe.run",))
     importing.start()
-    from raypipe.streams.connect import cluster_address, connect
+    from raypipe.cluster.connect import cluster_address, connect
 
     if cluster_address(config.cluster):
         # A cluster is connected to in no time. And while a submitted job connects, its working directory was seen to be

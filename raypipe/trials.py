@@ -22,9 +22,11 @@ from ray import tune
 
 from raypipe import storage
 from raypipe.artifacts import digest
+from raypipe.cluster.machines import Machine, divide
 from raypipe.config import RunConfig, flat_changes, to_yaml, trial_config
 from raypipe.doctor.fit import check_fit
 from raypipe.doctor.workload import makes_seeds, trains_classifier
+from raypipe.outputs.records import open_folder
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.networks import given_checkpoint
@@ -33,8 +35,6 @@ from raypipe.pipelines.sweep import scored_rows
 from raypipe.run import Run
 from raypipe.stages.score_settings import Setting
 from raypipe.streams.collect import collect, rows_digest
-from raypipe.streams.machines import Machine, divide
-from raypipe.streams.records import open_folder
 from raypipe.training.trainer import read_metrics
 
 logger = logging.getLogger(__name__)

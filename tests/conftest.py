@@ -20,11 +20,11 @@ import s3fs
 import torch
 from PIL import Image
 
+from raypipe.cluster.connect import connect
 from raypipe.config import Cluster
 from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
 from raypipe.data.manifest import Manifest
 from raypipe.networks import build_affinity_net, build_classifier
-from raypipe.streams.connect import connect
 from raypipe.synthetic.generate import generate
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from raypipe.streams.machines import Machine
+from raypipe.cluster.machines import Machine
 
 
 class Nodes:

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import ONLY_PART
+from raypipe.outputs.ledger import INDEX, QUARANTINED, SHARDS, write_entries
+from raypipe.outputs.sink import write_shard
 from raypipe.schema import MASKS, QUARANTINE, ROW_DIGEST
-from raypipe.streams.ledger import INDEX, QUARANTINED, SHARDS, write_entries
-from raypipe.streams.sink import write_shard
 
 
 def write_outputs(

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from ray import tune
 
+from raypipe.cluster.machines import parse_machine
 from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.pipelines.context import open_context
-from raypipe.streams.machines import parse_machine
 from raypipe.trials import TrialsResult, run_trials, sharing, trial_row, trials_at_once, trials_table
 
 OVERRIDES = [

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from raypipe import schema
+from raypipe.cluster.machines import Machine
 from raypipe.config import RunConfig
 from raypipe.data.manifest import Manifest
 from raypipe.doctor.fit import plan_of
 from raypipe.doctor.workload import streams_of, trainings_of
 from raypipe.pipelines.context import Context, plan_pools
-from raypipe.streams.machines import Machine
 from raypipe.streams.plan import describe
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 import ray
 
+from raypipe.cluster.connect import connect
 from raypipe.config import RunConfig
 from raypipe.doctor import cluster_checks, data_checks, memory_checks
 from raypipe.doctor.findings import Finding, problem, size_text, time_text, to_text
@@ -24,7 +25,6 @@ from raypipe.doctor.forecast import (
 )
 from raypipe.doctor.survey import Node, View, find_gpus, survey
 from raypipe.pipelines.context import Context, open_context
-from raypipe.streams.connect import connect
 
 logger = logging.getLogger(__name__)
 

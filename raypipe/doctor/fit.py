@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
+from raypipe.cluster.machines import Machine
+from raypipe.cluster.resources import DoesNotFit
+from raypipe.cluster.trainings import TrainingPlan, plan_training
 from raypipe.config import Cluster
 from raypipe.doctor.findings import Finding, problem
 from raypipe.doctor.workload import Training, streams_of, trainings_of
 from raypipe.pipelines.context import Context, plan_pools
-from raypipe.streams.machines import Machine
 from raypipe.streams.plan import Plan
-from raypipe.streams.resources import DoesNotFit
-from raypipe.streams.trainings import TrainingPlan, plan_training
 
 
 def check_fit(context: Context) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
+from raypipe.cluster.resources import PoolPlan
 from raypipe.data.checkpoints import Task
 from raypipe.data.rows import Rows
 from raypipe.doctor.stage_timing import PoolTime, RandomNetwork, time_pool
@@ -31,7 +32,6 @@ from raypipe.stages.base import ERRORS, with_error_columns
 from raypipe.streams.collect import collect, count
 from raypipe.streams.execute import CALLS_PER_ACTOR
 from raypipe.streams.plan import Plan, Pool
-from raypipe.streams.resources import PoolPlan
 from raypipe.streams.run import USUAL_ROWS, rows_per_block
 from raypipe.training.tasks import TrainingTask
 

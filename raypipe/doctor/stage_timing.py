@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.artifacts import Artifact
+from raypipe.cluster.resources import PoolPlan
 from raypipe.doctor.workload import UNKNOWN
 from raypipe.stages.base import Row, Stage, run_stages
 from raypipe.streams.plan import Pool
-from raypipe.streams.resources import PoolPlan
 from raypipe.streams.worker import Job, Worker
 
 if TYPE_CHECKING:  # pools without networks do without torch, whose import would be most of what their processes do

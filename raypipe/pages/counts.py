@@ -13,11 +13,11 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.shards import iter_shards
 from raypipe.ops.cooccurrence import frequent_pairs, label_counts
+from raypipe.outputs.ledger import QUARANTINED
 from raypipe.pipelines.evaluate import read_confusions
 from raypipe.reports.content import Confusion, LabelPairs, Quarantined
 from raypipe.results import Score
 from raypipe.schema import QUARANTINE
-from raypipe.streams.ledger import QUARANTINED
 
 _ROWS_PER_STEP = 8192
 _MAX_GROUPS = 30

@@ -10,12 +10,12 @@ from raypipe.artifacts import Artifact
 from raypipe.data.checkpoints import Task
 from raypipe.data.shards import iter_shards
 from raypipe.ops.risk import risk_at_coverage
+from raypipe.outputs.ledger import SHARDS
 from raypipe.pipelines.calibrate import CALIBRATION_FILE
 from raypipe.pipelines.sweep import CHOICE_FILE
 from raypipe.pipelines.tally import read_image_scores
 from raypipe.reports.content import RiskCurves, SweepPlots
 from raypipe.results import Measured, Score
-from raypipe.streams.ledger import SHARDS
 
 COVERAGES = tuple(round(0.02 * number, 2) for number in range(1, 51))
 _MIN_IMAGES = 10

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.checkpoints import Task
+from raypipe.outputs.records import read_summary
 from raypipe.pages.counts import count_label_pairs, count_quarantined, final_confusions
 from raypipe.pages.curves import collect_risks, collect_sweeps
 from raypipe.pages.provenance import provenance
@@ -13,7 +14,6 @@ from raypipe.pages.samples import collect_samples
 from raypipe.pipelines.context import Context
 from raypipe.reports.html import Report, render_report
 from raypipe.results import Decision, Score
-from raypipe.streams.records import read_summary
 from raypipe.training.trainer import read_metrics
 
 REPORT_FILE = "report.html"

@@ -26,14 +26,14 @@ from raypipe.data.shards import iter_shards
 from raypipe.formats.base import NO_SPLIT, ExportedRow, Item, MaskRow
 from raypipe.formats.label_studio.write import LabelStudio
 from raypipe.ops.review import expected_gain
+from raypipe.outputs.ledger import SHARDS
+from raypipe.outputs.load import held
+from raypipe.outputs.records import open_folder, read_summary, write_summary
 from raypipe.pipelines.context import Context
 from raypipe.reports.review import render_review, review_card
 from raypipe.schema import MASKS, REVIEW, SHARD_DIGEST, SUPERVISED, columns
 from raypipe.stages.base import ROW_ERRORS, Row
 from raypipe.streams.collect import outputs_of, reduce_outputs, rows_digest, with_ids
-from raypipe.streams.ledger import SHARDS
-from raypipe.streams.load import held
-from raypipe.streams.records import open_folder, read_summary, write_summary
 
 logger = logging.getLogger(__name__)
 

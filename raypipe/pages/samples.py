@@ -15,6 +15,7 @@ from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.rows import Rows
+from raypipe.outputs.load import held
 from raypipe.pages.truth import usable_truth
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.tally import read_image_scores
@@ -23,7 +24,6 @@ from raypipe.results import Score
 from raypipe.schema import MASKS, SEEDS, columns
 from raypipe.stages.propagate import AffinitySource, affinity_source
 from raypipe.streams.collect import collect, draw, drawn_ids, outputs_of, with_ids
-from raypipe.streams.load import held
 
 _COLUMNS = {
     "seeds": columns(SEEDS, "image_id", "class_ids", "cam", "cam_height", "cam_width"),

@@ -1,11 +1,11 @@
 """The AffinityNet: what it is trained of, seeds and perhaps the classifier's weights."""
 
 from raypipe.artifacts import Artifact
+from raypipe.outputs.load import held
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
 from raypipe.stages.crops import LoadAffinityCrops
-from raypipe.streams.load import held
 from raypipe.training.tasks import AffinityTask
 
 

@@ -20,15 +20,15 @@ from raypipe.artifacts import Artifact, digest
 from raypipe.config import Budget
 from raypipe.data.rows import Part, Rows
 from raypipe.ops.calibration import NUM_LEVELS, expected_calibration_error, fit_isotonic, mean_iou_at_coverage
+from raypipe.outputs.load import Load, held
+from raypipe.outputs.records import open_folder, read_summary, write_summary
 from raypipe.pipelines.context import Context
 from raypipe.results import Measured, StreamSummary
 from raypipe.schema import MASKS, SHARD_DIGEST, columns
 from raypipe.stages.calibrate_masks import CalibrateMasks, CountHits, add_counts, probability_levels
 from raypipe.streams.budget import BudgetExceeded
 from raypipe.streams.collect import collect, count, draw_rows, quarantined, reduce_outputs, rows_digest
-from raypipe.streams.load import Load, held
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import open_folder, read_summary, write_summary
 
 logger = logging.getLogger(__name__)
 

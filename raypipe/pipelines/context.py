@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.artifacts import Artifact
+from raypipe.cluster.machines import Machine, machine_here, parse_machine
+from raypipe.cluster.resources import PoolNeed, PoolPlan, StreamPlan, plan_stream
 from raypipe.config import Budget, RunConfig
 from raypipe.data.manifest import Manifest, check_splits, in_splits
 from raypipe.data.parts import StoredManifest, open_manifest
@@ -15,9 +17,7 @@ from raypipe.data.rows import Part, Rows
 from raypipe.pipelines.in_use import Retrain
 from raypipe.results import StreamSummary
 from raypipe.schema import WEAK
-from raypipe.streams.machines import Machine, machine_here, parse_machine
 from raypipe.streams.plan import Plan, Pool
-from raypipe.streams.resources import PoolNeed, PoolPlan, StreamPlan, plan_stream
 from raypipe.streams.run import Settings, run_stream
 
 MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")

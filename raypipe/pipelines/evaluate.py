@@ -18,6 +18,8 @@ from raypipe.artifacts import Artifact, digest
 from raypipe.config import Budget
 from raypipe.data.rows import Rows
 from raypipe.ops.metrics import mean_iou
+from raypipe.outputs.load import Load, held
+from raypipe.outputs.records import open_folder, read_summary, write_summary
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.score_tables import class_csv
 from raypipe.pipelines.tally import IMAGES, Matrices, Tallies, Tally, tally
@@ -26,9 +28,7 @@ from raypipe.schema import MASKS, SEEDS, SHARD_DIGEST, columns
 from raypipe.stages.score_masks import ScoreCams, ScoreMasks
 from raypipe.streams.budget import BudgetExceeded
 from raypipe.streams.collect import count, rows_digest
-from raypipe.streams.load import Load, held
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import open_folder, read_summary, write_summary
 
 logger = logging.getLogger(__name__)
 

@@ -25,16 +25,16 @@ from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import read_shard
 from raypipe.formats.base import NO_SPLIT, ExportedRow, Format, Item, MaskRow, Options
 from raypipe.formats.registry import FORMATS
+from raypipe.outputs.ledger import SHARDS
+from raypipe.outputs.load import Load, held
+from raypipe.outputs.records import MixedOutputs
 from raypipe.pipelines.context import Context
 from raypipe.results import StreamSummary
 from raypipe.schema import EXPORTS, IGNORE, MASKS, columns
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.collect import count, rows_digest
-from raypipe.streams.ledger import SHARDS
-from raypipe.streams.load import Load, held
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import MixedOutputs
 
 Source = Literal["masks", "calibrated", "truth"]
 """A run's masks, the same calibrated, or the manifest's true masks."""

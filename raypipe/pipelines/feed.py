@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raypipe.cluster.resources import PoolPlan
 from raypipe.config import Training
 from raypipe.schema import SHARD_URI
 from raypipe.stages.crops import LoadCrops
@@ -15,7 +16,6 @@ from raypipe.stages.fetch import FetchImages
 from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.execute import execute
 from raypipe.streams.plan import Plan, Pool
-from raypipe.streams.resources import PoolPlan
 from raypipe.streams.worker import INDEX
 from raypipe.training.order import worker_draws
 

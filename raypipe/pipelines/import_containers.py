@@ -4,11 +4,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from raypipe.cluster.connect import connect
+from raypipe.cluster.machines import machine_here
 from raypipe.config import Cluster
 from raypipe.data.manifest import Manifest
 from raypipe.formats.containers import Container, Found, join_found
-from raypipe.streams.connect import connect
-from raypipe.streams.machines import machine_here
 
 FEW = 32
 """Containers that threads of this process read: starting Ray would take longer."""

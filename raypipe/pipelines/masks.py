@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from raypipe.artifacts import Artifact
+from raypipe.outputs.load import Load
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.seeds import find_seeds, run_seeds
 from raypipe.pipelines.steps import (
@@ -18,7 +19,6 @@ from raypipe.pipelines.steps import (
 from raypipe.results import StreamSummary
 from raypipe.schema import MASKS, SEEDS, columns
 from raypipe.stages.base import Stage
-from raypipe.streams.load import Load
 from raypipe.streams.plan import Plan
 
 

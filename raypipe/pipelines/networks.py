@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest, identity
+from raypipe.cluster.trainings import plan_training
+from raypipe.cluster.waiting import watch_start
 from raypipe.config import Training
 from raypipe.data.checkpoints import CHECKPOINT, Task, has_checkpoint, read_metadata
 from raypipe.networks.backbones import default_preprocessing
 from raypipe.networks.preprocessing import PREPROCESSINGS
+from raypipe.outputs.records import open_folder, set_digest
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
 from raypipe.pipelines.in_use import find_in_use, put_in_use
 from raypipe.schema import SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.stages.base import columns_after
 from raypipe.stages.crops import LoadCrops
-from raypipe.streams.records import open_folder, set_digest
-from raypipe.streams.trainings import plan_training
-from raypipe.streams.waiting import watch_start
 from raypipe.training.tasks import TrainingTask
 from raypipe.training.validation import Validation
 

@@ -9,6 +9,7 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.manifest import manifest_bytes
 from raypipe.data.rows import Part, Rows
+from raypipe.outputs.sink import PNG, png_name
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
 from raypipe.pipelines.steps import decode_images
 from raypipe.results import StreamSummary
@@ -17,7 +18,6 @@ from raypipe.stages.fetch import FetchImages
 from raypipe.stages.predict_saliency import EncodeSaliency, PredictSaliency
 from raypipe.streams.collect import count, drawn_ids
 from raypipe.streams.plan import Plan
-from raypipe.streams.sink import PNG, png_name
 from raypipe.streams.tasks import are_few, in_tasks
 
 MANIFEST_FOLDER = "manifest"

@@ -3,12 +3,12 @@
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.formats.cams.read import read_cams_digest
+from raypipe.outputs.records import RECORD_FILE
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, make_trimaps
 from raypipe.results import StreamSummary
 from raypipe.schema import SEEDS
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import RECORD_FILE
 
 
 def seeds_plan(context: Context, *, maps: Artifact) -> Plan:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import Part, Rows
+from raypipe.outputs.load import held
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
@@ -19,7 +20,6 @@ from raypipe.stages.crops import LoadSegmenterCrops
 from raypipe.stages.fetch import FetchImages
 from raypipe.stages.segment import SegmentImages
 from raypipe.streams.collect import collect, count
-from raypipe.streams.load import held
 from raypipe.streams.plan import Plan
 from raypipe.training.order import repeat_factors
 from raypipe.training.tasks import SegmenterTask

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from raypipe.artifacts import Artifact
 from raypipe.config import Budget
 from raypipe.data.rows import Part
+from raypipe.outputs.load import Load, held
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
 from raypipe.pipelines.gate import SAMPLE_SIZE, is_labelled, weigh
 from raypipe.pipelines.segmenter import segment_plan, train_segmenter
@@ -19,7 +20,6 @@ from raypipe.pipelines.steps import decode_images, fetch_images, gate_masks
 from raypipe.results import Decision
 from raypipe.schema import GATES, MASKS, UNSUPERVISED, WEAK, columns
 from raypipe.streams.collect import drawn_ids, outputs_of
-from raypipe.streams.load import Load, held
 from raypipe.streams.plan import Plan
 
 logger = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import Part, Rows
 from raypipe.ops.metrics import iou, mean_iou
+from raypipe.outputs.ledger import Catalogue
+from raypipe.outputs.load import with_quarantined
 from raypipe.results import Score
 from raypipe.stages.score_masks import unpack
 from raypipe.streams.collect import reduce_outputs
-from raypipe.streams.ledger import Catalogue
-from raypipe.streams.load import with_quarantined
 from raypipe.streams.tasks import are_few, in_tasks
 
 IMAGES = "images"

@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 
 import pyarrow as pa
 
-from raypipe.streams.ledger import FOLDED, INDEX, QUARANTINED, fold, level_of
-from raypipe.streams.sink import PART, PART_TODO
+from raypipe.outputs.ledger import FOLDED, INDEX, QUARANTINED, fold, level_of
+from raypipe.outputs.sink import PART, PART_TODO
 from raypipe.streams.source import Source
 from raypipe.streams.tasks import Tasks
 

@@ -11,10 +11,10 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import ShardError
+from raypipe.outputs.ledger import Catalogue
+from raypipe.outputs.load import Load, held, loaded, with_quarantined
+from raypipe.outputs.records import set_sum, sum_digest
 from raypipe.stages.base import ERRORS, with_error_columns
-from raypipe.streams.ledger import Catalogue
-from raypipe.streams.load import Load, held, loaded, with_quarantined
-from raypipe.streams.records import set_sum, sum_digest
 from raypipe.streams.tasks import are_few, in_tasks
 
 Result = TypeVar("Result")

@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from raypipe.cluster.resources import PoolPlan
+from raypipe.data.blocks import cut, pack, unpack
+from raypipe.outputs.sink import ShardWriter
 from raypipe.stages.base import with_error_columns
-from raypipe.streams.blocks import cut, pack, unpack
 from raypipe.streams.plan import Pool
-from raypipe.streams.resources import PoolPlan
-from raypipe.streams.sink import ShardWriter
 from raypipe.streams.worker import Job, Worker, work, work_in_batches
 
 TRANSIENT = (r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*): ",)

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 
 from raypipe import storage
 from raypipe.data.rows import Part
-from raypipe.schema import QUARANTINE
-from raypipe.streams.ledger import (
+from raypipe.outputs.ledger import (
     ATTEMPTS,
     ENTRIES,
     INDEX,
@@ -24,8 +23,9 @@ from raypipe.streams.ledger import (
     Catalogue,
     write_entries,
 )
+from raypipe.outputs.sink import write_shard
+from raypipe.schema import QUARANTINE
 from raypipe.streams.settle import groups, read_group
-from raypipe.streams.sink import write_shard
 from raypipe.streams.source import Source, not_among
 from raypipe.streams.tasks import are_few, in_tasks
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest, identity
+from raypipe.outputs.load import Load
+from raypipe.outputs.sink import PART, PART_TODO
 from raypipe.schema import ROW_DIGEST, SHARD_DIGEST
 from raypipe.stages.base import Kind, Stage, columns_after
-from raypipe.streams.load import Load
-from raypipe.streams.sink import PART, PART_TODO
 
 FORMAT = 1
 """Of a stream's folder. A folder of another format isn't resumed; any version of raypipe with this one goes on."""

@@ -13,24 +13,24 @@ import pyarrow as pa
 import raypipe
 from raypipe import storage
 from raypipe.artifacts import Artifact
+from raypipe.cluster.resources import PoolPlan
+from raypipe.cluster.waiting import watch_start
 from raypipe.config import Budget
 from raypipe.data.rows import Rows
+from raypipe.outputs.lease import Lease, hold
+from raypipe.outputs.ledger import QUARANTINED
+from raypipe.outputs.records import open_folder, read_summary, write_summary
+from raypipe.outputs.sink import ShardWriter
 from raypipe.results import StreamSummary
 from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, ROW_DIGEST
 from raypipe.streams.books import Books
 from raypipe.streams.budget import BudgetExceeded, allowed_rows
 from raypipe.streams.execute import execute
-from raypipe.streams.lease import Lease, hold
-from raypipe.streams.ledger import QUARANTINED
 from raypipe.streams.moves import file_moved_rows
 from raypipe.streams.plan import Plan, Pool
-from raypipe.streams.records import open_folder, read_summary, write_summary
-from raypipe.streams.resources import PoolPlan
 from raypipe.streams.settle import Settled, settle
-from raypipe.streams.sink import ShardWriter
 from raypipe.streams.source import Source
 from raypipe.streams.tasks import Tasks, are_few, in_tasks
-from raypipe.streams.waiting import watch_start
 
 NUM_BLOCKS = 128
 """So many blocks keep all workers of a stream busy to its end; more of them only cost time."""

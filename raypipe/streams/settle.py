@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 
 from raypipe import storage
 from raypipe.data.rows import Part
-from raypipe.schema import ROW_DIGEST
-from raypipe.streams.ledger import (
+from raypipe.outputs.ledger import (
     ATTEMPTS,
     ENTRIES,
     INDEX,
@@ -27,7 +26,8 @@ from raypipe.streams.ledger import (
     without_lost,
     write_entries,
 )
-from raypipe.streams.sink import write_shard
+from raypipe.outputs.sink import write_shard
+from raypipe.schema import ROW_DIGEST
 from raypipe.streams.source import Source
 
 SHARD_BYTES = 64 * 2**20

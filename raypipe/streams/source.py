@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.data.rows import Part, Rows
+from raypipe.outputs.ledger import Catalogue, without_lost
+from raypipe.outputs.load import loaded, with_places, with_quarantined
+from raypipe.outputs.records import row_digests
+from raypipe.outputs.sink import PART, PART_TODO
 from raypipe.schema import ROW_DIGEST, SHARD_URI
 from raypipe.stages.base import with_error_columns
 from raypipe.streams.execute import Parts
-from raypipe.streams.ledger import Catalogue, without_lost
-from raypipe.streams.load import loaded, with_places, with_quarantined
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import row_digests
-from raypipe.streams.sink import PART, PART_TODO
 
 
 @dataclass(frozen=True, kw_only=True)

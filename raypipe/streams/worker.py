@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from raypipe.data.blocks import pack, unpack
+from raypipe.outputs.sink import ShardWriter
 from raypipe.stages.base import run_stages
-from raypipe.streams.blocks import pack, unpack
 from raypipe.streams.plan import Pool
-from raypipe.streams.sink import ShardWriter
 
 GPU_DEVICE = "RAYPIPE_GPU_DEVICE"
 """Environment variable that names the device which stands for a GPU: tests whose GPUs are only said to be there give

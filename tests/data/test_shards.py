@@ -9,8 +9,8 @@ import pytest
 
 from raypipe.data import shards
 from raypipe.data.shards import Place, RowReader, ShardError, iter_shards
+from raypipe.outputs.sink import write_shard
 from raypipe.schema import ROW_DIGEST
-from raypipe.streams.sink import write_shard
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> str:

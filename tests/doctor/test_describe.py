@@ -2,10 +2,10 @@
 
 import pytest
 
+from raypipe.cluster.machines import parse_machine
+from raypipe.cluster.resources import DoesNotFit
 from raypipe.config import load_config, presets
 from raypipe.doctor.describe import describe_run
-from raypipe.streams.machines import parse_machine
-from raypipe.streams.resources import DoesNotFit
 
 MACHINES = (
     "cpus=1,memory=4",

@@ -18,9 +18,9 @@ from raypipe.doctor.forecast import (
     time_sample,
 )
 from raypipe.doctor.stage_timing import PoolTime, StageTime
+from raypipe.outputs.records import read_summary
 from raypipe.pipelines.context import Context, open_context, plan_pools
 from raypipe.run import Run
-from raypipe.streams.records import read_summary
 from raypipe.synthetic.generate import generate
 
 TWO_CORES = "cluster.autoscaling=['cpus=2,memory=16']"

@@ -2,11 +2,11 @@
 
 import pytest
 
+from raypipe.cluster.machines import Machine, parse_machine
 from raypipe.doctor import memory_checks
 from raypipe.doctor.forecast import PoolForecast, Sample, StreamForecast
 from raypipe.doctor.stage_timing import PoolTime, StageTime
 from raypipe.doctor.survey import Gpu, Node, View
-from raypipe.streams.machines import Machine, parse_machine
 
 GIB = 2**30
 

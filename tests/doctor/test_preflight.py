@@ -112,7 +112,7 @@ import sys, time
 from raypipe.config import load_config
 from raypipe.doctor.preflight import preflight
 from raypipe.pipelines.context import open_context
-from raypipe.streams.connect import connect
+from raypipe.cluster.connect import connect
 
 manifest, out = sys.argv[1:]
 context = open_context(load_config("preset: demo", [f"manifest={manifest}", f"out={out}"]))

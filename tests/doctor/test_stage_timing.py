@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from raypipe.artifacts import Artifact
+from raypipe.cluster.resources import PoolPlan
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.doctor.forecast import forecast_plans, random_networks
@@ -16,7 +17,6 @@ from raypipe.stages.base import Row, Stage, with_error_columns
 from raypipe.stages.judge import GateMasks, GateWalk
 from raypipe.streams.collect import collect
 from raypipe.streams.plan import Pool
-from raypipe.streams.resources import PoolPlan
 
 RESOURCES = PoolPlan(name="pool", kind="finish", min_actors=1, max_actors=1, cpus=1, gpus=0, threads=1, memory=None)
 

@@ -15,6 +15,8 @@ from ray.scripts.scripts import cli as ray_cli
 import raypipe
 from raypipe.artifacts import Artifact
 from raypipe.cli import app
+from raypipe.cluster.machines import Machine, parse_machine
+from raypipe.cluster.trainings import plan_training
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.pipelines.context import Context, plan_pools
@@ -23,8 +25,6 @@ from raypipe.pipelines.masks import masks_plan, taking_up
 from raypipe.pipelines.seeds import seeds_plan
 from raypipe.pipelines.segmenter import segment_plan
 from raypipe.pipelines.steps import compute_cams
-from raypipe.streams.machines import Machine, parse_machine
-from raypipe.streams.trainings import plan_training
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 INFRA = REPOSITORY / "infra"

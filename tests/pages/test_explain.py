@@ -16,6 +16,8 @@ from raypipe.data.checkpoints import Task, read_metadata
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.data.rows import ONLY_PART
+from raypipe.outputs import load
+from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.pages.explain import explain, manifest_row, write_explanation
 from raypipe.pages.finished import NotFinished, find_masks
 from raypipe.pipelines.context import Context
@@ -23,9 +25,7 @@ from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.seeds import seeds_plan
 from raypipe.schema import ROW_DIGEST, SEEDS
 from raypipe.stages.base import run_stages
-from raypipe.streams import load
 from raypipe.streams.collect import collect
-from raypipe.streams.sink import PART, PART_TODO, ShardWriter
 
 IMAGES = {"photo_1": ["cat", "dog"], "photo_2": ["dog"], "empty": [], "broken": ["cat"], "late": ["cat"]}
 """The last has no mask yet."""

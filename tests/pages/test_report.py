@@ -16,6 +16,8 @@ from raypipe.config import load_config
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest
+from raypipe.outputs import load
+from raypipe.outputs.load import held
 from raypipe.pages.counts import OTHERS, count_label_pairs, count_quarantined, final_confusions, reason_kind
 from raypipe.pages.curves import collect_risks, collect_sweeps
 from raypipe.pages.provenance import provenance
@@ -26,8 +28,6 @@ from raypipe.pipelines.evaluate import CONFUSION_FILE, _confusions_file, read_co
 from raypipe.pipelines.tally import IMAGE_SCORES
 from raypipe.results import Score
 from raypipe.schema import MASKS, SEEDS
-from raypipe.streams import load
-from raypipe.streams.load import held
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from raypipe.config import load_config
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.formats.label_studio.read import import_label_studio
+from raypipe.outputs import load
 from raypipe.pages.review import QUEUE_FILE, rank, reviewable_rows, run_review
 from raypipe.pipelines.context import Context
 from raypipe.schema import REVIEW
 from raypipe.stages.encode import sums_of_classes
-from raypipe.streams import load
 
 CLASSES = ("cat", "dog")
 IMAGES = {  # labels, columns of the mask (of 10) that are cat and dog, predicted IoU

@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from raypipe.cluster.machines import parse_machine
+from raypipe.outputs.sink import ShardWriter
 from raypipe.pipelines.context import Context
 from raypipe.stages.base import run_stages
 from raypipe.streams import run
-from raypipe.streams.machines import parse_machine
 from raypipe.streams.plan import Pool
-from raypipe.streams.sink import ShardWriter
 
 
 @pytest.fixture

@@ -22,6 +22,10 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.data.rows import Rows
 from raypipe.formats.cams.read import INDEX_FILE
+from raypipe.outputs.ledger import INDEX, SHARDS, write_entries
+from raypipe.outputs.load import held
+from raypipe.outputs.records import open_folder, write_summary
+from raypipe.outputs.sink import write_shard
 from raypipe.pipelines import calibrate, networks
 from raypipe.pipelines.calibrate import ConfidenceMap
 from raypipe.pipelines.context import Context
@@ -31,11 +35,7 @@ from raypipe.results import StreamSummary
 from raypipe.run import open_run
 from raypipe.schema import ROW_DIGEST, SHARD_DIGEST
 from raypipe.streams.collect import rows_digest
-from raypipe.streams.ledger import INDEX, SHARDS, write_entries
-from raypipe.streams.load import held
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import open_folder, write_summary
-from raypipe.streams.sink import write_shard
 from raypipe.streams.source import Source
 from raypipe.trials import trials_provenance
 

@@ -13,13 +13,13 @@ from raypipe.config import load_config
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest
+from raypipe.outputs.records import read_summary
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.evaluate import has_truth, read_confusions, run_evaluate, score_segments
 from raypipe.pipelines.tally import read_image_scores
 from raypipe.results import Score
 from raypipe.schema import MASKS, SEEDS
 from raypipe.streams import run
-from raypipe.streams.records import read_summary
 
 CAT, DOG, IGNORED = 1, 2, 255
 

@@ -23,12 +23,12 @@ from raypipe.formats.base import Options
 from raypipe.formats.containers import find_containers
 from raypipe.formats.voc.write import Voc
 from raypipe.formats.webdataset.read import WebDatasetReader
+from raypipe.outputs.records import MixedOutputs
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.export import ExportMasks, export_rows, find_format, run_export
 from raypipe.pipelines.import_containers import import_containers
 from raypipe.stages.base import Row, with_error_columns
 from raypipe.streams.collect import collect
-from raypipe.streams.records import MixedOutputs
 
 
 def make_context(manifest: Manifest, *overrides: str) -> Context:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from raypipe.artifacts import Artifact
+from raypipe.cluster.resources import PoolPlan
 from raypipe.config import Training, load_config
 from raypipe.data.images import encode_png
 from raypipe.pipelines import feed as module
@@ -16,7 +17,6 @@ from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, proce
 from raypipe.stages.base import columns_after, run_stages
 from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops
 from raypipe.streams.plan import Pool
-from raypipe.streams.resources import PoolPlan
 from raypipe.streams.worker import INDEX
 from raypipe.training.order import epoch_order
 

@@ -7,12 +7,12 @@ from stream_outputs import write_outputs, write_quarantine
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
+from raypipe.outputs.records import open_folder
 from raypipe.pipelines import masks
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import masks_plan, with_seeds
 from raypipe.pipelines.seeds import seeds_plan
 from raypipe.schema import SEEDS
-from raypipe.streams.records import open_folder
 from raypipe.streams.source import Source
 
 MAPS, AFFINITY = Artifact("classifier", "c"), Artifact("affinity", "a")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from raypipe.artifacts import Artifact, digest
+from raypipe.cluster.machines import parse_machine
 from raypipe.config import load_config
 from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from raypipe.data.manifest import Manifest
@@ -20,7 +21,6 @@ from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.networks import NetworkPlan, crop_options, find_trained, given_checkpoint, run_training
 from raypipe.streams.collect import collect
-from raypipe.streams.machines import parse_machine
 from raypipe.training import trainer
 from raypipe.training.loop import LoopSettings
 from raypipe.training.tasks import AffinityTask, ClassifierTask, SegmenterTask, TrainingTask

@@ -5,9 +5,9 @@ import pytest
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
+from raypipe.outputs.records import open_folder
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.seeds import find_seeds, given_cams, seeds_plan
-from raypipe.streams.records import open_folder
 
 MAPS = Artifact("classifier", "c")
 

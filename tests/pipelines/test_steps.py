@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from raypipe.artifacts import Artifact, digest
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
+from raypipe.outputs.sink import PART, PART_TODO
 from raypipe.pipelines import steps
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.evaluate import scores_plan
@@ -28,7 +29,6 @@ from raypipe.stages.judge import GateMasks, GateWalk
 from raypipe.stages.propagate import PropagateCams
 from raypipe.streams.collect import collect
 from raypipe.streams.plan import Plan
-from raypipe.streams.sink import PART, PART_TODO
 
 CLASSES = ("cat", "dog")
 MAPS, AFFINITY = Artifact("classifier", "c"), Artifact("affinity", "a")

@@ -13,6 +13,8 @@ from stream_outputs import write_outputs, write_quarantine
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import InMemory, Part, Rows
 from raypipe.data.shards import ShardError
+from raypipe.outputs.load import held
+from raypipe.outputs.records import set_digest
 from raypipe.streams import collect as module
 from raypipe.streams import tasks
 from raypipe.streams.collect import (
@@ -27,8 +29,6 @@ from raypipe.streams.collect import (
     rows_digest,
     with_ids,
 )
-from raypipe.streams.load import held
-from raypipe.streams.records import set_digest
 
 # Workers can't import test modules: what is defined here travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -11,12 +11,12 @@ import ray.data
 from ray import cloudpickle
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
+from raypipe.cluster.resources import PoolPlan
+from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Kind, Row, Stage
 from raypipe.streams.execute import CALLS_PER_ACTOR, MAX_RETRIES, execute
 from raypipe.streams.plan import Pool
-from raypipe.streams.resources import PoolPlan
-from raypipe.streams.sink import PART, PART_TODO, ShardWriter
 from raypipe.streams.worker import INDEX, Worker
 
 # Workers can't import test modules: what is defined here travels by value.

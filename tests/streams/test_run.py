@@ -10,19 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 from ray import cloudpickle
 
+from raypipe.cluster.resources import PoolPlan
 from raypipe.config import Budget
 from raypipe.data.rows import ONLY_PART, Rows
 from raypipe.data.shards import read_shards
+from raypipe.outputs.ledger import read_ledger, write_entries
+from raypipe.outputs.records import MixedOutputs, open_folder
+from raypipe.outputs.sink import write_shard
 from raypipe.results import StreamSummary
 from raypipe.schema import QUARANTINE
 from raypipe.stages.base import Row, Stage, with_error_columns
 from raypipe.streams.budget import BudgetExceeded
-from raypipe.streams.ledger import read_ledger, write_entries
 from raypipe.streams.plan import Plan
-from raypipe.streams.records import MixedOutputs, open_folder
-from raypipe.streams.resources import PoolPlan
 from raypipe.streams.run import Settings, rows_per_block, run_stream
-from raypipe.streams.sink import write_shard
 
 # Workers can't import test modules: what is defined here travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -7,12 +7,12 @@ import pytest
 from pyarrow import compute as pc
 
 from raypipe.data.rows import ONLY_PART, Rows
+from raypipe.outputs.ledger import INDEX, QUARANTINED, read_ledger, write_entries
+from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import QUARANTINE, ROW_DIGEST
 from raypipe.streams import settle as module
-from raypipe.streams.ledger import INDEX, QUARANTINED, read_ledger, write_entries
 from raypipe.streams.plan import Plan
 from raypipe.streams.settle import Settled, settle
-from raypipe.streams.sink import PART, PART_TODO, ShardWriter
 from raypipe.streams.source import Source
 
 SCHEMA = pa.schema([pa.field("image_id", pa.string(), nullable=False), pa.field("mask", pa.binary())])

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from ray import cloudpickle
 
+from raypipe.cluster.resources import PoolPlan
 from raypipe.config import Budget
 from raypipe.data.rows import InMemory, Part, Rows
+from raypipe.outputs.load import Load
 from raypipe.results import StreamSummary
 from raypipe.stages.base import Row, Stage
 from raypipe.streams import tasks
-from raypipe.streams.load import Load
 from raypipe.streams.plan import Plan
-from raypipe.streams.resources import PoolPlan
 from raypipe.streams.run import Settings, run_stream
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 import torch
 
+from raypipe.data.blocks import unpack
+from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Row, Stage
 from raypipe.streams import worker
-from raypipe.streams.blocks import unpack
 from raypipe.streams.plan import Pool
-from raypipe.streams.sink import PART, PART_TODO, ShardWriter
 from raypipe.streams.worker import GPU_DEVICE, INDEX, Job, Worker, work, work_in_batches
 
 

@@ -4,8 +4,8 @@ import logging
 import os
 import socket
 
+from raypipe.cluster.machines import local_cpus
 from raypipe.config import Cluster
-from raypipe.streams.machines import local_cpus
 
 
 def cluster_address(cluster: Cluster) -> str | None:

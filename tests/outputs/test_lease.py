@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 
 from raypipe import storage
+from raypipe.outputs import lease as module
+from raypipe.outputs.lease import LEASE, FolderInUse, LeaseLost, hold
 from raypipe.processes import Process
-from raypipe.streams import lease as module
-from raypipe.streams.lease import LEASE, FolderInUse, LeaseLost, hold
 
 BEAT, TAKEOVER = 0.2, 2.0
 """Of most tests: a tenth and less of what a run takes."""
 
 HOLDER = """
 import sys, time
-from raypipe.streams.lease import LeaseLost, hold
+from raypipe.outputs.lease import LeaseLost, hold
 
 with hold(sys.argv[1], holder="the masks", beat=float(sys.argv[2]), takeover=float(sys.argv[3])) as lease:
     print(lease.epoch, flush=True)
@@ -305,7 +305,7 @@ def test_storage_that_hangs_keeps_no_run_from_ending(
 
 def test_a_lease_keeps_no_interpreter_alive(tmp_path: Path) -> None:
     code = (
-        "import sys; from raypipe.streams.lease import hold\n"
+        "import sys; from raypipe.outputs.lease import hold\n"
         "held = hold(sys.argv[1], holder='a test'); held.__enter__(); sys.exit(3)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60, check=False)

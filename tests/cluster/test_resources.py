@@ -5,9 +5,9 @@ from itertools import product
 import pytest
 from placement import Nodes
 
+from raypipe.cluster.machines import GIB, Machine, NodeType, parse_machine
+from raypipe.cluster.resources import DoesNotFit, Kind, PoolNeed, PoolPlan, StreamPlan, plan_stream
 from raypipe.config import Cluster
-from raypipe.streams.machines import GIB, Machine, NodeType, parse_machine
-from raypipe.streams.resources import DoesNotFit, Kind, PoolNeed, PoolPlan, StreamPlan, plan_stream
 
 SHAPES: list[tuple[Kind, ...]] = [
     ("fetch", "device", "finish"),

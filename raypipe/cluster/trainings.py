@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from raypipe.cluster.machines import GIB, Machine
+from raypipe.cluster.resources import DoesNotFit, uses_gpus
+from raypipe.cluster.tables import resource_table
 from raypipe.config import Cluster
-from raypipe.streams.machines import GIB, Machine
-from raypipe.streams.resources import DoesNotFit, uses_gpus
-from raypipe.streams.tables import resource_table
 
 VALIDATION_POOLS = 2
 """Pools of a validation's stream at most."""

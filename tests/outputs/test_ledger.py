@@ -4,8 +4,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raypipe.schema import ROW_DIGEST
-from raypipe.streams.ledger import (
+from raypipe.outputs.ledger import (
     ATTEMPTS,
     ENTRIES,
     INDEX,
@@ -17,6 +16,7 @@ from raypipe.streams.ledger import (
     without_lost,
     write_entries,
 )
+from raypipe.schema import ROW_DIGEST
 
 
 def entries(*ids: str, digest: str = "1", shard: str = "attempts/a/x.parquet") -> pa.Table:

@@ -2,10 +2,10 @@
 
 import pytest
 
+from raypipe.cluster.machines import GIB, parse_machine
+from raypipe.cluster.packing import Need
+from raypipe.cluster.reserves import Kind, Reserves
 from raypipe.config import Cluster
-from raypipe.streams.machines import GIB, parse_machine
-from raypipe.streams.packing import Need
-from raypipe.streams.reserves import Kind, Reserves
 
 ALL: tuple[Kind, ...] = ("fetch", "device", "finish")
 TWO_NETWORKS: tuple[Kind, ...] = ("fetch", "device", "finish", "device")

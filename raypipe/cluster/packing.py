@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raypipe.streams.machines import Machine, NodeType
+from raypipe.cluster.machines import Machine, NodeType
 
 GRAIN = 10_000
 """Ray counts CPUs and GPUs in ten-thousandths."""

@@ -3,10 +3,10 @@ from itertools import product
 import pytest
 from placement import Nodes
 
+from raypipe.cluster.machines import Machine, parse_machine
+from raypipe.cluster.resources import DoesNotFit
+from raypipe.cluster.trainings import VALIDATION_POOLS, TrainingPlan, plan_training
 from raypipe.config import Cluster
-from raypipe.streams.machines import Machine, parse_machine
-from raypipe.streams.resources import DoesNotFit
-from raypipe.streams.trainings import VALIDATION_POOLS, TrainingPlan, plan_training
 
 DEFAULT = Cluster()
 

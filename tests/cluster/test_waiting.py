@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from raypipe.streams import waiting
-from raypipe.streams.waiting import NothingStarted, watch_start
+from raypipe.cluster import waiting
+from raypipe.cluster.waiting import NothingStarted, watch_start
 
 Look = tuple[bool, int, str]
 

@@ -9,8 +9,8 @@ import pytest
 import ray
 from ray.util.state import list_nodes
 
+from raypipe.cluster.connect import cluster_address
 from raypipe.config import Cluster
-from raypipe.streams.connect import cluster_address
 
 
 def listening_addresses(port: int) -> set[str]:

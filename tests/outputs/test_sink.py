@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raypipe.outputs.ledger import ENTRIES, read_ledger
+from raypipe.outputs.sink import PART, PART_TODO, ShardWriter, png_name, write_shard
 from raypipe.schema import ROW_DIGEST
-from raypipe.streams.ledger import ENTRIES, read_ledger
-from raypipe.streams.sink import PART, PART_TODO, ShardWriter, png_name, write_shard
 
 SCHEMA = pa.schema(
     [

@@ -1,6 +1,6 @@
 import pytest
 
-from raypipe.streams.tables import resource_table, text_range
+from raypipe.cluster.tables import resource_table, text_range
 
 
 @pytest.mark.parametrize(("minimum", "maximum", "text"), [(1, 8, "1-8"), (8, 8, "8"), (0, 1, "0-1")])

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raypipe.streams.records import (
+from raypipe.outputs.records import (
     MixedOutputs,
     open_folder,
     read_summary,

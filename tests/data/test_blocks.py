@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from raypipe.containers.place import cell_uri
-from raypipe.streams.blocks import cut
+from raypipe.data.blocks import cut
 
 
 def sizes(uris: list[str | None], rows_per_block: int) -> list[int]:

@@ -14,10 +14,10 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import Rows
 from raypipe.data.shards import ShardError
+from raypipe.outputs import load as module
+from raypipe.outputs.ledger import read_ledger
+from raypipe.outputs.load import Load, _merged, held, loaded, read_columns, with_places, with_quarantined
 from raypipe.schema import ROW_DIGEST
-from raypipe.streams import load as module
-from raypipe.streams.ledger import read_ledger
-from raypipe.streams.load import Load, _merged, held, loaded, read_columns, with_places, with_quarantined
 
 OUTPUTS = pa.schema([pa.field("image_id", pa.string()), pa.field("cam", pa.binary()), pa.field("height", pa.int64())])
 CAMS = pa.schema([OUTPUTS.field("cam"), OUTPUTS.field("height")])

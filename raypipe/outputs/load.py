@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact
+from raypipe.data.blocks import cut
 from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import WAY_OUT, ShardError, damaged
+from raypipe.outputs.ledger import Catalogue, Ledger
 from raypipe.schema import ROW_DIGEST, SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.stages.base import with_error_columns
-from raypipe.streams.blocks import cut
-from raypipe.streams.ledger import Catalogue, Ledger
 
 _SHARDS_KEPT = 4
 """Of each load: a second load's shards are cut elsewhere than the first one's, by which rows are ordered."""

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from raypipe import storage
 from raypipe.data.names import file_stem
+from raypipe.outputs.ledger import ATTEMPTS, ENTRIES, INDEX, QUARANTINED, write_entries
 from raypipe.schema import QUARANTINE, ROW_DIGEST
-from raypipe.streams.ledger import ATTEMPTS, ENTRIES, INDEX, QUARANTINED, write_entries
 
 PNG = "png"
 

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from raypipe.cluster.machines import GIB, Machine
+from raypipe.cluster.packing import Need, Room, rooms_of, take_first
+from raypipe.cluster.reserves import CPUS_PER_WRITE, MEMORY, WRITE_CPUS, Kind, Reserves
+from raypipe.cluster.tables import resource_table, text_range
 from raypipe.config import Cluster
-from raypipe.streams.machines import GIB, Machine
-from raypipe.streams.packing import Need, Room, rooms_of, take_first
-from raypipe.streams.reserves import CPUS_PER_WRITE, MEMORY, WRITE_CPUS, Kind, Reserves
-from raypipe.streams.tables import resource_table, text_range
 
 
 class DoesNotFit(ValueError):  # noqa: N818 - says what is wrong

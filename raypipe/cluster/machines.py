@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raypipe.streams.tables import text_range
+from raypipe.cluster.tables import text_range
 
 GIB = 2**30
 

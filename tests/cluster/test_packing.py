@@ -1,7 +1,7 @@
 import pytest
 
-from raypipe.streams.machines import GIB, parse_machine
-from raypipe.streams.packing import Need, Room, rooms_of, round_down, take_first
+from raypipe.cluster.machines import GIB, parse_machine
+from raypipe.cluster.packing import Need, Room, rooms_of, round_down, take_first
 
 
 def room(text: str) -> Room:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from raypipe.cluster.machines import GIB, Machine, NodeType
+from raypipe.cluster.packing import Need, round_down
 from raypipe.config import Cluster
-from raypipe.streams.machines import GIB, Machine, NodeType
-from raypipe.streams.packing import Need, round_down
 
 Kind = Literal["fetch", "device", "finish"]
 

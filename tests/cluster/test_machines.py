@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import ray
 
-from raypipe.streams.machines import (
+from raypipe.cluster.machines import (
     ACTORS_MEMORY,
     GIB,
     Machine,

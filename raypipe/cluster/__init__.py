@@ -1,0 +1,1 @@
+"""What a cluster has, and what streams and trainings take of it."""

@@ -1,0 +1,1 @@
+"""The folder of a stream: shards, what is done, who writes; part by part of the manifest."""
