@@ -139,7 +139,7 @@ _TASKS = ("classifier", "affinity")
 def _rows(out: Path) -> int:
     """Rows of masks that are committed."""
     total = 0
-    for shard in out.glob("masks/*/shards/*.parquet"):
+    for shard in out.glob("masks/*/shards/*/*.parquet"):
         try:
             total += pq.read_metadata(shard).num_rows
         except OSError:

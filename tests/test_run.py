@@ -68,16 +68,16 @@ def test_masks_hold_labelled_classes_only(finished: Run, synthetic: tuple[str, M
 
 
 def test_shards_are_readable_without_raypipe(finished: Run) -> None:
-    pattern = finished.make_masks().uri + "/shards/*.parquet"
+    pattern = finished.make_masks().uri + "/shards/*/*.parquet"
     assert duckdb.sql(f"SELECT count(*) FROM '{pattern}'").fetchall() == [(24,)]  # noqa: S608 - a path of ours
-    file = next(Path(finished.make_masks().uri, "shards").iterdir())
+    file = next(Path(finished.make_masks().uri).glob("shards/*/*.parquet"))
     assert {"image_id", "mask", "class_ids"} <= set(pd.read_parquet(file).columns)
 
 
 def test_provenance_is_in_every_shard(finished: Run) -> None:
     import pyarrow.parquet as pq
 
-    file = next(Path(finished.make_masks().uri, "shards").iterdir())
+    file = next(Path(finished.make_masks().uri).glob("shards/*/*.parquet"))
     metadata = pq.read_schema(file).metadata
     assert tuple(json.loads(metadata[b"raypipe.classes"])) == finished.context.classes
     assert json.loads(metadata[b"raypipe.provenance"])["stages"][2]["classifier"] == finished.train_classifier().digest
