@@ -4,7 +4,7 @@ python tests/servers/faulty_proxy.py --port 9001 --upstream http://127.0.0.1:900
 
 Faults: 500, 503 SlowDown, a connection reset before or after the store has seen the request, a slow answer, a body that
 ends too early. GET /-/counts tells how often each happened, how many requests met no store, and how many whole objects
-whose key holds `/images/` were read.
+whose key holds `/images/` were read. GET /-/requests counts all requests by their kind. --latency waits before each.
 """
 
 import argparse
@@ -27,17 +27,21 @@ def error(status: int, code: str) -> web.Response:
 
 
 class Proxy:
-    def __init__(self, upstream: str, *, rate: float, seed: int) -> None:
+    def __init__(self, upstream: str, *, rate: float, seed: int, latency: float = 0.0) -> None:
         self.upstream = upstream
         self.rate = rate
+        self.latency = latency
         self.random = random.Random(seed)
         self.counts: collections.Counter[str] = collections.Counter()
+        self.requests: collections.Counter[str] = collections.Counter()
         self.session: aiohttp.ClientSession
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         fault = self.random.choice(FAULTS) if self.random.random() < self.rate else None
         self.counts[fault or "passed on"] += 1
+        self.requests["LIST" if "list-type" in request.query else request.method] += 1
+        await asyncio.sleep(self.latency)
         if fault == "error 500":
             return error(500, "InternalError")
         if fault == "slow down":
@@ -73,6 +77,9 @@ class Proxy:
     async def tell(self, _: web.Request) -> web.Response:
         return web.json_response(self.counts)
 
+    async def tell_requests(self, _: web.Request) -> web.Response:
+        return web.json_response(self.requests)
+
     def reset(self, request: web.Request) -> web.Response:
         if request.transport is not None:
             request.transport.abort()
@@ -83,6 +90,7 @@ class Proxy:
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self.session:
             app = web.Application(client_max_size=2**30)
             app.router.add_get("/-/counts", self.tell)
+            app.router.add_get("/-/requests", self.tell_requests)
             app.router.add_route("*", "/{path:.*}", self.handle)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
@@ -100,6 +108,7 @@ if __name__ == "__main__":
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--latency", type=float, default=0.0)
     arguments = parser.parse_args()
-    proxy = Proxy(arguments.upstream, rate=arguments.rate, seed=arguments.seed)
+    proxy = Proxy(arguments.upstream, rate=arguments.rate, seed=arguments.seed, latency=arguments.latency)
     asyncio.run(proxy.serve(arguments.port))
