@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-OPEN_MANIFEST_THREADS = 16
-"""Requests of other threads than the main one, such as those that read footers, go on beside each other."""
+THREADS_BESIDE = 10
+"""Requests of other threads than the main one, such as those that read footers or delete files, go on beside each
+other: sixteen threads share ten connections, botocore's default."""
 
 MODEL, LEASE = "model", "lease"
 
@@ -79,7 +80,7 @@ class Meter:
             if cost.name == MODEL:
                 return
             beside = threading.current_thread() is not threading.main_thread()
-            cost.store += seconds / OPEN_MANIFEST_THREADS if beside else seconds
+            cost.store += seconds / THREADS_BESIDE if beside else seconds
             cost.cpu += cpu
             self._add(cost, cost.name, kind, number, size)
             self._add(self.total, cost.name, kind, number, size)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import fsspec
@@ -84,6 +85,7 @@ class Store:
         self.files: dict[str, _Entry | _Made] = {}
         self.children: dict[str, set[str]] = {}
         self._numbers = count()
+        self._lock = Lock()  # files are deleted by several threads
 
     def close(self) -> None:
         """Deletes all."""
@@ -127,19 +129,20 @@ class Store:
 
     def delete(self, path: str) -> None:
         """Deletes a file."""
-        entry = self.files.pop(path, None)
-        if entry is None:
-            raise FileNotFoundError(path)
-        if isinstance(entry, _Entry):
-            (self.folder / str(entry.number)).unlink()
-        while path:
-            folder, _, name = path.rpartition("/")
-            names = self.children[folder]
-            names.discard(name)
-            if names or not folder:
-                break
-            del self.children[folder]
-            path = folder
+        with self._lock:
+            entry = self.files.pop(path, None)
+            if entry is None:
+                raise FileNotFoundError(path)
+            if isinstance(entry, _Entry):
+                (self.folder / str(entry.number)).unlink()
+            while path:
+                folder, _, name = path.rpartition("/")
+                names = self.children[folder]
+                names.discard(name)
+                if names or not folder:
+                    break
+                del self.children[folder]
+                path = folder
 
     def below(self, path: str) -> list[str]:
         """All files below a folder, or the file."""
