@@ -42,8 +42,8 @@ class Proxy:
     process: subprocess.Popen[str] | None = None
     counts: dict[str, int] = field(default_factory=dict)
 
-    def start(self, rate: float = 0.0, latency: float = 0.0) -> None:
-        """Starts it, with a share of spoiled requests and seconds that every answer waits."""
+    def start(self, rate: float = 0.0, *, latency: float = 0.0) -> None:
+        """Starts it, with a share of spoiled requests, and seconds that each waits."""
         if self.upstream is None:
             return
         command = [sys.executable, str(PROXY), "--port", str(self.port), "--upstream", self.upstream]
@@ -62,9 +62,16 @@ class Proxy:
 
     def now(self) -> dict[str, int]:
         """Its counts since it was started."""
+        return self._ask("counts")
+
+    def requests(self) -> dict[str, int]:
+        """Requests since it was started, by kind: GET, HEAD, PUT, POST, DELETE and LIST."""
+        return self._ask("requests")
+
+    def _ask(self, what: str) -> dict[str, int]:
         if self.process is None:
             return {}
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/counts", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/{what}", timeout=10) as answer:
             counts: dict[str, int] = json.load(answer)
         return counts
 

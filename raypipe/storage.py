@@ -12,6 +12,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -34,6 +35,9 @@ _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 _TEMPORARY = (408, 425, 429)
 """HTTP codes that mean "try again"; the other codes from 400 to 499 mean that the request will never work."""
 
+
+_NUM_THREADS = 16
+"""Files that are deleted at a time."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 """Options of fsspec's filesystems. Reading an object in parallel ranges would need its size first, which is a second
@@ -257,6 +261,14 @@ def delete(uri: str) -> None:
     """Deletes a file."""
     fs, path = filesystem(uri)
     fs.rm_file(path)
+
+
+def delete_many(uris: Iterable[str]) -> None:
+    """Deletes files, many at a time: an object store takes as long for sixteen as for one."""
+    found = [filesystem(uri) for uri in uris]  # here: in each thread, fsspec would make a client of its own
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        for _ in threads.map(lambda place: place[0].rm_file(place[1]), found):  # raises what a deletion has raised
+            pass
 
 
 def list_files(uri: str, *, suffix: str = "") -> list[str]:

@@ -286,3 +286,15 @@ def test_a_file_is_written_bit_by_bit_or_not_at_all(tmp_path: Path, prefix: str)
         fail()
     assert storage.read_bytes(uri) == b"ab"
     assert len(storage.list_files(f"{prefix}{tmp_path}")) == 1
+
+
+def test_many_files_are_deleted_and_an_error_is_raised(tmp_path: Path) -> None:
+    uris = [str(tmp_path / f"{index}.txt") for index in range(40)]
+    for uri in uris:
+        storage.write_bytes_atomic(uri, b"a")
+    storage.delete_many(uris[:30])
+    assert storage.list_files(str(tmp_path)) == sorted(f"file://{uri}" for uri in uris[30:])
+    with pytest.raises(FileNotFoundError):
+        storage.delete_many(uris[25:35])
+    assert len(storage.list_files(str(tmp_path))) <= 10
+    storage.delete_many([])

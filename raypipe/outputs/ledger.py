@@ -164,9 +164,7 @@ def fold(folder: str, kind: str, part: str, uris: Sequence[str], *, run: int) ->
     level = min(SETTLED - 1, 1 + max(_level(uri) for uri in uris))
     made_of = "\n".join(sorted(uri.rsplit("/", 1)[1] for uri in uris))
     written = write_entries(folder, kind, part, _once(kind, tables), run=run, level=level, made_of=made_of)
-    for uri in uris:
-        if isinstance(contents[uri], bytes) and uri != written:
-            storage.delete(uri)
+    storage.delete_many(uri for uri in uris if isinstance(contents[uri], bytes) and uri != written)
     return written
 
 

@@ -124,5 +124,4 @@ def _wanted(folder: str, kind: str, todo: pa.Table) -> Iterator[_Found]:
 
 
 def _delete_all(folder: str) -> None:
-    for uri in storage.list_files(folder):
-        storage.delete(uri)
+    storage.delete_many(storage.list_files(folder))

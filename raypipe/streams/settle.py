@@ -120,15 +120,14 @@ def _rewrite(source: Source, part: Part, ledger: Ledger, finished: pa.Table, qua
         INDEX: write_entries(folder, INDEX, part.name, index, run=source.run, level=SETTLED),
         QUARANTINED: write_entries(folder, QUARANTINED, part.name, quarantined, run=source.run, level=SETTLED),
     }
-    for kind, uri in files.items():
-        for old in ledger.files[kind]:
-            if old != uri:
-                storage.delete(old)
+    storage.delete_many(old for kind, uri in files.items() for old in ledger.files[kind] if old != uri)
     shards = set(_by_shard(index))
-    for kind in (SHARDS, ATTEMPTS):
-        for uri in storage.list_files(storage.join(folder, kind, part.name), suffix=".parquet"):
-            if f"{kind}/{part.name}/{uri.rsplit('/', 1)[1]}" not in shards:
-                storage.delete(uri)
+    storage.delete_many(
+        uri
+        for kind in (SHARDS, ATTEMPTS)
+        for uri in storage.list_files(storage.join(folder, kind, part.name), suffix=".parquet")
+        if f"{kind}/{part.name}/{uri.rsplit('/', 1)[1]}" not in shards
+    )
 
 
 def _by_shard(entries: pa.Table) -> dict[str, pa.Table]:

@@ -4,8 +4,8 @@ python tests/servers/faulty_proxy.py --port 9001 --upstream http://127.0.0.1:900
 
 Faults: 500, 503 SlowDown, a connection reset before or after the store has seen the request, a slow answer, a body that
 ends too early. GET /-/counts tells how often each happened, how many requests met no store, how many whole objects
-whose key holds `/images/` were read, how many requests there were of each method, and the bytes that were read.
---latency lets every answer wait for some seconds.
+whose key holds `/images/` were read, and the bytes that were read. GET /-/requests counts all requests by their kind.
+--latency waits before each.
 """
 
 import argparse
@@ -29,18 +29,19 @@ def error(status: int, code: str) -> web.Response:
 
 class Proxy:
     def __init__(self, upstream: str, *, rate: float, seed: int, latency: float = 0.0) -> None:
-        self.latency = latency
         self.upstream = upstream
         self.rate = rate
+        self.latency = latency
         self.random = random.Random(seed)
         self.counts: collections.Counter[str] = collections.Counter()
+        self.requests: collections.Counter[str] = collections.Counter()
         self.session: aiohttp.ClientSession
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         fault = self.random.choice(FAULTS) if self.random.random() < self.rate else None
         self.counts[fault or "passed on"] += 1
-        self.counts[request.method] += 1
+        self.requests["LIST" if "list-type" in request.query else request.method] += 1
         await asyncio.sleep(self.latency)
         if fault == "error 500":
             return error(500, "InternalError")
@@ -78,6 +79,9 @@ class Proxy:
     async def tell(self, _: web.Request) -> web.Response:
         return web.json_response(self.counts)
 
+    async def tell_requests(self, _: web.Request) -> web.Response:
+        return web.json_response(self.requests)
+
     def reset(self, request: web.Request) -> web.Response:
         if request.transport is not None:
             request.transport.abort()
@@ -88,6 +92,7 @@ class Proxy:
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self.session:
             app = web.Application(client_max_size=2**30)
             app.router.add_get("/-/counts", self.tell)
+            app.router.add_get("/-/requests", self.tell_requests)
             app.router.add_route("*", "/{path:.*}", self.handle)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()

@@ -154,7 +154,7 @@ def test_an_interruption_anywhere_is_taken_up(tmp_path: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_entries", fail) if step == "index" else patch.setattr(
-            module.storage, "delete", fail
+            module.storage, "delete_many", fail
         )
         with pytest.raises(ConnectionError):
             run(source)
