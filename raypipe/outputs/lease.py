@@ -148,6 +148,17 @@ def hold(folder: str, *, holder: str, beat: float = BEAT, takeover: float = TAKE
             _release(lease)
 
 
+def check_epoch(folder: str, epoch: int) -> None:
+    """Makes sure that no later holder has begun: for tasks of a holder, which can't ask its lease.
+
+    Raises:
+        LeaseLost: if one has.
+    """
+    epochs = _epochs(folder)
+    if epochs and epochs[-1] > epoch:
+        raise LeaseLost(f"{folder}: another run (number {epochs[-1]}) has begun, and this one (number {epoch}) is over")
+
+
 def _release(lease: Lease) -> None:
     try:
         with suppress(LeaseLost):  # there is nothing to release; who needs to know has called `check`

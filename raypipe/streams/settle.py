@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from raypipe import storage
 from raypipe.data.rows import Part
+from raypipe.outputs.lease import check_epoch
 from raypipe.outputs.ledger import (
     ATTEMPTS,
     ENTRIES,
@@ -55,6 +56,9 @@ def settle(source: Source, part: Part) -> Settled:
 
     Returns:
         The account.
+
+    Raises:
+        LeaseLost: if another run has begun, whose files these must not be mixed with.
     """
     folder = source.folder
     wanted = source.wanted(part).select(["image_id", ROW_DIGEST])
@@ -101,6 +105,7 @@ def _ids(table: pa.Table) -> pa.Array:
 def _rewrite(source: Source, part: Part, ledger: Ledger, finished: pa.Table, quarantined: pa.Table) -> None:
     """Writes what is valid before it deletes what was there: whatever is interrupted is taken up by the next run."""
     folder = source.folder
+    check_epoch(folder, source.run)
     finished = without_lost(folder, part.name, replace(ledger, finished=finished)).finished
     before = _by_shard(ledger.finished)
     now = _by_shard(finished)
@@ -115,6 +120,7 @@ def _rewrite(source: Source, part: Part, ledger: Ledger, finished: pa.Table, qua
     is_kept = pc.is_in(finished["shard"].cast(pa.string()), pa.array(sorted(kept), pa.string()))
     rewritten = groups(finished.filter(pc.invert(is_kept)))
     written += [write_shard(folder, SHARDS, part.name, read_group(folder, group)) for group in rewritten]
+    check_epoch(folder, source.run)  # they took a while
     index = pa.concat_tables(written) if written else ENTRIES.empty_table()
     files = {
         INDEX: write_entries(folder, INDEX, part.name, index, run=source.run, level=SETTLED),

@@ -1,5 +1,6 @@
 """Confusion matrices that are added up split by split, from outputs that are written as a stream would."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,21 @@ def test_of_many_reasons_some_are_kept() -> None:
     total.add(make(*(f"{number:03}" for number in range(10, 40))))
     assert total.num_unscored == 45
     assert list(total.unscored) == [f"{number:03}" for number in range(20)]
+
+
+@pytest.mark.parametrize("number", [5, 500])
+def test_a_part_sends_one_sum_however_many_rows_it_has(number: int, tmp_path: Path) -> None:
+    """Of COCO's 81 classes and 16 thresholds, whose matrices of one row are 840 KB."""
+    ids = [f"{index:03}" for index in range(number)]
+    rng = np.random.default_rng(0)
+    scores = []
+    for name in ids:
+        matrices = np.zeros((16, 81, 81), np.int64)
+        for truth, mask in rng.integers(0, 81, (6, 2)):
+            matrices[:, truth, mask] = rng.integers(1, 10_000, 16)
+        scores.append({"image_id": name, "confusion": pack(matrices), "truth_digest": "t"})
+    outputs = write_outputs(str(tmp_path), SCORED, scores, part="all")
+    rows = Rows.of(pa.table({"image_id": ids, "split": ["val"] * number}))
+    found = tally(outputs, rows, {"confusion": Matrices(16, "truth_digest", "cam")}, num_classes=81)
+    assert found["confusion"]["val"].num_images == number
+    assert len(pickle.dumps(found)) < 1_000_000

@@ -7,6 +7,7 @@ import pytest
 from pyarrow import compute as pc
 
 from raypipe.data.rows import ONLY_PART, Rows
+from raypipe.outputs.lease import LeaseLost
 from raypipe.outputs.ledger import INDEX, QUARANTINED, read_ledger, write_entries
 from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import QUARANTINE, ROW_DIGEST
@@ -161,6 +162,17 @@ def test_an_interruption_anywhere_is_taken_up(tmp_path: Path, monkeypatch: pytes
     assert run(make_source(tmp_path, ["a", "b", "c"], run=2)) == Settled(3, 2, 1, ("b: broken",))
     assert ids_of(tmp_path) == ["a", "c"]
     assert files(tmp_path) == {"attempts": 0, "shards": 1, "index": 1, "quarantine": 1}
+
+
+def test_a_run_that_has_lost_its_lease_settles_nothing(tmp_path: Path) -> None:
+    source = make_source(tmp_path, ["a", "b"])
+    write(source, ["a", "b"])
+    (tmp_path / "lease").mkdir()
+    (tmp_path / "lease" / "00000002.json").write_text("{}")
+    with pytest.raises(LeaseLost, match=r"another run \(number 2\) has begun"):
+        run(source)
+    assert shards(tmp_path) == []
+    assert run(make_source(tmp_path, ["a", "b"], run=2)) == Settled(2, 2, 0)
 
 
 def test_quarantine_is_readable_by_anybody(tmp_path: Path) -> None:
