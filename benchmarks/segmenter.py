@@ -21,10 +21,10 @@ from raypipe import storage
 from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
-from raypipe.pipelines.context import draw
 from raypipe.pipelines.evaluate import score_segments
 from raypipe.results import Score
 from raypipe.schema import SUPERVISED, UNSUPERVISED, WEAK
+from raypipe.streams.collect import draw
 
 CAM_ALPHA = round(float(np.log(0.4) / np.log(0.6)), 3)
 """Background exponent under which a map is above the background exactly where it is above 0.4, the constant that is

@@ -137,13 +137,13 @@ _TASKS = ("classifier", "affinity")
 
 
 def _rows(out: Path) -> int:
-    """Rows of masks that are committed."""
+    """Rows of masks that are committed; old trees write them as shards at once."""
     total = 0
-    for shard in out.glob("masks/*/shards/*/*.parquet"):
+    for shard in (path for kind in ("shards", "attempts") for path in out.glob(f"masks/*/{kind}/**/*.parquet")):
         try:
             total += pq.read_metadata(shard).num_rows
         except OSError:
-            continue  # it is replaced just now
+            continue  # it is replaced or settled just now
     return total
 
 
