@@ -10,7 +10,7 @@ from raypipe import storage
 from raypipe.config import ConfigError, RunConfig, load_config
 
 if TYPE_CHECKING:
-    from raypipe.pipelines.in_use import Retrain
+    from raypipe.pipelines.context import Retrain
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or URI; - takes the defaults.")]
 Overrides = Annotated[

@@ -14,10 +14,9 @@ from raypipe.config import RunConfig, to_yaml
 from raypipe.data.checkpoints import Task
 from raypipe.pipelines.affinity import train_affinity
 from raypipe.pipelines.classifier import train_classifier
-from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.context import Context, Retrain, open_context
 from raypipe.pipelines.evaluate import has_truth, run_evaluate
 from raypipe.pipelines.gate import Gated, run_gates
-from raypipe.pipelines.in_use import Retrain
 from raypipe.pipelines.masks import run_masks
 from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.saliency_maps import run_saliency

@@ -190,13 +190,13 @@ class SimFileSystem(AbstractFileSystem):
         self._wait("LIST")
         return path in self.store.children
 
-    def find(self, path: str, **_: Any) -> list[str]:
+    def find(self, path: str, *, detail: bool = False, **_: Any) -> Any:
         """LIST, a thousand keys at a time."""
         found = self.store.below(self._strip_protocol(path))
         number = max(1, -(-len(found) // KEYS_A_LIST))
         seconds = number * self.store.speed.seconds(1, min(len(found), KEYS_A_LIST) * BYTES_A_KEY)
         METER.request("LIST", seconds=seconds, number=number, size=len(found) * BYTES_A_KEY)
-        return found
+        return {name: {"size": None} for name in found} if detail else found
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         """PUT."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,11 +15,13 @@ from raypipe.config import Budget, RunConfig
 from raypipe.data.manifest import Manifest, check_splits, in_splits
 from raypipe.data.parts import StoredManifest, open_manifest
 from raypipe.data.rows import Part, Rows
-from raypipe.pipelines.in_use import Retrain
 from raypipe.results import StreamSummary
 from raypipe.schema import WEAK
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.run import Settings, run_stream
+
+Retrain = Literal["none", "decisions", "all"]
+"""What a run renews though it is in use: nothing, what gates have decided, or networks, too."""
 
 MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")
 

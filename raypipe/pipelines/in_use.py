@@ -8,16 +8,13 @@ then.
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.checkpoints import Task, has_checkpoint
 
 logger = logging.getLogger(__name__)
-
-Retrain = Literal["none", "decisions", "all"]
-"""What a run renews though it is in use: nothing, what gates have decided, or networks, too."""
 
 FOLDER = "in_use"
 

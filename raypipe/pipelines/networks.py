@@ -106,7 +106,7 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
         _train(context, plan, folder)
         uri = storage.join(folder, CHECKPOINT)
         trained = Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
-    put_in_use(context.config.out, plan.task.name, trained, num_rows=plan.rows.num_rows, **_use(plan))
+    put_in_use(context.config.out, plan.task.name, trained, num_rows=plan.rows.num_rows, **_use(context, plan))
     return trained
 
 
@@ -116,13 +116,15 @@ def find_trained(context: Context, plan: NetworkPlan) -> Artifact | None:
 
 
 def _in_use(context: Context, plan: NetworkPlan) -> Artifact | None:
-    return find_in_use(context.config.out, plan.task.name, **_use(plan))
+    return find_in_use(context.config.out, plan.task.name, **_use(context, plan))
 
 
-def _use(plan: NetworkPlan) -> dict[str, Any]:
-    rows = plan.provenance()
+def _use(context: Context, plan: NetworkPlan) -> dict[str, Any]:
+    rows, config = plan.provenance(), context.config
+    # These choose rows: as options they renew a network, as rows of a set that grows they don't.
+    chosen_by = [config.splits.train, config.segmenter.validation_splits, plan.training.section.max_images]
     return {
-        "options": plan.options,
+        "options": digest([plan.options, *chosen_by, config.repeat_threshold, config.segmenter.mask_share]),
         "classes": plan.classes,
         "rows": digest([rows["rows"], rows["validated_rows"]]),
     }

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raypipe.data.names import hash_names
 from raypipe.data.rows import Part, Rows
 from raypipe.streams.tasks import are_few, in_tasks
-from raypipe.training.order import hash_names
 
 _AT_A_TIME = 20_000_000
 """Ids whose hashes the driver holds together, 8 bytes each; of more it takes several rounds."""

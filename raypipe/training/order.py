@@ -3,7 +3,6 @@
 An epoch always has as many draws as there are images. Without repeat factors each image is drawn once.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-_NAMES_AT_A_TIME = 2**16
-"""Names that are Python strings at a time: as such they take several times their bytes."""
+from raypipe.data.names import hash_names
 
 
 def repeat_factors(labels: Sequence[Sequence[str]], *, threshold: float) -> NDArray[np.float64]:
@@ -67,17 +65,6 @@ def epoch_order(
     names = pc.binary_join_element_wise(pa.array(repeats).cast(pa.string()), drawn, "/")
     shuffled = np.argsort(hash_names(names, salt), kind="stable")
     return indices[shuffled], repeats[shuffled]
-
-
-def hash_names(names: pa.Array | pa.ChunkedArray, salt: str) -> NDArray[np.uint64]:
-    """Hashes each name with a salt: numbers that are as good as random, and the same in every process."""
-    prefix = f"{salt}/".encode()
-    hashes = np.empty(len(names), np.uint64)
-    for start in range(0, len(names), _NAMES_AT_A_TIME):
-        some = names.slice(start, _NAMES_AT_A_TIME).cast(pa.binary()).to_pylist()
-        digests = b"".join(hashlib.blake2b(prefix + name, digest_size=8).digest() for name in some)
-        hashes[start : start + len(some)] = np.frombuffer(digests, dtype=">u8")
-    return hashes
 
 
 def num_steps_per_epoch(num_images: int, batch_size: int) -> int:

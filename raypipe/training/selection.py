@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from raypipe.data.names import hash_names
 from raypipe.schema import SUPERVISED
-from raypipe.training.order import hash_names
 
 KEY = "draw_key"
 """Column of an image's key; the images with the smallest ones are drawn first."""

@@ -29,6 +29,7 @@ from raypipe.outputs.sink import write_shard
 from raypipe.pipelines import calibrate, networks
 from raypipe.pipelines.calibrate import ConfidenceMap
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.networks import NetworkPlan
 from raypipe.pipelines.sweep import STRIDE, grid, scored_rows, sweep_folder, sweep_plan
 from raypipe.results import StreamSummary
@@ -181,7 +182,7 @@ class Made:
         plan.check(rows.columns)
         made = plan.artifact(context.config.out)
         open_folder(made.uri, plan.provenance())
-        source = Source(plan=plan, rows=rows, folder=made.uri, run=1)
+        source = Source.of(plan, rows, made.uri, run=1)
         number = 0
         for part in rows.read_parts:
             wanted = source.wanted(part)
@@ -276,7 +277,8 @@ def outputs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         affinity = run.train_affinity()
         rows, context = scored_rows(run.context), run.context
         plan = sweep_plan(context, grid(context), maps=run.find_maps(), affinity=affinity, stride=STRIDE)
-        found = {path.name: {each.name for each in path.iterdir()} for path in Path(run.config.out).iterdir()}
+        folders = [path for path in Path(run.config.out).iterdir() if path.name != IN_USE]
+        found = {path.name: {each.name for each in path.iterdir()} for path in folders}
         return found | {
             "sweep": {sweep_folder(context, plan, rows)[-12:]},
             "trials": {digest(trials_provenance(context))},

@@ -179,6 +179,7 @@ def test_rows_to_feed_are_what_crops_read_and_a_shard_s_uri_is_held_once() -> No
             "image_id": [f"{index}" for index in range(number)],
             "image_uri": [None] * number,
             "shard_uri": [uris[index % 10] for index in range(number)],
+            "shard_row": pa.array(range(number), pa.int32()),
             "shard_digest": ["0" * 16] * number,
             "labels": [["cat"]] * number,
         }
@@ -187,7 +188,7 @@ def test_rows_to_feed_are_what_crops_read_and_a_shard_s_uri_is_held_once() -> No
         seeds=Artifact("seeds", "s"), crop_size=32, fill=(0, 0, 0), jitter=(0, 0, 0, 0), seed=3, max_side=64
     )
     fed = rows_to_feed(rows, crops)
-    assert fed.column_names == ["image_id", "image_uri", "shard_uri"]
+    assert fed.column_names == ["image_id", "image_uri", "shard_uri", "shard_row"]
     assert fed["shard_uri"].to_pylist() == rows["shard_uri"].to_pylist()
     assert fed["shard_uri"].nbytes < 5 * number
     columns_after([*fed.column_names, *DRAWN], [crops])

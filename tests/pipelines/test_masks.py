@@ -53,7 +53,7 @@ def test_seeds_are_finished_first_and_taken_up(context: Context, monkeypatch: py
     assert reusing.row_columns() == plan.row_columns(), "nor do rows"
     assert [type(stage).__name__ for stage in reusing.steps][:3] == ["FetchImages", "DecodeImages", "PropagateCams"]
 
-    source = Source(plan=reusing, rows=context.rows(None), folder=plan.artifact(context.config.out).uri, run=1)
+    source = Source.of(reusing, context.rows(None), plan.artifact(context.config.out).uri, run=1)
     (part,) = source.rows.parts
     found = {
         row["image_id"]: row for table in source.cut(source.todo(part), rows_per_table=8) for row in table.to_pylist()

@@ -236,7 +236,7 @@ def test_a_training_is_started_as_the_machine_and_the_config_say(
     validation = settings.validation
     assert validation is not None
     assert (validation.num_classes, validation.max_side, validation.precision) == (3, 640, "bf16")
-    run_training(make_context(out=str(tmp_path)), make_plan(context))
+    run_training(make_context("splits.train=[val]", out=str(tmp_path)), make_plan(context))
     assert started[-1][0].validation is None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from container_files import places_in, write_images, write_tar
-from stream_outputs import write_masks
+from stream_outputs import write_masks, write_outputs
 
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest
@@ -14,7 +14,7 @@ from raypipe.containers.place import cell_uri, member_uri
 from raypipe.data import shards
 from raypipe.data.images import encode_png
 from raypipe.ops.jitter import ColourChange, change_colours
-from raypipe.schema import IGNORE
+from raypipe.schema import IGNORE, SEEDS, columns
 from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops, LoadSegmenterCrops
 
 ARGS: dict[str, Any] = {"crop_size": 32, "fill": (1, 2, 3), "jitter": (0.3, 0.3, 0.3, 0.1), "seed": 0, "max_side": 1024}
@@ -85,8 +85,12 @@ def affinity_stage() -> LoadAffinityCrops:
 def with_trimaps(folder: Path, row: dict[str, Any], trimaps: dict[str, np.ndarray | None]) -> dict[str, dict[str, Any]]:
     """The row under several ids, whose trimaps are in one shard."""
     rows = [{"image_id": name, "trimap": None if t is None else encode_png(t)} for name, t in trimaps.items()]
-    uri = write_shard(str(folder), "shards", pa.Table.from_pylist(rows))
-    return {name: row | {"image_id": name, "shard_uri": uri} for name in trimaps}
+    write_outputs(str(folder), columns(SEEDS, "image_id", "trimap"), rows)
+    (shard,) = folder.glob("shards/*/*.parquet")
+    return {
+        name: row | {"image_id": name, "shard_uri": str(shard), "shard_row": number}
+        for number, name in enumerate(sorted(trimaps))
+    }
 
 
 @pytest.fixture
@@ -108,7 +112,7 @@ def test_a_trimap_that_is_absent_or_another_image_s_is_an_error_of_its_row(
     row: dict[str, Any], trimap: np.ndarray, tmp_path: Path
 ) -> None:
     named = with_trimaps(tmp_path, row, {"a": trimap, "null": None, "small": trimap[:2]})
-    named["gone"] = named["a"] | {"image_id": "gone"}
+    named["gone"] = named["a"] | {"shard_row": 7}
     named["lost"] = named["a"] | {"shard_uri": str(tmp_path / "absent.parquet")}
     failed = named["a"] | {"error_stage": "Earlier", "shard_uri": None}
     stage = affinity_stage()
@@ -116,7 +120,7 @@ def test_a_trimap_that_is_absent_or_another_image_s_is_an_error_of_its_row(
     assert good["crop"] == stage.process(named["a"])["crop"]
     assert "has no trimap of it" in null["error_reason"]
     assert "expected a trimap of" in small["error_reason"]
-    assert "has no row 'gone'" in gone["error_reason"]
+    assert "has no row 7" in gone["error_reason"]
     assert "absent.parquet" in lost["error_reason"]
     assert earlier["error_stage"] == "Earlier"
 
@@ -168,7 +172,7 @@ def weak_row(row: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     made = {"image_id": "a", "mask": encode_png(mask), "confidence": encode_png(confidence)}
     write_masks(str(tmp_path), [made])
     (shard,) = tmp_path.glob("shards/*/*.parquet")
-    return row | {"supervision": "weak", "mask_uri": None, "shard_uri": str(shard)}
+    return row | {"supervision": "weak", "mask_uri": None, "shard_uri": str(shard), "shard_row": 0}
 
 
 def test_a_pseudo_mask_comes_from_its_shard(weak_row: dict[str, Any]) -> None:

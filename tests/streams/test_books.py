@@ -8,6 +8,7 @@ from raypipe.streams import books as module
 from raypipe.streams.books import Books
 from raypipe.streams.plan import Plan
 from raypipe.streams.source import Source
+from raypipe.streams.tasks import Tasks
 
 FOLDS: list[tuple[str, str, list[str]]] = []
 
@@ -23,6 +24,7 @@ def books(monkeypatch: pytest.MonkeyPatch) -> Books:
 
     FOLDS.clear()
     monkeypatch.setattr(module, "fold", fold)
+    monkeypatch.setattr(module, "Tasks", lambda inline: Tasks(inline=not inline))
     plan = Plan(name="masks", stages=(), schema=pa.schema([]), classes=())
     rows = Rows.of(pa.table({"image_id": ["a"]}))
     return Books(Source(plan=plan, rows=rows, folder="f", run=3, catalogues={}))

@@ -9,7 +9,8 @@ import pytest
 from container_files import CountingServer, counting, picture, write_images, write_tar
 
 from raypipe.config import load_config
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.formats.containers import find_containers
 from raypipe.formats.labels import LabelReader

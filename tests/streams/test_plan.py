@@ -7,6 +7,8 @@ import pyarrow as pa
 import pytest
 
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact
+from raypipe.outputs.load import Load
+from raypipe.outputs.sink import PART, PART_TODO
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Kind, Row, Stage
 from raypipe.streams.plan import Plan, Pool, describe
@@ -86,14 +88,9 @@ class Judge(Network):
     writes = columns("mask")
 
 
-@dataclass(kw_only=True)
-class Load(Fetch):
-    reads = ("image_id", "shard_uri")
-    writes = columns("cam")
-
-
 STAGES = (Fetch(), Decode(), Network(), Walk(), Refine(), Encode())
 SOURCE = ("image_id", "image_uri", "labels", "split")
+CAMS = Load(outputs=Artifact("seeds", "s"), columns=columns("cam"), part_of_plan=False)
 
 
 def make_plan(*stages: Stage, **changes: Any) -> Plan:
@@ -140,7 +137,7 @@ def test_what_no_network_follows_joins_what_finishes() -> None:
 
 
 def test_columns_travel_no_further_than_somebody_needs_them() -> None:
-    outputs = {"image_id", "mask", ROW_DIGEST}
+    outputs = {"image_id", "mask", ROW_DIGEST, PART, PART_TODO}
     fetch, device, finish = (set(pool.keep) for pool in make_plan().pools(gpus=True))
     assert fetch >= {"image", "class_ids", *outputs}
     assert device >= {"image", "scores", "height", *outputs}
@@ -153,17 +150,26 @@ def test_columns_travel_no_further_than_somebody_needs_them() -> None:
     assert judge == outputs
 
 
-def test_outputs_that_are_there_are_loaded_behind_what_is_fetched() -> None:
-    plan = make_plan(reuse=(STAGES[2], Load()))
-    assert [type(stage) for stage in plan.steps] == [Fetch, Load, Decode, Walk, Refine, Encode]
-    assert grouped(plan.pools(gpus=True))[:2] == [("fetch", ["Fetch", "Load"]), ("device", ["Decode", "Walk"])]
-    plan.check([*SOURCE, "shard_uri"])
-    with pytest.raises(ValueError, match=r"Load reads \['shard_uri'\]"):
-        plan.check(SOURCE)
+def test_outputs_that_are_there_come_with_the_rows() -> None:
+    plan = make_plan(reuse=(STAGES[2], CAMS))
+    assert [type(stage) for stage in plan.steps] == [Fetch, Decode, Walk, Refine, Encode]
+    assert grouped(plan.pools(gpus=True))[:2] == [("fetch", ["Fetch"]), ("device", ["Decode", "Walk"])]
+    assert "cam" in plan.pools(gpus=True)[0].keep
+    plan.check(SOURCE)
+    assert plan.loads == (CAMS,)
+
+
+def test_what_is_taken_of_other_streams_is_known_by_its_rows() -> None:
+    taken = Load(outputs=Artifact("masks", "m"), columns=columns("cam"), prefix="masks_")
+    plan = make_plan(STAGES[0], STAGES[1], STAGES[3], takes=(taken,))
+    assert plan.row_columns() == ("image_id", "image_uri", "labels", "masks_shard_digest")
+    other = replace(taken, outputs=Artifact("masks", "n"))
+    assert replace(plan, takes=(other,)).digest != plan.digest
+    assert replace(plan, takes=(replace(taken, outputs=Artifact("elsewhere", "m")),)).digest == plan.digest
 
 
 def test_what_is_taken_up_changes_no_output() -> None:
-    plan, reused = make_plan(), make_plan(reuse=(STAGES[2], Load()))
+    plan, reused = make_plan(), make_plan(reuse=(STAGES[2], CAMS))
     assert reused.digest == plan.digest
     assert reused.row_columns() == plan.row_columns()
     assert reused.provenance() == plan.provenance()
@@ -208,7 +214,7 @@ def test_provenance_is_json_that_names_every_setting() -> None:
 def test_an_output_depends_on_what_is_read_of_its_row() -> None:
     """Not on where shards lie, nor on what the stages make themselves."""
     assert make_plan().row_columns() == ("image_id", "image_uri", "labels")
-    assert make_plan(Load(), Walk()).row_columns() == ("image", "image_id")
+    assert make_plan(Walk(), takes=(CAMS,)).row_columns() == ("image", "shard_digest")
 
 
 def test_a_stage_whose_columns_are_missing_is_named() -> None:

@@ -2,7 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.training.order import epoch_order, hash_names, num_steps_per_epoch, repeat_factors, worker_draws
+from raypipe.data.names import hash_names
+from raypipe.training.order import epoch_order, num_steps_per_epoch, repeat_factors, worker_draws
 
 IDS = [f"image-{index}" for index in range(23)]
 
