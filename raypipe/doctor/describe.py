@@ -29,6 +29,6 @@ def describe_run(config: RunConfig, classes: Sequence[str], machine: Machine) ->
     texts = []
     for plan in streams_of(context):
         pools, resources = plan_pools(plan, machine, config)
-        texts.append("\n".join([str(resources), *(f"  {line}" for line in describe(pools))]))
+        texts.append("\n".join([str(resources), *(f"  {line}" for line in describe(plan, pools))]))
     texts += [f"training of the {plan_of(training, machine, config.cluster)}" for training in trainings_of(config)]
     return "\n\n".join(texts)

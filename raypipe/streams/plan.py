@@ -140,9 +140,10 @@ class Plan:
             raise ValueError(f"no stage of {self.name} writes {missing}; there are only {sorted(present)}")
 
 
-def describe(pools: Sequence[Pool]) -> list[str]:
-    """What goes into each pool's stages and what comes out of them, a line a stage."""
-    return [
+def describe(plan: Plan, pools: Sequence[Pool]) -> list[str]:
+    """What rows bring along from other streams, and what goes into each stage and comes out, a line each."""
+    taken = [f"from {load.outputs.uri}: {', '.join(load.writes)}" for load in plan.loads]
+    return taken + [
         f"{type(stage).__name__}: {', '.join(stage.reads)} → {', '.join([*stage.writes.names, *stage.leaves])}"
         for pool in pools
         for stage in pool.stages

@@ -241,6 +241,9 @@ def test_what_never_leaves_a_process_is_not_there_in_the_next() -> None:
 
 
 def test_describe_shows_what_each_stage_reads_and_makes() -> None:
-    lines = describe(make_plan().pools(gpus=True))
+    plan = make_plan()
+    lines = describe(plan, plan.pools(gpus=True))
     assert lines[1:3] == ["Decode: image → height, pixels", "Network: image, class_ids → cam"]
     assert len(lines) == 6
+    reused = make_plan(reuse=(STAGES[2], CAMS))
+    assert describe(reused, reused.pools(gpus=True))[0] == "from seeds: cam"
