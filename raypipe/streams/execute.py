@@ -76,6 +76,8 @@ def execute(
     context.retried_map_errors = list(TRANSIENT)
     context.max_map_retries = MAX_RETRIES
     context.execution_options.preserve_order = in_order
+    # They advise every half minute to reserve memory for tasks that read a part of the manifest.
+    context.issue_detectors_config.detectors = []
     if rows_per_batch is not None:
         context.target_max_block_size = 1  # a packed batch, which is a row, leaves its task at once
     context.enable_progress_bars = progress and context.enable_progress_bars

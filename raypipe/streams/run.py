@@ -38,6 +38,9 @@ NUM_BLOCKS = 128
 LEAST_ROWS, USUAL_ROWS, MOST_ROWS = 8, 32, 256
 """Of a block: in a short stream, in most, and in one so long that Ray's driver would be the limit with smaller ones."""
 
+MOST_LOADED_HERE = 500
+"""Rows whose loads the driver reads itself."""
+
 MOST_SETTLING = 4
 """Parts that are settled while others are computed: each holds a shard's rows in memory, and reads and writes."""
 
@@ -105,6 +108,8 @@ class _Run:
     ) -> None:
         self.source, self.settings, self.pools, self.lease = source, settings, pools, lease
         self.few = are_few(source.rows)
+        # What rows bring along from other streams is tens of kilobytes each.
+        self.read_here = self.few and (not source.plan.loads or source.rows.most <= MOST_LOADED_HERE)
         self.settle = partial(settle, source)
         self.settled: dict[str, Settled] = {}
         """Accounts of the parts that are settled, by name."""
@@ -147,7 +152,7 @@ class _Run:
         source = self.source
         size = self.settings.rows_per_block or rows_per_block(source.rows.most)
         blocks: Any = source.parts(rows_per_table=size)
-        if self.few:
+        if self.read_here:
             todo = [table for part in source.rows.read_parts if (table := source.todo(part)).num_rows]
             size = self.settings.rows_per_block or rows_per_block(sum(table.num_rows for table in todo))
             blocks = [block for table in todo for block in source.cut(table, rows_per_table=size)]
