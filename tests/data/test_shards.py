@@ -150,3 +150,11 @@ def test_the_shard_of_an_image_is_found_by_its_id(shard: str) -> None:
     folder = str(Path(shard).parent)
     assert locate_rows(folder, ["07", "7"]) == {"07": f"file://{shard}"}
     assert locate_rows(f"{folder}/absent", ["07"]) == {}
+
+
+def test_many_rows_at_once_come_from_a_bucket(bucket: str) -> None:
+    rows = [{"image_id": f"{index}", "mask": bytes([index]) * 50_000} for index in range(40)]
+    uris = [write_shard(bucket, "shards", pa.Table.from_pylist(rows[start : start + 10])) for start in (0, 10, 20, 30)]
+    places = [Place(str(uris[index // 10]), f"{index}") for index in range(40)]
+    found = RowReader().read_many(places, columns=["mask"])
+    assert [found[place] for place in places] == [{"mask": row["mask"]} for row in rows]
