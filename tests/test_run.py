@@ -125,7 +125,9 @@ def test_metrics_of_both_trainings_are_kept(finished: Run) -> None:
     for artifact, epochs in ((finished.train_classifier(), 2), (finished.train_affinity(), 1)):
         folder = Path(artifact.uri).parent
         lines = (folder / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["epoch"] for line in lines] == list(range(epochs))
+        metrics = [json.loads(line) for line in lines]
+        assert [each["epoch"] for each in metrics] == list(range(epochs))
+        assert not any(each["num_unreadable"] for each in metrics), "images, and trimaps in their shards"
         assert list((folder / "tensorboard").iterdir())
 
 
