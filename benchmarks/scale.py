@@ -21,7 +21,7 @@ from measure import machine, table
 from simulator import overhead as ray_data
 from simulator import real
 from simulator.setting import Setting
-from simulator.simulation import Leg, Simulation
+from simulator.simulation import OUT, Leg, Simulation
 from simulator.store import Speed, parquet_seconds
 from simulator.workload import masks_plan, seeds_plan
 
@@ -48,15 +48,17 @@ def run(
         opened = simulation.open()
         print(f"{rows:,} rows, {len(simulation.manifest.parts)} parts; to find them takes {opened:.1f} s", end="\n\n")
         legs = [simulation.run(seeds_plan(), kill=rows / 2, name="seeds, killed at 50 %")]
-        legs.append(simulation.run(seeds_plan(), name="seeds, resumed"))
-        legs.append(simulation.run(seeds_plan(), name="seeds, all done"))
-        assert legs[-1].artifact is not None
-        legs.append(simulation.run(masks_plan(legs[-1].artifact), name="masks"))
+        print(requests_of(legs[-1]), end="\n\n", flush=True)
+        for name in ("seeds, resumed", "seeds, all done"):
+            legs.append(simulation.run(seeds_plan(), name=name))
+            print(requests_of(legs[-1]), end="\n\n", flush=True)
+        legs.append(simulation.run(masks_plan(seeds_plan().artifact(OUT)), name="masks"))
+        print(requests_of(legs[-1]), end="\n\n", flush=True)
         for name, times in simulation.counts.items():
             kinds = dict(enumerate(np.bincount(times)))
             print(f"{name}: rows by how often they were written: {kinds}", end="\n\n")
-    print(times_of(legs), driver_of(legs), *map(requests_of, legs), sep="\n\n")
-    print(f"\nsimulated in {time.perf_counter() - begun:.0f} s")
+    print(times_of(legs), driver_of(legs), sep="\n\n")
+    print(f"\nsimulated in {time.perf_counter() - begun:.0f} s, of which {time.process_time():.0f} s on a core")
 
 
 def times_of(legs: Sequence[Leg]) -> str:

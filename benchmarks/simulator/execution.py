@@ -147,7 +147,7 @@ class Execution:
                 todo = table["part_todo"][0].as_py()
             # A part of which some is done isn't like the others.
             if number or table is None or todo == self.sizes[name]:
-                self.costs.note((READ, "done" if kind == "end" and not number else kind), cost)
+                self.costs.note((READ, folder, "done" if kind == "end" and not number else kind), cost)
             number += 1
             yield table, cost.seconds
             if table is None:
@@ -158,9 +158,9 @@ class Execution:
         todo = self.sizes[name] - (done.total() if done else 0)
         for start in range(0, todo, self.rows_per_block):
             rows = min(self.rows_per_block, todo - start)
-            seconds = self.costs.again((READ, "next" if start else "first")).seconds
+            seconds = self.costs.again((READ, folder, "next" if start else "first")).seconds
             yield Repeated(name, rows, todo, share=self.setting.failing), seconds
-        yield None, self.costs.again((READ, "end" if todo else "done")).seconds
+        yield None, self.costs.again((READ, folder, "end" if todo else "done")).seconds
 
     def _step(self, steps: Iterator[tuple[Block | None, float]]) -> None:
         if not self.stations[0].has_room:
@@ -238,11 +238,11 @@ class Execution:
         self.seen.blocks += 1
         self.seen.rows += _rows(block)
         if isinstance(block, Repeated):
-            cost = self.costs.again((WRITE,))
+            cost = self.costs.again((WRITE, self.writer.folder))
             written = self.costs.written(self.writer.folder, block, self.seen.blocks)
         else:
             cost, written = self._written(block)
-            self.costs.note((WRITE,), cost)
+            self.costs.note((WRITE, self.writer.folder), cost)
 
         def end() -> None:
             self.stations[index].running -= 1

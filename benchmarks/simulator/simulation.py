@@ -5,7 +5,7 @@ import gc
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType, ModuleType
@@ -16,7 +16,6 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from raypipe.artifacts import Artifact
 from raypipe.cluster.machines import parse_machine
 from raypipe.config import Budget, RunConfig
 from raypipe.data.parts import ROWS_PER_PART, open_manifest
@@ -36,6 +35,7 @@ from simulator.tasks import Costs, ModelTasks
 from simulator.workload import ROW_BYTES, finished, manifest_rows, rows_of, write_manifest
 
 DRIVER = "driver"
+OUT = "sim://bucket/out"
 MOST_COUNTED = 20_000_000
 """Rows of which each is counted by itself."""
 
@@ -50,7 +50,6 @@ class Leg:
     cards: int
     summary: StreamSummary | None = None
     """None where it was killed."""
-    artifact: Artifact | None = None
     seconds: float = 0.0
     """Virtual ones."""
     cpu: float = 0.0
@@ -157,14 +156,10 @@ class Simulation:
             driver = Driver(cost, now=self.now)
             sizes = {part.name: part.num_rows for part in rows.parts}
             execution = Execution(setting, self.store, driver, self.costs, seen, sizes=sizes, kill=kill)
-            settings = run.Settings(out="sim://bucket/out", budget=Budget())
+            settings = run.Settings(out=OUT, budget=Budget())
             with _in_place_of_ray(execution, partial(ModelTasks, driver, self.costs), self._shard_bytes(plan, size)):
-                try:
-                    leg.artifact, leg.summary = run.run_stream(
-                        plan, rows, settings, list(zip(pools, planned.pools, strict=True))
-                    )
-                except Killed:
-                    leg.artifact = plan.artifact(settings.out)
+                with suppress(Killed):
+                    _, leg.summary = run.run_stream(plan, rows, settings, list(zip(pools, planned.pools, strict=True)))
                 driver.sync()
         leg.seconds, self.now = driver.now - self.now, driver.now
         leg.cpu, leg.scheduling = cost.cpu, driver.scheduling

@@ -9,7 +9,7 @@ import pyarrow as pa
 from ray import cloudpickle
 
 from raypipe.data.rows import Part
-from raypipe.outputs.ledger import INDEX, level_of
+from raypipe.outputs.ledger import level_of
 from raypipe.outputs.sink import WRITTEN
 from raypipe.streams.books import fold_files
 from raypipe.streams.settle import Settled, settle
@@ -19,6 +19,9 @@ from simulator.meter import METER, MODEL, Cost
 NAMES = {"settle": "settle a part", "fold_files": "fold indexes"}
 TASK_SECONDS = 0.02
 """From a task's start to its first line, where a process is free, and from its last to the driver's knowing."""
+
+_REMEMBERED = 1000
+"""Pieces of work of a kind: some blocks of a part read a shard, others go on with it."""
 
 
 class Costs:
@@ -31,20 +34,28 @@ class Costs:
             real: whether a part, by its name, is run for real.
         """
         self.real = real
-        self.known: dict[tuple[Any, ...], Cost] = {}
+        self.known: dict[tuple[Any, ...], deque[Cost]] = {}
         self.counts: dict[tuple[str, str], Counter[str]] = {}
         """Rows that repeated parts have finished and quarantined, by folder and part."""
+        self.settled: set[tuple[str, str]] = set()
+        """Folders and parts that were settled: to settle them again is little work."""
 
     def note(self, key: tuple[Any, ...], cost: Cost) -> None:
-        """Remembers what a kind of work has cost last."""
-        self.known[key] = cost
+        """Remembers what a kind of work has cost."""
+        self.known.setdefault(key, deque(maxlen=_REMEMBERED)).append(cost)
 
     def again(self, key: tuple[Any, ...]) -> Cost:
-        """The last cost of a kind of work, whose requests are made once more; of a similar kind if there is none."""
-        similar = [known for known in self.known if known[0] == key[0]]
-        if not similar:
+        """A cost of a kind of work, one after the other; its requests are made once more.
+
+        Args:
+            key: what is done, the stream's folder, and details, of which others will do.
+        """
+        similar = (self.known[known] for known in self.known if known[:2] == key[:2])
+        costs = self.known.get(key) or next(similar, None)
+        if costs is None:
             raise LookupError(f"nothing like {key} has been run for real: run more parts for real")
-        cost = self.known.get(key) or self.known[similar[-1]]
+        cost = costs[0]
+        costs.rotate(-1)
         METER.repeat(cost)
         return cost
 
@@ -68,8 +79,13 @@ class Costs:
         plain = function.func if isinstance(function, partial) else function
         name = NAMES.get(plain.__name__, "look for moved rows")
         part = next((each.name for each in arguments if isinstance(each, Part)), arguments[2:3] and arguments[2])
-        level = level_of(arguments[3][0]) if plain is fold_files else 0
-        key = (name, arguments[1] if plain is fold_files else INDEX, level)
+        key: tuple[Any, ...] = (name, "")
+        if plain is settle:
+            folder = function.args[0].folder
+            key = (name, folder, (folder, part) in self.settled)
+            self.settled.add((folder, part))
+        elif plain is fold_files:
+            key = (name, arguments[0], arguments[1], level_of(arguments[3][0]))
         if not part or self.real(part):
             with METER.process(name) as cost:
                 result = function(*arguments)
@@ -78,11 +94,11 @@ class Costs:
             return result, cost
         cost = self.again(key)
         if plain is settle:
-            counts = self.counts[function.args[0].folder, part]
+            counts = self.counts[key[1], part]
             return Settled(counts.total(), counts["finished"], counts["quarantined"]), cost
         assert plain is fold_files, plain
         folder, kind, _, uris, run = arguments
-        return (kind, part, f"{folder}/{kind}/{part}/{level + 1}-{run}-{uris[0][-24:-8]}.parquet"), cost
+        return (kind, part, f"{folder}/{kind}/{part}/{key[3] + 1}-{run}-{uris[0][-24:-8]}.parquet"), cost
 
 
 class Repeated:

@@ -15,9 +15,9 @@ ROWS = 20_000
 def simulator() -> Iterator[SimpleNamespace]:
     """The simulator's modules; their package isn't installed."""
     sys.path.insert(0, str(BENCHMARKS))
-    from simulator import setting, simulation, store, workload  # type: ignore[import-not-found]
+    from simulator import overhead, setting, simulation, store, workload  # type: ignore[import-not-found]
 
-    yield SimpleNamespace(setting=setting, simulation=simulation, store=store, workload=workload)
+    yield SimpleNamespace(overhead=overhead, setting=setting, simulation=simulation, store=store, workload=workload)
     sys.path.remove(str(BENCHMARKS))
 
 
@@ -32,7 +32,7 @@ def runs(simulator: SimpleNamespace) -> Iterator[SimpleNamespace]:
         killed = simulation.run(seeds, kill=ROWS / 2)
         resumed = simulation.run(seeds)
         done = simulation.run(seeds)
-        masks = simulation.run(simulator.workload.masks_plan(done.artifact))
+        masks = simulation.run(simulator.workload.masks_plan(seeds.artifact(simulator.simulation.OUT)))
         shards = simulation.store.below("bucket/out/masks")
         yield SimpleNamespace(
             killed=killed, resumed=resumed, done=done, masks=masks, counts=simulation.counts, shards=shards
@@ -90,3 +90,23 @@ def test_parts_that_repeat_others_give_the_same(simulator: SimpleNamespace) -> N
     assert found[0][1] == found[1][1]
     assert found[1][0] == pytest.approx(found[0][0], rel=0.1)
     assert found[1][2] == pytest.approx(found[0][2], rel=0.1)
+
+
+def test_the_fit_finds_what_runs_were_made_of(simulator: SimpleNamespace) -> None:
+    overhead = simulator.overhead
+    runs = [
+        overhead.Run(blocks=blocks, rows=rows, first=1.0, seconds=3.0 + 5 * blocks * (0.01 + 1e-5 * rows), cpu=1.0)
+        for blocks, rows in overhead.RUNS
+    ]
+    found = overhead.fit(runs, "seconds")
+    assert (found.start, found.block, found.row) == pytest.approx((3.0, 0.01, 1e-5))
+    assert found.error < 1e-6
+    assert [slope for _, _, slope in overhead.slopes(runs, "seconds")] == pytest.approx([0.01008] * 2 + [0.01064])
+
+
+def test_a_store_waits_for_first_bytes_and_streams(simulator: SimpleNamespace) -> None:
+    speed = simulator.store.Speed(first_byte=0.025, stream=80e6, process=250e6)
+    assert speed.seconds(0, 0) == 0
+    assert speed.seconds(1, 80_000_000) == pytest.approx(0.025 + 1.0)
+    # Ten connections: 25 files take three rounds, and the process bears 250 MB/s.
+    assert speed.seconds(25, 250_000_000) == pytest.approx(3 * 0.025 + 1.0)
