@@ -60,7 +60,7 @@ class Ledger:
     def is_settled(self) -> bool:
         """Whether one file says where all rows are, and none is an attempt."""
         index, quarantine = self.files[INDEX], self.files[QUARANTINED]
-        return all(len(files) <= 1 for files in (index, quarantine)) and all(_level(uri) == SETTLED for uri in index)
+        return all(len(files) <= 1 for files in (index, quarantine)) and all(level_of(uri) == SETTLED for uri in index)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def fold(folder: str, kind: str, part: str, uris: Sequence[str], *, run: int) ->
     for content in contents.values():
         if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
             raise content
-    level = min(SETTLED - 1, 1 + max(_level(uri) for uri in uris))
+    level = min(SETTLED - 1, 1 + max(level_of(uri) for uri in uris))
     made_of = "\n".join(sorted(uri.rsplit("/", 1)[1] for uri in uris))
     written = write_entries(folder, kind, part, _once(kind, tables), run=run, level=level, made_of=made_of)
     storage.delete_many(uri for uri in uris if isinstance(contents[uri], bytes) and uri != written)
@@ -170,17 +170,13 @@ def fold(folder: str, kind: str, part: str, uris: Sequence[str], *, run: int) ->
 
 def level_of(uri: str) -> int:
     """How often the rows of an index's file were folded."""
-    return _level(uri)
+    return int(uri.rsplit("/", 1)[1].split("-")[0])
 
 
 def _age(uri: str) -> tuple[int, int]:
     """Of two entries of a row the later run's counts, for that found the other's shard gone; then the settled one."""
     level, run = uri.rsplit("/", 1)[1].split("-")[:2]
     return int(run), int(level)
-
-
-def _level(uri: str) -> int:
-    return int(uri.rsplit("/", 1)[1].split("-")[0])
 
 
 def _parse(content: bytes, uri: str, kind: str) -> pa.Table:
