@@ -9,6 +9,7 @@ part an attempt and a small index a commit, the indexes folded ten to one; of ea
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -95,21 +96,28 @@ def write_finished(folder: str, rows: Rows) -> None:
 
 
 def look(name: str, manifest: str, folder: str, proxy: Proxy) -> None:
-    """Prints what it takes to find what is done, and where the rows are."""
-    before, started = proxy.now(), time.perf_counter()
-    rows = Rows(open_manifest(manifest).parts)
-    source = Source.of(PLAN, rows, folder, run=2)
-    left = found = 0
-    for part in rows.parts:
-        left += source.todo(part).num_rows
-    catalogue = Catalogue.of(folder)
-    for part in rows.parts:
-        placed = with_places(part.read(), catalogue.read(part.name), Artifact(folder, "0" * 12))
-        found += placed.num_rows - placed[SHARD_URI].null_count
-    seconds, after = time.perf_counter() - started, proxy.now()
-    requests = after["passed on"] - before.get("passed on", 0)
-    megabytes = (after["bytes read"] - before.get("bytes read", 0)) / 1e6
-    print(f"| {name} | {len(rows.parts)} | {left} | {found} | {requests} | {megabytes:.1f} | {seconds:.1f} |")
+    """Prints what it takes to find what is done, and then where the rows are; the manifest is read for either."""
+
+    def measure(question: str, find: Callable[[Rows], int]) -> None:
+        before, started = proxy.now(), time.perf_counter()
+        found = find(Rows(open_manifest(manifest).parts))
+        seconds, after = time.perf_counter() - started, proxy.now()
+        requests, size = (after[key] - before.get(key, 0) for key in ("passed on", "bytes read"))
+        print(f"| {name} | {question} | {found} | {requests} | {size / 1e6:.1f} | {seconds:.1f} |")
+
+    def left(rows: Rows) -> int:
+        source = Source.of(PLAN, rows, folder, run=2)
+        return sum(source.todo(part).num_rows for part in rows.parts)
+
+    def placed(rows: Rows) -> int:
+        catalogue, found = Catalogue.of(folder), 0
+        for part in rows.parts:
+            uris = with_places(part.read(), catalogue.read(part.name), Artifact(folder, "0" * 12))[SHARD_URI]
+            found += len(uris) - uris.null_count
+        return found
+
+    measure("rows left to do", left)
+    measure("rows whose place is known", placed)
 
 
 def main(rows: int = 1_000_000, parts: int = 20, latency: float = 0.025) -> None:
@@ -135,7 +143,7 @@ def main(rows: int = 1_000_000, parts: int = 20, latency: float = 0.025) -> None
         proxy.start(latency=latency)
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.port}"
         fsspec.filesystem("s3").clear_instance_cache()
-        print("| | parts | left to do | found | requests | MB | s |\n|---|---|---|---|---|---|---|")
+        print("| | | rows | requests | MB | s |\n|---|---|---|---|---|---|")
         look("one unfinished part", "s3://bucket/one.parquet", "s3://bucket/unfinished", proxy)
         look("finished parts", "s3://bucket/parts", "s3://bucket/finished", proxy)
     finally:

@@ -117,12 +117,12 @@ def _read(files: Mapping[str, Sequence[str]]) -> Ledger:
 
 def without_lost(folder: str, part: str, ledger: Ledger) -> Ledger:
     """Leaves out the rows whose shard isn't there: somebody has deleted it, to have them computed again."""
+    named = pc.unique(ledger.finished["shard"]).cast(pa.string()).to_pylist()
     shards = {
         f"{kind}/{part}/{uri.rsplit('/', 1)[1]}"
-        for kind in (SHARDS, ATTEMPTS)
+        for kind in {name.split("/")[0] for name in named}
         for uri in storage.list_files(storage.join(folder, kind, part), suffix=".parquet")
     }
-    named = pc.unique(ledger.finished["shard"]).cast(pa.string()).to_pylist()
     lost = [name for name in named if name not in shards]
     if not lost:
         return ledger
