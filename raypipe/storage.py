@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from raypipe import uri as uris
 from raypipe.containers.place import Place, split_place
 from raypipe.containers.read import read_places
 from raypipe.credentials import refuse_credentials
+from raypipe.faults import is_denied
+from raypipe.progress import waiting
 
 _IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP)
 """Error numbers of paths at which no file can ever exist."""
@@ -38,6 +41,12 @@ _TEMPORARY = (408, 425, 429)
 
 _NUM_THREADS = 16
 """Files that are deleted at a time."""
+
+_LATELY = 60.0
+"""Seconds for which a bucket that could be read counts as one that this machine may read."""
+
+_read_at: dict[str, float] = {}
+"""When something in a bucket was read last."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 """Options of fsspec's filesystems. Reading an object in parallel ranges would need its size first, which is a second
@@ -130,14 +139,22 @@ def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
     for fs, paths in files.items():
         # Ranges without ends are whole files. Unlike `cat`, this doesn't expand asterisks in names.
         whole = [None] * len(paths)
-        found = fs.cat_ranges(list(paths.values()), whole, whole, on_error="return")
+        with waiting():
+            found = fs.cat_ranges(list(paths.values()), whole, whole, on_error="return")
         contents |= zip(paths, found, strict=True)
     for fs, some in places.items():
-        contents |= read_places(fs, some)
+        with waiting():
+            contents |= read_places(fs, some)
+    now = time.monotonic()
+    _read_at.update({_bucket(uri): now for uri, content in contents.items() if isinstance(content, bytes)})
     for uri, content in contents.items():
         if isinstance(content, Exception):
             contents[uri] = _explained(uri, content)
     return {uri: contents[uri] for uri in wanted}
+
+
+def _bucket(uri: str) -> str:
+    return "/".join(uri.split("/", 3)[:3])
 
 
 def _explained(uri: str, error: Exception) -> Exception:
@@ -145,6 +162,9 @@ def _explained(uri: str, error: Exception) -> Exception:
     # Whoever raised such an error has imported its library; nobody else needs it.
     botocore, aiohttp = sys.modules.get("botocore.exceptions"), sys.modules.get("aiohttp")
     explained: Exception = error
+    if is_denied(error) and time.monotonic() - _read_at.get(_bucket(uri), -_LATELY) < _LATELY:
+        # Without what it was raised from, which would speak of this machine's credentials.
+        return PermissionError(f"{uri} may not be read, while others in {_bucket(uri)} may: {error}")
     if botocore and isinstance(error, botocore.ParamValidationError):
         explained = ValueError(f"expected s3://bucket/key, got {uri[:200]}")
     elif aiohttp and isinstance(error, aiohttp.ClientResponseError):
@@ -177,7 +197,8 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
             temporary.write_bytes(data)
             temporary.replace(path)
     else:
-        fs.pipe_file(path, data)
+        with waiting():
+            fs.pipe_file(path, data)
 
 
 @contextmanager
@@ -193,7 +214,8 @@ def writing(uri: str) -> Iterator[IO[bytes]]:
                 fs.put_file(path, str(temporary))
                 temporary.replace(target)
         else:
-            fs.put_file(path, target)
+            with waiting():
+                fs.put_file(path, target)
 
 
 def create_exclusive(uri: str, data: bytes) -> bool:
@@ -291,7 +313,8 @@ def list_sizes(uri: str, *, suffix: str = "") -> dict[str, int | None]:
         if isinstance(fs, LocalFileSystem):
             sizes = dict.fromkeys(_local_files(path))
         else:
-            sizes = {name: found["size"] for name, found in fs.find(path, detail=True).items()}
+            with waiting():
+                sizes = {name: found["size"] for name, found in fs.find(path, detail=True).items()}
     except FileNotFoundError:  # the bucket
         return {}
     return {

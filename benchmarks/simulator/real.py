@@ -102,7 +102,7 @@ def run_real(proxy: Proxy, *, rows: int) -> tuple[Found, float]:
     begun = time.perf_counter()
     source = rows_of(open_manifest("s3://bucket/manifest").parts)
     settings = Settings(out="s3://bucket/out", budget=Budget())
-    _, summary = run_stream(plan, source, settings, list(zip(pools, planned.pools, strict=True)))
+    _, summary = run_stream(plan, source, settings, lambda: list(zip(pools, planned.pools, strict=True)))
     seconds = time.perf_counter() - begun
     ray.shutdown()
     assert summary.num_finished == rows, summary

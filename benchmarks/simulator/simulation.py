@@ -159,7 +159,9 @@ class Simulation:
             settings = run.Settings(out=OUT, budget=Budget())
             with _in_place_of_ray(execution, partial(ModelTasks, driver, self.costs), self._shard_bytes(plan, size)):
                 with suppress(Killed):
-                    _, leg.summary = run.run_stream(plan, rows, settings, list(zip(pools, planned.pools, strict=True)))
+                    _, leg.summary = run.run_stream(
+                        plan, rows, settings, lambda: list(zip(pools, planned.pools, strict=True))
+                    )
                 driver.sync()
         leg.seconds, self.now = driver.now - self.now, driver.now
         leg.cpu, leg.scheduling = cost.cpu, driver.scheduling

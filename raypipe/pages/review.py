@@ -23,6 +23,7 @@ from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.names import file_stem
 from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import iter_shards
+from raypipe.faults import ROW_ERRORS
 from raypipe.formats.base import NO_SPLIT, ExportedRow, Item, MaskRow
 from raypipe.formats.label_studio.write import LabelStudio
 from raypipe.ops.review import expected_gain
@@ -32,7 +33,7 @@ from raypipe.outputs.records import open_folder, read_summary, write_summary
 from raypipe.pipelines.context import Context
 from raypipe.reports.review import render_review, review_card
 from raypipe.schema import MASKS, REVIEW, SHARD_DIGEST, SUPERVISED, columns
-from raypipe.stages.base import ROW_ERRORS, Row
+from raypipe.stages.base import Row
 from raypipe.streams.collect import outputs_of, reduce_outputs, rows_digest, with_ids
 
 logger = logging.getLogger(__name__)

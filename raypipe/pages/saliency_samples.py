@@ -12,6 +12,7 @@ from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image
 from raypipe.data.manifest import class_ids_of
 from raypipe.data.saliency_maps import decode_saliency
+from raypipe.faults import ROW_ERRORS
 from raypipe.networks import SaliencyClassifier, network_input
 from raypipe.pipelines.classifier import classifier_task, learned_rows
 from raypipe.pipelines.context import Context
@@ -19,7 +20,7 @@ from raypipe.pipelines.gate import is_labelled
 from raypipe.pipelines.saliency_maps import find_saliency, with_saliency
 from raypipe.reports.content import SaliencySample
 from raypipe.schema import PREDICTED_URI
-from raypipe.stages.base import ROW_ERRORS, Row
+from raypipe.stages.base import Row
 from raypipe.stages.networks import load_classifier
 from raypipe.streams.collect import draw
 from raypipe.training.saliency_task import SaliencyTask

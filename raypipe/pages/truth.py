@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe.data.truth import read_truth
-from raypipe.stages.base import ROW_ERRORS
+from raypipe.faults import ROW_ERRORS
 
 logger = logging.getLogger(__name__)
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.artifacts import Artifact
+from raypipe.cluster.health import sick_nodes
 from raypipe.cluster.machines import Machine, machine_here, parse_machine
 from raypipe.cluster.resources import PoolNeed, PoolPlan, StreamPlan, plan_stream
 from raypipe.config import Budget, RunConfig
@@ -42,13 +43,13 @@ class Context:
         """Class names in class-id order, without background."""
         return self.manifest.classes
 
-    @cached_property
+    @property
     def machine(self) -> Machine:
-        """The nodes that Ray has, or, with autoscaling, may get, as far as this run may use them."""
+        """The nodes that Ray has, without sick ones, or, with autoscaling, may get, as far as this run may use them."""
         if self.part is not None:
             return self.part
         declared = self.config.cluster.autoscaling
-        return parse_machine(*declared) if declared else machine_here()
+        return parse_machine(*declared) if declared else machine_here(without=sick_nodes())
 
     def rows(self, splits: Sequence[str] | None, *, columns: Sequence[str] = MANIFEST_COLUMNS) -> Rows:
         """Manifest rows of the splits; None means all.
@@ -98,8 +99,9 @@ class Context:
             rows_per_block=config.cluster.rows_per_block,
             png_column=png_column,
             start_timeout=config.cluster.start_timeout,
+            row_timeout=config.cluster.row_timeout,
         )
-        return run_stream(plan, rows, settings, self.pools(plan))
+        return run_stream(plan, rows, settings, partial(self.pools, plan))
 
     def pools(self, plan: Plan) -> list[tuple[Pool, PoolPlan]]:
         """The plan's pools on this machine, with their resources.

@@ -7,10 +7,10 @@ import torch
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.images import decode_image
+from raypipe.faults import ROW_ERRORS
 from raypipe.formats.exported_model.packed import smallest_side
 from raypipe.formats.exported_model.write import find_model_format, largest_difference
 from raypipe.pipelines.context import Context
-from raypipe.stages.base import ROW_ERRORS
 from raypipe.stages.networks import load_segmenter
 from raypipe.streams.collect import collect, draw_rows
 

@@ -4,6 +4,8 @@ A row that can't be processed gets `error_stage` and `error_reason`; later stage
 writes it to the quarantine table.
 """
 
+import logging
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -14,6 +16,11 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from raypipe.faults import ROW_ERRORS, blame, in_words
+from raypipe.progress import tick, waiting
+
+logger = logging.getLogger(__name__)
+
 Row = dict[str, Any]
 
 Kind = Literal["fetch", "device", "finish"]
@@ -22,14 +29,10 @@ Kind = Literal["fetch", "device", "finish"]
 ERRORS = pa.schema([pa.field("error_stage", pa.string()), pa.field("error_reason", pa.string())])
 """Columns that every row carries; null while nothing went wrong."""
 
-ROW_ERRORS = (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""What is wrong with a row. Everything else (a lost connection, memory) is wrong with the machine: it is raised, and
-the scheduler runs the rows again."""
-
 ROWS_PER_CHUNK = 8
 """Rows that go through the stages together, while the next ones are decoded."""
 
-_LONGEST_REASON = 1000
+LONGEST_REASON = 1000
 """Characters: a reason may quote a label, which may be of any length."""
 
 
@@ -85,18 +88,48 @@ class Stage(ABC):
         """Returns the rows with their new columns, or with an error."""
         return [self._guarded(row) for row in rows]
 
+    def contained(self, rows: Sequence[Row]) -> list[Row]:
+        """Runs `process_all`; after an error that it doesn't expect each row is tried alone.
+
+        The row that fails once more is in error. What is the fault of storage, the node or its device is raised.
+        """
+        tick(type(self).__name__)
+        try:
+            return self.process_all(rows)
+        except Exception as error:
+            if blame(error) != "row":
+                raise
+            logger.warning("%s: %s; each of the %d rows is tried alone", *self._named(error), len(rows), exc_info=True)
+        done = []
+        for row in rows:
+            # Not where the error is caught, for that holds what the failed try had computed.
+            if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+            try:
+                done += self.process_all([row])
+            except Exception as error:
+                if blame(error) != "row":
+                    raise
+                done.append(self.failed(row, error))
+        return done
+
+    def _named(self, error: Exception) -> tuple[str, str]:
+        return type(self).__name__, in_words(error)
+
     def _guarded(self, row: Row) -> Row:
         if row.get("error_stage") is not None:
             return row
+        tick()
         try:
             return row | self.process(row)
         except ROW_ERRORS as error:
+            if blame(error) != "row":
+                raise
             return self.failed(row, error)
 
     def failed(self, row: Row, error: Exception) -> Row:
         """Returns the row in error."""
-        reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
-        return row | {"error_stage": type(self).__name__, "error_reason": reason}
+        return row | {"error_stage": type(self).__name__, "error_reason": in_words(error)[:LONGEST_REASON]}
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Runs this stage alone on a table; `setup` has been called."""
@@ -157,17 +190,20 @@ def run_stages(
     ahead = list(takewhile(lambda stage: stage.ahead, stages[len(fetching) :]))
     behind = stages[len(fetching) + len(ahead) :]
     for stage in fetching:
-        rows = stage.process_all(rows)
+        rows = stage.contained(rows)
     written = {field.name: field for stage in stages for field in stage.writes if field.name in names}
     done: dict[str, list[Any]] = {name: [] for name in [*written, *ERRORS.names]}
     with ExitStack() as given:
-        given.enter_context(turn or nullcontext())
+        with waiting():
+            given.enter_context(turn or nullcontext())
         chunks = _chunks(rows, ahead, threads, all_given=given.close)
         del rows  # each chunk is freed when it is done
-        with alone or nullcontext():
+        with ExitStack() as held:
+            with waiting():
+                held.enter_context(alone or nullcontext())
             for chunk in chunks:
                 for stage in behind:
-                    chunk = stage.process_all(chunk)
+                    chunk = stage.contained(chunk)
                 for name, values in done.items():
                     values.extend(row.get(name) for row in chunk)
     columns = {name: table[name] for name in names if name not in done}
@@ -186,7 +222,7 @@ def _chunks(
 
     def run(row: Row) -> Row:
         for stage in ahead:
-            row = stage.process_all([row])[0]
+            row = stage.contained([row])[0]
         return row
 
     chunks = deque(rows[start : start + ROWS_PER_CHUNK] for start in range(0, len(rows), ROWS_PER_CHUNK))

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raypipe.stages.base import ROW_ERRORS, Row, Stage
+from raypipe.faults import ROW_ERRORS
+from raypipe.progress import tick
+from raypipe.stages.base import Row, Stage
 
 _NO_WORKSPACE = ("unable to find an engine", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 """What cuDNN and cuBLAS say of it, in RuntimeErrors of other kinds."""
@@ -146,6 +148,7 @@ def in_passes(
         number = max(1, (pixels_per_pass or 0) // (height * width))
         for start in range(0, len(indices), number):
             together = indices[start : start + number]
+            tick()
             passed = network(torch.cat([inputs[index] for index in together]))
             outputs.update(zip(together, torch.split(passed, 1), strict=True))
     return [outputs[index] for index in range(len(inputs))]

@@ -19,6 +19,7 @@ from raypipe.data.shards import Place, RowReader
 from raypipe.data.transforms import Rectangle, ResizedCrop, augment_for_affinity, augmentation_rng
 from raypipe.data.truth import check_truth
 from raypipe.ops.jitter import change_colours, draw_colour_change
+from raypipe.progress import waiting
 from raypipe.schema import IGNORE, SHARD_ROW, SHARD_URI, SUPERVISED
 from raypipe.stages.base import Row, Stage
 
@@ -149,7 +150,8 @@ class LoadShardCrops(LoadCrops):
     def process_all(self, rows: Sequence[Row]) -> list[Row]:
         """Reads from the shards of all rows at once, too."""
         places = {_place(row) for row in rows if row.get("error_stage") is None and self.in_shard(row)}
-        found = self.shards.read_many(places, columns=self.shard_columns)
+        with waiting():
+            found = self.shards.read_many(places, columns=self.shard_columns)
         return super().process_all([row | {"found": found} for row in rows])
 
     def in_shard(self, row: Row) -> bool:  # noqa: ARG002 - a subclass looks at it

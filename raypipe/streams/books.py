@@ -18,7 +18,6 @@ class Books:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.num_rows = 0
         self.num_quarantined = 0
         self._done: Counter[str] = Counter()
         self._files: dict[tuple[str, str, int], list[str]] = defaultdict(list)
@@ -29,7 +28,6 @@ class Books:
         complete = []
         for row in written.to_pylist():
             part, number = row[PART], row["num_finished"] + row["num_quarantined"]
-            self.num_rows += number
             self.num_quarantined += row["num_quarantined"]
             self._done[part] += number
             for kind in (INDEX, QUARANTINED):

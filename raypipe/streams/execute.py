@@ -4,22 +4,25 @@ A pool that holds GPUs is a pool of actors. All others are tasks: Ray keeps the 
 stream finds them with everything imported.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 
+from raypipe.cluster.health import the_watch, without_nodes
 from raypipe.cluster.resources import PoolPlan
 from raypipe.data.blocks import cut, pack, unpack
+from raypipe.faults import TRANSIENT
 from raypipe.outputs.sink import ShardWriter
 from raypipe.stages.base import with_error_columns
+from raypipe.streams.guard import Guard
 from raypipe.streams.plan import Pool
-from raypipe.streams.worker import Job, Worker, work, work_in_batches
+from raypipe.streams.worker import Again, Job, Worker, work, work_in_batches
 
-TRANSIENT = (r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*): ",)
-"""What passes by itself: storage that is away or busy for a while. In the words of Ray Data's error messages."""
+_RETRIED = (f"{TRANSIENT}: ", f"{Again.__name__}: ")
+"""What passes by itself, in the words of Ray Data's error messages."""
 
 MAX_RETRIES = 8
 """Tries after the first. Ray Data waits a random part of 2, 4, 8 ... 32 seconds before each: together they last about a
@@ -55,6 +58,8 @@ def execute(
     rows_per_batch: int | None = None,
     in_order: bool = False,
     progress: bool = True,
+    row_timeout: float = 600,
+    without: Iterable[str] = (),
 ) -> Iterator[pa.Table]:
     """Runs rows through pools and yields what comes out of the last one, block by block.
 
@@ -69,13 +74,19 @@ def execute(
             pool, without GPUs, and whole batches make a block. None yields blocks.
         in_order: yields blocks in the order of the rows.
         progress: shows a progress bar.
+        row_timeout: seconds without progress after which a process is ended, and its rows are tried alone.
+        without: ids of nodes on which nothing is to run.
+
+    Raises:
+        SickNode: (as the cause of what Ray raises) if rows can't be computed on a node, which the run's watch names.
     """
     import ray.data  # takes seconds
 
     context = ray.data.DataContext.get_current().copy()
-    context.retried_map_errors = list(TRANSIENT)
+    context.retried_map_errors = list(_RETRIED)
     context.max_map_retries = MAX_RETRIES
     context.execution_options.preserve_order = in_order
+    context.execution_options.label_selector = without_nodes(without) or None
     # They advise every half minute to reserve memory for tasks that read a part of the manifest.
     context.issue_detectors_config.detectors = []
     if rows_per_batch is not None:
@@ -83,6 +94,7 @@ def execute(
     context.enable_progress_bars = progress and context.enable_progress_bars
     if isinstance(rows, pa.Table):
         rows = list(cut(with_error_columns(rows), rows_per_block))
+    guard = Guard(the_watch(), row_timeout)
     with ray.data.DataContext.current(context):
         # Not `from_arrow`, which has a task on the cluster look at each block: a million rows wait minutes for them.
         packed = isinstance(rows, Parts)
@@ -97,6 +109,7 @@ def execute(
                 writer=writer if number == len(pools) else None,
                 indexed=indexed if number == 1 else None,
                 rows_per_batch=rows_per_batch if number == len(pools) else None,
+                guard=guard,
             )
             size = 1 if packed and number == 1 else rows_per_block
             dataset = _map(dataset, job, resources, num_blocks=most, rows_at_a_time=size)

@@ -1,9 +1,10 @@
 """Runs a stream so that no row is lost, none is computed twice, and an interrupted run goes on where it was."""
 
 import json
+import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import raypipe
 from raypipe import storage
 from raypipe.artifacts import Artifact
+from raypipe.cluster.health import are_more_sick, sick_nodes
 from raypipe.cluster.resources import PoolPlan
 from raypipe.cluster.waiting import watch_start
 from raypipe.config import Budget
@@ -48,6 +50,12 @@ _MANY_BLOCKS = 50_000
 """Blocks of a stream from which on they grow: Ray's driver takes some 10 ms for each and each pool."""
 
 
+Pools = Sequence[tuple[Pool, PoolPlan]]
+"""Of a stream, with their resources."""
+
+logger = logging.getLogger(__name__)
+
+
 class RowsLost(RuntimeError):  # noqa: N818 - says what happened
     """Finished and quarantined rows don't add up to the manifest's: a defect, never a user's mistake."""
 
@@ -65,10 +73,12 @@ class Settings:
     """Column of PNG bytes that is also written as one file a row."""
     start_timeout: float = 600
     """Seconds in which nothing runs after which the stream ends."""
+    row_timeout: float = 600
+    """Seconds without progress after which a process is ended and its rows are tried alone."""
 
 
 def run_stream(
-    plan: Plan, rows: Rows, settings: Settings, pools: Sequence[tuple[Pool, PoolPlan]]
+    plan: Plan, rows: Rows, settings: Settings, pools: Callable[[], Pools]
 ) -> tuple[Artifact, StreamSummary]:
     """Computes the rows that aren't done yet and checks that all are accounted for.
 
@@ -79,7 +89,7 @@ def run_stream(
         plan: what is computed.
         rows: the source, with an `image_id` that no other row has; rows in error go into quarantine as they are.
         settings: how.
-        pools: of the plan, with their resources.
+        pools: gives those of the plan, with their resources on the nodes that aren't sick.
 
     Returns:
         The folder and what was done.
@@ -89,24 +99,43 @@ def run_stream(
         MixedOutputs: if the folder holds outputs that were made otherwise.
         NothingStarted: if nothing runs on the cluster for too long.
         FolderInUse: if another run is at work in the folder.
+        AllSick: if no node is left that isn't sick.
     """
     plan.check(rows.columns)
     artifact = plan.artifact(settings.out)
     open_folder(artifact.uri, plan.provenance())
     with hold(artifact.uri, holder=f"the stream {plan.name}") as lease:
-        source = Source.of(plan, rows, artifact.uri, run=lease.epoch)
-        if file_moved_rows(source):
+        if file_moved_rows(source := Source.of(plan, rows, artifact.uri, run=lease.epoch)):
             source = Source.of(plan, rows, artifact.uri, run=lease.epoch)
-        return artifact, _Run(source, settings, pools, lease).finish()
+        num_computed = 0
+        while True:
+            sick = sick_nodes()
+            run = _Run(source, settings, pools(), lease, sick=sick, num_computed=num_computed)
+            try:
+                return artifact, run.finish()
+            except Exception as error:
+                if not are_more_sick(sick):
+                    raise
+                logger.warning("%s goes on without the nodes that are sick, after %s", plan.name, type(error).__name__)
+            num_computed = run.num_computed
+            source = Source.of(plan, rows, artifact.uri, run=lease.epoch)
 
 
 class _Run:
     """One run of a stream."""
 
     def __init__(
-        self, source: Source, settings: Settings, pools: Sequence[tuple[Pool, PoolPlan]], lease: Lease
+        self,
+        source: Source,
+        settings: Settings,
+        pools: Pools,
+        lease: Lease,
+        *,
+        sick: Iterable[str] = (),
+        num_computed: int = 0,
     ) -> None:
         self.source, self.settings, self.pools, self.lease = source, settings, pools, lease
+        self.sick, self.num_computed = sick, num_computed
         self.few = are_few(source.rows)
         # What rows bring along from other streams is tens of kilobytes each.
         self.read_here = self.few and (not source.plan.loads or source.rows.most <= MOST_LOADED_HERE)
@@ -123,7 +152,7 @@ class _Run:
         """
         started = time.monotonic()
         folder = self.source.folder
-        num_computed = self._compute()
+        self._compute()
         left = [part for part in self.source.rows.read_parts if part.name not in self.settled]
         for part, account in zip(left, in_tasks(self.settle, left, inline=self.few), strict=True):
             self.settled[part.name] = account
@@ -139,16 +168,16 @@ class _Run:
             num_rows=rows,
             num_finished=finished,
             num_quarantined=quarantined,
-            num_computed=num_computed,
+            num_computed=self.num_computed,
             seconds=round(time.monotonic() - started, 2),
         )
         before = read_summary(folder)
-        if num_computed or before is None or before["num_rows"] != summary.num_rows:
+        if self.num_computed or before is None or before["num_rows"] != summary.num_rows:
             write_summary(folder, asdict(summary))
         return summary
 
-    def _compute(self) -> int:
-        """Computes what isn't done, and settles the parts that are complete meanwhile; how many rows were computed."""
+    def _compute(self) -> None:
+        """Computes what isn't done, and settles the parts that are complete meanwhile."""
         source = self.source
         size = self.settings.rows_per_block or rows_per_block(source.rows.most)
         blocks: Any = source.parts(rows_per_table=size)
@@ -157,13 +186,21 @@ class _Run:
             size = self.settings.rows_per_block or rows_per_block(sum(table.num_rows for table in todo))
             blocks = [block for table in todo for block in source.cut(table, rows_per_table=size)]
             if not blocks:
-                return 0
+                return
         allowed = allowed_rows(self.settings.budget, source.rows.most)
         parts = {part.name: part for part in source.rows.read_parts}
         books, settling, waiting = Books(source), Tasks(inline=self.few), deque[str]()
         with watch_start(source.plan.name, needs_of(self.pools), timeout=self.settings.start_timeout):
-            for written in execute(blocks, self.pools, rows_per_block=size, writer=self._writer()):
+            for written in execute(
+                blocks,
+                self.pools,
+                rows_per_block=size,
+                writer=self._writer(),
+                row_timeout=self.settings.row_timeout,
+                without=self.sick,
+            ):
                 self.lease.check()
+                self.num_computed += sum(sum(written[name].to_pylist()) for name in ("num_finished", "num_quarantined"))
                 for part in books.add(written):
                     settling.submit(self.settle, parts[part])
                     waiting.append(part)
@@ -173,7 +210,6 @@ class _Run:
                     break
         for account in settling.results():
             self.settled[waiting.popleft()] = account
-        return books.num_rows
 
     def _writer(self) -> ShardWriter:
         plan = self.source.plan
@@ -200,7 +236,7 @@ class _Run:
             )
 
 
-def needs_of(pools: Sequence[tuple[Pool, PoolPlan]]) -> str:
+def needs_of(pools: Pools) -> str:
     """What pools need at least before a row can get through, in words."""
     return " and ".join(f"{each.min_actors} x ({each.cpus:g} CPUs, {each.gpus:g} GPUs)" for _, each in pools)
 

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from raypipe.cluster.health import sick_nodes, without_nodes
 from raypipe.data.rows import Rows
 
 MOST_RUNNING = 32
@@ -28,6 +29,7 @@ class Tasks:
         import ray  # takes seconds
 
         self.inline = inline or not ray.is_initialized()
+        self.selector = {} if self.inline else without_nodes(sick_nodes())
         self.started: deque[Any] = deque()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -39,6 +41,7 @@ class Tasks:
 
         # Such tasks wait for storage. With CPUs of their own they would wait for the pools that hold them all.
         options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "retry_exceptions": [OSError]}
+        options["label_selector"] = self.selector
         self.started.append(ray.remote(_call).options(**options).remote(function, *arguments))
 
     def results(self, *, most_running: int = 0) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from container_files import CountingServer, counting, write_images
 from raypipe import storage
 from raypipe.containers import cells
 from raypipe.containers.place import cell_uri
-from raypipe.stages.base import ROW_ERRORS
+from raypipe.faults import ROW_ERRORS
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import shutil
 import sys
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from raypipe.cluster.resources import PoolPlan
 from raypipe.config import Budget
 from raypipe.data.rows import ONLY_PART, Rows
 from raypipe.data.shards import read_shards
+from raypipe.outputs.lease import Lease
 from raypipe.outputs.ledger import read_ledger, write_entries
 from raypipe.outputs.records import MixedOutputs, open_folder
 from raypipe.outputs.sink import write_shard
@@ -36,7 +38,6 @@ class Count(Stage):
 
     log: str
     bad: tuple[str, ...] = ()
-    crash: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
 
     reads = ("image_id", "image_uri")
@@ -44,8 +45,6 @@ class Count(Stage):
 
     def process(self, row: Row) -> Row:
         name, log = row["image_id"], Path(self.log)
-        if name in self.crash:
-            raise RuntimeError("the machine is gone")
         with (log / name).open("a") as file:
             file.write("x")
         if name in self.away and (log / name).stat().st_size < 3:
@@ -73,7 +72,7 @@ def run(tmp_path: Path, rows: pa.Table | Rows, *, budget: dict[str, Any] | None 
     fixed = Plan(name="count", stages=(Count(log=str(tmp_path / "log")),), schema=SCHEMA, classes=("cat",))
     settings = Settings(out=str(tmp_path / "out"), budget=Budget(**budget or {}), rows_per_block=4)
     rows = Rows.of(rows) if isinstance(rows, pa.Table) else rows
-    artifact, summary = run_stream(fixed, rows, settings, [(pool, resources)])
+    artifact, summary = run_stream(fixed, rows, settings, lambda: [(pool, resources)])
     assert artifact.uri == folder(tmp_path)
     return summary
 
@@ -120,9 +119,19 @@ def test_rows_that_come_in_error_are_quarantined_as_they_are(local_ray: None, tm
     assert (row["image_id"], row["stage"], row["reason"]) == ("image5", "FetchImages", "it is gone")
 
 
-def test_an_interrupted_stream_goes_on_where_it_was(local_ray: None, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="the machine is gone"):
-        run(tmp_path, make_rows(NAMES), crash=("image20",))
+def test_an_interrupted_stream_goes_on_where_it_was(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = count()
+
+    def check(_: Lease) -> None:
+        if next(checks) > 1:
+            raise RuntimeError("the driver is gone")
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Lease, "check", check)
+        with pytest.raises(RuntimeError, match="the driver is gone"):
+            run(tmp_path, make_rows(NAMES))
     done = set(read_ledger(folder(tmp_path), ONLY_PART).finished["image_id"].to_pylist())
     assert done
     assert finished(tmp_path) == [], "nobody but raypipe sees a part that isn't settled"

@@ -57,7 +57,7 @@ def run(plan: Plan, rows: Rows, out: Path, **options: Any) -> StreamSummary:
         name=pools[0].name, kind="finish", min_actors=1, max_actors=2, cpus=1, gpus=0, threads=1, memory=None
     )
     settings = Settings(out=str(out), budget=Budget(max_rows=3), rows_per_block=4, **options)
-    return run_stream(plan, rows, settings, [(pool, resources) for pool in pools])[1]
+    return run_stream(plan, rows, settings, lambda: [(pool, resources) for pool in pools])[1]
 
 
 def numbers(out: Path, name: str) -> dict[str, dict[str, int]]:

@@ -1,0 +1,71 @@
+"""The nodes of the cluster that are sick, which a run leaves out: by the label that Ray gives each node."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from raypipe.cluster.watch import Watch
+
+NODE_ID = "ray.io/node-id"
+"""Label that each node has by itself."""
+
+
+class AllSick(RuntimeError):  # noqa: N818 - says what is wrong
+    """No node is left that rows can be computed on."""
+
+
+def the_watch() -> Any:
+    """Handle of the watch of this job: an actor on the node of the driver, which makes it before anything else runs."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    context = ray.get_runtime_context()
+    return (
+        ray.remote(Watch)
+        .options(
+            name=f"raypipe-watch-{context.get_job_id()}",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(context.get_node_id(), soft=False),
+        )
+        .remote()
+    )
+
+
+def sick_nodes() -> dict[str, str]:
+    """Ids of the nodes that are sick, with the reason."""
+    import ray
+
+    if not ray.is_initialized():
+        return {}
+    found: dict[str, str] = ray.get(the_watch().sick.remote())
+    return found
+
+
+def are_more_sick(before: Mapping[str, str]) -> bool:
+    """Whether nodes have become sick that weren't, so that what has failed on them is to be tried without them.
+
+    Args:
+        before: those that were sick.
+
+    Raises:
+        AllSick: if no node with a CPU is left, with the reasons.
+    """
+    import ray
+
+    now = sick_nodes()
+    if now.keys() <= before.keys():
+        return False
+    alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    at_work = [node_id for node_id, node in alive.items() if node["Resources"].get("CPU", 0) >= 1]
+    if set(at_work) <= now.keys():
+        named = "; ".join(f"{alive[node_id]['NodeManagerAddress']}: {now[node_id]}" for node_id in at_work)
+        raise AllSick(f"rows can't be computed on any node ({named}): mend them, then the same command goes on")
+    return True
+
+
+def without_nodes(node_ids: Iterable[str]) -> dict[str, str]:
+    """Ray's label selector of all nodes but some; empty where there are none to leave out."""
+    left_out = sorted(node_ids)
+    return {NODE_ID: f"!in({','.join(left_out)})"} if left_out else {}

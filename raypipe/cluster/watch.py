@@ -1,0 +1,285 @@
+"""Finds out which rows kill or hang processes and which nodes are sick, from what the workers of a run report.
+
+A row is convicted only of what happened while a process worked on it alone, and only where other rows got through: what
+happens to every row of a node is the node's fault.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+DEATHS = 2
+"""Of a process on the same rows, until each of them is tried alone; and then on the same row, until it is convicted."""
+
+MOST_DEATHS = 4
+"""On one row alone, until it is convicted though no other row got through: there may be none."""
+
+FAULTS = 3
+"""Of a node, without anything getting through in between, until it counts as sick."""
+
+SICK_AFTER = 20.0
+"""Seconds from the first of them, at least: credentials of a machine that has just started may take a while."""
+
+ALL_SICK_AFTER = 45.0
+"""The same where no other node gets anything through either: then it is more likely that this passes."""
+
+Verdict = Literal["again", "elsewhere", "sick"]
+"""The same is tried again there; rows are tried on another node; the node is sick."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A process at work on a block."""
+
+    number: str
+    """Unique."""
+    job: str
+    """Unique to an execution of a pool."""
+    pool: str
+    """Names of the stages: the same in each execution."""
+    node: str
+    block: str
+    """Digest of the rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """How a block is to be computed."""
+
+    alone: bool = False
+    """Row by row, with nothing beside it in the process."""
+    first: frozenset[str] = frozenset()
+    """Rows on which a process has died alone: before the others, in a fresh process."""
+    last: frozenset[str] = frozenset()
+    """The same where no other row has got through since: the others must show first that they do."""
+    convicted: dict[str, str] = field(default_factory=dict)
+    """Rows that must not be tried, with the reason."""
+    sick: str | None = None
+    """Why nothing is to be computed on the node."""
+
+
+@dataclass
+class _Open:
+    """A call that has begun."""
+
+    call: Call
+    num_rows: int
+    row: str | None = None
+    """That it works on alone."""
+    ended_by: str | None = None
+    """What ended its process, where it said so itself."""
+    hung: bool = False
+
+
+@dataclass
+class _Suspect:
+    """A row or a block on which processes have died."""
+
+    since: float
+    nodes: list[str] = field(default_factory=list)
+    """Of the deaths."""
+
+
+@dataclass
+class _Health:
+    """What a pool has seen on a node."""
+
+    passed: float = float("-inf")
+    """When something got through last."""
+    faults: list["_Fault"] = field(default_factory=list)
+    """Since then."""
+
+
+@dataclass(frozen=True)
+class _Fault:
+    at: float
+    block: str
+
+
+class Watch:
+    """The count of one driver's streams. Nothing in it must survive: what is forgotten is found out once more."""
+
+    def __init__(
+        self,
+        alive: Callable[[], set[str]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts with nothing known.
+
+        Args:
+            alive: ids of the nodes that are there; None asks Ray.
+            clock: seconds.
+        """
+        self._alive, self._clock = alive or _alive_nodes, clock
+        self._open: dict[tuple[str, str], _Open] = {}
+        self._blocks: dict[tuple[str, str], _Suspect] = {}
+        self._faulty: dict[tuple[str, str], _Suspect] = {}
+        self._rows: dict[tuple[str, str], _Suspect] = {}
+        self._careful: set[tuple[str, str]] = set()
+        self._convicted: dict[str, dict[str, str]] = defaultdict(dict)
+        self._health: dict[tuple[str, str], _Health] = defaultdict(_Health)
+        self._sick: dict[str, str] = {}
+
+    def begin(self, call: Call, rows: Sequence[str]) -> Orders:
+        """Says that a process begins with a block; returns how.
+
+        A block that is open already has been taken from a process that died.
+
+        Args:
+            call: who begins.
+            rows: ids of the block's rows.
+        """
+        key = (call.job, call.block)
+        before = self._open.get(key)
+        if before is not None and before.call.number != call.number:
+            self._died(before)
+        self._open[key] = _Open(call, len(rows))
+        convicted = self._convicted.get(call.pool, {})
+        suspects = [row for row in rows if (call.pool, row) in self._rows and row not in convicted]
+        first = {row for row in suspects if self._others_pass(call, self._rows[call.pool, row].since)}
+        return Orders(
+            alone=key in self._careful or bool(suspects),
+            first=frozenset(first),
+            last=frozenset(set(suspects) - first),
+            convicted={row: convicted[row] for row in rows if row in convicted},
+            sick=self._sick.get(call.node),
+        )
+
+    def alone(self, call: Call, row: str | None) -> None:
+        """Says that a process works on one row alone, having got through the one before; None: on none any more."""
+        if (found := self._found(call)) is not None:
+            if found.row is not None:
+                self._passed(call)
+            found.row = row
+
+    def hung(self, call: Call, where: str, seconds: float) -> None:
+        """Says that a process is about to end itself, for it gets on no more.
+
+        Args:
+            call: what it worked on.
+            where: the stage.
+            seconds: without progress.
+        """
+        if (found := self._found(call)) is not None:
+            found.ended_by, found.hung = f"its process made no progress for {seconds:g} s in {where}", True
+
+    def fault(self, call: Call, reason: str, *, of_device: bool) -> Verdict:
+        """Says that a call has failed for a reason that lies in the node; returns what is to be done.
+
+        Args:
+            call: which is closed by this.
+            reason: in words.
+            of_device: its process ends now, as it would after a crash.
+        """
+        if (found := self._open.pop((call.job, call.block), None)) is not None and of_device:
+            found.ended_by = reason
+            self._died(found)
+        else:
+            self._blame_node(call, reason)
+        if call.node in self._sick:
+            return "sick"
+        key = (call.job, call.block)
+        doubt = self._faulty.setdefault(key, _Suspect(self._clock()))
+        doubt.nodes.append(call.node)
+        return "elsewhere" if len(doubt.nodes) >= FAULTS and self._others_pass(call, doubt.since) else "again"
+
+    def end(self, call: Call, *, passed: bool) -> None:
+        """Says that a call has ended, and whether the rows got through; a block that failed for storage may return."""
+        if self._found(call) is None:
+            return
+        key = (call.job, call.block)
+        del self._open[key]
+        if passed:
+            self._passed(call)
+            self._faulty.pop(key, None)
+            self._blocks.pop(key, None)
+            self._careful.discard(key)
+
+    def passes(self, node: str, pool: str) -> bool:
+        """Whether rows get through a pool's stages on a node."""
+        health = self._health.get((node, pool))
+        return health is not None and not health.faults and health.passed > float("-inf")
+
+    def sick(self) -> dict[str, str]:
+        """Ids of the nodes that are sick, with the reason."""
+        return dict(self._sick)
+
+    def exclude(self, nodes: dict[str, str]) -> None:
+        """Takes nodes for sick, with the reason."""
+        self._sick |= nodes
+
+    def _found(self, call: Call) -> _Open | None:
+        found = self._open.get((call.job, call.block))
+        return found if found is not None and found.call.number == call.number else None
+
+    def _passed(self, call: Call) -> None:
+        health = self._health[call.node, call.pool]
+        health.passed, health.faults = self._clock(), []
+
+    def _others_pass(self, call: Call, since: float) -> bool:
+        """Whether something got through the call's pool on its node, since a row or a block failed."""
+        return self._health[call.node, call.pool].passed > since
+
+    def _died(self, dead: _Open) -> None:
+        """Counts the end of a process that was at work."""
+        call = dead.call
+        if call.node not in self._alive():
+            return  # it died with its node, which convicts nobody
+        reason = dead.ended_by or "its process died"
+        self._blame_node(call, reason, died=True)
+        if dead.row is None:
+            suspect = self._blocks.setdefault((call.job, call.block), _Suspect(self._clock()))
+            suspect.nodes.append(call.node)
+            if dead.hung or self._counted(suspect) >= DEATHS:
+                self._careful.add((call.job, call.block))
+            return
+        suspect = self._rows.setdefault((call.pool, dead.row), _Suspect(self._since(call)))
+        suspect.nodes.append(call.node)
+        deaths = self._counted(suspect)
+        enough = 1 if dead.hung else DEATHS
+        proved = self._others_pass(call, suspect.since) or len(set(suspect.nodes)) > 1
+        if deaths >= MOST_DEATHS and not proved:
+            # Where there is no other node, what got through before has to do, and a row that is all that is left.
+            proved = len(self._alive() - set(self._sick)) == 1 and (
+                dead.num_rows == 1 or self._others_pass(call, float("-inf"))
+            )
+            if not proved:
+                self._sick.setdefault(call.node, f"{reason}, whatever row it works on")
+        if deaths >= enough and proved:
+            self._convicted[call.pool][dead.row] = f"{reason} while it worked on this row alone"
+            del self._rows[call.pool, dead.row]
+
+    def _since(self, call: Call) -> float:
+        """When the block of a row failed first."""
+        of_block = self._blocks.get((call.job, call.block))
+        return self._clock() if of_block is None else of_block.since
+
+    def _counted(self, suspect: _Suspect) -> int:
+        """Deaths on nodes that are still there: the others may have died with theirs."""
+        alive = self._alive()
+        return sum(node in alive for node in suspect.nodes)
+
+    def _blame_node(self, call: Call, reason: str, *, died: bool = False) -> None:
+        health = self._health[call.node, call.pool]
+        if died and any(fault.block == call.block for fault in health.faults):
+            return  # it may be the block's fault, which is found out otherwise
+        health.faults.append(_Fault(self._clock(), call.block))
+        first = health.faults[0].at
+        others = any(
+            pool == call.pool and node != call.node and seen.passed > first
+            for (node, pool), seen in self._health.items()
+        )
+        if (
+            len(health.faults) >= FAULTS
+            and self._clock() - first >= (SICK_AFTER if others else ALL_SICK_AFTER)
+            and call.node not in self._sick
+        ):
+            self._sick[call.node] = reason
+
+
+def _alive_nodes() -> set[str]:
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]

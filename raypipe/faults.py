@@ -1,0 +1,102 @@
+"""What an error is the fault of: the row, the storage, the node that computes, or its device."""
+
+import errno
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+Blame = Literal["row", "storage", "node", "device"]
+"""row: it is quarantined. storage: it passes by itself, so the same is tried again. node: another node is tried.
+device: what was computed on it is lost with the process, which is replaced."""
+
+ROW_ERRORS = (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""What is wrong with a row, unless a cause says otherwise."""
+
+TRANSIENT = r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*)"
+"""Names of errors that pass by themselves: storage is away or busy for a while."""
+
+_NODE_NUMBERS = {
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "EIO", "ENODEV", "ENXIO")
+}
+"""A full, worn or vanished disk; too many open files."""
+
+_NODE_CODES = {
+    *("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"),
+    *("InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch"),
+    *("AuthorizationHeaderMalformed", "RequestTimeTooSkewed", "AuthFailure", "IncompleteSignature"),
+}
+"""What S3 says of a machine's credentials and clock."""
+
+_DENIED_CODES = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden"}
+"""What S3 says of one object, or of all that a machine asks for."""
+
+_NODE_NAMES = re.compile(
+    r"(\w*Credential\w*Error|UnauthorizedSSOTokenError|SSOTokenLoadError|TokenRetrievalError|ProfileNotFound"
+    r"|RefreshError|ClientAuthenticationError|DefaultCredentialsError|gaierror|ClientConnectorDNSError)"
+)
+"""Names of errors of authentication (botocore, google-auth, azure-core) and of name resolution."""
+
+_DEVICE_TEXTS = re.compile(
+    r"CUDA error|CUDA driver|cuDNN error|CUDNN_STATUS|CUBLAS_STATUS|CUSOLVER_STATUS|CUFFT_|NCCL error|HIP error"
+    r"|No CUDA GPUs are available|no NVIDIA driver|device-side assert"
+)
+
+_NO_MEMORY = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def blame(error: BaseException) -> Blame:
+    """What an error, with what it was raised from, is the fault of."""
+    causes = list(_causes(error))
+    if any(_is_of_device(each) for each in causes):
+        return "device"
+    answered = any(_code(each) is not None for each in causes)
+    if any(_is_of_node(each, answered=answered) for each in causes):
+        return "node"
+    if isinstance(error, ROW_ERRORS):
+        return "row"
+    if isinstance(error, OSError) or any(re.fullmatch(TRANSIENT, each.__name__) for each in type(error).__mro__):
+        return "storage"
+    return "row"
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether S3 has refused an object, for a reason that may lie in the object or in whoever asks."""
+    return any(_code(each) in _DENIED_CODES for each in _causes(error))
+
+
+def in_words(error: BaseException) -> str:
+    """An error's name and text."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    found: BaseException | None = error
+    for _ in range(10):  # chains may be circles
+        if found is None:
+            return
+        yield found
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+
+
+def _is_of_device(error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError) or any(text in str(error) for text in _NO_MEMORY):
+        return False
+    return type(error).__name__ == "AcceleratorError" or bool(_DEVICE_TEXTS.search(str(error)))
+
+
+def _is_of_node(error: BaseException, *, answered: bool) -> bool:
+    if isinstance(error, ImportError) or _NODE_NAMES.fullmatch(type(error).__name__):
+        return True
+    # s3fs makes EIO of every answer that it has no name for.
+    if isinstance(error, OSError) and error.errno in _NODE_NUMBERS and not answered:
+        return True
+    return _code(error) in _NODE_CODES | _DENIED_CODES
+
+
+def _code(error: BaseException) -> str | None:
+    """The code of an answer of S3, as botocore's ClientError has it."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return None
+    code = response.get("Error", {}).get("Code")
+    return None if code is None else str(code)

@@ -1,0 +1,197 @@
+"""Who is to blame, by the reports of workers alone: no Ray, and a clock that the tests turn."""
+
+from dataclasses import dataclass, field
+from itertools import count
+
+import pytest
+
+from raypipe.cluster.watch import ALL_SICK_AFTER, FAULTS, MOST_DEATHS, SICK_AFTER, Call, Watch
+
+ROWS = ["a", "b", "c"]
+
+
+@dataclass
+class Scene:
+    """A watch, a cluster and the time."""
+
+    nodes: set[str] = field(default_factory=lambda: {"n1"})
+    now: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(alive=lambda: set(self.nodes), clock=lambda: self.now)
+        self.numbers = count()
+
+    def call(self, node: str = "n1", block: str = "block", pool: str = "Stage") -> Call:
+        return Call(number=str(next(self.numbers)), job="job", pool=pool, node=node, block=block)
+
+    def die(self, rows: list[str], kill: str, *, node: str = "n1", hang: bool = False) -> list[str] | None:
+        """A process takes the block, as it is told to; rows that it got through, or None where it died on `kill`."""
+        self.now += 1
+        call = self.call(node)
+        orders = self.watch.begin(call, rows)
+        done = [row for row in rows if row not in orders.convicted]
+        if kill in done and not orders.alone:
+            if hang:
+                self.watch.hung(call, "Stage", 5)
+            return None
+        if orders.alone:
+            for row in sorted(done, key=lambda row: (row not in orders.first, row in orders.last)):
+                self.now += 0.1
+                self.watch.alone(call, row)
+                if row == kill:
+                    if hang:
+                        self.watch.hung(call, "Stage", 5)
+                    return None
+            self.watch.alone(call, None)
+        self.watch.end(call, passed=True)
+        return done
+
+
+def pass_block(scene: Scene, node: str = "n1", block: str = "other", pool: str = "Stage") -> None:
+    call = scene.call(node, block, pool)
+    scene.watch.begin(call, ["x"])
+    scene.watch.end(call, passed=True)
+
+
+@pytest.mark.parametrize("killer", ROWS)
+@pytest.mark.parametrize(("hang", "deaths"), [(False, range(4, 6)), (True, range(2, 4))])
+def test_the_row_is_convicted_on_which_processes_die_alone(killer: str, *, hang: bool, deaths: range) -> None:
+    scene, died = Scene(), 0
+    while (done := scene.die(ROWS, killer, hang=hang)) is None:
+        died += 1
+    assert done == [row for row in ROWS if row != killer]
+    assert died in deaths
+    reason = scene.watch.begin(scene.call(block="next"), [killer]).convicted[killer]
+    assert ("no progress for 5 s in Stage" if hang else "its process died") in reason
+    assert scene.watch.sick() == {}
+
+
+def test_one_death_changes_nothing() -> None:
+    scene = Scene()
+    scene.watch.begin(scene.call(), ROWS)
+    orders = scene.watch.begin(scene.call(), ROWS)
+    assert not orders.alone
+    assert not orders.convicted
+
+
+def test_the_same_call_asked_twice_is_no_death() -> None:
+    scene = Scene()
+    call = scene.call()
+    for _ in range(5):
+        assert not scene.watch.begin(call, ROWS).alone
+
+
+def test_a_call_that_failed_for_storage_is_no_death() -> None:
+    scene = Scene()
+    for _ in range(5):
+        call = scene.call()
+        assert not scene.watch.begin(call, ROWS).alone
+        scene.watch.end(call, passed=False)
+
+
+def test_deaths_with_their_nodes_convict_nobody() -> None:
+    scene = Scene(nodes={f"n{number}" for number in range(20)})
+    for number in range(10):
+        scene.watch.begin(scene.call(f"n{number}"), ROWS)
+        scene.nodes.discard(f"n{number}")
+    assert not scene.watch.begin(scene.call("n10"), ROWS).alone
+
+
+def test_deaths_of_nodes_that_turn_out_to_be_dead_are_not_counted() -> None:
+    scene = Scene(nodes={"n1", "n2", "n3"})
+    scene.watch.begin(scene.call("n1"), ROWS)
+    scene.watch.begin(scene.call("n2"), ROWS)  # n1 is still believed to be there
+    scene.nodes.discard("n1")
+    assert not scene.watch.begin(scene.call("n3"), ROWS).alone
+
+
+def test_what_kills_every_process_of_a_node_is_the_nodes_fault() -> None:
+    scene = Scene(nodes={"n1", "n2"})
+    for _ in range(20):
+        call = scene.call()
+        orders = scene.watch.begin(call, ROWS)
+        assert not orders.convicted
+        if orders.sick:
+            break
+        if orders.alone:
+            scene.watch.alone(call, min(ROWS, key=lambda row: (row not in orders.first, row in orders.last)))
+    assert "whatever row" in scene.watch.sick()["n1"]
+
+
+def test_the_last_row_of_all_is_convicted_where_it_alone_is_left() -> None:
+    scene = Scene()
+    died = 0
+    while scene.die(["a"], "a") is None:
+        died += 1
+        assert died < 10
+    assert died == 2 + MOST_DEATHS
+
+
+def test_a_node_with_a_burst_of_faults_is_sick_while_others_get_through() -> None:
+    scene = Scene(nodes={"n1", "n2"})
+    verdicts = []
+    for _ in range(FAULTS):
+        call = scene.call()
+        scene.watch.begin(call, ROWS)
+        verdicts.append(scene.watch.fault(call, "ExpiredToken", of_device=False))
+        scene.now += SICK_AFTER / 2
+        pass_block(scene, "n2")
+    assert verdicts == ["again", "again", "sick"]
+    assert scene.watch.sick() == {"n1": "ExpiredToken"}
+    assert scene.watch.begin(scene.call(), ROWS).sick == "ExpiredToken"
+    assert scene.watch.begin(scene.call("n2"), ROWS).sick is None
+
+
+def test_faults_everywhere_are_given_longer_to_pass() -> None:
+    scene = Scene(nodes={"n1", "n2"})
+    while not (sick := scene.watch.sick()):
+        for node in sorted(scene.nodes):
+            call = scene.call(node, block=node)
+            scene.watch.begin(call, ROWS)
+            scene.watch.fault(call, "NoCredentialsError", of_device=False)
+        scene.now += 5
+    assert ALL_SICK_AFTER < scene.now <= ALL_SICK_AFTER + 5
+    assert set(sick) == {"n1", "n2"}
+
+
+def test_rows_that_fail_where_others_get_through_are_tried_elsewhere() -> None:
+    scene = Scene(nodes={"n1", "n2"})
+    verdicts = []
+    for _ in range(FAULTS):
+        call = scene.call()
+        scene.watch.begin(call, ROWS)
+        scene.now += 1
+        verdicts.append(scene.watch.fault(call, "AccessDenied", of_device=False))
+        scene.now += 1
+        pass_block(scene)
+    assert verdicts == ["again", "again", "elsewhere"]
+    assert scene.watch.sick() == {}
+
+
+def test_what_passes_in_another_pool_says_nothing_of_this_one() -> None:
+    scene = Scene(nodes={"n1", "n2"})
+    pass_block(scene, pool="Writes")
+    assert scene.watch.passes("n1", "Writes")
+    assert not scene.watch.passes("n1", "Stage")
+
+
+def test_a_device_that_fails_with_one_row_alone_convicts_it_as_a_death_does() -> None:
+    scene = Scene()
+    for _ in range(10):
+        scene.now += 1
+        call = scene.call()
+        orders = scene.watch.begin(call, ROWS)
+        if orders.convicted:
+            break
+        for row in ROWS if orders.alone else []:
+            scene.watch.alone(call, row)
+            if row == "b":
+                break
+        scene.watch.fault(call, "CUDA error: device-side assert", of_device=True)
+    assert orders.convicted == {"b": "CUDA error: device-side assert while it worked on this row alone"}
+
+
+def test_nodes_may_be_left_out_from_the_start() -> None:
+    scene = Scene()
+    scene.watch.exclude({"n1": "its clock is off"})
+    assert scene.watch.begin(scene.call(), ROWS).sick == "its clock is off"

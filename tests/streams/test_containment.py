@@ -1,0 +1,107 @@
+"""Rows that no process survives, on a real Ray: exactly they are quarantined, whoever meets them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+import torch
+from ray import cloudpickle
+
+from raypipe.artifacts import NOT_IN_DIGEST
+from raypipe.cluster.resources import PoolPlan
+from raypipe.config import Budget
+from raypipe.data.rows import Rows
+from raypipe.data.shards import read_shards
+from raypipe.schema import QUARANTINE
+from raypipe.stages.base import Kind, Row, Stage
+from raypipe.streams.plan import Plan
+from raypipe.streams.run import Settings, run_stream
+from raypipe.streams.worker import GPU_DEVICE
+
+# Workers can't import test modules: what is defined here travels by value.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+SCHEMA = pa.schema([("image_id", pa.string()), ("number", pa.int64())])
+
+
+@dataclass(kw_only=True)
+class Poisoned(Stage):
+    """Computes a row, unless it is one of those that no process survives."""
+
+    where: Kind = field(default="finish", metadata=NOT_IN_DIGEST)
+
+    reads = ("image_id", "image_uri")
+    writes = pa.schema([pa.field("number", pa.int64())])
+
+    @property
+    def kind(self) -> Kind:
+        return self.where
+
+    def process(self, row: Row) -> Row:
+        match row["image_uri"]:
+            case "memory":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            case "kills":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case "sleeps":
+                threading.Event().wait()
+            case "broken":
+                raise RuntimeError("a defect that only this image shows")
+        return {"number": len(row["image_uri"])}
+
+
+def run(out: Path, poison: dict[int, str], *, number: int, gpus: bool = False, row_timeout: float = 5) -> Any:
+    names = [f"image{index:03}" for index in range(number)]
+    uris = [poison.get(index, "good.jpg") for index in range(number)]
+    plan = Plan(
+        name="poisoned", stages=(Poisoned(where="device" if gpus else "finish"),), schema=SCHEMA, classes=("cat",)
+    )
+    (pool,) = plan.pools(gpus=gpus)
+    resources = PoolPlan(
+        name=pool.name, kind=pool.kind, min_actors=1, max_actors=2, cpus=1, gpus=0.5 * gpus, threads=1, memory=None
+    )
+    settings = Settings(out=str(out), budget=Budget(), rows_per_block=8, row_timeout=row_timeout)
+    rows = Rows.of(pa.table({"image_id": names, "image_uri": uris}))
+    return run_stream(plan, rows, settings, lambda: [(pool, resources)])
+
+
+POISON = {0: "kills", 13: "memory", 20: "sleeps", 30: "broken"}
+
+
+def test_exactly_the_rows_are_quarantined_that_no_process_survives(local_ray: None, tmp_path: Path) -> None:
+    check(tmp_path, gpus=False)
+
+
+@pytest.mark.slow
+def test_the_same_in_actors(tmp_path: Path) -> None:
+    words = [sys.executable, __file__, str(tmp_path)]
+    environment = os.environ | {GPU_DEVICE: "cpu"}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
+def check(out: Path, *, gpus: bool) -> None:
+    artifact, summary = run(out, POISON, number=48, gpus=gpus)
+    assert (summary.num_finished, summary.num_quarantined) == (44, 4)
+    rows = read_shards(artifact.uri + "/quarantine", schema=QUARANTINE).to_pylist()
+    reasons = {int(row["image_id"][5:]): row["reason"] for row in rows}
+    assert reasons == {
+        0: "its process died while it worked on this row alone",
+        13: "OutOfMemoryError: CUDA out of memory",
+        20: "its process made no progress for 5 s in Poisoned while it worked on this row alone",
+        30: "RuntimeError: a defect that only this image shows",
+    }
+
+
+if __name__ == "__main__":
+    ray.init(address="local", num_cpus=4, num_gpus=1, object_store_memory=200 * 2**20, include_dashboard=False)
+    check(Path(sys.argv[1]), gpus=True)
