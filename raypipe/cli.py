@@ -32,12 +32,16 @@ def run(
         Literal["none", "decisions", "all"],
         typer.Option(help="Renew, for a manifest that has changed, what gates have decided, or the networks, too."),
     ] = "none",
+    retry_quarantined: Annotated[
+        Literal["none", "all", "saliency", "seeds", "masks", "segments", "scores"],
+        typer.Option(help="Try rows in quarantine again: those of this stage and the ones after it."),
+    ] = "none",
 ) -> None:
     """Do everything: classifier, seeds, affinity, masks, evaluation, report. Goes on where it was interrupted."""
     if print_config:
         typer.echo(to_yaml(read_config(config, overrides)))
         return
-    steps = connect_run(read_config(config, overrides), retrain=retrain)
+    steps = connect_run(read_config(config, overrides), retrain=retrain, retry_quarantined=retry_quarantined)
     from raypipe.doctor.preflight import preflight
 
     preflight(steps.context)

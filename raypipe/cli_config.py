@@ -10,7 +10,7 @@ from raypipe import storage
 from raypipe.config import ConfigError, RunConfig, load_config
 
 if TYPE_CHECKING:
-    from raypipe.pipelines.context import Retrain
+    from raypipe.pipelines.context import Retrain, Retried
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or URI; - takes the defaults.")]
 Overrides = Annotated[
@@ -35,11 +35,13 @@ def open_run(config: str, overrides: list[str] | None) -> Any:
     return connect_run(read_config(config, overrides))
 
 
-def connect_run(config: RunConfig, *, retrain: "Retrain" = "none") -> Any:
-    """The steps of a config, a `raypipe.run.Run`, with Ray connected; `retrain` as of `raypipe.run.open_run`."""
+def connect_run(config: RunConfig, *, retrain: "Retrain" = "none", retry_quarantined: "Retried" = "none") -> Any:
+    """The steps of a config, a `raypipe.run.Run`, with Ray connected; the options as of `Context`."""
     from raypipe.pipelines.context import open_context
 
-    context = open_context(config, retrain=retrain)  # what is wrong with it is said at once
+    context = open_context(
+        config, retrain=retrain, retry_quarantined=retry_quarantined
+    )  # what is wrong with it is said at once
     # torch takes seconds to import, and so does Ray to start: both at once, and neither for --help.
     importing = threading.Thread(target=importlib.import_module, args=("raypipe.run",))
     importing.start()

@@ -6,9 +6,11 @@ Time in which a process waits for storage, or for its turn, isn't counted: nothi
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, local
 
 _lock = Lock()
+_here = local()
+"""`working`: whether this thread's time is counted."""
 _working = 0
 _last = time.monotonic()
 _where = ""
@@ -38,27 +40,32 @@ def seconds_stalled() -> float:
 
 @contextmanager
 def working() -> Iterator[None]:
-    """Counts the time within."""
-    with _counted(1):
+    """Counts this thread's time within."""
+    with _counted(is_working=True):
         yield
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Doesn't count the time within."""
-    with _counted(-1):
+    """Doesn't count this thread's time within, if it was counted."""
+    with _counted(is_working=False):
         yield
 
 
 @contextmanager
-def _counted(change: int) -> Iterator[None]:
-    global _working
-    tick()
-    with _lock:
-        _working += change
+def _counted(*, is_working: bool) -> Iterator[None]:
+    before = getattr(_here, "working", False)
+    _set(is_working)
     try:
         yield
     finally:
-        tick()
-        with _lock:
-            _working -= change
+        _set(before)
+
+
+def _set(is_working: bool) -> None:
+    global _working
+    tick()
+    change = is_working - getattr(_here, "working", False)
+    _here.working = is_working
+    with _lock:
+        _working += change

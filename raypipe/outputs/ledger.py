@@ -130,6 +130,11 @@ def without_lost(folder: str, part: str, ledger: Ledger) -> Ledger:
     return replace(ledger, finished=ledger.finished.filter(pc.invert(is_lost)))
 
 
+def forget_quarantined(folder: str) -> None:
+    """Empties the quarantine of a stream's folder: the next run computes those rows as it computes new ones."""
+    storage.delete_many(storage.list_files(storage.join(folder, QUARANTINED), suffix=".parquet"))
+
+
 def write_entries(
     folder: str, kind: str, part: str, table: pa.Table, *, run: int, level: int = 0, made_of: str | None = None
 ) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +24,9 @@ from raypipe.streams.run import Settings, run_stream
 Retrain = Literal["none", "decisions", "all"]
 """What a run renews though it is in use: nothing, what gates have decided, or networks, too."""
 
+Retried = Literal["none", "all", "saliency", "seeds", "masks", "segments", "scores"]
+"""The stream from which on rows in quarantine are tried again."""
+
 MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")
 
 
@@ -37,6 +40,8 @@ class Context:
     """The part of the cluster that this run may use; None lets it use all of it."""
     retrain: Retrain = "none"
     """What is renewed though it is in use."""
+    retry_quarantined: Retried = "none"
+    """Whose rows in quarantine are tried again, with those of the streams after it."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,10 +103,17 @@ class Context:
             budget=budget or config.budget,
             rows_per_block=config.cluster.rows_per_block,
             png_column=png_column,
+            retry_quarantined=self._retries(plan.name),
             start_timeout=config.cluster.start_timeout,
             row_timeout=config.cluster.row_timeout,
         )
         return run_stream(plan, rows, settings, partial(self.pools, plan))
+
+    def _retries(self, stream: str) -> bool:
+        _, everything, *order = get_args(Retried)
+        if self.retry_quarantined == everything:
+            return stream in order
+        return self.retry_quarantined in order and stream in order[order.index(self.retry_quarantined) :]
 
     def pools(self, plan: Plan) -> list[tuple[Pool, PoolPlan]]:
         """The plan's pools on this machine, with their resources.
@@ -121,9 +133,10 @@ def plan_pools(plan: Plan, machine: Machine, config: RunConfig) -> tuple[tuple[P
     return pools, plan_stream(plan.name, needs, machine, config.cluster)
 
 
-def open_context(config: RunConfig, *, retrain: Retrain = "none") -> Context:
+def open_context(config: RunConfig, *, retrain: Retrain = "none", retry_quarantined: Retried = "none") -> Context:
     """Finds the manifest that a config names; its rows are read where they are needed."""
-    return Context(config, open_manifest(config.manifest), retrain=retrain)
+    manifest = open_manifest(config.manifest)
+    return Context(config, manifest, retrain=retrain, retry_quarantined=retry_quarantined)
 
 
 def _weak_where_null(table: pa.Table, _: Part) -> pa.Table:

@@ -155,7 +155,7 @@ class Gate:
     @contextmanager
     def entered(self, *, alone: bool) -> Iterator[None]:
         """Waits until the call may run."""
-        with progress.waiting(), self._changed:
+        with self._changed:
             self._changed.wait_for(lambda: not self._alone and not (alone and self._inside))
             self._inside += 1
             self._alone = alone

@@ -20,7 +20,7 @@ from raypipe.cluster.waiting import watch_start
 from raypipe.config import Budget
 from raypipe.data.rows import Rows
 from raypipe.outputs.lease import Lease, hold
-from raypipe.outputs.ledger import QUARANTINED
+from raypipe.outputs.ledger import QUARANTINED, forget_quarantined
 from raypipe.outputs.records import open_folder, read_summary, write_summary
 from raypipe.outputs.sink import ShardWriter
 from raypipe.results import StreamSummary
@@ -71,6 +71,8 @@ class Settings:
     """Rows that go through the pools together; None plans them."""
     png_column: str | None = None
     """Column of PNG bytes that is also written as one file a row."""
+    retry_quarantined: bool = False
+    """Rows in quarantine are tried again."""
     start_timeout: float = 600
     """Seconds in which nothing runs after which the stream ends."""
     row_timeout: float = 600
@@ -105,6 +107,8 @@ def run_stream(
     artifact = plan.artifact(settings.out)
     open_folder(artifact.uri, plan.provenance())
     with hold(artifact.uri, holder=f"the stream {plan.name}") as lease:
+        if settings.retry_quarantined:
+            forget_quarantined(artifact.uri)
         if file_moved_rows(source := Source.of(plan, rows, artifact.uri, run=lease.epoch)):
             source = Source.of(plan, rows, artifact.uri, run=lease.epoch)
         num_computed = 0
@@ -231,8 +235,8 @@ class _Run:
             first = "; ".join([reason for account in self.settled.values() for reason in account.reasons][:3])
             raise BudgetExceeded(
                 f"{num_quarantined} of {num_rows} rows are in quarantine, allowed are {allowed}. First: {first}. All: "
-                f"{storage.join(self.source.folder, QUARANTINED)}; mend the rows and delete that folder to try them "
-                "again, or raise budget.max_rows"
+                f"{storage.join(self.source.folder, QUARANTINED)}; mend the rows and try them again with "
+                "`raypipe run CONFIG --retry-quarantined=all`, or raise budget.max_rows"
             )
 
 
