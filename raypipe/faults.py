@@ -54,7 +54,7 @@ def blame(error: BaseException) -> Blame:
         return "node"
     if isinstance(error, ROW_ERRORS):
         return "row"
-    if isinstance(error, OSError) or any(re.fullmatch(TRANSIENT, each.__name__) for each in type(error).__mro__):
+    if isinstance(error, OSError) or any(re.search(TRANSIENT, each.__name__) for each in type(error).__mro__):
         return "storage"
     return "row"
 

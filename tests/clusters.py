@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from raypipe.streams.worker import GPU_DEVICE
+from raypipe.streams.job import GPU_DEVICE
 
 BIN = Path(sys.executable).parent
 

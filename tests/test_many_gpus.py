@@ -10,7 +10,7 @@ import pytest
 
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
-from raypipe.streams.worker import GPU_DEVICE
+from raypipe.streams.job import GPU_DEVICE
 
 RUN = """
 import json, sys, ray

@@ -13,8 +13,8 @@ import ray
 from raypipe.cluster.resources import PoolPlan
 from raypipe.stages.base import Kind, Row, Stage
 from raypipe.streams.execute import Parts, execute
+from raypipe.streams.job import GPU_DEVICE
 from raypipe.streams.plan import Pool
-from raypipe.streams.worker import GPU_DEVICE
 
 OPERATORS = 5
 """Of a stream: reading parts, giving each block to a task of its own, and three pools."""

@@ -15,8 +15,9 @@ from raypipe.artifacts import Artifact
 from raypipe.cluster.resources import PoolPlan
 from raypipe.doctor.workload import UNKNOWN
 from raypipe.stages.base import Row, Stage, run_stages
+from raypipe.streams.job import Job
 from raypipe.streams.plan import Pool
-from raypipe.streams.worker import Job, Worker
+from raypipe.streams.worker import Worker
 
 if TYPE_CHECKING:  # pools without networks do without torch, whose import would be most of what their processes do
     from raypipe.config import Training

@@ -15,8 +15,8 @@ from raypipe.stages.crops import LoadCrops
 from raypipe.stages.fetch import FetchImages
 from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.execute import execute
+from raypipe.streams.job import INDEX
 from raypipe.streams.plan import Plan, Pool
-from raypipe.streams.worker import INDEX
 from raypipe.training.order import worker_draws
 
 if TYPE_CHECKING:

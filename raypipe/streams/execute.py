@@ -17,9 +17,11 @@ from raypipe.data.blocks import cut, pack, unpack
 from raypipe.faults import TRANSIENT
 from raypipe.outputs.sink import ShardWriter
 from raypipe.stages.base import with_error_columns
+from raypipe.streams.containment import Again
 from raypipe.streams.guard import Guard
+from raypipe.streams.job import Job
 from raypipe.streams.plan import Pool
-from raypipe.streams.worker import Again, Job, Worker, work, work_in_batches
+from raypipe.streams.worker import Worker, work, work_in_batches
 
 _RETRIED = (f"{TRANSIENT}: ", f"{Again.__name__}: ")
 """What passes by itself, in the words of Ray Data's error messages."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from clusters import BIN, RayCluster, start_cluster
 
-from raypipe.streams.worker import GPU_DEVICE
+from raypipe.streams.job import GPU_DEVICE
 
 
 @pytest.fixture

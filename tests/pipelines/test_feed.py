@@ -16,8 +16,8 @@ from raypipe.pipelines import feed as module
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
 from raypipe.stages.base import columns_after, run_stages
 from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops
+from raypipe.streams.job import INDEX
 from raypipe.streams.plan import Pool
-from raypipe.streams.worker import INDEX
 from raypipe.training.order import epoch_order
 
 IDS = ["a", "b", "c", "d", "e"]

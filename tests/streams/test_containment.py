@@ -22,9 +22,9 @@ from raypipe.data.rows import Rows
 from raypipe.data.shards import read_shards
 from raypipe.schema import QUARANTINE
 from raypipe.stages.base import Kind, Row, Stage
+from raypipe.streams.job import GPU_DEVICE
 from raypipe.streams.plan import Plan
 from raypipe.streams.run import Settings, run_stream
-from raypipe.streams.worker import GPU_DEVICE
 
 # Workers can't import test modules: what is defined here travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -16,8 +16,9 @@ from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Kind, Row, Stage
 from raypipe.streams.execute import CALLS_PER_ACTOR, MAX_RETRIES, execute
+from raypipe.streams.job import INDEX
 from raypipe.streams.plan import Pool
-from raypipe.streams.worker import INDEX, Worker
+from raypipe.streams.worker import Worker
 
 # Workers can't import test modules: what is defined here travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -16,8 +16,9 @@ from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Row, Stage
 from raypipe.streams import worker
+from raypipe.streams.job import GPU_DEVICE, INDEX, Job
 from raypipe.streams.plan import Pool
-from raypipe.streams.worker import GPU_DEVICE, INDEX, Job, Worker, work, work_in_batches
+from raypipe.streams.worker import Worker, work, work_in_batches
 
 
 class Loaded:

@@ -1,0 +1,108 @@
+"""A job, and a process that has set it up: it runs a pool's stages, and writes what comes out of the last pool."""
+
+import logging
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+
+from raypipe.data.blocks import unpack
+from raypipe.faults import blame, in_words
+from raypipe.outputs.sink import ShardWriter
+from raypipe.progress import waiting
+from raypipe.stages.base import run_stages, with_error_columns
+from raypipe.streams.guard import Guard
+from raypipe.streams.plan import Pool
+
+logger = logging.getLogger(__name__)
+
+GPU_DEVICE = "RAYPIPE_GPU_DEVICE"
+"""Environment variable that names the device which stands for a GPU: tests whose GPUs are only said to be there give
+"cpu"."""
+
+INDEX = "index"
+"""Column of a source that names the rows of an indexed table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker process does with the rows that it gets."""
+
+    name: str
+    """Unique: a process that has set up a job keeps its networks for the next rows."""
+    pool: Pool
+    on_gpu: bool
+    threads: int
+    """That networks and decoders may use."""
+    writer: ShardWriter | None = None
+    """Writes the rows; None hands them on."""
+    indexed: Any = None
+    """Reference to the table in Ray's object store that the rows' `INDEX` names rows of; None where they are whole."""
+    rows_per_batch: int | None = None
+    """Hands rows on in packed batches of so many, each when it is done; None hands them on together."""
+    guard: Guard | None = None
+    """Tells the run's watch what happens; None, without Ray, tells nobody."""
+
+
+class Process:
+    """A process that has set up a job."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.setting_up, self.is_set_up = Lock(), False
+        try:
+            self.set_up()
+        except Exception as error:
+            if job.guard is None or blame(error) == "row":
+                raise
+            logger.warning("tried again with the first rows: %s", in_words(error))
+        self.threads = ThreadPoolExecutor(max(2, job.threads), thread_name_prefix="decode")
+        self.turn, self.alone = Lock(), Lock()
+        self.indexed: pa.Table | None = None
+        if job.indexed is not None:
+            import ray  # seconds, where it isn't there already
+
+            self.indexed = ray.get(job.indexed)
+
+    def set_up(self) -> None:
+        """Loads networks, once. What fails here on a sick node is found out as what fails with its rows."""
+        with waiting(), self.setting_up:
+            if self.is_set_up:
+                return
+            job = self.job
+            device = os.environ.get(GPU_DEVICE, "cuda") if job.on_gpu else "cpu"
+            if device == "cuda":
+                from raypipe.networks.cuda import arrange_cuda  # torch takes seconds
+
+                arrange_cuda()
+            for stage in job.pool.stages:
+                stage.setup(device)
+            if (torch := sys.modules.get("torch")) is not None:  # pools without networks do without its import
+                torch.set_num_threads(job.threads)
+            self.is_set_up = True
+
+    def whole(self, table: pa.Table) -> pa.Table:
+        """The rows that a table stands for, with error columns."""
+        table = unpack(table)
+        if self.indexed is not None:
+            source, table = table, self.indexed.take(table[INDEX])
+            for name in source.column_names:
+                table = table.append_column(name, source[name])
+        return with_error_columns(table)
+
+    def run(self, table: pa.Table) -> pa.Table:
+        """Runs the stages on whole rows.
+
+        Calls may overlap: the stages of one run while those that may run ahead are at work for the other.
+        """
+        self.set_up()
+        pool = self.job.pool
+        return run_stages(pool.stages, table, keep=pool.keep, threads=self.threads, turn=self.turn, alone=self.alone)
+
+    def written(self, done: pa.Table) -> pa.Table:
+        """Writes rows, and returns how many they are; or returns them where none are written here."""
+        return done if self.job.writer is None else self.job.writer.write(done)
