@@ -58,6 +58,7 @@ def make_feed(
     training: Training,
     loaders: PoolPlan,
     *,
+    row_timeout: float = 600,
     factors: NDArray[np.float64] | None = None,
 ) -> "Feed":
     """The function that a training worker calls for its batches.
@@ -68,6 +69,7 @@ def make_feed(
         crops: the stage that makes crops.
         training: seed, epochs, batch size.
         loaders: resources of the processes that make crops for one worker.
+        row_timeout: seconds without progress after which a loader is ended.
         factors: how often each image is drawn, relative to the others; None draws each once an epoch.
     """
     pool = Pool("finish", (crops,), ("image_id", *crops.writes.names))
@@ -103,6 +105,7 @@ def make_feed(
                 indexed=rows,
                 in_order=True,
                 progress=False,
+                row_timeout=row_timeout,
             )
 
     return feed
@@ -118,13 +121,16 @@ _VALIDATED = pa.schema([("image_id", pa.string()), ("image", pa.binary()), ("mas
 """Columns of what is validated."""
 
 
-def make_validation_feed(rows: Any, actors: PoolPlan, *, num_classes: int) -> "ValidationFeed":
+def make_validation_feed(
+    rows: Any, actors: PoolPlan, *, num_classes: int, row_timeout: float = 600
+) -> "ValidationFeed":
     """The function that a training worker calls for the images that it validates on.
 
     Args:
         rows: reference to a table in Ray's object store: `image_id, image_uri, mask_uri`.
         actors: resources of the processes that fetch for one worker.
         num_classes: with background.
+        row_timeout: as of `make_feed`.
     """
     stages = (FetchImages(classes=None), LoadTrueMasks(num_classes=num_classes))
     (pool,) = Plan(name="validation", stages=stages, schema=_VALIDATED, classes=()).pools(gpus=False)
@@ -135,6 +141,6 @@ def make_validation_feed(rows: Any, actors: PoolPlan, *, num_classes: int) -> "V
         table: pa.Table = ray.get(rows)
         part = table.take(pa.array(range(rank, table.num_rows, world_size), pa.int64()))
         if part.num_rows:
-            yield from execute(part, [(pool, actors)], rows_per_block=8, progress=False)
+            yield from execute(part, [(pool, actors)], rows_per_block=8, progress=False, row_timeout=row_timeout)
 
     return feed

@@ -158,13 +158,18 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
     loaders = processes("loader", actors=resources.loaders, cpus=resources.loader_cpus)
     crops = replace(plan.crops, recolours=not resources.gpus)  # a card changes colours faster than its loaders
     rows = ray.put(rows_to_feed(plan.rows, crops))
-    feed = make_feed(rows, crops, plan.training, loaders, factors=plan.factors)
+    feed = make_feed(rows, crops, plan.training, loaders, factors=plan.factors, row_timeout=config.cluster.row_timeout)
     validation = None
     if plan.validated_rows is not None:
         actors = processes("validation", actors=resources.validation_actors, cpus=resources.validation_cpus)
         num_classes = len(plan.classes) + 1
         validation = Validation(
-            feed=make_validation_feed(ray.put(plan.validated_rows), actors, num_classes=num_classes),
+            feed=make_validation_feed(
+                ray.put(plan.validated_rows),
+                actors,
+                num_classes=num_classes,
+                row_timeout=config.cluster.row_timeout,
+            ),
             num_classes=num_classes,
             max_side=config.images.max_side,
             precision=config.precision,

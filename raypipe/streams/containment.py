@@ -7,7 +7,8 @@ on a sick node.
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -28,6 +29,27 @@ logger = logging.getLogger(__name__)
 
 class Again(RuntimeError):  # noqa: N818 - says what is to be done
     """What failed may pass when it is tried once more, after a while."""
+
+
+@contextmanager
+def reported(guard: Guard, *, job: str, pool: str, block: str) -> Iterator[None]:
+    """Reports whether work that is no row's gets through, such as reading a part of the manifest, and what goes wrong.
+
+    Raises:
+        Again: if the same may pass later.
+        SickNode: if it can't pass on this node.
+    """
+    call, _ = guard.begin(job=job, pool=pool, block=block, rows=[])
+    try:
+        yield
+    except Exception as error:
+        if blame(error) == "node" and guard.fault(call, in_words(error), of_device=False) == "sick":
+            raise SickNode(f"{guard.node()}: {in_words(error)}") from error
+        guard.end(call, passed=False)
+        if blame(error) in ("node", "storage"):
+            raise Again(in_words(error)) from error
+        raise
+    guard.end(call, passed=True)
 
 
 class Containment:

@@ -4,20 +4,20 @@ A pool that holds GPUs is a pool of actors. All others are tasks: Ray keeps the 
 stream finds them with everything imported.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 
-from raypipe.cluster.health import the_watch, without_nodes
+from raypipe.cluster.health import sick_nodes, the_watch, without_nodes
 from raypipe.cluster.resources import PoolPlan
 from raypipe.data.blocks import cut, pack, unpack
 from raypipe.faults import TRANSIENT
 from raypipe.outputs.sink import ShardWriter
 from raypipe.stages.base import with_error_columns
-from raypipe.streams.containment import Again
+from raypipe.streams.containment import Again, reported
 from raypipe.streams.guard import Guard
 from raypipe.streams.job import Job
 from raypipe.streams.plan import Pool
@@ -61,9 +61,8 @@ def execute(
     in_order: bool = False,
     progress: bool = True,
     row_timeout: float = 600,
-    without: Iterable[str] = (),
 ) -> Iterator[pa.Table]:
-    """Runs rows through pools and yields what comes out of the last one, block by block.
+    """Runs rows through pools, on nodes that aren't sick, and yields what comes out of the last one, block by block.
 
     Args:
         rows: a table, which is cut into blocks; or the blocks; or parts that tasks read.
@@ -77,7 +76,6 @@ def execute(
         in_order: yields blocks in the order of the rows.
         progress: shows a progress bar.
         row_timeout: seconds without progress after which a process is ended, and its rows are tried alone.
-        without: ids of nodes on which nothing is to run.
 
     Raises:
         SickNode: (as the cause of what Ray raises) if rows can't be computed on a node, which the run's watch names.
@@ -88,7 +86,7 @@ def execute(
     context.retried_map_errors = list(_RETRIED)
     context.max_map_retries = MAX_RETRIES
     context.execution_options.preserve_order = in_order
-    context.execution_options.label_selector = without_nodes(without) or None
+    context.execution_options.label_selector = without_nodes(sick_nodes()) or None
     # They advise every half minute to reserve memory for tasks that read a part of the manifest.
     context.issue_detectors_config.detectors = []
     if rows_per_batch is not None:
@@ -100,7 +98,7 @@ def execute(
     with ray.data.DataContext.current(context):
         # Not `from_arrow`, which has a task on the cluster look at each block: a million rows wait minutes for them.
         packed = isinstance(rows, Parts)
-        dataset = _read(rows) if isinstance(rows, Parts) else ray.data.from_blocks(list(rows))
+        dataset = _read(rows, guard) if isinstance(rows, Parts) else ray.data.from_blocks(list(rows))
         most = None if isinstance(rows, Parts) else len(rows)
         for number, (pool, resources) in enumerate(pools, start=1):
             job = Job(
@@ -119,13 +117,16 @@ def execute(
     yield from found if rows_per_batch is None else map(unpack, found)
 
 
-def _read(parts: Parts) -> Any:
+def _read(parts: Parts, guard: Guard) -> Any:
     """A dataset with one row a block of the parts' rows: Ray Data would cut and join the rows as it likes."""
     import ray.data
 
+    job = uuid4().hex
+
     def read(table: pa.Table) -> Iterator[pa.Table]:
         for name in table["part"].to_pylist():
-            yield from map(pack, parts.read(name))
+            with reported(guard, job=job, pool="read", block=name):
+                yield from map(pack, parts.read(name))
 
     names = ray.data.from_blocks([pa.table({"part": [name]}) for name in parts.names])
     tasks = ray.data.TaskPoolStrategy(size=min(PARTS_AT_A_TIME, len(parts.names)))

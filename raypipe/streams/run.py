@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -114,7 +114,7 @@ def run_stream(
         num_computed = 0
         while True:
             sick = sick_nodes()
-            run = _Run(source, settings, pools(), lease, sick=sick, num_computed=num_computed)
+            run = _Run(source, settings, pools(), lease, num_computed)
             try:
                 return artifact, run.finish()
             except Exception as error:
@@ -134,12 +134,10 @@ class _Run:
         settings: Settings,
         pools: Pools,
         lease: Lease,
-        *,
-        sick: Iterable[str] = (),
-        num_computed: int = 0,
+        num_computed: int,
     ) -> None:
         self.source, self.settings, self.pools, self.lease = source, settings, pools, lease
-        self.sick, self.num_computed = sick, num_computed
+        self.num_computed = num_computed
         self.few = are_few(source.rows)
         # What rows bring along from other streams is tens of kilobytes each.
         self.read_here = self.few and (not source.plan.loads or source.rows.most <= MOST_LOADED_HERE)
@@ -201,7 +199,6 @@ class _Run:
                 rows_per_block=size,
                 writer=self._writer(),
                 row_timeout=self.settings.row_timeout,
-                without=self.sick,
             ):
                 self.lease.check()
                 self.num_computed += sum(sum(written[name].to_pylist()) for name in ("num_finished", "num_quarantined"))
