@@ -165,6 +165,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "cluster.cpu_actors": ("3", set()),
     "cluster.rows_per_block": ("5", set()),
     "cluster.start_timeout": ("5", set()),
+    "cluster.row_timeout": ("5", set()),
     "cluster.object_store_memory": ("100000000", set()),
 }
 """Another value of each option, with what else it takes, and the outputs that are others, or aren't made, with it."""
