@@ -1,6 +1,7 @@
 """The nodes of the cluster that are sick, which a run leaves out: by the label that Ray gives each node."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from raypipe.cluster.watch import Watch
@@ -14,20 +15,30 @@ class AllSick(RuntimeError):  # noqa: N818 - says what is wrong
 
 
 def the_watch() -> Any:
-    """Handle of the watch of this job: an actor on the node of the driver, which makes it before anything else runs."""
+    """Handle of the watch of this job: an actor on the driver's node, where it is made before anything else runs.
+
+    Whoever makes it is to outlive the others: it ends with its maker.
+    """
+    import ray
+
+    context = ray.get_runtime_context()
+    return _watch_of(context.get_node_id(), context.get_job_id())
+
+
+@cache  # Ray ends an actor whose first handle is gone
+def _watch_of(node_id: str, job_id: str) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    context = ray.get_runtime_context()
     return (
         ray.remote(Watch)
         .options(
-            name=f"raypipe-watch-{context.get_job_id()}",
+            name=f"raypipe-watch-{job_id}",
             get_if_exists=True,
             num_cpus=0,
             max_restarts=-1,
             max_task_retries=-1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(context.get_node_id(), soft=False),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         )
         .remote()
     )

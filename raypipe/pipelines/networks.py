@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.artifacts import Artifact, digest, identity
+from raypipe.cluster.health import sick_nodes, without_nodes
 from raypipe.cluster.trainings import plan_training
 from raypipe.cluster.waiting import watch_start
 from raypipe.config import Training
@@ -186,6 +187,7 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
         num_workers=resources.workers,
         use_gpu=resources.gpus > 0,
         resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
+        label_selector=without_nodes(sick_nodes()) or None,
     )
     needs = (
         f"{resources.workers} workers, each of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and their loaders"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from ray import cloudpickle
 
 from raypipe.artifacts import NOT_IN_DIGEST
+from raypipe.cluster.health import the_watch
 from raypipe.cluster.resources import PoolPlan
 from raypipe.config import Budget
 from raypipe.data.rows import Rows
@@ -53,6 +55,8 @@ class Poisoned(Stage):
                 ctypes.string_at(0)
             case "sleeps":
                 threading.Event().wait()
+            case "slow":
+                time.sleep(0.1)
             case "broken":
                 raise RuntimeError("a defect that only this image shows")
         return {"number": len(row["image_uri"])}
@@ -71,6 +75,21 @@ def run(out: Path, poison: dict[int, str], *, number: int, gpus: bool = False, r
     settings = Settings(out=str(out), budget=Budget(), rows_per_block=8, row_timeout=row_timeout)
     rows = Rows.of(pa.table({"image_id": names, "image_uri": uris}))
     return run_stream(plan, rows, settings, lambda: [(pool, resources)])
+
+
+def test_the_death_of_the_watch_costs_nothing(local_ray: None, tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def kill() -> None:
+        while not ended.wait(1):
+            ray.kill(the_watch(), no_restart=False)
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    _, summary = run(tmp_path, dict.fromkeys(range(64), "slow"), number=64)
+    ended.set()
+    killing.join()
+    assert (summary.num_finished, summary.num_computed) == (64, 64)
 
 
 POISON = {0: "kills", 13: "memory", 20: "sleeps", 30: "broken"}
