@@ -187,7 +187,7 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
         num_workers=resources.workers,
         use_gpu=resources.gpus > 0,
         resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
-        label_selector=without_nodes(sick_nodes()) or None,
+        label_selector=without_nodes(sick_nodes()) or None,  # type: ignore[call-arg]  # of Train v1 in its types
     )
     needs = (
         f"{resources.workers} workers, each of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and their loaders"
