@@ -2,6 +2,7 @@
 
 import importlib
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,8 +36,17 @@ def open_run(config: str, overrides: list[str] | None) -> Any:
     return connect_run(read_config(config, overrides))
 
 
-def connect_run(config: RunConfig, *, retrain: "Retrain" = "none") -> Any:
-    """The steps of a config, a `raypipe.run.Run`, with Ray connected; `retrain` as of `raypipe.run.open_run`."""
+def connect_run(config: RunConfig, *, retrain: "Retrain" = "none", whole: bool = False) -> Any:
+    """The steps of a config, a `raypipe.run.Run`, with Ray connected and its nodes looked at.
+
+    Args:
+        config: of the run.
+        retrain: as of `raypipe.run.open_run`.
+        whole: all steps will be taken: whatever doesn't fit the cluster is refused now.
+
+    Raises:
+        ValueError: if the nodes don't agree, or what is asked for doesn't fit.
+    """
     from raypipe.pipelines.context import open_context
 
     context = open_context(config, retrain=retrain)  # what is wrong with it is said at once
@@ -51,6 +61,8 @@ def connect_run(config: RunConfig, *, retrain: "Retrain" = "none") -> Any:
         importing.join()
     connect(config.cluster)
     importing.join()
+    from raypipe.doctor.preflight import preflight, preflight_nodes
     from raypipe.run import Run
 
-    return Run(context)
+    sick = preflight(context) if whole else preflight_nodes(context)
+    return Run(replace(context, sick=sick))

@@ -22,9 +22,11 @@ from ray import tune
 
 from raypipe import storage
 from raypipe.artifacts import digest
+from raypipe.cluster.connect import connect
 from raypipe.cluster.machines import Machine, divide
 from raypipe.config import RunConfig, flat_changes, to_yaml, trial_config
 from raypipe.doctor.fit import check_fit
+from raypipe.doctor.preflight import preflight_nodes
 from raypipe.doctor.workload import makes_seeds, trains_classifier
 from raypipe.outputs.records import open_folder
 from raypipe.pipelines.classifier import classifier_plan
@@ -73,6 +75,8 @@ def run_trials(config: RunConfig) -> TrialsResult:
     """
     context = open_context(config)
     _check_truth(context)
+    connect(config.cluster)
+    context = replace(context, sick=preflight_nodes(context))
     provenance = trials_provenance(context)
     folder = storage.join(config.out, "trials", digest(provenance))
     open_folder(folder, provenance)
@@ -117,19 +121,19 @@ def trials_at_once(context: Context, number: int) -> tuple[int, Machine]:
     return 1, context.machine
 
 
-def make_shared(changes: dict[str, Any], *, config: RunConfig, part: Machine) -> None:
+def make_shared(changes: dict[str, Any], *, config: RunConfig, part: Machine, sick: Mapping[str, str]) -> None:
     """Makes the classifier of several trials, and the seeds of each of them; Ray Tune calls it in a process."""
     for trial in changes["trials"]:
-        run = _open(trial_config(config, trial), part)
+        run = _open(trial_config(config, trial), part, sick)
         run.train_classifier()
         if makes_seeds(run.config):
             run.make_seeds()
     tune.report({"made": len(changes["trials"])})
 
 
-def run_trial(changes: dict[str, Any], *, config: RunConfig, part: Machine) -> None:
+def run_trial(changes: dict[str, Any], *, config: RunConfig, part: Machine, sick: Mapping[str, str]) -> None:
     """Trains and sweeps one config; Ray Tune calls it in a process of its own."""
-    run = _open(trial_config(config, flat_changes(changes)), part)
+    run = _open(trial_config(config, flat_changes(changes)), part, sick)
     sweep = run.sweep()
     choice = sweep.choice
     found = sweep.table.loc[choice.index, ["score", "full_mean_iou", "objective"]].astype(float).to_dict()
@@ -148,12 +152,12 @@ def run_trial(changes: dict[str, Any], *, config: RunConfig, part: Machine) -> N
     )
 
 
-def _open(config: RunConfig, part: Machine) -> Run:
+def _open(config: RunConfig, part: Machine, sick: Mapping[str, str]) -> Run:
     # What a stream draws in another process than the driver's comes as a line a second.
     ray.data.DataContext.get_current().enable_progress_bars = False
     for name in ("", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return Run(replace(open_context(config), part=part))
+    return Run(replace(open_context(config), part=part, sick=sick))
 
 
 def _fit(
@@ -167,7 +171,9 @@ def _fit(
     # A trial waits for what it starts, as a driver does: it belongs where no node goes away and takes no CPU from the
     # streams.
     place = tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
-    trainable = tune.with_resources(tune.with_parameters(step, config=context.config, part=part), place)
+    trainable = tune.with_resources(
+        tune.with_parameters(step, config=context.config, part=part, sick=context.sick), place
+    )
     experiment = storage.join(path, name)
     if tune.Tuner.can_restore(experiment, storage_filesystem=fs):
         tuner = tune.Tuner.restore(experiment, trainable, restart_errored=True, storage_filesystem=fs)

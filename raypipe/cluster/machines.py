@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -134,14 +134,18 @@ def divide(machine: Machine, number: int) -> Machine | None:
     return part if nodes and bool(part.gpus) == bool(machine.gpus) else None
 
 
-def machine_here() -> Machine:
-    """The alive nodes of the Ray cluster that this process is connected to; CPUs, GPUs and memory are what Ray says."""
+def machine_here(*, without: Container[str] = ()) -> Machine:
+    """The alive nodes of the Ray cluster that this process is connected to; CPUs, GPUs and memory are what Ray says.
+
+    Args:
+        without: ids of nodes that aren't counted.
+    """
     import ray
 
     counts: dict[tuple[float, float, int], int] = {}
     accelerators: set[str] = set()
     for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if not node["Alive"]:
+        if not node["Alive"] or node["NodeID"] in without:
             continue
         has = node["Resources"]
         kind = (float(has.get("CPU", 0)), float(has.get("GPU", 0)), int(has.get("memory", 0)))

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from raypipe import storage
+from raypipe.cluster.findings import Finding, from_places, judge, problem
+from raypipe.cluster.survey import View
 from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
 from raypipe.data.rows import Part, Rows
-from raypipe.doctor.findings import Finding, from_places, judge, problem
 from raypipe.doctor.forecast import Sample
-from raypipe.doctor.survey import View
 from raypipe.doctor.workload import trains_classifier, uses_classifier
 from raypipe.formats.cams.read import INDEX_FILE
 from raypipe.networks.registry import TORCHVISION_SCHEME, cached_file

@@ -1,7 +1,7 @@
 """What every pipeline needs: the config and the manifest's rows, and how a plan is run with them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal
 
@@ -36,6 +36,8 @@ class Context:
     """The part of the cluster that this run may use; None lets it use all of it."""
     retrain: Retrain = "none"
     """What is renewed though it is in use."""
+    sick: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that the run does without, by Ray's id, each with its reason."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,7 +50,7 @@ class Context:
         if self.part is not None:
             return self.part
         declared = self.config.cluster.autoscaling
-        return parse_machine(*declared) if declared else machine_here()
+        return parse_machine(*declared) if declared else machine_here(without=self.sick)
 
     def rows(self, splits: Sequence[str] | None, *, columns: Sequence[str] = MANIFEST_COLUMNS) -> Rows:
         """Manifest rows of the splits; None means all.

@@ -4,16 +4,17 @@ Credentials that only the driver has, and a folder that isn't the same one every
 """
 
 import os
-import platform
+import runpy
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -38,7 +39,7 @@ class View:
     """What one machine sees."""
 
     versions: dict[str, str]
-    """Of python, ray, raypipe and torch."""
+    """Of python (without its patch level), ray, raypipe and torch."""
     out: list[str]
     """What didn't work at `out`."""
     unread: dict[str, str]
@@ -48,18 +49,36 @@ class View:
     cores: int
     spill_room: float | None = None
     """Bytes that Ray can spill to this machine's disk; None where that isn't known."""
+    clock: float = 0.0
+    """Seconds since the epoch when the look was over, by this machine's clock."""
+
+
+Silence = Literal["late", "died", "failed"]
+"""Why a node has no view: it hasn't answered in time; it, or the process there, has died; the task failed there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
     """A node of the cluster."""
 
+    id: str
+    """As Ray has it."""
     name: str
     resources: dict[str, float]
     view: View | str
     """A text says why there is none."""
-    late: bool = False
-    """There is none because the node has not answered in time."""
+    silence: Silence | None = None
+    """Why there is no view; None where there is one."""
+    beside_driver: bool = False
+    """It has the address of the driver's own node."""
+    clock_error: float = 0.0
+    """Seconds by which its clock is ahead of the driver's, or behind where negative; what the answer may have taken on
+    its way isn't counted, so that it is no more than the true difference."""
+
+    @property
+    def works(self) -> bool:
+        """Whether it has CPUs or GPUs for streams and trainings."""
+        return any(self.resources.get(kind, 0) > 0 for kind in ("CPU", "GPU"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,22 +104,26 @@ def survey(
     with probing(out) as (beacon, problems):
         given: dict[str, Any] = {"out": out, "image_uris": image_uris, "files": files}
         given["beacon"] = None if problems else beacon
-        alive = alive_nodes()
+        alive, asked = alive_nodes(), time.time()
         # Ray spills beside its sockets, unless it was told another folder. No CPUs: a busy node can tell, too.
         refs = [
             _on(node, look).remote(**given, spill_folder=str(Path(node["ObjectStoreSocketName"]).parent.parent))
             for node in alive
         ]
         driver = look(**given)
-        answers = [_answer(ref, deadline) for ref in refs]
+        answers = [(*_answer(ref, deadline), time.time()) for ref in refs]
+    here = _driver_address(alive)
     return driver, [
         Node(
+            id=node["NodeID"],
             name=_name(node),
             resources=node["Resources"],
-            view=f"it didn't answer within {seconds:g} s: {BUSY}" if answer is None else answer,
-            late=answer is None,
+            view=f"it didn't answer within {seconds:g} s: {BUSY}" if silence == "late" else answer,
+            silence=silence,
+            beside_driver=node["NodeManagerAddress"] == here,
+            clock_error=_clock_error(answer.clock, asked, told) if isinstance(answer, View) else 0.0,
         )
-        for node, answer in zip(alive, answers, strict=True)
+        for node, (answer, silence, told) in zip(alive, answers, strict=True)
     ]
 
 
@@ -111,7 +134,7 @@ def find_gpus() -> dict[str, Gpu | str]:
     # Ray shows a GPU to those only that ask for a part of one.
     refs = [_on(node, look_for_gpu, num_gpus=0.01).remote() for node in nodes]
     late = f"no GPU was free there within {SECONDS} s: {BUSY}"
-    return {_name(node): _answer(ref, deadline) or late for node, ref in zip(nodes, refs, strict=True)}
+    return {_name(node): _answer(ref, deadline)[0] or late for node, ref in zip(nodes, refs, strict=True)}
 
 
 def look(
@@ -127,22 +150,36 @@ def look(
         spill_folder: where Ray spills to.
     """
     with probing(out) as (_, problems):
-        if beacon and not problems and (hidden := _absent(beacon)):
+        if beacon and not problems and (hidden := _hidden(beacon)):
             problems.append(f"it is another place than the driver's: a probe of the driver isn't there ({hidden})")
     unread = {uri: found for uri, found in storage.read_many(set(image_uris)).items() if isinstance(found, Exception)}
     return View(
-        versions={
-            "python": platform.python_version(),
-            "ray": ray.__version__,
-            "raypipe": raypipe.__version__,
-            "torch": version("torch"),
-        },
+        versions=versions(),
         out=problems,
         unread={uri: _describe(error) for uri, error in unread.items()},
         absent={uri: reason for uri in files if (reason := _absent(uri))},
         cores=len(os.sched_getaffinity(0)),
         spill_room=_spill_room(spill_folder) if spill_folder else None,
+        clock=time.time(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, as this machine's files have them: torch isn't imported, which takes seconds."""
+    return {
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "ray": ray.__version__,
+        "raypipe": raypipe.__version__,
+        "torch": _torch_version(),
+    }
+
+
+def _torch_version() -> str:
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return "missing"
+    # Not the package's metadata: what is imported is this file.
+    return str(runpy.run_path(str(Path(found.origin).with_name("version.py")))["__version__"])
 
 
 def look_for_gpu() -> Gpu | str:
@@ -209,15 +246,41 @@ def _on(node: dict[str, Any], function: Any, *, num_gpus: float = 0) -> Any:
     return remote.options(num_cpus=0, num_gpus=num_gpus, max_retries=0, scheduling_strategy=here)
 
 
-def _answer(ref: Any, deadline: float) -> Any:
-    """What a task returns, or a text if it failed; None where it isn't done in time."""
+def _answer(ref: Any, deadline: float) -> tuple[Any, Silence | None]:
+    """What a task returns, or, if it failed, a text and why; None where it isn't done in time."""
     try:
-        return ray.get(ref, timeout=max(0.0, deadline - time.monotonic()))
+        return ray.get(ref, timeout=max(0.0, deadline - time.monotonic())), None
     except ray.exceptions.GetTimeoutError:
         ray.cancel(ref)
-        return None
+        return None, "late"
+    except ray.exceptions.RayTaskError as error:
+        return f"a task failed there: {_last_line(error)}", "failed"
     except ray.exceptions.RayError as error:
-        return f"a task failed there: {str(error).strip().splitlines()[-1]}"
+        return f"no task could run there: {_last_line(error)}", "died"
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+def _driver_address(nodes: Sequence[dict[str, Any]]) -> str | None:
+    own = ray.get_runtime_context().get_node_id()
+    return next((node["NodeManagerAddress"] for node in nodes if node["NodeID"] == own), None)
+
+
+def _clock_error(clock: float, asked: float, told: float) -> float:
+    """How far a clock lies outside the time between question and answer."""
+    return clock - max(asked, min(clock, told))
+
+
+def _hidden(beacon: str) -> str | None:
+    """Why a probe, whose content is its name, can't be seen from here."""
+    try:
+        return None if storage.read_bytes(beacon).decode() == beacon.rpartition("/")[2] else "it holds something else"
+    except FileNotFoundError:
+        return "there is no such file"
+    except Exception as error:  # noqa: BLE001 - as above
+        return _describe(error)
 
 
 def _absent(uri: str) -> str | None:
