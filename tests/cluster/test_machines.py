@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,16 @@ def test_a_machine_has_node_types() -> None:
 def test_the_machine_at_hand_is_what_ray_says(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu_node = {"CPU": 64.0, "GPU": 8.0, "memory": 5e11, "accelerator_type:A100": 1.0, "node:10.0.0.1": 1.0}
     nodes: list[dict[str, Any]] = [
-        {"Alive": True, "Resources": {"memory": 1e9, "node:__internal_head__": 1.0}},
-        {"Alive": True, "Resources": gpu_node},
-        {"Alive": False, "Resources": {"CPU": 1000.0}},
-        {"Alive": True, "Resources": gpu_node},
+        {"NodeID": "head", "Alive": True, "Resources": {"memory": 1e9, "node:__internal_head__": 1.0}},
+        {"NodeID": "first", "Alive": True, "Resources": gpu_node},
+        {"NodeID": "dead", "Alive": False, "Resources": {"CPU": 1000.0}},
+        {"NodeID": "second", "Alive": True, "Resources": gpu_node},
     ]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     head = NodeType(cpus=0, gpus=0, memory=10**9, minimum=1, maximum=1)
     workers = NodeType(cpus=64, gpus=8, memory=5 * 10**11, minimum=2, maximum=2)
     assert machine_here() == Machine((head, workers), ("A100",))
+    assert machine_here(without={"second"}) == Machine((head, replace(workers, minimum=1, maximum=1)), ("A100",))
 
 
 def cgroup(root: Path, line: str, **files: str) -> Path:
