@@ -14,6 +14,7 @@ import pyarrow as pa
 from raypipe.data.blocks import pack, unpack
 from raypipe.outputs.sink import ShardWriter
 from raypipe.stages.base import run_stages
+from raypipe.streams.metrics import Meter
 from raypipe.streams.plan import Pool
 
 GPU_DEVICE = "RAYPIPE_GPU_DEVICE"
@@ -61,6 +62,7 @@ class Worker:
             torch.set_num_threads(job.threads)
         self.threads = ThreadPoolExecutor(max(2, job.threads), thread_name_prefix="decode")
         self.turn, self.alone = Lock(), Lock()
+        self.meter = Meter(job.pool.name, on_gpu=job.on_gpu)
         self.indexed: pa.Table | None = None
         if job.indexed is not None:
             import ray  # seconds, where it isn't there already
@@ -77,8 +79,19 @@ class Worker:
             source, table = table, self.indexed.take(table[INDEX])
             for name in source.column_names:
                 table = table.append_column(name, source[name])
-        done = run_stages(pool.stages, table, keep=pool.keep, threads=self.threads, turn=self.turn, alone=self.alone)
-        return done if self.job.writer is None else self.job.writer.write(done)
+        done = run_stages(
+            pool.stages,
+            table,
+            keep=pool.keep,
+            threads=self.threads,
+            turn=self.turn,
+            alone=self.alone,
+            measure=self.meter.measure,
+        )
+        writer = self.job.writer
+        result = done if writer is None else writer.write(done)
+        self.meter.tell(stream=None if writer is None else writer.stream, rows=done)
+        return result
 
 
 _worker: Worker | None = None
