@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Waits for EC2's notice that this spot node will be taken, two minutes before, and tells Ray at HEAD:PORT: nothing new
-# comes, and trainings save their state. Once on a node, whoever starts it again.
+# comes, and what runs may end. Once on a node, whoever starts it again.
 #
 #     drain-on-notice.sh RAY HEAD:PORT
 set -u

@@ -9,7 +9,8 @@ import pytest
 
 from raypipe.streams.metrics import METRICS
 
-DASHBOARD = json.loads((Path(__file__).resolve().parent.parent.parent / "infra/grafana/raypipe.json").read_text())
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+DASHBOARD = json.loads((REPOSITORY / "infra/grafana/raypipe.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 TAGS_OF_RAY = {"NodeAddress", "SessionName"}
 EXPORTED = {f"ray_{name}_total": tag for name, (tag, _) in METRICS.items()}
@@ -46,3 +47,10 @@ def test_variables_are_defined() -> None:
     defined = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
     used = set(re.findall(r"\$\{?(?!__)(\w+)", json.dumps(DASHBOARD)))
     assert used == defined
+
+
+def test_the_page_names_every_counter_with_its_tag() -> None:
+    rows = re.findall(
+        r"^\| `(ray_raypipe_\w+)` \| `(\w+)` \|", (REPOSITORY / "docs/cluster.md").read_text(), re.MULTILINE
+    )
+    assert dict(rows) == EXPORTED
