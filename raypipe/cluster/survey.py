@@ -8,9 +8,7 @@ import runpy
 import shutil
 import sys
 import time
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import raypipe
 from raypipe import storage
-
-PROBES = ".doctor"
-"""Folder of the probes under `out`: listing `out` itself could take long."""
+from raypipe.cluster.probes import absent, describe, hidden, probing
 
 SECONDS = 300
 """How long nodes may take to tell what they see."""
@@ -150,14 +146,14 @@ def look(
         spill_folder: where Ray spills to.
     """
     with probing(out) as (_, problems):
-        if beacon and not problems and (hidden := _hidden(beacon)):
-            problems.append(f"it is another place than the driver's: a probe of the driver isn't there ({hidden})")
+        if beacon and not problems and (reason := hidden(beacon)):
+            problems.append(f"it is another place than the driver's: a probe of the driver isn't there ({reason})")
     unread = {uri: found for uri, found in storage.read_many(set(image_uris)).items() if isinstance(found, Exception)}
     return View(
         versions=versions(),
         out=problems,
-        unread={uri: _describe(error) for uri, error in unread.items()},
-        absent={uri: reason for uri in files if (reason := _absent(uri))},
+        unread={uri: describe(error) for uri, error in unread.items()},
+        absent={uri: reason for uri in files if (reason := absent(uri))},
         cores=len(os.sched_getaffinity(0)),
         spill_room=_spill_room(spill_folder) if spill_folder else None,
         clock=time.time(),
@@ -190,44 +186,6 @@ def look_for_gpu() -> Gpu | str:
         return f"torch {torch.__version__} sees no GPU there"
     properties = torch.cuda.get_device_properties(0)
     return Gpu(name=properties.name, memory=properties.total_memory)
-
-
-@contextmanager
-def probing(out: str) -> Iterator[tuple[str, list[str]]]:
-    """Writes, reads and lists a probe; deletes it, and the folders that it needed, at the end.
-
-    Yields:
-        The probe's URI and what doesn't work. That is complete at the end only.
-    """
-    folder, name = storage.join(out, PROBES), uuid.uuid4().hex
-    uri = storage.join(folder, name)
-    new: list[Path] = []
-    problems: list[str] = []
-    doing = "opened"
-    try:
-        new = _new_folders(uri)
-        doing = "written to"
-        storage.write_bytes_atomic(uri, name.encode())
-        doing = "read from"
-        if storage.read_bytes(uri) != name.encode():
-            problems.append("other bytes are read than were written")
-        doing = "listed"
-        if not any(found.endswith(name) for found in storage.list_files(folder)):
-            problems.append("a file that was written isn't listed")
-    except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and all of them are findings
-        reason = _describe(error).replace(f"/{PROBES}/{name}", "")  # so that machines say the same of the same fault
-        problems.append(f"can't be {doing}: {reason}")
-    try:
-        yield uri, problems
-    finally:
-        if doing in ("read from", "listed"):
-            try:
-                storage.delete(uri)
-            except Exception as error:  # noqa: BLE001 - as above
-                problems.append(f"{uri} can't be deleted: {_describe(error)}")
-        for path in new:
-            with suppress(OSError):  # another machine's probe is in it, or it was never made
-                path.rmdir()
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -271,35 +229,6 @@ def _driver_address(nodes: Sequence[dict[str, Any]]) -> str | None:
 def _clock_error(clock: float, asked: float, told: float) -> float:
     """How far a clock lies outside the time between question and answer."""
     return clock - max(asked, min(clock, told))
-
-
-def _hidden(beacon: str) -> str | None:
-    """Why a probe, whose content is its name, can't be seen from here."""
-    try:
-        return None if storage.read_bytes(beacon).decode() == beacon.rpartition("/")[2] else "it holds something else"
-    except FileNotFoundError:
-        return "there is no such file"
-    except Exception as error:  # noqa: BLE001 - as above
-        return _describe(error)
-
-
-def _absent(uri: str) -> str | None:
-    try:
-        return None if storage.exists(uri) else "there is no such file"
-    except Exception as error:  # noqa: BLE001 - as above
-        return _describe(error)
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:300]
-
-
-def _new_folders(uri: str) -> list[Path]:
-    """Local folders that a file needs and that aren't there, the innermost first; object stores have none."""
-    fs, path = storage.filesystem(uri)
-    if "file" not in fs.protocol:
-        return []
-    return [parent for parent in Path(path).parents if not parent.exists()]
 
 
 def _spill_room(folder: str) -> float | None:

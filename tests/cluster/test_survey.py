@@ -13,7 +13,7 @@ import torch
 from ray import cloudpickle
 
 from raypipe import storage
-from raypipe.cluster.survey import View, _answer, _clock_error, find_gpus, look, probing, survey, versions
+from raypipe.cluster.survey import View, _answer, _clock_error, find_gpus, look, survey, versions
 
 # Workers can't import test modules: what is defined here travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -42,41 +42,6 @@ def test_every_node_is_asked_and_nothing_is_left(local_ray: None, bucket: str, j
     assert nodes[0].clock_error == 0.0
     assert nodes[0].silence is None
     assert storage.list_files(bucket) == [image]
-
-
-def test_a_bucket_that_is_not_there_is_told() -> None:
-    with probing("s3://no-such-bucket-of-ours/run") as (_, problems):
-        pass
-    assert len(problems) == 1
-    assert problems[0].startswith("can't be written to: ")
-
-
-def test_what_opens_nothing_is_told() -> None:
-    with probing("nosuchscheme://run") as (_, problems):
-        pass
-    assert "can't be opened" in problems[0]
-
-
-def test_new_folders_are_gone_and_old_ones_stay(tmp_path: Path) -> None:
-    (tmp_path / "old").mkdir()
-    for out in ("old/new/run", "old"):
-        with probing(str(tmp_path / out)) as (uri, problems):
-            assert Path(uri).exists()
-            with probing(str(tmp_path / out)):  # another machine's
-                pass
-            assert Path(uri).exists()
-        assert problems == []
-    assert list(tmp_path.rglob("*")) == [tmp_path / "old"]
-
-
-def test_a_probe_that_cannot_be_deleted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(uri: str) -> None:
-        raise PermissionError("Access Denied")
-
-    monkeypatch.setattr(storage, "delete", refuse)
-    with probing(str(tmp_path)) as (uri, problems):
-        pass
-    assert problems == [f"{uri} can't be deleted: PermissionError: Access Denied"]
 
 
 @pytest.mark.parametrize(("free", "room"), [(50, 45), (12, 7), (5, 0), (1, 0)])
