@@ -41,10 +41,9 @@ def run(
     if print_config:
         typer.echo(to_yaml(read_config(config, overrides)))
         return
-    steps = connect_run(read_config(config, overrides), retrain=retrain, retry_quarantined=retry_quarantined)
-    from raypipe.doctor.preflight import preflight
-
-    preflight(steps.context)
+    steps = connect_run(
+        read_config(config, overrides), retrain=retrain, retry_quarantined=retry_quarantined, whole=True
+    )
     typer.echo(f"masks: {steps.make_masks().uri}")
     _print_scores(steps)
     typer.echo(f"report: {steps.report()}")

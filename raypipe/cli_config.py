@@ -35,8 +35,20 @@ def open_run(config: str, overrides: list[str] | None) -> Any:
     return connect_run(read_config(config, overrides))
 
 
-def connect_run(config: RunConfig, *, retrain: "Retrain" = "none", retry_quarantined: "Retried" = "none") -> Any:
-    """The steps of a config, a `raypipe.run.Run`, with Ray connected; the options as of `Context`."""
+def connect_run(
+    config: RunConfig, *, retrain: "Retrain" = "none", retry_quarantined: "Retried" = "none", whole: bool = False
+) -> Any:
+    """The steps of a config, a `raypipe.run.Run`, with Ray connected and its nodes looked at.
+
+    Args:
+        config: of the run.
+        retrain: as of `Context`.
+        retry_quarantined: as of `Context`.
+        whole: all steps will be taken: whatever doesn't fit the cluster is refused now.
+
+    Raises:
+        ValueError: if the nodes don't agree, or what is asked for doesn't fit.
+    """
     from raypipe.pipelines.context import open_context
 
     context = open_context(
@@ -53,6 +65,8 @@ def connect_run(config: RunConfig, *, retrain: "Retrain" = "none", retry_quarant
         importing.join()
     connect(config.cluster)
     importing.join()
+    from raypipe.doctor.preflight import preflight, preflight_nodes
     from raypipe.run import Run
 
+    (preflight if whole else preflight_nodes)(context)
     return Run(context)

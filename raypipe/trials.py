@@ -22,9 +22,11 @@ from ray import tune
 
 from raypipe import storage
 from raypipe.artifacts import digest
+from raypipe.cluster.connect import connect
 from raypipe.cluster.machines import Machine, divide
 from raypipe.config import RunConfig, flat_changes, to_yaml, trial_config
 from raypipe.doctor.fit import check_fit
+from raypipe.doctor.preflight import preflight_nodes
 from raypipe.doctor.workload import makes_seeds, trains_classifier
 from raypipe.outputs.records import open_folder
 from raypipe.pipelines.classifier import classifier_plan
@@ -73,6 +75,8 @@ def run_trials(config: RunConfig) -> TrialsResult:
     """
     context = open_context(config)
     _check_truth(context)
+    connect(config.cluster)
+    preflight_nodes(context)
     provenance = trials_provenance(context)
     folder = storage.join(config.out, "trials", digest(provenance))
     open_folder(folder, provenance)

@@ -68,6 +68,12 @@ def weights_dir() -> Path:
     return _shared_folder("RAYPIPE_WEIGHTS", "weights")
 
 
+@pytest.fixture(scope="session")
+def kuberay_crds() -> Path:
+    """Folder of KubeRay's custom resource definitions."""
+    return _shared_folder("RAYPIPE_KUBERAY", "kuberay")
+
+
 @contextmanager
 def serving(command: Sequence[str], port: int) -> Iterator[str]:
     """A server process on loopback; its URL."""

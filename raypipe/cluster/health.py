@@ -54,6 +54,14 @@ def sick_nodes() -> dict[str, str]:
     return found
 
 
+def leave_out(nodes: dict[str, str]) -> None:
+    """Takes nodes for sick from now on, by their ids, with the reason."""
+    import ray
+
+    if nodes and ray.is_initialized():
+        ray.get(the_watch().exclude.remote(nodes))
+
+
 def are_more_sick(before: Mapping[str, str]) -> bool:
     """Whether nodes have become sick that weren't, so that what has failed on them is to be tried without them.
 

@@ -1,72 +1,9 @@
-"""Checks of the cluster: nodes, versions, shared output, CUDA, disk, token. Each goes from facts to a finding."""
+"""Checks of the cluster that only `doctor` makes: CUDA, disk, token. Each goes from facts to a finding."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, requires
+from collections.abc import Mapping, Sequence
 
-from packaging.requirements import Requirement
-
-from raypipe.doctor.findings import Finding, from_places, judge, size_text
-from raypipe.doctor.survey import FULLEST_DISK, Gpu, Node, View
-
-
-def places_of(driver: View, nodes: Sequence[Node]) -> dict[str, View]:
-    """What the driver and the nodes that could tell see, by their names."""
-    return {"the driver": driver} | {node.name: node.view for node in nodes if isinstance(node.view, View)}
-
-
-def check_alike(out: str, driver: View, nodes: Sequence[Node]) -> Iterator[Finding]:
-    """The nodes run tasks, have the driver's versions and share its output folder."""
-    places = places_of(driver, nodes)
-    yield from (check_nodes(nodes), check_versions(places), check_out(out, places))
-
-
-def check_nodes(nodes: Sequence[Node]) -> Finding:
-    """Each node can run a task."""
-    mute = {node.name: node.view for node in nodes if isinstance(node.view, str)}
-    cpus, gpus = (sum(node.resources.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-    return judge(
-        "nodes",
-        from_places(mute) or f"{len(nodes)} answer; {cpus:g} CPUs, {gpus:g} GPUs",
-        status="problem" if mute else "ok",
-        needed=f"{len(nodes)} nodes that run tasks of this raypipe",
-        way_out="install the same raypipe on all of them (one image), or take these nodes out",
-    )
-
-
-def check_versions(places: Mapping[str, View]) -> Finding:
-    """Equal versions everywhere, and a Ray that this raypipe works with."""
-    wanted, ours = _wanted_ray(), next(iter(places.values())).versions
-    seen = {name: {place: view.versions[name] for place, view in places.items()} for name in ours}
-    problems = [f"{name} {from_places(found)}" for name, found in seen.items() if len(set(found.values())) > 1]
-    if wanted is not None and not wanted.specifier.contains(ours["ray"], prereleases=True):
-        problems.append(f"ray {ours['ray']}")
-    return judge(
-        "versions",
-        "; ".join(problems) or ", ".join(f"{name} {version}" for name, version in ours.items()),
-        status="problem" if problems else "ok",
-        needed=f"the same versions everywhere, and {wanted or 'ray'}",
-        way_out="one image for all nodes, made with constraints.txt",
-    )
-
-
-def _wanted_ray() -> Requirement | None:
-    try:
-        wanted = map(Requirement, requires("raypipe-masks") or [])
-    except PackageNotFoundError:  # run from a working directory
-        return None
-    return next((requirement for requirement in wanted if requirement.name == "ray"), None)
-
-
-def check_out(out: str, places: Mapping[str, View]) -> Finding:
-    """A probe can be written, read, listed and deleted from everywhere, and is seen everywhere."""
-    problems = {place: ", ".join(view.out) for place, view in places.items() if view.out}
-    return judge(
-        "out",
-        f"{out} {from_places(problems)}" if problems else f"{out}: probes written, read, listed, deleted",
-        status="problem" if problems else "ok",
-        needed="a place that the driver and all nodes can write, read, list and delete in",
-        way_out="a URI or a shared folder; rights and credentials on every node, not on the driver's alone",
-    )
+from raypipe.cluster.findings import Finding, from_places, judge, size_text
+from raypipe.cluster.survey import FULLEST_DISK, Gpu, Node, View
 
 
 def check_cuda(gpus: Mapping[str, Gpu | str]) -> Finding:

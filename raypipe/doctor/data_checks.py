@@ -8,11 +8,11 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from raypipe import storage
+from raypipe.cluster.findings import Finding, from_places, judge, problem
+from raypipe.cluster.survey import View
 from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
 from raypipe.data.rows import Part, Rows
-from raypipe.doctor.findings import Finding, from_places, judge, problem
 from raypipe.doctor.forecast import Sample
-from raypipe.doctor.survey import View
 from raypipe.doctor.workload import trains_classifier, uses_classifier
 from raypipe.formats.cams.read import INDEX_FILE
 from raypipe.networks.registry import TORCHVISION_SCHEME, cached_file
@@ -20,6 +20,7 @@ from raypipe.pipelines.context import Context
 from raypipe.pipelines.networks import given_checkpoint
 from raypipe.streams.budget import allowed_rows
 from raypipe.streams.tasks import in_tasks
+from raypipe.training.staging import find_weights, is_published
 
 
 def check_manifest(context: Context) -> Finding:
@@ -76,14 +77,11 @@ def _count_splits(rows: Rows, part: Part) -> Counter[str]:
 def network_files(context: Context) -> list[str]:
     """Files of networks, and of maps in the place of one, that machines of the cluster will open."""
     files = []
-    for _, given, weights in _networks(context):
+    for _, given, _weights in _networks(context):
         if given is not None:
             files += [storage.join(given, METADATA_FILE), storage.join(given, WEIGHTS_FILE)]
-        elif weights and not weights.startswith(TORCHVISION_SCHEME):
-            files.append(weights)
+    files += [weights for weights in _initial_weights(context) if not is_published(weights)]
     config = context.config
-    if config.classifier.saliency != "none" and trains_classifier(config) and config.saliency.weights:
-        files.append(config.saliency.weights)
     if config.checkpoints.cams is not None:
         files.append(storage.join(config.checkpoints.cams, INDEX_FILE))
     return list(dict.fromkeys(files))
@@ -104,6 +102,14 @@ def _networks(context: Context) -> Iterator[tuple[Task, str | None, str | None]]
         yield "segmenter", given.segmenter, weights if config.segmenter.start == "pretrained" else None
 
 
+def _initial_weights(context: Context) -> Iterator[str]:
+    """Weights that trainings start from, and those of the network that predicts saliency."""
+    config = context.config
+    yield from (weights for _, given, weights in _networks(context) if weights and given is None)
+    if config.classifier.saliency != "none" and trains_classifier(config) and config.saliency.weights:
+        yield config.saliency.weights
+
+
 def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
     """Checkpoints and weights are there and fit the classes."""
     plan, problems, downloads = [], [], []
@@ -114,9 +120,17 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
         try:
             if given is not None:
                 given_checkpoint(context, task=task)
-            elif weights and weights.startswith(TORCHVISION_SCHEME) and not cached_file(weights).exists():
-                downloads.append(f"{weights} isn't in torch's cache here ({cached_file(weights)})")
         except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and all of them are findings
+            problems.append(f"{type(error).__name__}: {error}")
+    for weights in _initial_weights(context):
+        try:
+            if find_weights(weights, out=context.config.out):
+                continue
+            if weights.startswith(TORCHVISION_SCHEME) and not cached_file(weights).exists():
+                downloads.append(f"{weights} isn't in torch's cache here ({cached_file(weights)})")
+            elif not weights.startswith(TORCHVISION_SCHEME) and not storage.exists(weights):
+                problems.append(f"{weights}: there is no such file")
+        except Exception as error:  # noqa: BLE001 - as above
             problems.append(f"{type(error).__name__}: {error}")
     absent = {place: ", ".join(map(" - ".join, view.absent.items())) for place, view in places.items() if view.absent}
     if absent:
@@ -133,8 +147,8 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
         "networks",
         "; ".join(dict.fromkeys(downloads) if downloads else plan),
         status="warning" if downloads else "ok",
-        needed="the file there, or a way to download it, on every machine that trains",
-        way_out="nothing where machines reach download.pytorch.org; else bring the file, or give a URI of your own",
+        needed="the file there, or a way to download it, on the driver's machine",
+        way_out="nothing where it reaches download.pytorch.org; else bring the file, or give a URI of your own",
     )
 
 

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 import ray
 
+from raypipe.cluster.agreement import check_alike, places_of
 from raypipe.cluster.connect import connect
+from raypipe.cluster.findings import Finding, problem, size_text, time_text, to_text
+from raypipe.cluster.survey import Node, View, find_gpus, survey
 from raypipe.config import RunConfig
 from raypipe.doctor import cluster_checks, data_checks, memory_checks
-from raypipe.doctor.findings import Finding, problem, size_text, time_text, to_text
 from raypipe.doctor.fit import check_fit
 from raypipe.doctor.forecast import (
     PoolForecast,
@@ -23,7 +25,6 @@ from raypipe.doctor.forecast import (
     forecast,
     time_sample,
 )
-from raypipe.doctor.survey import Node, View, find_gpus, survey
 from raypipe.pipelines.context import Context, open_context
 
 logger = logging.getLogger(__name__)
@@ -87,12 +88,12 @@ def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
     image_uris = [uri for uri in rows["image_uri"].to_pylist() if uri]
     logger.info("looking at storage, images and versions from every node")
     driver, nodes = survey(out=context.config.out, image_uris=image_uris, files=data_checks.network_files(context))
-    places = cluster_checks.places_of(driver, nodes)
+    places = places_of(driver, nodes)
     allowed_share = data_checks.allowed_share(context)
     findings += [
         data_checks.check_networks(context, places),
         data_checks.check_images(places, num_sampled=len(set(image_uris)), allowed_share=allowed_share),
-        *cluster_checks.check_alike(context.config.out, driver, nodes),
+        *check_alike(context.config.out, driver, nodes),
         *_check_cluster(context, nodes),
     ]
     if not Diagnosis(findings=findings).healthy:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from raypipe.cluster.findings import Finding, problem
 from raypipe.cluster.machines import Machine
 from raypipe.cluster.resources import DoesNotFit
 from raypipe.cluster.trainings import TrainingPlan, plan_training
 from raypipe.config import Cluster
-from raypipe.doctor.findings import Finding, problem
 from raypipe.doctor.workload import Training, streams_of, trainings_of
 from raypipe.pipelines.context import Context, plan_pools
 from raypipe.streams.plan import Plan

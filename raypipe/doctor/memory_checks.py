@@ -3,11 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from raypipe.cluster.findings import Finding, judge, size_text
 from raypipe.cluster.machines import Machine
+from raypipe.cluster.survey import Gpu, Node
 from raypipe.data.images import reduced_size
-from raypipe.doctor.findings import Finding, judge, size_text
 from raypipe.doctor.forecast import Sample, StreamForecast
-from raypipe.doctor.survey import Gpu, Node
 
 OBJECT_STORE_SHARE = 0.5
 """Ray Data's share of the object store."""

@@ -3,47 +3,77 @@
 import logging
 from collections.abc import Iterator
 
-from raypipe.doctor.cluster_checks import check_alike
-from raypipe.doctor.findings import Finding
+import pyarrow as pa
+
+from raypipe.cluster.findings import Finding
+from raypipe.cluster.health import leave_out
+from raypipe.cluster.preflight import look_at_nodes
+from raypipe.cluster.survey import alive_nodes
 from raypipe.doctor.fit import check_fit
-from raypipe.doctor.survey import alive_nodes, survey
 from raypipe.pipelines.context import Context
 from raypipe.streams.unique import check_unique
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 10
-"""How long nodes may take to tell what they see. Ray is starting a worker there; one that takes longer may be busy, so
-that it is no reason to refuse a run."""
+NUM_IMAGES = 2
+"""Images of the manifest that every node reads."""
 
 
-def preflight(context: Context) -> None:
-    """Checks that everything that the run starts fits, and that all nodes share `out` and have the same versions.
+def preflight(context: Context) -> dict[str, str]:
+    """Checks that everything that a whole run starts fits, and looks at the nodes as `preflight_nodes` does.
 
-    Ray is connected. One node shares `out` with itself: it isn't asked.
-
-    Args:
-        context: config and manifest.
+    Returns:
+        The nodes that are left out, by Ray's id, each with its reason.
 
     Raises:
         ValueError: with all problems, what is needed and the ways out; or two parts of the manifest have the same id.
     """
-    findings = [*check_fit(context), *(_check_nodes(context.config.out) if len(alive_nodes()) > 1 else [])]
+    findings, sick = _look(context)
+    _tell([*findings, *check_fit(context)])
+    check_unique(context.rows(None, columns=("image_id",)))
+    return sick
+
+
+def preflight_nodes(context: Context) -> dict[str, str]:
+    """Checks that all nodes share `out`, have the same versions, read images and know the time.
+
+    Ray is connected. One node shares all of it with itself: it isn't asked.
+
+    Args:
+        context: config and manifest.
+
+    Returns:
+        The nodes that are left out, by Ray's id, each with its reason.
+
+    Raises:
+        ValueError: with all problems, what is needed and the ways out.
+    """
+    findings, sick = _look(context)
+    _tell(findings)
+    return sick
+
+
+def _look(context: Context) -> tuple[list[Finding], dict[str, str]]:
+    if len(alive_nodes()) < 2:
+        return [], {}
+    findings, sick = look_at_nodes(context.config.out, image_uris=list(_some_images(context)))
+    leave_out(sick)
+    return findings, sick
+
+
+def _some_images(context: Context) -> Iterator[str]:
+    rows = context.rows(None, columns=("image_uri",))
+    for part in rows.parts:
+        uris = rows.read(part)["image_uri"].drop_null()
+        if len(uris):
+            places = {number * (len(uris) - 1) // max(1, NUM_IMAGES - 1) for number in range(NUM_IMAGES)}
+            yield from uris.take(pa.array(sorted(places))).to_pylist()
+            return
+
+
+def _tell(findings: list[Finding]) -> None:
     for finding in findings:
         if finding.status == "warning":
             logger.warning("%s: %s; %s", finding.check, finding.found, finding.way_out)
     if problems := [str(finding) for finding in findings if finding.status == "problem"]:
         raise ValueError("\n".join(["the cluster can't hold this run:", *problems]))
-    check_unique(context.rows(None, columns=("image_id",)))
-
-
-def _check_nodes(out: str) -> Iterator[Finding]:
-    driver, nodes = survey(out=out, seconds=SECONDS)
-    if late := [node.name for node in nodes if node.late]:
-        yield Finding(
-            "nodes",
-            "warning",
-            f"{', '.join(late)} did not answer within {SECONDS} s and are not checked",
-            way_out="`raypipe doctor` waits longer",
-        )
-    yield from check_alike(out, driver, [node for node in nodes if not node.late])

@@ -52,6 +52,11 @@ class ShardWriter:
     png_column: str | None = None
     """Column of PNG bytes that is also written as one file a row; None writes none."""
 
+    @property
+    def stream(self) -> str:
+        """The stream's name, of which its folder's parent has its own."""
+        return self.folder.rstrip("/").split("/")[-2]
+
     def write(self, table: pa.Table) -> pa.Table:
         """Writes rows of one part or several; returns a row a part, with the columns of `WRITTEN`."""
         parts = pc.unique(table[PART]).to_pylist()

@@ -23,6 +23,7 @@ from raypipe.pipelines.in_use import find_in_use, put_in_use
 from raypipe.schema import SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.stages.base import columns_after
 from raypipe.stages.crops import LoadCrops
+from raypipe.training.staging import stage_weights
 from raypipe.training.tasks import TrainingTask
 from raypipe.training.validation import Validation
 
@@ -175,8 +176,11 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
             max_side=config.images.max_side,
             precision=config.precision,
         )
+    task = plan.task
+    if isinstance(task.weights, str):
+        task = replace(task, staged_weights=stage_weights(task.weights, out=config.out))
     settings = LoopSettings(
-        task=plan.task,
+        task=task,
         training=plan.training,
         feed=feed,
         num_images=plan.rows.num_rows,

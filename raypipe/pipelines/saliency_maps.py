@@ -19,6 +19,7 @@ from raypipe.stages.predict_saliency import EncodeSaliency, PredictSaliency
 from raypipe.streams.collect import count, drawn_ids
 from raypipe.streams.plan import Plan
 from raypipe.streams.tasks import are_few, in_tasks
+from raypipe.training.staging import find_weights, stage_weights
 
 MANIFEST_FOLDER = "manifest"
 
@@ -62,6 +63,8 @@ def run_saliency(context: Context) -> tuple[Artifact, StreamSummary]:
     They come as shards, as `png/<id>.png`, and as the folder `manifest/`, the manifest with their `saliency_uri`.
     """
     unmapped = _unmapped(context)
+    if context.config.saliency.weights:
+        stage_weights(context.config.saliency.weights, out=context.config.out)
     maps, summary = context.run(saliency_plan(context, saliency_weights(context)), unmapped, png_column="saliency")
     everything = Rows(context.manifest.parts)
     write = partial(_write_part, context, maps)
@@ -88,7 +91,8 @@ def saliency_weights(context: Context) -> Artifact:
     saliency = context.config.saliency
     if saliency.source == "given" or saliency.weights is None:
         raise ValueError("saliency.source=given predicts nothing; set saliency.source and saliency.weights")
-    return Artifact(saliency.weights, storage.bytes_digest(storage.read_bytes(saliency.weights)))
+    uri = find_weights(saliency.weights, out=context.config.out) or saliency.weights
+    return Artifact(uri, storage.bytes_digest(storage.read_bytes(uri)))
 
 
 def saliency_plan(context: Context, weights: Artifact) -> Plan:

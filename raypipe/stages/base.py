@@ -164,6 +164,7 @@ def run_stages(
     threads: Executor | None = None,
     turn: AbstractContextManager[Any] | None = None,
     alone: AbstractContextManager[Any] | None = None,
+    measure: Callable[[Stage], AbstractContextManager[Any]] = nullcontext,
 ) -> pa.Table:
     """Runs stages one after the other on a table, in this process.
 
@@ -177,6 +178,7 @@ def run_stages(
         threads: run what may run ahead; None runs it in turn.
         turn: entered while rows are given to the threads, so that of two calls the earlier one's rows come first.
         alone: entered while stages run that must not run twice at a time in a process.
+        measure: makes what is entered while a stage works; threads do so at once.
     """
     table = with_error_columns(table)
     names = [
@@ -190,20 +192,22 @@ def run_stages(
     ahead = list(takewhile(lambda stage: stage.ahead, stages[len(fetching) :]))
     behind = stages[len(fetching) + len(ahead) :]
     for stage in fetching:
-        rows = stage.contained(rows)
+        with measure(stage):
+            rows = stage.contained(rows)
     written = {field.name: field for stage in stages for field in stage.writes if field.name in names}
     done: dict[str, list[Any]] = {name: [] for name in [*written, *ERRORS.names]}
     with ExitStack() as given:
         with waiting():
             given.enter_context(turn or nullcontext())
-        chunks = _chunks(rows, ahead, threads, all_given=given.close)
+        chunks = _chunks(rows, ahead, threads, all_given=given.close, measure=measure)
         del rows  # each chunk is freed when it is done
         with ExitStack() as held:
             with waiting():
                 held.enter_context(alone or nullcontext())
             for chunk in chunks:
                 for stage in behind:
-                    chunk = stage.contained(chunk)
+                    with measure(stage):
+                        chunk = stage.contained(chunk)
                 for name, values in done.items():
                     values.extend(row.get(name) for row in chunk)
     columns = {name: table[name] for name in names if name not in done}
@@ -213,7 +217,12 @@ def run_stages(
 
 
 def _chunks(
-    rows: list[Row], ahead: Sequence[Stage], threads: Executor | None, *, all_given: Callable[[], None]
+    rows: list[Row],
+    ahead: Sequence[Stage],
+    threads: Executor | None,
+    *,
+    all_given: Callable[[], None],
+    measure: Callable[[Stage], AbstractContextManager[Any]],
 ) -> Iterator[list[Row]]:
     """A few rows at a time; the stages `ahead` have been run on them, and threads are at work on the next ones.
 
@@ -222,7 +231,8 @@ def _chunks(
 
     def run(row: Row) -> Row:
         for stage in ahead:
-            row = stage.contained([row])[0]
+            with measure(stage):
+                row = stage.contained([row])[0]
         return row
 
     chunks = deque(rows[start : start + ROWS_PER_CHUNK] for start in range(0, len(rows), ROWS_PER_CHUNK))

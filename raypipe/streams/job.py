@@ -16,6 +16,7 @@ from raypipe.outputs.sink import ShardWriter
 from raypipe.progress import waiting
 from raypipe.stages.base import run_stages, with_error_columns
 from raypipe.streams.guard import Guard
+from raypipe.streams.metrics import Meter
 from raypipe.streams.plan import Pool
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Process:
             logger.warning("tried again with the first rows: %s", in_words(error))
         self.threads = ThreadPoolExecutor(max(2, job.threads), thread_name_prefix="decode")
         self.turn, self.alone = Lock(), Lock()
+        self.meter = Meter(job.pool.name, on_gpu=job.on_gpu)
         self.indexed: pa.Table | None = None
         if job.indexed is not None:
             import ray  # seconds, where it isn't there already
@@ -101,8 +103,19 @@ class Process:
         """
         self.set_up()
         pool = self.job.pool
-        return run_stages(pool.stages, table, keep=pool.keep, threads=self.threads, turn=self.turn, alone=self.alone)
+        return run_stages(
+            pool.stages,
+            table,
+            keep=pool.keep,
+            threads=self.threads,
+            turn=self.turn,
+            alone=self.alone,
+            measure=self.meter.measure,
+        )
 
     def written(self, done: pa.Table) -> pa.Table:
         """Writes rows, and returns how many they are; or returns them where none are written here."""
-        return done if self.job.writer is None else self.job.writer.write(done)
+        writer = self.job.writer
+        result = done if writer is None else writer.write(done)
+        self.meter.tell(stream=None if writer is None else writer.stream, rows=done)
+        return result

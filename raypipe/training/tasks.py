@@ -5,7 +5,7 @@ counts of ALL workers, so the workers' losses add up to exactly the loss of the 
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raypipe import storage
-from raypipe.artifacts import Artifact
+from raypipe.artifacts import NOT_IN_DIGEST, Artifact
 from raypipe.data.checkpoints import WEIGHTS_FILE, Task
 from raypipe.networks import (
     Network,
@@ -37,6 +37,8 @@ class TrainingTask(ABC):
     weights: str | Artifact | None
     """URI of pretrained weights, or a checkpoint to start from; None starts from random numbers."""
     preprocessing: str | None
+    staged_weights: str | None = field(default=None, metadata=NOT_IN_DIGEST)
+    """URI at which every node reaches the pretrained weights; None where it is `weights`."""
 
     name: ClassVar[Task]
     term_names: ClassVar[tuple[str, ...]]
@@ -68,7 +70,7 @@ class TrainingTask(ABC):
         if isinstance(self.weights, Artifact):
             load_weights(network, storage.join(self.weights.uri, WEIGHTS_FILE), read=storage.read_bytes)
         elif self.weights is not None:
-            load_weights(network, self.weights, read=storage.read_bytes)
+            load_weights(network, self.staged_weights or self.weights, read=storage.read_bytes)
         return network
 
     @abstractmethod

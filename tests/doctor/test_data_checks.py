@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
+from raypipe.cluster.survey import View
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.doctor import data_checks
 from raypipe.doctor.forecast import Sample
-from raypipe.doctor.survey import View
 from raypipe.pipelines.context import Context, open_context
 
 ROWS: list[dict[str, Any]] = [

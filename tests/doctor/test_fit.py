@@ -3,9 +3,9 @@
 import pytest
 
 from raypipe import schema
+from raypipe.cluster.findings import Finding
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
-from raypipe.doctor.findings import Finding
 from raypipe.doctor.fit import check_fit
 from raypipe.pipelines.context import Context
 

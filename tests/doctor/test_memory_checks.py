@@ -3,10 +3,10 @@
 import pytest
 
 from raypipe.cluster.machines import Machine, parse_machine
+from raypipe.cluster.survey import Gpu, Node, View
 from raypipe.doctor import memory_checks
 from raypipe.doctor.forecast import PoolForecast, Sample, StreamForecast
 from raypipe.doctor.stage_timing import PoolTime, StageTime
-from raypipe.doctor.survey import Gpu, Node, View
 
 GIB = 2**30
 
@@ -25,7 +25,7 @@ SAMPLE = Sample(
 def node(name: str = "10.0.0.1", **resources: float) -> Node:
     usual = {"CPU": 8.0, "memory": 16.0 * GIB, "object_store_memory": 8.0 * GIB}
     view = View(versions={}, out=[], unread={}, absent={}, cores=8)
-    return Node(name=name, resources=usual | resources, view=view)
+    return Node(id=name, name=name, resources=usual | resources, view=view)
 
 
 def machine(nodes: int = 1) -> Machine:

@@ -13,11 +13,12 @@ import pytest
 import ray
 from clusters import start_cluster
 
+from raypipe.cluster import preflight as cluster_preflight
+from raypipe.cluster.survey import Node, View
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.doctor import preflight as module
-from raypipe.doctor.preflight import preflight
-from raypipe.doctor.survey import Node, View
+from raypipe.doctor.preflight import preflight, preflight_nodes
 from raypipe.pipelines.context import Context
 
 VERSIONS = {"python": "3.11.9", "ray": ray.__version__, "raypipe": "0.1.0", "torch": "2.14.0"}
@@ -34,17 +35,20 @@ def make_context(out: Path, *overrides: str) -> Context:
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
     """Of a made-up cluster: two that are well, which a test may change."""
-    cluster = [Node(name=name, resources={"CPU": 8}, view=VIEW) for name in ("10.0.0.1", "10.0.0.2")]
+    cluster = [
+        Node(id=name, name=name, resources={"CPU": 8}, view=VIEW, beside_driver=name == "10.0.0.1")
+        for name in ("10.0.0.1", "10.0.0.2")
+    ]
     monkeypatch.setattr(module, "alive_nodes", lambda: cluster)
-    monkeypatch.setattr(module, "survey", lambda **_: (VIEW, cluster))
+    monkeypatch.setattr(cluster_preflight, "survey", lambda **_: (VIEW, cluster))
     return cluster
 
 
 def test_one_node_is_not_asked(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(**_: Any) -> None:
+    def ask(*_: Any, **__: Any) -> None:
         raise AssertionError("one machine is shared with itself")
 
-    monkeypatch.setattr(module, "survey", ask)
+    monkeypatch.setattr(module, "look_at_nodes", ask)
     context = make_context(tmp_path / "out")
     preflight(context)  # imports
     started = time.perf_counter()
@@ -63,24 +67,46 @@ def test_what_does_not_fit_is_refused_on_one_node_too(local_ray: None, tmp_path:
 
 
 def test_nodes_that_are_alike(nodes: list[Node], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    preflight(make_context(tmp_path, FITTING))
+    assert preflight(make_context(tmp_path, FITTING)) == {}
     assert caplog.messages == []
 
 
+def test_a_sick_node_is_named_and_left_out(nodes: list[Node], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nodes[1] = replace(nodes[1], clock_error=1200.0)
+    reason = "the clock is 20 minutes ahead of the driver's"
+    for look in (preflight, preflight_nodes):
+        caplog.clear()
+        assert look(make_context(tmp_path, FITTING)) == {"10.0.0.2": reason}
+        assert caplog.messages == [
+            f"clock: from 10.0.0.2: {reason}; the run leaves them out; "
+            "a time service (NTP, chrony) on every node, and on the driver's"
+        ]
+
+
+def test_images_to_read_are_spread_over_the_first_part(tmp_path: Path) -> None:
+    rows = [
+        {"image_id": name, "image_uri": f"{name}.jpg", "labels": ["cat"], "split": "train"} for name in ("a", "b", "c")
+    ]
+    context = replace(make_context(tmp_path), manifest=Manifest.from_rows(rows, ("cat", "dog")))
+    assert [Path(uri).name for uri in module._some_images(context)] == ["a.jpg", "c.jpg"]
+    assert len(list(module._some_images(make_context(tmp_path)))) == 1
+
+
 def test_all_problems_are_told_together(nodes: list[Node], tmp_path: Path) -> None:
-    old = replace(VIEW, versions=VERSIONS | {"torch": "2.0.0"}, out=["it is another place than the driver's"])
+    old = replace(VIEW, versions=VERSIONS | {"torch": "2.0.0"}, out=["can't be written to"])
     nodes[1] = replace(nodes[1], view=old)
     with pytest.raises(ValueError, match="the cluster can't hold this run") as error:
         preflight(make_context(tmp_path, FITTING, "cluster.train_workers=3"))
     text = str(error.value)
     assert "versions: torch from the driver, 10.0.0.1: 2.14.0; from 10.0.0.2: 2.0.0" in text
-    assert f"out: {tmp_path} from 10.0.0.2: it is another place than the driver's" in text
+    assert f"out: {tmp_path} is a folder of the driver's machine, which 10.0.0.2 can't see" in text
     assert "training of the classifier: cluster.train_workers=3 needs a batch that it divides" in text
     assert text.count("way out: ") == text.count("needed: ") == 4  # two trainings don't fit
 
 
 def test_a_node_where_raypipe_is_not_is_refused(nodes: list[Node], tmp_path: Path) -> None:
-    nodes[1] = replace(nodes[1], view="a task failed there: ModuleNotFoundError: No module named 'raypipe'")
+    text = "a task failed there: ModuleNotFoundError: No module named 'raypipe'"
+    nodes[1] = replace(nodes[1], view=text, silence="failed")
     with pytest.raises(ValueError, match=r"nodes: from 10\.0\.0\.2: a task failed there"):
         preflight(make_context(tmp_path, FITTING))
 
@@ -88,10 +114,10 @@ def test_a_node_where_raypipe_is_not_is_refused(nodes: list[Node], tmp_path: Pat
 def test_a_node_that_is_slow_to_answer_is_no_reason_to_refuse(
     nodes: list[Node], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    nodes[1] = replace(nodes[1], view="it didn't answer", late=True)
+    nodes[1] = replace(nodes[1], view="it didn't answer", silence="late")
     preflight(make_context(tmp_path, FITTING))
     assert caplog.messages == [
-        "nodes: 10.0.0.2 did not answer within 10 s and are not checked; `raypipe doctor` waits longer"
+        "nodes: 10.0.0.2 did not answer within 30 s and are not checked; `raypipe doctor` waits longer"
     ]
 
 
@@ -147,7 +173,7 @@ def test_three_raylets_share_a_folder_but_not_what_a_process_has_in_memory(
         shared, own = run(str(tmp_path / "out")), run("memory://run")
     assert "may run" in shared
     assert not (tmp_path / "out").exists()
-    assert "out: memory://run from " in own
+    assert "out: no node is left: from " in own
     assert "it is another place than the driver's" in own
     for text in (shared, own):
         assert float(text.split()[-2]) < 15

@@ -240,6 +240,19 @@ def test_a_training_is_started_as_the_machine_and_the_config_say(
     assert started[-1][0].validation is None
 
 
+def test_workers_are_given_the_copy_of_published_weights(
+    tmp_path: Path, started: list[tuple[LoopSettings, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "stage_weights", lambda weights, *, out: f"{out}/weights/copy of {weights}")
+    context = make_context(
+        "network.backbone=resnet50", "network.weights=torchvision://resnet50/IMAGENET1K_V2", out=str(tmp_path)
+    )
+    run_training(context, make_plan(context))
+    ((settings, _),) = started
+    assert settings.task.weights == "torchvision://resnet50/IMAGENET1K_V2"
+    assert settings.task.staged_weights == f"{tmp_path}/weights/copy of torchvision://resnet50/IMAGENET1K_V2"
+
+
 def test_a_column_that_crops_lack_is_named_before_anything_starts(
     tmp_path: Path, started: list[tuple[LoopSettings, dict[str, Any]]]
 ) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from raypipe.doctor.findings import Finding, from_places, size_text, time_text, to_text
+from raypipe.cluster.findings import Finding, from_places, size_text, time_text, to_text
 
 
 @pytest.mark.parametrize(

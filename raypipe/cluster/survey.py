@@ -4,25 +4,22 @@ Credentials that only the driver has, and a folder that isn't the same one every
 """
 
 import os
-import platform
+import runpy
 import shutil
+import sys
 import time
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import raypipe
 from raypipe import storage
-
-PROBES = ".doctor"
-"""Folder of the probes under `out`: listing `out` itself could take long."""
+from raypipe.cluster.probes import absent, describe, hidden, probing
 
 SECONDS = 300
 """How long nodes may take to tell what they see."""
@@ -38,7 +35,7 @@ class View:
     """What one machine sees."""
 
     versions: dict[str, str]
-    """Of python, ray, raypipe and torch."""
+    """Of python (without its patch level), ray, raypipe and torch."""
     out: list[str]
     """What didn't work at `out`."""
     unread: dict[str, str]
@@ -48,18 +45,36 @@ class View:
     cores: int
     spill_room: float | None = None
     """Bytes that Ray can spill to this machine's disk; None where that isn't known."""
+    clock: float = 0.0
+    """Seconds since the epoch when the look was over, by this machine's clock."""
+
+
+Silence = Literal["late", "died", "failed"]
+"""Why a node has no view: it hasn't answered in time; it, or the process there, has died; the task failed there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
     """A node of the cluster."""
 
+    id: str
+    """As Ray has it."""
     name: str
     resources: dict[str, float]
     view: View | str
     """A text says why there is none."""
-    late: bool = False
-    """There is none because the node has not answered in time."""
+    silence: Silence | None = None
+    """Why there is no view; None where there is one."""
+    beside_driver: bool = False
+    """It has the address of the driver's own node."""
+    clock_error: float = 0.0
+    """Seconds by which its clock is ahead of the driver's, or behind where negative; what the answer may have taken on
+    its way isn't counted, so that it is no more than the true difference."""
+
+    @property
+    def works(self) -> bool:
+        """Whether it has CPUs or GPUs for streams and trainings."""
+        return any(self.resources.get(kind, 0) > 0 for kind in ("CPU", "GPU"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,22 +100,26 @@ def survey(
     with probing(out) as (beacon, problems):
         given: dict[str, Any] = {"out": out, "image_uris": image_uris, "files": files}
         given["beacon"] = None if problems else beacon
-        alive = alive_nodes()
+        alive, asked = alive_nodes(), time.time()
         # Ray spills beside its sockets, unless it was told another folder. No CPUs: a busy node can tell, too.
         refs = [
             _on(node, look).remote(**given, spill_folder=str(Path(node["ObjectStoreSocketName"]).parent.parent))
             for node in alive
         ]
         driver = look(**given)
-        answers = [_answer(ref, deadline) for ref in refs]
+        answers = [(*_answer(ref, deadline), time.time()) for ref in refs]
+    here = _driver_address(alive)
     return driver, [
         Node(
+            id=node["NodeID"],
             name=_name(node),
             resources=node["Resources"],
-            view=f"it didn't answer within {seconds:g} s: {BUSY}" if answer is None else answer,
-            late=answer is None,
+            view=f"it didn't answer within {seconds:g} s: {BUSY}" if silence == "late" else answer,
+            silence=silence,
+            beside_driver=node["NodeManagerAddress"] == here,
+            clock_error=_clock_error(answer.clock, asked, told) if isinstance(answer, View) else 0.0,
         )
-        for node, answer in zip(alive, answers, strict=True)
+        for node, (answer, silence, told) in zip(alive, answers, strict=True)
     ]
 
 
@@ -111,7 +130,7 @@ def find_gpus() -> dict[str, Gpu | str]:
     # Ray shows a GPU to those only that ask for a part of one.
     refs = [_on(node, look_for_gpu, num_gpus=0.01).remote() for node in nodes]
     late = f"no GPU was free there within {SECONDS} s: {BUSY}"
-    return {_name(node): _answer(ref, deadline) or late for node, ref in zip(nodes, refs, strict=True)}
+    return {_name(node): _answer(ref, deadline)[0] or late for node, ref in zip(nodes, refs, strict=True)}
 
 
 def look(
@@ -127,22 +146,36 @@ def look(
         spill_folder: where Ray spills to.
     """
     with probing(out) as (_, problems):
-        if beacon and not problems and (hidden := _absent(beacon)):
-            problems.append(f"it is another place than the driver's: a probe of the driver isn't there ({hidden})")
+        if beacon and not problems and (reason := hidden(beacon)):
+            problems.append(f"it is another place than the driver's: a probe of the driver isn't there ({reason})")
     unread = {uri: found for uri, found in storage.read_many(set(image_uris)).items() if isinstance(found, Exception)}
     return View(
-        versions={
-            "python": platform.python_version(),
-            "ray": ray.__version__,
-            "raypipe": raypipe.__version__,
-            "torch": version("torch"),
-        },
+        versions=versions(),
         out=problems,
-        unread={uri: _describe(error) for uri, error in unread.items()},
-        absent={uri: reason for uri in files if (reason := _absent(uri))},
+        unread={uri: describe(error) for uri, error in unread.items()},
+        absent={uri: reason for uri in files if (reason := absent(uri))},
         cores=len(os.sched_getaffinity(0)),
         spill_room=_spill_room(spill_folder) if spill_folder else None,
+        clock=time.time(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, as this machine's files have them: torch isn't imported, which takes seconds."""
+    return {
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "ray": ray.__version__,
+        "raypipe": raypipe.__version__,
+        "torch": _torch_version(),
+    }
+
+
+def _torch_version() -> str:
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return "missing"
+    # Not the package's metadata: what is imported is this file.
+    return str(runpy.run_path(str(Path(found.origin).with_name("version.py")))["__version__"])
 
 
 def look_for_gpu() -> Gpu | str:
@@ -153,44 +186,6 @@ def look_for_gpu() -> Gpu | str:
         return f"torch {torch.__version__} sees no GPU there"
     properties = torch.cuda.get_device_properties(0)
     return Gpu(name=properties.name, memory=properties.total_memory)
-
-
-@contextmanager
-def probing(out: str) -> Iterator[tuple[str, list[str]]]:
-    """Writes, reads and lists a probe; deletes it, and the folders that it needed, at the end.
-
-    Yields:
-        The probe's URI and what doesn't work. That is complete at the end only.
-    """
-    folder, name = storage.join(out, PROBES), uuid.uuid4().hex
-    uri = storage.join(folder, name)
-    new: list[Path] = []
-    problems: list[str] = []
-    doing = "opened"
-    try:
-        new = _new_folders(uri)
-        doing = "written to"
-        storage.write_bytes_atomic(uri, name.encode())
-        doing = "read from"
-        if storage.read_bytes(uri) != name.encode():
-            problems.append("other bytes are read than were written")
-        doing = "listed"
-        if not any(found.endswith(name) for found in storage.list_files(folder)):
-            problems.append("a file that was written isn't listed")
-    except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and all of them are findings
-        reason = _describe(error).replace(f"/{PROBES}/{name}", "")  # so that machines say the same of the same fault
-        problems.append(f"can't be {doing}: {reason}")
-    try:
-        yield uri, problems
-    finally:
-        if doing in ("read from", "listed"):
-            try:
-                storage.delete(uri)
-            except Exception as error:  # noqa: BLE001 - as above
-                problems.append(f"{uri} can't be deleted: {_describe(error)}")
-        for path in new:
-            with suppress(OSError):  # another machine's probe is in it, or it was never made
-                path.rmdir()
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -209,34 +204,31 @@ def _on(node: dict[str, Any], function: Any, *, num_gpus: float = 0) -> Any:
     return remote.options(num_cpus=0, num_gpus=num_gpus, max_retries=0, scheduling_strategy=here)
 
 
-def _answer(ref: Any, deadline: float) -> Any:
-    """What a task returns, or a text if it failed; None where it isn't done in time."""
+def _answer(ref: Any, deadline: float) -> tuple[Any, Silence | None]:
+    """What a task returns, or, if it failed, a text and why; None where it isn't done in time."""
     try:
-        return ray.get(ref, timeout=max(0.0, deadline - time.monotonic()))
+        return ray.get(ref, timeout=max(0.0, deadline - time.monotonic())), None
     except ray.exceptions.GetTimeoutError:
         ray.cancel(ref)
-        return None
+        return None, "late"
+    except ray.exceptions.RayTaskError as error:
+        return f"a task failed there: {_last_line(error)}", "failed"
     except ray.exceptions.RayError as error:
-        return f"a task failed there: {str(error).strip().splitlines()[-1]}"
+        return f"no task could run there: {_last_line(error)}", "died"
 
 
-def _absent(uri: str) -> str | None:
-    try:
-        return None if storage.exists(uri) else "there is no such file"
-    except Exception as error:  # noqa: BLE001 - as above
-        return _describe(error)
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
 
 
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:300]
+def _driver_address(nodes: Sequence[dict[str, Any]]) -> str | None:
+    own = ray.get_runtime_context().get_node_id()
+    return next((node["NodeManagerAddress"] for node in nodes if node["NodeID"] == own), None)
 
 
-def _new_folders(uri: str) -> list[Path]:
-    """Local folders that a file needs and that aren't there, the innermost first; object stores have none."""
-    fs, path = storage.filesystem(uri)
-    if "file" not in fs.protocol:
-        return []
-    return [parent for parent in Path(path).parents if not parent.exists()]
+def _clock_error(clock: float, asked: float, told: float) -> float:
+    """How far a clock lies outside the time between question and answer."""
+    return clock - max(asked, min(clock, told))
 
 
 def _spill_room(folder: str) -> float | None:
