@@ -17,9 +17,10 @@ from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Row, Stage
 from raypipe.streams import metrics
+from raypipe.streams.job import GPU_DEVICE, Job
 from raypipe.streams.metrics import GPU_WAIT_SECONDS, METRICS, QUARANTINED, ROWS, STAGE_SECONDS, Meter
 from raypipe.streams.plan import Pool
-from raypipe.streams.worker import GPU_DEVICE, Job, Worker
+from raypipe.streams.worker import Worker
 
 # Workers can't import test modules: what is defined here travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

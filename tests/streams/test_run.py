@@ -1,5 +1,6 @@
 import shutil
 import sys
+import threading
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -125,7 +126,8 @@ def test_an_interrupted_stream_goes_on_where_it_was(
     checks = count()
 
     def check(_: Lease) -> None:
-        if next(checks) > 1:
+        # The thread that keeps the lease asks, too, and so does its release.
+        if threading.current_thread() is threading.main_thread() and next(checks) == 2:
             raise RuntimeError("the driver is gone")
 
     with monkeypatch.context() as interrupted:
