@@ -1,11 +1,12 @@
 """Faults on a cluster of three raylets: the same masks whatever is killed, and hardly a row computed twice.
 
-    python benchmarks/faults.py VOC2012 [--num-images 640] [--step masks] [--only 'worker killed'] [--server http://127.0.0.1:7480 [--server-pid 123]] [--local]
+    python benchmarks/faults.py VOC2012 [--num-images 640] [--server http://127.0.0.1:7480 [--server-pid 123]] [--local]
 
 Real photographs at 160 pixels and small random networks. Every object is read through a proxy on loopback that counts,
 spoils a share of the requests, or is away for a while. The S3 server is moto unless `--server` names another
 (credentials from the environment); with `--server-pid`, its process on this machine, that is killed and started again
 where else the proxy goes away. `--local` does without: a folder, and the faults that are none of the storage's.
+`--step masks` runs one of the two steps, `--only "worker killed"` one of the faults.
 """
 
 import hashlib
@@ -106,29 +107,37 @@ def wait_until(condition: Callable[[], bool], driver: subprocess.Popen[str], *, 
     raise RuntimeError(f"{what} didn't come within {LIMIT} s")
 
 
-def kill_worker(_: Setting, __: subprocess.Popen[str]) -> None:
+Fault = Callable[[Setting, subprocess.Popen[str], Callable[[], None]], None]
+"""Does harm to a run; calls a function as soon as it is done."""
+
+
+def kill_worker(_: Setting, __: subprocess.Popen[str], struck: Callable[[], None]) -> None:
     """SIGKILL to a process in which the stages run, of those that this cluster has."""
     for process in psutil.Process().children(recursive=True):
         if "ComputeCams" in " ".join(process.cmdline()):
             process.kill()
+            struck()
             return
     raise RuntimeError("no process runs a network")
 
 
-def kill_node(setting: Setting, _: subprocess.Popen[str]) -> None:
+def kill_node(setting: Setting, _: subprocess.Popen[str], struck: Callable[[], None]) -> None:
     """SIGKILL to a raylet and all on it; another node comes ten seconds later."""
     setting.cluster.remove_node(setting.cluster.worker_nodes.copy().pop(), allow_graceful=False)
+    struck()
     time.sleep(SECONDS_AWAY)
     add_node(setting.cluster)
 
 
-def kill_driver(_: Setting, driver: subprocess.Popen[str]) -> None:
+def kill_driver(_: Setting, driver: subprocess.Popen[str], struck: Callable[[], None]) -> None:
     """SIGKILL to the command."""
     driver.kill()
+    struck()
 
 
-def restart_storage(setting: Setting, _: subprocess.Popen[str]) -> None:
+def restart_storage(setting: Setting, _: subprocess.Popen[str], struck: Callable[[], None]) -> None:
     """No storage for ten seconds: SIGKILL to it and the same command again, or the proxy before it gone."""
+    struck()  # the proxy's counts go with it
     if setting.server is not None:
         setting.server = restart(setting.server, after=SECONDS_AWAY)
         return
@@ -137,7 +146,6 @@ def restart_storage(setting: Setting, _: subprocess.Popen[str]) -> None:
     setting.proxy.start()
 
 
-Fault = Callable[[Setting, subprocess.Popen[str]], None]
 FAULTS: dict[str, tuple[float, Fault | None]] = {
     "none": (0, None),
     "worker killed": (0, kill_worker),
@@ -158,7 +166,7 @@ class Outcome:
     num_unique: int
     num_quarantined: int
     num_in_flight: int | None
-    """Rows whose image had been read and which no shard held when the fault came."""
+    """Rows whose image had been read when the fault had come, and which no shard held just before."""
     images_read: int
     seconds: float
     spoiled: int
@@ -172,12 +180,16 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
     setting.proxy.start(rate)
     started = time.monotonic()
     driver = start_driver(setting, step, out)
-    in_flight = None
+    done: list[int] = []
+    read: list[int] = []
+
+    def a_third() -> bool:
+        done.append(num_done(step, out))
+        return done[-1] >= setting.num_images // 3
+
     if fault is not None:
-        wait_until(lambda: num_done(step, out) >= setting.num_images // 3, driver, what="a third")
-        read = setting.proxy.now().get("images read", 0)
-        in_flight = read - num_done(step, out)
-        fault(setting, driver)
+        wait_until(a_third, driver, what="a third")
+        fault(setting, driver, lambda: read.append(setting.proxy.now().get("images read", 0)))
     status = driver.wait(timeout=LIMIT)
     if fault is kill_driver:
         driver = start_driver(setting, step, out)
@@ -196,7 +208,7 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
         num_rows=rows.num_rows,
         num_unique=len(set(rows["image_id"].to_pylist())),
         num_quarantined=quarantined,
-        num_in_flight=in_flight,
+        num_in_flight=read[0] - done[-1] if read else None,
         images_read=counts.get("images read", 0),
         seconds=seconds,
         spoiled=sum(n for kind, n in counts.items() if kind not in ("passed on", "images read", "bytes read")),
