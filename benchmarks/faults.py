@@ -246,8 +246,7 @@ def make_setting(
     voc: str, num_images: int, server: str | None, server_pid: int | None, *, local: bool
 ) -> Iterator[Setting]:
     """Storage, cluster and data."""
-    moto = None
-    cluster = None
+    moto, proxy, cluster = None, None, None
     with tempfile.TemporaryDirectory() as folder:
         try:
             base, upstream = f"{folder}/data", None
@@ -274,6 +273,8 @@ def make_setting(
         finally:
             if cluster is not None:
                 cluster.shutdown()
+            if proxy is not None:
+                proxy.stop()
             if moto is not None:
                 moto.kill()
 
