@@ -23,7 +23,8 @@ from servers import Proxy, counted_s3
 from raypipe import storage
 from raypipe.cluster.connect import connect
 from raypipe.config import load_config
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.formats.containers import find_containers
 from raypipe.formats.webdataset.read import WebDatasetReader
