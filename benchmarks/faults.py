@@ -137,11 +137,12 @@ def kill_driver(_: Setting, driver: subprocess.Popen[str], struck: Callable[[], 
 
 def restart_storage(setting: Setting, _: subprocess.Popen[str], struck: Callable[[], None]) -> None:
     """No storage for ten seconds: SIGKILL to it and the same command again, or the proxy before it gone."""
-    struck()  # the proxy's counts go with it
     if setting.server is not None:
+        struck()
         setting.server = restart(setting.server, after=SECONDS_AWAY)
         return
     setting.proxy.stop()
+    struck()
     time.sleep(SECONDS_AWAY)
     setting.proxy.start()
 
@@ -189,7 +190,7 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
 
     if fault is not None:
         wait_until(a_third, driver, what="a third")
-        fault(setting, driver, lambda: read.append(setting.proxy.now().get("images read", 0)))
+        fault(setting, driver, lambda: read.append(setting.proxy.total("images read")))
     status = driver.wait(timeout=LIMIT)
     if fault is kill_driver:
         driver = start_driver(setting, step, out)

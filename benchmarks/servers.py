@@ -73,6 +73,10 @@ class Proxy:
         self.process.wait(timeout=60)
         self.process = None
 
+    def total(self, name: str) -> int:
+        """One of its counts, those of earlier starts included."""
+        return self.counts.get(name, 0) + self.now().get(name, 0)
+
     def now(self) -> dict[str, int]:
         """Its counts since it was started."""
         return self._ask("counts")
