@@ -7,8 +7,6 @@ and random.
 """
 
 import io
-import os
-import sys
 import tarfile
 import tempfile
 import time
@@ -20,12 +18,13 @@ import numpy as np
 import typer
 from measure import machine, write_random_networks
 from PIL import Image
-from servers import Proxy, free_port, start_server
+from servers import Proxy, counted_s3
 
 from raypipe import storage
 from raypipe.cluster.connect import connect
 from raypipe.config import load_config
-from raypipe.data.manifest import Manifest, write_manifest
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.formats.containers import find_containers
 from raypipe.formats.webdataset.read import WebDatasetReader
@@ -72,23 +71,8 @@ def masks_of(manifest: str, out: Path, options: Sequence[str]) -> tuple[list[dic
 
 def main(images: int = 10_000, tars: int = 10, side: int = 64) -> None:
     """Runs the masks of tars and of files."""
-    port = free_port()
-    moto = start_server([str(Path(sys.executable).parent / "moto_server"), "-p", str(port)], port)
-    proxy = Proxy(f"http://127.0.0.1:{port}")
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "testtest",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    proxy.start()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            compare(Path(folder), proxy, images=images, tars=tars, side=side)
-    finally:
-        proxy.stop()
-        moto.terminate()
-        moto.wait(timeout=60)
+    with counted_s3() as proxy, tempfile.TemporaryDirectory() as folder:
+        compare(Path(folder), proxy, images=images, tars=tars, side=side)
 
 
 def compare(folder: Path, proxy: Proxy, *, images: int, tars: int, side: int) -> None:

@@ -6,6 +6,7 @@ Real photographs at 160 pixels and small random networks. Every object is read t
 spoils a share of the requests, or is away for a while. The S3 server is moto unless `--server` names another
 (credentials from the environment); with `--server-pid`, its process on this machine, that is killed and started again
 where else the proxy goes away. `--local` does without: a folder, and the faults that are none of the storage's.
+`--step masks` runs one of the two steps, `--only "worker killed"` one of the faults.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ import pyarrow as pa
 import typer
 from measure import ROOT, machine, table, write_random_networks
 from ray.cluster_utils import Cluster
-from servers import Proxy, free_port, restart, start_server
+from servers import Proxy, restart, start_moto
 
 from raypipe import storage
 from raypipe.data.manifest import Manifest
@@ -106,38 +107,46 @@ def wait_until(condition: Callable[[], bool], driver: subprocess.Popen[str], *, 
     raise RuntimeError(f"{what} didn't come within {LIMIT} s")
 
 
-def kill_worker(_: Setting, __: subprocess.Popen[str]) -> None:
+Fault = Callable[[Setting, subprocess.Popen[str], Callable[[], None]], None]
+"""Does harm to a run; calls a function as soon as it is done."""
+
+
+def kill_worker(_: Setting, __: subprocess.Popen[str], struck: Callable[[], None]) -> None:
     """SIGKILL to a process in which the stages run, of those that this cluster has."""
     for process in psutil.Process().children(recursive=True):
         if "ComputeCams" in " ".join(process.cmdline()):
             process.kill()
+            struck()
             return
     raise RuntimeError("no process runs a network")
 
 
-def kill_node(setting: Setting, _: subprocess.Popen[str]) -> None:
+def kill_node(setting: Setting, _: subprocess.Popen[str], struck: Callable[[], None]) -> None:
     """SIGKILL to a raylet and all on it; another node comes ten seconds later."""
     setting.cluster.remove_node(setting.cluster.worker_nodes.copy().pop(), allow_graceful=False)
+    struck()
     time.sleep(SECONDS_AWAY)
     add_node(setting.cluster)
 
 
-def kill_driver(_: Setting, driver: subprocess.Popen[str]) -> None:
+def kill_driver(_: Setting, driver: subprocess.Popen[str], struck: Callable[[], None]) -> None:
     """SIGKILL to the command."""
     driver.kill()
+    struck()
 
 
-def restart_storage(setting: Setting, _: subprocess.Popen[str]) -> None:
+def restart_storage(setting: Setting, _: subprocess.Popen[str], struck: Callable[[], None]) -> None:
     """No storage for ten seconds: SIGKILL to it and the same command again, or the proxy before it gone."""
     if setting.server is not None:
+        struck()
         setting.server = restart(setting.server, after=SECONDS_AWAY)
         return
     setting.proxy.stop()
+    struck()
     time.sleep(SECONDS_AWAY)
     setting.proxy.start()
 
 
-Fault = Callable[[Setting, subprocess.Popen[str]], None]
 FAULTS: dict[str, tuple[float, Fault | None]] = {
     "none": (0, None),
     "worker killed": (0, kill_worker),
@@ -158,7 +167,7 @@ class Outcome:
     num_unique: int
     num_quarantined: int
     num_in_flight: int | None
-    """Rows whose image had been read and which no shard held when the fault came."""
+    """Rows whose image had been read when the fault had come, and which no shard held just before."""
     images_read: int
     seconds: float
     spoiled: int
@@ -172,12 +181,16 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
     setting.proxy.start(rate)
     started = time.monotonic()
     driver = start_driver(setting, step, out)
-    in_flight = None
+    done: list[int] = []
+    read: list[int] = []
+
+    def a_third() -> bool:
+        done.append(num_done(step, out))
+        return done[-1] >= setting.num_images // 3
+
     if fault is not None:
-        wait_until(lambda: num_done(step, out) >= setting.num_images // 3, driver, what="a third")
-        read = setting.proxy.now().get("images read", 0)
-        in_flight = read - num_done(step, out)
-        fault(setting, driver)
+        wait_until(a_third, driver, what="a third")
+        fault(setting, driver, lambda: read.append(setting.proxy.total("images read")))
     status = driver.wait(timeout=LIMIT)
     if fault is kill_driver:
         driver = start_driver(setting, step, out)
@@ -196,17 +209,24 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
         num_rows=rows.num_rows,
         num_unique=len(set(rows["image_id"].to_pylist())),
         num_quarantined=quarantined,
-        num_in_flight=in_flight,
+        num_in_flight=read[0] - done[-1] if read else None,
         images_read=counts.get("images read", 0),
         seconds=seconds,
-        spoiled=sum(n for kind, n in counts.items() if kind not in ("passed on", "images read")),
+        spoiled=sum(n for kind, n in counts.items() if kind not in ("passed on", "images read", "bytes read")),
     )
 
 
 def num_done(step: str, out: str) -> int:
     """Rows that are finished so far."""
     folder = stream_folder(step, out)
-    return 0 if folder is None else int(read_ledger(folder, ONLY_PART).finished.num_rows)
+    if folder is None:
+        return 0
+    for _ in range(100):
+        try:
+            return int(read_ledger(folder, ONLY_PART).finished.num_rows)
+        except FileNotFoundError:  # the run has folded a file between its listing and its reading
+            time.sleep(0.1)
+    raise RuntimeError(f"the index of {folder} can't be read while it is folded")
 
 
 def digest(rows: pa.Table) -> str:
@@ -227,18 +247,13 @@ def make_setting(
     voc: str, num_images: int, server: str | None, server_pid: int | None, *, local: bool
 ) -> Iterator[Setting]:
     """Storage, cluster and data."""
-    moto = None
-    cluster = None
+    moto, proxy, cluster = None, None, None
     with tempfile.TemporaryDirectory() as folder:
         try:
             base, upstream = f"{folder}/data", None
             if not local:
                 if server is None:
-                    port = free_port()
-                    moto = start_server([str(Path(sys.executable).parent / "moto_server"), "-p", str(port)], port)
-                    server = f"http://127.0.0.1:{port}"
-                    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest"}
-                    os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
+                    moto, server = start_moto()
                 upstream = server
             proxy = Proxy(upstream)
             if upstream is not None:
@@ -259,6 +274,8 @@ def make_setting(
         finally:
             if cluster is not None:
                 cluster.shutdown()
+            if proxy is not None:
+                proxy.stop()
             if moto is not None:
                 moto.kill()
 
@@ -270,22 +287,23 @@ def main(
     server_pid: Annotated[int | None, typer.Option(help="its process, to be killed and started again")] = None,
     local: Annotated[bool, typer.Option(help="a folder instead of S3")] = False,
     only: Annotated[list[str] | None, typer.Option(help="faults to try; repeat for several")] = None,
+    step: Annotated[list[str] | None, typer.Option(help="seeds or masks; both if not given")] = None,
 ) -> None:
     """Prints the table of benchmarks/faults.md."""
     print(machine(), end="\n\n", flush=True)
     lines = []
     with make_setting(voc, num_images, server, server_pid, local=local) as setting:
-        for step in ("seeds", "masks"):
+        for name_of_step in step or SCHEMAS:
             undisturbed = None
             for name, (rate, fault) in FAULTS.items():
                 if (local and (rate or fault is restart_storage)) or (only and name not in ("none", *only)):
                     continue
-                outcome = run_once(setting, step, name)
+                outcome = run_once(setting, name_of_step, name)
                 undisturbed = undisturbed or outcome
                 again = "" if local else outcome.images_read - setting.num_images
                 lines.append(
                     (
-                        step,
+                        name_of_step,
                         name,
                         f"{outcome.seconds:.0f} s",
                         f"{outcome.num_rows} + {outcome.num_quarantined} of {setting.num_images}",

@@ -6,18 +6,16 @@ It starts moto and a proxy that counts and adds latency. Folders lie in S3 as a 
 part an attempt and a small index a commit, the indexes folded ten to one; of each finished part one index.
 """
 
-import os
-import sys
+import hashlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import typer
 from measure import machine
-from servers import Proxy, free_port, start_server
+from servers import Proxy, counted_s3
 
 from raypipe import schema
 from raypipe.artifacts import Artifact
@@ -28,20 +26,28 @@ from raypipe.outputs.ledger import ATTEMPTS, ENTRIES, FOLDED, INDEX, SETTLED, SH
 from raypipe.outputs.load import with_places
 from raypipe.outputs.records import row_digests
 from raypipe.schema import ROW_DIGEST, SHARD_URI
+from raypipe.stages.fetch import FetchImages
 from raypipe.streams.plan import Plan
 from raypipe.streams.source import Source
 
 ROWS_PER_COMMIT = 32
 ROWS_PER_SHARD = 1_300
 """Of a finished part, whose shards have 64 MiB: seeds of 48 KB."""
-PLAN = Plan(name="seeds", stages=(), schema=pa.schema([("image_id", pa.string())]), classes=())
+CLASSES = ("cat", "dog")
+PLAN = Plan(
+    name="seeds",
+    stages=(FetchImages(classes=CLASSES),),
+    schema=pa.schema([("image_id", pa.string())]),
+    classes=CLASSES,
+)
+"""Its rows are known by their URI and labels, as those of a real stream."""
 
 
 def make_table(num_rows: int) -> pa.Table:
     """A manifest's rows."""
     ids = pa.array([f"img_{number:09d}" for number in range(num_rows)])
     uris = pa.array([f"s3://photos/2026/img_{number:09d}.jpg" for number in range(num_rows)])
-    labels = pa.array(np.resize(np.array(["cat", "dog"]), num_rows))
+    labels = pa.array(np.resize(np.array(CLASSES), num_rows))
     lists = pa.ListArray.from_arrays(pa.array(range(num_rows + 1), pa.int32()), labels)
     table = pa.table({"image_id": ids, "image_uri": uris, "labels": lists})
     return pa.table(
@@ -52,10 +58,15 @@ def make_table(num_rows: int) -> pa.Table:
     )
 
 
+def name_of(number: int) -> str:
+    """Of a shard: a digest, as real ones have."""
+    return f"{hashlib.sha256(str(number).encode()).hexdigest()[:16]}.parquet"
+
+
 def entries(table: pa.Table, *, kind: str, part: str, first: int, rows_per_shard: int) -> pa.Table:
     """The index of rows in shards of so many rows."""
     numbers = np.arange(table.num_rows)
-    names = [f"{kind}/{part}/{first + number:016x}.parquet" for number in range(-(-table.num_rows // rows_per_shard))]
+    names = [f"{kind}/{part}/{name_of(first + number)}" for number in range(-(-table.num_rows // rows_per_shard))]
     shard = pa.DictionaryArray.from_arrays(pa.array(numbers // rows_per_shard, pa.int32()), pa.array(names))
     columns = {
         "image_id": table["image_id"],
@@ -70,7 +81,7 @@ def entries(table: pa.Table, *, kind: str, part: str, first: int, rows_per_shard
 def write_unfinished(folder: str, table: pa.Table) -> int:
     """What a stream leaves of a part that isn't finished; the number of files of its index."""
     commits = table.num_rows // ROWS_PER_COMMIT
-    objects = {f"{folder}/{ATTEMPTS}/all/{number:016x}.parquet": b"" for number in range(commits)}
+    objects = {f"{folder}/{ATTEMPTS}/all/{name_of(number)}": b"" for number in range(commits)}
     fsspec.filesystem("s3").pipe(objects)
     start, files = 0, 0
     for level in range(SETTLED - 1, -1, -1):
@@ -89,7 +100,7 @@ def write_finished(folder: str, rows: Rows) -> None:
         table = part.read()
         index = entries(table, kind=SHARDS, part=part.name, first=0, rows_per_shard=ROWS_PER_SHARD)
         names = [
-            f"{folder}/{SHARDS}/{part.name}/{number:016x}.parquet" for number in range(-(-len(table) // ROWS_PER_SHARD))
+            f"{folder}/{SHARDS}/{part.name}/{name_of(number)}" for number in range(-(-len(table) // ROWS_PER_SHARD))
         ]
         fsspec.filesystem("s3").pipe(dict.fromkeys(names, b""))
         write_entries(folder, INDEX, part.name, index, run=1, level=SETTLED)
@@ -122,34 +133,20 @@ def look(name: str, manifest: str, folder: str, proxy: Proxy) -> None:
 
 def main(rows: int = 1_000_000, parts: int = 20, latency: float = 0.025) -> None:
     """Writes the folders and looks at them."""
-    port = free_port()
-    moto = start_server([str(Path(sys.executable).parent / "moto_server"), "-p", str(port)], port)
-    proxy = Proxy(f"http://127.0.0.1:{port}")
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "testtest",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    try:
+    with counted_s3() as proxy:
         fsspec.filesystem("s3").mkdir("bucket")
         table = make_table(rows)
-        manifest = Manifest(table, ("cat", "dog"))
+        manifest = Manifest(table, CLASSES)
         write_manifest(manifest, "s3://bucket/one.parquet")
         write_manifest(manifest, "s3://bucket/parts", rows_per_part=-(-rows // parts))
         files = write_unfinished("s3://bucket/unfinished", table)
         write_finished("s3://bucket/finished", Rows(open_manifest("s3://bucket/parts").parts))
         print(f"{machine()}\n{rows} rows; the unfinished part has {rows // ROWS_PER_COMMIT} commits, {files} files\n")
+        proxy.stop()
         proxy.start(latency=latency)
-        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.port}"
-        fsspec.filesystem("s3").clear_instance_cache()
         print("| | | rows | requests | MB | s |\n|---|---|---|---|---|---|")
         look("one unfinished part", "s3://bucket/one.parquet", "s3://bucket/unfinished", proxy)
         look("finished parts", "s3://bucket/parts", "s3://bucket/finished", proxy)
-    finally:
-        proxy.stop()
-        moto.terminate()
-        moto.wait(timeout=60)
 
 
 if __name__ == "__main__":

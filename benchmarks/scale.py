@@ -18,6 +18,7 @@ import pyarrow as pa
 import ray
 import typer
 from measure import machine, table
+from servers import counted_s3
 from simulator import overhead as ray_data
 from simulator import real
 from simulator.setting import Setting
@@ -142,7 +143,7 @@ def check(
     """Runs seeds of small images with stages that sleep on Ray and moto, and the same in virtual time."""
     pa.set_cpu_count(1)
     print(machine(), end="\n\n")
-    with real.slow_s3() as proxy:
+    with counted_s3(latency=real.LATENCY) as proxy:
         found, request = real.run_real(proxy, rows=rows)
     said, leg = real.simulate(rows=rows, request=request, block=block, start=start)
     print(f"{rows:,} rows in blocks of {rows // leg.seen.blocks}; a request takes {1e3 * request:.0f} ms\n")

@@ -1,12 +1,16 @@
 """Servers on this machine for benchmarks, and the proxy that spoils requests to one."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 from measure import ROOT
@@ -31,6 +35,15 @@ def start_server(command: list[str], port: int) -> subprocess.Popen[str]:
         else:
             return process
     raise RuntimeError(f"{command} doesn't listen on {port}")
+
+
+def start_moto() -> tuple[subprocess.Popen[str], str]:
+    """Starts an S3 server whose keys are in the environment from now on; its process and its URL."""
+    port = free_port()
+    moto = start_server([str(Path(sys.executable).parent / "moto_server"), "-p", str(port)], port)
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ |= keys
+    return moto, f"http://127.0.0.1:{port}"
 
 
 @dataclass
@@ -60,6 +73,10 @@ class Proxy:
         self.process.wait(timeout=60)
         self.process = None
 
+    def total(self, name: str) -> int:
+        """One of its counts, those of earlier starts included."""
+        return self.counts.get(name, 0) + self.now().get(name, 0)
+
     def now(self) -> dict[str, int]:
         """Its counts since it was started."""
         return self._ask("counts")
@@ -74,6 +91,21 @@ class Proxy:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/{what}", timeout=10) as answer:
             counts: dict[str, int] = json.load(answer)
         return counts
+
+
+@contextmanager
+def counted_s3(*, latency: float = 0.0) -> Iterator[Proxy]:
+    """Moto behind a proxy that counts and lets each request wait; the environment names it as S3's endpoint."""
+    moto, url = start_moto()
+    proxy = Proxy(url)
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.port}"
+    try:
+        proxy.start(latency=latency)
+        yield proxy
+    finally:
+        proxy.stop()
+        moto.terminate()
+        moto.wait(timeout=60)
 
 
 def restart(server: psutil.Process, *, after: float) -> psutil.Process:

@@ -6,13 +6,14 @@ config or a URI.
 
 import errno
 import hashlib
+import inspect
 import json
 import os
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,7 @@ _TEMPORARY = (408, 425, 429)
 
 
 _NUM_THREADS = 16
-"""Files that are deleted at a time."""
+"""Files that are deleted, and listings that are asked for, at a time."""
 
 _LATELY = 60.0
 """Seconds for which a bucket that could be read counts as one that this machine may read."""
@@ -293,35 +294,48 @@ def delete_many(uris: Iterable[str]) -> None:
             pass
 
 
-def list_files(uri: str, *, suffix: str = "") -> list[str]:
+def list_files(uri: str, *, suffix: str = "", starts: Collection[str] = ("",)) -> list[str]:
     """Returns the sorted URIs of all files below a folder, without temporary ones; an absent folder has none.
 
     Files and folders that come or go meanwhile are in the list or not.
 
+    Args:
+        uri: of the folder.
+        suffix: with which a file's name ends.
+        starts: with one of which a file's path in the folder begins, and none of which begins with another one. An
+            object store names a thousand files an answer, one answer after the other, but those of several starts at
+            the same time: some starts make a listing of many files faster.
+
     Raises:
         OSError: a folder that is there can't be listed: its files must not be taken for absent.
     """
-    return sorted(list_sizes(uri, suffix=suffix))
+    return sorted(list_sizes(uri, suffix=suffix, starts=starts))
 
 
-def list_sizes(uri: str, *, suffix: str = "") -> dict[str, int | None]:
+def list_sizes(uri: str, *, suffix: str = "", starts: Collection[str] = ("",)) -> dict[str, int | None]:
     """Returns the files of `list_files` with their bytes, as far as the listing tells them."""
     fs, path = filesystem(uri)
     fs.invalidate_cache()
     sizes: dict[str, int | None]
     try:
-        if isinstance(fs, LocalFileSystem):
-            sizes = dict.fromkeys(_local_files(path))
-        else:
-            with waiting():
-                sizes = {name: found["size"] for name, found in fs.find(path, detail=True).items()}
+        with waiting():
+            sizes = dict.fromkeys(_local_files(path)) if isinstance(fs, LocalFileSystem) else _found(fs, path, starts)
     except FileNotFoundError:  # the bucket
         return {}
+    beginnings = tuple(f"{path.rstrip('/')}/{start}" for start in starts if start)
     return {
         fs.unstrip_protocol(name): size
         for name, size in sizes.items()
-        if name.endswith(suffix) and not name.endswith(".tmp")
+        if name.endswith(suffix) and not name.endswith(".tmp") and (not beginnings or name.startswith(beginnings))
     }
+
+
+def _found(fs: fsspec.AbstractFileSystem, path: str, starts: Collection[str]) -> dict[str, int | None]:
+    if "prefix" not in inspect.signature(fs.find).parameters:
+        starts = ("",)
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        some = threads.map(lambda start: fs.find(path, detail=True, **({"prefix": start} if start else {})), starts)
+        return {name: found["size"] for listing in some for name, found in listing.items()}
 
 
 def _local_files(path: str) -> list[str]:

@@ -28,6 +28,8 @@ def test_round_trip_and_listing(tmp_path: Path, prefix: str) -> None:
     assert storage.read_bytes(storage.join(root, "a.bin")) == b"one"
     assert storage.exists(storage.join(root, "deep", "b.bin"))
     assert [uri.rsplit("/", 1)[-1] for uri in storage.list_files(root, suffix=".bin")] == ["a.bin", "b.bin"]
+    assert [uri.rsplit("/", 1)[-1] for uri in storage.list_files(root, starts=("de", "b"))] == ["b.bin"]
+    assert storage.list_files(root, starts=("b", "c")) == []
     assert storage.list_files(storage.join(root, "absent")) == []
 
 

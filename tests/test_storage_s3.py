@@ -40,6 +40,16 @@ def test_round_trip_and_listing(bucket: str) -> None:
     assert not storage.exists(storage.join(bucket, "absent"))
 
 
+def test_a_listing_by_the_starts_of_names(bucket: str) -> None:
+    names = ["a/1.bin", "a/12.bin", "a/2.bin", "a/2/3.bin", "a/3.bin", "a1/1.bin", "12.bin"]
+    for name in names:
+        storage.write_bytes_atomic(storage.join(bucket, name), b"1")
+    found = storage.list_files(storage.join(bucket, "a"), suffix=".bin", starts=("1", "2", "9"))
+    assert found == [storage.join(bucket, name) for name in names[:4]]
+    assert storage.list_files(storage.join(bucket, "absent"), starts=("1", "2")) == []
+    assert storage.list_files("s3://no-such-bucket/a", starts=("1", "2")) == []
+
+
 def test_what_another_process_writes_is_seen(bucket: str) -> None:
     assert storage.list_files(bucket) == []
     assert not storage.exists(storage.join(bucket, "a"))

@@ -1,12 +1,7 @@
 """The simulator's small end beside the real thing: Ray, S3 as moto has it, and stages that sleep."""
 
-import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import fsspec
@@ -14,7 +9,7 @@ import numpy as np
 import ray
 from measure import ROOT
 from PIL import Image
-from servers import Proxy, free_port, start_server
+from servers import Proxy
 
 from raypipe import storage
 from raypipe.cluster.machines import parse_machine
@@ -42,27 +37,6 @@ class Found:
 
     seconds: float
     requests: dict[str, int]
-
-
-@contextmanager
-def slow_s3() -> Iterator[Proxy]:
-    """Moto behind a proxy that counts and waits."""
-    port = free_port()
-    moto = start_server([str(Path(sys.executable).parent / "moto_server"), "-p", str(port)], port)
-    proxy = Proxy(f"http://127.0.0.1:{port}")
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "testtest",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    proxy.start(latency=LATENCY)
-    try:
-        yield proxy
-    finally:
-        proxy.stop()
-        moto.terminate()
-        moto.wait(timeout=60)
 
 
 def write_set(*, rows: int) -> None:

@@ -131,6 +131,19 @@ def test_rows_whose_shard_somebody_has_deleted_are_not_done(tmp_path: Path) -> N
     assert ids(without_lost(str(tmp_path), "a", ledger).finished) == ["a", "b"]
 
 
+def test_of_many_shards_the_lost_ones_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing of many names is split by their first letter."""
+    monkeypatch.setattr("raypipe.outputs.ledger._NAMES_AN_ANSWER", 3)
+    (tmp_path / ATTEMPTS / "a").mkdir(parents=True)
+    for name in ("0a", "0b", "1a", "fa"):
+        (tmp_path / ATTEMPTS / "a" / f"{name}.parquet").write_text("there")
+        write(tmp_path, entries(name, shard=f"attempts/a/{name}.parquet"))
+    for name in ("0c", "2a"):
+        write(tmp_path, entries(name, shard=f"attempts/a/{name}.parquet"))
+    ledger = read_ledger(str(tmp_path), "a")
+    assert ids(without_lost(str(tmp_path), "a", ledger).finished) == ["0a", "0b", "1a", "fa"]
+
+
 def test_a_damaged_file_is_named_with_the_way_out(tmp_path: Path) -> None:
     write(tmp_path, entries("a"))
     (path,) = (tmp_path / "index" / "a").iterdir()

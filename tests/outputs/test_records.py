@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,31 @@ def test_rows_are_known_by_what_is_read_of_them() -> None:
 def test_a_row_that_changes_changes_its_own_digest_alone(column: str, values: list[Any]) -> None:
     before, after = digests(), digests(**{column: values})
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_no_two_rows_are_written_alike() -> None:
+    """The bytes of a row, of which the digest is made: no value may run over into the next one."""
+    labels: list[list[str | None] | None] = [["a", "b"], ["ab"], ["a,b"], ["a", "1:b"], ["1:a"], [""], [None], [], None]
+    rows = [("x", uri, value) for uri in ("", "1:a", "-", None) for value in labels]
+    rows += [("x1", "", []), ("x", "1", []), ("x", "é", []), ("x", "e", [])]
+    ids, uris, lists = (list(values) for values in zip(*rows, strict=True))
+    found = digests(image_id=ids, image_uri=uris, labels=lists, split=[None] * len(rows))
+    assert len(set(found)) == len(rows)
+    assert found[5:9] == digests(image_id=ids[5:9], image_uri=uris[5:9], labels=lists[5:9], split=[None] * 4)
+    table = pa.table({"image_id": ids, "image_uri": uris, "labels": lists})
+    assert row_digests(table.slice(3, 6), READ).to_pylist() == found[3:9], "a slice's lists begin elsewhere"
+
+
+def test_numbers_and_columns_without_a_value_count() -> None:
+    table = pa.table({"image_id": ["a", "b"], "row": [1, None], "list": [[1.5], [2.5]], "none": pa.nulls(2)})
+    assert len(set(row_digests(table, table.column_names).to_pylist())) == 2
+    assert row_digests(table, ["row"]) != row_digests(table.set_column(1, "row", [[2, None]]), ["row"])
+
+
+def test_a_digest_is_the_same_everywhere() -> None:
+    """Another one would compute all rows again."""
+    written = [b"1:a5:1.jpg1:3:cat", b"1:b5:2.jpg0:", b"1:c--"]
+    assert digests() == [hashlib.blake2b(row, digest_size=8).hexdigest() for row in written]
 
 
 def test_the_order_of_rows_and_columns_does_not_count() -> None:
