@@ -3,6 +3,7 @@
     git worktree add ../old ed14985
     python benchmarks/trees.py start ../old .    # `raypipe masks` until 32 rows are committed, all before it done
     python benchmarks/trees.py masks ../old .    # masks of 500 photographs, seeds reused: rows a second, memory
+    python benchmarks/trees.py cost ../old .     # CPU seconds of masks with a small network: what streaming a row costs
     python benchmarks/trees.py demo ../old .     # both commands of `make demo`, after the installation
     python benchmarks/trees.py parts ../old .    # walk, passes of the networks, a training step, crops
     python benchmarks/trees.py suite ../old .    # the test suite
@@ -23,8 +24,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
+import scipy.stats
 import typer
 from measure import machine, table
 
@@ -49,6 +52,8 @@ class Measured(NamedTuple):
     """MiB that the driver and Ray's workers had to themselves at most."""
     mark: float | None
     """Seconds until the mark was reached."""
+    cpu: float
+    """CPU seconds of the driver and all that it started, Ray's own processes among them."""
 
 
 def run(tree: Path, words: Sequence[str], *, mark: Callable[[], bool] | None = None) -> Measured:
@@ -76,14 +81,15 @@ def run(tree: Path, words: Sequence[str], *, mark: Callable[[], bool] | None = N
         if process.returncode:
             errors.seek(0)
             raise RuntimeError(f"{tree}: {' '.join(words)} failed: {errors.read().decode()[-2000:]}")
-    return Measured(seconds, watch.peak / 2**20, reached)
+    return Measured(seconds, watch.peak / 2**20, reached, sum(watch.cpu.values()))
 
 
 class _Watch:
-    """Peak of what a driver and its Ray workers have to themselves, looked at twice a second."""
+    """Peak of what a driver and its Ray workers have to themselves, and their CPU seconds, looked at twice a second."""
 
     def __init__(self, pid: int) -> None:
         self.peak = 0
+        self.cpu: dict[int, float] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, args=(psutil.Process(pid),), daemon=True)
         self._thread.start()
@@ -102,6 +108,8 @@ class _Watch:
                 return
             for process in processes:
                 try:
+                    times = process.cpu_times()
+                    self.cpu[process.pid] = times.user + times.system
                     if process == driver or process.name().startswith("ray::"):
                         own += process.memory_full_info().uss
                 except psutil.Error:
@@ -183,6 +191,25 @@ def masks(trees: Trees, runs: Runs = 3, num_images: int = 500, side: int = 500) 
 
 
 @app.command()
+def cost(trees: Trees, runs: Runs = 10, num_images: int = 400, side: int = 192) -> None:
+    """CPU seconds of `raypipe masks`, of the whole command and a row beyond its start: the demo's network.
+
+    The ratio's interval (95 %) is of the pairs' logarithms.
+    """
+    starts = _masks(trees, "demo", num_images=8, side=side, runs=3, mark=8)
+    found = _masks(trees, "demo", num_images=num_images, side=side, runs=runs, mark=num_images)
+    whole = [[m.cpu for m in one] for one in found]
+    begun = [statistics.median(m.cpu for m in one) for one in starts]
+    rows = [[1000 * (cpu - start) / (num_images - 8) for cpu in one] for one, start in zip(whole, begun, strict=True)]
+    _print(trees, {"CPU seconds": whole}, "s")
+    _print(trees, {"CPU milliseconds a row": rows}, "ms")
+    for name, measured in (("CPU seconds", whole), ("CPU milliseconds a row", rows)):
+        logs = np.log(np.divide(measured[-1], measured[0]))
+        low, high = scipy.stats.t.interval(0.95, runs - 1, logs.mean(), scipy.stats.sem(logs))
+        print(f"{name}: {np.exp(logs.mean()):.3f} times ({np.exp(low):.3f} to {np.exp(high):.3f}), {runs} pairs")
+
+
+@app.command()
 def demo(trees: Trees, runs: Runs = 1) -> None:
     """Seconds and memory of `make demo` after the installation."""
     found: list[list[Measured]] = [[] for _ in trees]
@@ -193,7 +220,7 @@ def demo(trees: Trees, runs: Runs = 1) -> None:
                 recipe = str(tree.resolve() / "raypipe" / "recipes" / "demo.yaml")
                 given = [f"manifest={folder}/data/manifest.parquet", f"out={folder}/run"]
                 second = run(tree, ["run", recipe, *given])
-                measured.append(Measured(first.seconds + second.seconds, second.peak, None))
+                measured.append(Measured(first.seconds + second.seconds, second.peak, None, first.cpu + second.cpu))
     _print(trees, {"make demo": [[m.seconds for m in one] for one in found]}, "s")
     _print(trees, {"peak of driver and workers": [[m.peak for m in one] for one in found]}, "MiB")
 
