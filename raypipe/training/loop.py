@@ -22,7 +22,7 @@ from torch import Tensor
 
 from raypipe.config import Training
 from raypipe.networks.cuda import arrange_cuda
-from raypipe.training.batch import to_batch
+from raypipe.training.batch import Batch, to_batch
 from raypipe.training.order import Position, num_steps_per_epoch
 from raypipe.training.saving import SaveTimer
 from raypipe.training.state import TrainingState
@@ -50,12 +50,16 @@ class LoopSettings:
     """Validates each epoch and keeps the best epoch's weights; None keeps the last epoch's."""
 
 
-_DISTRIBUTED = {
+DISTRIBUTED = {
     "broadcast_buffers": False,  # BatchNorms are frozen, and nothing else has buffers that change
     "static_graph": True,
     "gradient_as_bucket_view": True,
 }
 """What DistributedDataParallel is told: every step uses the same parameters."""
+
+SETTLING_PASSES = 2
+"""Passes of a start in which DistributedDataParallel finds out which gradients to send together. Until then, sums of
+more than two workers are rounded otherwise, and a training that goes on wouldn't repeat the undisturbed one."""
 
 
 def train_on_worker(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -81,10 +85,18 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any] | None:
     steps_per_epoch = num_steps_per_epoch(settings.num_images, section.batch_size)
     state = TrainingState(network, training, num_steps=steps_per_epoch * section.epochs)
     start, saved_totals = state.restore()
-    wrapped = ray.train.torch.prepare_model(network, move_to_device=False, parallel_strategy_kwargs=_DISTRIBUTED)
+    wrapped = ray.train.torch.prepare_model(network, move_to_device=False, parallel_strategy_kwargs=DISTRIBUTED)
     wrapped.train()
     if start.epoch == section.epochs:
         return None
+
+    def loss_of(task: TrainingTask, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """This worker's loss, and its terms' sums and counts."""
+        sums, counts = loss_terms(
+            task, wrapped, batch, preprocessing=network.preprocessing, precision=training.precision
+        )
+        return distributed_loss(task, sums, counts, world_size=world_size), sums, counts
+
     timer = SaveTimer(seconds=settings.state_seconds)
     batches = settings.feed(start, rank, world_size)
     target_shapes = task.target_shapes(section.crop_size)
@@ -104,19 +116,21 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any] | None:
                 batch = to_batch(rows, target_shapes, crop_size=section.crop_size, pinned=device.type == "cuda").to(
                     device
                 )
+                if world_size > 1 and Position(epoch, step) == start:
+                    for _ in range(SETTLING_PASSES):
+                        wrapped.zero_grad(set_to_none=True)
+                        torch.autograd.backward(loss_of(task, batch)[0])
                 # Each step and worker has its own random numbers, so a resumed training repeats the undisturbed one.
                 torch.manual_seed(hash((training.seed, epoch, step, rank)) % 2**63)
-                sums, counts = loss_terms(
-                    task, wrapped, batch, preprocessing=network.preprocessing, precision=training.precision
-                )
-                state.step(distributed_loss(task, sums, counts, world_size=world_size))
+                loss, sums, counts = loss_of(task, batch)
+                state.step(loss)
                 totals.add(sums, counts, valid=batch.valid)
                 if progress is not None:
                     progress.update(1)
                 if step + 1 < steps_per_epoch and timer.is_due():
-                    loss = totals.metrics(task)["loss"]
-                    if not _all_finite(state, loss, device):
-                        return {"epoch": epoch, "step": step + 1, "loss": loss}
+                    mean_loss = totals.metrics(task)["loss"]
+                    if not _all_finite(state, mean_loss, device):
+                        return {"epoch": epoch, "step": step + 1, "loss": mean_loss}
                     state.report(Position(epoch, step + 1), totals.over_workers(), rank=rank)
                     timer.saved()
             metrics = totals.metrics(task) | {"epoch": epoch, "lr": state.lr}
