@@ -2,9 +2,12 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import PurePosixPath
 
 from ray.exceptions import RayActorError
 from ray.train import Result, TrainingFailedError, WorkerGroupError
+
+from raypipe import storage
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +17,7 @@ class NoProgress(RuntimeError):  # noqa: N818 - says what is wrong
 
 
 def fit_until_done(
-    fit: Callable[[], Result], last_state: Callable[[], Result | None], *, name: str, max_failures: int
+    fit: Callable[[], Result], last_state: Callable[[], Result | None], *, name: str, folder: str, max_failures: int
 ) -> Result:
     """Runs a training, and again from its last state where workers, their nodes or Ray Train's controller were lost.
 
@@ -26,6 +29,7 @@ def fit_until_done(
         last_state: reads where the next attempt will go on, as of Ray Train: `metrics` are a `Position`'s; None if
             nothing is saved.
         name: the training's, for messages.
+        folder: URI of the folder with the states.
         max_failures: how many failures in a row, without a new state between them, are followed by another attempt.
 
     Raises:
@@ -43,21 +47,24 @@ def fit_until_done(
         if failures > max_failures:
             raise NoProgress(
                 f"{name}: {failures} failures in a row without a new state; the last one: {cause}. "
-                f"The last state is {_where(state)}; the same command goes on from there. A worker that ends without "
-                "an error of its own mostly lacked memory: take a smaller batch_size or crop_size. Where nodes are "
-                "lost faster than states come, lower cluster.state_minutes"
+                f"The last state is {place_of(state, folder)}; the same command goes on from there. A worker that "
+                "ends without an error of its own mostly lacked memory: take a smaller batch_size or crop_size. Where "
+                "nodes are lost faster than states come, lower cluster.state_minutes"
             ) from failure
-        logger.warning("%s goes on from %s: %s", name, _where(state), cause)
+        logger.warning("%s goes on from %s: %s", name, place_of(state, folder), cause)
 
 
 def _path(state: Result | None) -> str | None:
     return None if state is None or state.checkpoint is None else state.checkpoint.path
 
 
-def _where(state: Result | None) -> str:
-    if state is None or state.checkpoint is None or state.metrics is None:
+def place_of(state: Result | None, folder: str) -> str:
+    """Which epoch and step a state is of, and its URI, in words."""
+    path = _path(state)
+    if state is None or path is None or state.metrics is None:
         return "none, so its start"
-    return f"epoch {state.metrics['epoch']}, step {state.metrics['step']} ({state.checkpoint.path})"
+    uri = storage.join(folder, PurePosixPath(path).name)
+    return f"epoch {state.metrics['epoch']}, step {state.metrics['step']} ({uri})"
 
 
 def _in_words(error: Exception) -> str:

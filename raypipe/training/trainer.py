@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from raypipe import storage
 from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, write_checkpoint
-from raypipe.training.attempts import fit_until_done
+from raypipe.training.attempts import fit_until_done, place_of
 from raypipe.training.loop import LoopSettings, train_on_worker
 from raypipe.training.state import read_state
 
@@ -58,6 +58,7 @@ def train(
     # seconds otherwise: as long as a small training takes.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     fs, path = storage.arrow_filesystem(folder)
+    states = storage.join(folder, RUN)
 
     def fit() -> Result:
         trainer = TorchTrainer(
@@ -84,10 +85,12 @@ def train(
         except RuntimeError:  # nothing is saved
             return None
 
-    result = fit_until_done(fit, last_state, name=f"training of the {settings.task.name}", max_failures=max_failures)
+    name = f"training of the {settings.task.name}"
+    result = fit_until_done(fit, last_state, name=name, folder=states, max_failures=max_failures)
     diverged: dict[str, Any] | None = result.return_value  # type: ignore[attr-defined] # the same
     if diverged is not None:
-        raise _diverged(settings, result, **diverged)
+        good = None if result.checkpoint is None else place_of(result, states)
+        raise _diverged(settings, good, **diverged)
     assert result.checkpoint is not None, "the last epoch ends with a state"
     with result.checkpoint.as_directory() as state_folder:
         state = read_state(state_folder)
@@ -105,18 +108,15 @@ def train(
     return checkpoint
 
 
-def _diverged(settings: LoopSettings, result: Result, *, epoch: int, step: int, loss: float) -> TrainingDiverged:
+def _diverged(settings: LoopSettings, good: str | None, *, epoch: int, step: int, loss: float) -> TrainingDiverged:
     """What became infinite and where, the last good state, and what to change."""
     name, training = settings.task.name, settings.training
     what = "" if not math.isfinite(loss) else ", but weights are infinite"
-    good = "no state was saved before"
-    if result.checkpoint is not None and result.metrics is not None:
-        good = (
-            f"the last good state is that of epoch {result.metrics['epoch']}, step {result.metrics['step']} "
-            f"({result.checkpoint.path}), from which the same command goes on"
-        )
+    saved = (
+        f"the last good state is that of {good}, from which the same command goes on" if good else "no state was saved"
+    )
     return TrainingDiverged(
-        f"{name}: the loss of epoch {epoch} is {loss}{what} after step {step}; {good}; lower {name}.lr "
+        f"{name}: the loss of epoch {epoch} is {loss}{what} after step {step}; {saved}; lower {name}.lr "
         f"({training.section.lr}) or optimizer.new_lr_factor ({training.optimizer.new_lr_factor})"
     )
 

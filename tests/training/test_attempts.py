@@ -30,11 +30,13 @@ class Attempts:
     def last_state(self) -> Any:
         if self.done is None:
             return None
-        place = SimpleNamespace(path=f"out/{self.done}")
+        place = SimpleNamespace(path=f"b/run/state_{self.done}")
         return SimpleNamespace(checkpoint=place, metrics={"epoch": 0, "step": self.done})
 
     def run(self, *, max_failures: int = 2) -> Any:
-        return fit_until_done(self.fit, self.last_state, name="training of x", max_failures=max_failures)
+        return fit_until_done(
+            self.fit, self.last_state, name="training of x", folder="s3://b/run", max_failures=max_failures
+        )
 
 
 def test_any_number_of_failures_with_states_between_them() -> None:
@@ -46,7 +48,8 @@ def test_any_number_of_failures_with_states_between_them() -> None:
 def test_failures_in_a_row_end_it() -> None:
     attempts = Attempts(1, 1, 1, 2, 2, 3)
     with pytest.raises(
-        NoProgress, match=r"x: 3 failures .* worker 1 failed: its node was lost.* epoch 0, step 1 \(out/1\)"
+        NoProgress,
+        match=r"x: 3 failures .* worker 1 failed: its node was lost.* epoch 0, step 1 \(s3://b/run/state_1\)",
     ):
         attempts.run()
     assert attempts.run() == "done", "the same command counts anew"
