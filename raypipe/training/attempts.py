@@ -69,7 +69,8 @@ def place_of(state: Result | None, folder: str) -> str:
 
 def _in_words(error: Exception) -> str:
     if isinstance(error, WorkerGroupError):
-        return "; ".join(f"training worker {rank} failed: {why}" for rank, why in error.worker_failures.items())
+        failures = error.worker_failures.items()
+        return "; ".join(f"training worker {rank} failed: {type(why).__name__}: {why}" for rank, why in failures)
     if isinstance(error, RayActorError):
         return f"the training's controller was lost: {error}"
     return str(error)

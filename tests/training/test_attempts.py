@@ -49,7 +49,7 @@ def test_failures_in_a_row_end_it() -> None:
     attempts = Attempts(1, 1, 1, 2, 2, 3)
     with pytest.raises(
         NoProgress,
-        match=r"x: 3 failures .* worker 1 failed: its node was lost.* epoch 0, step 1 \(s3://b/run/state_1\)",
+        match=r"x: 3 failures .* worker 1 failed: RuntimeError: its node was lost.* epoch 0, step 1 \(s3://b/run/state_1\)",
     ):
         attempts.run()
     assert attempts.run() == "done", "the same command counts anew"
