@@ -36,7 +36,7 @@ class RayCluster:
 
     def drain_node_of(self, name: str, *, seconds: int) -> None:
         """Says that such a node is taken away after so many seconds, as a cloud's notice does."""
-        (node,) = [word.partition("=")[2] for word in self._raylet_of(name).cmdline() if word.startswith("--node-id=")]
+        (node,) = [word.partition("=")[2] for word in self._raylet_of(name).cmdline() if word.startswith("--node_id=")]
         words = ["drain-node", "--address", self.address, "--node-id", node, "--reason-message", "spot"]
         words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", str(seconds)]
         subprocess.run([BIN / "ray", *words], check=True, timeout=120)
