@@ -99,13 +99,13 @@ def make_feed(section: TrainingSection, *, log: Path | None = None, fault: str |
 
 def wait_for_state(folder: Path) -> None:
     """Until Ray Train's controller knows of the state at `FAULT`: the worker doesn't wait for it to be uploaded."""
-    for _ in range(300):
+    for _ in range(900):
         for file in folder.rglob("checkpoint_manager_snapshot.json"):
             results = json.loads(file.read_text() or "{}").get("checkpoint_results")  # empty while it is written
             if results and results[-1]["metrics"] == FAULT._asdict():
                 return
         time.sleep(0.1)
-    raise TimeoutError(f"no state of {FAULT} in {folder} after 30 seconds")
+    raise TimeoutError(f"no state of {FAULT} in {folder} after 90 seconds")
 
 
 def kill_controller() -> None:
