@@ -38,6 +38,7 @@ from raypipe.pipelines.networks import NetworkPlan, crop_options
 from raypipe.stages.crops import LoadClassifierCrops
 from raypipe.synthetic.generate import CLASSES, draw_scene
 from raypipe.training import trainer
+from raypipe.training.order import Position
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -148,10 +149,10 @@ def _run(context: Context, plan: NetworkPlan, folder: str) -> None:
     def make_watched(*args: Any, **options: Any) -> Callable[..., Iterator[pa.Table]]:
         feed = make_feed(*args, **options)
 
-        def watched(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
+        def watched(begin: Position, rank: int, world_size: int) -> Iterator[pa.Table]:
             process = psutil.Process()
             before, seen = process.memory_full_info(), {"asked": time.time(), "uss": 0, "rss": 0}
-            for step, batch in enumerate(feed(first_epoch, rank, world_size)):
+            for step, batch in enumerate(feed(begin, rank, world_size)):
                 now = process.memory_full_info()
                 for name in ("uss", "rss"):
                     seen[name] = max(seen[name], getattr(now, name) - getattr(before, name))

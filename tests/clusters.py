@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +27,26 @@ class RayCluster:
     """URL of the server of `ray job submit`."""
     nodes: list[subprocess.Popen[bytes]]
     """`ray start --block` of each node, the head's first."""
+    add_node: Callable[[], None]
+    """Starts one more node, of 8 CPUs."""
 
     def kill_node_of(self, name: str) -> None:
         """SIGKILL to a raylet that runs a process of that name, never to the head's: what a lost machine comes to."""
+        self._raylet_of(name).kill()
+
+    def drain_node_of(self, name: str, *, seconds: int) -> None:
+        """Says that such a node is taken away after so many seconds, as a cloud's notice does."""
+        (node,) = [word.partition("=")[2] for word in self._raylet_of(name).cmdline() if word.startswith("--node_id=")]
+        words = ["drain-node", "--address", self.address, "--node-id", node, "--reason-message", "spot"]
+        words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", str(seconds)]
+        subprocess.run([BIN / "ray", *words], check=True, timeout=120)
+
+    def _raylet_of(self, name: str) -> psutil.Process:
         for node in self.nodes[1:]:
-            for raylet in psutil.Process(node.pid).children(recursive=True):
-                if raylet.name() == "raylet" and any(name in _title(process) for process in raylet.children()):
-                    raylet.kill()
-                    return
+            if node.poll() is None:
+                for raylet in psutil.Process(node.pid).children(recursive=True):
+                    if raylet.name() == "raylet" and any(name in _title(process) for process in raylet.children()):
+                        return raylet
         raise RuntimeError(f"no node but perhaps the head runs {name}")
 
 
@@ -49,19 +61,23 @@ def start_cluster() -> Iterator[RayCluster]:
     # Ray Train asks this server whether its controller still lives; left to find one, it may ask another Ray's.
     environment = os.environ | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}", GPU_DEVICE: "cpu"}
     nodes: list[subprocess.Popen[bytes]] = []
+
+    def start(options: list[object], *, number: int) -> None:
+        # Left to themselves, the agents of all nodes on the machine take the same port, and one gets it. Jobs go to
+        # the head's agent, and Ray gives it ten seconds to come: too few on a busy machine.
+        agent = _free_port()
+        words = [BIN / "ray", "start", "--block", "--object-store-memory", 150 * 2**20, *options]
+        command = [str(word) for word in [*words, "--dashboard-agent-listen-port", agent]]
+        nodes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment))
+        _wait_for(dashboard)
+        _wait_for(agent)
+        _wait_for_nodes(address, number)
+
     try:
         # The GPU is one of Ray's logical resources: networks go where it is, and compute on the CPU.
-        for options in (head, [*node, "--num-gpus", 1], node):
-            # Left to themselves, the agents of all nodes on the machine take the same port, and one gets it. Jobs go to
-            # the head's agent, and Ray gives it ten seconds to come: too few on a busy machine.
-            agent = _free_port()
-            words = [BIN / "ray", "start", "--block", "--object-store-memory", 150 * 2**20, *options]
-            command = [str(word) for word in [*words, "--dashboard-agent-listen-port", agent]]
-            nodes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment))
-            _wait_for(dashboard)
-            _wait_for(agent)
-            _wait_for_nodes(address, len(nodes))
-        yield RayCluster(address, f"http://127.0.0.1:{dashboard}", nodes)
+        for number, options in enumerate((head, [*node, "--num-gpus", 1], node), start=1):
+            start(options, number=number)
+        yield RayCluster(address, f"http://127.0.0.1:{dashboard}", nodes, lambda: start(node, number=1))
     finally:
         for process in nodes:
             process.terminate()

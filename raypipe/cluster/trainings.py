@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from raypipe.cluster.machines import GIB, Machine
 from raypipe.cluster.resources import DoesNotFit, uses_gpus
-from raypipe.cluster.tables import resource_table
+from raypipe.cluster.tables import resource_table, text_range
 from raypipe.config import Cluster
 
 VALIDATION_POOLS = 2
@@ -33,6 +33,8 @@ class TrainingPlan:
 
     name: str
     workers: int
+    min_workers: int
+    """Workers with which it goes on while nodes for more are missing."""
     cpus: float
     """Logical CPUs that a worker reserves."""
     gpus: float
@@ -54,7 +56,7 @@ class TrainingPlan:
 
     def __str__(self) -> str:
         """Workers and actors as a table, with what stays idle and the notes."""
-        rows = [("worker", str(self.workers), self.cpus, self.gpus, self.threads)]
+        rows = [("worker", text_range(self.min_workers, self.workers), self.cpus, self.gpus, self.threads)]
         rows.append(("loader", f"{self.workers} x {self.loaders}", self.loader_cpus, 0, 1))
         if self.validation_actors:
             actors = f"{self.workers} x {VALIDATION_POOLS} x {self.validation_actors}"
@@ -86,6 +88,12 @@ def plan_training(name: str, batch_size: int, machine: Machine, cluster: Cluster
         workers, cpus = _gpu_workers(name, batch_size, machine, cluster.train_workers, gpus)
     else:
         workers, cpus = _cpu_workers(batch_size, machine, cluster.train_workers)
+    min_workers = cluster.min_train_workers or workers
+    if min_workers > workers:
+        raise DoesNotFit(
+            f"cluster.min_train_workers={min_workers} is more than the {workers} workers of {name} on {machine}; "
+            "leave cluster.min_train_workers null, lower it, or add nodes"
+        )
     idle_gpus = max(0, sum(node.minimum * int(node.gpus) for node in machine.nodes) - math.ceil(workers * gpus))
     share = machine.cpus / workers
     wanted = int(share - cpus) if on_gpus else math.ceil(cpus / CPUS_PER_LOADER)
@@ -97,6 +105,7 @@ def plan_training(name: str, batch_size: int, machine: Machine, cluster: Cluster
     return TrainingPlan(
         name=name,
         workers=workers,
+        min_workers=min_workers,
         cpus=cpus,
         gpus=gpus,
         threads=max(1, int(cpus)),

@@ -51,6 +51,11 @@ class Cluster(Section):
     train_workers: int | None = Field(None, ge=1)
     """Workers of a training, which share the batch; null takes as many as divide it, at most one a GPU, without GPUs
     one a node."""
+    min_train_workers: int | None = Field(None, ge=1)
+    """Workers with which a training starts and goes on while nodes for more are missing, with the same batch and loss;
+    null waits until all are there. Another width rounds otherwise, so weights are the same at the same width only."""
+    state_minutes: float = Field(10, gt=0)
+    """Minutes between two states of a training: after a fault, no more than this is computed again."""
     gpus_per_train_worker: float | None = Field(None, ge=0)
     """null gives each worker a GPU where there are any; 0 trains on CPUs."""
     network_actors: int | None = Field(None, ge=1)

@@ -17,7 +17,7 @@ from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.execute import execute
 from raypipe.streams.job import INDEX
 from raypipe.streams.plan import Plan, Pool
-from raypipe.training.order import worker_draws
+from raypipe.training.order import Position, worker_draws
 
 if TYPE_CHECKING:
     from raypipe.training.loop import Feed
@@ -74,14 +74,14 @@ def make_feed(
     """
     pool = Pool("finish", (crops,), ("image_id", *crops.writes.names))
 
-    def feed(first_epoch: int, rank: int, world_size: int) -> Iterator[pa.Table]:
+    def feed(begin: Position, rank: int, world_size: int) -> Iterator[pa.Table]:
         import ray
 
         image_ids = ray.get(rows)["image_id"]
         section = training.section
         num_rows = len(range(rank, section.batch_size, world_size))  # this worker's part of a batch
         epochs_per_stream = max(1, _ROWS_PER_STREAM * world_size // len(image_ids))
-        for start in range(first_epoch, section.epochs, epochs_per_stream):
+        for start in range(begin.epoch, section.epochs, epochs_per_stream):
             parts = []
             for epoch in range(start, min(start + epochs_per_stream, section.epochs)):
                 draws = worker_draws(
@@ -93,7 +93,8 @@ def make_feed(
                     world_size=world_size,
                     factors=factors,
                 )
-                columns = (*draws, np.full(len(draws[0]), epoch))
+                taken = begin.step * num_rows if epoch == begin.epoch else 0
+                columns = tuple(column[taken:] for column in (*draws, np.full(len(draws[0]), epoch)))
                 names = (INDEX, "repeat", "epoch")
                 parts.append(pa.table([pa.array(column, pa.int32()) for column in columns], names=names))
             drawn = pa.concat_tables(parts)

@@ -185,17 +185,20 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
         feed=feed,
         num_images=plan.rows.num_rows,
         threads=resources.threads,
+        state_seconds=60 * config.cluster.state_minutes,
         validation=validation,
     )
-    scaling = ScalingConfig(
-        num_workers=resources.workers,
+    elastic = resources.min_workers < resources.workers
+    scaling = ScalingConfig(  # type: ignore[call-arg] # seen as that of Ray Train's first version
+        num_workers=(resources.min_workers, resources.workers) if elastic else resources.workers,  # type: ignore[arg-type]
         use_gpu=resources.gpus > 0,
         resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
-        label_selector=without_nodes(sick_nodes()) or None,  # type: ignore[call-arg]  # of Train v1 in its types
+        label_selector=without_nodes(sick_nodes()) or None,
+        # Another width starts the workers anew from the last state: not so often that states are lost for it.
+        elastic_resize_monitor_interval_s=max(60, 90 * config.cluster.state_minutes),
     )
-    needs = (
-        f"{resources.workers} workers, each of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and their loaders"
-    )
+    each = f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
+    needs = f"{resources.min_workers} workers, each of {each}, and their loaders"
     with watch_start(f"training of the {plan.task.name}", needs, timeout=config.cluster.start_timeout):
         train(settings, folder=folder, classes=plan.classes, scaling=scaling)
 

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +22,16 @@ from torch import Tensor
 
 from raypipe.config import Training
 from raypipe.networks.cuda import arrange_cuda
-from raypipe.training.batch import to_batch
-from raypipe.training.order import num_steps_per_epoch
+from raypipe.training.batch import Batch, to_batch
+from raypipe.training.order import Position, num_steps_per_epoch
+from raypipe.training.saving import SaveTimer
 from raypipe.training.state import TrainingState
 from raypipe.training.step import distributed_loss, loss_terms
 from raypipe.training.tasks import TrainingTask
 from raypipe.training.validation import Validation
 
-Feed = Callable[[int, int, int], Iterator[pa.Table]]
-"""Maps (first epoch, rank, world size) to this worker's parts of all following batches, epoch by epoch."""
+Feed = Callable[[Position, int, int], Iterator[pa.Table]]
+"""Maps (start, rank, world size) to this worker's parts of all following batches, epoch by epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +44,30 @@ class LoopSettings:
     num_images: int
     threads: int
     """Number of torch's threads on this worker."""
+    state_seconds: float
+    """After so many seconds without a new state the workers save one."""
     validation: Validation | None = None
     """Validates each epoch and keeps the best epoch's weights; None keeps the last epoch's."""
 
 
-_DISTRIBUTED = {
+DISTRIBUTED = {
     "broadcast_buffers": False,  # BatchNorms are frozen, and nothing else has buffers that change
     "static_graph": True,
     "gradient_as_bucket_view": True,
 }
 """What DistributedDataParallel is told: every step uses the same parameters."""
 
+SETTLING_PASSES = 2
+"""Passes of a start in which DistributedDataParallel finds out which gradients to send together. Until then, sums of
+more than two workers are rounded otherwise, and a training that goes on wouldn't repeat the undisturbed one."""
 
-def train_on_worker(config: dict[str, Any]) -> None:
-    """Trains on one worker; Ray Train calls it with `{"settings": LoopSettings}`."""
+
+def train_on_worker(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Trains on one worker; Ray Train calls it with `{"settings": LoopSettings}`.
+
+    Returns:
+        None; where the training diverged, the epoch, the steps of it that were taken, and the loss over them.
+    """
     # Ray Train's reports (on the root logger) and Ray Data's plans would push the progress bar off the screen.
     for name, level in {"": logging.WARNING, "ray.data": logging.WARNING, "raypipe": logging.INFO}.items():
         logging.getLogger(name).setLevel(level)
@@ -72,46 +84,77 @@ def train_on_worker(config: dict[str, Any]) -> None:
     network.to(memory_format=torch.channels_last)
     steps_per_epoch = num_steps_per_epoch(settings.num_images, section.batch_size)
     state = TrainingState(network, training, num_steps=steps_per_epoch * section.epochs)
-    first_epoch = state.restore()
-    wrapped = ray.train.torch.prepare_model(network, move_to_device=False, parallel_strategy_kwargs=_DISTRIBUTED)
+    start, saved_totals = state.restore()
+    wrapped = ray.train.torch.prepare_model(network, move_to_device=False, parallel_strategy_kwargs=DISTRIBUTED)
     wrapped.train()
-    if first_epoch == section.epochs:
-        return
-    batches = settings.feed(first_epoch, rank, world_size)
+    if start.epoch == section.epochs:
+        return None
+
+    def loss_of(task: TrainingTask, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """This worker's loss, and its terms' sums and counts."""
+        sums, counts = loss_terms(
+            task, wrapped, batch, preprocessing=network.preprocessing, precision=training.precision
+        )
+        return distributed_loss(task, sums, counts, world_size=world_size), sums, counts
+
+    timer = SaveTimer(seconds=settings.state_seconds)
+    batches = settings.feed(start, rank, world_size)
     target_shapes = task.target_shapes(section.crop_size)
     description = f"{task.name}: {section.epochs} epochs of {settings.num_images} images"
-    total = steps_per_epoch * (section.epochs - first_epoch)
-    bar: Any = tqdm_ray.tqdm(desc=description, total=total, unit="step") if rank == 0 else None
-    for epoch in range(first_epoch, section.epochs):
-        task = settings.task.at_epoch(epoch, section.epochs)
-        # Each epoch and worker has its own random numbers, so a resumed epoch repeats the undisturbed one.
-        torch.manual_seed(hash((training.seed, epoch, rank)) % 2**63)
-        totals = EpochTotals(len(task.term_names), device)
-        for _ in range(steps_per_epoch):
-            waited = time.perf_counter()
-            rows = next(batches)
-            totals.seconds_waiting += time.perf_counter() - waited
-            batch = to_batch(rows, target_shapes, crop_size=section.crop_size, pinned=device.type == "cuda").to(device)
-            sums, counts = loss_terms(
-                task, wrapped, batch, preprocessing=network.preprocessing, precision=training.precision
-            )
-            state.step(distributed_loss(task, sums, counts, world_size=world_size))
-            totals.add(sums, counts, valid=batch.valid)
-            if bar is not None:
-                bar.update(1)
-        metrics = totals.metrics(task) | {"epoch": epoch, "lr": state.lr}
-        if settings.validation is not None:
-            metrics["mean_iou"] = settings.validation.mean_iou(network, rank, world_size)
-        state.finish_epoch(metrics)
-        state.report(rank=rank)
-        if not math.isfinite(metrics["loss"]):
-            break  # not raised here, because Ray Train would start the workers again, which can't help
-    if bar is not None:
-        bar.close()
+    total = steps_per_epoch * (section.epochs - start.epoch) - start.step
+    bar: Any = closing(tqdm_ray.tqdm(desc=description, total=total, unit="step")) if rank == 0 else nullcontext()
+    with bar as progress:
+        for epoch in range(start.epoch, section.epochs):
+            task = settings.task.at_epoch(epoch, section.epochs)
+            totals = EpochTotals(len(task.term_names), device)
+            if epoch == start.epoch and saved_totals is not None:
+                totals.restore(saved_totals, rank=rank)
+            for step in range(start.step if epoch == start.epoch else 0, steps_per_epoch):
+                waited = time.perf_counter()
+                rows = next(batches)
+                totals.seconds_waiting += time.perf_counter() - waited
+                batch = to_batch(rows, target_shapes, crop_size=section.crop_size, pinned=device.type == "cuda").to(
+                    device
+                )
+                if world_size > 1 and Position(epoch, step) == start:
+                    for _ in range(SETTLING_PASSES):
+                        wrapped.zero_grad(set_to_none=True)
+                        torch.autograd.backward(loss_of(task, batch)[0])
+                # Each step and worker has its own random numbers, so a resumed training repeats the undisturbed one.
+                torch.manual_seed(hash((training.seed, epoch, step, rank)) % 2**63)
+                loss, sums, counts = loss_of(task, batch)
+                state.step(loss)
+                totals.add(sums, counts, valid=batch.valid)
+                if progress is not None:
+                    progress.update(1)
+                if step + 1 < steps_per_epoch and timer.is_due():
+                    mean_loss = totals.metrics(task)["loss"]
+                    if not _all_finite(state, mean_loss, device):
+                        return {"epoch": epoch, "step": step + 1, "loss": mean_loss}
+                    state.report(Position(epoch, step + 1), totals.over_workers(), rank=rank)
+                    timer.saved()
+            metrics = totals.metrics(task) | {"epoch": epoch, "lr": state.lr}
+            if not _all_finite(state, metrics["loss"], device):
+                return {"epoch": epoch, "step": steps_per_epoch, "loss": metrics["loss"]}
+            if settings.validation is not None:
+                metrics["mean_iou"] = settings.validation.mean_iou(network, rank, world_size)
+            state.finish_epoch(metrics)
+            if timer.is_due() or epoch + 1 == section.epochs:
+                state.report(Position(epoch + 1, 0), None, rank=rank)
+                timer.saved()
+    return None
+
+
+def _all_finite(state: TrainingState, loss: float, device: torch.device) -> bool:
+    """Whether all workers' losses, weights and optimisers are finite, which all of them are told."""
+    bad = torch.tensor(not (math.isfinite(loss) and state.is_finite()), dtype=torch.float32, device=device)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(bad)
+    return not bad.item()
 
 
 class EpochTotals:
-    """Sums of an epoch on one worker. They stay on the device, so nothing waits for it before the epoch's end."""
+    """Sums of an epoch on one worker. They stay on the device, so a step never waits for it."""
 
     def __init__(self, num_terms: int, device: torch.device) -> None:
         self.totals = torch.zeros(2 * num_terms + 2, dtype=torch.float64, device=device)
@@ -123,12 +166,25 @@ class EpochTotals:
         images = torch.stack([torch.ones_like(valid).sum(), (~valid).sum()])
         self.totals += torch.cat([sums.detach().double(), counts.detach().double(), images])
 
-    def metrics(self, task: TrainingTask) -> dict[str, Any]:
-        """Returns metrics over all workers: losses, images, throughput and the share of time spent waiting for data."""
-        seconds = time.perf_counter() - self.started
+    def over_workers(self) -> dict[str, Any]:
+        """Sums over all workers, and this worker's seconds, which `restore` takes."""
         totals = self.totals.clone()
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(totals)
+        seconds = time.perf_counter() - self.started
+        return {"totals": totals.cpu(), "seconds": seconds, "seconds_waiting": self.seconds_waiting}
+
+    def restore(self, saved: dict[str, Any], *, rank: int) -> None:
+        """Goes on from sums over all workers of then, which worker 0 takes, however many there are now."""
+        if rank == 0:
+            self.totals += saved["totals"].to(self.totals.device)
+        self.started -= saved["seconds"]
+        self.seconds_waiting += saved["seconds_waiting"]
+
+    def metrics(self, task: TrainingTask) -> dict[str, Any]:
+        """Returns metrics over all workers: losses, images, throughput and the share of time spent waiting for data."""
+        found = self.over_workers()
+        totals, seconds = found["totals"], found["seconds"]
         num_terms = len(task.term_names)
         sums, counts = totals[:num_terms], totals[num_terms : 2 * num_terms]
         num_images, num_unreadable = totals[-2:].tolist()

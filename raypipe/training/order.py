@@ -5,6 +5,7 @@ An epoch always has as many draws as there are images. Without repeat factors ea
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raypipe.data.names import hash_names
+
+
+class Position(NamedTuple):
+    """Where a training goes on: in an epoch, counted from 0, after so many of its steps."""
+
+    epoch: int
+    step: int
 
 
 def repeat_factors(labels: Sequence[Sequence[str]], *, threshold: float) -> NDArray[np.float64]:

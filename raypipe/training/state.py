@@ -1,4 +1,4 @@
-"""The state of a training, which is kept from epoch to epoch and survives an interruption."""
+"""The state of a training, which is saved between steps and survives an interruption."""
 
 import tempfile
 from pathlib import Path
@@ -10,6 +10,7 @@ from torch import Tensor
 from raypipe.config import Training
 from raypipe.networks import Network
 from raypipe.training.optimizer import build_optimizer, parameter_groups, poly_factor
+from raypipe.training.order import Position
 
 STATE_FILE = "state.pt"
 
@@ -65,41 +66,60 @@ class TrainingState:
                 self._best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
         self.history.append(metrics)
 
-    def report(self, *, rank: int) -> None:
-        """Ends an epoch for Ray Train: every worker reports the metrics, and worker 0 the state."""
+    def is_finite(self) -> bool:
+        """False where a weight, or a number that the optimiser keeps of one, is infinite or no number."""
+        of_optimizer = [value for kept in self._optimizer.state.values() for value in kept.values()]
+        tensors = [value for value in (*self.network.state_dict().values(), *of_optimizer) if torch.is_tensor(value)]
+        return all(bool(value.isfinite().all()) for value in tensors)
+
+    def report(self, position: Position, totals: dict[str, Any] | None, *, rank: int) -> None:
+        """Saves the state: every worker calls this, worker 0 writes. The upload goes on while the training does.
+
+        Args:
+            position: where a training that is restored goes on.
+            totals: what the epoch's steps so far add up to; None between epochs.
+            rank: this worker's.
+        """
         import ray.train  # the step of a training needs no Ray
 
-        if rank != 0:
-            ray.train.report(self.history[-1])
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            torch.save(self._parts(), Path(folder) / STATE_FILE)
-            ray.train.report(self.history[-1], checkpoint=ray.train.Checkpoint.from_directory(folder))
+        checkpoint = None
+        if rank == 0:
+            folder = tempfile.mkdtemp(prefix="raypipe-state-")  # Ray Train removes it after the upload
+            torch.save(self._parts(position, totals), Path(folder) / STATE_FILE)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(
+            position._asdict(), checkpoint=checkpoint, checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC
+        )
 
-    def restore(self) -> int:
-        """Loads the last checkpoint of this run, if there is one; returns the epoch to go on with."""
+    def restore(self) -> tuple[Position, dict[str, Any] | None]:
+        """Loads the last state of this run, if there is one; returns what `report` was told."""
         import ray.train
 
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
-            return 0
+            return Position(0, 0), None
         with checkpoint.as_directory() as folder:
-            state = read_state(folder)
+            return self.load(read_state(folder))
+
+    def load(self, state: dict[str, Any]) -> tuple[Position, dict[str, Any] | None]:
+        """Loads what `read_state` has read; returns where the training goes on, and the epoch's totals so far."""
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self.history = state["history"]
         if any("mean_iou" in metrics for metrics in self.history):
             self._best = state["weights"]
-        return len(self.history)
+        return Position(*state["position"]), state["totals"]
 
-    def _parts(self) -> dict[str, Any]:
+    def _parts(self, position: Position, totals: dict[str, Any] | None) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "history": self.history,
             "weights": self.weights_to_use,
+            "position": tuple(position),
+            "totals": totals,
         }
 
 

@@ -1,7 +1,6 @@
 """Runs a training on Ray Train, and writes a checkpoint, metrics for each epoch and a TensorBoard log."""
 
 import json
-import logging
 import math
 import os
 import signal
@@ -12,34 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch.utils.tensorboard import SummaryWriter
 
 from raypipe import storage
 from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, write_checkpoint
+from raypipe.training.attempts import fit_until_done, place_of
 from raypipe.training.loop import LoopSettings, train_on_worker
 from raypipe.training.state import read_state
 
 METRICS_FILE = "metrics.jsonl"
 RUN = "ray_train"
-"""Ray Train's folder, with the state after each epoch, from which an interrupted run goes on."""
-
-
-logger = logging.getLogger(__name__)
-
-
-class ReportFailures(UserCallback):
-    """Logs as a warning why workers are started again; Ray Train logs it among its routine messages."""
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """Logs the workers' errors; Ray Train calls this on its controller."""
-        for rank, error in worker_exceptions.items():
-            logger.warning("training worker %d failed: %s", rank, error)
+"""Ray Train's folder, with the last states, from which an interrupted run goes on."""
 
 
 class TrainingDiverged(ValueError):  # noqa: N818 - the standard term
-    """The loss is no longer finite."""
+    """The loss or the weights are no longer finite."""
 
 
 def train(
@@ -57,44 +45,55 @@ def train(
         folder: URI of the folder that gets `checkpoint/`, `metrics.jsonl` and `tensorboard/`.
         classes: the dataset's class names, which the checkpoint stores.
         scaling: workers and their resources.
-        max_failures: how often the group is started again after a worker's death.
+        max_failures: how often in a row, without a new state in between, the training is started again.
+
+    Raises:
+        TrainingDiverged: the loss or the weights are no longer finite; such a state is never saved.
+        NoProgress: there were more failures.
     """
     # Otherwise Ray Train logs what workers print, and the progress bar's messages to the driver come late, or apart
     # from the line break after them.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    # Workers wait at an epoch's end until the controller looks at them, which it does every two seconds otherwise: as
-    # long as a small epoch takes.
+    # The controller learns of states, failures and the end when it looks at the workers, which it does every two
+    # seconds otherwise: as long as a small training takes.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     fs, path = storage.arrow_filesystem(folder)
-    trainer = TorchTrainer(
-        train_on_worker,
-        train_loop_config={"settings": settings},
-        scaling_config=scaling,
-        run_config=RunConfig(  # type: ignore[call-arg] # seen as that of Ray Train's first version
-            name=RUN,
-            storage_path=path,
-            storage_filesystem=fs,
-            failure_config=FailureConfig(max_failures=max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            # Its reports of every epoch would push the progress bar off the screen.
-            logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=[ReportFailures()],  # type: ignore[list-item]
-        ),
-    )
-    with restored_sigint():
-        result = trainer.fit()
-    if result.checkpoint is None:
-        raise RuntimeError(f"the training in {folder} ended without a checkpoint: {result.error}")
+    states = storage.join(folder, RUN)
+
+    def fit() -> Result:
+        trainer = TorchTrainer(
+            train_on_worker,  # type: ignore[arg-type] # it returns something, which the first version wouldn't take
+            train_loop_config={"settings": settings},
+            scaling_config=scaling,
+            run_config=RunConfig(  # type: ignore[call-arg] # seen as that of Ray Train's first version
+                name=RUN,
+                storage_path=path,
+                storage_filesystem=fs,
+                # Ray Train counts all failures of a run together; `fit_until_done` counts those without progress.
+                failure_config=FailureConfig(max_failures=0),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                # Its reports of every state would push the progress bar off the screen.
+                logging_config=LoggingConfig(log_level="WARNING"),
+            ),
+        )
+        with restored_sigint():
+            return trainer.fit()
+
+    def last_state() -> Result | None:
+        try:
+            return Result.from_path(f"{path}/{RUN}", storage_filesystem=fs)
+        except RuntimeError:  # nothing is saved
+            return None
+
+    name = f"training of the {settings.task.name}"
+    result = fit_until_done(fit, last_state, name=name, folder=states, max_failures=max_failures)
+    diverged: dict[str, Any] | None = result.return_value  # type: ignore[attr-defined] # the same
+    if diverged is not None:
+        good = None if result.checkpoint is None else place_of(result, states)
+        raise _diverged(settings, good, **diverged)
+    assert result.checkpoint is not None, "the last epoch ends with a state"
     with result.checkpoint.as_directory() as state_folder:
         state = read_state(state_folder)
-    last = state["history"][-1]
-    if not math.isfinite(last["loss"]):
-        training = settings.training
-        raise TrainingDiverged(
-            f"{settings.task.name}: the loss of epoch {last['epoch']} is {last['loss']}; "
-            f"lower {settings.task.name}.lr ({training.section.lr}) or optimizer.new_lr_factor "
-            f"({training.optimizer.new_lr_factor})"
-        )
     network = settings.task.build()
     checkpoint = Checkpoint(
         task=settings.task.name,
@@ -107,6 +106,19 @@ def train(
     write_metrics(state["history"], folder)
     write_checkpoint(checkpoint, storage.join(folder, CHECKPOINT))
     return checkpoint
+
+
+def _diverged(settings: LoopSettings, good: str | None, *, epoch: int, step: int, loss: float) -> TrainingDiverged:
+    """What became infinite and where, the last good state, and what to change."""
+    name, training = settings.task.name, settings.training
+    what = "" if not math.isfinite(loss) else ", but weights are infinite"
+    saved = (
+        f"the last good state is that of {good}, from which the same command goes on" if good else "no state was saved"
+    )
+    return TrainingDiverged(
+        f"{name}: the loss of epoch {epoch} is {loss}{what} after step {step}; {saved}; lower {name}.lr "
+        f"({training.section.lr}) or optimizer.new_lr_factor ({training.optimizer.new_lr_factor})"
+    )
 
 
 @contextmanager

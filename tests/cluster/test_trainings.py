@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -75,6 +76,15 @@ def test_a_small_machine_leaves_a_core_to_its_loader() -> None:
     assert (planned.workers, planned.cpus, planned.threads, planned.loader_cpus) == (1, 1, 1, 0)
 
 
+def test_fewer_workers_go_on_while_nodes_are_missing() -> None:
+    machine = parse_machine("nodes=4,cpus=16,gpus=1,memory=64")
+    assert plan(machine).min_workers == plan(machine).workers == 4, "by default none are missing"
+    planned = plan(machine, Cluster(min_train_workers=1))
+    assert (planned.min_workers, planned.workers) == (1, 4)
+    assert planned == replace(plan(machine), min_workers=1), "each has what it has in the whole group"
+    assert "worker  1-4 " in str(planned)
+
+
 @pytest.mark.parametrize(
     ("types", "workers"),
     [
@@ -150,6 +160,7 @@ def test_a_lone_worker_may_have_a_part_of_a_gpu() -> None:
             Cluster(train_workers=3),
             r"train_workers=3 .* batch_size=16; .* one of \[1, 2, 4, 8, 16\]",
         ),
+        ("cpus=16,gpus=4,memory=64", Cluster(min_train_workers=5), "min_train_workers=5 is more than the 4 workers of"),
         ("cpus=64,memory=64", Cluster(train_workers=32), "train_workers=32 needs a batch that it divides"),
         ("cpus=16,memory=64", Cluster(gpus_per_train_worker=1), "gpus_per_train_worker=1 needs .* leave .* null"),
         ("cpus=16,gpus=4,memory=64", Cluster(train_workers=8), "train_workers=8 with 1 GPUs each .* room for 4"),

@@ -159,6 +159,8 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "cluster.autoscaling": ("['nodes=2,cpus=8,memory=32']", set()),
     "cluster.num_cpus": ("8", set()),
     "cluster.train_workers": ("4", set()),
+    "cluster.min_train_workers": ("1", set()),
+    "cluster.state_minutes": ("2", set()),
     "cluster.gpus_per_train_worker": ("0", set()),
     "cluster.network_actors": ("3", set()),
     "cluster.gpus_per_actor": ("0", set()),

@@ -18,7 +18,7 @@ from raypipe.stages.base import columns_after, run_stages
 from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops
 from raypipe.streams.job import INDEX
 from raypipe.streams.plan import Pool
-from raypipe.training.order import epoch_order
+from raypipe.training.order import Position, epoch_order
 
 IDS = ["a", "b", "c", "d", "e"]
 TABLE = pa.table({"image_id": IDS, "image_uri": [f"{name}.jpg" for name in IDS], "labels": [["cat"]] * 5})
@@ -80,12 +80,12 @@ CROPS = LoadClassifierCrops(
 )
 
 
-def blocks(first_epoch: int, rank: int, world_size: int, **options: Any) -> list[list[Drawn]]:
-    """What a worker reads, step by step."""
+def blocks(first_epoch: int, rank: int, world_size: int, *, step: int = 0, **options: Any) -> list[list[Drawn]]:
+    """What a worker reads, step by step, from a step of an epoch on."""
     feed = make_feed(TABLE, CROPS, training(), LOADERS, **options)
     return [
         list(zip(*(block[name].to_pylist() for name in ("image_id", "epoch", "repeat")), strict=True))
-        for block in feed(first_epoch, rank, world_size)
+        for block in feed(Position(first_epoch, step), rank, world_size)
     ]
 
 
@@ -128,6 +128,28 @@ def test_a_training_that_goes_on_reads_the_epochs_that_are_left(streams: Streams
     assert blocks(EPOCHS, 0, 1) == [], "it was interrupted after its last epoch"
 
 
+@pytest.mark.parametrize("rows_per_stream", [3, 10, 1000])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_training_that_goes_on_within_an_epoch_reads_what_is_left_of_it(
+    world_size: int, rows_per_stream: int, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ROWS_PER_STREAM", rows_per_stream)
+    factors = np.array([1.0, 1, 1, 1, 4])
+    for rank in range(world_size):
+        whole = blocks(0, rank, world_size, factors=factors)
+        for taken in range(EPOCHS * STEPS):
+            epoch, step = divmod(taken, STEPS)
+            assert blocks(epoch, rank, world_size, step=step, factors=factors) == whole[taken:]
+
+
+def test_workers_of_an_uneven_width_share_each_batch(streams: Streams) -> None:
+    """Three workers of a batch of four take two, one and one."""
+    workers = [blocks(0, rank, 3) for rank in range(3)]
+    assert [len(worker[0]) for worker in workers] == [2, 1, 1]
+    for whole, *parts in zip(blocks(0, 0, 1), *workers, strict=True):
+        assert sorted(whole) == sorted(drawn for part in parts for drawn in part)
+
+
 @pytest.mark.parametrize(
     ("rows_per_stream", "world_size", "sizes"),
     [
@@ -167,7 +189,7 @@ def test_blocks_are_large_where_there_is_much_to_draw(
     names = [f"{index}" for index in range(num_images)]
     options = [f"classifier.batch_size={batch_size}", f"classifier.epochs={EPOCHS}"]
     told = load_config("preset: demo", ["manifest=m.parquet", "out=out", *options]).training("classifier")
-    next(make_feed(pa.table({"image_id": names}), CROPS, told, LOADERS)(0, 0, world_size))
+    next(make_feed(pa.table({"image_id": names}), CROPS, told, LOADERS)(Position(0, 0), 0, world_size))
     assert streams.block_sizes == [expected]
 
 

@@ -236,8 +236,14 @@ def test_a_training_is_started_as_the_machine_and_the_config_say(
     validation = settings.validation
     assert validation is not None
     assert (validation.num_classes, validation.max_side, validation.precision) == (3, 640, "bf16")
-    run_training(make_context("splits.train=[val]", out=str(tmp_path)), make_plan(context))
-    assert started[-1][0].validation is None
+    assert settings.state_seconds == 600
+    narrow = ("splits.train=[val]", "cluster.min_train_workers=1", "cluster.state_minutes=2", "classifier.batch_size=6")
+    run_training(make_context(*narrow, out=str(tmp_path)), make_plan(context))
+    settings, options = started[-1]
+    assert settings.validation is None
+    assert settings.state_seconds == 120
+    assert options["scaling"].num_workers == (1, 2)
+    assert options["scaling"].elastic_resize_monitor_interval_s >= 120, "each change of the width costs up to a state"
 
 
 def test_workers_are_given_the_copy_of_published_weights(

@@ -96,9 +96,9 @@ def run_worker(rank: int, world_size: int, port: int, results: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[3, 4])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What so many workers find, a file a task: starting processes takes most of the time."""
+    """What so many workers find, a file a task: starting processes takes most of the time. Four have uneven shares."""
     folder = tmp_path_factory.mktemp("results")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -112,7 +112,7 @@ def test_workers_give_the_loss_and_gradient_of_the_whole_batch(task: TrainingTas
     expected_loss, expected_gradient = loss_and_gradient(task, 0, 1)
     with np.load(results / f"{type(task).__name__}.npz") as result:
         assert result["loss"] == pytest.approx(expected_loss, rel=1e-5)
-        np.testing.assert_allclose(result["gradient"], expected_gradient, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(result["gradient"], expected_gradient, rtol=1e-3, atol=3e-6)
 
 
 def test_unreadable_crops_count_nothing() -> None:
