@@ -12,7 +12,7 @@ device: what was computed on it is lost with the process, which is replaced."""
 ROW_ERRORS = (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """What is wrong with a row, unless a cause says otherwise."""
 
-TRANSIENT = r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*)"
+_TRANSIENT = r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnected\w*)"
 """Names of errors that pass by themselves: storage is away or busy for a while."""
 
 _NODE_NUMBERS = {
@@ -54,7 +54,7 @@ def blame(error: BaseException) -> Blame:
         return "node"
     if isinstance(error, ROW_ERRORS):
         return "row"
-    if isinstance(error, OSError) or any(re.search(TRANSIENT, each.__name__) for each in type(error).__mro__):
+    if isinstance(error, OSError) or any(re.search(_TRANSIENT, each.__name__) for each in type(error).__mro__):
         return "storage"
     return "row"
 

@@ -113,7 +113,12 @@ class Containment:
         if of_device:
             os._exit(1)  # what is computed after such an error may be wrong; Ray starts another process
         if verdict == "elsewhere" and not self.process.job.on_gpu:
-            return self._elsewhere(table, call, error)
+            try:
+                return self._elsewhere(table, call, error)
+            except Again:
+                raise
+            except Exception as other:
+                raise Again(f"{reason}; elsewhere: {in_words(other)}") from other
         raise Again(reason) from error
 
     def _elsewhere(self, table: pa.Table, call: Call, error: Exception) -> pa.Table:

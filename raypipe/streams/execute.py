@@ -14,7 +14,6 @@ import pyarrow as pa
 from raypipe.cluster.health import sick_nodes, the_watch, without_nodes
 from raypipe.cluster.resources import PoolPlan
 from raypipe.data.blocks import cut, pack, unpack
-from raypipe.faults import TRANSIENT
 from raypipe.outputs.sink import ShardWriter
 from raypipe.stages.base import with_error_columns
 from raypipe.streams.containment import Again, reported
@@ -23,8 +22,8 @@ from raypipe.streams.job import Job
 from raypipe.streams.plan import Pool
 from raypipe.streams.worker import Worker, work, work_in_batches
 
-_RETRIED = (f"{TRANSIENT}: ", f"{Again.__name__}: ")
-"""What passes by itself, in the words of Ray Data's error messages."""
+_RETRIED = (f"{Again.__name__}: ",)
+"""What may pass, in the words of Ray Data's error messages, which it searches for anywhere in them."""
 
 MAX_RETRIES = 8
 """Tries after the first. Ray Data waits a random part of 2, 4, 8 ... 32 seconds before each: together they last about a

@@ -140,7 +140,8 @@ class _Overseer:
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
         sys.stderr.flush()
         reports = [self.guard.watch.hung.remote(call, where, timeout) for call in list(_open_calls.values())]
-        ray.wait(reports, num_returns=len(reports), timeout=_REPORT_TIMEOUT)
+        if reports:
+            ray.wait(reports, num_returns=len(reports), timeout=_REPORT_TIMEOUT)
         os._exit(1)
 
 

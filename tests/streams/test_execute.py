@@ -15,6 +15,7 @@ from raypipe.cluster.resources import PoolPlan
 from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Kind, Row, Stage
+from raypipe.streams import execute as module
 from raypipe.streams.execute import CALLS_PER_ACTOR, MAX_RETRIES, execute
 from raypipe.streams.job import INDEX
 from raypipe.streams.plan import Pool
@@ -105,6 +106,7 @@ class Recording:
 def recording(monkeypatch: pytest.MonkeyPatch) -> Recording:
     dataset = Recording()
     monkeypatch.setattr(ray.data, "from_blocks", dataset.from_blocks)
+    monkeypatch.setattr(module, "the_watch", lambda: None)  # which would start Ray
     return dataset
 
 
