@@ -24,6 +24,7 @@ _NODE_CODES = {
     *("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"),
     *("InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch"),
     *("AuthorizationHeaderMalformed", "RequestTimeTooSkewed", "AuthFailure", "IncompleteSignature"),
+    *("InvalidIdentityToken", "InvalidTokenId", "AccountProblem", "NotSignedUp", "InvalidSecurity"),
 }
 """What S3 says of a machine's credentials and clock."""
 
@@ -32,16 +33,39 @@ _DENIED_CODES = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden"}
 
 _NODE_NAMES = re.compile(
     r"(\w*Credential\w*Error|UnauthorizedSSOTokenError|SSOTokenLoadError|TokenRetrievalError|ProfileNotFound"
-    r"|RefreshError|ClientAuthenticationError|DefaultCredentialsError|gaierror|ClientConnectorDNSError)"
+    r"|RefreshError|ClientAuthenticationError|DefaultCredentialsError|MetadataRetrievalError|NoRegionError"
+    r"|gaierror|ClientConnectorDNSError|ClientConnectorCertificateError|SSLCertVerificationError)"
 )
-"""Names of errors of authentication (botocore, google-auth, azure-core) and of name resolution."""
+"""Names of errors of authentication (botocore, google-auth, azure-core), of name resolution, and of certificates, for
+which a wrong clock takes none to be valid."""
+
+_STORAGE_PACKAGES = (
+    "botocore",
+    "aiobotocore",
+    "s3fs",
+    "gcsfs",
+    "google",
+    "azure",
+    "adlfs",
+    "aiohttp",
+    "urllib3",
+    "requests",
+)
+"""What nobody knows here of these is storage's fault, never a row's."""
+
+_OF_OBJECT = (404, 416)
+"""HTTP codes of an object that isn't there, or that is shorter than what is asked for."""
+
+_PASSING = (408, 409, 412, 425, 429)
+"""HTTP codes from 400 to 499 that pass by themselves."""
 
 _DEVICE_TEXTS = re.compile(
     r"CUDA error|CUDA driver|cuDNN error|CUDNN_STATUS|CUBLAS_STATUS|CUSOLVER_STATUS|CUFFT_|NCCL error|HIP error"
-    r"|No CUDA GPUs are available|no NVIDIA driver|device-side assert"
+    r"|No CUDA GPUs are available|[Nn][Oo] NVIDIA driver|NVIDIA driver on your system|cudaGetDeviceCount"
+    r"|CUDA unknown error|not compiled with CUDA|device-side assert"
 )
 
-_NO_MEMORY = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_MEMORY = ("CUDA out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def blame(error: BaseException) -> Blame:
@@ -49,19 +73,25 @@ def blame(error: BaseException) -> Blame:
     causes = list(_causes(error))
     if any(_is_of_device(each) for each in causes):
         return "device"
-    answered = any(_code(each) is not None for each in causes)
+    answered = any(_status(each) is not None for each in causes)
     if any(_is_of_node(each, answered=answered) for each in causes):
         return "node"
-    if isinstance(error, ROW_ERRORS):
+    statuses = {_status(each) for each in causes}
+    if isinstance(error, ROW_ERRORS) or statuses & set(_OF_OBJECT):
         return "row"
-    if isinstance(error, OSError) or any(re.search(_TRANSIENT, each.__name__) for each in type(error).__mro__):
+    if statuses != {None}:
+        return "storage"
+    names = [each.__name__ for each in type(error).__mro__]
+    if isinstance(error, OSError) or any(re.search(_TRANSIENT, name) for name in names):
+        return "storage"
+    if type(error).__module__.split(".")[0] in _STORAGE_PACKAGES or str(error) == "Session is closed":
         return "storage"
     return "row"
 
 
 def is_denied(error: BaseException) -> bool:
-    """Whether S3 has refused an object, for a reason that may lie in the object or in whoever asks."""
-    return any(_code(each) in _DENIED_CODES for each in _causes(error))
+    """Whether a store has refused an object, for a reason that may lie in the object or in whoever asks."""
+    return any(_code(each) in _DENIED_CODES or _status(each) == 403 for each in _causes(error))
 
 
 def in_words(error: BaseException) -> str:
@@ -90,7 +120,11 @@ def _is_of_node(error: BaseException, *, answered: bool) -> bool:
     # s3fs makes EIO of every answer that it has no name for.
     if isinstance(error, OSError) and error.errno in _NODE_NUMBERS and not answered:
         return True
-    return _code(error) in _NODE_CODES | _DENIED_CODES
+    if _code(error) in _NODE_CODES | _DENIED_CODES or "can't start new thread" in str(error):
+        return True
+    # What is refused here may be answered elsewhere, but for what isn't there; whose fault it is shows there.
+    status = _status(error)
+    return status is not None and 400 <= status < 500 and status not in (*_OF_OBJECT, *_PASSING)
 
 
 def _code(error: BaseException) -> str | None:
@@ -100,3 +134,17 @@ def _code(error: BaseException) -> str | None:
         return None
     code = response.get("Error", {}).get("Code")
     return None if code is None else str(code)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status of a store's answer: of S3 as botocore has it, of Google's as gcsfs, of Azure's as azure-core."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    elif type(error).__module__.split(".")[0] in ("gcsfs", "google"):
+        found = getattr(error, "code", None)
+    elif type(error).__module__.split(".")[0] == "azure":
+        found = getattr(error, "status_code", None)
+    else:
+        return None
+    return int(found) if isinstance(found, int) else None

@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,11 +42,8 @@ _TEMPORARY = (408, 425, 429)
 _NUM_THREADS = 16
 """Files that are deleted, and listings that are asked for, at a time."""
 
-_LATELY = 60.0
-"""Seconds for which a bucket that could be read counts as one that this machine may read."""
-
-_read_at: dict[str, float] = {}
-"""When something in a bucket was read last."""
+_readable: dict[str, str] = {}
+"""By bucket, the URI that was read there last."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 """Options of fsspec's filesystems. Reading an object in parallel ranges would need its size first, which is a second
@@ -146,11 +142,22 @@ def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
     for fs, some in places.items():
         with waiting():
             contents |= read_places(fs, some)
-    now = time.monotonic()
-    _read_at.update({_bucket(uri): now for uri, content in contents.items() if isinstance(content, bytes)})
+    good = {_bucket(uri): uri for uri, content in contents.items() if isinstance(content, bytes)}
+    _readable.update(good)
+    looked: dict[str, bool] = dict.fromkeys(good, True)
     for uri, content in contents.items():
-        if isinstance(content, Exception):
-            contents[uri] = _explained(uri, content)
+        if not isinstance(content, Exception):
+            continue
+        if is_denied(content):
+            bucket = _bucket(uri)
+            if bucket not in looked:
+                looked[bucket] = _can_be_read(_readable.get(bucket))
+            if looked[bucket]:
+                # Without what it was raised from, which would speak of this machine's credentials.
+                reason = f"{uri} may not be read, while others in {bucket} may: {content}"
+                contents[uri] = PermissionError(reason)
+                continue
+        contents[uri] = _explained(uri, content)
     return {uri: contents[uri] for uri in wanted}
 
 
@@ -158,14 +165,24 @@ def _bucket(uri: str) -> str:
     return "/".join(uri.split("/", 3)[:3])
 
 
+def _can_be_read(uri: str | None) -> bool:
+    """Whether what could be read before still can."""
+    if uri is None:
+        return False
+    fs, path = filesystem(split_place(uri)[0])
+    try:
+        with waiting():
+            fs.cat_file(path, start=0, end=1)
+    except Exception:  # noqa: BLE001 - whatever it is, it can't
+        return False
+    return True
+
+
 def _explained(uri: str, error: Exception) -> Exception:
     """Turns an error that will never go away into a ValueError or PermissionError; others may go away and stay."""
     # Whoever raised such an error has imported its library; nobody else needs it.
     botocore, aiohttp = sys.modules.get("botocore.exceptions"), sys.modules.get("aiohttp")
     explained: Exception = error
-    if is_denied(error) and time.monotonic() - _read_at.get(_bucket(uri), -_LATELY) < _LATELY:
-        # Without what it was raised from, which would speak of this machine's credentials.
-        return PermissionError(f"{uri} may not be read, while others in {_bucket(uri)} may: {error}")
     if botocore and isinstance(error, botocore.ParamValidationError):
         explained = ValueError(f"expected s3://bucket/key, got {uri[:200]}")
     elif aiohttp and isinstance(error, aiohttp.ClientResponseError):

@@ -11,9 +11,9 @@ from raypipe.faults import Blame, blame, is_denied
 class ClientError(Exception):
     """As botocore raises it; s3fs makes Python's errors of it."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, status: int | None = None) -> None:
         super().__init__(f"An error occurred ({code})")
-        self.response = {"Error": {"Code": code}}
+        self.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -21,8 +21,8 @@ def caused(error: Exception, cause: Exception) -> Exception:
     return error
 
 
-def named(name: str, *bases: type, text: str = "text") -> Exception:
-    made: Any = type(name, bases or (Exception,), {})(text)
+def named(name: str, *bases: type, text: str = "text", module: str = "elsewhere", **values: object) -> Exception:
+    made: Any = type(name, bases or (Exception,), {"__module__": module, **values})(text)
     assert isinstance(made, Exception)
     return made
 
@@ -46,7 +46,19 @@ def named(name: str, *bases: type, text: str = "text") -> Exception:
         (named("ConnectTimeout", named("ConnectionError").__class__), "storage"),
         (named("ServerDisconnectedError"), "storage"),
         (named("ClientPayloadError"), "storage"),
-        (caused(OSError(errno.EIO, "an answer without a name"), ClientError("InternalError")), "storage"),
+        (named("HttpError", module="gcsfs.retry", code=503), "storage"),
+        (named("HttpError", module="gcsfs.retry", code=401), "node"),
+        (named("HttpResponseError", module="azure.core.exceptions", status_code=429), "storage"),
+        (named("ServiceRequestError", module="azure.core.exceptions"), "storage"),
+        (named("ResponseParserError", module="botocore.parsers"), "storage"),
+        (RuntimeError("Session is closed"), "storage"),
+        (RuntimeError("can't start new thread"), "node"),
+        (named("ClientConnectorCertificateError", ValueError, module="aiohttp"), "node"),
+        (caused(OSError(errno.EINVAL, "key is disabled"), ClientError("KMS.DisabledException", 400)), "node"),
+        (caused(FileNotFoundError("gone"), ClientError("NoSuchKey", 404)), "row"),
+        (caused(OSError(errno.EINVAL, "too short"), ClientError("InvalidRange", 416)), "row"),
+        (caused(OSError(errno.EBUSY, "slow"), ClientError("SlowDown", 503)), "storage"),
+        (caused(OSError(errno.EIO, "an answer without a name"), ClientError("InternalError", 500)), "storage"),
         (caused(PermissionError("expired"), ClientError("ExpiredToken")), "node"),
         (caused(PermissionError("skewed"), ClientError("RequestTimeTooSkewed")), "node"),
         (caused(PermissionError("keys"), ClientError("InvalidAccessKeyId")), "node"),
@@ -64,6 +76,8 @@ def named(name: str, *bases: type, text: str = "text") -> Exception:
         (ModuleNotFoundError("pydensecrf"), "node"),
         (RuntimeError("CUDA error: device-side assert triggered"), "device"),
         (RuntimeError("No CUDA GPUs are available"), "device"),
+        (RuntimeError("CUDA error: out of memory"), "device"),
+        (RuntimeError("Unexpected error from cudaGetDeviceCount(). Error 802"), "device"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "device"),
         (named("AcceleratorError", RuntimeError, text="CUDA error: an illegal memory access"), "device"),
         (caused(ValueError("while computing"), RuntimeError("CUDA error: unspecified launch failure")), "device"),

@@ -79,6 +79,7 @@ class Execution:
         *,
         rows_per_block: int,
         writer: ShardWriter,
+        row_timeout: float,  # noqa: ARG002 - no process hangs here
     ) -> Iterator[pa.Table]:
         """As `execute`."""
         self.writer, self.rows_per_block = writer, rows_per_block

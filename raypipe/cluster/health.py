@@ -62,6 +62,13 @@ def leave_out(nodes: dict[str, str]) -> None:
         ray.get(the_watch().exclude.remote(nodes))
 
 
+def forgive() -> None:
+    """Lets rows be tried again that were convicted."""
+    import ray
+
+    ray.get(the_watch().forgive.remote())
+
+
 def are_more_sick(before: Mapping[str, str]) -> bool:
     """Whether nodes have become sick that weren't, so that what has failed on them is to be tried without them.
 

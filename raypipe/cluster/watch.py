@@ -14,7 +14,8 @@ DEATHS = 2
 """Of a process on the same rows, until each of them is tried alone; and then on the same row, until it is convicted."""
 
 MOST_DEATHS = 4
-"""On one row alone, until it is convicted though no other row got through: there may be none."""
+"""On one row alone, until the node counts as sick because nothing else got through either; or the row is convicted,
+where it is all that is left."""
 
 FAULTS = 3
 """Of a node, without anything getting through in between, until it counts as sick."""
@@ -28,6 +29,9 @@ ALL_SICK_AFTER = 45.0
 Verdict = Literal["again", "elsewhere", "sick"]
 """The same is tried again there; rows are tried on another node; the node is sick."""
 
+Outcome = Literal["passed", "done", "failed"]
+"""Of a call: some rows got through; all are in error; the block comes back, for storage failed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
@@ -40,6 +44,8 @@ class Call:
     pool: str
     """Names of the stages: the same in each execution."""
     node: str
+    place: str
+    """The node, or a GPU on it: what is wrong with one of them says nothing of the others."""
     block: str
     """Digest of the rows."""
 
@@ -65,7 +71,7 @@ class _Open:
     """A call that has begun."""
 
     call: Call
-    num_rows: int
+    rows: tuple[str, ...]
     row: str | None = None
     """That it works on alone."""
     ended_by: str | None = None
@@ -78,8 +84,10 @@ class _Suspect:
     """A row or a block on which processes have died."""
 
     since: float
-    nodes: list[str] = field(default_factory=list)
-    """Of the deaths."""
+    calls: list[Call] = field(default_factory=list)
+    """That failed."""
+    last: float = 0.0
+    """When the last of them did."""
 
 
 @dataclass
@@ -132,19 +140,20 @@ class Watch:
             rows: ids of the block's rows.
         """
         key = (call.job, call.block)
-        before = self._open.get(key)
+        before = self._open.pop(key, None)
         if before is not None and before.call.number != call.number:
             self._died(before)
-        self._open[key] = _Open(call, len(rows))
+        if call.node in self._sick:
+            return Orders(sick=self._sick[call.node])
+        self._open[key] = _Open(call, tuple(rows))
         convicted = self._convicted.get(call.pool, {})
         suspects = [row for row in rows if (call.pool, row) in self._rows and row not in convicted]
-        first = {row for row in suspects if self._others_pass(call, self._rows[call.pool, row].since)}
+        first = {row for row in suspects if self._passes_since(call, self._rows[call.pool, row].since)}
         return Orders(
             alone=key in self._careful or bool(suspects),
             first=frozenset(first),
             last=frozenset(set(suspects) - first),
             convicted={row: convicted[row] for row in rows if row in convicted},
-            sick=self._sick.get(call.node),
         )
 
     def alone(self, call: Call, row: str | None) -> None:
@@ -152,6 +161,7 @@ class Watch:
         if (found := self._found(call)) is not None:
             if found.row is not None:
                 self._passed(call)
+                self._rows.pop((call.pool, found.row), None)
             found.row = row
 
     def hung(self, call: Call, where: str, seconds: float) -> None:
@@ -173,34 +183,50 @@ class Watch:
             reason: in words.
             of_device: its process ends now, as it would after a crash.
         """
-        if (found := self._open.pop((call.job, call.block), None)) is not None and of_device:
+        found = self._open.pop((call.job, call.block), None)
+        if found is not None and of_device:
             found.ended_by = reason
             self._died(found)
         else:
             self._blame_node(call, reason)
         if call.node in self._sick:
             return "sick"
-        key = (call.job, call.block)
-        doubt = self._faulty.setdefault(key, _Suspect(self._clock()))
-        doubt.nodes.append(call.node)
-        return "elsewhere" if len(doubt.nodes) >= FAULTS and self._others_pass(call, doubt.since) else "again"
+        doubt = self._faulty.setdefault((call.job, call.block), _Suspect(self._clock()))
+        doubt.calls.append(call)
+        doubt.last = self._clock()
+        return "elsewhere" if len(doubt.calls) >= FAULTS and self._passes_since(call, doubt.since) else "again"
 
-    def end(self, call: Call, *, passed: bool) -> None:
-        """Says that a call has ended, and whether the rows got through; a block that failed for storage may return."""
-        if self._found(call) is None:
+    def convicts(self, call: Call, node: str) -> bool:
+        """Whether rows that failed on a node as on the call's own are at fault: others got through there since."""
+        doubt = self._faulty.get((call.job, call.block))
+        return doubt is not None and any(
+            seen.passed > doubt.last for (place, pool), seen in self._health.items()
+            if pool == call.pool and place.startswith(node)
+        )  # fmt: skip
+
+    def settled(self, call: Call) -> None:
+        """Says that a block whose call was closed by a fault is done all the same, by another process."""
+        self._forget(call)
+
+    def end(self, call: Call, outcome: Outcome) -> None:
+        """Says that a call has ended, and how."""
+        found = self._found(call)
+        if found is None:
             return
-        key = (call.job, call.block)
-        del self._open[key]
-        if passed:
+        del self._open[call.job, call.block]
+        if outcome == "failed":
+            return
+        self._forget(call)
+        if outcome == "passed":
             self._passed(call)
-            self._faulty.pop(key, None)
-            self._blocks.pop(key, None)
-            self._careful.discard(key)
+            if self._rows:
+                for row in found.rows:
+                    self._rows.pop((call.pool, row), None)
 
-    def passes(self, node: str, pool: str) -> bool:
-        """Whether rows get through a pool's stages on a node."""
-        health = self._health.get((node, pool))
-        return health is not None and not health.faults and health.passed > float("-inf")
+    def forgive(self) -> None:
+        """Forgets all convictions: rows in quarantine are to be tried again."""
+        self._convicted.clear()
+        self._rows.clear()
 
     def sick(self) -> dict[str, str]:
         """Ids of the nodes that are sick, with the reason."""
@@ -214,13 +240,19 @@ class Watch:
         found = self._open.get((call.job, call.block))
         return found if found is not None and found.call.number == call.number else None
 
+    def _forget(self, call: Call) -> None:
+        key = (call.job, call.block)
+        self._faulty.pop(key, None)
+        self._blocks.pop(key, None)
+        self._careful.discard(key)
+
     def _passed(self, call: Call) -> None:
-        health = self._health[call.node, call.pool]
+        health = self._health[call.place, call.pool]
         health.passed, health.faults = self._clock(), []
 
-    def _others_pass(self, call: Call, since: float) -> bool:
-        """Whether something got through the call's pool on its node, since a row or a block failed."""
-        return self._health[call.node, call.pool].passed > since
+    def _passes_since(self, call: Call, since: float) -> bool:
+        """Whether something got through the call's pool at its place, since a row or a block failed."""
+        return self._health[call.place, call.pool].passed > since
 
     def _died(self, dead: _Open) -> None:
         """Counts the end of a process that was at work."""
@@ -231,23 +263,20 @@ class Watch:
         self._blame_node(call, reason, died=True)
         if dead.row is None:
             suspect = self._blocks.setdefault((call.job, call.block), _Suspect(self._clock()))
-            suspect.nodes.append(call.node)
+            suspect.calls.append(call)
             if dead.hung or self._counted(suspect) >= DEATHS:
                 self._careful.add((call.job, call.block))
             return
         suspect = self._rows.setdefault((call.pool, dead.row), _Suspect(self._since(call)))
-        suspect.nodes.append(call.node)
+        suspect.calls.append(call)
         deaths = self._counted(suspect)
-        enough = 1 if dead.hung else DEATHS
-        proved = self._others_pass(call, suspect.since) or len(set(suspect.nodes)) > 1
+        proved = any(self._passes_since(each, suspect.since) for each in suspect.calls)
         if deaths >= MOST_DEATHS and not proved:
-            # Where there is no other node, what got through before has to do, and a row that is all that is left.
-            proved = len(self._alive() - set(self._sick)) == 1 and (
-                dead.num_rows == 1 or self._others_pass(call, float("-inf"))
-            )
-            if not proved:
+            if len(dead.rows) == 1 and len(self._alive() - set(self._sick)) == 1:
+                proved = True  # it is all that is left, so that nothing else can get through
+            else:
                 self._sick.setdefault(call.node, f"{reason}, whatever row it works on")
-        if deaths >= enough and proved:
+        if deaths >= (1 if dead.hung else DEATHS) and proved:
             self._convicted[call.pool][dead.row] = f"{reason} while it worked on this row alone"
             del self._rows[call.pool, dead.row]
 
@@ -259,23 +288,21 @@ class Watch:
     def _counted(self, suspect: _Suspect) -> int:
         """Deaths on nodes that are still there: the others may have died with theirs."""
         alive = self._alive()
-        return sum(node in alive for node in suspect.nodes)
+        return sum(call.node in alive for call in suspect.calls)
 
     def _blame_node(self, call: Call, reason: str, *, died: bool = False) -> None:
-        health = self._health[call.node, call.pool]
+        health = self._health[call.place, call.pool]
         if died and any(fault.block == call.block for fault in health.faults):
             return  # it may be the block's fault, which is found out otherwise
         health.faults.append(_Fault(self._clock(), call.block))
-        first = health.faults[0].at
+        if len(health.faults) < FAULTS or call.node in self._sick:
+            return
+        # Others get through now, not only before what is wrong here came to them.
         others = any(
-            pool == call.pool and node != call.node and seen.passed > first
-            for (node, pool), seen in self._health.items()
+            pool == call.pool and place != call.place and not seen.faults and seen.passed > health.faults[-2].at
+            for (place, pool), seen in self._health.items()
         )
-        if (
-            len(health.faults) >= FAULTS
-            and self._clock() - first >= (SICK_AFTER if others else ALL_SICK_AFTER)
-            and call.node not in self._sick
-        ):
+        if self._clock() - health.faults[0].at >= (SICK_AFTER if others else ALL_SICK_AFTER):
             self._sick[call.node] = reason
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.cluster.health import NODE_ID, without_nodes
+from raypipe.cluster.health import NODE_ID
 from raypipe.cluster.watch import Call, Orders
 from raypipe.faults import blame, in_words
 from raypipe.outputs.sink import PART, ShardWriter
@@ -45,11 +45,11 @@ def reported(guard: Guard, *, job: str, pool: str, block: str) -> Iterator[None]
     except Exception as error:
         if blame(error) == "node" and guard.fault(call, in_words(error), of_device=False) == "sick":
             raise SickNode(f"{guard.node()}: {in_words(error)}") from error
-        guard.end(call, passed=False)
+        guard.end(call, "failed")
         if blame(error) in ("node", "storage"):
             raise Again(in_words(error)) from error
         raise
-    guard.end(call, passed=True)
+    guard.end(call, "passed")
 
 
 class Containment:
@@ -79,11 +79,11 @@ class Containment:
             kind = blame(error)
             if kind in ("node", "device"):
                 return self._doubtful(table, call, error, of_device=kind == "device")
-            guard.end(call, passed=False)
+            guard.end(call, "failed")
             if kind == "storage":
                 raise Again(in_words(error)) from error
             raise  # no row's, for those are in quarantine
-        guard.end(call, passed=True)
+        guard.end(call, "passed" if done["error_stage"].null_count else "done")
         return written
 
     def _without_convicted(self, table: pa.Table, orders: Orders) -> pa.Table:
@@ -97,7 +97,7 @@ class Containment:
         rows = table["image_id"].to_pylist()
         done: dict[int, pa.Table] = {}
         for index in sorted(range(len(rows)), key=lambda i: (rows[i] not in orders.first, rows[i] in orders.last)):
-            if rows[index] not in orders.convicted:
+            if not table["error_stage"][index].is_valid:  # what is in error already gets through anything
                 guard.alone(call, rows[index])
             done[index] = self.process.run(table.slice(index, 1))
         guard.alone(call, None)
@@ -124,25 +124,34 @@ class Containment:
     def _elsewhere(self, table: pa.Table, call: Call, error: Exception) -> pa.Table:
         """Rows as another node computes them, or, where there is none, another process.
 
-        What fails there as well, where others get through, is the row's fault.
+        What fails there as well is the row's fault, if another row gets through there.
         """
         import ray
 
-        guard, job = self.guard, replace(self.process.job, writer=None, guard=None, indexed=None, rows_per_batch=None)
+        guard, job = self.guard, replace(self.process.job, writer=None, indexed=None, rows_per_batch=None)
+        job = replace(job, guard=None)
         writer = self.process.job.writer
-        sick = {call.node, *ray.get(guard.watch.sick.remote())}
-        others = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - sick  # type: ignore[no-untyped-call]
+        sick = {call.node, *guard.sick()}
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]  # type: ignore[no-untyped-call]
+        others = sorted({node["NodeID"] for node in nodes} - sick)
         options: dict[str, Any] = {"num_cpus": 0, "max_retries": 0}
         if others:
-            options["label_selector"] = without_nodes(sick)
+            options["label_selector"] = {NODE_ID: f"in({','.join(others)})"}
         else:
             options["runtime_env"] = {"env_vars": {"RAYPIPE_FRESH_PROCESS": call.number}}
-        node, found, num_refused = ray.get(ray.remote(_each_alone).options(**options).remote(table, job))
-        if num_refused and node != call.node and not guard.passes(node, job.pool.name):
+        trying = ray.remote(_each_alone).options(**options).remote(table, job)
+        try:
+            node, found, num_refused = ray.get(trying, timeout=2 * guard.row_timeout)
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(trying, force=True)
+            raise
+        one_passed = found["error_stage"].null_count > 0
+        if num_refused and not one_passed and not guard.convicts(call, node):
             raise Again(in_words(error)) from error
         if writer is not None:
             there = {"num_cpus": 0, "label_selector": {NODE_ID: node}}
             found = ray.get(ray.remote(_write).options(**there).remote(writer, found))
+        guard.settled(call)
         return cast(pa.Table, found)
 
 

@@ -14,12 +14,18 @@ from typing import Any
 from uuid import uuid4
 
 from raypipe import progress
-from raypipe.cluster.watch import Call, Orders, Verdict
+from raypipe.cluster.watch import Call, Orders, Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 
 CALLS = 4
 """Calls that a process is at work on, at most, and asks for at the same time."""
+
+SETUP = "setup"
+"""What a process that loads its networks works on."""
+
+_SETUP_TIMEOUT = 600.0
+"""Seconds that it may take, at least."""
 
 _GRACE = 15.0
 """Seconds after which a process is ended from outside of Python, whose lock may be held by what is stuck."""
@@ -44,14 +50,18 @@ class Guard:
     row_timeout: float
     """Seconds without progress after which a process is ended."""
 
+    def oversee(self) -> None:
+        """Ends this process from now on where it gets on no more."""
+        _overseer(self).start()
+
     def begin(self, *, job: str, pool: str, block: str, rows: list[str]) -> tuple[Call, Orders]:
         """Says that this process begins with a block.
 
         Raises:
             SickNode: if nothing is to be computed here.
         """
-        _overseer(self).start()
-        call = Call(number=uuid4().hex, job=job, pool=pool, node=_node(), block=block)
+        self.oversee()
+        call = Call(number=uuid4().hex, job=job, pool=pool, node=_node(), place=_place(), block=block)
         orders: Orders = self._ask("begin", call, rows)
         if orders.sick is not None:
             raise SickNode(f"{self.node()}: {orders.sick}")
@@ -68,14 +78,23 @@ class Guard:
         verdict: Verdict = self._ask("fault", call, reason, of_device=of_device)
         return verdict
 
-    def end(self, call: Call, *, passed: bool) -> None:
+    def end(self, call: Call, outcome: Outcome) -> None:
         """Says that the call has ended; nothing waits for it to be heard."""
         _open_calls.pop(call.number, None)
-        self.watch.end.remote(call, passed=passed)
+        self.watch.end.remote(call, outcome)
 
-    def passes(self, node: str, pool: str) -> bool:
-        """Whether rows get through on a node."""
-        return bool(self._ask("passes", node, pool))
+    def settled(self, call: Call) -> None:
+        """Says that a block is done that another process has computed."""
+        self.watch.settled.remote(call)
+
+    def convicts(self, call: Call, node: str) -> bool:
+        """Whether rows that failed on a node, too, are at fault."""
+        return bool(self._ask("convicts", call, node))
+
+    def sick(self) -> dict[str, str]:
+        """The nodes that are sick."""
+        found: dict[str, str] = self._ask("sick")
+        return found
 
     def node(self) -> str:
         """This node in words."""
@@ -106,6 +125,14 @@ def _node() -> str:
 
 
 @cache
+def _place() -> str:
+    import ray
+
+    gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    return "/".join([_node(), *gpus])
+
+
+@cache
 def _overseer(guard: Guard) -> "_Overseer":
     return _Overseer(guard)
 
@@ -129,13 +156,14 @@ class _Overseer:
         while not nap.wait(min(1.0, timeout / 4)):
             # As long as this thread gets its turns, that moment never comes.
             faulthandler.dump_traceback_later(timeout + _GRACE, exit=True, file=_STDERR)
-            if progress.seconds_stalled() >= timeout:
-                self._end()
+            limit = max(timeout, _SETUP_TIMEOUT) if progress.where() == SETUP else timeout
+            if progress.seconds_stalled() >= limit:
+                self._end(limit)
 
-    def _end(self) -> None:
+    def _end(self, timeout: float) -> None:
         import ray
 
-        where, timeout = progress.where(), self.guard.row_timeout
+        where = progress.where()
         print(f"raypipe: no progress for {timeout:g} s in {where}; this process ends. Its stacks:", file=sys.stderr)
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
         sys.stderr.flush()

@@ -13,9 +13,9 @@ import pyarrow as pa
 from raypipe.data.blocks import unpack
 from raypipe.faults import blame, in_words
 from raypipe.outputs.sink import ShardWriter
-from raypipe.progress import waiting
+from raypipe.progress import tick, waiting, working
 from raypipe.stages.base import run_stages, with_error_columns
-from raypipe.streams.guard import Guard
+from raypipe.streams.guard import SETUP, Guard
 from raypipe.streams.metrics import Meter
 from raypipe.streams.plan import Pool
 
@@ -55,6 +55,8 @@ class Process:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.setting_up, self.is_set_up = Lock(), False
+        if job.guard is not None:
+            job.guard.oversee()
         try:
             self.set_up()
         except Exception as error:
@@ -72,9 +74,10 @@ class Process:
 
     def set_up(self) -> None:
         """Loads networks, once. What fails here on a sick node is found out as what fails with its rows."""
-        with waiting(), self.setting_up:
+        with waiting(), self.setting_up, working():
             if self.is_set_up:
                 return
+            tick(SETUP)
             job = self.job
             device = os.environ.get(GPU_DEVICE, "cuda") if job.on_gpu else "cpu"
             if device == "cuda":
@@ -86,6 +89,7 @@ class Process:
             if (torch := sys.modules.get("torch")) is not None:  # pools without networks do without its import
                 torch.set_num_threads(job.threads)
             self.is_set_up = True
+            tick("")
 
     def whole(self, table: pa.Table) -> pa.Table:
         """The rows that a table stands for, with error columns."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import raypipe
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.cluster.health import are_more_sick, sick_nodes
+from raypipe.cluster.health import AllSick, are_more_sick, forgive, sick_nodes
 from raypipe.cluster.resources import PoolPlan
 from raypipe.cluster.waiting import watch_start
 from raypipe.config import Budget
@@ -109,12 +109,17 @@ def run_stream(
     with hold(artifact.uri, holder=f"the stream {plan.name}") as lease:
         if settings.retry_quarantined:
             forget_quarantined(artifact.uri)
+            forgive()
         if file_moved_rows(source := Source.of(plan, rows, artifact.uri, run=lease.epoch)):
             source = Source.of(plan, rows, artifact.uri, run=lease.epoch)
-        num_computed = 0
+        num_computed, on_gpus = 0, False
         while True:
             sick = sick_nodes()
-            run = _Run(source, settings, pools(), lease, num_computed)
+            planned = pools()
+            if on_gpus and not any(each.gpus for _, each in planned):
+                raise AllSick(f"no node with a GPU is left that isn't sick: {'; '.join(sick.values())}")
+            on_gpus = any(each.gpus for _, each in planned)
+            run = _Run(source, settings, planned, lease, num_computed)
             try:
                 return artifact, run.finish()
             except Exception as error:

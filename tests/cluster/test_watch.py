@@ -21,8 +21,9 @@ class Scene:
         self.watch = Watch(alive=lambda: set(self.nodes), clock=lambda: self.now)
         self.numbers = count()
 
-    def call(self, node: str = "n1", block: str = "block", pool: str = "Stage") -> Call:
-        return Call(number=str(next(self.numbers)), job="job", pool=pool, node=node, block=block)
+    def call(self, node: str = "n1", block: str = "block", pool: str = "Stage", gpu: str = "") -> Call:
+        place = f"{node}/{gpu}" if gpu else node
+        return Call(number=str(next(self.numbers)), job="job", pool=pool, node=node, place=place, block=block)
 
     def die(self, rows: list[str], kill: str, *, node: str = "n1", hang: bool = False) -> list[str] | None:
         """A process takes the block, as it is told to; rows that it got through, or None where it died on `kill`."""
@@ -43,14 +44,14 @@ class Scene:
                         self.watch.hung(call, "Stage", 5)
                     return None
             self.watch.alone(call, None)
-        self.watch.end(call, passed=True)
+        self.watch.end(call, "passed")
         return done
 
 
-def pass_block(scene: Scene, node: str = "n1", block: str = "other", pool: str = "Stage") -> None:
-    call = scene.call(node, block, pool)
+def pass_block(scene: Scene, node: str = "n1", block: str = "other", pool: str = "Stage", gpu: str = "") -> None:
+    call = scene.call(node, block, pool, gpu)
     scene.watch.begin(call, ["x"])
-    scene.watch.end(call, passed=True)
+    scene.watch.end(call, "passed")
 
 
 @pytest.mark.parametrize("killer", ROWS)
@@ -86,7 +87,7 @@ def test_a_call_that_failed_for_storage_is_no_death() -> None:
     for _ in range(5):
         call = scene.call()
         assert not scene.watch.begin(call, ROWS).alone
-        scene.watch.end(call, passed=False)
+        scene.watch.end(call, "failed")
 
 
 def test_deaths_with_their_nodes_convict_nobody() -> None:
@@ -168,11 +169,98 @@ def test_rows_that_fail_where_others_get_through_are_tried_elsewhere() -> None:
     assert scene.watch.sick() == {}
 
 
-def test_what_passes_in_another_pool_says_nothing_of_this_one() -> None:
+def test_a_row_that_failed_elsewhere_is_convicted_where_others_get_through_there_since() -> None:
     scene = Scene(nodes={"n1", "n2"})
-    pass_block(scene, pool="Writes")
-    assert scene.watch.passes("n1", "Writes")
-    assert not scene.watch.passes("n1", "Stage")
+    pass_block(scene, "n2")
+    call = scene.call()
+    scene.watch.begin(call, ROWS)
+    scene.now += 1
+    scene.watch.fault(call, "AccessDenied", of_device=False)
+    assert not scene.watch.convicts(call, "n2"), "it got through before"
+    scene.now += 1
+    pass_block(scene, "n2", pool="Writes")
+    assert not scene.watch.convicts(call, "n2"), "something else got through"
+    pass_block(scene, "n2")
+    assert scene.watch.convicts(call, "n2")
+    scene.watch.settled(call)
+    assert not scene.watch._faulty
+
+
+def test_a_gpu_that_fails_beside_others_that_work_makes_its_node_sick() -> None:
+    scene = Scene(nodes={"n1", "n2"})
+    for _ in range(40):
+        scene.now += 2
+        pass_block(scene, gpu="1")
+        pass_block(scene, "n2")
+        call = scene.call(gpu="0")
+        orders = scene.watch.begin(call, ROWS)
+        assert not orders.convicted
+        if orders.sick:
+            break
+        if orders.alone:
+            scene.watch.alone(call, min(ROWS, key=lambda row: (row not in orders.first, row in orders.last)))
+        scene.watch.fault(call, "CUDA error: unknown", of_device=True)
+    assert list(scene.watch.sick()) == ["n1"]
+
+
+def test_where_nothing_gets_through_any_more_no_row_is_convicted() -> None:
+    scene = Scene(nodes={"n1", "n2"})
+    pass_block(scene)
+    pass_block(scene, "n2")
+    for number in range(60):
+        scene.now += 1
+        call = scene.call(f"n{1 + number % 2}")
+        orders = scene.watch.begin(call, ROWS)
+        assert not orders.convicted
+        if not orders.sick and orders.alone:
+            scene.watch.alone(call, min(ROWS, key=lambda row: (row not in orders.first, row in orders.last)))
+    assert set(scene.watch.sick()) == {"n1", "n2"}
+
+
+def test_a_short_outage_of_all_nodes_makes_none_of_them_sick() -> None:
+    scene = Scene(nodes={f"n{number}" for number in range(8)})
+    pass_block(scene, "n7")
+    for second in range(0, 40, 5):
+        scene.now = second
+        for node in sorted(scene.nodes):
+            call = scene.call(node, block=node)
+            scene.watch.begin(call, ROWS)
+            if second == 5 and node == "n7":
+                scene.watch.end(call, "passed")  # fetched before
+            else:
+                scene.watch.fault(call, "gaierror", of_device=False)
+    assert scene.watch.sick() == {}
+
+
+def test_who_got_through_is_no_suspect_and_nothing_is_kept_of_blocks_that_are_done() -> None:
+    scene = Scene()
+    assert scene.die(ROWS, "b") is None
+    assert scene.die(ROWS, "b") is None
+    assert scene.die(ROWS, "b") is None  # alone, once
+    assert scene.die(ROWS, "none") == ROWS
+    watch = scene.watch
+    assert not watch.begin(scene.call(block="next"), ROWS).alone
+    assert not watch._rows
+    assert not watch._blocks
+    assert not watch._careful
+
+
+def test_rows_that_all_failed_show_nothing_of_the_node() -> None:
+    scene = Scene()
+    call = scene.call()
+    scene.watch.begin(call, ROWS)
+    scene.watch.end(call, "done")
+    assert all(seen.passed < 0 for seen in scene.watch._health.values())
+    assert not scene.watch._open
+
+
+def test_the_convicted_are_forgiven() -> None:
+    scene = Scene()
+    while scene.die(ROWS, "b") is None:
+        pass
+    assert scene.watch.begin(scene.call(block="next"), ROWS).convicted
+    scene.watch.forgive()
+    assert not scene.watch.begin(scene.call(block="other"), ROWS).convicted
 
 
 def test_a_device_that_fails_with_one_row_alone_convicts_it_as_a_death_does() -> None:
