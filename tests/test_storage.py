@@ -321,7 +321,7 @@ class Guarded(AbstractFileSystem):
         return b"content"[start:end]
 
 
-class Denied(Exception):
+class Denied(Exception):  # noqa: N818 - botocore has its name
     """As botocore's ClientError."""
 
     response: ClassVar[dict[str, Any]] = {
