@@ -1,5 +1,6 @@
 """The random faults: their schedule is of a seed alone, they hit what they are meant to, and differences are seen."""
 
+import socket
 import subprocess
 import sys
 import threading
@@ -131,6 +132,33 @@ def test_a_killed_command_is_given_again_and_one_that_ended_is_not(disorder: Mod
     assert command.ends_within(60)
     assert not command.kill()
     assert command.num_starts == 1
+
+
+def test_the_storage_goes_away_and_comes_back(disorder: ModuleType, s3_url: str) -> None:
+    proxy = disorder.strikes.Proxy(s3_url)
+    values = {"calm": 0.0, "seconds": 1.5, "pick": 0.0, "rate": 1.0, "seed": 0}
+    strike = disorder.schedule.Strike(kind=disorder.schedule.Kind.AWAY, **values)
+    striker = disorder.strikes.Striker(None, None, proxy)
+    answers = set()
+
+    def ask() -> None:
+        try:
+            with socket.create_connection(("127.0.0.1", proxy.port), timeout=1):
+                answers.add("there")
+        except OSError:
+            answers.add("away")
+
+    proxy.start()
+    striking = threading.Thread(target=striker.strike, args=(strike, None))
+    striking.start()
+    while striking.is_alive():
+        ask()
+        time.sleep(0.02)
+    assert answers == {"there", "away"}
+    answers.clear()
+    ask()
+    assert answers == {"there"}
+    proxy.stop()
 
 
 def outcome(disorder: ModuleType, **values: Any) -> Any:
