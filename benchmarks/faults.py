@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import fsspec
 import psutil
@@ -27,7 +27,7 @@ import pyarrow as pa
 import typer
 from measure import ROOT, machine, table, write_random_networks
 from ray.cluster_utils import Cluster
-from servers import Proxy, restart, start_moto
+from servers import Proxy, free_port, num_spoiled, restart, start_moto
 
 from raypipe import storage
 from raypipe.data.manifest import Manifest
@@ -42,6 +42,9 @@ from raypipe.schema import MASKS, QUARANTINE, SEEDS
 SCHEMAS = {"seeds": SEEDS, "masks": MASKS}
 ROWS_PER_BLOCK = 8
 SECONDS_AWAY = 10
+SECONDS_TO_START = 120
+"""A node has so many, on a machine with other work."""
+LOG = Path(tempfile.gettempdir(), "faults.log")
 LIMIT = 400
 """Seconds after which a run is given up."""
 
@@ -83,11 +86,11 @@ def prepare(base: str, voc: str, num_images: int) -> int:
     return len(rows)
 
 
-def start_driver(setting: Setting, step: str, out: str) -> subprocess.Popen[str]:
-    """The command of a step as a process of its own."""
-    log = Path(tempfile.gettempdir(), "faults.log").open("a")  # noqa: SIM115 - the process keeps it
-    command = [sys.executable, str(ROOT / "jobs/submit.py"), step, setting.config, f"out={out}"]
-    return subprocess.Popen(command, text=True, stdout=log, stderr=log, cwd=ROOT)  # noqa: S603 - ours
+def start_driver(config: str, step: str, out: str, *, log: Path) -> subprocess.Popen[str]:
+    """The command of a step as a process of its own, which appends to a log."""
+    command = [sys.executable, str(ROOT / "jobs/submit.py"), step, config, f"out={out}"]
+    with log.open("a") as file:
+        return subprocess.Popen(command, text=True, stdout=file, stderr=file, cwd=ROOT)  # noqa: S603 - ours
 
 
 def stream_folder(step: str, out: str) -> str | None:
@@ -180,7 +183,7 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
     setting.proxy.counts = {}
     setting.proxy.start(rate)
     started = time.monotonic()
-    driver = start_driver(setting, step, out)
+    driver = start_driver(setting.config, step, out, log=LOG)
     done: list[int] = []
     read: list[int] = []
 
@@ -193,11 +196,11 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
         fault(setting, driver, lambda: read.append(setting.proxy.total("images read")))
     status = driver.wait(timeout=LIMIT)
     if fault is kill_driver:
-        driver = start_driver(setting, step, out)
+        driver = start_driver(setting.config, step, out, log=LOG)
         status = driver.wait(timeout=LIMIT)
     seconds = time.monotonic() - started
     if status != 0:
-        raise RuntimeError(f"{step}, {name}: the run ended with {status}; see {tempfile.gettempdir()}/faults.log")
+        raise RuntimeError(f"{step}, {name}: the run ended with {status}; see {LOG}")
     folder = stream_folder(step, out)
     assert folder is not None
     rows = read_shards(storage.join(folder, SHARDS), schema=SCHEMAS[step])
@@ -212,7 +215,7 @@ def run_once(setting: Setting, step: str, name: str) -> Outcome:
         num_in_flight=read[0] - done[-1] if read else None,
         images_read=counts.get("images read", 0),
         seconds=seconds,
-        spoiled=sum(n for kind, n in counts.items() if kind not in ("passed on", "images read", "bytes read")),
+        spoiled=num_spoiled(counts),
     )
 
 
@@ -233,13 +236,24 @@ def digest(rows: pa.Table) -> str:
     """Of all columns by image_id, whatever the shards."""
     sha = hashlib.sha256()
     for row in rows.sort_by("image_id").to_pylist():
-        sha.update(repr(sorted(row.items())).encode())
+        sha.update(row_bytes(row))
     return sha.hexdigest()[:12]
 
 
-def add_node(cluster: Cluster) -> None:
+def row_bytes(row: dict[str, Any]) -> bytes:
+    """All columns of a row."""
+    return repr(sorted(row.items())).encode()
+
+
+def add_node(cluster: Cluster, *, num_gpus: int = 0) -> None:
     """A node for work."""
-    cluster.add_node(num_cpus=8, object_store_memory=150 * 2**20)
+    # Left to themselves, the agents of all nodes on the machine take the same port, and one gets it.
+    agent = free_port()
+    memory = 150 * 2**20
+    cluster.add_node(
+        wait=False, num_cpus=8, num_gpus=num_gpus, object_store_memory=memory, dashboard_agent_listen_port=agent
+    )
+    cluster.wait_for_nodes(timeout=SECONDS_TO_START)
 
 
 @contextmanager

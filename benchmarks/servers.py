@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,12 +55,12 @@ class Proxy:
     process: subprocess.Popen[str] | None = None
     counts: dict[str, int] = field(default_factory=dict)
 
-    def start(self, rate: float = 0.0, *, latency: float = 0.0) -> None:
-        """Starts it, with a share of spoiled requests, and seconds that each waits."""
+    def start(self, rate: float = 0.0, *, seed: int = 0, latency: float = 0.0) -> None:
+        """Starts it, with a share of spoiled requests, which of them by a seed, and seconds that each waits."""
         if self.upstream is None:
             return
         command = [sys.executable, str(PROXY), "--port", str(self.port), "--upstream", self.upstream]
-        command += ["--rate", str(rate), "--latency", str(latency)]
+        command += ["--rate", str(rate), "--seed", str(seed), "--latency", str(latency)]
         self.process = start_server(command, self.port)
 
     def stop(self) -> None:
@@ -106,6 +106,11 @@ def counted_s3(*, latency: float = 0.0) -> Iterator[Proxy]:
         proxy.stop()
         moto.terminate()
         moto.wait(timeout=60)
+
+
+def num_spoiled(counts: Mapping[str, int]) -> int:
+    """Requests that failed or were held up, of a proxy's counts."""
+    return sum(number for kind, number in counts.items() if kind not in ("passed on", "images read", "bytes read"))
 
 
 def restart(server: psutil.Process, *, after: float) -> psutil.Process:

@@ -49,11 +49,18 @@ _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 """Options of fsspec's filesystems. Reading an object in parallel ranges would need its size first, which is a second
 request for every image."""
 
+_PATIENT: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 10}}}}
+"""Those with which storage that is away for some 20 seconds is waited for: by itself botocore gives up after a few."""
 
-def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+
+def filesystem(uri: str, *, patient: bool = False) -> tuple[fsspec.AbstractFileSystem, str]:
     """Returns the filesystem of a URI and the path in it.
 
     Listings are never cached, because other processes write to the same place.
+
+    Args:
+        uri: what is to be opened.
+        patient: waits longer for storage that is away, where nobody tries again.
 
     Raises:
         ValueError: nothing that is installed opens such a URI, or the URI holds credentials.
@@ -63,7 +70,8 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if protocol in ("file", "local"):
         return fsspec.filesystem("file"), uris.absolute(uri)
     try:
-        fs = fsspec.filesystem(protocol, use_listings_cache=False, **_OPTIONS.get(protocol, {}))
+        options = _OPTIONS.get(protocol, {}) | (_PATIENT.get(protocol, {}) if patient else {})
+        fs = fsspec.filesystem(protocol, use_listings_cache=False, **options)
     except (ImportError, ValueError, TypeError, AttributeError, IsADirectoryError) as error:
         raise ValueError(
             f"{protocol}:// can't be opened ({error}): expected a path, s3://, https://, or a scheme whose fsspec "
@@ -83,8 +91,11 @@ def absolute(uri: str) -> str:
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Returns pyarrow's filesystem of a URI and the path in it, for Ray and Parquet."""
-    fs, path = filesystem(uri)
+    """Returns pyarrow's filesystem of a URI and the path in it, for Ray and Parquet.
+
+    It is patient: to Ray Train, one request that fails is a training that fails.
+    """
+    fs, path = filesystem(uri, patient=True)
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
 
 

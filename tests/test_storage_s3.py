@@ -1,7 +1,10 @@
 """Storage on a real S3 server over the network, and behind a proxy that spoils requests."""
 
 import os
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -152,3 +155,23 @@ def test_a_file_is_written_bit_by_bit(bucket: str) -> None:
             file.write(bytes([number]) * 4_000_000)  # more than a part of an upload
             assert not storage.exists(uri)
     assert storage.read_bytes(uri) == b"".join(bytes([number]) * 4_000_000 for number in range(3))
+
+
+def test_what_ray_gets_waits_for_storage_that_is_away(
+    bucket: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write_bytes_atomic(f"{bucket}/a", b"1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    fs, path = storage.arrow_filesystem(f"{bucket}/a")
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(fs.get_file_info, path)
+        time.sleep(5)
+        assert not found.done()
+        command = [sys.executable, str(PROXY), "--port", str(port), "--upstream", s3_url, "--rate", "0"]
+        with subprocess.Popen(command) as proxy:
+            assert found.result(timeout=120).size == 1
+            proxy.terminate()
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -1,0 +1,1 @@
+"""Random faults on a cluster, from a seed: `benchmarks/chaos.py`."""
