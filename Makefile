@@ -7,7 +7,7 @@ VOC_WEIGHTS ?= $(VOC_ROOT)/../weights/mobilenet_v2_imagenet.pth
 VOC_OUT ?= runs/voc
 VOC_LIMIT ?=
 
-.PHONY: help install demo demo-rgb test test-slow lint format check voc clean
+.PHONY: help install demo demo-rgb test test-slow hosts lint format check voc clean
 
 help: ## Print this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ test: install ## The test suite.
 
 test-slow: install ## Tests that take minutes.
 	$(BIN)/python -m pytest -m 'slow and not ceph'
+
+hosts: install ## Faults between hosts, made of network namespaces: as root, on Linux, a quarter of an hour.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'hosts and not ceph' tests/hosts
 
 lint: install ## Format check, lint, types, import contracts.
 	$(BIN)/ruff format --check .
