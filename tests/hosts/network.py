@@ -60,9 +60,10 @@ class Host:
     """Id of its first process."""
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def command(self, *words: object) -> list[str]:
+    def command(self, *words: object, cwd: Path = Path("/")) -> list[str]:
         """A command that runs on the host."""
-        return ["nsenter", "--target", str(self.init), "--mount", "--net", "--pid", "--uts", *map(str, words)]
+        spaces = ["--mount", "--net", "--pid", "--uts", f"--wdns={cwd}"]
+        return ["nsenter", "--target", str(self.init), *spaces, *map(str, words)]
 
     def run(self, *words: object, timeout: float = 60) -> str:
         """Runs a command on the host; what it prints."""
@@ -71,9 +72,9 @@ class Host:
 
     def start(self, *words: object, env: Mapping[str, str], log: IO[bytes], cwd: Path) -> subprocess.Popen[bytes]:
         """Starts a command on the host."""
-        process = subprocess.Popen(
-            self.command(*words), env=dict(env), cwd=cwd, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-        )
+        command = self.command(*words, cwd=cwd)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, env=dict(env), **streams)
         self.running.append(process)
         return process
 

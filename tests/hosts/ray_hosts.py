@@ -111,7 +111,12 @@ class RayHosts:
 
 @contextmanager
 def start_hosts(
-    names: tuple[str, ...], s3: Mapping[str, str], logs: Path, env: Mapping[str, Mapping[str, str]] | None = None
+    names: tuple[str, ...],
+    s3: Mapping[str, str],
+    logs: Path,
+    *,
+    env: Mapping[str, Mapping[str, str]] | None = None,
+    prepare: Callable[[dict[str, Host]], None] | None = None,
 ) -> Iterator[RayHosts]:
     """A cluster of a head and workers.
 
@@ -120,6 +125,7 @@ def start_hosts(
         s3: the environment that names the S3 server.
         logs: folder for what the processes print.
         env: what the environment of a host's Ray differs in, by the host's name.
+        prepare: is called with the hosts before Ray starts on them.
     """
     common = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
     common |= {
@@ -132,6 +138,8 @@ def start_hosts(
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     with make_hosts(["head", *names]) as hosts:
+        if prepare is not None:
+            prepare(hosts)
         cluster = RayHosts(hosts, common | dict(s3), logs)
         cluster.start_ray("head", (env or {}).get("head"))
         cluster.wait_for_nodes(1)
