@@ -99,6 +99,20 @@ class RayHosts:
             time.sleep(1)
         raise TimeoutError(f"{number} nodes didn't come; the last status:\n{status}")
 
+    def hoard(self, script: str, name: str, *, megabytes: int) -> None:
+        """Runs a script on the head that fills a host's object store, until it says that it has."""
+        path = self.logs / "hoard.log"
+        words = [BIN / "python", "-c", script, self.hosts[name].address, megabytes // 5]
+        env = self.env | {"RAY_ADDRESS": f"{self.head.address}:{PORT}"}
+        with path.open("wb") as log:
+            process = self.head.start(*words, env=env, log=log, cwd=REPOSITORY)
+        for _ in range(120):
+            if "full" in path.read_text():
+                return
+            assert process.poll() is None, path.read_text()
+            time.sleep(0.5)
+        raise TimeoutError(path.read_text())
+
     def start(self, *words: str, out: str, env: Mapping[str, str] | None = None) -> Driver:
         """Starts a raypipe command on the head."""
         path = self.logs / f"driver-{len(list(self.logs.glob('driver-*')))}.log"
