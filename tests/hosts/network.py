@@ -150,6 +150,14 @@ def _make_host(name: str, addresses: Mapping[str, str]) -> Iterator[Host]:
         stack.callback(_try, "ip", "link", "delete", wire)
         _ip("link", "set", wire, "master", BRIDGE, "up")
         for words in (
+            # What knows the address from the last host that had it needn't ask again.
+            [
+                "link",
+                "set",
+                "eth0",
+                "address",
+                "02:00:" + ":".join(f"{int(x):02x}" for x in addresses[name].split(".")),
+            ],
             ["link", "set", "lo", "up"],
             ["address", "add", f"{addresses[name]}/24", "dev", "eth0"],
             ["link", "set", "eth0", "up"],

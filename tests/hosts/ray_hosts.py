@@ -87,7 +87,7 @@ class RayHosts:
         with (self.logs / f"ray-{name}.log").open("ab") as log:
             host.start(BIN / "ray", "start", "--block", *words, env=self.env | dict(env or {}), log=log, cwd=REPOSITORY)
 
-    def wait_for_nodes(self, number: int, *, timeout: float = 120) -> None:
+    def wait_for_nodes(self, number: int, *, timeout: float = 180) -> None:
         """Until so many nodes are there, the head among them."""
         command = self.head.command(BIN / "ray", "status", "--address", f"{self.head.address}:{PORT}")
         end, status = time.monotonic() + timeout, ""
@@ -97,7 +97,8 @@ class RayHosts:
             if status.partition("Active:")[2].partition("Pending:")[0].count("node_") >= number:
                 return
             time.sleep(1)
-        raise TimeoutError(f"{number} nodes didn't come; the last status:\n{status}")
+        logs = "\n".join(path.read_text()[-1500:] for path in self.logs.glob("ray-*.log"))
+        raise TimeoutError(f"{number} nodes didn't come; the last status:\n{status[-1500:]}\n{logs}")
 
     def hoard(self, script: str, name: str, *, megabytes: int) -> None:
         """Runs a script on the head that fills a host's object store, until it says that it has."""
