@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,6 +71,8 @@ class RayHosts:
     hosts: dict[str, Host]
     env: dict[str, str]
     logs: Path
+    dashboard: bool
+    """Whether the head has one, which takes seconds: jobs are submitted to it."""
 
     @property
     def head(self) -> Host:
@@ -79,7 +82,17 @@ class RayHosts:
         """`ray start` on a host, which stays there as its service manager would keep it."""
         host = self.hosts[name]
         if name == "head":
-            words: list[object] = ["--head", "--port", PORT, "--dashboard-host", "127.0.0.1", "--num-cpus", 0]
+            dashboard = f"--include-dashboard={str(self.dashboard).lower()}"
+            words: list[object] = [
+                "--head",
+                "--port",
+                PORT,
+                dashboard,
+                "--dashboard-host",
+                "127.0.0.1",
+                "--num-cpus",
+                0,
+            ]
         else:
             words = ["--address", f"{self.head.address}:{PORT}", "--num-cpus", 2]
         words += ["--node-ip-address", host.address, "--object-store-memory", 100 * 2**20]
@@ -132,6 +145,7 @@ def start_hosts(
     *,
     env: Mapping[str, Mapping[str, str]] | None = None,
     prepare: Callable[[dict[str, Host]], None] | None = None,
+    dashboard: bool = False,
 ) -> Iterator[RayHosts]:
     """A cluster of a head and workers.
 
@@ -141,6 +155,7 @@ def start_hosts(
         logs: folder for what the processes print.
         env: what the environment of a host's Ray differs in, by the host's name.
         prepare: is called with the hosts before Ray starts on them.
+        dashboard: whether jobs can be submitted to the head.
     """
     common = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
     common |= {
@@ -155,13 +170,21 @@ def start_hosts(
     with make_hosts(["head", *names]) as hosts:
         if prepare is not None:
             prepare(hosts)
-        cluster = RayHosts(hosts, common | dict(s3), logs)
+        cluster = RayHosts(hosts, common | dict(s3), logs, dashboard)
         cluster.start_ray("head", (env or {}).get("head"))
-        cluster.wait_for_nodes(1)
+        _wait_for_port(cluster.head.address)
         for name in names:
             cluster.start_ray(name, (env or {}).get(name))
         cluster.wait_for_nodes(1 + len(names))
         yield cluster
+
+
+def _wait_for_port(address: str) -> None:
+    for _ in range(900):
+        with suppress(OSError), socket.create_connection((address, PORT), timeout=1):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens at {address}:{PORT}")
 
 
 def mask_digests(out: str) -> dict[str, str]:

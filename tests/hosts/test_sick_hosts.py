@@ -41,7 +41,7 @@ def test_a_sick_host(
         host = cluster.hosts["two"]
         driver = cluster.start("masks", outside.config, out=out)
         if when == "later":
-            driver.wait_for_rows("masks")
+            driver.wait_until(lambda: "Starting execution" in driver.text)
             host.kill_all()
             cluster.start_ray("two", env)
         driver.finish(timeout=300)

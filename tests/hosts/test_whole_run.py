@@ -29,7 +29,7 @@ SUBMIT = ["ray", "job", "submit", "--address", "http://127.0.0.1:8265"]
 def test_a_whole_run(outside: Outside, tmp_path: Path) -> None:
     generate(f"{outside.bucket}/whole", num_images=NUM_IMAGES, sizes=(96, 128))
     storage.write_bytes_atomic(f"{outside.bucket}/whole/c.yaml", CONFIG.format(bucket=outside.bucket).encode())
-    with start_hosts(("one", "two"), outside.s3, tmp_path) as cluster:
+    with start_hosts(("one", "two"), outside.s3, tmp_path, dashboard=True) as cluster:
         # Ray Train asks this server, at the driver's node, whether its controller lives.
         words = [BIN / SUBMIT[0], *SUBMIT[1:], "--working-dir", ".", "--", "python", "jobs/submit.py"]
         with (tmp_path / "job.log").open("wb") as log:
