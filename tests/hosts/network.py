@@ -93,11 +93,8 @@ class Host:
             self.run("iptables", "-A", chain, side, "eth0", *drop)
 
     def kill(self, name: str) -> None:
-        """SIGKILL to the processes of that name."""
-        for process in psutil.Process(self.init).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if process.name() == name:
-                    process.kill()
+        """SIGKILL to the host's processes of that name but the first one."""
+        self.run("pkill", "-KILL", "-x", name)
 
     def kill_all(self) -> None:
         """SIGKILL to all that runs on the host, which stays."""

@@ -22,6 +22,10 @@ BIN = Path(sys.executable).parent
 PORT = 6379
 TOKEN = "0123456789" * 4
 
+SERVICE = 'for _ in 1 2 3 4 5; do "$@"; sleep 1; done'
+"""What keeps Ray on a host. It ends where it was taken for dead; and where its agents take longer than 20 seconds to
+start, as on a busy machine."""
+
 
 @dataclass
 class Driver:
@@ -79,7 +83,7 @@ class RayHosts:
         return self.hosts["head"]
 
     def start_ray(self, name: str, env: Mapping[str, str] | None = None) -> None:
-        """`ray start` on a host, which stays there as its service manager would keep it."""
+        """`ray start` on a host, again and again: as its service manager would keep it."""
         host = self.hosts[name]
         if name == "head":
             dashboard = f"--include-dashboard={str(self.dashboard).lower()}"
@@ -97,8 +101,9 @@ class RayHosts:
             words = ["--address", f"{self.head.address}:{PORT}", "--num-cpus", 2]
         words += ["--node-ip-address", host.address, "--object-store-memory", 100 * 2**20]
         words += ["--object-spilling-directory", SPILL]
+        command = ["bash", "-c", SERVICE, "service", BIN / "ray", "start", "--block", *words]
         with (self.logs / f"ray-{name}.log").open("ab") as log:
-            host.start(BIN / "ray", "start", "--block", *words, env=self.env | dict(env or {}), log=log, cwd=REPOSITORY)
+            host.start(*command, env=self.env | dict(env or {}), log=log, cwd=REPOSITORY)
 
     def wait_for_nodes(self, number: int, *, timeout: float = 180) -> None:
         """Until so many nodes are there, the head among them."""
