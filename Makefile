@@ -7,7 +7,7 @@ VOC_WEIGHTS ?= $(VOC_ROOT)/../weights/mobilenet_v2_imagenet.pth
 VOC_OUT ?= runs/voc
 VOC_LIMIT ?=
 
-.PHONY: help install demo demo-rgb test test-slow chaos lint format check voc clean
+.PHONY: help install demo demo-rgb test test-slow chaos hosts lint format check voc clean
 
 help: ## Print this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ test-slow: install ## Tests that take minutes.
 
 chaos: install ## A full run under random faults, some 10 minutes; SEED="1 2" for those of seeds, ELASTIC=1 for trainings of any width.
 	$(BIN)/python benchmarks/chaos.py $(addprefix --seed ,$(SEED)) $(if $(ELASTIC),--elastic)
+
+hosts: install ## Faults between hosts, made of network namespaces: as root, on Linux, a quarter of an hour.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'hosts and not ceph' tests/hosts
 
 lint: install ## Format check, lint, types, import contracts.
 	$(BIN)/ruff format --check .

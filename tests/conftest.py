@@ -75,16 +75,16 @@ def kuberay_crds() -> Path:
 
 
 @contextmanager
-def serving(command: Sequence[str], port: int) -> Iterator[str]:
-    """A server process on loopback; its URL."""
+def serving(command: Sequence[str], port: int, *, host: str = "127.0.0.1") -> Iterator[str]:
+    """A server process; its URL."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            with suppress(OSError), socket.create_connection((host, port), timeout=1):
                 break
             assert process.poll() is None, f"{command[0]} ended"
             time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{host}:{port}"
     finally:
         process.terminate()
         process.wait(timeout=20)

@@ -7,6 +7,10 @@ import socket
 from raypipe.cluster.machines import local_cpus
 from raypipe.config import Cluster
 
+KEEPALIVE = {"RAY_grpc_client_keepalive_time_ms": "60000", "RAY_grpc_client_keepalive_timeout_ms": "20000"}
+"""Environment with which a process that waits for another one asks each minute whether it is still there, which Ray's
+servers bear, and for 20 seconds: a host that is cut off is missed after 80 seconds, and not after Ray's 7 minutes."""
+
 
 def cluster_address(cluster: Cluster) -> str | None:
     """Address of the cluster to run on; None for a local Ray."""
@@ -15,6 +19,8 @@ def cluster_address(cluster: Cluster) -> str | None:
 
 def connect(cluster: Cluster) -> None:
     """Connects to a Ray cluster, or starts a local one, unless this process has one already."""
+    for name, value in KEEPALIVE.items():
+        os.environ.setdefault(name, value)  # Ray reads them as it is imported
     import ray  # takes seconds
 
     if ray.is_initialized():

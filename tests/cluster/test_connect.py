@@ -12,6 +12,19 @@ from ray.util.state import list_nodes
 from raypipe.cluster.connect import cluster_address
 from raypipe.config import Cluster
 
+NUMBERS = """
+import raypipe.cli
+from raypipe.cluster import connect
+
+def show(_):
+    from ray._raylet import Config
+    print(Config.grpc_client_keepalive_time_ms(), Config.grpc_client_keepalive_timeout_ms())
+    raise SystemExit
+
+connect.cluster_address = show  # instead of a Ray that takes seconds to start
+connect.connect(None)
+"""
+
 
 def listening_addresses(port: int) -> set[str]:
     """Local addresses, in the kernel's hexadecimal, at which something listens on the port."""
@@ -42,6 +55,12 @@ def test_a_local_ray_is_asked_about_itself_beside_another_one(local_ray: None) -
         finally:
             process.communicate()
     assert [node.node_id for node in nodes] == [ray.get_runtime_context().get_node_id()]
+
+
+def test_a_host_that_is_cut_off_is_missed_soon() -> None:
+    """The driver waits for its tasks; Ray takes these numbers as it is imported, so nothing may import it before."""
+    done = subprocess.run([sys.executable, "-c", NUMBERS], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "60000 20000\n"
 
 
 def test_an_address_comes_from_the_config_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""An HTTP proxy on loopback that spoils a share of the requests to an object store, as networks and busy stores do.
+"""An HTTP proxy that spoils a share of the requests to an object store, as networks and busy stores do.
 
 python tests/servers/faulty_proxy.py --port 9001 --upstream http://127.0.0.1:9000 --rate 0.05 --seed 0
 
@@ -6,13 +6,19 @@ Faults: 500, 503 SlowDown, a connection reset before or after the store has seen
 ends too early. GET /-/counts tells how often each happened, how many requests met no store, how many whole objects
 whose key holds `/images/` were read, and the bytes that were read. GET /-/requests counts all requests by their kind.
 --latency waits before each.
+
+--keys KEY and --clock refuse what S3 refuses and moto doesn't: requests with another access key, and those whose date
+is more than 15 minutes off. GET /-/refused counts them by address and code.
 """
 
 import argparse
 import asyncio
 import collections
 import random
+import re
 import signal
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 from aiohttp import web
@@ -20,6 +26,9 @@ from aiohttp import web
 FAULTS = ("error 500", "slow down", "reset before", "reset after", "slow answer", "truncated")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-encoding"}
 SLOW_SECONDS = 2.0
+MOST_SKEW = timedelta(minutes=15)
+KEY = re.compile(r"Credential=([^/,\s]+)/")
+"""The access key in the header that signs a request."""
 
 
 def error(status: int, code: str) -> web.Response:
@@ -27,9 +36,45 @@ def error(status: int, code: str) -> web.Response:
     return web.Response(status=status, text=body, content_type="application/xml")
 
 
+def refusal(headers: Mapping[str, str], *, key: str | None, clock: bool, now: datetime) -> str | None:
+    """Code of the error with which S3 refuses a request; None where it doesn't.
+
+    Args:
+        headers: of the request.
+        key: the only access key that is known; None knows all.
+        clock: whether the request's date is checked.
+        now: the server's time.
+    """
+    if key is not None:
+        found = KEY.search(headers.get("Authorization", ""))
+        if found is None:
+            return "AccessDenied"
+        if found[1] != key:
+            return "InvalidAccessKeyId"
+    if clock:
+        text = headers.get("x-amz-date")
+        if text is None:
+            return "AccessDenied"
+        date = datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        if abs(now - date) > MOST_SKEW:
+            return "RequestTimeTooSkewed"
+    return None
+
+
 class Proxy:
-    def __init__(self, upstream: str, *, rate: float, seed: int, latency: float = 0.0) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        *,
+        rate: float,
+        seed: int,
+        latency: float = 0.0,
+        key: str | None = None,
+        clock: bool = False,
+    ) -> None:
         self.upstream = upstream
+        self.key, self.clock = key, clock
+        self.refused: collections.Counter[str] = collections.Counter()
         self.rate = rate
         self.latency = latency
         self.random = random.Random(seed)
@@ -39,6 +84,10 @@ class Proxy:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
+        now = datetime.now(UTC)
+        if code := refusal(request.headers, key=self.key, clock=self.clock, now=now):
+            self.refused[f"{request.remote} {code}"] += 1
+            return error(403, code)
         fault = self.random.choice(FAULTS) if self.random.random() < self.rate else None
         self.counts[fault or "passed on"] += 1
         self.requests["LIST" if "list-type" in request.query else request.method] += 1
@@ -82,21 +131,25 @@ class Proxy:
     async def tell_requests(self, _: web.Request) -> web.Response:
         return web.json_response(self.requests)
 
+    async def tell_refused(self, _: web.Request) -> web.Response:
+        return web.json_response(self.refused)
+
     def reset(self, request: web.Request) -> web.Response:
         if request.transport is not None:
             request.transport.abort()
         return web.Response()
 
-    async def serve(self, port: int) -> None:
+    async def serve(self, host: str, port: int) -> None:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self.session:
             app = web.Application(client_max_size=2**30)
             app.router.add_get("/-/counts", self.tell)
             app.router.add_get("/-/requests", self.tell_requests)
+            app.router.add_get("/-/refused", self.tell_refused)
             app.router.add_route("*", "/{path:.*}", self.handle)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", port).start()
+            await web.TCPSite(runner, host, port).start()
             stopped = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -106,11 +159,21 @@ class Proxy:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--keys", metavar="KEY")
+    parser.add_argument("--clock", action="store_true")
     arguments = parser.parse_args()
-    proxy = Proxy(arguments.upstream, rate=arguments.rate, seed=arguments.seed, latency=arguments.latency)
-    asyncio.run(proxy.serve(arguments.port))
+    proxy = Proxy(
+        arguments.upstream,
+        rate=arguments.rate,
+        seed=arguments.seed,
+        latency=arguments.latency,
+        key=arguments.keys,
+        clock=arguments.clock,
+    )
+    asyncio.run(proxy.serve(arguments.host, arguments.port))

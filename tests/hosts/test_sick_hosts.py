@@ -1,0 +1,53 @@
+"""A host whose keys are wrong, and one whose clock is: it blames no row, it is named, and the others do its work.
+
+It is so from the start, which the look at the nodes before a run finds; or once it was restarted, so that the run meets
+it: then three requests of it fail before it is left out.
+"""
+
+from pathlib import Path
+
+import pytest
+from hosts.outside import Outside
+from hosts.ray_hosts import mask_digests, num_quarantined, start_hosts
+
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(400)]
+
+LIBRARY = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+
+KEYS = {"AWS_ACCESS_KEY_ID": "a-wrong-key"}
+CLOCK = {"LD_PRELOAD": str(LIBRARY), "FAKETIME": "-20m", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+"""The wall clock alone: a machine's monotonic clock is right whatever its date is."""
+
+
+@pytest.mark.parametrize("when", ["from the start", "later"])
+@pytest.mark.parametrize(
+    ("env", "code"),
+    [
+        pytest.param(KEYS, "InvalidAccessKeyId", id="keys"),
+        pytest.param(
+            CLOCK,
+            "RequestTimeTooSkewed",
+            id="clock",
+            marks=pytest.mark.skipif(not LIBRARY.exists(), reason="Debian's libfaketime is missing"),
+        ),
+    ],
+)
+def test_a_sick_host(
+    outside: Outside, undisturbed: dict[str, str], tmp_path: Path, env: dict[str, str], code: str, when: str
+) -> None:
+    out = f"{outside.bucket}/{code}-{when.replace(' ', '-')}"
+    before = outside.refused()
+    with start_hosts(("one", "two"), outside.s3, tmp_path, env={"two": env if when != "later" else {}}) as cluster:
+        host = cluster.hosts["two"]
+        driver = cluster.start("masks", outside.config, out=out)
+        if when == "later":
+            driver.wait_until(lambda: "Starting execution" in driver.text)
+            host.kill_all()
+            cluster.start_ray("two", env)
+        driver.finish(timeout=300)
+    refused = outside.refused().get(f"{host.address} {code}", 0) - before.get(f"{host.address} {code}", 0)
+    print(f"{code} {when}: {driver.seconds:.0f} s, {refused} requests refused", *driver.warnings(), sep="\n  ")
+    assert refused > 0, "nothing was asked of the host"
+    assert mask_digests(out) == undisturbed
+    assert num_quarantined(out) == 0
+    assert host.address in driver.text
