@@ -86,9 +86,17 @@ def are_more_sick(before: Mapping[str, str]) -> bool:
     alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
     at_work = [node_id for node_id, node in alive.items() if node["Resources"].get("CPU", 0) >= 1]
     if set(at_work) <= now.keys():
-        named = "; ".join(f"{alive[node_id]['NodeManagerAddress']}: {now[node_id]}" for node_id in at_work)
+        named = "; ".join(named_nodes({node_id: now[node_id] for node_id in at_work}))
         raise AllSick(f"rows can't be computed on any node ({named}): mend them, then the same command goes on")
     return True
+
+
+def named_nodes(nodes: Mapping[str, str]) -> list[str]:
+    """Nodes by their addresses, with the reason that each has in `nodes`, by id."""
+    import ray
+
+    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}  # type: ignore[no-untyped-call]
+    return [f"node {addresses.get(node_id, '?')} ({node_id[:12]}): {reason}" for node_id, reason in nodes.items()]
 
 
 def without_nodes(node_ids: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import raypipe
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.cluster.health import AllSick, are_more_sick, forgive, sick_nodes
+from raypipe.cluster.health import AllSick, are_more_sick, forgive, named_nodes, sick_nodes
 from raypipe.cluster.resources import PoolPlan
 from raypipe.cluster.waiting import watch_start
 from raypipe.config import Budget
@@ -117,7 +117,7 @@ def run_stream(
             sick = sick_nodes()
             planned = pools()
             if on_gpus and not any(each.gpus for _, each in planned):
-                raise AllSick(f"no node with a GPU is left that isn't sick: {'; '.join(sick.values())}")
+                raise AllSick(f"no node with a GPU is left that isn't sick: {'; '.join(named_nodes(sick))}")
             on_gpus = any(each.gpus for _, each in planned)
             run = _Run(source, settings, planned, lease, num_computed)
             try:
@@ -125,7 +125,8 @@ def run_stream(
             except Exception as error:
                 if not are_more_sick(sick):
                     raise
-                logger.warning("%s goes on without the nodes that are sick, after %s", plan.name, type(error).__name__)
+                named = "; ".join(named_nodes(sick_nodes()))
+                logger.warning("%s goes on without sick nodes, after %s: %s", plan.name, type(error).__name__, named)
             num_computed = run.num_computed
             source = Source.of(plan, rows, artifact.uri, run=lease.epoch)
 
