@@ -28,7 +28,7 @@ from disorder.strikes import Command, Striker, Struck
 from faults import add_node, start_driver
 from measure import machine, table
 from ray.cluster_utils import Cluster
-from servers import counted_s3, free_port
+from stores import counted_s3, free_port
 
 from raypipe import storage
 from raypipe.streams.job import GPU_DEVICE

@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from measure import machine, write_random_networks
 from PIL import Image
-from servers import Proxy, counted_s3
+from stores import Proxy, counted_s3
 
 from raypipe import storage
 from raypipe.cluster.connect import connect

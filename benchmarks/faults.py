@@ -27,7 +27,7 @@ import pyarrow as pa
 import typer
 from measure import ROOT, machine, table, write_random_networks
 from ray.cluster_utils import Cluster
-from servers import Proxy, free_port, num_spoiled, restart, start_moto
+from stores import Proxy, free_port, num_spoiled, restart, start_moto
 
 from raypipe import storage
 from raypipe.data.manifest import Manifest

@@ -21,7 +21,7 @@ import fsspec
 import numpy as np
 import typer
 from measure import ROOT, machine, table
-from servers import counted_s3
+from stores import counted_s3
 
 from raypipe import storage
 from raypipe.data.images import encode_png

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import typer
 from measure import machine
-from servers import Proxy, counted_s3
+from stores import Proxy, counted_s3
 
 from raypipe import schema
 from raypipe.artifacts import Artifact

@@ -18,13 +18,13 @@ import pyarrow as pa
 import ray
 import typer
 from measure import machine, table
-from servers import counted_s3
 from simulator import overhead as ray_data
 from simulator import real
 from simulator.setting import Setting
 from simulator.simulation import OUT, Leg, Simulation
 from simulator.store import Speed, parquet_seconds
 from simulator.workload import masks_plan, seeds_plan
+from stores import counted_s3
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 

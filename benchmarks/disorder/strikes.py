@@ -8,7 +8,7 @@ from subprocess import Popen, TimeoutExpired
 
 import psutil
 from ray.cluster_utils import Cluster
-from servers import Proxy, num_spoiled
+from stores import Proxy, num_spoiled
 
 from disorder.schedule import Kind, Strike
 

@@ -9,7 +9,7 @@ import numpy as np
 import ray
 from measure import ROOT
 from PIL import Image
-from servers import Proxy
+from stores import Proxy
 
 from raypipe import storage
 from raypipe.cluster.machines import parse_machine
