@@ -18,6 +18,7 @@ import ray
 import typer
 from measure import machine, table
 
+from raypipe import storage
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
@@ -115,8 +116,8 @@ def _poisoned(good: Manifest, folder: Path) -> Manifest:
     folder.mkdir()
     rows = good.table.to_pylist()
     for index, what in POISON.items():
-        image = folder / Path(rows[index]["image_uri"]).name
-        image.write_bytes(Path(rows[index]["image_uri"]).read_bytes() + MARK + what)
+        image = folder / rows[index]["image_uri"].rsplit("/", 1)[1]
+        image.write_bytes(storage.read_bytes(rows[index]["image_uri"]) + MARK + what)
         rows[index]["image_uri"] = str(image)
     return Manifest.from_rows(rows, good.classes)
 
