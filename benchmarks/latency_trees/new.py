@@ -75,7 +75,7 @@ def main(
 def run(plan: Plan, rows: Rows, out: str, machine: Machine) -> None:
     """Runs a plan with the pools that raypipe plans for it."""
     pools, planned = plan_pools(plan, machine, RunConfig(manifest="-", out="-"))
-    run_stream(plan, rows, Settings(out=out, budget=Budget()), list(zip(pools, planned.pools, strict=True)))
+    run_stream(plan, rows, Settings(out=out, budget=Budget()), lambda: list(zip(pools, planned.pools, strict=True)))
 
 
 if __name__ == "__main__":

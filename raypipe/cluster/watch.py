@@ -8,7 +8,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+
+from raypipe.cluster.calls import Call, Orders, Outcome, Verdict
 
 DEATHS = 2
 """Of a process on the same rows, until each of them is tried alone; and then on the same row, until it is convicted."""
@@ -25,45 +26,6 @@ SICK_AFTER = 20.0
 
 ALL_SICK_AFTER = 45.0
 """The same where no other node gets anything through either: then it is more likely that this passes."""
-
-Verdict = Literal["again", "elsewhere", "sick"]
-"""The same is tried again there; rows are tried on another node; the node is sick."""
-
-Outcome = Literal["passed", "done", "failed"]
-"""Of a call: some rows got through; all are in error; the block comes back, for storage failed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """A process at work on a block."""
-
-    number: str
-    """Unique."""
-    job: str
-    """Unique to an execution of a pool."""
-    pool: str
-    """Names of the stages: the same in each execution."""
-    node: str
-    place: str
-    """The node, or a GPU on it: what is wrong with one of them says nothing of the others."""
-    block: str
-    """Digest of the rows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Orders:
-    """How a block is to be computed."""
-
-    alone: bool = False
-    """Row by row, with nothing beside it in the process."""
-    first: frozenset[str] = frozenset()
-    """Rows on which a process has died alone: before the others, in a fresh process."""
-    last: frozenset[str] = frozenset()
-    """The same where no other row has got through since: the others must show first that they do."""
-    convicted: dict[str, str] = field(default_factory=dict)
-    """Rows that must not be tried, with the reason."""
-    sick: str | None = None
-    """Why nothing is to be computed on the node."""
 
 
 @dataclass

@@ -15,8 +15,8 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypipe.cluster.calls import Call, Orders
 from raypipe.cluster.health import NODE_ID
-from raypipe.cluster.watch import Call, Orders
 from raypipe.faults import blame, in_words
 from raypipe.outputs.sink import PART, ShardWriter
 from raypipe.progress import working

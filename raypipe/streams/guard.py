@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from raypipe import progress
-from raypipe.cluster.watch import Call, Orders, Outcome, Verdict
+from raypipe.cluster.calls import Call, Orders, Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 

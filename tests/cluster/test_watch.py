@@ -5,7 +5,8 @@ from itertools import count
 
 import pytest
 
-from raypipe.cluster.watch import ALL_SICK_AFTER, FAULTS, MOST_DEATHS, SICK_AFTER, Call, Watch
+from raypipe.cluster.calls import Call
+from raypipe.cluster.watch import ALL_SICK_AFTER, FAULTS, MOST_DEATHS, SICK_AFTER, Watch
 
 ROWS = ["a", "b", "c"]
 
