@@ -92,8 +92,8 @@ def test_a_node_without_a_whole_cpu_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("node", "kind", "on_gpus", "limit"),
     [
-        (ONE_NODE, "fetch", True, 4),
-        ("cpus=15,memory=64", "fetch", False, 1),
+        (ONE_NODE, "fetch", True, 16),
+        ("cpus=15,memory=64", "fetch", False, 3),
         (ONE_NODE, "finish", True, 64),
         ("cpus=0.5,memory=64", "finish", False, 1),
         (ONE_NODE, "device", True, 8),

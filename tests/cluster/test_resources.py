@@ -245,7 +245,7 @@ def test_the_plan_is_an_aligned_table() -> None:
     assert text.splitlines() == [
         "masks",
         "  pool     actors  CPUs  GPUs  threads",
-        "  fetch0   1-16    0.05  0     1",
+        "  fetch0   1-64    0.05  0     1",
         "  device1  32      3     1     3",
         "  finish2  1-256   0.5   0     1",
         "  (write)  1-32    0.05  0     1",
