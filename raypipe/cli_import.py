@@ -18,6 +18,7 @@ from raypipe.formats.parquet.read import ParquetReader
 from raypipe.formats.table.read import import_table
 from raypipe.formats.voc.read import import_voc
 from raypipe.formats.webdataset.read import WebDatasetReader
+from raypipe.uri import parent
 
 import_app = typer.Typer(no_args_is_help=True, help="Write a manifest of a dataset in another layout.")
 
@@ -101,7 +102,7 @@ def label_studio(
     masks: Annotated[str | None, typer.Option(help="Folder or URI to write masks into; masks/ beside OUT.")] = None,
 ) -> None:
     """Masks that were corrected in Label Studio, into the manifest."""
-    folder = masks or storage.join(storage.absolute(out).rsplit("/", 1)[0], "masks")
+    folder = masks or storage.join(parent(storage.absolute(out)), "masks")
     _write(import_label_studio(export, read_manifest(manifest), masks=folder), out)
 
 

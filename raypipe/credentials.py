@@ -5,10 +5,15 @@ import re
 _PASSWORD = re.compile(r"://[^/?#@]*:(?!\d*(?:[/?#]|$))[^@]*@")
 """Matches `scheme://user:password@`. AWS's secrets may contain slashes; a port isn't one."""
 
+_BEFORE_OTHERS = re.compile(
+    r"\b(?:zip|tar|simplecache|filecache|blockcache|cached)(?:://.*?)?::", re.DOTALL | re.IGNORECASE
+)
+"""What fsspec puts before another URI, as in `zip://a.png::s3://bucket/b.zip`: its colons separate no password."""
+
 
 def has_credentials(uri: str) -> bool:
     """Returns True if the URI holds a user name and password, or a key and its secret."""
-    return _PASSWORD.search(uri) is not None
+    return _PASSWORD.search(_BEFORE_OTHERS.sub("", uri)) is not None
 
 
 def refuse_credentials(uri: str, *, where: str) -> None:

@@ -38,6 +38,7 @@ from raypipe.run import Run
 from raypipe.stages.score_settings import Setting
 from raypipe.streams.collect import collect, rows_digest
 from raypipe.training.trainer import read_metrics
+from raypipe.uri import parent
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ def run_trial(changes: dict[str, Any], *, config: RunConfig, part: Machine) -> N
     choice = sweep.choice
     found = sweep.table.loc[choice.index, ["score", "full_mean_iou", "objective"]].astype(float).to_dict()
     estimated = config.sweep.num_labelled > 0
-    epochs = [] if given_cams(run.context) else read_metrics(run.train_classifier().uri.rsplit("/", 1)[0])
+    epochs = [] if given_cams(run.context) else read_metrics(parent(run.train_classifier().uri))
     tune.report(
         {
             "score": found["score" if estimated else "full_mean_iou"],

@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 
 from raypipe.credentials import refuse_credentials
 
-ARCHIVES = "zip|tar|libarchive"
+ARCHIVES = "zip|tar"
 CACHES = "simplecache|filecache|blockcache|cached"
 """Schemes that fsspec puts before other URIs: `zip://a.png::s3://bucket/b.zip`, `simplecache::s3://bucket/a.png`."""
 STORES = "http|https|s3|s3a|gs|gcs|az|abfs|abfss|hf"
@@ -112,16 +112,16 @@ def parent(uri: str) -> str:
     return _at(parts, posixpath.dirname(parts.path.rstrip("/")))
 
 
-def name(uri: str) -> str:
+def name_of(uri: str) -> str:
     """The last literal name of a URI of absolute form; "" for a bucket, a host or `/`."""
     parts = _split(uri)
     found = posixpath.basename(parts.path.rstrip("/"))
     return unquote(found, errors="surrogateescape") if parts.is_url else found
 
 
-def suffix(uri: str) -> str:
+def suffix_of(uri: str) -> str:
     """The ending of a URI's name in small letters, with its dot; "" if it has none."""
-    return posixpath.splitext(name(uri))[1].lower()
+    return posixpath.splitext(name_of(uri))[1].lower()
 
 
 def relative(uri: str, folder: str) -> str | None:
@@ -155,6 +155,12 @@ def is_local(uri: str) -> bool:
     return protocol(uri) == "file"
 
 
+def behind(uri: str) -> str | None:
+    """The URI that comes after the first `::` of a chain; None for a URI that is none."""
+    chain = _chain(uri)
+    return chain[2] if chain else None
+
+
 def _chain(uri: str) -> tuple[str, str | None, str] | None:
     """The first scheme of a chain, the path in its archive (None for caches), and the URI that comes after it."""
     match = _CHAIN.fullmatch(uri)
@@ -163,6 +169,12 @@ def _chain(uri: str) -> tuple[str, str | None, str] | None:
         return None
     archive, member, cache, inner = match.groups()
     return (archive.lower(), member or "", inner) if archive else (cache.lower(), None, inner)
+
+
+def is_relative(uri: str) -> bool:
+    """Whether what someone wrote counts from a folder, as `absolute` takes it."""
+    file = _FILE_URI.fullmatch(uri)
+    return not (uri == "~" or uri.startswith(("/", "~/")) or _SCHEME.match(uri) or (file and file[2]) or _chain(uri))
 
 
 def _split(uri: str) -> _Parts:
@@ -199,8 +211,6 @@ def _below(folder: str, path: str) -> str:
         path = quote(path, safe=f"{_UNQUOTED}%", errors="surrogateescape")
     if not parts.root:
         return _normal(f"{folder}/{path}")
-    if parts.inner and "::" in f"{path}:":
-        raise ValueError(f"{path[:200]} can't be named in {folder}: fsspec ends a path in an archive with ::")
     names = parts.path.strip("/").split("/") if parts.path.strip("/") else []
     for each in path.split("/"):
         if each == "..":
@@ -209,6 +219,8 @@ def _below(folder: str, path: str) -> str:
             names.pop()
         elif each not in ("", "."):
             names.append(each)
+    if parts.inner and "::" in f"{'/'.join(names)}:":
+        raise ValueError(f"{path[:200]} can't be named in {folder}: fsspec ends a path in an archive with ::")
     return _at(parts, "".join(f"/{each}" for each in names)) + query
 
 

@@ -12,7 +12,7 @@ _RELATIVE = r"(?s)^[^/\\:~][^\\:]*[^/\\:]$"
 _RELATIVE_TO_URL = r"^[A-Za-z0-9_-][A-Za-z0-9._/-]*$"
 """What needs no more than a folder and a slash before it."""
 
-_ODD = r"(?s)(?:^|/)\.{1,2}(?:/|$)|^[^:]*//|^/.*/$|\x00|://[^/?#@]*:.*@"
+_ODD = r"(?s)(?:^|/)\.{1,2}(?:/|$)|^/(?:.*/)?/|^[^:/][^:]*//|^/.*/$|\x00|://[^/?#@]*:.*@"
 """Segments that stand for others, null bytes, credentials."""
 
 

@@ -6,6 +6,7 @@ may happen to a row.
 
 import io
 import os
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -147,6 +148,12 @@ def _file_uri(folder: Path) -> str:
     return "file://" + GOOD(folder)
 
 
+def _zipped(folder: Path) -> str:
+    with zipfile.ZipFile(folder / "images #1.zip", "w") as archive:
+        archive.writestr("sub/a b.jpg", encode(photo(), "JPEG"))
+    return f"zip://sub/a b.jpg::{folder}/images #1.zip"
+
+
 def _truth(make: Callable[[], Image.Image]) -> Callable[[Path], str]:
     return file(lambda: encode(make()), "truth.png")
 
@@ -232,7 +239,8 @@ PLACES = [
     _place("empty URI", "", "image_uri is empty"),
     _place("unknown scheme", "foo://bucket/image.jpg", "foo:// can't be opened"),
     _place("scheme without its package", "github://bucket/image.jpg", "github:// can't be opened"),
-    _place("chained URI", "zip://image.jpg::file://{folder}/images.zip", "zip:// can't be opened"),
+    _place("archive that isn't there", "zip://image.jpg::file://{folder}/images.zip", "FileNotFoundError"),
+    Case(name="an image in an archive", write=_zipped, size=_SIZE),
     _place("illegal bucket", "s3://no bucket/image.jpg", "expected s3://bucket/key"),
     _place("NUL in a path", "{folder}/a\0b.jpg", "null byte"),
     _place("newline in a path", "{folder}/a\nb.jpg", "FileNotFoundError"),

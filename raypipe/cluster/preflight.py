@@ -92,7 +92,7 @@ def _check_local_out(out: str, told: Sequence[Node]) -> Iterator[Finding]:
     """A local folder that no other machine shares: each would write to its own disk."""
     elsewhere = [node for node in told if not node.beside_driver]
     seen = [isinstance(node.view, View) and not node.view.out for node in elsewhere]
-    if uris.protocol(out) in ("file", "local") and elsewhere and not any(seen):
+    if uris.is_local(out) and elsewhere and not any(seen):
         yield problem(
             "out",
             f"{out} is a folder of the driver's machine, which {_some([node.name for node in elsewhere])} can't see",

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raypipe import storage
+from raypipe.uri import name_of
 
 PROBES = ".doctor"
 """Folder of the probes under `out`: listing `out` itself could take long."""
@@ -52,7 +53,7 @@ def probing(out: str) -> Iterator[tuple[str, list[str]]]:
 def hidden(beacon: str) -> str | None:
     """Why a probe, whose content is its name, can't be seen from here; None where it can."""
     try:
-        return None if storage.read_bytes(beacon).decode() == beacon.rpartition("/")[2] else "it holds something else"
+        return None if storage.read_bytes(beacon).decode() == name_of(beacon) else "it holds something else"
     except FileNotFoundError:
         return "there is no such file"
     except Exception as error:  # noqa: BLE001 - each storage has errors of its own

@@ -6,7 +6,6 @@ empty list "no object".
 
 import difflib
 import json
-import posixpath
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,8 @@ import pyarrow.parquet as pq
 from raypipe import schema, storage
 from raypipe.credentials import refuse_credentials
 from raypipe.data.rows import ONLY_PART, InMemory, Part
+from raypipe.uri import absolute, parent
+from raypipe.uri_columns import absolute_all
 
 REQUIRED_COLUMNS = ("image_id", "image_uri", "labels")
 URI_COLUMNS = ("image_uri", "mask_uri", "saliency_uri")
@@ -194,17 +195,6 @@ def manifest_bytes(table: pa.Table, classes: Sequence[str]) -> bytes:
     return content
 
 
-def absolute_uri(uri: str) -> str:
-    """Returns the full URI with its protocol; a relative path starts from the working directory."""
-    fs, path = storage.filesystem(uri)
-    return str(fs.unstrip_protocol(posixpath.normpath(path)))
-
-
-def resolve_uri(uri: str, *, folder: str) -> str:
-    """Returns a relative URI as one from a folder, and any other unchanged."""
-    return absolute_uri(storage.join(folder, uri)) if _is_relative(uri) else uri
-
-
 def nearest(name: str, known: Sequence[str]) -> str:
     """Returns the end of an error message about an unknown name: the most similar known name, or all of them."""
     if near := difflib.get_close_matches(name, known, n=1):
@@ -280,20 +270,8 @@ def _check_supervision(supervision: pa.ChunkedArray) -> None:
 
 
 def _resolve_uris(table: pa.Table, manifest_uri: str) -> pa.Table:
-    folder = posixpath.dirname(absolute_uri(manifest_uri))
+    folder = parent(absolute(manifest_uri))
     for name in URI_COLUMNS:
-        if pc.any(_are_relative(table[name])).as_py():
-            uris = table[name].to_pylist()
-            resolved = [uri and resolve_uri(uri, folder=folder) for uri in uris]
-            index = table.schema.get_field_index(name)
-            table = table.set_column(index, table.schema.field(name), [pa.array(resolved, pa.string())])
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, table.schema.field(name), absolute_all(table[name], folder))
     return table
-
-
-def _is_relative(uri: str) -> bool:
-    return "://" not in uri and not uri.startswith("/")
-
-
-def _are_relative(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`_is_relative` of each, without a look at each in Python."""
-    return pc.invert(pc.or_(pc.match_substring(uris, "://"), pc.starts_with(uris, "/")))

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.data.images import encode_png
-from raypipe.data.manifest import Manifest, absolute_uri, nearest
+from raypipe.data.manifest import Manifest, nearest
 from raypipe.data.names import file_stem
 from raypipe.schema import SUPERVISED
+from raypipe.uri import absolute, join
 
 
 def with_masks(manifest: Manifest, masks: Mapping[str, str]) -> Manifest:
@@ -39,6 +40,6 @@ def with_masks(manifest: Manifest, masks: Mapping[str, str]) -> Manifest:
 
 def write_mask(mask: NDArray[np.uint8], folder: str, image_id: str) -> str:
     """Writes a corrected mask (H, W) into a folder, named after its image; returns its URI."""
-    uri = absolute_uri(storage.join(folder, f"{file_stem(image_id)}.png"))
+    uri = join(absolute(folder), f"{file_stem(image_id)}.png")
     storage.write_bytes_atomic(uri, encode_png(mask))
     return uri

@@ -5,7 +5,6 @@ rows there are.
 """
 
 import json
-import posixpath
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from raypipe.data.manifest import (
 )
 from raypipe.data.names import file_stem
 from raypipe.data.rows import ONLY_PART, Part
+from raypipe.uri import absolute, name_of, relative
 
 ROWS_PER_PART = 50_000
 """Of the parts that raypipe writes."""
@@ -76,6 +76,7 @@ def open_manifest(uri: str) -> StoredManifest:
         FileNotFoundError: there is no such file or folder, or nothing in it.
         ValueError: a file isn't part of a manifest, or names other classes than the first.
     """
+    uri = absolute(uri)
     sizes = _part_sizes(uri)
     found = sorted(sizes)
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
@@ -135,13 +136,13 @@ def write_parts(tables: Iterator[pa.Table], classes: Sequence[str], uri: str) ->
 
 def _part_sizes(uri: str) -> dict[str, int | None]:
     inside = {} if uri.endswith(_SUFFIX) else storage.list_sizes(uri, suffix=_SUFFIX)
-    parts = {name: size for name, size in inside.items() if not posixpath.basename(name).startswith(("_", "."))}
+    parts = {name: size for name, size in inside.items() if not name_of(name).startswith(("_", "."))}
     return parts or {uri: None}
 
 
 def _part_name(uri: str, folder: str) -> str:
-    base = storage.absolute(folder).rstrip("/") + "/"
-    inside = uri.split("://", 1)[-1].removeprefix(base.split("://", 1)[-1])
+    inside = relative(uri, absolute(folder))
+    assert inside is not None
     return file_stem(inside.removesuffix(_SUFFIX))
 
 

@@ -9,13 +9,11 @@ Rows without a split go to the split "train", because most tools require a split
 
 import csv
 import io
-import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +23,7 @@ from raypipe.containers.place import content_type, split_place
 from raypipe.data.names import file_stem
 from raypipe.formats.listing import IMAGE_SUFFIXES
 from raypipe.schema import IGNORE
+from raypipe.uri import suffix_of
 
 NO_SPLIT = "train"
 """The split of rows that have none."""
@@ -70,7 +69,7 @@ class ExportRow:
     @property
     def image_path(self) -> str:
         """Where other tools find the image: its path or URI. In a container they don't, so that it is a file's name."""
-        return local_path(self.image_uri) if split_place(self.image_uri)[1] is None else self.image_name
+        return self.image_uri if split_place(self.image_uri)[1] is None else self.image_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +154,8 @@ class Format(ABC):
 def image_suffix(image_uri: str) -> str:
     """Returns the ending of an image file, or ".jpg" if its URI has no known one."""
     content = content_type(image_uri)
-    suffix = f".{content}".lower() if content else posixpath.splitext(urlsplit(image_uri).path)[1].lower()
-    return suffix if suffix in IMAGE_SUFFIXES else ".jpg"
-
-
-def local_path(uri: str) -> str:
-    """Returns a `file://` URI as a plain path, for libraries that don't know the scheme, and other URIs unchanged."""
-    return uri.removeprefix("file://")
+    found = f".{content}".lower() if content else suffix_of(image_uri)
+    return found if found in IMAGE_SUFFIXES else ".jpg"
 
 
 def write_text(out: str, path: str, text: str) -> None:

@@ -6,7 +6,6 @@ ending.
 """
 
 import logging
-import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ import pyarrow.compute as pc
 
 from raypipe import schema, storage
 from raypipe.containers.cells import KEPT
-from raypipe.data.manifest import Manifest, absolute_uri
-from raypipe.uri import protocol
+from raypipe.data.manifest import Manifest
+from raypipe.uri import absolute, name_of, parent, relative, suffix_of
 
 _INDEX = ".idx"
 """Ending of a file that says what is in a container, beside it; only the importer of tars has a use for it."""
@@ -81,14 +80,14 @@ def find_containers(
         ValueError: a container's name or folder says no split, or tars are compressed.
     """
     if match := _PATTERN.search(source):
-        folder = posixpath.dirname(source[: match.start()] + "x")
+        folder = parent(absolute(source[: match.start()] + "x"))
         uris = [full for each in _expand(source) for full in _glob(each)]
-    elif source.endswith(suffix):
-        folder = posixpath.dirname(source)
-        beside = source.removesuffix(suffix) + _INDEX
-        uris = [_full(each) for each in (source, *([beside] if storage.exists(beside) else []))]
+    elif suffix_of(absolute(source)) == suffix:
+        container = absolute(source)
+        beside = container.removesuffix(suffix) + _INDEX
+        folder, uris = parent(container), [container, *([beside] if storage.exists(beside) else [])]
     else:
-        folder, uris = source, storage.list_files(source)
+        folder, uris = absolute(source), storage.list_files(source)
     found = [uri for uri in uris if uri.endswith(suffix)]
     if not found:
         if packed := [uri for uri in uris if uri.endswith((f"{suffix}.gz", f"{suffix}.zst", f"{suffix}.bz2", ".tgz"))]:
@@ -96,11 +95,10 @@ def find_containers(
                 f"{packed[0]} is compressed, so that no part of it can be read alone: unpack it to {suffix}"
             )
         raise FileNotFoundError(f"no {suffix} files: {source}. Name a folder, a file or a pattern such as a-*{suffix}")
-    prefix = _full(folder).rstrip("/") + "/"
-    indexes = {posixpath.splitext(uri)[0]: uri for uri in uris if uri.endswith(_INDEX)}
+    indexes = {uri.removesuffix(_INDEX): uri for uri in uris if uri.endswith(_INDEX)}
     containers = []
     for uri in found:
-        name = uri.removeprefix(prefix).removesuffix(suffix)
+        name = (relative(uri, folder) or name_of(uri)).removesuffix(suffix)
         index = indexes.get(uri.removesuffix(suffix)) or indexes.get(uri)
         own = _split_of(name, splits_from) if splits_from else split
         containers.append(Container(uri=uri, name=name, split=own, index=index))
@@ -153,10 +151,6 @@ def _labels_of(rows: pa.Table) -> list[str]:
     return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
 
 
-def _full(uri: str) -> str:
-    return absolute_uri(uri) if protocol(uri) == "file" else uri
-
-
 def _expand(pattern: str) -> list[str]:
     """The pattern with each number of `{0000..0099}`, as many digits as the first has."""
     match = _NUMBERS.search(pattern)
@@ -170,9 +164,8 @@ def _expand(pattern: str) -> list[str]:
 
 def _glob(pattern: str) -> list[str]:
     if not _PATTERN.search(pattern):
-        return [_full(pattern)]
-    fs, path = storage.filesystem(pattern)
-    return sorted(fs.unstrip_protocol(name) for name in fs.glob(path))
+        return [absolute(pattern)]
+    return storage.glob(pattern)
 
 
 def _split_of(name: str, splits_from: SplitsFrom) -> str:
@@ -181,7 +174,7 @@ def _split_of(name: str, splits_from: SplitsFrom) -> str:
         if not rest:
             raise ValueError(f"{name!r} lies in no folder that says its split; name the folder above, or give --split")
         return folder
-    match = _NUMBERED.fullmatch(posixpath.basename(name))
+    match = _NUMBERED.fullmatch(name.rpartition("/")[2])
     if match is None:
         raise ValueError(f"the name {name!r} says no split; expected one as in train-00000-of-00004, or give --split")
     return match[1]

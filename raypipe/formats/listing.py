@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from raypipe import storage
-from raypipe.data.manifest import absolute_uri
+from raypipe.uri import absolute, is_relative, relative
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2")
 
@@ -23,9 +23,9 @@ def list_images(folder: str) -> dict[str, str]:
     """
     if not storage.exists(folder):
         raise FileNotFoundError(f"no such folder: {folder}")
-    prefix = absolute_uri(folder).rstrip("/") + "/"
-    paths = (uri.removeprefix(prefix) for uri in storage.list_files(folder))
-    images = {path: prefix + path for path in paths if _is_image(path)}
+    found = absolute(folder)
+    paths = ((relative(uri, found), uri) for uri in storage.list_files(found))
+    images = {path: uri for path, uri in paths if path is not None and _is_image(path)}
     if not images:
         raise ValueError(f"no images below {folder}; known endings are {', '.join(IMAGE_SUFFIXES)}")
     return images
@@ -59,7 +59,7 @@ def find_images(rows: Sequence[Mapping[str, Any]], folder: str, *, skip_missing:
     found, missing, used = [], [], set()
     for row in rows:
         name = row["image_uri"]
-        if "://" in name or name.startswith("/"):
+        if not is_relative(name):
             found.append(dict(row))
             continue
         paths = [name] if name in images else by_name.get(unicodedata.normalize("NFC", posixpath.normpath(name)), [])

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 
 from raypipe import storage
 from raypipe.processes import Process, this_process
+from raypipe.uri import name_of
 
 logger = logging.getLogger(__name__)
 
@@ -249,7 +250,7 @@ def _latest(folder: str) -> _Record | None:
 
 def _epochs(folder: str) -> list[int]:
     uris = storage.list_files(storage.join(folder, LEASE), suffix=".json")
-    return [int(uri.rpartition("/")[2].removesuffix(".json")) for uri in uris]
+    return [int(name_of(uri).removesuffix(".json")) for uri in uris]
 
 
 def _uri(folder: str, epoch: int) -> str:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from raypipe import storage
 from raypipe.schema import QUARANTINE, ROW_DIGEST
+from raypipe.uri import name_of, parent
 
 SHARDS, ATTEMPTS, QUARANTINED, INDEX = "shards", "attempts", "quarantine", "index"
 
@@ -83,7 +84,7 @@ class Catalogue:
         files: dict[str, dict[str, tuple[str, ...]]] = {}
         for kind in (INDEX, QUARANTINED):
             for uri in storage.list_files(storage.join(folder, kind), suffix=".parquet"):
-                of_part = files.setdefault(uri.rsplit("/", 2)[1], {})
+                of_part = files.setdefault(name_of(parent(uri)), {})
                 of_part[kind] = (*of_part.get(kind, ()), uri)
         return cls(folder, files)
 
@@ -172,7 +173,7 @@ def fold(folder: str, kind: str, part: str, uris: Sequence[str], *, run: int) ->
         if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
             raise content
     level = min(SETTLED - 1, 1 + max(level_of(uri) for uri in uris))
-    made_of = "\n".join(sorted(uri.rsplit("/", 1)[1] for uri in uris))
+    made_of = "\n".join(sorted(name_of(uri) for uri in uris))
     written = write_entries(folder, kind, part, _once(kind, tables), run=run, level=level, made_of=made_of)
     storage.delete_many(uri for uri in uris if isinstance(contents[uri], bytes) and uri != written)
     return written
@@ -180,12 +181,12 @@ def fold(folder: str, kind: str, part: str, uris: Sequence[str], *, run: int) ->
 
 def level_of(uri: str) -> int:
     """How often the rows of an index's file were folded."""
-    return int(uri.rsplit("/", 1)[1].split("-")[0])
+    return int(name_of(uri).split("-")[0])
 
 
 def _age(uri: str) -> tuple[int, int]:
     """Of two entries of a row the later run's counts, for that found the other's shard gone; then the settled one."""
-    level, run = uri.rsplit("/", 1)[1].split("-")[:2]
+    level, run = name_of(uri).split("-")[:2]
     return int(run), int(level)
 
 

@@ -16,6 +16,7 @@ from raypipe.pipelines.sweep import CHOICE_FILE
 from raypipe.pipelines.tally import read_image_scores
 from raypipe.reports.content import RiskCurves, SweepPlots
 from raypipe.results import Measured, Score
+from raypipe.uri import name_of, parent
 
 COVERAGES = tuple(round(0.02 * number, 2) for number in range(1, 51))
 _MIN_IMAGES = 10
@@ -109,7 +110,7 @@ def collect_sweeps(out: str, *, networks: Mapping[Task, Artifact]) -> list[Sweep
     """
     sweeps = []
     for uri in storage.list_files(storage.join(out, "sweep"), suffix=CHOICE_FILE):
-        folder = uri.rsplit("/", 1)[0]
+        folder = parent(uri)
         choice = json.loads(storage.read_bytes(uri))
         of_run = {"maps": networks.get("classifier"), "affinity": networks.get("affinity")}
         if choice["networks"] != {name: network and network.digest for name, network in of_run.items()}:
@@ -121,8 +122,8 @@ def collect_sweeps(out: str, *, networks: Mapping[Task, Artifact]) -> list[Sweep
             "score": f"{choice['score']:.4f} (95 % interval {choice['low']:.4f} to {choice['high']:.4f})",
         }
         plots = {
-            svg.rsplit("/", 1)[-1].removesuffix(".svg").replace("_", " "): storage.read_bytes(svg)
+            name_of(svg).removesuffix(".svg").replace("_", " "): storage.read_bytes(svg)
             for svg in storage.list_files(folder, suffix=".svg")
         }
-        sweeps.append(SweepPlots(name=folder.rsplit("/", 1)[-1], facts=facts, plots=plots))
+        sweeps.append(SweepPlots(name=name_of(folder), facts=facts, plots=plots))
     return sweeps[:_MAX_FOUND]

@@ -15,6 +15,7 @@ from raypipe.pipelines.context import Context
 from raypipe.reports.html import Report, render_report
 from raypipe.results import Decision, Score
 from raypipe.training.trainer import read_metrics
+from raypipe.uri import parent
 
 REPORT_FILE = "report.html"
 
@@ -56,7 +57,7 @@ def write_report(
         scores=scores,
         gate=config.refinement.gate,
         decisions=decisions,
-        curves={name: read_metrics(network.uri.rsplit("/", 1)[0]) for name, network in networks.items()},
+        curves={name: read_metrics(parent(network.uri)) for name, network in networks.items()},
         samples=collect_samples(
             context, outputs, affinity=affinity, evaluation=evaluation, scores=scores, num_samples=num_samples
         ),

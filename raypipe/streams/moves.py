@@ -28,6 +28,7 @@ from raypipe.schema import QUARANTINE
 from raypipe.streams.settle import groups, read_group
 from raypipe.streams.source import Source, not_among
 from raypipe.streams.tasks import are_few, in_tasks
+from raypipe.uri import name_of
 
 PARTS_FILE = "parts.json"
 """Rows of each part of the manifest that the folder was last used with."""
@@ -120,7 +121,7 @@ def _wanted(folder: str, kind: str, todo: pa.Table) -> Iterator[_Found]:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(uri))).cast(_SCHEMAS[kind])
         entries = table.filter(pc.invert(not_among(table, todo)))
         if entries.num_rows:
-            yield _Found(uri.rsplit("/", 1)[1].removesuffix(".parquet"), entries)
+            yield _Found(name_of(uri).removesuffix(".parquet"), entries)
 
 
 def _delete_all(folder: str) -> None:

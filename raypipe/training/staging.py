@@ -1,8 +1,6 @@
 """Puts published weights into the run's folder, so that one machine downloads them, and no other needs the internet."""
 
 import logging
-from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 from raypipe import storage
 from raypipe import uri as uris
@@ -61,5 +59,5 @@ def _copy(weights: str, out: str) -> str:
     if weights.startswith(TORCHVISION_SCHEME):
         name = cached_file(weights).name  # holds a part of its hash
     else:
-        name = f"{storage.digest(weights)}-{PurePosixPath(urlsplit(weights).path).name or 'weights'}"
+        name = f"{storage.digest(weights)}-{uris.name_of(weights) or 'weights'}"
     return storage.join(out, FOLDER, name)

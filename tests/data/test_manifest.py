@@ -199,12 +199,12 @@ def test_relative_uris_count_from_the_manifest(tmp_path: Path, monkeypatch: pyte
         row("d", image_uri=None),
     ]
     write_manifest(Manifest.from_rows(rows, CLASSES), str(tmp_path / "data" / "manifest.parquet"))
-    expected = [f"file://{tmp_path}/data/images/a.jpg", "/abs/b.jpg", "s3://bucket/c.jpg", None]
+    expected = [f"{tmp_path}/data/images/a.jpg", "/abs/b.jpg", "s3://bucket/c.jpg", None]
     assert read_manifest(str(tmp_path / "data/manifest.parquet")).table["image_uri"].to_pylist() == expected
     monkeypatch.chdir(tmp_path)
     manifest = read_manifest("data/manifest.parquet")
     assert manifest.table["image_uri"].to_pylist() == expected
-    assert manifest.table["mask_uri"].to_pylist() == [f"file://{tmp_path}/masks/a#1.png", None, None, None]
+    assert manifest.table["mask_uri"].to_pylist() == [f"{tmp_path}/masks/a#1.png", None, None, None]
 
 
 def test_relative_uris_on_an_object_store() -> None:

@@ -60,7 +60,7 @@ class Workspace:
             for number, row in enumerate(rows):
                 name = "IMG_0001.jpg" if number == 4 else ODD_NAMES[number % len(ODD_NAMES)].format(number)
                 (folder / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(row["image_uri"].removeprefix("file://"), folder / "photos" / name)
+                shutil.copy(row["image_uri"], folder / "photos" / name)
                 table.writerow([name, "" if number == 0 else "|".join(row["labels"]), row["mask_uri"]])
         (folder / "photos" / ODD_NAMES[1].format(1)).write_bytes(b"no photograph")
 
@@ -102,7 +102,7 @@ def salient_table(workspace: Workspace) -> None:
     lines = ["image_uri,labels,saliency_uri"]
     (workspace.folder / "saliency").mkdir(exist_ok=True)
     for row in workspace.rows():
-        mask = np.asarray(Image.open(row["mask_uri"].removeprefix("file://")))
+        mask = np.asarray(Image.open(row["mask_uri"]))
         path = workspace.folder / "saliency" / f"{row['image_id']}.png"
         Image.fromarray(((mask > 0) * 255).astype(np.uint8)).save(path)
         lines.append(f"{row['image_uri']},{'|'.join(row['labels'])},saliency/{path.name}")

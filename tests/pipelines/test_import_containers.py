@@ -29,5 +29,5 @@ def test_a_tasks_error_is_the_readers(local_ray: None, tmp_path: Path, monkeypat
     monkeypatch.setattr(import_containers, "FEW", 2)
     write(tmp_path, 4)
     (tmp_path / "002.tar").write_bytes(b"no tar" * 200)
-    with pytest.raises(ValueError, match=r"^file://.*002\.tar is no tar, or it is compressed"):
+    with pytest.raises(ValueError, match=r"^/.*002\.tar is no tar, or it is compressed"):
         import_all(WebDatasetReader(), find_containers(str(tmp_path), suffix=".tar"))

@@ -82,7 +82,7 @@ def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tupl
         if row["split"] == "val":
             assert row["saliency_uri"] is None
         elif image_id != partly[1]:
-            path = Path(row["saliency_uri"].removeprefix("file://"))
-            truth = Path(row["mask_uri"].removeprefix("file://"))
+            path = Path(row["saliency_uri"])
+            truth = Path(row["mask_uri"])
             assert decode_mask(path.read_bytes()).shape == decode_mask(truth.read_bytes()).shape
     assert written[partly[1]]["saliency_uri"].endswith("given.png")

@@ -77,7 +77,7 @@ def test_a_file_of_a_web_server_is_fetched_once(server: tuple[str, list[str]], t
     assert stage_weights(f"{url}/tiny.pth", out=str(tmp_path / "out")) == uri
     assert gets.count("/tiny.pth") == 1
     assert uri.endswith("-tiny.pth")
-    assert list_files(str(tmp_path / "out")) == [f"file://{uri}"]
+    assert list_files(str(tmp_path / "out")) == [f"{uri}"]
     with pytest.raises(FileNotFoundError):
         stage_weights(f"{url}/other.pth", out=str(tmp_path / "out"))
 

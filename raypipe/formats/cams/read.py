@@ -6,7 +6,6 @@ The contract is in docs/file-formats.md: a folder of `<image_id>.npz`, or of Par
 import io
 import json
 import math
-import posixpath
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from raypipe import storage
 from raypipe.data.names import file_stem
 from raypipe.formats.listing import without_suffix
 from raypipe.schema import MAX_CLASSES
+from raypipe.uri import absolute, name_of, relative
 
 INDEX_FILE = "cams.json"
 
@@ -50,8 +50,8 @@ def import_cams(folder: str, out: str) -> int:
     Raises:
         ValueError: the folder holds no such files, or one of them breaks the contract. The others are written then.
     """
-    here = folder.rstrip("/").rsplit("/", 1)[-1]
-    names = [uri for uri in storage.list_files(folder) if posixpath.basename(posixpath.dirname(uri)) == here]
+    here = absolute(folder)
+    names = [uri for uri in storage.list_files(here) if "/" not in (relative(uri, here) or "")]
     uris = [uri for uri in names if uri.endswith((".npz", ".parquet"))]
     if not uris:
         pickles = any(uri.endswith((".npy", ".pkl")) for uri in names)
@@ -98,7 +98,7 @@ def _convert(uri: str, out: str) -> dict[str, str]:
 
 
 def _read_npz(uri: str) -> Iterator[Maps]:
-    image_id = without_suffix(posixpath.basename(uri))
+    image_id = without_suffix(name_of(uri))
     with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as file:
         try:
             class_ids, cam = file["class_ids"], file["cam"]

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raypipe import storage
 from raypipe.data.images import check_size
-from raypipe.data.manifest import Manifest, absolute_uri, class_ids_of
+from raypipe.data.manifest import Manifest, class_ids_of
 from raypipe.data.merge import with_masks, write_mask
 from raypipe.formats.coco.regions import decode_segmentation
 from raypipe.formats.json_file import read_json, take
 from raypipe.formats.listing import without_suffix
 from raypipe.schema import BACKGROUND, IGNORE, SUPERVISED
+from raypipe.uri import absolute, is_relative, name_of
 
 WRITERS = 8
 """Number of masks that are drawn and written at the same time."""
@@ -122,13 +122,12 @@ def _categories(content: Any, uri: str) -> dict[int, str]:
 
 def _row(image: Mapping[str, Any], folder: str, split: str | None, uri: str) -> dict[str, Any]:
     name = take(image, "file_name", str, place=f"{uri}: image {image['id']}")
-    own_place = "://" in name or name.startswith("/")
+    place = absolute(name, absolute(folder))
     exported_id = image.get("raypipe_id")
     image_id = (
-        exported_id if isinstance(exported_id, str) else without_suffix(name.rsplit("/", 1)[-1] if own_place else name)
+        exported_id if isinstance(exported_id, str) else without_suffix(name if is_relative(name) else name_of(place))
     )
-    place = name if own_place else storage.join(folder, name)
-    return {"image_id": image_id, "image_uri": absolute_uri(place), "split": split}
+    return {"image_id": image_id, "image_uri": place, "split": split}
 
 
 def _write_mask(

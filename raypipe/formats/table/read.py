@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import posixpath
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe import storage
-from raypipe.data.manifest import Manifest, absolute_uri, nearest, resolve_uri
+from raypipe.data.manifest import Manifest, nearest
 from raypipe.formats.listing import find_classes, find_images, without_suffix
+from raypipe.uri import absolute, name_of, parent, suffix_of
 
 OPTIONAL_COLUMNS = ("split", "mask_uri", "saliency_uri", "supervision")
 """Columns that go into the manifest if the table has them."""
@@ -61,7 +61,7 @@ def import_table(
     for name, option in ((image_column, "image_column"), (label_column, "label_column")):
         if name not in columns:
             raise ValueError(f"{uri} has no column {name!r} (`{option}`){nearest(name, list(columns))}")
-    folder = posixpath.dirname(absolute_uri(uri))
+    folder = parent(absolute(uri))
     rows: list[dict[str, Any]] = []
     for number, record in enumerate(records):
         image_uri, labels = record.get(image_column), record.get(label_column)
@@ -80,12 +80,12 @@ def import_table(
         _name_by_files(rows)
     for row in rows:
         for name in ("image_uri", "mask_uri", "saliency_uri"):
-            row[name] = row[name] and resolve_uri(row[name], folder=folder)
+            row[name] = row[name] and absolute(row[name], folder)
     return Manifest.from_rows(rows, find_classes(rows, classes))
 
 
 def _read(uri: str) -> list[dict[str, Any]]:
-    suffix = posixpath.splitext(uri)[1].lower()
+    suffix = suffix_of(uri)
     data = storage.read_bytes(uri)
     if suffix == ".parquet":
         try:
@@ -139,7 +139,7 @@ def _labels(value: str | list[str] | None, separator: str, empty_labels: Literal
 
 
 def _name_by_files(rows: list[dict[str, Any]]) -> None:
-    names = [without_suffix(posixpath.basename(row["image_uri"])) for row in rows]
+    names = [without_suffix(name_of(row["image_uri"])) for row in rows]
     if len(set(names)) == len(names):  # otherwise the image column's text stays the id
         for row, name in zip(rows, names, strict=True):
             row["image_id"] = name

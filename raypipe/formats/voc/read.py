@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree as ET
 
 from raypipe import storage
-from raypipe.data.manifest import Manifest, resolve_uri
+from raypipe.data.manifest import Manifest
 from raypipe.formats.listing import find_classes, list_images, without_suffix
+from raypipe.uri import absolute, relative
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -63,7 +64,7 @@ def import_voc(
             "complete the folder, or leave them out by `skip_missing`"
         )
     ids = [image_id for image_id in splits if image_id in images]
-    found = _read_annotations(root, ids) if labels is None else _read_label_table(resolve_uri(labels, folder=root))
+    found = _read_annotations(root, ids) if labels is None else _read_label_table(absolute(labels, absolute(root)))
     rows = [
         {
             "image_id": image_id,
@@ -111,7 +112,7 @@ def _read_lists(root: str, lists: Sequence[str] | None) -> dict[str, str]:
 def _read_annotations(root: str, ids: Sequence[str]) -> Mapping[str, list[str]]:
     """Returns the labels of the images that have an annotation."""
     folder = storage.join(root, "Annotations")
-    available = {uri.rsplit("/Annotations/", 1)[-1] for uri in storage.list_files(folder, suffix=".xml")}
+    available = {relative(uri, absolute(folder)) for uri in storage.list_files(folder, suffix=".xml")}
     annotated = [image_id for image_id in ids if f"{image_id}.xml" in available]
     with ThreadPoolExecutor(READERS) as pool:
         texts = pool.map(lambda image_id: storage.read_bytes(storage.join(folder, f"{image_id}.xml")), annotated)

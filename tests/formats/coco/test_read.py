@@ -45,7 +45,7 @@ def test_labels_without_masks(coco: dict[str, Any], tmp_path: Path) -> None:
     rows = manifest.table.to_pylist()
     assert [row["image_id"] for row in rows] == ["sub/b", "a", "c"]
     assert [row["labels"] for row in rows] == [[], ["cat", "dog"], []]
-    assert rows[0]["image_uri"] == f"file://{tmp_path}/images/sub/b.jpg"
+    assert rows[0]["image_uri"] == f"{tmp_path}/images/sub/b.jpg"
     assert rows[2]["image_uri"] == "s3://bucket/c.png"
     assert {row["split"] for row in rows} == {"train"}
     assert {row["mask_uri"] for row in rows} == {None}

@@ -18,7 +18,7 @@ def test_folder_per_class(tmp_path: Path) -> None:
     manifest = import_folder(str(tmp_path), split="train")
     assert manifest.classes == ("cat", "dog")
     assert manifest.table["image_id"].to_pylist() == ["cat/b/2.PNG", "cat/ü 3#.jpeg", "dog/1.jpg"]
-    assert manifest.table["image_uri"].to_pylist()[1] == f"file://{tmp_path}/cat/ü 3#.jpeg"
+    assert manifest.table["image_uri"].to_pylist()[1] == f"{tmp_path}/cat/ü 3#.jpeg"
     assert manifest.table["labels"].to_pylist() == [["cat"], ["cat"], ["dog"]]
     assert manifest.table["split"].to_pylist() == ["train"] * 3
 
@@ -34,7 +34,7 @@ def test_split_folders(tmp_path: Path) -> None:
 def test_a_relative_root_gives_absolute_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "data/cat/1.jpg")
     monkeypatch.chdir(tmp_path)
-    assert import_folder("data/").table["image_uri"].to_pylist() == [f"file://{tmp_path}/data/cat/1.jpg"]
+    assert import_folder("data/").table["image_uri"].to_pylist() == [f"{tmp_path}/data/cat/1.jpg"]
 
 
 def test_bad_folders(tmp_path: Path) -> None:

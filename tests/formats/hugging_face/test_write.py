@@ -53,7 +53,7 @@ def test_images_that_are_not_copied_are_opened_where_they_are(
     datasets = pytest.importorskip("datasets")
     folder = tmp_path_factory.mktemp("photos")
     (folder / "a.jpg").write_bytes(jpeg)
-    row = replace(make_rows()[0], image_uri=f"file://{folder}/a.jpg")
+    row = replace(make_rows()[0], image_uri=f"{folder}/a.jpg")
     root = export("huggingface", [row])
     (loaded,) = datasets.load_dataset(
         str(root), cache_dir=str(folder), split="train" if row.split == "train" else "val"

@@ -30,7 +30,7 @@ def test_csv(tmp_path: Path) -> None:
     manifest = import_table(write(tmp_path, "t.csv", text))
     assert manifest.classes == ("cat", "dog")
     assert manifest.table["image_id"].to_pylist() == ["x 1", "y,2"]
-    assert manifest.table["image_uri"].to_pylist() == ["s3://b/x 1.jpg", f"file://{tmp_path}/sub/y,2.jpg"]
+    assert manifest.table["image_uri"].to_pylist() == ["s3://b/x 1.jpg", f"{tmp_path}/sub/y,2.jpg"]
     assert manifest.table["labels"].to_pylist() == [["dog", "cat"], None]
     assert manifest.table["split"].to_pylist() == ["train", "val"]
 
@@ -61,7 +61,7 @@ def test_parquet_with_other_names(tmp_path: Path) -> None:
     manifest = import_table(str(tmp_path / "t.parquet"), image_column="path", label_column="tags", id_column="key")
     assert manifest.table["image_id"].to_pylist() == ["7", "8"]
     assert manifest.table["image_uri"].to_pylist() == ["/a/1.jpg", "/b/2.jpg"]
-    assert manifest.table["mask_uri"].to_pylist() == [f"file://{tmp_path}/m/1.png", None]
+    assert manifest.table["mask_uri"].to_pylist() == [f"{tmp_path}/m/1.png", None]
     assert manifest.table["labels"].to_pylist() == [["cat"], None]
 
 
@@ -90,7 +90,7 @@ def test_images_are_looked_up_in_a_folder(tmp_path: Path, photos: Path, caplog: 
     uri = write(tmp_path, "t.csv", "file,labels\n" + "".join(f"{name},cat\n" for name in names))
     with caplog.at_level("WARNING"):
         manifest = import_table(uri, images=str(photos), image_column="file")
-    found = [f"file://{photos}/{name}" for name in ("Straße 1.jpg", "sub/b.c.png", "two.png")]
+    found = [f"{photos}/{name}" for name in ("Straße 1.jpg", "sub/b.c.png", "two.png")]
     assert manifest.table["image_uri"].to_pylist() == [*found, "s3://b/x.jpg"]
     assert manifest.table["image_id"].to_pylist() == ["Straße 1", "b.c", "two", "x"]
     assert "0 rows without an image left out, 2 images that no row names" in caplog.text
@@ -102,7 +102,7 @@ def test_accents_may_be_written_either_way(tmp_path: Path, on_disk: Any, in_tabl
     name = unicodedata.normalize(on_disk, "café.jpg")
     (tmp_path / "photos" / name).touch()
     uri = write(tmp_path, "t.csv", f"image_uri,labels\n{unicodedata.normalize(in_table, 'café.jpg')},cat\n")
-    assert column(uri, "image_uri", images=str(tmp_path / "photos")) == [f"file://{tmp_path}/photos/{name}"]
+    assert column(uri, "image_uri", images=str(tmp_path / "photos")) == [f"{tmp_path}/photos/{name}"]
 
 
 def test_images_that_the_folder_lacks(tmp_path: Path, photos: Path) -> None:

@@ -49,8 +49,8 @@ def test_layout_with_annotations(root: Path, caplog: pytest.LogCaptureFixture) -
     assert manifest.table["image_id"].to_pylist() == ["1", "photo 1", "sub/7", "ü"]
     assert manifest.table["labels"].to_pylist() == [["dog", "person"], [], ["cat"], None]
     assert manifest.table["split"].to_pylist() == ["train", "train", "train_aug", "train_aug"]
-    assert manifest.table["mask_uri"].to_pylist() == [None, f"file://{root}/SegmentationClass/photo 1.png", None, None]
-    assert manifest.table["image_uri"].to_pylist()[2] == f"file://{root}/JPEGImages/sub/7.jpg"
+    assert manifest.table["mask_uri"].to_pylist() == [None, f"{root}/SegmentationClass/photo 1.png", None, None]
+    assert manifest.table["image_uri"].to_pylist()[2] == f"{root}/JPEGImages/sub/7.jpg"
     assert len(manifest.select(splits=["train", "train_aug"])) == 4
     assert "1 without labels" in caplog.text
 

@@ -17,7 +17,7 @@ from raypipe import storage
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
 
-PROXY = Path(__file__).parent / "servers" / "faulty_proxy.py"
+PROXY = Path(__file__).parents[1] / "servers" / "faulty_proxy.py"
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""Opens what a URI lies in, with the options that raypipe wants of it."""
+
+import tarfile
+import zipfile
+from functools import lru_cache
+from typing import Any, cast
+
+import fsspec
+import pyarrow.fs
+
+from raypipe.uri import CACHES, absolute, behind, protocol
+
+_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
+"""Options of fsspec's filesystems. Reading an object in parallel ranges would need its size first, which is a second
+request for every image."""
+
+_PATIENT: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 10}}}}
+"""Those with which storage that is away for some 20 seconds is waited for: by itself botocore gives up after a few."""
+
+_OPEN_CHAINS = 16
+"""Archives, and caches, that a process keeps open, those used last."""
+
+
+def filesystem(uri: str, *, patient: bool = False) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Returns the filesystem of a URI and the path in it.
+
+    Listings are never cached, because other processes write to the same place.
+
+    Args:
+        uri: what is to be opened.
+        patient: waits longer for storage that is away, where nobody tries again.
+
+    Raises:
+        ValueError: nothing that is installed opens such a URI, or it is none (`raypipe.uri.absolute`); or the archive
+            that a chain names is damaged.
+        OSError: the archive that a chain names can't be opened.
+    """
+    uri = absolute(uri)
+    scheme = protocol(uri)
+    if scheme == "file":
+        return fsspec.filesystem("file"), uri
+    if inner := behind(uri):
+        fs, path = filesystem(inner, patient=patient)
+        if scheme in CACHES.split("|"):
+            return _cache(scheme, fs), path
+        return _archive(scheme, fs, path), uri.partition("::")[0].partition("://")[2]
+    options = _OPTIONS.get(scheme, {}) | (_PATIENT.get(scheme, {}) if patient else {})
+    try:
+        named = fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(uri)  # such as the host of sftp://
+        fs = fsspec.filesystem(scheme, **{"use_listings_cache": False, **named, **options})
+    except (ImportError, ValueError, TypeError, AttributeError, IsADirectoryError) as error:
+        raise ValueError(
+            f"{scheme}:// can't be opened ({error}): expected a path, s3://, https://, or a scheme whose fsspec "
+            "package is installed on every machine"
+        ) from error
+    return fs, cast(str, fs._strip_protocol(uri))
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Returns pyarrow's filesystem of a URI and the path in it, for Ray and Parquet.
+
+    It is patient: to Ray Train, one request that fails is a training that fails.
+    """
+    fs, path = filesystem(uri, patient=True)
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
+
+
+@lru_cache(_OPEN_CHAINS)
+def _cache(scheme: str, fs: fsspec.AbstractFileSystem) -> fsspec.AbstractFileSystem:
+    return fsspec.filesystem(scheme, fs=fs, skip_instance_cache=True)
+
+
+@lru_cache(_OPEN_CHAINS)
+def _archive(scheme: str, fs: fsspec.AbstractFileSystem, path: str) -> fsspec.AbstractFileSystem:
+    try:
+        return fsspec.filesystem(scheme, fo=fs.open(path, "rb"), skip_instance_cache=True)
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        raise ValueError(f"{path} is no {scheme} archive, or a damaged one ({error})") from error

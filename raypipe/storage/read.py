@@ -1,0 +1,69 @@
+"""Reads files, many at a time, and places in containers."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import fsspec
+
+from raypipe.containers.place import Place, split_place
+from raypipe.containers.read import read_places
+from raypipe.progress import waiting
+from raypipe.storage.explain import about, explain_all
+from raypipe.storage.filesystems import filesystem
+
+
+def read_bytes(uri: str) -> bytes:
+    """Returns the whole content of a file, or of a place in a container (`raypipe.containers.place`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PermissionError: a server refuses access.
+        ValueError: no file can exist at this URI; or the container is damaged, or has no such place.
+    """
+    content = read_many([uri])[uri]
+    if isinstance(content, Exception):
+        raise content
+    return content
+
+
+def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
+    """Returns the content at each URI or the error of `read_bytes`.
+
+    Over a network, files are fetched in parallel, and what lies close together in a container by one request.
+    """
+    contents: dict[str, bytes | Exception] = {}
+    files: dict[fsspec.AbstractFileSystem, dict[str, str]] = {}
+    places: dict[fsspec.AbstractFileSystem, dict[str, tuple[str, Place]]] = {}
+    wanted = list(dict.fromkeys(uris))
+    for uri in wanted:
+        container, place = split_place(uri)
+        try:
+            fs, path = filesystem(container)
+        except Exception as error:  # noqa: BLE001 - a chain opens its archive here, and each store has its own errors
+            contents[uri] = error
+            continue
+        if place is None:
+            files.setdefault(fs, {})[uri] = path
+        else:
+            places.setdefault(fs, {})[uri] = (path, place)
+    for fs, paths in files.items():
+        # Ranges without ends are whole files. Unlike `cat`, this doesn't expand asterisks in names.
+        whole = [None] * len(paths)
+        with waiting():
+            found = fs.cat_ranges(list(paths.values()), whole, whole, on_error="return")
+        contents |= zip(paths, found, strict=True)
+    for fs, some in places.items():
+        with waiting():
+            contents |= read_places(fs, some)
+    explain_all(contents)
+    return {uri: contents[uri] for uri in wanted}
+
+
+@contextmanager
+def opened(uri: str) -> Iterator[IO[bytes]]:
+    """Opens a file of which only what is asked for is fetched."""
+    with about(uri):
+        fs, path = filesystem(uri)
+        with fs.open(path, "rb", cache_type="none") as file:
+            yield file
