@@ -28,7 +28,9 @@ from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.formats.containers import find_containers
 from raypipe.formats.webdataset.read import WebDatasetReader
-from raypipe.pipelines.import_containers import import_containers
+from raypipe.imports.classes import ClassOptions
+from raypipe.imports.finish import ImportOptions, finish
+from raypipe.pipelines.import_containers import read_containers
 from raypipe.run import open_run
 from raypipe.schema import MASKS
 
@@ -84,7 +86,8 @@ def compare(folder: Path, proxy: Proxy, *, images: int, tars: int, side: int) ->
         write_tar(paths[index * images // tars : (index + 1) * images // tars], f"s3://bucket/{index:03d}.tar")
     before = proxy.now()["passed on"]
     containers = find_containers("s3://bucket", suffix=".tar")
-    manifest = import_containers(WebDatasetReader(ids="key"), containers, classes=CLASSES)
+    draft = read_containers(WebDatasetReader(ids="key"), containers, source="s3://bucket")
+    manifest = finish(draft, ImportOptions(classes=ClassOptions(classes=tuple(CLASSES)))).manifest
     imported = proxy.now()["passed on"] - before
     write_manifest(manifest, f"{folder}/tars.parquet")
     rows = [{**row, "image_uri": f"{folder}/files/{row['image_id']}.jpg"} for row in manifest.table.to_pylist()]

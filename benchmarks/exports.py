@@ -19,14 +19,15 @@ from measure import machine, table
 from numpy.typing import NDArray
 from PIL import Image
 
-from raypipe import storage
+from raypipe import storage, uri
 from raypipe.cluster.connect import connect
 from raypipe.config import load_config
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest
 from raypipe.data.names import file_stem
 from raypipe.formats.base import NO_SPLIT, Options
-from raypipe.formats.voc.read import import_voc
+from raypipe.formats.voc.read import read_voc
+from raypipe.imports.finish import finish
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.export import run_export
 from raypipe.schema import IGNORE
@@ -150,7 +151,7 @@ def voc(
     only: Annotated[list[str] | None, typer.Option(help="rows of the table; all by default")] = None,
 ) -> None:
     """Prints the table of benchmarks/exports.md on reading back."""
-    manifest = import_voc(root, lists=["val"], labels="image_labels.csv")
+    manifest = finish(read_voc(uri.absolute(root), lists=["val"], labels="image_labels.csv")).manifest
     truth = {row["image_id"]: decode_mask(storage.read_bytes(row["mask_uri"])) for row in manifest.table.to_pylist()}
     print(machine(), end="\n\n")
     rows = []

@@ -30,11 +30,13 @@ from ray.cluster_utils import Cluster
 from stores import Proxy, free_port, num_spoiled, restart, start_moto
 
 from raypipe import storage
+from raypipe import uri as uris
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.data.rows import ONLY_PART
 from raypipe.data.shards import read_shards
-from raypipe.formats.voc.read import import_voc
+from raypipe.formats.voc.read import read_voc
+from raypipe.imports.finish import finish
 from raypipe.outputs.ledger import QUARANTINED, SHARDS, read_ledger
 from raypipe.outputs.records import RECORD_FILE
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
@@ -75,7 +77,7 @@ class Setting:
 
 def prepare(base: str, voc: str, num_images: int) -> int:
     """Photographs, manifest and networks at the base; the number of images."""
-    manifest = import_voc(voc, labels="image_labels.csv")
+    manifest = finish(read_voc(uris.absolute(voc), labels="image_labels.csv")).manifest
     rows = manifest.table.to_pylist()[:num_images]
     for row in rows:
         uri = storage.join(base, "images", f"{row['image_id']}.jpg")

@@ -28,10 +28,12 @@ from matplotlib.figure import Figure
 from measure import default_device, machine, table, time_interleaved
 from runs import connect_run
 
+from raypipe import uri
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
-from raypipe.formats.voc.read import import_voc
+from raypipe.formats.voc.read import read_voc
+from raypipe.imports.finish import finish
 from raypipe.networks.precision import autocast
 from raypipe.ops.metrics import mean_iou
 from raypipe.pipelines.classifier import classifier_task
@@ -232,7 +234,7 @@ def voc(
 ) -> None:
     """PASCAL VOC with saliency maps by CSNet."""
     manifest = out / f"manifest-{limit or 'all'}.parquet"
-    found = import_voc(root, lists=None, labels=labels, skip_missing=False)
+    found = finish(read_voc(uri.absolute(root), labels=labels)).manifest
     write_manifest(found if limit is None else found.limit(limit), str(manifest))
     for seed in seeds or [0]:
         for method in chosen(methods):

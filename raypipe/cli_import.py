@@ -5,31 +5,34 @@ from typing import Annotated
 
 import typer
 
-from raypipe import storage
-from raypipe.data.manifest import Manifest
-from raypipe.data.parts import read_manifest, write_manifest
+from raypipe import storage, uri
+from raypipe.cli_import_options import LongImport, importer, save
+from raypipe.data.parts import read_manifest
 from raypipe.formats.cams.read import import_cams
-from raypipe.formats.coco.read import import_coco
+from raypipe.formats.coco.corrected import import_corrected
+from raypipe.formats.coco.read import read_coco
 from raypipe.formats.containers import SplitsFrom, find_containers
-from raypipe.formats.folder.read import import_folder
+from raypipe.formats.draft import Draft
+from raypipe.formats.folder.read import read_folder
 from raypipe.formats.label_studio.read import import_label_studio
 from raypipe.formats.labels import LabelReader
 from raypipe.formats.parquet.read import ParquetReader
-from raypipe.formats.table.read import import_table
-from raypipe.formats.voc.read import import_voc
+from raypipe.formats.table.files import Dialect, find_tables
+from raypipe.formats.table.read import TableOptions, read_table
+from raypipe.formats.voc.read import read_voc
 from raypipe.formats.webdataset.read import WebDatasetReader
-from raypipe.uri import parent
+from raypipe.imports.long_tables import LongOptions
 
 import_app = typer.Typer(no_args_is_help=True, help="Write a manifest of a dataset in another layout.")
 
 Folder = Annotated[str, typer.Argument(help="Folder or URI of the dataset.")]
-ManifestFile = Annotated[str, typer.Argument(metavar="MANIFEST", help="Parquet file to write.")]
 Containers = Annotated[
     str, typer.Argument(metavar="SOURCE", help="Folder, file or pattern (a-*, a-{000..099}), also as URI.")
 ]
-ClassFile = Annotated[str | None, typer.Option("--classes", help="Text file with a class name a line, in their order.")]
 Split = Annotated[str | None, typer.Option(help="Split of all images.")]
-Separator = Annotated[str, typer.Option(help="Between names in a text of labels.")]
+Separator = Annotated[
+    str | None, typer.Option(help="Between names in a text of labels; | unless another may be meant.")
+]
 
 
 class EmptyLabels(StrEnum):
@@ -47,51 +50,53 @@ EmptyLabelsOption = Annotated[
 ]
 
 
-def _write(manifest: Manifest, uri: str) -> None:
-    write_manifest(manifest, uri)
-    unlabelled = manifest.table["labels"].null_count
-    typer.echo(f"{len(manifest)} images, {len(manifest.classes)} classes, {unlabelled} without labels: {uri}")
-
-
 @import_app.command(name="voc")
+@importer
 def voc(
     root: Folder,
-    manifest: ManifestFile,
     lists: Annotated[list[str] | None, typer.Option("--list", help="Image list; repeat for several.")] = None,
     labels: Annotated[str | None, typer.Option(help="CSV image_id,labels instead of Annotations.")] = None,
-    skip_missing: Annotated[bool, typer.Option(help="Leave out listed images that aren't there.")] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Keep that many images of each list, for quick turns.")
     ] = None,
-) -> None:
+) -> Draft:
     """A folder in PASCAL VOC's layout: ImageSets, JPEGImages, Annotations, SegmentationClass."""
-    found = import_voc(root, lists=lists, labels=labels, skip_missing=skip_missing)
-    _write(found if limit is None else found.limit(limit), manifest)
+    found = read_voc(uri.absolute(root), lists=lists, labels=labels)
+    return found if limit is None else found.limit(limit)
 
 
 @import_app.command(name="folder")
+@importer
 def folder(
     root: Folder,
-    manifest: ManifestFile,
     split: Split = None,
     split_folders: Annotated[bool, typer.Option(help="The first level of folders names the split.")] = False,
-) -> None:
+) -> Draft:
     """A folder per class."""
-    _write(import_folder(root, split=split, split_folders=split_folders), manifest)
+    return read_folder(uri.absolute(root), split=split, split_folders=split_folders)
 
 
 @import_app.command(name="coco")
+@importer
 def coco(
     annotations: Annotated[str, typer.Argument(metavar="ANNOTATIONS", help="COCO's JSON file.")],
-    images: Annotated[str, typer.Argument(metavar="IMAGES", help="Folder or URI that file names count from.")],
-    manifest: ManifestFile,
+    images_folder: Annotated[str, typer.Argument(metavar="IMAGES", help="Folder or URI that file names count from.")],
     split: Split = None,
-    masks: Annotated[str | None, typer.Option(help="Folder or URI to write masks into.")] = None,
-    into: Annotated[str | None, typer.Option(help="Manifest whose rows get the masks; else a new one.")] = None,
+    masks_folder: str | None = None,
+) -> Draft:
+    """A COCO file: labels, and masks where --masks names a folder for them."""
+    return read_coco(uri.absolute(annotations), uri.absolute(images_folder), split=split, masks=masks_folder)
+
+
+@import_app.command(name="corrected-coco")
+def corrected_coco(
+    annotations: Annotated[str, typer.Argument(metavar="ANNOTATIONS", help="COCO's JSON file, or a zip of CVAT.")],
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Manifest whose masks were corrected.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Parquet file to write: MANIFEST with the new masks.")],
+    masks: Annotated[str | None, typer.Option(help="Folder or URI to write masks into; masks/ beside OUT.")] = None,
 ) -> None:
-    """A COCO file: labels, and masks where a folder for them is named."""
-    existing = None if into is None else read_manifest(into)
-    _write(import_coco(annotations, images, split=split, masks=masks, manifest=existing), manifest)
+    """Masks that were corrected and come back as COCO, into the manifest."""
+    save(import_corrected(uri.absolute(annotations), read_manifest(manifest), masks=_masks(masks, out)), out)
 
 
 @import_app.command(name="labelstudio")
@@ -102,8 +107,11 @@ def label_studio(
     masks: Annotated[str | None, typer.Option(help="Folder or URI to write masks into; masks/ beside OUT.")] = None,
 ) -> None:
     """Masks that were corrected in Label Studio, into the manifest."""
-    folder = masks or storage.join(parent(storage.absolute(out)), "masks")
-    _write(import_label_studio(export, read_manifest(manifest), masks=folder), out)
+    save(import_label_studio(export, read_manifest(manifest), masks=_masks(masks, out)), out)
+
+
+def _masks(folder: str | None, out: str) -> str:
+    return uri.absolute(folder) if folder else storage.join(uri.parent(uri.absolute(out)), "masks")
 
 
 @import_app.command(name="cams")
@@ -116,71 +124,103 @@ def cams(
 
 
 @import_app.command(name="table")
+@importer
 def table(
-    source: Annotated[str, typer.Argument(metavar="TABLE", help="CSV, JSON lines or Parquet.")],
-    manifest: ManifestFile,
+    source: Annotated[
+        str, typer.Argument(metavar="TABLE", help="CSV, TSV, JSON lines or Parquet, also compressed; or their folder.")
+    ],
     images: Annotated[
         str | None,
         typer.Option(help="Folder or URI in which the images are looked up by name, with or without ending."),
     ] = None,
-    skip_missing: Annotated[bool, typer.Option(help="Leave out rows whose image --images doesn't have.")] = False,
-    image_column: Annotated[str, typer.Option(help="Column of image URIs or names.")] = "image_uri",
-    label_column: Annotated[str, typer.Option(help="Column of labels.")] = "labels",
-    id_column: Annotated[str, typer.Option(help="Column of ids, if there is one.")] = "image_id",
-    separator: Separator = "|",
+    image_column: Annotated[str | None, typer.Option(help="Column of image URIs or names.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of labels.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of ids; else image_id.")] = None,
+    multi_hot: Annotated[
+        str | None, typer.Option(metavar="a,b,c|*", help="Columns that are a class each, 1 or 0; * for all others.")
+    ] = None,
+    separator: Separator = None,
     empty_labels: EmptyLabelsOption = EmptyLabels.null,
-) -> None:
+    delimiter: Annotated[str | None, typer.Option(help="Between cells, where the header doesn't tell it.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of texts, such as cp1252; UTF-8 and marked UTF-16 are known.")
+    ] = None,
+    split: Split = None,
+    long: Annotated[bool, typer.Option("--long", help="A row for each image and tag.")] = False,
+    confidence_column: Annotated[
+        str | None, typer.Option(help="With --long: column of confidences; else confidence. 0 says: not there.")
+    ] = None,
+    min_confidence: Annotated[float | None, typer.Option(help="With --long: leave tags of less out.")] = None,
+    image_suffix: Annotated[str, typer.Option(help="With --long: appended to images' names, such as .jpg.")] = "",
+) -> Draft | LongImport:
     """A table of image URIs, or of names of images in a folder, and labels."""
-    found = import_table(
-        source,
-        images=images,
-        skip_missing=skip_missing,
+    dialect = Dialect(delimiter=delimiter, encoding=encoding)
+    reader = LabelReader(separator=separator, empty=empty_labels.value)
+    place = uri.absolute(source)
+    if long:
+        tables = find_tables(place)
+        folder = place if tables != [place] else uri.parent(place)
+        wide = LongOptions(
+            root=uri.absolute(images) if images else folder,
+            image_column=image_column,
+            label_column=label_column,
+            confidence_column=confidence_column,
+            min_confidence=min_confidence,
+            image_suffix=image_suffix,
+            dialect=dialect,
+            labels=reader,
+        )
+        return LongImport(source=place, tables=tuple(tables), options=wide, split=split)
+    if confidence_column or min_confidence is not None or image_suffix:
+        raise ValueError("--confidence-column, --min-confidence and --image-suffix belong to --long")
+    options = TableOptions(
         image_column=image_column,
         label_column=label_column,
         id_column=id_column,
-        separator=separator,
-        empty_labels=empty_labels.value,
+        multi_hot=None if multi_hot is None else tuple(name.strip() for name in multi_hot.split(",")),
+        dialect=dialect,
+        labels=reader,
     )
-    _write(found, manifest)
+    found = read_table(place, options)
+    return found if split is None else found.with_split(split)
 
 
 @import_app.command(name="webdataset")
+@importer
 def webdataset(
     source: Containers,
-    manifest: ManifestFile,
     labels: Annotated[
         str, typer.Option(help="Ending of the labels' member; of JSON with a field (json:tags); none: no labels.")
     ] = "cls",
     image: Annotated[str | None, typer.Option(help="Ending of the images, if samples have several.")] = None,
     mask: Annotated[str | None, typer.Option(help="Ending of the true masks, such as seg.png.")] = None,
-    ids: Annotated[
+    own_ids: Annotated[
         str | None, typer.Option("--id", help="key, or a member as in --labels; else container and key.")
     ] = None,
-    classes: ClassFile = None,
-    separator: Separator = "|",
+    separator: Separator = None,
     empty_labels: EmptyLabelsOption = EmptyLabels.null,
     split: Split = None,
     splits_from: SplitsFromOption = None,
-) -> None:
+    names: tuple[str, ...] | None = None,
+) -> Draft:
     """Tars of samples (7.jpg, 7.cls); images stay where they are."""
-    names = _read_names(classes)
     reader = WebDatasetReader(
         image=image,
         labels=None if labels == "none" else labels,
         mask=mask,
-        ids=ids,
+        ids=own_ids,
         reader=LabelReader(names=names, separator=separator, empty=empty_labels.value),
     )
     containers = find_containers(source, suffix=".tar", split=split, splits_from=splits_from)
-    from raypipe.pipelines.import_containers import import_containers
+    from raypipe.pipelines.import_containers import read_containers
 
-    _write(import_containers(reader, containers, classes=names), manifest)
+    return read_containers(reader, containers, source=source)
 
 
 @import_app.command(name="parquet")
+@importer
 def parquet(
     source: Containers,
-    manifest: ManifestFile,
     image_column: Annotated[
         str | None, typer.Option(help="Column of image files' bytes (image.bytes), if there are several.")
     ] = None,
@@ -189,14 +229,13 @@ def parquet(
     ] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of ids; else image_id, or container and row.")] = None,
     mask_column: Annotated[str | None, typer.Option(help="Column of true masks' bytes.")] = None,
-    classes: ClassFile = None,
-    separator: Separator = "|",
+    separator: Separator = None,
     empty_labels: EmptyLabelsOption = EmptyLabels.null,
     split: Split = None,
     splits_from: SplitsFromOption = None,
-) -> None:
+    names: tuple[str, ...] | None = None,
+) -> Draft:
     """Parquet files that hold images, as Hugging Face's; images stay where they are."""
-    names = _read_names(classes)
     reader = ParquetReader(
         image_column=image_column,
         label_column=label_column,
@@ -205,12 +244,6 @@ def parquet(
         reader=LabelReader(names=names, separator=separator, empty=empty_labels.value),
     )
     containers = find_containers(source, suffix=".parquet", split=split, splits_from=splits_from)
-    from raypipe.pipelines.import_containers import import_containers
+    from raypipe.pipelines.import_containers import read_containers
 
-    _write(import_containers(reader, containers, classes=names), manifest)
-
-
-def _read_names(uri: str | None) -> tuple[str, ...] | None:
-    if uri is None:
-        return None
-    return tuple(line.strip() for line in storage.read_bytes(uri).decode("utf-8-sig").splitlines() if line.strip())
+    return read_containers(reader, containers, source=source)

@@ -14,6 +14,9 @@ IGNORE = 255
 MAX_CLASSES = 254
 """Most classes of a dataset: masks are 8-bit, and 0 and 255 are taken."""
 
+RESERVED = ("background", "ignore", "void")
+"""Names that no class can have, in small letters: they mean ids 0 and 255."""
+
 SUPERVISED, WEAK, UNSUPERVISED = "mask", "weak", "none"
 """What a row's column `supervision` says: it has a true mask, image-level labels, or neither. Null is `weak`."""
 

@@ -212,6 +212,12 @@ def check_classes(classes: Sequence[object]) -> None:
         raise ValueError("the dataset has no classes: at least one name is needed")
     if unusable := [name for name in classes if not isinstance(name, str) or not name.strip()]:
         raise ValueError(f"expected non-empty strings as class names, got {unusable[:3]}")
+    if reserved := [name for name in classes if str(name).strip().strip("_").casefold() in schema.RESERVED]:
+        raise ValueError(
+            f"{reserved[0]!r} can't be a class: in masks 0 is background, and 255 is ignored. Drop the name where its "
+            f"images show none of the classes (--map CSV with the line {reserved[0]},), else rename it (with the line "
+            f"{reserved[0]},other)"
+        )
     if len(set(classes)) < len(classes):
         twice = sorted({str(name) for name in classes if list(classes).count(name) > 1})
         raise ValueError(f"class names occur twice: {twice[:5]}")
@@ -219,7 +225,8 @@ def check_classes(classes: Sequence[object]) -> None:
         surplus = ", ".join(map(str, classes[schema.MAX_CLASSES : schema.MAX_CLASSES + 5]))
         raise ValueError(
             f"{len(classes)} classes, but 8-bit masks hold {schema.MAX_CLASSES}; those over the limit begin with "
-            f"{surplus}. Merge classes, or split the dataset"
+            f"{surplus}. Merge or drop some: --map CSV renames classes (--draft-map writes one to start from), --top "
+            f"{schema.MAX_CLASSES} keeps the most frequent, --min-images N drops rare ones"
         )
 
 

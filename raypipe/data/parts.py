@@ -129,9 +129,14 @@ def write_parts(tables: Iterator[pa.Table], classes: Sequence[str], uri: str) ->
     """Writes one part of a manifest after another into a folder; returns the number of rows."""
     num_rows = 0
     for number, table in enumerate(tables):
-        storage.write_bytes_atomic(storage.join(uri, f"part-{number:05d}{_SUFFIX}"), manifest_bytes(table, classes))
+        storage.write_bytes_atomic(part_place(uri, number), manifest_bytes(table, classes))
         num_rows += table.num_rows
     return num_rows
+
+
+def part_place(uri: str, number: int, piece: int | None = None) -> str:
+    """The URI of a part in a manifest's folder; a part may be several pieces."""
+    return storage.join(uri, f"part-{number:05d}{'' if piece is None else f'-{piece:03d}'}{_SUFFIX}")
 
 
 def _part_sizes(uri: str) -> dict[str, int | None]:

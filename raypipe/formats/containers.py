@@ -5,18 +5,16 @@ stays the same when containers are added. A container's name is its path below t
 ending.
 """
 
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raypipe import schema, storage
 from raypipe.containers.cells import KEPT
-from raypipe.data.manifest import Manifest
+from raypipe.formats.draft import NUMBER, Draft
 from raypipe.uri import absolute, name_of, parent, relative, suffix_of
 
 _INDEX = ".idx"
@@ -24,8 +22,6 @@ _INDEX = ".idx"
 _NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _PATTERN = re.compile(r"[*?[]|" + _NUMBERS.pattern)
 _NUMBERED = re.compile(r"(.+?)[-_.]\d+(?:-of-\d+)?")
-
-log = logging.getLogger(__name__)
 
 
 class SplitsFrom(StrEnum):
@@ -105,15 +101,15 @@ def find_containers(
     return containers
 
 
-def join_found(parts: Iterable[Found], classes: Sequence[str] | None) -> Manifest:
-    """Joins what was found in the containers to a manifest.
+def join_found(parts: Iterable[Found], source: str) -> Draft:
+    """Joins what was found in the containers.
 
     Args:
         parts: of the containers, in order.
-        classes: class names in the order of their ids; by default the containers' own list, or else all labels, sorted.
+        source: what was read, for messages.
 
     Raises:
-        ValueError: there are no images, or no label; or containers have different lists of classes.
+        ValueError: there are no images; or containers have different lists of classes.
     """
     tables, own, left_out, largest = [], None, 0, 0
     for part in parts:
@@ -124,31 +120,28 @@ def join_found(parts: Iterable[Found], classes: Sequence[str] | None) -> Manifes
             raise ValueError(f"containers have different lists of classes: {own[:5]}, … and {part.classes[:5]}, …")
         own = own or part.classes
     rows = pa.concat_tables(tables)
-    if left_out:
-        log.warning("%d samples without an image left out", left_out)
+    notes = [f"{left_out:,} samples without an image left out"] if left_out else []
     if largest > KEPT:
-        log.warning(
-            "row groups have up to %d MiB of images: above %d MiB they are read anew for each block of rows. Files "
-            "with smaller row groups are read once",
-            largest >> 20,
-            KEPT >> 20,
+        notes.append(
+            f"row groups have up to {largest >> 20} MiB of images: above {KEPT >> 20} MiB they are read anew for each "
+            "block of rows. Files with smaller row groups are read once"
         )
     if rows.num_rows == 0:
         raise ValueError("the containers hold no images: look at the endings of their members")
-    names = tuple(classes or own or _labels_of(rows))
-    if not names:
-        raise ValueError("no image has a label: check where the labels come from, or name the classes")
-    return Manifest(rows, names)
+    return Draft(
+        table=rows.append_column(NUMBER, pa.array(range(rows.num_rows), pa.int64())),
+        source=source,
+        root=source,
+        classes=own,
+        classes_from="the containers",
+        are_there=True,
+        notes=notes,
+    )
 
 
 def manifest_rows(rows: Sequence[Mapping[str, object]], container: Container) -> pa.Table:
     """Returns a container's rows as a table of a manifest."""
     return pa.Table.from_pylist([{**row, "split": container.split} for row in rows], schema=schema.MANIFEST)
-
-
-def _labels_of(rows: pa.Table) -> list[str]:
-    labels = pc.unique(pc.list_flatten(rows["labels"])).to_pylist()
-    return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
 
 
 def _expand(pattern: str) -> list[str]:

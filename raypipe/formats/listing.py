@@ -1,104 +1,158 @@
-"""Finds the images below a folder, and the class names of rows, for the importers."""
+"""Finds the images below a folder: all of them, whatever their names are, and says what is left out.
 
-import logging
-import posixpath
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+Hidden files and folders are out, wherever in a path they are. Links to folders are followed; a link that leads back to
+a folder above it isn't. What has the ending of an image is one; of everything else the first bytes decide.
+"""
 
-from raypipe import storage
-from raypipe.uri import absolute, is_relative, relative
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2")
+from fsspec import AbstractFileSystem
 
-log = logging.getLogger(__name__)
+from raypipe import storage, uri
+from raypipe.data.content import HEAD, image_kind, is_supported
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2"),
+    *(".ppm", ".pgm", ".pbm"),
+)
+"""Endings of images that Pillow reads."""
+
+HIDDEN = re.compile(
+    r"\..+|@eaDir|__MACOSX|#recycle|\$RECYCLE\.BIN|System Volume Information|Thumbs\.db|desktop\.ini|ehthumbs\.db",
+    re.IGNORECASE,
+)
+"""Names that operating systems, servers and notebooks put beside people's files."""
+
+MOST_LOOKS = 10_000
+"""Files of unknown endings that are looked into."""
+
+_AT_A_TIME = 1_000
+"""Files that are looked into at a time."""
 
 
-def list_images(folder: str) -> dict[str, str]:
-    """Returns the URIs of all images below a folder, by their path in it ("sub/a.jpg"), sorted, without hidden files.
+@dataclass(frozen=True)
+class Listing:
+    """What is below a folder."""
+
+    images: dict[str, str]
+    """URIs by path in the folder, sorted."""
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+    """Paths of the files that were left out, by reason."""
+
+
+def list_images(folder: str) -> Listing:
+    """Returns the images below a folder.
+
+    Args:
+        folder: an absolute URI.
 
     Raises:
         FileNotFoundError: there is no such folder.
+        NotADirectoryError: it is a file.
         ValueError: the folder has no images.
     """
-    if not storage.exists(folder):
-        raise FileNotFoundError(f"no such folder: {folder}")
-    found = absolute(folder)
-    paths = ((relative(uri, found), uri) for uri in storage.list_files(found))
-    images = {path: uri for path, uri in paths if path is not None and _is_image(path)}
+    images: list[str] = []
+    unknown: list[str] = []
+    skipped: dict[str, list[str]] = defaultdict(list)
+    for path in _paths(folder, skipped):
+        if is_hidden(path):
+            skipped["hidden files"].append(path)
+        elif not _is_text(path):
+            skipped["files whose names aren't UTF-8"].append(ascii(path))
+        elif path.lower().endswith(IMAGE_SUFFIXES):
+            images.append(path)
+        else:
+            unknown.append(path)
+    looked, others = unknown[:MOST_LOOKS], unknown[MOST_LOOKS:]
+    heads = read_heads([uri.join(folder, path) for path in looked])
+    for path, head in zip(looked, heads, strict=True):
+        kind = image_kind(head) if isinstance(head, bytes) else None
+        if kind is None:
+            skipped["files that are no images"].append(path)
+        elif not is_supported(kind):
+            skipped[f"{kind} images, which need pillow-heif on every machine"].append(path)
+        else:
+            images.append(path)
+    if others:
+        skipped[f"files of unknown endings beyond the first {MOST_LOOKS:,}"] = others
+    if not (images or unknown or skipped) and not storage.exists(folder):
+        raise FileNotFoundError(f"there is no folder {folder}")
     if not images:
-        raise ValueError(f"no images below {folder}; known endings are {', '.join(IMAGE_SUFFIXES)}")
-    return images
+        found = "; ".join(f"{len(paths):,} {reason}: {paths[0]!r}" for reason, paths in skipped.items())
+        raise ValueError(f"no images below {folder}; found {found or 'nothing'}")
+    return Listing({path: uri.join(folder, path) for path in sorted(images)}, dict(skipped))
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path has a part that is hidden."""
+    return any(HIDDEN.fullmatch(part) for part in path.split("/"))
+
+
+def read_heads(uris: Sequence[str]) -> list[bytes | Exception]:
+    """Returns the first bytes of files, or the error of those that can't be read."""
+    heads: dict[str, bytes | Exception] = {}
+    for start in range(0, len(uris), _AT_A_TIME):
+        groups: dict[AbstractFileSystem, dict[str, str]] = defaultdict(dict)
+        for one in uris[start : start + _AT_A_TIME]:
+            fs, path = storage.filesystem(one)
+            groups[fs][one] = path
+        for fs, paths in groups.items():
+            number = len(paths)
+            found = fs.cat_ranges(list(paths.values()), [0] * number, [HEAD] * number, on_error="return")
+            heads |= zip(paths, found, strict=True)
+    return [heads[one] for one in uris]
 
 
 def without_suffix(path: str) -> str:
     """Returns the path without the ending of its last part: "sub/a.b.jpg" gives "sub/a.b"."""
-    return posixpath.splitext(path)[0]
+    return os.path.splitext(path)[0]  # noqa: PTH122 - keys are texts, and this splits at slashes alone
 
 
-def find_images(rows: Sequence[Mapping[str, Any]], folder: str, *, skip_missing: bool) -> list[dict[str, Any]]:
-    """Replaces the image names in the rows' `image_uri` by the URIs of the images below a folder.
-
-    A name is a path in the folder, with or without its ending. Accents may be composed or not: "é" is one character on
-    most systems and two on macOS. URIs and absolute paths stay as they are.
-
-    Args:
-        rows: rows with an `image_uri`.
-        folder: URI of the folder.
-        skip_missing: leave out rows whose image isn't there, instead of raising.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: an image is missing, or a name fits several images.
-    """
-    images = list_images(folder)
-    by_name: dict[str, list[str]] = {}
-    for path in images:
-        for name in {unicodedata.normalize("NFC", path), unicodedata.normalize("NFC", without_suffix(path))}:
-            by_name.setdefault(name, []).append(path)
-    found, missing, used = [], [], set()
-    for row in rows:
-        name = row["image_uri"]
-        if not is_relative(name):
-            found.append(dict(row))
-            continue
-        paths = [name] if name in images else by_name.get(unicodedata.normalize("NFC", posixpath.normpath(name)), [])
-        if len(paths) > 1:
-            raise ValueError(f"{name!r} may be {' or '.join(paths)} below {folder}: write the ending, too")
-        if not paths:
-            missing.append(name)
-            continue
-        used.add(paths[0])
-        found.append({**row, "image_uri": images[paths[0]]})
-    if missing and not skip_missing:
-        raise ValueError(
-            f"{len(missing)} of {len(rows)} images aren't below {folder}, such as {missing[:3]}; there are "
-            f"{list(images)[:3]}, …: complete the folder, or leave them out by `skip_missing`"
-        )
-    if missing or len(used) < len(images):
-        log.warning(
-            "%s: %d rows without an image left out, %d images that no row names",
-            folder,
-            len(missing),
-            len(images) - len(used),
-        )
-    return found
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def find_classes(rows: Iterable[Mapping[str, Any]], classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the given class names, or else all labels of the rows, sorted.
+def _paths(folder: str, skipped: dict[str, list[str]]) -> Iterator[str]:
+    """Paths below a folder, those of hidden files too."""
+    if uri.protocol(folder) != "file":
+        for name in storage.list_files(folder):
+            path = uri.relative(name, folder)
+            if path:
+                yield path
+        return
+    if os.path.isfile(folder):  # noqa: PTH113
+        raise NotADirectoryError(f"{folder} is a file; a folder is needed here")
+    yield from _walk(Path(folder), "", (), skipped)
 
-    Raises:
-        ValueError: no row has a label.
-    """
-    if classes is not None:
-        return tuple(classes)
-    found = sorted({label for row in rows for label in row["labels"] or ()})
-    if not found:
-        raise ValueError("no image has a label: check where the labels come from, or name the classes")
-    return tuple(found)
 
-
-def _is_image(path: str) -> bool:
-    name = posixpath.basename(path)
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+def _walk(folder: Path, path: str, above: tuple[tuple[int, int], ...], skipped: dict[str, list[str]]) -> Iterator[str]:
+    """Paths below a local folder; links to folders are followed once on each way down."""
+    try:
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return  # it went while this looked
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        skipped["links that lead back to a folder above them"].append(path)
+        return
+    for entry in entries:
+        inside = f"{path}/{entry.name}" if path else entry.name
+        if entry.is_dir():
+            if HIDDEN.fullmatch(entry.name):
+                skipped["hidden folders"].append(inside)
+            else:
+                yield from _walk(folder / entry.name, inside, (*above, here), skipped)
+        elif entry.is_file():
+            yield inside
+        else:
+            skipped["links to nothing, sockets and the like"].append(inside)

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from raypipe.cluster.connect import connect
 from raypipe.cluster.machines import machine_here
 from raypipe.config import Cluster
-from raypipe.data.manifest import Manifest
 from raypipe.formats.containers import Container, Found, join_found
+from raypipe.formats.draft import Draft
 
 FEW = 32
 """Containers that threads of this process read: starting Ray would take longer."""
@@ -18,18 +18,18 @@ _TASKS_PER_CPU = 4
 Read = Callable[[Container], Found]
 
 
-def import_containers(read: Read, containers: Sequence[Container], *, classes: Sequence[str] | None = None) -> Manifest:
-    """Returns a manifest of what is in containers, in their order.
+def read_containers(read: Read, containers: Sequence[Container], *, source: str) -> Draft:
+    """Returns what is in containers, in their order.
 
     Args:
         read: reads one of them.
         containers: see `find_containers`.
-        classes: class names in the order of their ids; see `join_found`.
+        source: what was named, for messages.
 
     Raises:
-        ValueError: a container can't be read, or the manifest would be unusable.
+        ValueError: a container can't be read, or there is no image.
     """
-    return join_found(found_in(read, containers), classes)
+    return join_found(found_in(read, containers), source)
 
 
 def found_in(read: Read, containers: Sequence[Container]) -> Iterator[Found]:

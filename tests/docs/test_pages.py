@@ -62,7 +62,8 @@ class Workspace:
                 (folder / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(row["image_uri"], folder / "photos" / name)
                 table.writerow([name, "" if number == 0 else "|".join(row["labels"]), row["mask_uri"]])
-        (folder / "photos" / ODD_NAMES[1].format(1)).write_bytes(b"no photograph")
+        broken = folder / "photos" / ODD_NAMES[1].format(1)
+        broken.write_bytes(broken.read_bytes()[:300])
 
     def rows(self) -> list[dict[str, str]]:
         return read_manifest(str(self.folder / "synthetic/manifest.parquet")).table.to_pylist()  # type: ignore[no-any-return]

@@ -67,23 +67,24 @@ def found(*labels: str, classes: tuple[str, ...] | None = None, name: str = "a")
 
 
 def test_classes() -> None:
-    assert join_found([found("10", "9"), found("1", name="b")], None).classes == ("1", "9", "10")
-    assert join_found([found("dog", "10")], None).classes == ("10", "dog")
-    assert join_found([found("dog", classes=("dog", "cat"))], None).classes == ("dog", "cat")
-    assert join_found([found("dog", classes=("dog", "cat"))], ("cat", "dog")).classes == ("cat", "dog")
+    assert join_found([found("10", "9"), found("1", name="b")], "a").classes is None
+    assert join_found([found("dog", classes=("dog", "cat"))], "a").classes == ("dog", "cat")
     with pytest.raises(ValueError, match="different lists of classes"):
-        join_found([found("a", classes=("a",)), found("b", classes=("b",), name="b")], None)
+        join_found([found("a", classes=("a",)), found("b", classes=("b",), name="b")], "a")
     with pytest.raises(ValueError, match="the containers hold no images"):
-        join_found([found()], None)
-    nameless = Found(rows=manifest_rows([{"image_id": "a", "image_uri": "a"}], Container(uri="a", name="a")))
-    with pytest.raises(ValueError, match="no image has a label"):
-        join_found([nameless], None)
-    assert len(join_found([nameless], ("cat",))) == 1
+        join_found([found()], "a")
 
 
-def test_row_groups_that_are_read_over_and_over_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_in_order() -> None:
+    draft = join_found([found("10", "9"), found("1", name="b")], "s3://bucket/tars")
+    assert draft.table["image_id"].to_pylist() == ["a10", "a9", "b1"]
+    assert draft.table["number"].to_pylist() == [0, 1, 2]
+    assert (draft.source, draft.are_there) == ("s3://bucket/tars", True)
+
+
+def test_row_groups_that_are_read_over_and_over_are_told() -> None:
     part = found("a")
-    join_found([part, Found(rows=part.rows.slice(0, 0), largest_read=64 << 20)], None)
-    assert not caplog.records
-    join_found([part, Found(rows=part.rows.slice(0, 0), largest_read=900 << 20)], None)
-    assert "row groups have up to 900 MiB of images" in caplog.text
+    assert join_found([part, Found(rows=part.rows.slice(0, 0), largest_read=64 << 20)], "a").notes == []
+    draft = join_found([part, Found(rows=part.rows.slice(0, 0), largest_read=900 << 20, num_left_out=3)], "a")
+    assert draft.notes[0] == "3 samples without an image left out"
+    assert "row groups have up to 900 MiB of images" in draft.notes[1]

@@ -10,9 +10,8 @@ import pytest
 from export_rows import CLASSES, MASKS, SPLITS
 from PIL import Image
 
-from raypipe.data.manifest import Manifest
 from raypipe.data.names import file_stem
-from raypipe.formats.voc.read import import_voc
+from raypipe.formats.voc.read import read_voc
 
 Export = Callable[..., Path]
 
@@ -49,9 +48,10 @@ def test_voc_is_what_the_importer_reads(export: Export) -> None:
     for image_id in MASKS:
         (root / f"JPEGImages/{file_stem(image_id)}.png").write_bytes(b"")
     (root / "labels.csv").write_text("image_id,labels\nplain,cat|dog\n")
-    manifest: Manifest = import_voc(str(root), labels="labels.csv")
-    assert set(manifest.table["image_id"].to_pylist()) == {file_stem(image_id) for image_id in MASKS}
-    assert None not in manifest.table["mask_uri"].to_pylist()
+    draft = read_voc(str(root), labels="labels.csv")
+    assert set(draft.table["image_id"].to_pylist()) == {file_stem(image_id) for image_id in MASKS}
+    assert None not in draft.table["mask_uri"].to_pylist()
+    assert draft.classes == CLASSES
 
 
 def test_mmseg_tells_its_classes(export: Export) -> None:

@@ -12,9 +12,11 @@ import pytest
 from raypipe import storage
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
-from raypipe.formats.coco.read import import_coco
-from raypipe.formats.folder.read import import_folder
-from raypipe.formats.table.read import import_table
+from raypipe.formats.coco.read import read_coco
+from raypipe.formats.folder.read import read_folder
+from raypipe.formats.table.read import read_table
+from raypipe.imports.finish import finish
+from raypipe.uri import absolute
 
 NAMES = (
     *("cat/a.jpg", "cat/shot #7.png", "cat/what?.webp", "cat/a b.jpg", "cat/100%.jpg", "cat/a+b&c.jpg"),
@@ -57,18 +59,18 @@ def check(manifest: Manifest, place: str, jpeg: bytes) -> None:
 
 
 def test_a_folder(place: str, jpeg: bytes) -> None:
-    manifest = import_folder(f"{place}/img")
+    manifest = finish(read_folder(absolute(f"{place}/img"))).manifest
     assert sorted(manifest.table["image_id"].to_pylist()) == sorted(NAMES)
     assert manifest.classes == ("cat", "dog ü")
     check(manifest, place, jpeg)
 
 
 def test_a_table_whose_paths_count_from_it(place: str, jpeg: bytes) -> None:
-    check(import_table(f"{place}/labels.csv"), place, jpeg)
+    check(finish(read_table(absolute(f"{place}/labels.csv"))).manifest, place, jpeg)
 
 
 def test_a_coco_file_and_a_folder(place: str, jpeg: bytes) -> None:
-    check(import_coco(f"{place}/coco.json", f"{place}/img"), place, jpeg)
+    check(finish(read_coco(absolute(f"{place}/coco.json"), absolute(f"{place}/img"))).manifest, place, jpeg)
 
 
 def test_a_manifest_whose_paths_count_from_it(place: str, jpeg: bytes, tmp_path: Path) -> None:
@@ -82,4 +84,4 @@ def test_whole_urls_stay(place: str, jpeg: bytes, tmp_path: Path) -> None:
     uris = storage.list_files(f"{place}/img")
     table = tmp_path / "whole.jsonl"
     table.write_text("\n".join(json.dumps({"image_uri": uri, "labels": ["cat"]}) for uri in uris))
-    check(import_table(str(table)), place, jpeg)
+    check(finish(read_table(str(table))).manifest, place, jpeg)

@@ -23,10 +23,12 @@ from raypipe.formats.base import Options
 from raypipe.formats.containers import find_containers
 from raypipe.formats.voc.write import Voc
 from raypipe.formats.webdataset.read import WebDatasetReader
+from raypipe.imports.classes import ClassOptions
+from raypipe.imports.finish import ImportOptions, finish
 from raypipe.outputs.records import MixedOutputs
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.export import ExportMasks, export_rows, find_format, run_export
-from raypipe.pipelines.import_containers import import_containers
+from raypipe.pipelines.import_containers import read_containers
 from raypipe.stages.base import Row, with_error_columns
 from raypipe.streams.collect import collect
 
@@ -115,7 +117,8 @@ def test_images_and_true_masks_in_tars(
         tmp_path / "t.tar", {f"{n}.{end}": data for n in range(20) for end, data in (("jpg", jpeg), ("png", mask))}
     )
     reader = WebDatasetReader(labels=None, image="jpg", mask="png", ids="key")
-    manifest = import_containers(reader, find_containers(str(tmp_path), suffix=".tar"), classes=["cat"])
+    draft = read_containers(reader, find_containers(str(tmp_path), suffix=".tar"), source=str(tmp_path))
+    manifest = finish(draft, ImportOptions(classes=ClassOptions(classes=("cat",)))).manifest
     context = make_context(manifest)
     options = Options(copy_images=True)
     out, summary = run_export(context, "voc", str(tmp_path / "voc"), masks=None, options=options)

@@ -16,7 +16,9 @@ from raypipe.formats.containers import find_containers
 from raypipe.formats.labels import LabelReader
 from raypipe.formats.parquet.read import ParquetReader
 from raypipe.formats.webdataset.read import WebDatasetReader
-from raypipe.pipelines.import_containers import import_containers
+from raypipe.imports.classes import ClassOptions
+from raypipe.imports.finish import ImportOptions, finish
+from raypipe.pipelines.import_containers import read_containers
 from raypipe.run import open_run
 from raypipe.schema import MASKS, QUARANTINE
 
@@ -93,7 +95,8 @@ def test_tars(loose: list[dict[str, Any]], server: CountingServer, options: list
     """A tenth of the requests that loose files take, and fewer than blocks."""
     reader = WebDatasetReader(ids="key", reader=LabelReader(names=CLASSES))
     containers = find_containers(f"{server.url}/{{0..{NUM_TARS - 1}}}.tar", suffix=".tar")
-    manifest = import_containers(reader, containers, classes=CLASSES)
+    order = ImportOptions(classes=ClassOptions(classes=tuple(CLASSES)))
+    manifest = finish(read_containers(reader, containers, source=server.url), order).manifest
     server.asked.clear()
     assert masks_of(manifest, tmp_path, options) == (loose, [])
     assert len(server.asked) <= NUM_IMAGES // 25, "20 for each tar is the target; 50 blocks would take 50"
@@ -102,7 +105,7 @@ def test_tars(loose: list[dict[str, Any]], server: CountingServer, options: list
 def test_parquet(loose: list[dict[str, Any]], server: CountingServer, options: list[str], tmp_path: Path) -> None:
     """A row that isn't there is quarantined, and no other."""
     [container] = find_containers(f"{server.url}/p.parquet", suffix=".parquet")
-    manifest = import_containers(ParquetReader(), [container])
+    manifest = finish(read_containers(ParquetReader(), [container], source=server.url)).manifest
     absent = {"image_id": "x", "image_uri": f"{container.uri}#column=image.bytes&row=100", "labels": ["cat"]}
     manifest = Manifest.from_rows([*manifest.table.to_pylist(), absent], manifest.classes)
     server.asked.clear()

@@ -75,11 +75,10 @@ def _fill(polygons: Sequence[Any], *, height: int, width: int) -> NDArray[np.boo
     try:
         from pycocotools import mask as coco_mask  # an extra, which run lengths don't need
     except ImportError as error:
-        raise ValueError(
-            "COCO's polygons need pycocotools: run pip install -e '.[export]' in raypipe's clone"
-        ) from error
+        raise ImportError("COCO's polygons need pycocotools: pip install -e '.[export]' in raypipe's clone") from error
     region = np.zeros((height, width), bool)
-    for polygon in polygons:
+    whole = [polygon for polygon in polygons if isinstance(polygon, list) and len(polygon) >= 6]
+    for polygon in whole or polygons:  # programs leave points and lines behind, which cover nothing
         numbers = isinstance(polygon, list) and all(type(value) in (int, float) for value in polygon)
         if not numbers or len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
             raise ValueError(f"expected a polygon [x, y, x, y, …] of at least three corners, got {str(polygon)[:80]}")

@@ -1,6 +1,5 @@
 """Imports Parquet files that hold images as bytes, such as Hugging Face datasets, without reading an image."""
 
-import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +15,10 @@ from raypipe.containers.place import cell_uri
 from raypipe.containers.range_file import RangeFile
 from raypipe.data.manifest import nearest
 from raypipe.formats.containers import Container, Found, manifest_rows
+from raypipe.formats.hugging_face.features import class_names, features_of, kind_of
 from raypipe.formats.labels import PLAIN, LabelReader
 from raypipe.formats.listing import IMAGE_SUFFIXES
 
-_HUGGING_FACE = b"huggingface"
-"""Key of the schema's metadata in which `datasets` keeps what its columns mean."""
 _USUAL_LABELS = ("labels", "label")
 _USUAL_ID = "image_id"
 
@@ -64,12 +62,12 @@ class ParquetReader:
 
     def _read(self, container: Container, parquet: pq.ParquetFile, footer: Footer) -> Found:
         schema = parquet.schema_arrow
-        features = _features(schema)
+        features = features_of(schema)
         image = self._pictures(schema, features, self.image_column, but=self.mask_column)
         mask = self._pictures(schema, features, self.mask_column) if self.mask_column else None
         labels = self.label_column or _find_labels(schema, features)
         ids = self.id_column or (_USUAL_ID if _USUAL_ID in schema.names else None)
-        names = self.reader.names or (labels and _class_names(features, labels))
+        names = self.reader.names or (labels and class_names(features, labels))
         reader = replace(self.reader, names=names or None)
         number = parquet.metadata.num_rows
 
@@ -107,7 +105,7 @@ class ParquetReader:
                 if name in candidates.values():
                     return name
             raise ValueError(f"no column {column!r} of bytes; there are {', '.join(candidates.values()) or 'none'}")
-        if pictures := [name for name in candidates if _kind(features.get(name)) == "Image"]:
+        if pictures := [name for name in candidates if kind_of(features.get(name)) == "Image"]:
             candidates = {name: candidates[name] for name in pictures}
         found = [full for name, full in candidates.items() if but not in (name, full)]
         if len(found) != 1:
@@ -169,38 +167,9 @@ def _values(parquet: pq.ParquetFile, column: str) -> Sequence[Any]:
     return list(values.to_pylist())
 
 
-def _features(schema: pa.Schema) -> dict[str, Any]:
-    """What `datasets` says of the columns; empty where it says nothing."""
-    encoded = (schema.metadata or {}).get(_HUGGING_FACE)
-    features = json.loads(encoded).get("info", {}).get("features") if encoded else None
-    return features if isinstance(features, dict) else {}
-
-
-def _kind(feature: Any) -> str | None:
-    return feature.get("_type") if isinstance(feature, dict) else None
-
-
 def _find_labels(schema: pa.Schema, features: Mapping[str, Any]) -> str | None:
     for name in _USUAL_LABELS:
         if name in schema.names:
             return name
-    found = [name for name in schema.names if _class_names(features, name)]
+    found = [name for name in schema.names if class_names(features, name)]
     return found[0] if len(found) == 1 else None
-
-
-def _class_names(features: Mapping[str, Any], column: str) -> list[str] | None:
-    """The names of a column's class numbers, if `datasets` has kept them."""
-    return _names_in(features, [column] if column in features else column.split("."))
-
-
-def _names_in(feature: Any, path: Sequence[str]) -> list[str] | None:
-    """The class names at a path in a description of columns; descriptions of lists have no name of their own."""
-    if isinstance(feature, list):
-        return _names_in(feature[0], path) if feature else None
-    if not isinstance(feature, dict):
-        return None
-    if _kind(feature) == "ClassLabel":
-        return None if path else [str(name) for name in feature["names"]]
-    if isinstance(_kind(feature), str) and "feature" in feature:
-        return _names_in(feature["feature"], path)
-    return _names_in(feature.get(path[0]), path[1:]) if path else None

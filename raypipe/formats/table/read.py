@@ -1,145 +1,234 @@
-"""Imports a table of image URIs and labels: CSV, JSON lines or Parquet."""
+"""Reads tables of images and labels: a row an image, with its labels in a cell or in a column a class."""
 
-import csv
-import io
-import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from raypipe import storage
-from raypipe.data.manifest import Manifest, nearest
-from raypipe.formats.listing import find_classes, find_images, without_suffix
-from raypipe.uri import absolute, name_of, parent, suffix_of
+from raypipe import uri
+from raypipe.data.manifest import nearest
+from raypipe.formats.draft import NUMBER, Draft, draft_table
+from raypipe.formats.hugging_face.features import class_names, features_of
+from raypipe.formats.labels import PLAIN, LabelReader, is_missing
+from raypipe.formats.quote import quote
+from raypipe.formats.table.files import Dialect, Record, find_tables, parquet_schema, read_records
 
+IMAGE_COLUMNS = (
+    *(
+        "image_uri",
+        "file_name",
+        "filename",
+        "file",
+        "image",
+        "path",
+        "filepath",
+        "file_path",
+        "image_path",
+        "image_file",
+    ),
+    *("image_url", "url", "uri"),
+)
+"""Columns that hold images' names, in the order in which one of them is taken."""
+LABEL_COLUMNS = ("labels", "label", "tags", "classes", "class", "categories", "category")
+ID_COLUMN = "image_id"
 OPTIONAL_COLUMNS = ("split", "mask_uri", "saliency_uri", "supervision")
 """Columns that go into the manifest if the table has them."""
 
+_HOT = {"1": True, "1.0": True, "true": True, "yes": True, "x": True} | dict.fromkeys(
+    ("0", "0.0", "-1", "-1.0", "false", "no", ""), False
+)
+"""What cells of a column a class say. -1 is a class that was looked for and not seen, as in PASCAL VOC's lists."""
 
-def import_table(
-    uri: str,
-    *,
-    images: str | None = None,
-    skip_missing: bool = False,
-    image_column: str = "image_uri",
-    label_column: str = "labels",
-    id_column: str = "image_id",
-    separator: str = "|",
-    empty_labels: Literal["null", "none"] = "null",
-    classes: Sequence[str] | None = None,
-) -> Manifest:
-    """Returns a manifest of a table's rows.
+_ONE_FILE = ".parquet"
 
-    Labels are a list (JSON lines, Parquet) or a text of names with a separator (all formats). Relative URIs start from
-    the table's folder, image names from `images` if that is given. Without an id column the `image_id` is the image
-    file's name without its ending or, if these names aren't unique, the value in the image column.
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """How a table is read; None finds a column by its usual names."""
+
+    image_column: str | None = None
+    label_column: str | None = None
+    id_column: str | None = None
+    multi_hot: tuple[str, ...] | None = None
+    """Columns that are a class each, in the order of the classes; "*" for all that are nothing else."""
+    dialect: Dialect = field(default_factory=Dialect)
+    labels: LabelReader = PLAIN
+
+
+def read_table(source: str, options: TableOptions | None = None) -> Draft:
+    """Returns the rows of a table.
+
+    Names of images count from the table's folder.
 
     Args:
-        uri: URI of the table; its ending chooses the format: .csv, .jsonl, .ndjson or .parquet.
-        images: URI of a folder in which the image column's names are looked up, with or without their ending. Images
-            that the table doesn't name are left out and counted in a warning.
-        skip_missing: leave out rows whose image isn't in `images`, instead of raising.
-        image_column: name of the column of image URIs.
-        label_column: name of the column of labels.
-        id_column: name of the column of ids; the table need not have it.
-        separator: between the names in a text of labels.
-        empty_labels: what an empty text means: "null" that nobody labelled the image (a CSV can't say so otherwise),
-            "none" that the image shows none of the classes. An empty list always means the latter, null the former.
-        classes: class names in the order of their ids; all labels in alphabetical order by default.
+        source: absolute URI of a table, or of a folder of tables of one format.
+        options: how it is read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the table can't be read in the format of its ending, lacks a column or has no rows, or `images`
-            lacks an image.
+        ValueError: it can't be read in the format of its ending, lacks a column, has no rows, or a cell can't be read.
     """
-    records = _read(uri)
-    if not records:
-        raise ValueError(f"{uri} has no rows")
-    columns = {name: None for record in records for name in record}
-    for name, option in ((image_column, "image_column"), (label_column, "label_column")):
-        if name not in columns:
-            raise ValueError(f"{uri} has no column {name!r} (`{option}`){nearest(name, list(columns))}")
-    folder = parent(absolute(uri))
+    options = options or TableOptions()
+    tables = find_tables(source)
+    root = uri.parent(source) if tables == [source] else source
     rows: list[dict[str, Any]] = []
-    for number, record in enumerate(records):
-        image_uri, labels = record.get(image_column), record.get(label_column)
-        place = f"{uri}, row {number} (counted from 0)"
-        if not isinstance(image_uri, str) or not image_uri:
-            raise ValueError(f"{place}: expected a URI in {image_column!r}, got {image_uri!r}")
-        if not isinstance(labels, str | list | None):
-            raise ValueError(f"{place}: expected a list of names or a text in {label_column!r}, got {labels!r}")  # noqa: TRY004
-        row = {name: record.get(name) or None for name in OPTIONAL_COLUMNS}
-        image_id = record.get(id_column) if id_column in columns else image_uri
-        row |= {"image_id": None if image_id is None else str(image_id), "image_uri": image_uri}
-        rows.append(row | {"labels": _labels(labels, separator, empty_labels)})
-    if images is not None:
-        rows = find_images(rows, images, skip_missing=skip_missing)
-    if id_column not in columns:
-        _name_by_files(rows)
-    for row in rows:
-        for name in ("image_uri", "mask_uri", "saliency_uri"):
-            row[name] = row[name] and absolute(row[name], folder)
-    return Manifest.from_rows(rows, find_classes(rows, classes))
+    places: list[str] = []
+    notes: list[str] = []
+    nulls: list[str] = []
+    odd: dict[str, str] = {}
+    names: tuple[str, ...] | None = None
+    for table in tables:
+        schema = parquet_schema(table)
+        reader: _RowReader | None = None
+        for record in read_records(table, options.dialect):
+            if reader is None:
+                reader = _RowReader.of(record, table, options, schema)
+                names = names or reader.names
+                notes += [note for note in reader.notes if note not in notes]
+            rows.append({NUMBER: len(rows), **reader.read(record)})
+            places.append(record.place)
+            reader.look_for_odd(record, nulls, odd)
+    if not rows:
+        raise ValueError(f"{source} has no rows")
+    if nulls:
+        notes.append(f"{len(nulls):,} lists hold null or NaN, which was left out, first in {nulls[0]}")
+    notes += [f"the label {text!r} is taken as a class' name, first in {place}" for text, place in odd.items()]
+    return Draft(
+        table=draft_table(rows),
+        source=source,
+        root=root,
+        place=places.__getitem__,
+        classes=names,
+        classes_from=f"the columns of {source}" if options.multi_hot else f"the class names in {source}",
+        notes=notes,
+    )
 
 
-def _read(uri: str) -> list[dict[str, Any]]:
-    suffix = suffix_of(uri)
-    data = storage.read_bytes(uri)
-    if suffix == ".parquet":
-        try:
-            return list(pq.read_table(pa.BufferReader(data)).to_pylist())
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{uri} is not a Parquet file: {error}") from error
-    if suffix not in (".csv", ".jsonl", ".ndjson"):
-        raise ValueError(f"expected a table that ends with .csv, .jsonl, .ndjson or .parquet, got {uri}")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{uri} is not UTF-8: {error}") from error
-    return _read_csv(text, uri) if suffix == ".csv" else _read_json_lines(text, uri)
+_LIKE_NOTHING = ("nan", "null", "none", "n/a", "na", "undefined", "-")
+"""Texts that programs write where there is nothing."""
 
 
-def _read_csv(text: str, uri: str) -> list[dict[str, Any]]:
-    records = []
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for record in reader:
-            if None in record or None in record.values():
-                raise ValueError(
-                    f"{uri}, line {reader.line_num}: expected {len(reader.fieldnames or ())} cells, as in the header"
-                )
-            records.append(dict(record))
-    except csv.Error as error:
-        raise ValueError(f"{uri}, after line {reader.line_num}: {error}") from error
-    return records
+@dataclass(frozen=True, kw_only=True)
+class _RowReader:
+    """Reads rows with certain columns."""
+
+    image: str
+    label: str | None
+    own_id: str | None
+    hot: tuple[str, ...]
+    labels: LabelReader
+    names: tuple[str, ...] | None
+    notes: Sequence[str]
+
+    @classmethod
+    def of(cls, record: Record, table: str, options: TableOptions, schema: pa.Schema | None) -> "_RowReader":
+        columns = list(record.values)
+        notes = []
+        image = find_column(columns, options.image_column, IMAGE_COLUMNS, "--image-column", table)
+        if options.image_column is None and image != IMAGE_COLUMNS[0]:
+            notes.append(f"images are those of the column {image!r}")
+        if _is_bytes(record.values[image]):
+            raise ValueError(
+                f"{table}: the column {image!r} holds images' bytes, not their names: `raypipe import parquet` reads "
+                "such files, and leaves images where they are"
+            )
+        own_id = options.id_column or (ID_COLUMN if ID_COLUMN in columns and image != ID_COLUMN else None)
+        if own_id is not None and own_id not in columns:
+            raise ValueError(f"{table} has no column {own_id!r} (--id-column){nearest(own_id, columns)}")
+        hot: tuple[str, ...] = ()
+        label = None
+        if options.multi_hot is not None:
+            taken = {image, own_id, *OPTIONAL_COLUMNS}
+            hot = (
+                tuple(name for name in columns if name not in taken) if "*" in options.multi_hot else options.multi_hot
+            )
+            if absent := [name for name in hot if name not in columns]:
+                raise ValueError(f"{table} has no column {absent[0]!r} (--multi-hot){nearest(absent[0], columns)}")
+        else:
+            label = find_column(columns, options.label_column, LABEL_COLUMNS, "--label-column", table)
+            if options.label_column is None and label != LABEL_COLUMNS[0]:
+                notes.append(f"labels are those of the column {label!r}")
+        stated = tuple(class_names(features_of(schema), label) or ()) if schema is not None and label else ()
+        names = hot or stated or None
+        reader = replace(options.labels, names=options.labels.names or names)
+        return cls(image=image, label=label, own_id=own_id, hot=hot, labels=reader, names=names, notes=notes)
+
+    def read(self, record: Record) -> dict[str, Any]:
+        """Returns a row of a draft."""
+        values, place = record.values, record.place
+        image = values.get(self.image)
+        if is_missing(image):
+            image = None  # counted with the images that are missing
+        elif not isinstance(image, str):
+            raise ValueError(f"{place}: expected an image's name or URI in {self.image!r}, got {quote(image)}")
+        row: dict[str, Any] = {name: _text(values.get(name), name, place) for name in OPTIONAL_COLUMNS}
+        own_id = None if self.own_id is None else _id(values.get(self.own_id), self.own_id, place)
+        return row | {"image_uri": image, "image_id": own_id, "labels": self._labels(values, place)}
+
+    def _labels(self, values: dict[str, Any], place: str) -> list[str] | None:
+        if self.label is not None:
+            return self.labels.read(values.get(self.label), place=f"{place}, column {self.label!r}")
+        seen = [_is_hot(values.get(name), f"{place}, column {name!r}") for name in self.hot]
+        if all(one is None for one in seen):
+            return None
+        return [name for name, one in zip(self.hot, seen, strict=True) if one]
+
+    def look_for_odd(self, record: Record, nulls: list[str], odd: dict[str, str]) -> None:
+        """Notes what was read, but is seldom meant."""
+        value = None if self.label is None else record.values.get(self.label)
+        if isinstance(value, list) and any(is_missing(one) for one in value):
+            nulls.append(f"{record.place}, column {self.label!r}")
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and one.strip().lower() in _LIKE_NOTHING:
+                odd.setdefault(one.strip(), f"{record.place}, column {self.label!r}")
 
 
-def _read_json_lines(text: str, uri: str) -> list[dict[str, Any]]:
-    records = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{uri}, line {number}: not JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise ValueError(f'{uri}, line {number}: expected an object such as {{"image_uri": …, "labels": […]}}')  # noqa: TRY004 - the file's mistake
-        records.append(record)
-    return records
+def find_column(columns: Sequence[str], given: str | None, usual: Sequence[str], option: str, table: str) -> str:
+    """Returns the column that is named, or else the first of the usual ones.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if given is not None:
+        if given in columns:
+            return given
+        raise ValueError(f"{table} has no column {given!r} ({option}){nearest(given, columns)}")
+    found = {name.lower(): name for name in reversed(columns)}
+    for name in usual:
+        if name in found:
+            return found[name]
+    raise ValueError(
+        f"{table} has none of the columns {', '.join(usual[:4])}, …: name the one that is meant ({option}); there are "
+        f"{', '.join(map(repr, columns[:10]))}{', …' if len(columns) > 10 else ''}"
+    )
 
 
-def _labels(value: str | list[str] | None, separator: str, empty_labels: Literal["null", "none"]) -> list[str] | None:
+def _is_bytes(value: Any) -> bool:
+    return isinstance(value, bytes) or (isinstance(value, dict) and "bytes" in value)
+
+
+def _text(value: Any, column: str, place: str) -> str | None:
+    if is_missing(value) or value == "":
+        return None
     if not isinstance(value, str):
+        raise ValueError(f"{place}: expected a text in {column!r}, got {quote(value)}")  # noqa: TRY004 - the file's mistake
+    return value.strip() or None
+
+
+def _id(value: Any, column: str, place: str) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if is_missing(value) or isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise ValueError(f"{place}: expected a text or a number as id in {column!r}, got {quote(value)}")
+    return str(value)
+
+
+def _is_hot(value: Any, place: str) -> bool | None:
+    if is_missing(value):
+        return None
+    if isinstance(value, bool):
         return value
-    names = [name.strip() for name in value.split(separator) if name.strip()]
-    return names if names or empty_labels == "none" else None
-
-
-def _name_by_files(rows: list[dict[str, Any]]) -> None:
-    names = [without_suffix(name_of(row["image_uri"])) for row in rows]
-    if len(set(names)) == len(names):  # otherwise the image column's text stays the id
-        for row, name in zip(rows, names, strict=True):
-            row["image_id"] = name
+    if isinstance(value, int | float | str) and (text := str(value).strip().lower()) in _HOT:
+        return _HOT[text]
+    raise ValueError(f"{place}: expected 1 or 0, got {quote(value)}")

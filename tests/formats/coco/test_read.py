@@ -12,7 +12,8 @@ from raypipe import storage
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest
 from raypipe.formats.base import ExportedRow, Options
-from raypipe.formats.coco.read import draw_regions, import_coco
+from raypipe.formats.coco.corrected import import_corrected
+from raypipe.formats.coco.read import draw_regions, read_coco
 from raypipe.formats.registry import FORMATS
 
 
@@ -40,39 +41,40 @@ def write(folder: Path, content: Any) -> str:
 
 
 def test_labels_without_masks(coco: dict[str, Any], tmp_path: Path) -> None:
-    manifest = import_coco(write(tmp_path, coco), str(tmp_path / "images"), split="train")
-    assert manifest.classes == ("cat", "dog")
-    rows = manifest.table.to_pylist()
-    assert [row["image_id"] for row in rows] == ["sub/b", "a", "c"]
+    draft = read_coco(write(tmp_path, coco), str(tmp_path / "images"), split="train")
+    assert draft.classes == ("cat", "dog")
+    assert draft.root == str(tmp_path / "images")
+    rows = draft.table.to_pylist()
+    assert [row["image_id"] for row in rows] == [None] * 3
+    assert [row["image_uri"] for row in rows] == ["sub/b.jpg", "a.jpg", "s3://bucket/c.png"]
     assert [row["labels"] for row in rows] == [[], ["cat", "dog"], []]
-    assert rows[0]["image_uri"] == f"{tmp_path}/images/sub/b.jpg"
-    assert rows[2]["image_uri"] == "s3://bucket/c.png"
     assert {row["split"] for row in rows} == {"train"}
     assert {row["mask_uri"] for row in rows} == {None}
 
 
 def test_masks_small_on_large_and_crowds_ignored(coco: dict[str, Any], tmp_path: Path) -> None:
-    manifest = import_coco(write(tmp_path, coco), "images", masks=str(tmp_path / "masks"))
-    rows = {row["image_id"]: row for row in manifest.table.to_pylist()}
+    draft = read_coco(write(tmp_path, coco), str(tmp_path / "images"), masks=str(tmp_path / "masks"))
+    rows = {row["image_uri"]: row for row in draft.table.to_pylist()}
     assert {row["supervision"] for row in rows.values()} == {"mask"}
-    found = decode_mask(storage.read_bytes(rows["a"]["mask_uri"]))
+    found = decode_mask(storage.read_bytes(rows["a.jpg"]["mask_uri"]))
     assert found.tolist() == [[1, 1, 1, 255], [1, 2, 2, 255], [1, 1, 1, 255]]
-    assert not decode_mask(storage.read_bytes(rows["c"]["mask_uri"])).any()
+    assert not decode_mask(storage.read_bytes(rows["s3://bucket/c.png"]["mask_uri"])).any()
     assert len(list((tmp_path / "masks").iterdir())) == 3
 
 
 def test_masks_into_a_manifest_by_the_names_of_its_classes(coco: dict[str, Any], tmp_path: Path) -> None:
     rows = [{"image_id": name, "image_uri": f"{name}.jpg", "labels": None} for name in ("z", "c", "a", "sub/b")]
     existing = Manifest.from_rows(rows, ["bird", "dog", "cat"])
-    merged = import_coco(write(tmp_path, coco), "images", masks=str(tmp_path / "masks"), manifest=existing)
+    merged = import_corrected(write(tmp_path, coco), existing, masks=str(tmp_path / "masks"))
     table = {row["image_id"]: row for row in merged.table.to_pylist()}
     assert (table["z"]["mask_uri"], table["z"]["supervision"]) == (None, None)
     assert table["a"]["image_uri"] == "a.jpg"
     assert decode_mask(storage.read_bytes(table["a"]["mask_uri"])).tolist()[1] == [3, 2, 2, 255]
     with pytest.raises(ValueError, match="unknown label 'cat'"):
-        import_coco(write(tmp_path, coco), "", masks="masks", manifest=Manifest.from_rows(rows, ["bird", "dog"]))
-    with pytest.raises(ValueError, match="got a manifest but no folder for its masks"):
-        import_coco(write(tmp_path, coco), "", manifest=existing)
+        import_corrected(write(tmp_path, coco), Manifest.from_rows(rows, ["bird", "dog"]), masks=str(tmp_path / "no"))
+    lacking = Manifest.from_rows(rows[:3], ["dog", "cat"])
+    with pytest.raises(ValueError, match=r"'sub/b\.jpg' belongs to no row of the manifest"):
+        import_corrected(write(tmp_path, coco), lacking, masks=str(tmp_path / "no"))
 
 
 @pytest.mark.parametrize("instances", [True, False])
@@ -89,15 +91,23 @@ def test_what_was_exported_comes_back(tmp_path: Path, instances: bool) -> None:
         for row in make_rows()
     ]
     format_.finish(lambda: iter(rows), str(tmp_path))
-    manifest = import_coco(str(tmp_path / "annotations/all.json"), "unused", masks=str(tmp_path / "masks"))
-    assert manifest.classes == CLASSES
-    found = {row["image_id"]: row for row in manifest.table.to_pylist()}
+    draft = read_coco(str(tmp_path / "annotations/all.json"), "/unused", masks=str(tmp_path / "masks"))
+    assert draft.classes == CLASSES
+    found = {row["image_id"]: row for row in draft.table.to_pylist()}
     assert set(found) == set(MASKS)
     for image_id, mask in MASKS.items():
         np.testing.assert_array_equal(decode_mask(storage.read_bytes(found[image_id]["mask_uri"])), mask)
         names = [CLASSES[value - 1] for value in np.unique(mask) if 0 < value < 255]
-        assert found[image_id]["labels"] == sorted(names)
+        assert found[image_id]["labels"] == names
     assert found["plain"]["image_uri"] == make_rows()[0].image_uri
+
+
+def change(coco: dict[str, Any], path: tuple[Any, ...], value: object) -> None:
+    *parents, last = path
+    part: Any = coco
+    for key in parents:
+        part = part[key]
+    part[last] = value
 
 
 @pytest.mark.parametrize(
@@ -105,43 +115,76 @@ def test_what_was_exported_comes_back(tmp_path: Path, instances: bool) -> None:
     [
         (("images",), None, "expected 'images' of type list, got 'None'"),
         (("annotations",), {}, "expected 'annotations' of type list, got '{}'"),
+        (("categories",), None, "expected 'categories' of type list, got 'None'"),
+        (("categories",), [], "has no categories"),
+        (("categories", 0), "dog", r"categories\[0\]: expected 'id' of type int, got 'None'"),
         (("categories", 0, "id"), "x", r"categories\[0\]: expected 'id' of type int, got 'x'"),
-        (("categories", 0, "name"), 3, r"categories\[0\]: expected 'name' of type str, got '3'"),
-        (("images", 0, "file_name"), None, "image 501: expected 'file_name' of type str, got 'None'"),
-        (("images", 1, "id"), 501, "several images have the same id"),
-        (("images", 1), [], r"images\[1\]: expected 'id' of type int, got 'None'"),
-        (("annotations", 0, "image_id"), 5, r"annotations\[0\]: there is no image 5"),
-        (("annotations", 0, "category_id"), 5, r"annotations\[0\]: there is no image 17 or no category 5"),
-        (("annotations", 0, "segmentation"), [], "image a, annotation 1: expected run lengths or polygons"),
-        (("images", 1, "height"), 2, r"image a, annotation 2: expected .* size \[2, 4\], got \[3, 4\]"),
-        (("images", 1, "height"), -3, "image a, 4 x -3 pixels"),
-        (("images", 1, "height"), 10**9, "image a, 4 x 1000000000 pixels"),
+        (("categories", 0, "id"), 7, r"categories\[1\]: the id 7 is that of 'dog' already"),
     ],
 )
-def test_damaged_files(
+def test_files_that_say_nothing_of_classes_or_images(
     coco: dict[str, Any], tmp_path: Path, path: tuple[Any, ...], value: object, message: str
 ) -> None:
-    *parents, last = path
-    part: Any = coco
-    for key in parents:
-        part = part[key]
-    part[last] = value
+    change(coco, path, value)
     with pytest.raises(ValueError, match=message):
-        import_coco(write(tmp_path, coco), "images", masks=str(tmp_path / "masks"))
+        read_coco(write(tmp_path, coco), str(tmp_path), masks=str(tmp_path / "masks"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason", "example", "number"),
+    [
+        (("images", 0, "file_name"), None, "images without an id or a file name", "images[0]", 2),
+        (("images", 0, "file_name"), " ", "images without an id or a file name", "images[0]", 2),
+        (("images", 1), [], "images without an id or a file name", "images[1]", 2),
+        (("images", 1, "id"), 501, "images whose id another image has", "a.jpg (501)", 2),
+        (("images", 1, "id"), None, "images without an id or a file name", "images[1]", 2),
+        (("images", 1, "file_name"), "sub/b.jpg", "images that are named again", "sub/b.jpg", 2),
+        (("annotations", 0, "image_id"), 5, "annotations of no image", "annotations[0]", 3),
+        (("annotations", 0, "category_id"), 5, "annotations of no category", "annotations[0]: 5", 3),
+        (("annotations", 0), "x", "annotations of no image", "annotations[0]", 3),
+        (("annotations", 0, "image_id"), None, "annotations of no image", "annotations[0]", 3),
+        (("annotations", 0, "segmentation"), [], "regions that can't be drawn", "a.jpg: annotation 1: expected run", 3),
+        (("images", 1, "height"), 2, "regions that can't be drawn", "a.jpg: annotation 2: expected run lengths of", 3),
+        (("images", 1, "height"), -3, "masks of images whose height and width aren't known", "a.jpg", 3),
+        (("images", 1, "height"), 10**9, "masks of images whose height and width aren't known", "a.jpg", 3),
+        (("images", 1, "height"), None, "masks of images whose height and width aren't known", "a.jpg", 3),
+    ],
+)
+def test_one_bad_item_is_left_out_and_said(
+    coco: dict[str, Any],
+    tmp_path: Path,
+    path: tuple[Any, ...],
+    value: object,
+    reason: str,
+    example: str,
+    number: int,
+) -> None:
+    change(coco, path, value)
+    draft = read_coco(write(tmp_path, coco), str(tmp_path), masks=str(tmp_path / "masks"))
+    assert draft.table.num_rows == number
+    (said,) = (names for told, names in draft.skipped.items() if told.startswith(reason))
+    assert said[0].removeprefix(f"{tmp_path}/instances.json: ").startswith(example)
+
+
+def test_a_category_may_have_any_name(coco: dict[str, Any], tmp_path: Path) -> None:
+    coco["categories"] = [{"id": 90, "name": 3}, {"id": 7}]
+    assert read_coco(write(tmp_path, coco), str(tmp_path)).classes == ("7", "3")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff"])
 def test_files_that_are_no_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match="is no JSON"):
-        import_coco(str(tmp_path / "a.json"), "images")
+        read_coco(str(tmp_path / "a.json"), "/images")
 
 
 def test_an_image_without_annotations_is_background() -> None:
-    assert draw_regions([], {}, height=2, width=3).tolist() == [[0, 0, 0]] * 2
+    mask, damaged = draw_regions([], {}, height=2, width=3)
+    assert mask.tolist() == [[0, 0, 0]] * 2
+    assert damaged == []
 
 
 def test_ids_never_leave_the_folder(coco: dict[str, Any], tmp_path: Path) -> None:
     coco["images"][1]["raypipe_id"] = "../../../x"
-    import_coco(write(tmp_path, coco), "images", masks=str(tmp_path / "deep/er/masks"))
+    read_coco(write(tmp_path, coco), str(tmp_path / "images"), masks=str(tmp_path / "deep/er/masks"))
     assert {path.parent for path in tmp_path.rglob("*.png")} == {tmp_path / "deep/er/masks"}

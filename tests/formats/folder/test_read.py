@@ -1,56 +1,56 @@
-"""A folder per class becomes a manifest."""
+"""A folder per class becomes a draft."""
 
 from pathlib import Path
 
 import pytest
+from import_cases import make_image
 
-from raypipe.formats.folder.read import import_folder
+from raypipe.formats.folder.read import read_folder
 
 
-def touch(root: Path, *paths: str) -> None:
+def write(root: Path, *paths: str) -> None:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"")
+        if path.endswith(".txt"):
+            (root / path).write_text("no image")
+        else:
+            make_image(root / path, kind="JPEG")
 
 
 def test_folder_per_class(tmp_path: Path) -> None:
-    touch(tmp_path, "dog/1.jpg", "cat/b/2.PNG", "cat/ü 3#.jpeg", "cat/notes.txt", "cat/._1.jpg", "cat/.DS_Store")
-    manifest = import_folder(str(tmp_path), split="train")
-    assert manifest.classes == ("cat", "dog")
-    assert manifest.table["image_id"].to_pylist() == ["cat/b/2.PNG", "cat/ü 3#.jpeg", "dog/1.jpg"]
-    assert manifest.table["image_uri"].to_pylist()[1] == f"{tmp_path}/cat/ü 3#.jpeg"
-    assert manifest.table["labels"].to_pylist() == [["cat"], ["cat"], ["dog"]]
-    assert manifest.table["split"].to_pylist() == ["train"] * 3
+    write(tmp_path, "dog/1.jpg", "cat/b/2.PNG", "cat/ü 3#.jpeg", "cat/4", "cat/notes.txt", "cat/._1.jpg", "a/.b/1.jpg")
+    draft = read_folder(str(tmp_path), split="train")
+    assert draft.classes is None
+    assert draft.are_there
+    paths = ("cat/4", "cat/b/2.PNG", "cat/ü 3#.jpeg", "dog/1.jpg")
+    assert draft.table["image_uri"].to_pylist() == [f"{tmp_path}/{path}" for path in paths]
+    assert draft.table["labels"].to_pylist() == [["cat"]] * 3 + [["dog"]]
+    assert draft.table["split"].to_pylist() == ["train"] * 4
+    assert draft.skipped == {
+        "hidden files": ["cat/._1.jpg"],
+        "hidden folders": ["a/.b"],
+        "files that are no images": ["cat/notes.txt"],
+    }
 
 
 def test_split_folders(tmp_path: Path) -> None:
-    touch(tmp_path, "train/dog/1.jpg", "val/cat/deep/1.jpg")
-    manifest = import_folder(str(tmp_path), split_folders=True, classes=["dog", "cat"])
-    assert manifest.classes == ("dog", "cat")
-    assert manifest.table["split"].to_pylist() == ["train", "val"]
-    assert manifest.table["labels"].to_pylist() == [["dog"], ["cat"]]
-
-
-def test_a_relative_root_gives_absolute_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path, "data/cat/1.jpg")
-    monkeypatch.chdir(tmp_path)
-    assert import_folder("data/").table["image_uri"].to_pylist() == [f"{tmp_path}/data/cat/1.jpg"]
+    write(tmp_path, "train/dog/1.jpg", "val/cat/deep/1.jpg", "val/stray.jpg")
+    draft = read_folder(str(tmp_path), split_folders=True)
+    assert draft.table["split"].to_pylist() == ["train", "val"]
+    assert draft.table["labels"].to_pylist() == [["dog"], ["cat"]]
+    ((reason, stray),) = draft.skipped.items()
+    assert "expected <split>/<class>/<image>" in reason
+    assert stray == ["val/stray.jpg"]
 
 
 def test_bad_folders(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        import_folder(str(tmp_path / "absent"))
-    touch(tmp_path, "cat/notes.txt")
-    with pytest.raises(ValueError, match=r"no images below .*known endings are \.jpg"):
-        import_folder(str(tmp_path))
-    touch(tmp_path, "cat/1.jpg", "stray.jpg")
-    with pytest.raises(ValueError, match=r"1 images are in no class's folder, such as 'stray.jpg': expected <class>/"):
-        import_folder(str(tmp_path))
-    with pytest.raises(ValueError, match=r"2 images are in no class's folder.*<split>/<class>/<image>"):
-        import_folder(str(tmp_path), split_folders=True)
-
-
-def test_too_many_classes_are_refused_by_name(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"c{number:03d}/1.jpg" for number in range(256)))
-    with pytest.raises(ValueError, match=r"256 classes.*c254, c255"):
-        import_folder(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        read_folder(str(tmp_path / "absent"))
+    write(tmp_path, "cat/notes.txt", "cat/1.jpg")
+    with pytest.raises(NotADirectoryError, match=r"notes\.txt is a file; a folder is needed"):
+        read_folder(str(tmp_path / "cat/notes.txt"))
+    with pytest.raises(ValueError, match=r"1 images are in no class's folder.*<split>/<class>/<image>.*import table"):
+        read_folder(str(tmp_path), split_folders=True)
+    (tmp_path / "cat/1.jpg").unlink()
+    with pytest.raises(ValueError, match=r"no images below .*1 files that are no images: 'cat/notes\.txt'"):
+        read_folder(str(tmp_path))

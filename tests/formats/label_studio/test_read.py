@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from export_rows import CLASSES, MASKS, make_rows
 
-from raypipe import storage
+from raypipe import storage, uri
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest
 from raypipe.formats.label_studio.brush import encode_brush
@@ -105,7 +105,7 @@ def test_the_command(manifest: Manifest, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*words, str(tmp_path / "new/n.parquet")], catch_exceptions=False)
     assert "2 images, 2 classes" in result.stdout
     row = read_manifest(str(tmp_path / "new/n.parquet")).table.to_pylist()[0]
-    assert row["mask_uri"] == f"{tmp_path}/new/masks/a.png"
+    assert uri.absolute(row["mask_uri"]) == f"{tmp_path}/new/masks/a.png"
     assert mask_of(row) == [[2]]
 
 

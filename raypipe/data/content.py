@@ -1,0 +1,38 @@
+"""Tells what a file is by its first bytes: names of files say little."""
+
+import importlib.util
+import re
+
+HEAD = 64
+"""Bytes that are enough."""
+
+_HEADS = (
+    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"\x89PNG\r\n\x1a\n", "PNG"),
+    (rb"GIF8[79]a", "GIF"),
+    (rb"RIFF....WEBP", "WEBP"),
+    (rb"II[*+]\x00|MM\x00[*+]", "TIFF"),
+    (rb"BM.{4}\x00{4}", "BMP"),
+    (rb"P[1-6][\s#]", "PPM"),
+    (rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "JPEG2000"),
+)
+_BRANDS = {"AVIF": (b"avif", b"avis"), "HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")}
+
+
+def image_kind(head: bytes) -> str | None:
+    """The format of an image whose file begins so; None for what is no image."""
+    for pattern, kind in _HEADS:
+        if re.match(pattern, head, re.DOTALL):
+            return kind
+    if head[4:8] == b"ftyp":
+        size = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = [head[8:12], *(head[start : start + 4] for start in range(16, size, 4))]
+        for kind, known in _BRANDS.items():
+            if any(brand in known for brand in brands):
+                return kind
+    return None
+
+
+def is_supported(kind: str) -> bool:
+    """Whether images of a format can be decoded here."""
+    return kind != "HEIC" or importlib.util.find_spec("pillow_heif") is not None

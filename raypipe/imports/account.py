@@ -1,0 +1,31 @@
+"""What an import says at its end: what was read, what was left out and why, and what is odd."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+_EXAMPLES = 3
+
+
+@dataclass
+class Account:
+    """Lines of an import's account, in the order in which they came up."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Adds a line."""
+        self.lines.append(text)
+
+    def leave_out(self, reason: str, names: Sequence[str]) -> None:
+        """Adds a line on what was left out; nothing where that is nothing."""
+        if names:
+            self.say(f"left out: {some(names, reason)}")
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def some(names: Sequence[str], what: str) -> str:
+    """Returns how many there are, with examples: "5 hidden files, such as 'a', 'b', 'c'"."""
+    shown = ", ".join(repr(name[:120]) for name in names[:_EXAMPLES])
+    return f"{len(names):,} {what}, such as {shown}" if len(names) > _EXAMPLES else f"{len(names):,} {what}: {shown}"

@@ -1,0 +1,199 @@
+"""What class ids mean: the order of the classes, and what becomes of the names and ids that the data have.
+
+The order is the data's own where they state one, else the one that is given, else that of the numbers where all names
+are numbers, else that of the names. It is never a guess: masks are held against it (`raypipe.imports.truth`).
+"""
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from raypipe.data.manifest import check_classes, nearest
+from raypipe.formats.draft import Draft
+from raypipe.imports.account import Account, some
+from raypipe.imports.class_map import final_names
+from raypipe.imports.draft_map import form
+from raypipe.imports.label_column import LabelColumn
+from raypipe.schema import BACKGROUND, IGNORE
+
+_BACKGROUND = "background"
+
+FEW_IMAGES = 10
+"""A class of fewer images is named in the account: it can hardly be learned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassOptions:
+    """How class names are decided."""
+
+    classes: tuple[str, ...] | None = None
+    """Names in the order of the ids that the data's masks have, before the map."""
+    map: Mapping[str, str | None] = field(default_factory=dict)
+    """New names; None drops a name."""
+    top: int | None = None
+    """Keep so many names, those of the most images."""
+    min_images: int = 1
+    """Drop names of fewer images."""
+    dropped: int = BACKGROUND
+    """What pixels of a dropped class become."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Decided classes."""
+
+    names: tuple[str, ...]
+    labels: LabelColumn
+    """With these names."""
+    ids: dict[int, int]
+    """Id of each class in the data's masks, and what it becomes."""
+    before: tuple[str, ...]
+    """Names of the ids in the data's masks, from 1, for messages."""
+
+    @property
+    def keep_ids(self) -> bool:
+        """Whether masks can stay as they are."""
+        return all(old == new for old, new in self.ids.items())
+
+
+def decide_classes(
+    labels: LabelColumn, draft: Draft, options: ClassOptions, *, known: Sequence[str], account: Account
+) -> Classes:
+    """Decides the classes, and renames, merges and drops labels.
+
+    Args:
+        labels: of all rows, as the data have them.
+        draft: where they come from.
+        options: what was asked for.
+        known: classes of the manifest that the rows are added to: they keep their ids.
+        account: gets what is odd.
+
+    Raises:
+        ValueError: there is no class, a label isn't one of those that are stated, or the names can't be used.
+    """
+    labels = labels.renamed(_clean)
+    stated, given = _without_background(draft.classes), _without_background(options.classes)
+    if (stated or given) and _BACKGROUND in {name.casefold() for name in labels.names} - _folded(stated, given):
+        labels = labels.moved(dict.fromkeys(name for name in labels.names if name.casefold() == _BACKGROUND))
+        account.say("the label 'background' is that of id 0: it is left out")
+    masked = stated or given or natural_order(labels.names)
+    source = given or masked
+    _check_given(source, masked, draft)
+    new_names = final_names({_clean(old): new for old, new in options.map.items()})
+    if unused := [old for old in new_names if old not in {*source, *labels.names}]:
+        account.say(some(unused, "names in the map that are no class here"))
+    labels = labels.moved(dict(new_names))
+    final = tuple(dict.fromkeys(new for name in source if (new := new_names.get(name, name)) is not None))
+    _check_known(labels, final, draft)
+    counts = Counter(dict(zip(labels.names, labels.counts().tolist(), strict=True)))
+    kept = choose_names(counts, final, options, account)
+    labels, final = labels.moved({name: None for name in final if name not in kept}), kept
+    names = tuple(dict.fromkeys([*known, *final]))
+    if not names and labels.names == ():
+        raise ValueError("no class is left: --map drops all of them")
+    check_classes(names)
+    if known and (added := [name for name in final if name not in known]):
+        account.say(
+            f"new classes, after those of the manifest: {', '.join(added[:10])}{', …' if len(added) > 10 else ''}"
+        )
+    _say_twins(names, account)
+    numbers = {name: number for number, name in enumerate(names, start=1)}
+    ids = {
+        old: numbers.get(new_names.get(name, name) or "", options.dropped)
+        for old, name in enumerate(masked[: IGNORE - 1], start=1)
+    }
+    labels = labels.ordered(names)
+    _say_rare(labels, account)
+    return Classes(names, labels, ids, masked)
+
+
+def natural_order(names: Sequence[str]) -> tuple[str, ...]:
+    """Names in the order of their numbers where all of them are numbers, else of their letters."""
+    if all(name.isascii() and name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def _without_background(names: Sequence[str] | None) -> tuple[str, ...]:
+    """A list of names whose first one may be the background, as where ids are counted from 0."""
+    cleaned = tuple(map(_clean, names or ()))
+    return cleaned[1:] if cleaned and cleaned[0].casefold() == _BACKGROUND else cleaned
+
+
+def _folded(*lists: Sequence[str]) -> set[str]:
+    return {name.casefold() for names in lists for name in names}
+
+
+def _clean(name: str) -> str:
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def _check_given(source: Sequence[str], masked: Sequence[str], draft: Draft) -> None:
+    for names in (source, masked):
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if list(names).count(name) > 1})
+            raise ValueError(f"class names occur twice: {twice[:5]}")
+    if not source:
+        raise ValueError("no image has a label: check where the labels come from, or name the classes (--classes)")
+    if extra := [name for name in source if draft.classes and name not in masked]:
+        raise ValueError(
+            f"--classes names {extra[0]!r}, which {draft.classes_from} doesn't{nearest(extra[0], masked)}: leave "
+            "--classes out, for the data state the order themselves"
+        )
+
+
+def _check_known(labels: LabelColumn, final: Sequence[str], draft: Draft) -> None:
+    counts = labels.counts()
+    unknown = [name for name, count in zip(labels.names, counts, strict=True) if name not in final and count]
+    if unknown:
+        stated = draft.classes_from or "--classes"
+        raise ValueError(
+            f"{some(unknown, 'labels')} aren't among the {len(final)} classes of {stated}"
+            f"{nearest(unknown[0], final)}: complete {stated}, or rename or drop them by --map"
+        )
+
+
+def choose_names(
+    counts: Counter[str], names: tuple[str, ...], options: ClassOptions, account: Account
+) -> tuple[str, ...]:
+    """Returns the names that stay, in their order, by the number of their images.
+
+    Raises:
+        ValueError: none does.
+    """
+    if options.top is None and options.min_images <= 1:
+        return names
+    most = sorted(names, key=lambda name: -counts[name])[: options.top]
+    kept = {name for name in most if counts[name] >= options.min_images}
+    if not kept:
+        raise ValueError(
+            f"no class has {options.min_images} images: the most has {max(counts.values(), default=0)}; lower "
+            "--min-images"
+        )
+    dropped = [name for name in names if name not in kept]
+    if dropped:
+        account.say(f"{some(dropped, 'classes dropped')}; their images stay")
+    return tuple(name for name in names if name in kept)
+
+
+def _say_twins(names: Sequence[str], account: Account) -> None:
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        spellings[form(name)].append(name)
+    for twins in list(spellings.values()):
+        if len(twins) > 1:
+            account.say(f"{' and '.join(map(repr, twins))} are kept as classes of their own: --map makes them one")
+
+
+def _say_rare(labels: LabelColumn, account: Account) -> None:
+    counts = labels.counts()
+    order = np.argsort(counts, kind="stable")
+    rare = [f"{labels.names[number]} {counts[number]}" for number in order if counts[number] < FEW_IMAGES]
+    if rare and len(labels.unlabelled):
+        account.say(
+            f"classes with fewer than {FEW_IMAGES} images: {', '.join(rare[:8])}"
+            f"{f', and {len(rare) - 8} more' if len(rare) > 8 else ''}"
+        )

@@ -1,0 +1,235 @@
+"""Which rows have an image: names become URIs, and what isn't there is found out before anything is computed.
+
+The folders that names lead to are listed, so that a missing image is told together with the name that is there instead,
+and accents may be written in either way. Where folders can't be listed, or that would take long, a sample of the rows
+is looked for.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raypipe import uri
+from raypipe.containers.place import split_place
+from raypipe.data.content import image_kind, is_supported
+from raypipe.data.names import hash_names
+from raypipe.formats.draft import NUMBER, Draft
+from raypipe.formats.listing import IMAGE_SUFFIXES, Listing, list_images, read_heads
+from raypipe.formats.quote import quote
+from raypipe.imports.account import Account
+from raypipe.imports.folders import UNLISTED, Folders
+
+Check = Literal["auto", "all", "sample"]
+"""Whose images are looked for: those of all rows, of a sample, or of a sample above `MOST_ROWS` rows."""
+
+MOST_ROWS = 1_000_000
+"""Rows whose images are all looked for."""
+SAMPLE = 1_000
+"""Rows of a sample."""
+MOST_FOLDERS = 10_000
+"""Folders of a store that are listed."""
+ALLOWED_SHARE = 0.01
+"""Share of the rows that may lack an image; they are left out."""
+LOOKS = 100
+"""Files with the ending of an image that are looked into."""
+
+MOST_LOOKS = 10_000
+"""Files of unknown endings that are looked into."""
+
+_SHOWN = 3
+"""Missing images that a message names."""
+
+
+def find_images(
+    draft: Draft, *, images: str | None, check: Check, skip_missing: bool, account: Account
+) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """Finds each row's image.
+
+    Args:
+        draft: whose `image_uri` are names.
+        images: absolute URI of the folder in which names are looked up, with or without their ending; None takes names
+            as paths from the draft's root, or URIs.
+        check: whose images are looked for.
+        skip_missing: leave rows without an image out, however many they are.
+        account: is told what was found.
+
+    Returns:
+        The URIs, and which of the rows stay (N,).
+
+    Raises:
+        FileNotFoundError: there is no folder `images`.
+        ValueError: more than `ALLOWED_SHARE` of the rows lack their image.
+    """
+    in_folder = images is not None or draft.any_ending
+    search = _Search(draft, images or draft.root, any_ending=in_folder)
+    if not draft.are_there:
+        listing = search.list_root() if in_folder and uri.protocol(search.root) not in UNLISTED else None
+        search.look(check)
+        search.look_inside(account, skip_missing=skip_missing)
+        search.judge(account, skip_missing=skip_missing)
+        if listing is not None:
+            unnamed = set(listing.images.values()) - set(search.uris)
+            paths = sorted(uri.relative(one, search.root) or one for one in unnamed)
+            account.leave_out("images that no row names", paths)
+    else:
+        search.look_inside(account, skip_missing=skip_missing)
+    keep = np.ones(len(search.uris), bool)
+    keep[list(search.problems)] = False
+    return pa.array(search.uris, pa.string()), keep
+
+
+class _Search:
+    """The search for the images of a draft."""
+
+    def __init__(self, draft: Draft, root: str, *, any_ending: bool) -> None:
+        self.draft = draft
+        self.root = root
+        self.any_ending = any_ending
+        self.folders = Folders()
+        self.names: list[str | None] = draft.table["image_uri"].to_pylist()
+        self.uris: list[str | None] = []
+        self.problems: dict[int, str] = {}
+        """Reasons, by row."""
+        self.looked = 0
+        """Rows whose image was looked for."""
+        for row, name in enumerate(self.names):
+            if draft.are_there:
+                self.uris.append(name)
+                continue
+            try:
+                self.uris.append(uri.absolute(name.strip(), root) if name and name.strip() else None)
+            except ValueError as error:
+                self.uris.append(None)
+                self.problems[row] = str(error)
+            if self.uris[-1] is None:
+                self.problems.setdefault(row, "the image has no name")
+
+    def list_root(self) -> Listing:
+        try:
+            listing = list_images(self.root)
+        except FileNotFoundError as error:
+            near = self.folders.nearest(self.root)
+            raise FileNotFoundError(f"{error}{f': the nearest is {near}' if near else ''}") from error
+        self.folders.add_tree(
+            self.root, [*listing.images, *(path for paths in listing.skipped.values() for path in paths)]
+        )
+        return listing
+
+    def look(self, check: Check) -> None:
+        """Looks for the images of all rows, or of a sample."""
+        rows = [row for row, one in enumerate(self.uris) if one is not None and split_place(one)[1] is None]
+        parents = {uri.parent(self.uris[row] or "") for row in rows}
+        listable = all(uri.protocol(folder) not in UNLISTED for folder in parents)
+        many = len(rows) > MOST_ROWS or len(parents) > MOST_FOLDERS or not listable
+        if check == "sample" or (check == "auto" and many):
+            rows = self._sample(rows)
+        self.looked = len(rows) + len(self.problems)
+        if listable and (check == "all" or not many):
+            self.folders.list_all(sorted({uri.parent(self.uris[row] or "") for row in rows}))
+            self._look_up(rows)
+        else:
+            heads = read_heads([self.uris[row] or "" for row in rows])
+            absent = [row for row, head in zip(rows, heads, strict=True) if not self._is_there(row, head)]
+            self._look_up(absent)
+
+    def _sample(self, rows: Sequence[int]) -> list[int]:
+        hashes = hash_names(pa.array([self.uris[row] for row in rows], pa.string()), "existence")
+        return sorted(rows[index] for index in np.argsort(hashes, kind="stable")[:SAMPLE].tolist())
+
+    def _is_there(self, row: int, head: bytes | Exception) -> bool:
+        if isinstance(head, FileNotFoundError):
+            return False
+        if isinstance(head, PermissionError | ValueError):
+            self.problems[row] = f"can't be read: {str(head)[:200]}"
+        elif isinstance(head, Exception):
+            raise head
+        elif (reason := _unusable(head)) is not None:
+            self.problems[row] = reason
+        return True
+
+    def _look_up(self, rows: Sequence[int]) -> None:
+        for row in rows:
+            wanted = self.uris[row] or ""
+            unlisted = uri.protocol(wanted) in UNLISTED
+            found = [] if unlisted else self.folders.find(wanted, any_ending=self.any_ending)
+            if len(found) == 1:
+                self.uris[row] = found[0]
+            elif found:
+                names = " or ".join(map(uri.name_of, found))
+                self.problems[row] = f"may be {names}: write the ending, too"
+            else:
+                self.problems[row] = "isn't there"
+
+    def judge(self, account: Account, *, skip_missing: bool) -> None:
+        """Refuses too many missing images, else names those that are left out."""
+        number = len(self.problems)
+        sample = f"in a sample of {self.looked:,} rows, " if self.looked < len(self.uris) else ""
+        account.say(f"images: {sample}{self.looked - number:,} found, {number:,} missing or unusable")
+        if not number:
+            return
+        examples = []
+        for row, reason in list(self.problems.items())[:_SHOWN]:
+            near = None if reason != "isn't there" else self._nearest(self.uris[row] or "")
+            place = self.draft.place(self.draft.table[NUMBER][row].as_py())
+            examples.append(
+                f"{quote(self.names[row])} ({place}) {reason}{f'; the nearest name is {near!r}' if near else ''}"
+            )
+        of_sample = " of the sample" if sample else ""
+        told = f"{number:,} of {self.looked:,} images{of_sample} can't be used: {'. '.join(examples)}"
+        if not skip_missing and number > ALLOWED_SHARE * self.looked:
+            raise ValueError(
+                f"{told}. Mend the names, or name the folder that they count from (now {self.root}), or leave such "
+                "rows out by --skip-missing"
+            )
+        if number >= len(self.uris):
+            raise ValueError(f"{told}. No row is left")
+        account.say(f"left out: {told}")
+
+    def _nearest(self, wanted: str) -> str | None:
+        if uri.protocol(wanted) in UNLISTED:
+            return None
+        near = self.folders.nearest(wanted)
+        return None if near is None else (uri.relative(near, self.root) or near)
+
+    def look_inside(self, account: Account, *, skip_missing: bool) -> None:
+        """Looks at what files hold: those of unknown endings, and some of the others."""
+        rows = [
+            row
+            for row, one in enumerate(self.uris)
+            if one is not None and row not in self.problems and split_place(one)[1] is None
+        ]
+        odd = [row for row in rows if not (self.uris[row] or "").lower().endswith(IMAGE_SUFFIXES)]
+        self._look_inside([] if self.draft.are_there else odd[:MOST_LOOKS])
+        others = sorted(set(rows) - set(odd))
+        hashes = hash_names(pa.array([self.uris[row] for row in others], pa.string()), "content")
+        drawn = sorted(others[index] for index in np.argsort(hashes, kind="stable")[:LOOKS].tolist())
+        wrong = self._look_inside(drawn)
+        if not wrong:
+            return
+        told = (
+            f"{len(wrong):,} of {len(drawn):,} files that were looked into are no images, whatever their names say, "
+            f"such as {quote(self.names[wrong[0]])}: {self.problems[wrong[0]]}"
+        )
+        if not skip_missing and len(wrong) > ALLOWED_SHARE * len(drawn):
+            raise ValueError(f"{told}. Mend such files, or leave those that were found out by --skip-missing")
+        account.say(f"left out: {told}")
+
+    def _look_inside(self, rows: Sequence[int]) -> list[int]:
+        """Returns the rows, of some, whose files are no images."""
+        wrong = []
+        for row, head in zip(rows, read_heads([self.uris[row] or "" for row in rows]), strict=True):
+            if isinstance(head, bytes) and (reason := _unusable(head)) is not None:
+                self.problems[row] = reason
+                wrong.append(row)
+        return wrong
+
+
+def _unusable(head: bytes) -> str | None:
+    """Why a file that begins so is no image; None where it is one."""
+    kind = image_kind(head)
+    if kind is None:
+        return "an empty file" if not head else "no image"
+    return None if is_supported(kind) else f"a {kind} image, which needs pillow-heif on every machine"

@@ -1,0 +1,186 @@
+"""Imports tables of one tag a row, of any size: tables and partitions are read by tasks, wherever there is a CPU."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypipe import storage
+from raypipe.cluster.connect import connect
+from raypipe.config import Cluster
+from raypipe.data.manifest import check_classes, manifest_bytes
+from raypipe.data.parts import ROWS_PER_PART, part_place
+from raypipe.formats.draft import NUMBER, Draft, draft_table
+from raypipe.formats.table.files import COMPRESSED
+from raypipe.imports.account import Account
+from raypipe.imports.classes import ClassOptions, choose_names, natural_order
+from raypipe.imports.images import MOST_ROWS, find_images
+from raypipe.imports.long_tables import LongOptions, Seen, gather, part_table, read_gathered, scatter
+from raypipe.streams.tasks import in_tasks
+
+BYTES_PER_PARTITION = 24 * 2**20
+"""Of unpacked tables, as far as their sizes tell it."""
+_PACKED = 6
+"""Times that a table grows as it is unpacked, at most as a rule."""
+_FEW_BYTES = 64 * 2**20
+"""Of tables that this process reads itself: starting Ray would take longer."""
+_MOST_PARTITIONS = 2_000
+
+
+class Gathered(NamedTuple):
+    """Images with their labels, in files of a scratch folder."""
+
+    seen: Seen
+    partitions: int
+    scratch: str
+    inline: bool
+
+
+def gather_tables(
+    tables: Sequence[str], options: LongOptions, *, class_map: Mapping[str, str | None], scratch: str
+) -> Gathered:
+    """Brings the rows of each image together.
+
+    Args:
+        tables: absolute URIs.
+        options: how they are read.
+        class_map: new names of classes.
+        scratch: absolute URI of a folder that all nodes reach, and that is empty.
+    """
+    size = sum(_size(table) for table in tables)
+    inline = size <= _FEW_BYTES
+    if not inline:
+        connect(Cluster())
+    partitions = max(1, min(_MOST_PARTITIONS, -(-size // BYTES_PER_PARTITION)))
+    seen = Seen()
+    reading = partial(_scatter, options=options, scratch=scratch, partitions=partitions)
+    for of_table in in_tasks(reading, list(enumerate(tables)), inline=inline):
+        seen.add(of_table)
+    if not seen.rows:
+        raise ValueError(f"{tables[0]} has no rows" if len(tables) == 1 else f"{len(tables)} tables have no rows")
+    gathering = partial(_gather, tables=len(tables), class_map=class_map, scratch=scratch)
+    for of_partition in in_tasks(gathering, range(partitions), inline=inline):
+        seen.add(of_partition)
+    return Gathered(seen, partitions, scratch, inline)
+
+
+def draft_of(found: Gathered, *, source: str, root: str) -> Draft:
+    """Returns what was gathered as a draft: for as many images as memory holds."""
+    tables = [one for part in range(found.partitions) if (one := read_gathered(found.scratch, part)) is not None]
+    rows = pa.concat_tables(tables)
+    number = rows.num_rows
+    table = draft_table([]).schema.empty_table()
+    columns = {"image_uri": rows["image"], "labels": rows["labels"], NUMBER: pa.array(range(number), pa.int64())}
+    table = pa.table(
+        [columns.get(field.name, pa.nulls(number, field.type)) for field in table.schema], schema=table.schema
+    )
+    return Draft(table=table, source=source, root=root, place=lambda _: source, notes=notes_of(found.seen))
+
+
+def notes_of(seen: Seen) -> list[str]:
+    """What is said of rows that are left out."""
+    notes = [f"{seen.rows:,} rows of one tag, {seen.images:,} images"]
+    if seen.nameless:
+        notes.append(f"{seen.nameless:,} rows that name no image left out")
+    if seen.negatives:
+        notes.append(
+            f"{seen.negatives:,} tags of confidence 0 left out: they say what isn't there, as an absent label does"
+        )
+    if seen.unsure:
+        notes.append(f"{seen.unsure:,} tags below --min-confidence left out")
+    return notes
+
+
+def write_long(
+    found: Gathered,
+    target: str,
+    *,
+    source: str,
+    root: str,
+    classes: ClassOptions,
+    skip_missing: bool,
+    split: str | None,
+) -> tuple[int, tuple[str, ...], Account]:
+    """Writes the manifest of more images than memory holds, part by part, after a look at a sample of them.
+
+    Returns:
+        The number of images, the classes and the account.
+
+    Raises:
+        ValueError: too many images of the sample are missing, or the classes can't be used.
+    """
+    account = Account()
+    account.say(f"{source}: {found.seen.rows:,} rows")
+    for note in notes_of(found.seen):
+        account.say(note)
+    sample = [place for _, place in found.seen.sample]
+    draft = Draft(
+        table=draft_table([{"image_uri": place} for place in sample]),
+        source=source,
+        root=root,
+        place=lambda _: source,
+    )
+    account.say(
+        f"of {found.seen.images:,} images a sample of {len(sample):,} was looked for (--check all looks for all)"
+    )
+    find_images(draft, images=None, check="sample", skip_missing=skip_missing, account=account)
+    order = classes.classes or natural_order(tuple(found.seen.counts))
+    names = choose_names(found.seen.counts, order, classes, account)
+    check_classes(names)
+    writing = partial(_write, found=found, target=target, root=root, names=names, split=split)
+    number: int = sum(in_tasks(writing, range(found.partitions), inline=found.inline))
+    if target.endswith(".parquet"):
+        _join(found, target)
+    if found.seen.unlabelled:
+        account.say(f"{found.seen.unlabelled:,} images without labels: they teach nothing and get no mask")
+    return number, names, account
+
+
+def is_large(found: Gathered) -> bool:
+    """Whether images are too many to be looked at together."""
+    return found.seen.images > MOST_ROWS
+
+
+def _size(table: str) -> int:
+    sizes = storage.list_sizes(table)
+    size = next((one for one in sizes.values() if one is not None), None)
+    if size is None:
+        with storage.opened(table) as file:
+            size = file.seek(0, 2)
+    return size * (_PACKED if table.lower().endswith((*COMPRESSED, ".parquet")) else 1)
+
+
+def _scatter(job: tuple[int, str], *, options: LongOptions, scratch: str, partitions: int) -> Seen:
+    number, table = job
+    return scatter(table, number, options, scratch, partitions)
+
+
+def _gather(part: int, *, tables: int, class_map: Mapping[str, str | None], scratch: str) -> Seen:
+    return gather(part, tables, class_map, scratch)
+
+
+def _write(part: int, *, found: Gathered, target: str, root: str, names: tuple[str, ...], split: str | None) -> int:
+    gathered = read_gathered(found.scratch, part)
+    if gathered is None:
+        return 0
+    table = part_table(gathered, root=root, names=names, split=split)
+    folder = storage.join(found.scratch, "parts") if target.endswith(".parquet") else target
+    for index, start in enumerate(range(0, table.num_rows, ROWS_PER_PART)):
+        content = manifest_bytes(table.slice(start, ROWS_PER_PART), names)
+        storage.write_bytes_atomic(part_place(folder, part, index), content)
+    return int(table.num_rows)
+
+
+def _join(found: Gathered, target: str) -> None:
+    """Makes one file of the parts, one after the other."""
+    places = storage.list_files(storage.join(found.scratch, "parts"), suffix=".parquet")
+    with storage.writing(target) as file:
+        writer = None
+        for place in places:
+            table = pq.read_table(pa.BufferReader(storage.read_bytes(place)))
+            writer = writer or pq.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
