@@ -80,8 +80,9 @@ class Reserves:
         )
         if cpus < 1:
             return round_down(cpus)
-        # Without GPUs a network takes a thread, unless the user wants few of them.
-        return min(MAX_THREADS, int(cpus)) if self.on_gpus or number else 1
+        # A network on a CPU takes one thread, however few there are: with more, its sums are rounded in another order,
+        # and masks would depend on the cluster.
+        return min(MAX_THREADS, int(cpus)) if self.on_gpus else 1
 
     def _device_gpus(self) -> float:
         if not self.on_gpus:

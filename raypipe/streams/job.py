@@ -38,7 +38,7 @@ class Job:
     pool: Pool
     on_gpu: bool
     threads: int
-    """That networks and decoders may use."""
+    """In which images are decoded."""
     writer: ShardWriter | None = None
     """Writes the rows; None hands them on."""
     indexed: Any = None
@@ -84,10 +84,10 @@ class Process:
                 from raypipe.networks.cuda import arrange_cuda  # torch takes seconds
 
                 arrange_cuda()
+            _use_one_thread()
             for stage in job.pool.stages:
                 stage.setup(device)
-            if (torch := sys.modules.get("torch")) is not None:  # pools without networks do without its import
-                torch.set_num_threads(job.threads)
+            _use_one_thread()
             self.is_set_up = True
             tick("")
 
@@ -123,3 +123,9 @@ class Process:
         result = done if writer is None else writer.write(done)
         self.meter.tell(stream=None if writer is None else writer.stream, rows=done)
         return result
+
+
+def _use_one_thread() -> None:
+    """Sums of several of torch's threads are rounded in another order, so that a mask would depend on their number."""
+    if (torch := sys.modules.get("torch")) is not None:  # pools without networks do without its import
+        torch.set_num_threads(1)

@@ -168,10 +168,17 @@ def test_actors_that_the_user_counts_share_gpus() -> None:
     assert planned.notes == ("GPUs that stay idle: 1, as cluster.network_actors is 3",)
 
 
-def test_few_networks_on_cpus_have_many_threads() -> None:
-    machine = parse_machine("cpus=16,memory=64")
-    device = plan(SHAPES[0], machine, Cluster(network_actors=2)).pools[1]
-    assert (device.max_actors, device.threads, device.cpus) == (2, 3, 3)
+@pytest.mark.parametrize("kinds", SHAPES, ids="+".join)
+@pytest.mark.parametrize("number", [None, 1, 2])
+@pytest.mark.parametrize("cpus", [1, 2, 3, 16, 64])
+def test_networks_on_cpus_have_one_thread_on_any_machine(
+    cpus: int, number: int | None, kinds: tuple[Kind, ...]
+) -> None:
+    machine = parse_machine(f"cpus={cpus},memory={4 * cpus + 8}")
+    if number == 2 and (cpus == 1 or kinds.count("device") > 1):
+        pytest.skip("no room for two networks of each pool")
+    planned = plan(kinds, machine, Cluster(network_actors=number))
+    assert all(pool.threads == 1 and pool.cpus <= 1 for pool in of_kind(planned, "device"))
 
 
 def test_gpus_that_the_user_leaves_are_named() -> None:

@@ -93,7 +93,7 @@ def test_a_worker_runs_its_pool_and_keeps_what_is_needed(new_process: list[int])
     kept = ["image_id", ROW_DIGEST, PART, PART_TODO, "double"]
     assert out.column_names == [*kept, "error_stage", "error_reason"]
     assert out["double"].to_pylist() == [2, 4]
-    assert new_process == [3]
+    assert set(new_process) == {1}, "whatever the job's number, or masks would depend on it"
     assert get_ident() not in Decode.threads
 
 
