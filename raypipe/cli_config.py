@@ -54,6 +54,7 @@ def connect_run(
     context = open_context(
         config, retrain=retrain, retry_quarantined=retry_quarantined
     )  # what is wrong with it is said at once
+    storage.exists(storage.join(config.out, "config.yaml"))  # so is an address that is wrong: steps wait for storage
     # torch takes seconds to import, and so does Ray to start: both at once, and neither for --help.
     importing = threading.Thread(target=importlib.import_module, args=("raypipe.run",))
     importing.start()

@@ -35,11 +35,12 @@ Result = TypeVar("Result")
 
 
 def once(step: Callable[["Run"], Result]) -> Callable[["Run"], Result]:
-    """Makes a step of a run remember its result: steps that need it ask again."""
+    """Makes a step of a run remember its result: steps that need it ask again. Storage that is away is waited for."""
 
     def remembered(run: "Run") -> Result:
         if step.__name__ not in run.results:
-            run.results[step.__name__] = step(run)
+            with storage.patience():
+                run.results[step.__name__] = step(run)
         result: Result = run.results[step.__name__]
         return result
 
@@ -161,6 +162,7 @@ class Run:
         folder, scores = run_evaluate(gated.context, seeds=self._seeds(), masks=self.make_masks(), segments=segments)
         return _log("evaluate", folder), scores
 
+    @storage.patience()
     def report(self, num_samples: int = 6) -> str:
         """URI of the HTML report, with its config beside it; without scores where there are no true masks."""
         from raypipe.pages.report import write_report  # matplotlib takes seconds

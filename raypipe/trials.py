@@ -81,6 +81,12 @@ def run_trials(config: RunConfig) -> TrialsResult:
     provenance = trials_provenance(context)
     folder = storage.join(config.out, "trials", digest(provenance))
     open_folder(folder, provenance)
+    return _run(context, folder)
+
+
+@storage.patience()
+def _run(context: Context, folder: str) -> TrialsResult:
+    config = context.config
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # what relative paths on sys.path count from
     if groups := sharing(context):
         made = _fit(make_shared, context, folder, SHARED, {"trials": tune.grid_search(groups)})

@@ -5,7 +5,7 @@ config or a URI. An error has the URI as a note, where its own text may lack it.
 """
 
 from raypipe.storage.digests import bytes_digest, digest
-from raypipe.storage.filesystems import arrow_filesystem, filesystem
+from raypipe.storage.filesystems import arrow_filesystem, filesystem, patience
 from raypipe.storage.listing import exists, glob, list_files, list_sizes
 from raypipe.storage.read import opened, read_bytes, read_many
 from raypipe.storage.write import create_exclusive, delete, delete_many, write_bytes_atomic, writing
@@ -26,6 +26,7 @@ __all__ = [
     "list_files",
     "list_sizes",
     "opened",
+    "patience",
     "read_bytes",
     "read_many",
     "write_bytes_atomic",

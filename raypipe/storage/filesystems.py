@@ -2,6 +2,9 @@
 
 import tarfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, cast
 
@@ -17,18 +20,29 @@ request for every image."""
 _PATIENT: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 10}}}}
 """Those with which storage that is away for some 20 seconds is waited for: by itself botocore gives up after a few."""
 
+_patient: ContextVar[bool] = ContextVar("patient", default=False)
+
 _OPEN_CHAINS = 16
 """Archives, and caches, that a process keeps open, those used last."""
 
 
-def filesystem(uri: str, *, patient: bool = False) -> tuple[fsspec.AbstractFileSystem, str]:
+@contextmanager
+def patience() -> Iterator[None]:
+    """Waits longer for storage that is away, within and in this thread: for what nobody tries again.
+
+    A place that is looked at first doesn't belong here, for it takes a minute to say that an address is wrong.
+    """
+    before = _patient.set(True)
+    try:
+        yield
+    finally:
+        _patient.reset(before)
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Returns the filesystem of a URI and the path in it.
 
     Listings are never cached, because other processes write to the same place.
-
-    Args:
-        uri: what is to be opened.
-        patient: waits longer for storage that is away, where nobody tries again.
 
     Raises:
         ValueError: nothing that is installed opens such a URI, or it is none (`raypipe.uri.absolute`); or the archive
@@ -40,11 +54,11 @@ def filesystem(uri: str, *, patient: bool = False) -> tuple[fsspec.AbstractFileS
     if scheme == "file":
         return fsspec.filesystem("file"), uri
     if inner := behind(uri):
-        fs, path = filesystem(inner, patient=patient)
+        fs, path = filesystem(inner)
         if scheme in CACHES.split("|"):
             return _cache(scheme, fs), path
         return _archive(scheme, fs, path), uri.partition("::")[0].partition("://")[2]
-    options = _OPTIONS.get(scheme, {}) | (_PATIENT.get(scheme, {}) if patient else {})
+    options = _OPTIONS.get(scheme, {}) | (_PATIENT.get(scheme, {}) if _patient.get() else {})
     try:
         named = fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(uri)  # such as the host of sftp://
         fs = fsspec.filesystem(scheme, **{"use_listings_cache": False, **named, **options})
@@ -61,7 +75,8 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
     It is patient: to Ray Train, one request that fails is a training that fails.
     """
-    fs, path = filesystem(uri, patient=True)
+    with patience():
+        fs, path = filesystem(uri)
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
 
 

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from raypipe import storage
 from raypipe.cluster.health import sick_nodes, without_nodes
 from raypipe.data.rows import Rows
 
@@ -56,8 +57,9 @@ class Tasks:
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Ray takes no `partial`."""
-    return function(*arguments)
+    """Ray takes no `partial`; and tries a task again at once, when storage is still away."""
+    with storage.patience():
+        return function(*arguments)
 
 
 def are_few(rows: Rows) -> bool:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import s3fs
+from botocore.exceptions import EndpointConnectionError
 
 from raypipe import storage
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
+from raypipe.streams import tasks
 
 PROXY = Path(__file__).parents[1] / "servers" / "faulty_proxy.py"
 
@@ -157,21 +159,51 @@ def test_a_file_is_written_bit_by_bit(bucket: str) -> None:
     assert storage.read_bytes(uri) == b"".join(bytes([number]) * 4_000_000 for number in range(3))
 
 
-def test_what_ray_gets_waits_for_storage_that_is_away(
-    bucket: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("patient", ["for Ray", "within patience", "in a task"])
+def test_storage_that_is_away_is_waited_for_where_nobody_tries_again(
+    bucket: str, s3_url: str, monkeypatch: pytest.MonkeyPatch, patient: str
 ) -> None:
     storage.write_bytes_atomic(f"{bucket}/a", b"1")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     s3fs.S3FileSystem.clear_instance_cache()
-    fs, path = storage.arrow_filesystem(f"{bucket}/a")
     with ThreadPoolExecutor(1) as thread:
-        found = thread.submit(fs.get_file_info, path)
+        found = thread.submit(_read_patiently, f"{bucket}/a", patient)
         time.sleep(5)
         assert not found.done()
         command = [sys.executable, str(PROXY), "--port", str(port), "--upstream", s3_url, "--rate", "0"]
         with subprocess.Popen(command) as proxy:
-            assert found.result(timeout=120).size == 1
+            assert found.result(timeout=120) == b"1"
             proxy.terminate()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def _read_patiently(uri: str, patient: str) -> bytes:
+    if patient == "for Ray":
+        fs, path = storage.arrow_filesystem(uri)
+        with fs.open_input_stream(path) as file:
+            return bytes(file.read())
+    if patient == "in a task":
+        return bytes(tasks._call(storage.read_bytes, uri))
+    with storage.patience():
+        return storage.read_bytes(uri)
+
+
+def test_a_first_look_and_other_threads_are_not_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong address is said at once; and a lease that is renewed too late is lost."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    began = time.monotonic()
+    with pytest.raises(EndpointConnectionError):
+        storage.exists("s3://bucket/a")
+    with storage.patience(), ThreadPoolExecutor(1) as thread, pytest.raises(EndpointConnectionError):
+        thread.submit(storage.exists, "s3://bucket/a").result()
+    with storage.patience():
+        pass
+    with pytest.raises(EndpointConnectionError):
+        storage.exists("s3://bucket/a")
+    assert time.monotonic() - began < 30
     s3fs.S3FileSystem.clear_instance_cache()
