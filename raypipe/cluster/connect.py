@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 
+from raypipe.cluster.head import watch_head
 from raypipe.cluster.machines import local_cpus
 from raypipe.config import Cluster
 
@@ -28,6 +29,7 @@ def connect(cluster: Cluster) -> None:
         return
     if address := cluster_address(cluster):
         ray.init(address=address, log_to_driver=True)
+        watch_head()
         return
     # Workers inherit this. Threads that wait by spinning would take the cores from those that work: training was seen
     # three times slower.
