@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -158,6 +158,33 @@ def machine_here(*, without: Container[str] = ()) -> Machine:
         ),
         tuple(sorted(accelerators)),
     )
+
+
+def nodes_here(node_ids: Container[str]) -> list[tuple[float, float]]:
+    """CPUs and GPUs of those of some nodes that are alive."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] in node_ids]  # type: ignore[no-untyped-call]
+    return [(float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0))) for node in nodes]
+
+
+def fewer(machine: Machine, gone: Iterable[tuple[float, float]]) -> Machine:
+    """A machine without some nodes: an autoscaler brings no others for them while they are there.
+
+    Args:
+        machine: the nodes that there can be.
+        gone: CPUs and GPUs of each that is left out, which counts as one of the type that is most like it.
+    """
+    nodes = list(machine.nodes)
+    for cpus, gpus in gone:
+        alike = [index for index, node in enumerate(nodes) if bool(node.gpus) == bool(gpus)]
+        if not alike:
+            continue
+        index = min(alike, key=lambda index: (abs(nodes[index].gpus - gpus), abs(nodes[index].cpus - cpus)))
+        node = nodes[index]
+        left = replace(node, minimum=max(0, node.minimum - 1), maximum=node.maximum - 1)
+        nodes[index : index + 1] = [left] if left.maximum else []
+    return replace(machine, nodes=tuple(nodes))
 
 
 def local_cpus(*, root: Path = Path("/")) -> int:

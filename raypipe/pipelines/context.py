@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from raypipe.artifacts import Artifact
 from raypipe.cluster.health import sick_nodes
-from raypipe.cluster.machines import Machine, machine_here, parse_machine
+from raypipe.cluster.machines import Machine, fewer, machine_here, nodes_here, parse_machine
 from raypipe.cluster.resources import PoolNeed, PoolPlan, StreamPlan, plan_stream
 from raypipe.config import Budget, RunConfig
 from raypipe.data.manifest import Manifest, check_splits, in_splits
@@ -53,8 +53,11 @@ class Context:
         """The nodes that Ray has, without sick ones, or, with autoscaling, may get, as far as this run may use them."""
         if self.part is not None:
             return self.part
-        declared = self.config.cluster.autoscaling
-        return parse_machine(*declared) if declared else machine_here(without=sick_nodes())
+        declared, sick = self.config.cluster.autoscaling, sick_nodes()
+        if not declared:
+            return machine_here(without=sick)
+        found = parse_machine(*declared)
+        return fewer(found, nodes_here(sick)) if sick else found
 
     def rows(self, splits: Sequence[str] | None, *, columns: Sequence[str] = MANIFEST_COLUMNS) -> Rows:
         """Manifest rows of the splits; None means all.

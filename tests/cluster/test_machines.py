@@ -11,6 +11,7 @@ from raypipe.cluster.machines import (
     Machine,
     NodeType,
     divide,
+    fewer,
     local_cpus,
     machine_here,
     parse_machine,
@@ -160,3 +161,29 @@ def test_parts_of_a_mixed_machine_fit_it_together() -> None:
         assert part is not None
         assert part.gpus * number <= machine.gpus
         assert part.cpus * number <= machine.cpus
+
+
+SMALL, LARGE = "nodes=0-8,cpus=16,memory=64", "nodes=2-4,cpus=64,gpus=8,memory=512"
+
+
+@pytest.mark.parametrize(
+    ("gone", "left"),
+    [
+        ([], [(0, 8), (2, 4)]),
+        ([(16, 0)], [(0, 7), (2, 4)]),
+        ([(64, 8)], [(0, 8), (1, 3)]),
+        ([(64, 8)] * 2, [(0, 8), (0, 2)]),
+        ([(64, 8)] * 3, [(0, 8), (0, 1)]),
+        ([(64, 8)] * 4, [(0, 8)]),
+        ([(64, 8)] * 5, [(0, 8)]),
+        ([(15, 0)], [(0, 7), (2, 4)]),
+        ([(62, 7)], [(0, 8), (1, 3)]),
+        ([(64, 0)], [(0, 7), (2, 4)]),
+        ([(16, 0)] * 8 + [(64, 8)] * 4, []),
+    ],
+)
+def test_sick_nodes_are_none_that_an_autoscaler_may_bring(
+    gone: list[tuple[float, float]], left: list[tuple[int, int]]
+) -> None:
+    machine = fewer(parse_machine(SMALL, LARGE), gone)
+    assert [(node.minimum, node.maximum) for node in machine.nodes] == left
