@@ -68,8 +68,8 @@ def test_a_third_of_a_gpu_is_rounded_down_and_still_holds_three() -> None:
     [
         ("cpus=16,memory=64", ALL, {}, 0.4),
         ("cpus=16,memory=64", LONE, {}, 0.9),
-        # 0.4 · 16 / 2 = 3.2
-        ("cpus=16,memory=64", ALL, {"network_actors": 2}, 3),
+        # 0.4 · 16 / 2 = 3.2: more threads than one would change masks.
+        ("cpus=16,memory=64", ALL, {"network_actors": 2}, 1),
         # Three pools on one CPU: 0.9 / 3.
         ("cpus=1,memory=64", ("device", "device", "device"), {}, 0.3),
         # 0.9 · 1.9 / 1 = 1.71: nobody asks for more than a thread.
@@ -78,7 +78,7 @@ def test_a_third_of_a_gpu_is_rounded_down_and_still_holds_three() -> None:
         (ONE_NODE, ALL, {"gpus_per_actor": 0}, 0.4),
     ],
 )
-def test_networks_on_cpus_take_a_thread_unless_the_user_wants_few(
+def test_networks_on_cpus_take_a_thread_however_few_there_are(
     node: str, kinds: tuple[Kind, ...], cluster: dict[str, float], cpus: float
 ) -> None:
     need = reserves(node, kinds=kinds, on_gpus=False, **cluster).need("device")
