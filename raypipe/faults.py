@@ -16,9 +16,14 @@ _TRANSIENT = r"(OSError|Connection\w*|Timeout\w*|Client\w*Error|ServerDisconnect
 """Names of errors that pass by themselves: storage is away or busy for a while."""
 
 _NODE_NUMBERS = {
-    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "EIO", "ENODEV", "ENXIO")
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "EIO", "ENODEV", "ENXIO"),
+        *("ESTALE", "ENOTCONN", "EREMOTEIO"),
+    )
+    if hasattr(errno, name)  # macOS lacks one
 }
-"""A full, worn or vanished disk; too many open files."""
+"""A full, worn or vanished disk; too many open files; a mount whose server or process is gone."""
 
 _NODE_CODES = {
     *("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"),

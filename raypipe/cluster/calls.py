@@ -20,11 +20,14 @@ class Call:
     """Unique to an execution of a pool."""
     pool: str
     """Names of the stages: the same in each execution."""
+    worker: str
+    """Ray's id of the process."""
     node: str
     place: str
     """The node, or a GPU on it: what is wrong with one of them says nothing of the others."""
     block: str
-    """Digest of the rows."""
+    """Digest of the rows; of a process that is set up, what Ray gives it to do, an actor or a task: the same in each
+    try."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,10 +76,12 @@ def are_more_sick(before: Mapping[str, str]) -> bool:
         before: those that were sick.
 
     Raises:
-        AllSick: if no node with a CPU is left, with the reasons.
+        AllSick: if no node with a CPU is left, or what is to be computed can be set up on none, with the reasons.
     """
     import ray
 
+    if given_up := ray.get(the_watch().given_up.remote()):
+        raise AllSick("; ".join(given_up))
     now = sick_nodes()
     if now.keys() <= before.keys():
         return False

@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from raypipe.cluster.calls import Call, Orders, Outcome, Verdict
+from raypipe.cluster.endings import lacked_memory
+from raypipe.cluster.mounts import readable
+from raypipe.cluster.starts import Starts
 
 DEATHS = 2
 """Of a process on the same rows, until each of them is tried alone; and then on the same row, until it is convicted."""
@@ -17,6 +20,9 @@ DEATHS = 2
 MOST_DEATHS = 4
 """On one row alone, until the node counts as sick because nothing else got through either; or the row is convicted,
 where it is all that is left."""
+
+LACKED_MEMORY = "Ray's memory monitor ended its process, for the node was short of memory"
+"""Why a process has ended that Ray chose among those of its node, which may be none of its own fault."""
 
 FAULTS = 3
 """Of a node, without anything getting through in between, until it counts as sick."""
@@ -75,14 +81,17 @@ class Watch:
         self,
         alive: Callable[[], set[str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        lacked_memory: Callable[[str], bool] = lacked_memory,
     ) -> None:
         """Starts with nothing known.
 
         Args:
             alive: ids of the nodes that are there; None asks Ray.
             clock: seconds.
+            lacked_memory: whether Ray has ended a process, by its id, because its node was short of memory.
         """
-        self._alive, self._clock = alive or _alive_nodes, clock
+        self._alive, self._clock, self._lacked_memory = alive or _alive_nodes, clock, lacked_memory
+        self._starts = Starts()
         self._open: dict[tuple[str, str], _Open] = {}
         self._blocks: dict[tuple[str, str], _Suspect] = {}
         self._faulty: dict[tuple[str, str], _Suspect] = {}
@@ -91,6 +100,32 @@ class Watch:
         self._convicted: dict[str, dict[str, str]] = defaultdict(dict)
         self._health: dict[tuple[str, str], _Health] = defaultdict(_Health)
         self._sick: dict[str, str] = {}
+
+    def start(self, call: Call) -> Orders:
+        """Says that a process begins to be set up for a pool; returns whether it may."""
+        before = self._starts.begin(call)
+        if before is not None:
+            dead, said = before
+            if dead.node in self._alive():
+                sick = self._starts.died(dead, said or self._ending(dead))
+                if sick is not None:
+                    self._sick.setdefault(dead.node, sick)
+        return Orders(sick=self._sick.get(call.node))
+
+    def started(self, call: Call, *, passed: bool) -> None:
+        """Says that it is set up, or that what failed may pass when it is tried with the first rows."""
+        self._starts.end(call, passed=passed)
+
+    def refused(self, call: Call, reason: str) -> bool:
+        """Says that it can't be set up, which won't pass; returns whether that is the node's fault."""
+        self._starts.end(call, passed=False)
+        if self._starts.passed_elsewhere(call):
+            self._sick.setdefault(call.node, f"{reason}, while {call.pool} was set up on other nodes")
+        return call.node in self._sick
+
+    def given_up(self) -> list[str]:
+        """Why pools can't be set up on any node."""
+        return self._starts.given_up()
 
     def begin(self, call: Call, rows: Sequence[str]) -> Orders:
         """Says that a process begins with a block; returns how.
@@ -134,8 +169,10 @@ class Watch:
             where: the stage.
             seconds: without progress.
         """
+        reason = f"its process made no progress for {seconds:g} s in {where}"
+        self._starts.hung(call, reason)
         if (found := self._found(call)) is not None:
-            found.ended_by, found.hung = f"its process made no progress for {seconds:g} s in {where}", True
+            found.ended_by, found.hung = reason, True
 
     def fault(self, call: Call, reason: str, *, of_device: bool) -> Verdict:
         """Says that a call has failed for a reason that lies in the node; returns what is to be done.
@@ -185,6 +222,10 @@ class Watch:
                 for row in found.rows:
                     self._rows.pop((call.pool, row), None)
 
+    def readable(self, paths: Sequence[str]) -> list[str]:
+        """Local files that can be read on the node of the watch, which is the driver's."""
+        return readable(paths)
+
     def forgive(self) -> None:
         """Forgets all convictions: rows in quarantine are to be tried again."""
         self._convicted.clear()
@@ -221,15 +262,18 @@ class Watch:
         call = dead.call
         if call.node not in self._alive():
             return  # it died with its node, which convicts nobody
-        reason = dead.ended_by or "its process died"
-        self._blame_node(call, reason, died=True)
+        reason = dead.ended_by or self._ending(call)
+        if reason != LACKED_MEMORY:  # which says that there is too much at work, not that nothing can be done here
+            self._blame_node(call, reason, died=True)
         if dead.row is None:
             suspect = self._blocks.setdefault((call.job, call.block), _Suspect(self._clock()))
             suspect.calls.append(call)
             if dead.hung or self._counted(suspect) >= DEATHS:
                 self._careful.add((call.job, call.block))
             return
-        suspect = self._rows.setdefault((call.pool, dead.row), _Suspect(self._since(call)))
+        # What lacks memory may have lacked it for the sake of others, so that others must get through alone after it.
+        since = self._clock() if reason == LACKED_MEMORY else self._since(call)
+        suspect = self._rows.setdefault((call.pool, dead.row), _Suspect(since))
         suspect.calls.append(call)
         deaths = self._counted(suspect)
         proved = any(self._passes_since(each, suspect.since) for each in suspect.calls)
@@ -241,6 +285,10 @@ class Watch:
         if deaths >= (1 if dead.hung else DEATHS) and proved:
             self._convicted[call.pool][dead.row] = f"{reason} while it worked on this row alone"
             del self._rows[call.pool, dead.row]
+
+    def _ending(self, call: Call) -> str:
+        """Why a process has ended that said nothing itself."""
+        return LACKED_MEMORY if self._lacked_memory(call.worker) else "its process died"
 
     def _since(self, call: Call) -> float:
         """When the block of a row failed first."""

@@ -23,6 +23,7 @@ from raypipe.progress import working
 from raypipe.stages.base import LONGEST_REASON
 from raypipe.streams.guard import Gate, Guard, SickNode
 from raypipe.streams.job import Job, Process
+from raypipe.streams.local_files import check_error, check_out, check_rows
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,11 @@ def reported(guard: Guard, *, job: str, pool: str, block: str) -> Iterator[None]
     """
     call, _ = guard.begin(job=job, pool=pool, block=block, rows=[])
     try:
-        yield
+        try:
+            yield
+        except Exception as error:
+            check_error(guard, error)
+            raise
     except Exception as error:
         if blame(error) == "node" and guard.fault(call, in_words(error), of_device=False) == "sick":
             raise SickNode(f"{guard.node()}: {in_words(error)}") from error
@@ -74,6 +79,9 @@ class Containment:
         try:
             with self.gate.entered(alone=orders.alone), working():
                 done = self._one_by_one(table, call, orders) if orders.alone else self.process.run(table)
+            check_rows(guard, table, done)
+            if self.process.job.writer is not None:
+                check_out(self.process.job.writer)
             written = self.process.written(done)
         except Exception as error:
             kind = blame(error)
@@ -131,11 +139,8 @@ class Containment:
         guard, job = self.guard, replace(self.process.job, writer=None, indexed=None, rows_per_batch=None)
         job = replace(job, guard=None)
         writer = self.process.job.writer
-        sick = {call.node, *guard.sick()}
-        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]  # type: ignore[no-untyped-call]
-        others = sorted({node["NodeID"] for node in nodes} - sick)
         options: dict[str, Any] = {"num_cpus": 0, "max_retries": 0}
-        if others:
+        if others := guard.others():
             options["label_selector"] = {NODE_ID: f"in({','.join(others)})"}
         else:
             options["runtime_env"] = {"env_vars": {"RAYPIPE_FRESH_PROCESS": call.number}}

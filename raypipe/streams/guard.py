@@ -15,6 +15,9 @@ from uuid import uuid4
 
 from raypipe import progress
 from raypipe.cluster.calls import Call, Orders, Outcome, Verdict
+from raypipe.cluster.health import NODE_ID
+from raypipe.cluster.mounts import readable
+from raypipe.faults import blame, in_words
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,27 @@ class Guard:
         """Ends this process from now on where it gets on no more."""
         _overseer(self).start()
 
+    @contextmanager
+    def starting(self, *, job: str, pool: str) -> Iterator[None]:
+        """Reports whether this process gets through its set-up, within.
+
+        Raises:
+            SickNode: if nothing is to be computed here; or the set-up failed as it fails nowhere else.
+        """
+        self.oversee()
+        call = _new_call(job, pool, block=_given())
+        self._admit(call, self._ask("start", call))
+        try:
+            yield
+        except Exception as error:
+            if blame(error) == "row" and self._ask("refused", call, in_words(error)):
+                raise SickNode(f"{self.node()}: {in_words(error)}") from error
+            self.watch.started.remote(call, passed=False)
+            raise
+        finally:
+            _open_calls.pop(call.number, None)
+        self.watch.started.remote(call, passed=True)
+
     def begin(self, *, job: str, pool: str, block: str, rows: list[str]) -> tuple[Call, Orders]:
         """Says that this process begins with a block.
 
@@ -61,12 +85,15 @@ class Guard:
             SickNode: if nothing is to be computed here.
         """
         self.oversee()
-        call = Call(number=uuid4().hex, job=job, pool=pool, node=_node(), place=_place(), block=block)
+        call = _new_call(job, pool, block=block)
         orders: Orders = self._ask("begin", call, rows)
+        self._admit(call, orders)
+        return call, orders
+
+    def _admit(self, call: Call, orders: Orders) -> None:
         if orders.sick is not None:
             raise SickNode(f"{self.node()}: {orders.sick}")
         _open_calls[call.number] = call
-        return call, orders
 
     def alone(self, call: Call, row: str | None) -> None:
         """Says that the process works on one row alone from now on; None: no more."""
@@ -90,6 +117,33 @@ class Guard:
     def convicts(self, call: Call, node: str) -> bool:
         """Whether rows that failed on a node, too, are at fault."""
         return bool(self._ask("convicts", call, node))
+
+    def others(self) -> list[str]:
+        """Ids of the other nodes that aren't sick and compute."""
+        import ray
+
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]  # type: ignore[no-untyped-call]
+        return sorted({node["NodeID"] for node in nodes} - {_node(), *self.sick()})
+
+    def readable_elsewhere(self, paths: list[str], *, ask_all: bool) -> list[str]:
+        """Those of some local files that can be read on the driver's node; or, where none can, on some other one.
+
+        Args:
+            paths: that can't be read here.
+            ask_all: asks another node, for which a process may have to be started there.
+        """
+        import ray
+
+        found: list[str] = self._ask("readable", paths)
+        if found or not ask_all or not (others := self.others()):
+            return found
+        there = {"num_cpus": 0, "max_retries": 0, "label_selector": {NODE_ID: f"in({','.join(others)})"}}
+        try:
+            return list(
+                _asking.submit(ray.get, ray.remote(readable).options(**there).remote(paths), timeout=60).result()
+            )
+        except ray.exceptions.RayError:  # nobody has seen them
+            return []
 
     def sick(self) -> dict[str, str]:
         """The nodes that are sick."""
@@ -115,6 +169,25 @@ _asking = ThreadPoolExecutor(CALLS, thread_name_prefix="watch")
 
 _open_calls: dict[str, Call] = {}
 """That this process is at work on."""
+
+
+def _new_call(job: str, pool: str, *, block: str) -> Call:
+    return Call(number=uuid4().hex, job=job, pool=pool, worker=_worker(), node=_node(), place=_place(), block=block)
+
+
+def _given() -> str:
+    """What Ray has given this process to do: the actor, or else the task; its id is the same in each try."""
+    import ray
+
+    context = ray.get_runtime_context()
+    return str(context.get_actor_id() or context.get_task_id())
+
+
+@cache
+def _worker() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_worker_id())
 
 
 @cache

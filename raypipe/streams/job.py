@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -55,12 +56,12 @@ class Process:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.setting_up, self.is_set_up = Lock(), False
-        if job.guard is not None:
-            job.guard.oversee()
+        guard = job.guard
         try:
-            self.set_up()
+            with nullcontext() if guard is None else guard.starting(job=job.name, pool=job.pool.name):
+                self.set_up()
         except Exception as error:
-            if job.guard is None or blame(error) == "row":
+            if guard is None or blame(error) == "row":
                 raise
             logger.warning("tried again with the first rows: %s", in_words(error))
         self.threads = ThreadPoolExecutor(max(2, job.threads), thread_name_prefix="decode")

@@ -5,8 +5,9 @@ from itertools import count
 
 import pytest
 
-from raypipe.cluster.calls import Call
-from raypipe.cluster.watch import ALL_SICK_AFTER, FAULTS, MOST_DEATHS, SICK_AFTER, Watch
+from raypipe.cluster.calls import Call, Orders
+from raypipe.cluster.starts import FAILED_STARTS
+from raypipe.cluster.watch import ALL_SICK_AFTER, FAULTS, LACKED_MEMORY, MOST_DEATHS, SICK_AFTER, Watch
 
 ROWS = ["a", "b", "c"]
 
@@ -17,19 +18,29 @@ class Scene:
 
     nodes: set[str] = field(default_factory=lambda: {"n1"})
     now: float = 0.0
+    lacked_memory: set[str] = field(default_factory=set)
+    """Processes that Ray's memory monitor has ended."""
 
     def __post_init__(self) -> None:
-        self.watch = Watch(alive=lambda: set(self.nodes), clock=lambda: self.now)
+        self.watch = Watch(
+            alive=lambda: set(self.nodes),
+            clock=lambda: self.now,
+            lacked_memory=lambda worker: worker in self.lacked_memory,
+        )
         self.numbers = count()
 
     def call(self, node: str = "n1", block: str = "block", pool: str = "Stage", gpu: str = "") -> Call:
-        place = f"{node}/{gpu}" if gpu else node
-        return Call(number=str(next(self.numbers)), job="job", pool=pool, node=node, place=place, block=block)
+        place, number = f"{node}/{gpu}" if gpu else node, str(next(self.numbers))
+        return Call(number=number, job="job", pool=pool, worker=number, node=node, place=place, block=block)
 
-    def die(self, rows: list[str], kill: str, *, node: str = "n1", hang: bool = False) -> list[str] | None:
+    def die(
+        self, rows: list[str], kill: str, *, node: str = "n1", hang: bool = False, memory: bool = False
+    ) -> list[str] | None:
         """A process takes the block, as it is told to; rows that it got through, or None where it died on `kill`."""
         self.now += 1
         call = self.call(node)
+        if memory:
+            self.lacked_memory.add(call.worker)
         orders = self.watch.begin(call, rows)
         done = [row for row in rows if row not in orders.convicted]
         if kill in done and not orders.alone:
@@ -284,3 +295,171 @@ def test_nodes_may_be_left_out_from_the_start() -> None:
     scene = Scene()
     scene.watch.exclude({"n1": "its clock is off"})
     assert scene.watch.begin(scene.call(), ROWS).sick == "its clock is off"
+
+
+@pytest.mark.parametrize("killer", ROWS)
+def test_a_row_that_takes_all_memory_is_convicted_once_others_got_through_alone_in_between(killer: str) -> None:
+    scene, died = Scene(), 0
+    while (done := scene.die(ROWS, killer, memory=True)) is None:
+        died += 1
+    assert done == [row for row in ROWS if row != killer]
+    assert died == 4, "twice with others, twice alone"
+    reason = scene.watch.begin(scene.call(block="next"), [killer]).convicted[killer]
+    assert reason == f"{LACKED_MEMORY} while it worked on this row alone"
+    assert scene.watch.sick() == {}
+
+
+@pytest.mark.parametrize("others_pass", [True, False])
+def test_rows_are_innocent_of_memory_that_others_take(*, others_pass: bool) -> None:
+    """Whatever begins is ended for the sake of what is at work already, and that gets through."""
+    scene = Scene(nodes={"n1", "n2"})
+    for number in range(40):
+        scene.now += 1
+        if others_pass and not number % 3:
+            pass_block(scene, "n2")
+        call = scene.call(block=str(number % 2))
+        scene.lacked_memory.add(call.worker)
+        orders = scene.watch.begin(call, ROWS)
+        assert not orders.convicted
+        if orders.sick:
+            break
+        if orders.alone:
+            scene.watch.alone(call, min(ROWS, key=lambda row: (row not in orders.first, row in orders.last)))
+    assert scene.watch.sick() == {"n1": f"{LACKED_MEMORY}, whatever row it works on"}
+    assert number >= 2 * MOST_DEATHS, "and not after three deaths"
+
+
+def test_many_processes_that_lack_memory_at_once_make_no_node_sick() -> None:
+    scene = Scene(nodes={"n1", "n2"})
+    for number in range(12):
+        pass_block(scene, "n2")
+        call = scene.call(block=str(number))
+        scene.lacked_memory.add(call.worker)
+        scene.watch.begin(call, ROWS)
+        scene.now += SICK_AFTER
+        assert not scene.watch.begin(scene.call(block=str(number)), ROWS).alone
+    assert scene.watch.sick() == {}
+
+
+def start(scene: Scene, node: str, given: str, *, pool: str = "Stage") -> Orders:
+    """A process is set up and dies over it."""
+    return scene.watch.start(scene.call(node, given, pool))
+
+
+def set_up(scene: Scene, node: str, *, pool: str = "Stage") -> None:
+    call = scene.call(node, f"task on {node}", pool)
+    scene.watch.start(call)
+    scene.watch.started(call, passed=True)
+
+
+def deaths(scene: Scene, node: str, given: str, *, pool: str = "Stage") -> int:
+    """Processes that die over their set-up until the node is sick."""
+    for number in range(20):
+        if start(scene, node, given, pool=pool).sick:
+            return number
+    raise AssertionError("Ray would start them without end")
+
+
+def test_the_only_node_on_which_processes_die_over_their_setup_is_sick() -> None:
+    scene = Scene()
+    assert deaths(scene, "n1", "actor") == FAILED_STARTS
+    assert scene.watch.sick() == {"n1": "its process died while it was set up for Stage, 3 times in a row"}
+    assert scene.watch.begin(scene.call(), ROWS).sick
+
+
+def test_deaths_over_the_setup_count_together_whichever_actor_dies() -> None:
+    scene = Scene()
+    for number in range(FAILED_STARTS):
+        start(scene, "n1", f"actor {number}")
+        orders = start(scene, "n1", f"actor {number}")
+    assert orders.sick
+
+
+def test_the_setup_says_what_ended_it() -> None:
+    scene = Scene()
+    for _ in range(FAILED_STARTS):
+        call = scene.call(block="actor")
+        scene.lacked_memory.add(call.worker)
+        scene.watch.start(call)
+    assert LACKED_MEMORY in (start(scene, "n1", "actor").sick or "")
+    scene = Scene()
+    for _ in range(FAILED_STARTS):
+        call = scene.call(block="actor")
+        scene.watch.start(call)
+        scene.watch.hung(call, "setup", 600)
+    assert "no progress for 600 s in setup" in (start(scene, "n1", "actor").sick or "")
+
+
+def test_who_gets_through_the_setup_starts_the_count_anew() -> None:
+    scene = Scene()
+    for number in range(10):
+        for _ in range(FAILED_STARTS):
+            start(scene, "n1", f"actor {number}")
+        set_up(scene, "n1")
+    assert scene.watch.sick() == {}
+    assert scene.watch.given_up() == []
+
+
+def test_deaths_over_the_setup_with_their_node_count_for_nothing() -> None:
+    scene = Scene(nodes={f"n{number}" for number in range(20)})
+    for number in range(19):
+        start(scene, f"n{number}", "actor")
+        scene.nodes.discard(f"n{number}")
+    assert not start(scene, "n19", "actor").sick
+
+
+def test_the_setup_that_fails_on_one_node_alone_makes_it_sick() -> None:
+    scene = Scene(nodes={"n1", "n2", "n3"})
+    set_up(scene, "n2")
+    assert deaths(scene, "n1", "actor") == FAILED_STARTS
+    assert list(scene.watch.sick()) == ["n1"]
+    assert scene.watch.given_up() == []
+
+
+def test_the_setup_that_fails_everywhere_is_given_up_after_two_nodes() -> None:
+    scene = Scene(nodes={f"n{number}" for number in range(64)})
+    deaths(scene, "n1", "actor 1")
+    assert scene.watch.given_up() == [], "another node may get through"
+    deaths(scene, "n2", "actor 2")
+    (reason,) = scene.watch.given_up()
+    assert "its process died while it was set up for Stage" in reason
+    assert len(scene.watch.sick()) == 2
+
+
+def test_the_setup_is_not_given_up_while_another_node_is_at_it() -> None:
+    scene = Scene(nodes={f"n{number}" for number in range(64)})
+    call = scene.call("n9", "slow")
+    scene.watch.start(call)
+    deaths(scene, "n1", "actor 1")
+    deaths(scene, "n2", "actor 2")
+    assert scene.watch.given_up() == []
+    scene.watch.started(call, passed=True)
+    deaths(scene, "n3", "actor 3")
+    assert scene.watch.given_up() == []
+    assert len(scene.watch.sick()) == 3
+
+
+def test_another_pool_that_is_set_up_says_nothing() -> None:
+    scene = Scene(nodes={"n1", "n2"})
+    set_up(scene, "n1", pool="Fetch")
+    assert deaths(scene, "n1", "actor") == FAILED_STARTS
+
+
+@pytest.mark.parametrize(("elsewhere", "pool"), [("n2", "Stage"), ("n2", "Other"), ("n1", "Stage"), (None, "Stage")])
+def test_an_error_of_the_setup_is_the_nodes_where_others_had_none(elsewhere: str | None, pool: str) -> None:
+    scene = Scene(nodes={"n1", "n2"})
+    if elsewhere is not None:
+        set_up(scene, elsewhere, pool=pool)
+    call = scene.call()
+    scene.watch.start(call)
+    is_nodes = (elsewhere, pool) == ("n2", "Stage")
+    assert scene.watch.refused(call, "ValueError: no checkpoint") == is_nodes
+    assert (scene.watch.sick() != {}) == is_nodes
+
+
+def test_a_setup_that_is_tried_again_with_the_first_rows_is_no_death() -> None:
+    scene = Scene()
+    for _ in range(10):
+        call = scene.call(block="actor")
+        assert not scene.watch.start(call).sick
+        scene.watch.started(call, passed=False)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 import ray
@@ -19,6 +21,7 @@ from ray import cloudpickle
 from raypipe.artifacts import NOT_IN_DIGEST
 from raypipe.cluster.health import the_watch
 from raypipe.cluster.resources import PoolPlan
+from raypipe.cluster.watch import LACKED_MEMORY
 from raypipe.config import Budget
 from raypipe.data.rows import Rows
 from raypipe.data.shards import read_shards
@@ -32,6 +35,9 @@ from raypipe.streams.run import Settings, run_stream
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SCHEMA = pa.schema([("image_id", pa.string()), ("number", pa.int64())])
+
+ROOM, HOARD = 0.15, 0.3
+"""Parts of the machine's memory: what Ray lets its processes take beside what is taken already; what a row wants."""
 
 
 @dataclass(kw_only=True)
@@ -57,6 +63,11 @@ class Poisoned(Stage):
                 threading.Event().wait()
             case "slow":
                 time.sleep(0.1)
+            case "hoards":
+                kept = []
+                while 2**26 * len(kept) < HOARD * psutil.virtual_memory().total:
+                    kept.append(b"x" * 2**26)
+                    time.sleep(0.02)
             case "broken":
                 raise RuntimeError("a defect that only this image shows")
         return {"number": len(row["image_uri"])}
@@ -100,8 +111,9 @@ def test_exactly_the_rows_are_quarantined_that_no_process_survives(local_ray: No
 
 
 @pytest.mark.slow
-def test_the_same_in_actors(tmp_path: Path) -> None:
-    words = [sys.executable, __file__, str(tmp_path)]
+@pytest.mark.parametrize("where", ["actors", "little memory"])
+def test_the_same_on_a_ray_of_its_own(tmp_path: Path, where: str) -> None:
+    words = [sys.executable, __file__, str(tmp_path), where]
     environment = os.environ | {GPU_DEVICE: "cpu"}
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=400, check=False)
@@ -121,6 +133,23 @@ def check(out: Path, *, gpus: bool) -> None:
     assert (summary.num_finished, summary.num_quarantined) == (44, 4)
 
 
+def check_memory(out: Path) -> None:
+    artifact, summary = run(out, {5: "hoards"}, number=24)
+    (row,) = read_shards(artifact.uri + "/quarantine", schema=QUARANTINE).to_pylist()
+    assert row["image_id"] == "image005"
+    assert row["reason"] == f"{LACKED_MEMORY} while it worked on this row alone"
+    assert (summary.num_finished, summary.num_quarantined) == (23, 1)
+
+
 if __name__ == "__main__":
-    ray.init(address="local", num_cpus=4, num_gpus=1, object_store_memory=200 * 2**20, include_dashboard=False)
-    check(Path(sys.argv[1]), gpus=True)
+    memory = psutil.virtual_memory()
+    if sys.argv[2] == "little memory":
+        os.environ |= {"RAY_memory_usage_threshold": str(1 - memory.available / memory.total + ROOM)}
+    # The server of the dashboard says why a process has ended.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        options = {"include_dashboard": sys.argv[2] == "little memory", "dashboard_port": server.getsockname()[1]}
+    ray.init(address="local", num_cpus=4, num_gpus=1, object_store_memory=200 * 2**20, **options)
+    if sys.argv[2] == "little memory":
+        check_memory(Path(sys.argv[1]))
+    else:
+        check(Path(sys.argv[1]), gpus=True)

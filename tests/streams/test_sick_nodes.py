@@ -1,5 +1,6 @@
 """A node that can do nothing, in a real cluster of three raylets: it is left out, named, and blames no row."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from raypipe.cluster.resources import PoolPlan
 from raypipe.config import Budget
 from raypipe.data.rows import Rows
 from raypipe.stages.base import Kind, Row, Stage
+from raypipe.streams import local_files
 from raypipe.streams.job import GPU_DEVICE
 from raypipe.streams.plan import Plan
 from raypipe.streams.run import Settings, run_stream
@@ -42,12 +44,22 @@ class Sickly(Stage):
 
     where: Kind = "finish"
 
-    reads = ("image_id",)
+    reads = ("image_id", "image_uri")
     writes = pa.schema([pa.field("number", pa.int64())])
 
     @property
     def kind(self) -> Kind:
         return self.where
+
+    def setup(self, device: str) -> None:  # noqa: ARG002 - an interface
+        match os.environ.get("SICK_NODE"):
+            case "setup":
+                ctypes.string_at(0)
+            case "checkpoint":
+                time.sleep(10)  # until others are set up
+                raise ValueError("the checkpoint is missing")
+            case "mount":
+                local_files.readable = lambda _: []  # type: ignore[attr-defined]
 
     def process(self, row: Row) -> Row:
         time.sleep(0.2)
@@ -56,18 +68,24 @@ class Sickly(Stage):
                 raise PermissionError("The provided token has expired") from ClientError()
             case "device":
                 raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            case "mount":
+                raise FileNotFoundError(row["image_uri"])
         return {"number": len(row["image_id"])}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sickness", ["keys", "device"])
+@pytest.mark.parametrize("sickness", ["keys", "device", "setup", "checkpoint", "mount"])
 def test_a_sick_node_is_left_out_and_blames_no_row(tmp_path: Path, sickness: str) -> None:
     environment = os.environ | {GPU_DEVICE: "cpu"}
     environment.pop("RAY_ADDRESS", None)
     words = [sys.executable, __file__, str(tmp_path), sickness]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    if sickness == "keys":  # processes that die may be started elsewhere before the node is known as sick
+    if sickness in (
+        "keys",
+        "checkpoint",
+        "mount",
+    ):  # processes that die may be started elsewhere before the node is known
         assert "goes on without sick nodes" in done.stderr
 
 
@@ -83,11 +101,15 @@ def main(out: str, sickness: str) -> None:
     resources = PoolPlan(
         name=pool.name, kind=pool.kind, min_actors=1, max_actors=4, cpus=1, gpus=gpus, threads=1, memory=None
     )
-    rows = Rows.of(pa.table({"image_id": [f"image{index:03}" for index in range(NUM_ROWS)]}))
+    names = [f"image{index:03}" for index in range(NUM_ROWS)]
+    rows = Rows.of(pa.table({"image_id": names, "image_uri": [__file__] * NUM_ROWS}))
     settings = Settings(out=out, budget=Budget(), rows_per_block=4)
     _, summary = run_stream(plan, rows, settings, lambda: [(pool, resources)])
     assert (summary.num_finished, summary.num_quarantined) == (NUM_ROWS, 0), summary
-    assert set(sick_nodes()) in ({sick.node_id}, set() if gpus else {sick.node_id}), sick_nodes()
+    dies = sickness in ("device", "setup")
+    assert set(sick_nodes()) in ({sick.node_id}, set() if dies else {sick.node_id}), sick_nodes()
+    ray.shutdown()  # before its nodes, whose end would be this process's
+    cluster.shutdown()
 
 
 if __name__ == "__main__":
