@@ -47,11 +47,11 @@ ray.init(address="auto")
 
 @ray.remote(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
 class Hoard:
-    def fill(self):
-        self.kept = [ray.put(bytes(5 * 2**20)) for _ in range(int(sys.argv[2]))]
+    def fill(self, number):
+        self.kept = [ray.put(bytes(5 * 2**20)) for _ in range(number)]
 
 hoard = Hoard.remote()
-ray.get(hoard.fill.remote())
+ray.get(hoard.fill.remote(int(sys.argv[2])))
 print("full", flush=True)
 time.sleep(3600)
 """
