@@ -49,12 +49,12 @@ def connect_run(
     Raises:
         ValueError: if the nodes don't agree, or what is asked for doesn't fit.
     """
-    from raypipe.pipelines.context import open_context
+    from raypipe.pipelines.context import CONFIG_FILE, open_context
 
     context = open_context(
         config, retrain=retrain, retry_quarantined=retry_quarantined
     )  # what is wrong with it is said at once
-    storage.exists(storage.join(config.out, "config.yaml"))  # so is an address that is wrong: steps wait for storage
+    storage.exists(storage.join(config.out, CONFIG_FILE))  # so is an address that is wrong: steps wait for storage
     # torch takes seconds to import, and so does Ray to start: both at once, and neither for --help.
     importing = threading.Thread(target=importlib.import_module, args=("raypipe.run",))
     importing.start()

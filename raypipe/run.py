@@ -14,7 +14,7 @@ from raypipe.config import RunConfig, to_yaml
 from raypipe.data.checkpoints import Task
 from raypipe.pipelines.affinity import train_affinity
 from raypipe.pipelines.classifier import train_classifier
-from raypipe.pipelines.context import Context, Retrain, open_context
+from raypipe.pipelines.context import CONFIG_FILE, Context, Retrain, open_context
 from raypipe.pipelines.evaluate import has_truth, run_evaluate
 from raypipe.pipelines.gate import Gated, run_gates
 from raypipe.pipelines.masks import run_masks
@@ -178,7 +178,7 @@ class Run:
             networks["segmenter"], rounds = self.train_segmenter()
             segments = self.segment()
         # Only here: a step that stands alone, with overrides, must not replace the config of the whole run.
-        storage.write_bytes_atomic(storage.join(self.config.out, "config.yaml"), to_yaml(self.config).encode())
+        storage.write_bytes_atomic(storage.join(self.config.out, CONFIG_FILE), to_yaml(self.config).encode())
         return write_report(
             self.context,
             seeds=self._seeds(),

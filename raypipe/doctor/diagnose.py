@@ -15,6 +15,7 @@ from raypipe.cluster.findings import Finding, problem, size_text, time_text, to_
 from raypipe.cluster.survey import Node, View, find_gpus, survey
 from raypipe.config import RunConfig
 from raypipe.doctor import cluster_checks, data_checks, memory_checks
+from raypipe.doctor.first_look import look_at_data
 from raypipe.doctor.fit import check_fit
 from raypipe.doctor.forecast import (
     PoolForecast,
@@ -74,6 +75,7 @@ def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
     findings = [data_checks.check_manifest(context)]
     if findings[0].status == "problem":
         return Diagnosis(findings=findings)
+    findings += look_at_data(context)
     try:
         connect(context.config.cluster)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:

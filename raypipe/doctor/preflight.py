@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from raypipe import storage
 from raypipe.cluster.findings import Finding
 from raypipe.cluster.health import leave_out
 from raypipe.cluster.preflight import look_at_nodes
 from raypipe.cluster.survey import alive_nodes
+from raypipe.doctor.first_look import look_at_data
 from raypipe.doctor.fit import check_fit
-from raypipe.pipelines.context import Context
+from raypipe.pipelines.context import CONFIG_FILE, Context
 from raypipe.streams.unique import check_unique
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,9 @@ NUM_IMAGES = 2
 def preflight(context: Context) -> dict[str, str]:
     """Checks that everything that a whole run starts fits, and looks at the nodes as `preflight_nodes` does.
 
+    Until a whole run has come to its end, it also looks at some images and true masks; later runs go on, whatever was
+    deleted meanwhile.
+
     Returns:
         The nodes that are left out, by Ray's id, each with its reason.
 
@@ -30,6 +35,8 @@ def preflight(context: Context) -> dict[str, str]:
     """
     findings, sick = _look(context)
     _tell([*findings, *check_fit(context)])
+    if not storage.exists(storage.join(context.config.out, CONFIG_FILE)):
+        _tell(list(look_at_data(context)), of="what the manifest names can't be used:")
     check_unique(context.rows(None, columns=("image_id",)))
     return sick
 
@@ -71,9 +78,9 @@ def _some_images(context: Context) -> Iterator[str]:
             return
 
 
-def _tell(findings: list[Finding]) -> None:
+def _tell(findings: list[Finding], *, of: str = "the cluster can't hold this run:") -> None:
     for finding in findings:
         if finding.status == "warning":
             logger.warning("%s: %s; %s", finding.check, finding.found, finding.way_out)
     if problems := [str(finding) for finding in findings if finding.status == "problem"]:
-        raise ValueError("\n".join(["the cluster can't hold this run:", *problems]))
+        raise ValueError("\n".join([of, *problems]))

@@ -7,11 +7,9 @@ a folder above it isn't. What has the ending of an image is one; of everything e
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from fsspec import AbstractFileSystem
 
 from raypipe import storage, uri
 from raypipe.data.content import HEAD, image_kind, is_supported
@@ -69,8 +67,9 @@ def list_images(folder: str) -> Listing:
         else:
             unknown.append(path)
     looked, others = unknown[:MOST_LOOKS], unknown[MOST_LOOKS:]
-    heads = read_heads([uri.join(folder, path) for path in looked])
-    for path, head in zip(looked, heads, strict=True):
+    heads = storage.read_many([uri.join(folder, path) for path in looked], end=HEAD)
+    for path in looked:
+        head = heads[uri.join(folder, path)]
         kind = image_kind(head) if isinstance(head, bytes) else None
         if kind is None:
             skipped["files that are no images"].append(path)
@@ -91,21 +90,6 @@ def list_images(folder: str) -> Listing:
 def is_hidden(path: str) -> bool:
     """Whether a path has a part that is hidden."""
     return any(HIDDEN.fullmatch(part) for part in path.split("/"))
-
-
-def read_heads(uris: Sequence[str]) -> list[bytes | Exception]:
-    """Returns the first bytes of files, or the error of those that can't be read."""
-    heads: dict[str, bytes | Exception] = {}
-    for start in range(0, len(uris), _AT_A_TIME):
-        groups: dict[AbstractFileSystem, dict[str, str]] = defaultdict(dict)
-        for one in uris[start : start + _AT_A_TIME]:
-            fs, path = storage.filesystem(one)
-            groups[fs][one] = path
-        for fs, paths in groups.items():
-            number = len(paths)
-            found = fs.cat_ranges(list(paths.values()), [0] * number, [HEAD] * number, on_error="return")
-            heads |= zip(paths, found, strict=True)
-    return [heads[one] for one in uris]
 
 
 def without_suffix(path: str) -> str:

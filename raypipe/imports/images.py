@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raypipe import uri
+from raypipe import storage, uri
 from raypipe.containers.place import split_place
-from raypipe.data.content import image_kind, is_supported
+from raypipe.data.content import HEAD, image_kind, is_supported
 from raypipe.data.names import hash_names
 from raypipe.formats.draft import NUMBER, Draft
-from raypipe.formats.listing import IMAGE_SUFFIXES, Listing, list_images, read_heads
+from raypipe.formats.listing import IMAGE_SUFFIXES, Listing, list_images
 from raypipe.formats.quote import quote
 from raypipe.imports.account import Account
 from raypipe.imports.folders import UNLISTED, Folders
@@ -131,7 +131,7 @@ class _Search:
             self.folders.list_all(sorted({uri.parent(self.uris[row] or "") for row in rows}))
             self._look_up(rows)
         else:
-            heads = read_heads([self.uris[row] or "" for row in rows])
+            heads = _heads([self.uris[row] for row in rows])
             absent = [row for row, head in zip(rows, heads, strict=True) if not self._is_there(row, head)]
             self._look_up(absent)
 
@@ -140,7 +140,7 @@ class _Search:
         return sorted(rows[index] for index in np.argsort(hashes, kind="stable")[:SAMPLE].tolist())
 
     def _is_there(self, row: int, head: bytes | Exception) -> bool:
-        if isinstance(head, FileNotFoundError):
+        if isinstance(head, FileNotFoundError | IsADirectoryError | NotADirectoryError):
             return False
         if isinstance(head, PermissionError | ValueError):
             self.problems[row] = f"can't be read: {str(head)[:200]}"
@@ -220,11 +220,17 @@ class _Search:
     def _look_inside(self, rows: Sequence[int]) -> list[int]:
         """Returns the rows, of some, whose files are no images."""
         wrong = []
-        for row, head in zip(rows, read_heads([self.uris[row] or "" for row in rows]), strict=True):
+        for row, head in zip(rows, _heads([self.uris[row] for row in rows]), strict=True):
             if isinstance(head, bytes) and (reason := _unusable(head)) is not None:
                 self.problems[row] = reason
                 wrong.append(row)
         return wrong
+
+
+def _heads(uris: Sequence[str | None]) -> list[bytes | Exception]:
+    """The first bytes of files, or the errors of those that can't be read."""
+    heads = storage.read_many([one or "" for one in uris], end=HEAD)
+    return [heads[one or ""] for one in uris]
 
 
 def _unusable(head: bytes) -> str | None:

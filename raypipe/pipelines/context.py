@@ -27,6 +27,9 @@ Retrain = Literal["none", "decisions", "all"]
 Retried = Literal["none", "all", "saliency", "seeds", "masks", "segments", "scores"]
 """The stream from which on rows in quarantine are tried again."""
 
+CONFIG_FILE = "config.yaml"
+"""File in `out` with the config of the whole run that has come to its end last."""
+
 MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")
 
 

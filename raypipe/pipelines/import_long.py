@@ -56,12 +56,12 @@ def gather_tables(
     partitions = max(1, min(_MOST_PARTITIONS, -(-size // BYTES_PER_PARTITION)))
     seen = Seen()
     reading = partial(_scatter, options=options, scratch=scratch, partitions=partitions)
-    for of_table in in_tasks(reading, list(enumerate(tables)), inline=inline):
+    for of_table in in_tasks(reading, list(enumerate(tables)), inline=inline, cpus=1):
         seen.add(of_table)
     if not seen.rows:
         raise ValueError(f"{tables[0]} has no rows" if len(tables) == 1 else f"{len(tables)} tables have no rows")
     gathering = partial(_gather, tables=len(tables), class_map=class_map, scratch=scratch)
-    for of_partition in in_tasks(gathering, range(partitions), inline=inline):
+    for of_partition in in_tasks(gathering, range(partitions), inline=inline, cpus=1):
         seen.add(of_partition)
     return Gathered(seen, partitions, scratch, inline)
 
@@ -130,7 +130,7 @@ def write_long(
     names = choose_names(found.seen.counts, order, classes, account)
     check_classes(names)
     writing = partial(_write, found=found, target=target, root=root, names=names, split=split)
-    number: int = sum(in_tasks(writing, range(found.partitions), inline=found.inline))
+    number: int = sum(in_tasks(writing, range(found.partitions), inline=found.inline, cpus=1))
     if target.endswith(".parquet"):
         _join(found, target)
     if found.seen.unlabelled:

@@ -27,10 +27,14 @@ def read_bytes(uri: str) -> bytes:
     return content
 
 
-def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
+def read_many(uris: Iterable[str], *, end: int | None = None) -> dict[str, bytes | Exception]:
     """Returns the content at each URI or the error of `read_bytes`.
 
     Over a network, files are fetched in parallel, and what lies close together in a container by one request.
+
+    Args:
+        uris: of files, and of places in containers.
+        end: so many bytes of the beginning are enough; None reads all.
     """
     contents: dict[str, bytes | Exception] = {}
     files: dict[fsspec.AbstractFileSystem, dict[str, str]] = {}
@@ -49,13 +53,14 @@ def read_many(uris: Iterable[str]) -> dict[str, bytes | Exception]:
             places.setdefault(fs, {})[uri] = (path, place)
     for fs, paths in files.items():
         # Ranges without ends are whole files. Unlike `cat`, this doesn't expand asterisks in names.
-        whole = [None] * len(paths)
+        starts, ends = [None if end is None else 0] * len(paths), [end] * len(paths)
         with waiting():
-            found = fs.cat_ranges(list(paths.values()), whole, whole, on_error="return")
+            found = fs.cat_ranges(list(paths.values()), starts, ends, on_error="return")
         contents |= zip(paths, found, strict=True)
     for fs, some in places.items():
         with waiting():
-            contents |= read_places(fs, some)
+            found = read_places(fs, some)
+        contents |= {uri: one[:end] if isinstance(one, bytes) else one for uri, one in found.items()}
     explain_all(contents)
     return {uri: contents[uri] for uri in wanted}
 

@@ -10,4 +10,6 @@ class BudgetExceeded(RuntimeError):  # noqa: N818 - the standard term
 def allowed_rows(budget: Budget, num_rows: int) -> int:
     """How many of the rows may fail."""
     # 0.29 of 100 rows are 29, not 28.999999999999996.
-    return max(int(budget.max_fraction * num_rows + 1e-6), budget.max_rows)
+    share = int(budget.max_fraction * num_rows + 1e-6)
+    # Most of a small set are no few rows: what is made of the rest says nothing of the set.
+    return max(share, min(budget.max_rows, num_rows // 2))

@@ -21,14 +21,17 @@ Result = TypeVar("Result")
 class Tasks:
     """Tasks that have been started and whose results are asked for later."""
 
-    def __init__(self, *, inline: bool) -> None:
+    def __init__(self, *, inline: bool, cpus: int = 0) -> None:
         """Prepares tasks.
 
         Args:
             inline: runs them in this process, each when it is submitted; so it is without Ray, too.
+            cpus: of a task. Most wait for storage; and with CPUs of their own they would wait for the pools that hold
+                them all.
         """
         import ray  # takes seconds
 
+        self.cpus = cpus
         self.inline = inline or not ray.is_initialized()
         self.selector = {} if self.inline else without_nodes(sick_nodes())
         self.started: deque[Any] = deque()
@@ -40,8 +43,11 @@ class Tasks:
             return
         import ray
 
-        # Such tasks wait for storage. With CPUs of their own they would wait for the pools that hold them all.
-        options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "retry_exceptions": [OSError]}
+        options: dict[str, Any] = {
+            "num_cpus": self.cpus,
+            "scheduling_strategy": "SPREAD",
+            "retry_exceptions": [OSError],
+        }
         options["label_selector"] = self.selector
         self.started.append(ray.remote(_call).options(**options).remote(function, *arguments))
 
@@ -67,9 +73,11 @@ def are_few(rows: Rows) -> bool:
     return rows.most <= FEW_ROWS
 
 
-def in_tasks(function: Callable[[Item], Result], items: Iterable[Item], *, inline: bool) -> Iterator[Result]:
+def in_tasks(
+    function: Callable[[Item], Result], items: Iterable[Item], *, inline: bool, cpus: int = 0
+) -> Iterator[Result]:
     """The results of a function, in the order of its arguments; some tasks run at a time."""
-    tasks = Tasks(inline=inline)
+    tasks = Tasks(inline=inline, cpus=cpus)
     for item in items:
         tasks.submit(function, item)
         yield from tasks.results(most_running=MOST_RUNNING)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import ray.train
@@ -62,11 +62,11 @@ SETTLING_PASSES = 2
 more than two workers are rounded otherwise, and a training that goes on wouldn't repeat the undisturbed one."""
 
 
-def train_on_worker(config: dict[str, Any]) -> dict[str, Any] | None:
+def train_on_worker(config: dict[str, Any]) -> "Stopped | None":
     """Trains on one worker; Ray Train calls it with `{"settings": LoopSettings}`.
 
     Returns:
-        None; where the training diverged, the epoch, the steps of it that were taken, and the loss over them.
+        None; where the training ended early, as it diverged or has no images to learn from, what `Stopped` says.
     """
     # Ray Train's reports (on the root logger) and Ray Data's plans would push the progress bar off the screen.
     for name, level in {"": logging.WARNING, "ray.data": logging.WARNING, "raypipe": logging.INFO}.items():
@@ -128,14 +128,14 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any] | None:
                 if progress is not None:
                     progress.update(1)
                 if step + 1 < steps_per_epoch and timer.is_due():
-                    mean_loss = totals.metrics(task)["loss"]
-                    if not _all_finite(state, mean_loss, device):
-                        return {"epoch": epoch, "step": step + 1, "loss": mean_loss}
+                    so_far = totals.metrics(task)
+                    if _is_blind(so_far) or not _all_finite(state, so_far["loss"], device):
+                        return _stopped(so_far, Position(epoch, step + 1))
                     state.report(Position(epoch, step + 1), totals.over_workers(), rank=rank)
                     timer.saved()
             metrics = totals.metrics(task) | {"epoch": epoch, "lr": state.lr}
-            if not _all_finite(state, metrics["loss"], device):
-                return {"epoch": epoch, "step": steps_per_epoch, "loss": metrics["loss"]}
+            if _is_blind(metrics) or not _all_finite(state, metrics["loss"], device):
+                return _stopped(metrics, Position(epoch, steps_per_epoch))
             if settings.validation is not None:
                 metrics["mean_iou"] = settings.validation.mean_iou(network, rank, world_size)
             state.finish_epoch(metrics)
@@ -143,6 +143,34 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any] | None:
                 state.report(Position(epoch + 1, 0), None, rank=rank)
                 timer.saved()
     return None
+
+
+class Stopped(TypedDict):
+    """A training that ended early."""
+
+    epoch: int
+    step: int
+    """Steps of the epoch that were taken."""
+    loss: float
+    """Over them."""
+    num_images: int
+    """Of them."""
+    num_unreadable: int
+
+
+def _stopped(metrics: dict[str, Any], position: Position) -> Stopped:
+    return Stopped(
+        epoch=position.epoch,
+        step=position.step,
+        loss=metrics["loss"],
+        num_images=metrics["num_images"],
+        num_unreadable=metrics["num_unreadable"],
+    )
+
+
+def _is_blind(metrics: dict[str, Any]) -> bool:
+    """Whether more than half of the images couldn't be read: what is learned without them is worth nothing."""
+    return bool(2 * metrics["num_unreadable"] > metrics["num_images"])
 
 
 def _all_finite(state: TrainingState, loss: float, device: torch.device) -> bool:

@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayActorError
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch.utils.tensorboard import SummaryWriter
 
 from raypipe import storage
 from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, write_checkpoint
+from raypipe.training import reservations
 from raypipe.training.attempts import fit_until_done, place_of
-from raypipe.training.loop import LoopSettings, train_on_worker
+from raypipe.training.loop import LoopSettings, Stopped, train_on_worker
 from raypipe.training.state import read_state
 
 METRICS_FILE = "metrics.jsonl"
@@ -28,6 +30,10 @@ RUN = "ray_train"
 
 class TrainingDiverged(ValueError):  # noqa: N818 - the standard term
     """The loss or the weights are no longer finite."""
+
+
+class TrainingBlind(ValueError):  # noqa: N818 - as the one above
+    """Most images couldn't be read."""
 
 
 def train(
@@ -49,6 +55,7 @@ def train(
 
     Raises:
         TrainingDiverged: the loss or the weights are no longer finite; such a state is never saved.
+        TrainingBlind: more than half of an epoch's images couldn't be read.
         NoProgress: there were more failures.
     """
     # Otherwise Ray Train logs what workers print, and the progress bar's messages to the driver come late, or apart
@@ -59,6 +66,7 @@ def train(
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     fs, path = storage.arrow_filesystem(folder)
     states = storage.join(folder, RUN)
+    scaling, number = reservations.mark(scaling)
 
     def fit() -> Result:
         trainer = TorchTrainer(
@@ -76,8 +84,12 @@ def train(
                 logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )
-        with restored_sigint():
-            return trainer.fit()
+        try:
+            with restored_sigint():
+                return trainer.fit()
+        except RayActorError:  # the controller was lost
+            reservations.free(number)
+            raise
 
     def last_state() -> Result | None:
         try:
@@ -87,10 +99,10 @@ def train(
 
     name = f"training of the {settings.task.name}"
     result = fit_until_done(fit, last_state, name=name, folder=states, max_failures=max_failures)
-    diverged: dict[str, Any] | None = result.return_value  # type: ignore[attr-defined] # the same
-    if diverged is not None:
+    stopped: Stopped | None = result.return_value  # type: ignore[attr-defined] # the same
+    if stopped is not None:
         good = None if result.checkpoint is None else place_of(result, states)
-        raise _diverged(settings, good, **diverged)
+        raise _diverged(settings, good, stopped) if _can_see(stopped) else _blind(settings, stopped)
     assert result.checkpoint is not None, "the last epoch ends with a state"
     with result.checkpoint.as_directory() as state_folder:
         state = read_state(state_folder)
@@ -108,9 +120,23 @@ def train(
     return checkpoint
 
 
-def _diverged(settings: LoopSettings, good: str | None, *, epoch: int, step: int, loss: float) -> TrainingDiverged:
+def _can_see(stopped: Stopped) -> bool:
+    return 2 * stopped["num_unreadable"] <= stopped["num_images"]
+
+
+def _blind(settings: LoopSettings, stopped: Stopped) -> TrainingBlind:
+    """How many images couldn't be read, and what to do."""
+    return TrainingBlind(
+        f"{settings.task.name}: {stopped['num_unreadable']} of {stopped['num_images']} images of epoch "
+        f"{stopped['epoch']} couldn't be read, so there is little to learn from, and no network was written. `raypipe "
+        "doctor CONFIG` names some; mend the manifest's image_uri, or how the workers reach the images"
+    )
+
+
+def _diverged(settings: LoopSettings, good: str | None, stopped: Stopped) -> TrainingDiverged:
     """What became infinite and where, the last good state, and what to change."""
     name, training = settings.task.name, settings.training
+    epoch, step, loss = stopped["epoch"], stopped["step"], stopped["loss"]
     what = "" if not math.isfinite(loss) else ", but weights are infinite"
     saved = (
         f"the last good state is that of {good}, from which the same command goes on" if good else "no state was saved"

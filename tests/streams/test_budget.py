@@ -9,14 +9,20 @@ from raypipe.streams.budget import allowed_rows
     [
         (0.01, 100, 20_000, 200),
         (0.01, 100, 10_000, 100),
-        (0.01, 100, 50, 100),
+        (0.01, 100, 50, 25),
+        (0.01, 100, 1, 0),
+        (0.01, 100, 199, 99),
+        (0.01, 100, 201, 100),
+        (0.9, 100, 50, 45),
         (0.5, 0, 3, 1),
         (0, 0, 1000, 0),
         (1, 0, 7, 7),
-        (0.5, 4, 0, 4),
+        (0.5, 4, 0, 0),
     ],
 )
-def test_the_larger_of_both_limits_counts(fraction: float, rows: int, num_rows: int, allowed: int) -> None:
+def test_the_larger_of_both_limits_counts_up_to_half_of_a_small_set(
+    fraction: float, rows: int, num_rows: int, allowed: int
+) -> None:
     assert allowed_rows(Budget(max_fraction=fraction, max_rows=rows), num_rows) == allowed
 
 

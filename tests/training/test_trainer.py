@@ -30,7 +30,7 @@ from raypipe.training.loop import Feed, LoopSettings
 from raypipe.training.order import Position, worker_draws
 from raypipe.training.state import read_state
 from raypipe.training.tasks import SegmenterTask
-from raypipe.training.trainer import TrainingDiverged, read_metrics, train
+from raypipe.training.trainer import TrainingBlind, TrainingDiverged, read_metrics, train
 from raypipe.training.validation import Validation
 
 # Workers can't import test modules: what is defined here travels by value.
@@ -69,7 +69,8 @@ def make_feed(section: TrainingSection, *, log: Path | None = None, fault: str |
     Args:
         section: the training's.
         log: tells where each start of a worker began.
-        fault: `worker` or `controller` are killed once, `error` is raised at each start.
+        fault: `worker` or `controller` are killed once, `error` is raised at each start; `half` or `most` of each
+            batch's images can't be read.
     """
 
     def feed(begin: Position, rank: int, world_size: int) -> Iterator[pa.Table]:
@@ -92,7 +93,8 @@ def make_feed(section: TrainingSection, *, log: Path | None = None, fault: str |
                             kill_controller()
                     if fault == "error":
                         raise OverflowError("this image can't be drawn")
-                yield make_batch(indices[step * num_rows : (step + 1) * num_rows])
+                some = indices[step * num_rows : (step + 1) * num_rows]
+                yield make_batch(some, unreadable={"half": 2, "most": 3}.get(fault or "", 0))
 
     return feed
 
@@ -135,13 +137,14 @@ def validation_feed(rank: int, world_size: int) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist([row])
 
 
-def make_batch(indices: np.ndarray) -> pa.Table:
+def make_batch(indices: np.ndarray, *, unreadable: int = 0) -> pa.Table:
     crops, targets = [], []
     for index in indices.tolist():
         crop, mask = make_image(index)
         crops.append(crop.tobytes())
         targets.append(mask.tobytes() + bytes([index % 3 == 0]))
-    none = {"colours": pa.nulls(len(crops)), "error_stage": pa.nulls(len(crops), pa.string())}
+    errors = ["DecodeImages"] * unreadable + [None] * (len(crops) - unreadable)
+    none = {"colours": pa.nulls(len(crops)), "error_stage": pa.array(errors[: len(crops)], pa.string())}
     return pa.table({"crop": crops, "target": targets, **none})
 
 
@@ -231,6 +234,13 @@ def test_two_workers_learn_the_same(undisturbed: tuple[Path, Checkpoint], tmp_pa
     )
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
     np.testing.assert_allclose(scores[0], scores[1], atol=0.01)
+
+
+def test_a_training_without_images_ends_in_its_first_epoch(local_ray: None, tmp_path: Path) -> None:
+    with pytest.raises(TrainingBlind, match=r"9 of 12 images of epoch 0 couldn't be read.*raypipe doctor"):
+        run(tmp_path, fault="most", state_seconds=600)
+    assert not (tmp_path / "checkpoint").exists()
+    run(tmp_path / "half", fault="half", state_seconds=600)
 
 
 def test_divergence_names_the_last_good_state_and_which_knob_to_turn(local_ray: None, tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""A look at a sample of what the manifest names, before anything is computed: images that are there, masks that fit.
+
+What is wrong with most rows is seen in seconds here, and after the trainings otherwise.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypipe import storage
+from raypipe.cluster.findings import Finding, judge
+from raypipe.data.content import HEAD, image_kind, is_supported
+from raypipe.data.images import ImageError
+from raypipe.data.rows import Rows
+from raypipe.data.truth import check_truth
+from raypipe.doctor.data_checks import allowed_share
+from raypipe.doctor.forecast import evenly_spaced_rows
+from raypipe.pipelines.context import Context
+from raypipe.schema import BACKGROUND, IGNORE
+
+NUM_IMAGES = 64
+NUM_MASKS = 32
+CONTRADICTING = 0.5
+"""Share of the masks that may have a class that their image's labels don't name."""
+
+
+def look_at_data(context: Context) -> Iterator[Finding]:
+    """Checks a sample of images and of true masks, which this process reads."""
+    rows = evenly_spaced_rows(context.seed_rows(), NUM_IMAGES)
+    yield check_images(rows["image_uri"].to_pylist(), allowed=allowed_share(context))
+    truth = evenly_spaced_rows(_with_masks(context.rows(context.config.evaluation.splits)), NUM_MASKS)
+    if truth.num_rows:
+        yield check_masks(truth, context.classes)
+
+
+def check_images(uris: Sequence[str | None], *, allowed: float) -> Finding:
+    """Files are there and begin as images do.
+
+    Args:
+        uris: of the sample.
+        allowed: share of the rows that may fail.
+    """
+    named = [uri for uri in uris if uri]
+    contents = storage.read_many(named, end=HEAD)
+    wrong = {uri: reason for uri, content in contents.items() if (reason := _unusable(content)) is not None}
+    if len(named) < len(uris):
+        wrong["null"] = "no image_uri"
+    number = sum(not uri or uri in wrong for uri in uris)
+    examples = "; ".join(f"{uri}: {reason}" for uri, reason in list(wrong.items())[:2])
+    found = f"{number} of {len(uris)} of a sample can't be used" + (f", such as {examples}" if examples else "")
+    return judge(
+        "first look at images",
+        found if number else f"{len(uris)} of a sample are there",
+        status="ok" if not number else "problem" if number > allowed * len(uris) else "warning",
+        needed=f"images that are there; the budget allows {100 * allowed:.3g} % that aren't",
+        way_out="mend the manifest's image_uri, or import the dataset again: importers look for images",
+    )
+
+
+def check_masks(rows: pa.Table, classes: Sequence[str]) -> Finding:
+    """True masks hold class ids, and mostly those of their labels.
+
+    Args:
+        rows: of a manifest, with `mask_uri`.
+        classes: of the manifest.
+    """
+    uris, labels = rows["mask_uri"].to_pylist(), rows["labels"].to_pylist()
+    contents = storage.read_many(uris)
+    wrong, contradicting, labelled = [], [], 0
+    for uri, own in zip(uris, labels, strict=True):
+        content = contents[uri]
+        try:
+            if isinstance(content, Exception):
+                wrong.append(f"{uri}: {str(content)[:200]}")
+                continue
+            mask = check_truth(content, num_classes=len(classes) + 1)
+        except (ImageError, ValueError) as error:
+            wrong.append(f"{uri}: {error}")
+            continue
+        if own is None:
+            continue
+        labelled += 1
+        named = {classes[value - 1] for value in np.unique(mask).tolist() if BACKGROUND < value < IGNORE}
+        if extra := sorted(named - set(own)):
+            contradicting.append(f"{uri} has {', '.join(extra)}, its labels say {', '.join(own) or 'none'}")
+    found = f"{len(uris)} of a sample hold class ids"
+    if wrong:
+        found = f"{len(wrong)} of {len(uris)} of a sample can't be used, such as {wrong[0]}"
+    if contradicting:
+        found += f"; {len(contradicting)} have classes that their labels don't name, such as {contradicting[0]}"
+    strange = 2 * len(wrong) > len(uris) or len(contradicting) > CONTRADICTING * labelled
+    return judge(
+        "first look at true masks",
+        found,
+        status="problem" if strange else "warning" if wrong or contradicting else "ok",
+        needed="masks that are there and hold ids 1 to C in the order of the manifest's classes, 0 and 255",
+        way_out="import the dataset again: --classes gives the order of ids, --mask-values what other values mean",
+    )
+
+
+def _with_masks(rows: Rows) -> Rows:
+    return rows.where(lambda table: pc.is_valid(table["mask_uri"]))
+
+
+def _unusable(content: bytes | Exception) -> str | None:
+    if isinstance(content, Exception):
+        return f"{type(content).__name__}: {str(content)[:200]}"
+    kind = image_kind(content)
+    if kind is None:
+        return "an empty file" if not content else "no image"
+    return None if is_supported(kind) else f"a {kind} image, which needs pillow-heif on every machine"
