@@ -87,12 +87,17 @@ def png_of(width: int, height: int) -> bytes:
     data = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        _chunk(*part) for part in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+        chunk(*part) for part in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     )
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A PNG's chunk, with its checksum."""
     return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def _with_chunk(png: bytes, kind: bytes, data: bytes) -> bytes:
+    return png[:33] + chunk(kind, data) + png[33:]
 
 
 def _cut(data: bytes, share: float = 0.6) -> bytes:
@@ -203,6 +208,9 @@ IMAGES = [
     _kind("broken EXIF", lambda: encode(photo(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff broken")),
     _kind("broken ICC profile", lambda: encode(photo(), "JPEG", icc_profile=b"garbage" * 20)),
     _kind("garbage after the JPEG", lambda: encode(photo(), "JPEG") + b"<?php garbage ?>" * 50),
+    _kind(
+        "PNG with a large text", lambda: _with_chunk(encode(photo()), b"zTXt", b"a\0\0" + zlib.compress(bytes(9**7)))
+    ),
     _kind("animated GIF", lambda: _frames("GIF")),
     _kind("animated WebP", lambda: _frames("WEBP")),
     _kind("one pixel", lambda: encode(photo(1, 1)), size=(1, 1)),

@@ -6,6 +6,7 @@ class ids, never colours.
 
 import io
 import math
+import re
 import struct
 import warnings
 import zlib
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from raypipe.data.metadata import without_metadata
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 """Pillow's readers that may be used. Others are not meant for untrusted files: EPS starts a PostScript interpreter."""
@@ -83,7 +86,7 @@ def decode_image(data: bytes, *, max_side: int | None = 1024) -> DecodedImage:
         ImageError: the bytes are no complete image of a supported format, or it has more than `MAX_PIXELS`.
     """
     with _quiet_pillow():
-        image = _open(data)
+        image, orientation = _open(data)
         width, height = image.size
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which saves most of a large photograph's memory.
         drafted = image.draft(None, reduced_size(width, height, max_side))
@@ -91,7 +94,7 @@ def decode_image(data: bytes, *, max_side: int | None = 1024) -> DecodedImage:
         if drafted is None:
             width, height = image.size  # some readers (TIFF) already rotate while loading
         pixels = _to_rgb(image)
-        orientation = _orientation(image)
+        orientation = orientation or _orientation(image)
     if orientation in _TRANSPOSES:
         pixels = pixels.transpose(_TRANSPOSES[orientation])
     if orientation in _SWAPPING:
@@ -120,7 +123,7 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
             (which image programs stretch to 0..255).
     """
     with _quiet_pillow():
-        image = _open(data)
+        image, _ = _open(data)
         raw_mode = str(image.tile[0][3]) if image.tile else ""
         if image.mode not in ("P", "L") or (image.mode == "L" and any(f"L;{bits}" in raw_mode for bits in (2, 4))):
             kind = "grey of fewer than 8 bits" if image.mode in ("1", "L") else f"mode {image.mode}"
@@ -185,16 +188,15 @@ def _quiet_pillow() -> Iterator[None]:
         yield
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
-    """Reads the header only."""
+def _open(data: bytes) -> tuple[ImageFile.ImageFile, int | None]:
+    """Reads the header only; returns EXIF's orientation, too, unless the decoder is to be asked for it."""
     if not data:
         raise ImageError("the file is empty")
+    bare = without_metadata(data)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(bare.data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"not an image in a supported format ({', '.join(FORMATS)}), or its header is damaged"
-        ) from error
+        raise ImageError(_unidentified(bare.data)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"more than {MAX_PIXELS:,} pixels: reduce the image first") from error
     except DECODER_ERRORS as error:
@@ -204,7 +206,19 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         raise ImageError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels: reduce the image first")
     if width < 1 or height < 1:
         raise ImageError(f"{width} x {height} has no pixels")
-    return image
+    return image, bare.orientation
+
+
+def _unidentified(data: bytes) -> str:
+    """Returns why no reader takes a file: that of its format says it, where the first bytes name one."""
+    for name in FORMATS:
+        factory, accepts = Image.OPEN.get(name, (None, None))
+        try:
+            if factory and accepts and accepts(data[:16]) is True:
+                factory(io.BytesIO(data), "")
+        except DECODER_ERRORS as error:
+            return f"the header of the {name} can't be read: {_reason(error)}"
+    return f"not an image in a supported format ({', '.join(FORMATS)}), or its header is damaged"
 
 
 def _load(image: ImageFile.ImageFile) -> None:
@@ -216,8 +230,11 @@ def _load(image: ImageFile.ImageFile) -> None:
 
 def _reason(error: BaseException) -> str:
     """Returns one line without the file's bytes, which some readers quote."""
-    if isinstance(error, OSError | SyntaxError) and str(error).isascii() and str(error).isprintable():
-        return str(error)[:100]
+    # The texts of these are the readers' own; those of others, such as KeyError, are what was looked for.
+    if isinstance(error, OSError | SyntaxError | ValueError | RuntimeError | EOFError | struct.error | zlib.error):
+        text = re.sub(r"""b(['"]).*?\1""", "…", str(error), flags=re.DOTALL)
+        if text.strip(" …") and text.isprintable() and not isinstance(error, UnicodeError):
+            return text[:100]
     return type(error).__name__
 
 
