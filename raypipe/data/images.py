@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,8 @@ _TRANSPOSES = {
 }
 _SWAPPING = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
+_TURNED_BY_PILLOW = ("TIFF",)
+"""Formats whose reader states the size as it is shown, and turns the pixels while it loads them."""
 
 
 class ImageError(ValueError):
@@ -69,6 +72,15 @@ class DecodedImage:
     """(height, width, 3), RGB, after EXIF rotation and reduction to `max_side`."""
     original_height: int
     original_width: int
+
+
+class Shape(NamedTuple):
+    """An image's size as it is shown, and EXIF's orientation, by which the picture in the file was turned for that."""
+
+    height: int
+    width: int
+    orientation: int
+    """1..8."""
 
 
 def decode_image(data: bytes, *, max_side: int | None = 1024) -> DecodedImage:
@@ -113,6 +125,28 @@ def check_header(data: bytes) -> None:
     """
     with _quiet_pillow():
         _open(data)
+
+
+def read_shape(data: bytes) -> Shape:
+    """Reads an image's header; decodes no pixel.
+
+    Raises:
+        ImageError: as `check_header`.
+    """
+    with _quiet_pillow():
+        image, orientation = _open(data)
+        orientation = orientation or _orientation(image)
+    width, height = image.size
+    if orientation in _SWAPPING and image.format not in _TURNED_BY_PILLOW:
+        width, height = height, width
+    return Shape(height, width, orientation)
+
+
+def turn(values: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turns a map (H, W) as EXIF's orientation says that its photograph is to be turned."""
+    if orientation not in _TRANSPOSES:
+        return values
+    return np.array(Image.fromarray(values).transpose(_TRANSPOSES[orientation]))
 
 
 def decode_mask(data: bytes) -> NDArray[np.uint8]:

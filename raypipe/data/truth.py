@@ -1,12 +1,13 @@
 """Reads and checks true masks."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.data.images import decode_mask
+from raypipe.data.images import decode_mask, read_shape, reduced_size, turn
 
 
 def read_truth(mask_uri: str, *, num_classes: int) -> tuple[NDArray[np.uint8], str]:
@@ -30,3 +31,45 @@ def check_truth(data: bytes, *, num_classes: int) -> NDArray[np.uint8]:
     if unknown := [int(value) for value in values if value >= num_classes and value != 255]:
         raise ValueError(f"the true mask has values {unknown[:5]}, but class ids end at {num_classes - 1}")
     return truth
+
+
+def as_shown(
+    mask: NDArray[np.uint8],
+    *,
+    size: tuple[int, int],
+    image: Callable[[], bytes],
+    max_side: int | None = None,
+    name: str = "the true mask",
+) -> NDArray[np.uint8]:
+    """Returns a mask (H, W) that lies on its image as the image is shown.
+
+    Tools that don't know EXIF draw masks on the picture as it is in the file: a mask of that shape is turned as the
+    photograph is. Where both shapes fit, since a turn by 180 degrees or of a square keeps the shape, the mask is taken
+    to be as the image is shown.
+
+    Args:
+        mask: the values.
+        size: (height, width) of the image as it is shown, reduced to `max_side`.
+        image: fetches the image file; called only for a mask of the shape that a turn would explain.
+        max_side: longer images were reduced to this long side, in pixels; None reduces none.
+        name: of the mask, for the error.
+
+    Raises:
+        ValueError: the mask has another size, whichever way it is turned.
+    """
+    height, width = mask.shape
+    fits = reduced_size(width, height, max_side) == size[::-1]
+    fits_turned = height != width and reduced_size(height, width, max_side) == size[::-1]
+    if fits and not fits_turned:
+        return mask
+    hint = ""
+    if fits_turned:
+        known = read_shape(image())
+        turned = turn(mask, known.orientation)
+        if turned.shape != mask.shape and (not fits or turned.shape == (known.height, known.width)):
+            return turned
+        if fits:
+            return mask
+        hint = ". The image's EXIF block doesn't say that it is turned: turn the mask"
+    reduced = "" if max_side is None else ", reduced to max_side,"
+    raise ValueError(f"{name} is {mask.shape} (height, width), the image{reduced} {size}{hint}")

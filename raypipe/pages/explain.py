@@ -112,7 +112,8 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         torch.from_numpy(cam), alpha=walker.alpha, count_padding=walker.count_padding, cam_stride=walker.cam_stride
     ).to(affinity.device)
     cell = _cell(pixel, start, decoded)
-    mask, truth = decode_mask(final["mask"]), usable_truth(row["mask_uri"], context.classes)
+    mask = decode_mask(final["mask"])
+    truth = usable_truth(row, context.classes, size=mask.shape)
     class_iou, mean = _scores(truth, mask, context.classes)
     return Explanation(
         image_id=row["image_id"],

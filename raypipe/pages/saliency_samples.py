@@ -55,10 +55,11 @@ def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int
 @torch.inference_mode()
 def _sample(context: Context, task: SaliencyTask, network: SaliencyClassifier, row: Row) -> SaliencySample:
     max_side = context.config.images.max_side
-    pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=max_side).pixels
+    image = storage.read_bytes(row["image_uri"])
+    pixels = decode_image(image, max_side=max_side).pixels
     height, width = pixels.shape[:2]
     data = storage.read_bytes(row["saliency_uri"] or row[PREDICTED_URI])
-    saliency = decode_saliency(data, size=(height, width), max_side=max_side)
+    saliency = decode_saliency(data, size=(height, width), image=lambda: image, max_side=max_side)
     saliency = np.asarray(Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR))
     x, _ = network_input(pixels, preprocessing=network.preprocessing, device=torch.device("cpu"))
     labels = torch.zeros(1, len(context.classes))

@@ -136,6 +136,6 @@ def _sample(
         walk_mask=final if walk is None else walk,
         mask=None if walk is None else final,
         segment=None if segment is None else decode_mask(segment["mask"]),
-        truth=usable_truth(row["mask_uri"], context.classes),
+        truth=usable_truth(row, context.classes, size=final.shape),
         iou=score,
     )

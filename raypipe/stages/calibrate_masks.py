@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raypipe import storage
 from raypipe.data.images import decode_mask, encode_png
-from raypipe.data.truth import read_truth
+from raypipe.data.truth import as_shown, read_truth
 from raypipe.ops.calibration import NUM_LEVELS, confidence_counts
 from raypipe.schema import IGNORE, MASKS, columns
 from raypipe.stages.base import Row, Stage
@@ -34,7 +35,7 @@ class CountHits(Stage):
     num_classes: int
     """With background."""
 
-    reads = ("mask_uri", "mask", "confidence")
+    reads = ("image_uri", "mask_uri", "mask", "confidence")
     writes = pa.schema([pa.field("counted_ids", pa.list_(pa.uint8())), pa.field("counts", pa.binary())])
 
     def process(self, row: Row) -> Row:
@@ -45,6 +46,7 @@ class CountHits(Stage):
         """
         truth, _ = read_truth(row["mask_uri"], num_classes=self.num_classes)
         mask, confidence = decode_mask(row["mask"]), decode_mask(row["confidence"])
+        truth = as_shown(truth, size=mask.shape, image=lambda: storage.read_bytes(row["image_uri"]))
         counted_ids, data = pack_counts(confidence_counts(truth, mask, confidence, num_classes=self.num_classes))
         return {"counted_ids": counted_ids, "counts": data}
 

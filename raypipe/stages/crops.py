@@ -13,11 +13,11 @@ from PIL import Image
 
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact
-from raypipe.data.images import decode_image, decode_mask, reduced_size, resize_map
+from raypipe.data.images import decode_image, decode_mask, resize_map
 from raypipe.data.manifest import class_ids_of
 from raypipe.data.shards import Place, RowReader
 from raypipe.data.transforms import Rectangle, ResizedCrop, augment_for_affinity, augmentation_rng
-from raypipe.data.truth import check_truth
+from raypipe.data.truth import as_shown, check_truth
 from raypipe.ops.jitter import change_colours, draw_colour_change
 from raypipe.progress import waiting
 from raypipe.schema import IGNORE, SHARD_ROW, SHARD_URI, SUPERVISED
@@ -233,10 +233,14 @@ class LoadSegmenterCrops(LoadShardCrops):
     def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
         """Random size, crop and mirror."""
         is_true = not self.in_shard(row)
-        mask = self._true(row) if is_true else self._pseudo(row)
         size = (pixels.shape[0], pixels.shape[1])
-        if reduced_size(mask.shape[1], mask.shape[0], self.max_side) != size[::-1]:
-            raise ValueError(f"the mask is {mask.shape} (height, width), the image, reduced to max_side, {size}")
+        mask = as_shown(
+            self._true(row) if is_true else self._pseudo(row),
+            size=size,
+            image=lambda: fetched(row, row["image_uri"]),
+            max_side=self.max_side,
+            name="the mask",
+        )
         placed = ResizedCrop.draw(size, rng, crop=self.crop_size, long_side=self.long_side)
         labels = placed.lay_map(resize_map(mask, size), outside=IGNORE, resampling=Image.Resampling.NEAREST)
         target = np.concatenate([labels.reshape(-1), np.array([is_true], np.uint8)])

@@ -43,7 +43,9 @@ class LoadSaliencyCrops(LoadClassifierCrops):
         if not uri:
             raise ValueError("saliency_uri is empty; give the saliency map's path or URI")
         size = (pixels.shape[0], pixels.shape[1])
-        saliency = decode_saliency(fetched(row, uri), size=size, max_side=self.max_side)
+        saliency = decode_saliency(
+            fetched(row, uri), size=size, image=lambda: fetched(row, row["image_uri"]), max_side=self.max_side
+        )
         placed = ResizedCrop.draw(size, rng, crop=self.crop_size, long_side=self.long_side)
         target = np.concatenate([self.multi_hot(row["labels"]), placed.lay_map(saliency, outside=0).reshape(-1)])
         return Crop(placed.lay_image(pixels, fill=self.fill), placed.inside, target)

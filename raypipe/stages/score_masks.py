@@ -10,9 +10,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from raypipe import storage
 from raypipe.data.arrays import decode_cam
-from raypipe.data.images import decode_mask, reduced_size
-from raypipe.data.truth import read_truth
+from raypipe.data.images import decode_mask
+from raypipe.data.truth import as_shown, read_truth
 from raypipe.ops.cam import resize_cam
 from raypipe.ops.metrics import confusion_matrix
 from raypipe.stages.base import Row, Stage
@@ -40,7 +41,7 @@ class ScoreMasks(Stage):
     num_classes: int
     """With background."""
 
-    reads = ("mask_uri", "mask", "walk_mask")
+    reads = ("image_uri", "mask_uri", "mask", "walk_mask")
     writes = pa.schema({"confusion": pa.binary(), "walk_confusion": pa.binary(), "truth_digest": pa.string()})
 
     def process(self, row: Row) -> Row:
@@ -52,18 +53,16 @@ class ScoreMasks(Stage):
         if row["mask"] is None:
             return dict.fromkeys(self.writes.names)
         truth, truth_digest = read_truth(row["mask_uri"], num_classes=self.num_classes)
-        walk_mask = row["walk_mask"]
+        mask, walk_mask = decode_mask(row["mask"]), row["walk_mask"]
+        truth = as_shown(truth, size=mask.shape, image=lambda: storage.read_bytes(row["image_uri"]))
         return {
-            "confusion": self._score(truth, row["mask"]),
-            "walk_confusion": None if walk_mask is None else self._score(truth, walk_mask),
+            "confusion": self._score(truth, mask),
+            "walk_confusion": None if walk_mask is None else self._score(truth, decode_mask(walk_mask)),
             "truth_digest": truth_digest,
         }
 
-    def _score(self, truth: NDArray[np.uint8], mask: bytes) -> bytes:
-        prediction = decode_mask(mask)
-        if prediction.shape != truth.shape:
-            raise ValueError(f"the true mask is {truth.shape} (height, width), the image {prediction.shape}")
-        return pack(confusion_matrix(truth, prediction, num_classes=self.num_classes))
+    def _score(self, truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> bytes:
+        return pack(confusion_matrix(truth, mask, num_classes=self.num_classes))
 
 
 @dataclass(kw_only=True)
@@ -80,7 +79,7 @@ class ScoreCams(Stage):
     max_side: int
     """Longer images were reduced to this long side, in pixels."""
 
-    reads = ("mask_uri", "height", "width", "class_ids", "cam", "cam_height", "cam_width")
+    reads = ("image_uri", "mask_uri", "height", "width", "class_ids", "cam", "cam_height", "cam_width")
     writes = pa.schema({"cam_confusions": pa.binary(), "cam_truth_digest": pa.string()})
 
     def process(self, row: Row) -> Row:
@@ -92,10 +91,13 @@ class ScoreCams(Stage):
         if row["cam"] is None:
             return dict.fromkeys(self.writes.names)
         truth, truth_digest = read_truth(row["mask_uri"], num_classes=self.num_classes)
+        truth = as_shown(
+            truth,
+            size=(row["height"], row["width"]),
+            image=lambda: storage.read_bytes(row["image_uri"]),
+            max_side=self.max_side,
+        )
         height, width = truth.shape
-        if reduced_size(width, height, self.max_side) != (row["width"], row["height"]):
-            size = (row["height"], row["width"])
-            raise ValueError(f"the true mask is {truth.shape} (height, width), the image, reduced to max_side, {size}")
         cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
         best, best_score = np.zeros(truth.shape, np.uint8), np.zeros(truth.shape, np.float32)
         if len(cam):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.data.arrays import decode_cam
-from raypipe.data.truth import read_truth
+from raypipe.data.truth import as_shown, read_truth
 from raypipe.networks.cuda import to_device
 from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
 from raypipe.ops.random_walk import check_walked, propagate_at
@@ -80,9 +80,7 @@ class ScoreSettings(WalkStage[ScoredImage]):
 
     def _truth(self, row: Row) -> NDArray[np.uint8]:
         truth, _ = read_truth(row["mask_uri"], num_classes=self.num_classes)
-        if truth.shape != (size := (row["original_height"], row["original_width"])):
-            raise ValueError(f"the true mask is {truth.shape} (height, width), the image {size}")
-        return truth
+        return as_shown(truth, size=(row["original_height"], row["original_width"]), image=lambda: row["image"])
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[ScoredImage]) -> list[Row]:

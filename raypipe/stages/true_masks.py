@@ -4,36 +4,54 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raypipe import storage
-from raypipe.data.truth import check_truth
+from raypipe.data.images import encode_png, read_shape
+from raypipe.data.truth import as_shown, check_truth
 from raypipe.schema import MASKS, columns
 from raypipe.stages.base import Row, Stage
 
 
 @dataclass(kw_only=True)
 class LoadTrueMasks(Stage):
-    """The true mask's file as it is, without confidence."""
+    """The true mask's file as it is, without confidence; turned as its image is, where it isn't yet.
+
+    An image that isn't there says nothing against its mask.
+    """
 
     num_classes: int
     """With background."""
 
-    reads = ("mask_uri",)
+    reads = ("image_uri", "mask_uri")
     writes = columns(MASKS, "mask", "confidence")
     kind = "fetch"
 
     def process_all(self, rows: Sequence[Row]) -> list[Row]:
-        """Fetches the masks of all rows at once: from an object store, waiting takes most of the time."""
-        contents = storage.read_many({row["mask_uri"] for row in rows if row.get("error_stage") is None})
-        return super().process_all([row | {"content": contents.get(row["mask_uri"])} for row in rows])
+        """Fetches all files of all rows at once: from an object store, waiting takes most of the time."""
+        sound = [row for row in rows if row.get("error_stage") is None]
+        wanted = {row["mask_uri"] for row in sound}
+        wanted |= {row["image_uri"] for row in sound if row["image_uri"] and "image" not in row}
+        contents = storage.read_many(wanted)
+        return super().process_all([row | {"contents": contents} for row in rows])
 
     def process(self, row: Row) -> Row:
         """Checks one mask.
 
         Raises:
-            ValueError: if a value is neither a class id nor 255.
-            OSError: if the mask can't be fetched.
+            ValueError: if a value is neither a class id nor 255, or the image has another size.
+            OSError: if the mask or the image can't be fetched.
         """
-        data = row.pop("content")
-        if isinstance(data, Exception):
-            raise data
-        check_truth(data, num_classes=self.num_classes)
+        contents = row.pop("contents")
+        data = _content(contents[row["mask_uri"]])
+        mask = check_truth(data, num_classes=self.num_classes)
+        image = row["image"] if "image" in row else contents.get(row["image_uri"])
+        if image is not None and not isinstance(image, FileNotFoundError):
+            known = _content(image)
+            height, width, _ = read_shape(known)
+            shown = as_shown(mask, size=(height, width), image=lambda: known)
+            data = data if shown is mask else encode_png(shown)
         return {"mask": data, "confidence": None}
+
+
+def _content(found: bytes | Exception) -> bytes:
+    if isinstance(found, Exception):
+        raise found
+    return found

@@ -1,11 +1,23 @@
 import io
+from typing import Any
 
 import numpy as np
 import pytest
+from corpus import encode
 from PIL import Image
 
-from raypipe.data.images import ImageError, encode_png
-from raypipe.data.saliency_maps import decode_saliency
+from raypipe.data.images import ImageError, encode_png, turn
+from raypipe.data.saliency_maps import decode_saliency as decode
+
+
+def decode_saliency(data: bytes, **options: Any) -> np.ndarray:
+    return decode(data, image=photograph, **options)
+
+
+def photograph(orientation: int = 1, size: tuple[int, int] = (375, 500)) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(Image.new("L", size[::-1]), exif=exif.tobytes())
 
 
 def test_grey_values_stay() -> None:
@@ -32,3 +44,14 @@ def test_another_shape_is_refused(size: tuple[int, int]) -> None:
 
 def test_a_large_map_is_reduced() -> None:
     assert decode_saliency(encode_png(np.zeros((60, 80), np.uint8)), size=(30, 40), max_side=40).shape == (30, 40)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("size", [(30, 40), (60, 80), (75, 100)])
+def test_a_map_of_the_picture_in_the_file_is_turned(orientation: int, size: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    image = photograph(orientation, (60, 80))
+    found = decode(encode_png(values), size=(80, 60), image=lambda: image)
+    np.testing.assert_array_equal(found, turn(values, orientation))
+    upright = np.ascontiguousarray(values.T)
+    np.testing.assert_array_equal(decode(encode_png(upright), size=(80, 60), image=lambda: image), upright)

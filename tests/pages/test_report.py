@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from stream_outputs import write_outputs, write_quarantine
 
+from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.arrays import encode_cam
-from raypipe.data.images import encode_png
+from raypipe.data.images import encode_png, read_shape
 from raypipe.data.manifest import Manifest
 from raypipe.outputs import load
 from raypipe.outputs.load import held
@@ -39,13 +40,13 @@ def context(synthetic: tuple[str, Manifest], tmp_path: Path) -> Context:
 @pytest.fixture
 def masks(context: Context, tmp_path: Path) -> Artifact:
     """Masks in three shards; the last image is in quarantine instead."""
-    png = encode_png(np.ones((96, 128), np.uint8))
     folder = str(tmp_path / "masks" / "0123456789ab")
-    ids = context.manifest.table["image_id"].to_pylist()
-    rows = [
-        {"image_id": image_id, "mask": png, "walk_mask": png, "predicted_iou": place / 24}
-        for place, image_id in enumerate(ids[:-1])
-    ]
+    ids, uris = (context.manifest.table[name].to_pylist() for name in ("image_id", "image_uri"))
+    rows = []
+    for place, (image_id, uri) in enumerate(zip(ids[:-1], uris, strict=False)):
+        height, width, _ = read_shape(storage.read_bytes(uri))
+        png = encode_png(np.ones((height, width), np.uint8))
+        rows.append({"image_id": image_id, "mask": png, "walk_mask": png, "predicted_iou": place / 24})
     write_quarantine(folder, {ids[-1]: ("DecodeImages", "broken")})
     return write_outputs(folder, MASKS, rows, digest="0123456789ab", rows_per_shard=8)
 

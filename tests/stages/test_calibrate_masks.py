@@ -19,7 +19,7 @@ PROBABILITY = np.interp(np.arange(256), [0, 100, 255], [0.2, 0.6, 1.0])
 def row(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "truth.png").write_bytes(encode_png(np.array([[0, 2, 2, 255]], np.uint8)))
     uri = str(tmp_path / "truth.png")
-    return {"mask_uri": uri, "mask": encode_png(MASK), "confidence": encode_png(CONFIDENCE)}
+    return {"image_uri": None, "mask_uri": uri, "mask": encode_png(MASK), "confidence": encode_png(CONFIDENCE)}
 
 
 def test_counts_by_hand(row: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ def test_an_image_without_known_pixels_counts_nothing(row: dict[str, Any], tmp_p
 def test_truth_that_cannot_be_compared_is_an_error(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"values \[2\], but class ids end at 1"):
         CountHits(num_classes=2).process(row)
-    with pytest.raises(ValueError, match=r"true mask is \(1, 4\) \(height, width\), the mask \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"true mask is \(1, 4\) \(height, width\), the image \(1, 3\)"):
         CountHits(num_classes=4).process(row | {"mask": encode_png(MASK[:, :3])})
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from container_files import places_in, write_images, write_tar
+from PIL import Image
 from stream_outputs import write_masks, write_outputs
 
 from raypipe import storage
@@ -190,6 +191,24 @@ def test_a_mask_of_another_image_is_an_error(row: dict[str, Any], tmp_path: Path
     (tmp_path / "truth.png").write_bytes(encode_png(np.zeros((60, 83), np.uint8)))
     with pytest.raises(ValueError, match=r"the mask is \(60, 83\) .*the image, .*\(61, 83\)"):
         segmenter_targets(row | {"supervision": "mask", "mask_uri": str(tmp_path / "truth.png"), "shard_uri": None})
+
+
+@pytest.mark.parametrize("max_side", [83, 40])
+def test_a_mask_of_the_picture_in_the_file_is_turned(row: dict[str, Any], tmp_path: Path, max_side: int) -> None:
+    picture = np.zeros((61, 83, 3), np.uint8)
+    picture[:20, :30] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif.tobytes())
+    (tmp_path / "truth.png").write_bytes(encode_png(picture[..., 0] // 255))
+    options = {**ARGS, "crop_size": 83, "fill": (0, 0, 0), "jitter": (0.0, 0.0, 0.0, 0.0), "max_side": max_side}
+    stage = LoadSegmenterCrops(masks=None, num_classes=2, long_side=(83, 83), min_confidence=0, **options)
+    truth = {"supervision": "mask", "mask_uri": str(tmp_path / "truth.png"), "shard_uri": None}
+    out = stage.process(row | truth | {"image_uri": str(tmp_path / "turned.png")})
+    crop = np.frombuffer(out["crop"], np.uint8).reshape(83, 83, 3)[..., 0] > 127
+    mask = np.frombuffer(out["target"], np.uint8)[:-1].reshape(83, 83) == 1
+    assert crop.sum() > 500
+    assert (crop != mask).mean() < 0.03
 
 
 def test_a_shard_s_footer_is_read_once(weak_row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corpus import encode, photo
+from PIL import Image
 
 from raypipe.data.arrays import encode_cam
-from raypipe.data.images import encode_png
+from raypipe.data.images import encode_png, turn
 from raypipe.stages.score_masks import ScoreCams, ScoreMasks, pack, unpack
 
 
@@ -19,7 +21,7 @@ def mask_uri(tmp_path: Path) -> str:
 
 
 def seed_row(mask_uri: str, **columns: Any) -> dict[str, Any]:
-    plain = {"height": 4, "width": 8, "class_ids": [], "cam": b"", "cam_height": 1, "cam_width": 2}
+    plain = {"image_uri": None, "height": 4, "width": 8, "class_ids": [], "cam": b"", "cam_height": 1, "cam_width": 2}
     return {"mask_uri": mask_uri} | plain | columns
 
 
@@ -92,3 +94,23 @@ def test_matrices_of_many_classes_take_little_and_come_back() -> None:
     assert len(packed) == 16 * (16 + 2), "place and number of what isn't 0"
     np.testing.assert_array_equal(unpack(packed, num_matrices=16, num_classes=81), matrices)
     np.testing.assert_array_equal(unpack(b"", num_matrices=1, num_classes=2), np.zeros((1, 2, 2)))
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_truth_of_the_picture_in_the_file_is_turned(tmp_path: Path, mask_uri: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "photo.jpg").write_bytes(encode(photo(4, 8), "JPEG", exif=exif.tobytes()))
+    truth = np.zeros((4, 8), np.uint8)
+    truth[:, 4:] = 2
+    row = {"image_uri": str(tmp_path / "photo.jpg"), "mask_uri": mask_uri}
+    mask = {"mask": encode_png(turn(truth, orientation)), "walk_mask": None}
+    (confusion,) = unpack(ScoreMasks(num_classes=3).process(row | mask)["confusion"], num_matrices=1, num_classes=3)
+    np.testing.assert_array_equal(confusion, [[12, 0, 0], [0, 0, 0], [0, 0, 12]])
+
+    cam = turn(np.repeat(np.arange(8, dtype=np.uint8)[None] // 4, 4, axis=0), orientation).astype(np.float32)
+    shapes = {"height": 8, "width": 4, "cam_height": 8, "cam_width": 4}
+    seed = seed_row(class_ids=[2], cam=encode_cam(cam[None]), **row, **shapes)
+    out = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024).process(seed)
+    (confusion,) = unpack(out["cam_confusions"], num_matrices=1, num_classes=3)
+    np.testing.assert_array_equal(confusion, [[12, 0, 0], [0, 0, 0], [0, 0, 12]])
