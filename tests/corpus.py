@@ -231,7 +231,7 @@ IMAGES = [
     ),
     _broken("PostScript", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image in a supported"),
     _broken(
-        "floating-point TIFF with nan", _damaged_float, "mode F, nan to nan, have no known range: save 8 or 16 bit"
+        "floating-point TIFF with nan", _damaged_float, "mode F: pixels from nan to nan have no known range: save 8"
     ),
     _broken("32-bit TIFF", lambda: encode(Image.new("I", (4, 4), 70_000), "TIFF"), "have no known range"),
     _broken("pixel bomb", lambda: png_of(12_000, 12_000), "12000 x 12000 is more than 89,478,485 pixels"),

@@ -19,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from raypipe.data.metadata import without_metadata
+from raypipe.data.depth import (
+    Statement,
+    UnknownRange,
+    colours_from_deep,
+    grey_from_wide,
+    is_dark,
+    low_bytes_mode,
+    read_statement,
+)
+from raypipe.data.metadata import Bare, without_metadata
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 """Pillow's readers that may be used. Others are not meant for untrusted files: EPS starts a PostScript interpreter."""
@@ -83,30 +92,34 @@ class Shape(NamedTuple):
     """1..8."""
 
 
-def decode_image(data: bytes, *, max_side: int | None = 1024) -> DecodedImage:
+def decode_image(data: bytes, *, max_side: int | None = 1024, guess_depth: bool = True) -> DecodedImage:
     """Decodes an image in one of the usual formats to RGB.
 
-    EXIF rotation is applied, 16-bit grey is scaled to 8 bit, transparency is laid on white, and the first frame of an
-    animation is taken. The longer side is reduced to `max_side` with an antialiased filter; smaller images keep their
-    size.
+    EXIF rotation is applied, values of more than 8 bits are scaled (`raypipe.data.depth`), transparency is laid on
+    white, and the first frame of an animation is taken. The longer side is reduced to `max_side` with an antialiased
+    filter; smaller images keep their size.
 
     Args:
         data: the file's content.
         max_side: largest length of the longer side in pixels; None keeps every size.
+        guess_depth: 16-bit values may be of fewer bits, as far as their largest one says; false takes 65535 for white.
 
     Raises:
-        ImageError: the bytes are no complete image of a supported format, or it has more than `MAX_PIXELS`.
+        ImageError: the bytes are no complete image of a supported format, it has more than `MAX_PIXELS`, or its values
+            have no known range.
     """
     with _quiet_pillow():
-        image, orientation = _open(data)
+        image, bare = _open(data)
+        statement = read_statement(image, significant_bits=bare.significant_bits)
+        low_bytes = low_bytes_mode(image)
         width, height = image.size
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which saves most of a large photograph's memory.
         drafted = image.draft(None, reduced_size(width, height, max_side))
         _load(image)
         if drafted is None:
             width, height = image.size  # some readers (TIFF) already rotate while loading
-        pixels = _to_rgb(image)
-        orientation = orientation or _orientation(image)
+        pixels = _to_rgb(image, bare.data, statement, low_bytes, guess_depth=guess_depth)
+        orientation = bare.orientation or _orientation(image)
     if orientation in _TRANSPOSES:
         pixels = pixels.transpose(_TRANSPOSES[orientation])
     if orientation in _SWAPPING:
@@ -134,8 +147,8 @@ def read_shape(data: bytes) -> Shape:
         ImageError: as `check_header`.
     """
     with _quiet_pillow():
-        image, orientation = _open(data)
-        orientation = orientation or _orientation(image)
+        image, bare = _open(data)
+        orientation = bare.orientation or _orientation(image)
     width, height = image.size
     if orientation in _SWAPPING and image.format not in _TURNED_BY_PILLOW:
         width, height = height, width
@@ -222,8 +235,8 @@ def _quiet_pillow() -> Iterator[None]:
         yield
 
 
-def _open(data: bytes) -> tuple[ImageFile.ImageFile, int | None]:
-    """Reads the header only; returns EXIF's orientation, too, unless the decoder is to be asked for it."""
+def _open(data: bytes) -> tuple[ImageFile.ImageFile, Bare]:
+    """Reads the header only; returns the file without metadata, too."""
     if not data:
         raise ImageError("the file is empty")
     bare = without_metadata(data)
@@ -240,7 +253,7 @@ def _open(data: bytes) -> tuple[ImageFile.ImageFile, int | None]:
         raise ImageError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels: reduce the image first")
     if width < 1 or height < 1:
         raise ImageError(f"{width} x {height} has no pixels")
-    return image, bare.orientation
+    return image, bare
 
 
 def _unidentified(data: bytes) -> str:
@@ -280,25 +293,25 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and value in _TRANSPOSES else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(
+    image: ImageFile.ImageFile, data: bytes, statement: Statement, low_bytes: str | None, *, guess_depth: bool
+) -> Image.Image:
+    """Returns a loaded image as RGB; `data` is its file, which is read again where 16-bit colours are dark."""
+    shown: Image.Image = image
     try:
         if image.mode.startswith(("I", "F")):
-            return _from_wide(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        return image.convert("RGB")
+            return grey_from_wide(image, statement, guess=guess_depth).convert("RGB")
+        keyed = isinstance(image.info.get("transparency"), tuple)
+        if low_bytes and (keyed or (guess_depth and is_dark(image)) or statement != Statement()):
+            again, _ = _open(data)
+            shown = colours_from_deep(image, again, low_bytes, statement, guess=guess_depth)
+        if shown.has_transparency_data:
+            shown = shown.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+        return shown.convert("RGB")
+    except UnknownRange as error:
+        raise ImageError(f"mode {image.mode}: {error}") from error
     except DECODER_ERRORS as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"mode {image.mode} can't be shown as RGB: {_reason(error)}") from error
-
-
-def _from_wide(image: Image.Image) -> Image.Image:
-    """Converts 16-bit grey to RGB: 0..65535 becomes 0..255."""
-    values = np.asarray(image)
-    low, high = values.min(), values.max()
-    if values.dtype.kind == "f" or low < 0 or high > 65535:
-        raise ImageError(f"pixels of mode {image.mode}, {low} to {high}, have no known range: save 8 or 16 bit")
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")

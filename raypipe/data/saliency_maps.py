@@ -20,7 +20,7 @@ def decode_saliency(
     A map of the picture as it is in the file is turned as EXIF says; where both fit, it is taken as it is.
 
     Args:
-        data: the file's content; colours become grey.
+        data: the file's content; colours become grey, and 65535 of 16 bits is salient, however dark the map is.
         size: (height, width) of the image, as it is shown, at any scale.
         image: fetches the image file; called only for a map of the shape that a turn would explain.
         max_side: largest length of the longer side in pixels; None keeps every size.
@@ -31,7 +31,7 @@ def decode_saliency(
     Raises:
         ImageError: the bytes are no image, or the aspect ratio isn't the image's.
     """
-    decoded = decode_image(data, max_side=max_side)
+    decoded = decode_image(data, max_side=max_side, guess_depth=False)
     saliency = np.asarray(Image.fromarray(decoded.pixels).convert("L"))
     if _fits(saliency.shape, size):
         return saliency

@@ -164,9 +164,9 @@ def test_pixel_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
         decode_image(png_header(*size))
 
 
-def test_floating_point_is_refused() -> None:
-    with pytest.raises(ImageError, match="mode F"):
-        decode_image(encode(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))
+def test_floating_point_without_a_range_is_refused() -> None:
+    with pytest.raises(ImageError, match=r"mode F: pixels from 1\.5 to 1\.5"):
+        decode_image(encode(Image.fromarray(np.full((2, 2), 1.5, np.float32)), "TIFF"))
 
 
 @pytest.mark.parametrize(
