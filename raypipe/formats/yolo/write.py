@@ -3,10 +3,11 @@
 https://docs.ultralytics.com/datasets/segment/. A line is `class x y x y …`, with classes counted from 0
 without background, and corners as shares of width and height. A line is a connected component (8 neighbours).
 
-- YOLO's polygons have no holes, so a line of width 0 joins each hole to the outline. Filled by the even-odd rule, as by
-  OpenCV's `fillPoly`, the hole stays open.
-- With `tolerance` 0 the polygons run along the pixels' sides, and the pixels whose middles lie in them are exactly the
-  mask's. A larger tolerance leaves out corners that lie at most that many pixels off.
+- ultralytics fills polygons by OpenCV's `fillPoly`, other readers by the pixels' middles. With `tolerance` 0 both get
+  exactly the mask ([polygons.py](polygons.py)). A larger tolerance leaves out corners that lie at most that many pixels
+  off.
+- YOLO's polygons have no holes, so a line of width 0 joins each hole to the outline. Filled by the even-odd rule, as
+  both do, the hole stays open.
 - YOLO has no ignored pixels: no polygon covers them, so they count as background. The confidence isn't exported.
 """
 
@@ -16,10 +17,10 @@ import numpy as np
 
 from raypipe.formats.base import Format, MaskRow, Rendered, Rows, write_image_list, write_lists, write_text
 from raypipe.formats.components import Region, components
-from raypipe.formats.yolo.polygons import cut_open, simplify, trace_rings
+from raypipe.formats.yolo.polygons import outline
 
-_DIGITS = 7
-"""Decimals of a share: a hundredth of a pixel in an image of 100,000 pixels."""
+_DIGITS = 8
+"""Decimals of a share: those that a 32-bit float, as which shares are read, can hold."""
 
 
 class Yolo(Format):
@@ -49,7 +50,7 @@ class Yolo(Format):
         write_text(out, "data.yaml", "\n".join([*lines, ""]))
 
     def _line(self, region: Region, shape: tuple[int, ...]) -> str:
-        rings = [simplify(ring, self.options.tolerance) for ring in trace_rings(region.pixels)]
-        corners = (cut_open(rings) + np.array([region.left, region.top])) / np.array([shape[1], shape[0]])
+        corners = outline(region.pixels, tolerance=self.options.tolerance) + np.array([region.left, region.top])
+        corners /= np.array([shape[1], shape[0]])
         shares = " ".join(f"{share:.{_DIGITS}f}".rstrip("0").rstrip(".") for share in np.ravel(corners))
         return f"{region.class_id - 1} {shares}\n"
