@@ -107,10 +107,13 @@ class Watch:
         if before is not None:
             dead, said = before
             if dead.node in self._alive():
-                sick = self._starts.died(dead, said or self._ending(dead))
-                if sick is not None:
-                    self._sick.setdefault(dead.node, sick)
-        return Orders(sick=self._sick.get(call.node))
+                reason = self._starts.died(dead, said or self._ending(dead))
+                if reason is not None:
+                    self._sick.setdefault(dead.node, reason)
+        sick = self._sick.get(call.node)
+        if sick is not None:
+            self._starts.end(call, passed=False)
+        return Orders(sick=sick)
 
     def started(self, call: Call, *, passed: bool) -> None:
         """Says that it is set up, or that what failed may pass when it is tried with the first rows."""

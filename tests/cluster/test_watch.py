@@ -439,6 +439,15 @@ def test_the_setup_is_not_given_up_while_another_node_is_at_it() -> None:
     assert len(scene.watch.sick()) == 3
 
 
+def test_a_node_that_is_sick_already_gets_no_process() -> None:
+    scene = Scene(nodes={f"n{number}" for number in range(64)})
+    scene.watch.exclude({"n9": "its clock is off"})
+    assert start(scene, "n9", "actor 9").sick == "its clock is off"
+    deaths(scene, "n1", "actor 1")
+    deaths(scene, "n2", "actor 2")
+    assert scene.watch.given_up(), "nobody is at it on n9"
+
+
 def test_another_pool_that_is_set_up_says_nothing() -> None:
     scene = Scene(nodes={"n1", "n2"})
     set_up(scene, "n1", pool="Fetch")
