@@ -81,5 +81,9 @@ def _check(guard: Guard, paths: Sequence[str], *, many: bool) -> None:
 
 
 def _local(uri: str) -> str | None:
+    """The path of a local file; None of others, and of what is no URI."""
     container, _ = split_place(uri)
-    return storage.filesystem(container)[1] if uris.protocol(container) in ("file", "local") else None
+    try:
+        return storage.filesystem(container)[1] if uris.is_local(container) else None
+    except ValueError:
+        return None

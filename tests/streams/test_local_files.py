@@ -113,6 +113,13 @@ def test_stores_are_the_same_everywhere(uri: str | None) -> None:
     assert others.asked == []
 
 
+@pytest.mark.parametrize(
+    "uri", ["s3:/one-slash", "s3:///key", r"C:\mask.png", "file://other-host/x", "a\0b", "gopher://x"]
+)
+def test_what_is_no_uri_is_its_rows_fault(uri: str) -> None:
+    assert not fails(Others(driver={uri}), [uri], ["FileNotFoundError: another file of the row"])
+
+
 @pytest.mark.parametrize("uri", ["file:///mnt/gone/0.jpg", "/mnt/gone/0.jpg", "/mnt/gone/../gone/0.jpg"])
 def test_local_files_have_several_forms(uri: str) -> None:
     assert fails(Others(driver={"/mnt/gone/0.jpg"}), [uri], [missing(uri)])
