@@ -1,8 +1,8 @@
 """From YAML, presets and dotted overrides to a validated config.
 
 A config is the defaults, overlaid by a preset (`preset: psa`), by a YAML file and by dotted overrides (`walk.beta=4`).
-Merging is OmegaConf's, validation pydantic's; what is unknown or impossible is refused with what was got, what is
-allowed and the nearest name.
+Merging is OmegaConf's, as are `${oc.env:HOME}` and `${seed}` in the file, validation pydantic's; what is unknown or
+impossible is refused with what was got, what is allowed and the nearest name.
 """
 
 import difflib
@@ -13,12 +13,17 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from raypipe.config.overrides import literal, read_override
 from raypipe.config.root import RunConfig
 from raypipe.credentials import refuse_credentials
 
 
 class ConfigError(ValueError):
     """A config that can't be used; the message lists every problem and its way out."""
+
+
+_SHOWN = 200
+"""Characters of a value that a message shows."""
 
 
 def presets() -> tuple[str, ...]:
@@ -32,7 +37,7 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
 
     Args:
         text: YAML; `preset: NAME` at the top names the preset that it overlays.
-        overrides: `section.name=value`, applied last.
+        overrides: `section.name=value`, applied last; `raypipe.config.overrides` says how they are read.
 
     Raises:
         ConfigError: for unreadable YAML, unknown presets or names, impossible values, all problems in one message; for
@@ -44,12 +49,17 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
 
     try:
         given = OmegaConf.create(text or "{}")
-        overlay = OmegaConf.from_dotlist(list(overrides))
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
-        raise ConfigError(f"the config isn't YAML with dotted overrides (name.name=value): {error}") from error
+        raise ConfigError(f"the config isn't YAML: {error}") from error
     if not isinstance(given, DictConfig):
-        raise ConfigError(f"the config must be a mapping of sections, got {text.splitlines()[0]!r}")
-    user = DictConfig(OmegaConf.merge(given, overlay))
+        raise ConfigError(f"the config must be a mapping of sections, got {text.splitlines()[0][:200]!r}")
+    user = given
+    for override in overrides:
+        try:
+            name, value = read_override(override)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        user = DictConfig(OmegaConf.merge(user, _nested(name, value)))
     preset = user.pop("preset", None)
     if preset is not None:
         names = presets()
@@ -57,7 +67,13 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError(f"preset: got {preset!r}, allowed are {', '.join(names)}.{_nearest(str(preset), names)}")
         recipe = OmegaConf.create(resources.files("raypipe.recipes").joinpath(f"{preset}.yaml").read_text())
         user = DictConfig(OmegaConf.merge(recipe, user))
-    values = OmegaConf.to_container(user, resolve=True)
+    try:
+        values = OmegaConf.to_container(user, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"{error.full_key}: {str(error.msg).splitlines()[0]}. ${{oc.env:NAME}} is a variable of the environment "
+            "and, in the file, ${section.name} another option; \\${ is the text ${"
+        ) from error
     try:
         _refuse_credentials(values, "config")  # first: what follows quotes values
     except ValueError as error:
@@ -82,6 +98,13 @@ def _swept(name: str, value: Any) -> Any:
     return TypeAdapter(_fields(path)[option].rebuild_annotation()).validate_python(value)
 
 
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
 def trial_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """The config of one trial, which sweeps the walk alone.
 
@@ -92,18 +115,16 @@ def trial_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: as `load_config`.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     values = config.model_dump(mode="json")
     values["sweep"] |= {"training": {}}
-    changed = OmegaConf.create(values)
+    for name, value in changes.items():
+        *path, option = name.split(".")
+        section = values
+        for part in path:
+            section = section.setdefault(part, {})
+        section[option] = value
     try:
-        for name, value in changes.items():
-            OmegaConf.update(changed, name, value)
-        return RunConfig.model_validate(OmegaConf.to_container(changed))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"sweep.training: {error}") from error
+        return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(f"sweep.training: {line}" for line in _explain(error))) from error
 
@@ -112,7 +133,7 @@ def to_yaml(config: BaseModel) -> str:
     """The config as YAML, every value spelled out."""
     from omegaconf import OmegaConf
 
-    return str(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
+    return str(OmegaConf.to_yaml(OmegaConf.create(literal(config.model_dump(mode="json")))))
 
 
 def _refuse_credentials(value: Any, name: str) -> None:
@@ -130,19 +151,29 @@ def _explain(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
         name = ".".join(path)
+        got = repr(problem["input"])
+        got = got if len(got) <= _SHOWN else f"{got[:_SHOWN]}…"
+        message = problem["msg"].removeprefix("Value error, ")
         match problem["type"]:
             case "extra_forbidden":
                 allowed = list(_fields(path[:-1]))
                 yield f"{name}: unknown name; allowed are {', '.join(allowed)}.{_nearest(path[-1], allowed)}"
+            case "missing" if path[-1].isdigit():
+                yield f"{'.'.join(path[:-1])}: got {got}, expected more values."
             case "missing":
                 yield f"{name}: missing; give it in the YAML file or as {name}=VALUE."
             case "literal_error":
                 expected = str(problem.get("ctx", {}).get("expected", ""))
                 choices = [choice.strip("' ") for choice in expected.replace(" or ", ",").split(",")]
-                nearest = _nearest(str(problem["input"]), choices)
-                yield f"{name}: got {problem['input']!r}, allowed are {expected}.{nearest}"
+                yield f"{name}: got {got}, allowed are {expected}.{_nearest(str(problem['input']), choices)}"
+            case "string_type":
+                yield f"{name}: got {got}, expected a text; in a YAML file, put it in quotes."
+            case "model_type" | "dict_type":
+                yield f"{name or 'config'}: got {got}, expected a mapping, such as {{name: value}}."
+            case "tuple_type" | "list_type":
+                yield f"{name}: got {got}, expected a list in brackets, such as [a, b]."
             case _:
-                yield f"{name or 'config'}: got {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}."
+                yield f"{name or 'config'}: got {got}: {message}."
 
 
 def _fields(path: Sequence[str]) -> dict[str, FieldInfo]:

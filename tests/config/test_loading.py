@@ -77,7 +77,7 @@ def test_config_is_frozen() -> None:
         ("preset: pas", BASE, "preset: got 'pas'.*Did you mean 'psa'"),
         ("a: [", BASE, "isn't YAML"),
         ("- 1", [], "must be a mapping"),
-        ("", [*BASE, "novalue"], "unknown name"),
+        ("", [*BASE, "novalue"], "NAME=VALUE"),
         ("", [*BASE, "sweep.training={optimizer.warmup: [1]}"], "optimizer.warmup: unknown.*'warmup_steps'"),
         ("", [*BASE, "sweep.training={classifier.epochs: [4, 0]}"], "sweep.training: classifier.epochs: got 0"),
         ("", [*BASE, "sweep.training={network.backbone: [resnet18]}"], "resnet18 can't take weights torchvision"),
