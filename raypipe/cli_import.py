@@ -21,6 +21,7 @@ from raypipe.formats.table.files import Dialect, find_tables
 from raypipe.formats.table.read import TableOptions, read_table
 from raypipe.formats.voc.read import read_voc
 from raypipe.formats.webdataset.read import WebDatasetReader
+from raypipe.imports.account import Account
 from raypipe.imports.long_tables import LongOptions
 
 import_app = typer.Typer(no_args_is_help=True, help="Write a manifest of a dataset in another layout.")
@@ -96,7 +97,13 @@ def corrected_coco(
     masks: Annotated[str | None, typer.Option(help="Folder or URI to write masks into; masks/ beside OUT.")] = None,
 ) -> None:
     """Masks that were corrected and come back as COCO, into the manifest."""
-    save(import_corrected(uri.absolute(annotations), read_manifest(manifest), masks=_masks(masks, out)), out)
+    found, skipped = import_corrected(uri.absolute(annotations), read_manifest(manifest), masks=_masks(masks, out))
+    save(found, out)
+    account = Account()
+    for reason, names in skipped.items():
+        account.leave_out(reason, names)
+    if account.lines:
+        typer.echo(str(account))
 
 
 @import_app.command(name="labelstudio")

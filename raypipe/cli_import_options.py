@@ -17,7 +17,7 @@ from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.formats.draft import Draft
 from raypipe.imports.account import some
 from raypipe.imports.class_map import final_names, read_class_map
-from raypipe.imports.class_names import parse_classes
+from raypipe.imports.class_names import class_colors, parse_classes
 from raypipe.imports.classes import ClassOptions
 from raypipe.imports.draft_map import write_draft_map
 from raypipe.imports.finish import ImportOptions, finish
@@ -206,6 +206,7 @@ def _write(draft: Draft, common: dict[str, Any], target: str, *, images: str | N
         classes=_class_options(common),
         masks=MaskOptions(
             values={} if common["mask_values"] is None else _mask_values(common["mask_values"]),
+            colors=None if common["classes"] is None else class_colors(common["classes"]),
             folder=uri.absolute(common["masks"] or f"{target.removesuffix('.parquet').rstrip('/')}-masks"),
         ),
         replace=common["replace"],

@@ -12,9 +12,11 @@ _HEADS = (
     (rb"GIF8[79]a", "GIF"),
     (rb"RIFF....WEBP", "WEBP"),
     (rb"II[*+]\x00|MM\x00[*+]", "TIFF"),
-    (rb"BM.{4}\x00{4}", "BMP"),
-    (rb"P[1-6][\s#]", "PPM"),
+    (rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00{3}", "BMP"),
+    (rb"P[1-6]\s+(?:#|\d)", "PPM"),
     (rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "JPEG2000"),
+    (rb"\x00\x00\x00\x0cJXL \r\n\x87\n|\xff\x0a", "JPEG XL"),
+    (rb"8BPS\x00[\x01\x02]", "Photoshop"),
 )
 _BRANDS = {"AVIF": (b"avif", b"avis"), "HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")}
 
@@ -33,6 +35,10 @@ def image_kind(head: bytes) -> str | None:
     return None
 
 
-def is_supported(kind: str) -> bool:
-    """Whether images of a format can be decoded here."""
-    return kind != "HEIC" or importlib.util.find_spec("pillow_heif") is not None
+def what_helps(kind: str) -> str | None:
+    """What images of a format need to be decoded here, as "images, which …" says it; None for nothing."""
+    if kind in ("JPEG XL", "Photoshop"):
+        return "need to be saved as JPEG, PNG or WebP"
+    if kind == "HEIC" and importlib.util.find_spec("pillow_heif") is None:
+        return "need pillow-heif on every machine"
+    return None

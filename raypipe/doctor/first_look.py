@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.cluster.findings import Finding, judge
-from raypipe.data.content import HEAD, image_kind, is_supported
+from raypipe.data.content import HEAD, image_kind, what_helps
 from raypipe.data.images import ImageError
 from raypipe.data.rows import Rows
 from raypipe.data.truth import check_truth
@@ -110,4 +110,5 @@ def _unusable(content: bytes | Exception) -> str | None:
     kind = image_kind(content)
     if kind is None:
         return "an empty file" if not content else "no image"
-    return None if is_supported(kind) else f"a {kind} image, which needs pillow-heif on every machine"
+    needed = what_helps(kind)
+    return None if needed is None else f"a {kind} image, which {needed}"

@@ -6,7 +6,7 @@ Readers know a layout; what all layouts have in common is decided in `raypipe.im
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -18,6 +18,19 @@ NUMBER = "number"
 DRAFT = pa.schema([field.with_nullable(nullable=True) for field in schema.MANIFEST] + [pa.field(NUMBER, pa.int64())])
 """Columns of a draft: those of a manifest, where `image_id` is null if the data give none, and `image_uri` is the
 image's name as the data give it."""
+
+
+class Drawn(NamedTuple):
+    """Masks that a reader has drawn."""
+
+    uris: list[str | None]
+    """Of the rows that were asked for."""
+    skipped: Mapping[str, Sequence[str]]
+    """What was left out, by reason."""
+
+
+Draw = Callable[[Sequence[int], Sequence[str], Mapping[str, int]], Drawn]
+"""Draws masks: of the rows with these numbers, named after these ids, with these class ids of the names in the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +49,12 @@ class Draft:
     """Class names in the order of their ids, if the data say it."""
     classes_from: str = ""
     """What says it, for messages."""
+    usual_classes: bool = False
+    """The data don't say `classes` themselves: such data usually have them, so what is asked for goes before them."""
     colors: Mapping[tuple[int, int, int], int] | None = None
     """Class ids of masks' colours, if the data say it."""
+    draw: Draw | None = None
+    """Draws the masks, if the data have regions instead; `mask_uri` is null then."""
     groups: Mapping[str, str] = field(default_factory=dict)
     """What a class belongs to, as far as the data say it: a draft of a map (`--draft-map`) proposes it."""
     any_ending: bool = False

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raypipe import storage, uri
-from raypipe.data.content import HEAD, image_kind, is_supported
+from raypipe.data.content import HEAD, image_kind, what_helps
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2"),
@@ -58,7 +58,10 @@ def list_images(folder: str) -> Listing:
     unknown: list[str] = []
     skipped: dict[str, list[str]] = defaultdict(list)
     for path in _paths(folder, skipped):
-        if is_hidden(path):
+        if "" in path.split("/"):
+            if not path.endswith("/"):  # stores mark folders by an empty object whose key ends so
+                skipped["keys with an empty name between slashes"].append(path)
+        elif is_hidden(path):
             skipped["hidden files"].append(path)
         elif not _is_text(path):
             skipped["files whose names aren't UTF-8"].append(ascii(path))
@@ -70,11 +73,16 @@ def list_images(folder: str) -> Listing:
     heads = storage.read_many([uri.join(folder, path) for path in looked], end=HEAD)
     for path in looked:
         head = heads[uri.join(folder, path)]
-        kind = image_kind(head) if isinstance(head, bytes) else None
-        if kind is None:
-            skipped["files that are no images"].append(path)
-        elif not is_supported(kind):
-            skipped[f"{kind} images, which need pillow-heif on every machine"].append(path)
+        if isinstance(head, PermissionError):
+            skipped["files that may not be read"].append(path)
+        elif isinstance(head, FileNotFoundError):
+            continue  # it went while this looked
+        elif isinstance(head, Exception):
+            raise head
+        elif (kind := image_kind(head)) is None:
+            skipped["files that are no images" if head else "empty files"].append(path)
+        elif (needed := what_helps(kind)) is not None:
+            skipped[f"{kind} images, which {needed}"].append(path)
         else:
             images.append(path)
     if others:
@@ -125,18 +133,27 @@ def _walk(folder: Path, path: str, above: tuple[tuple[int, int], ...], skipped: 
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except FileNotFoundError:
         return  # it went while this looked
+    except PermissionError:
+        if not path:
+            raise
+        skipped["folders that may not be listed"].append(path)
+        return
     here = (status.st_dev, status.st_ino)
     if here in above:
         skipped["links that lead back to a folder above them"].append(path)
         return
     for entry in entries:
         inside = f"{path}/{entry.name}" if path else entry.name
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link that leads to itself
+            is_folder = is_file = False
+        if is_folder:
             if HIDDEN.fullmatch(entry.name):
                 skipped["hidden folders"].append(inside)
             else:
                 yield from _walk(folder / entry.name, inside, (*above, here), skipped)
-        elif entry.is_file():
+        elif is_file:
             yield inside
         else:
             skipped["links to nothing, sockets and the like"].append(inside)

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from raypipe import storage
 from raypipe.formats.quote import quote
 
-HEADERS = ({"name", "new"}, {"from", "to"}, {"label", "class"}, {"class", "new"}, {"label", "new"}, {"old", "new"})
-"""First lines that are headers. Of the columns that they name, the first is the old name."""
+HEADERS = (
+    *(("name", "new"), ("from", "to"), ("old", "new"), ("label", "new"), ("class", "new"), ("label", "class")),
+    *(("name", "new name"), ("old name", "new name"), ("original", "new"), ("source", "target")),
+)
+"""First lines that are headers."""
 
 
 def read_class_map(uri: str) -> dict[str, str | None]:
@@ -25,9 +28,12 @@ def read_class_map(uri: str) -> dict[str, str | None]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{uri} isn't UTF-8: {error}") from error
     found: dict[str, str | None] = {}
-    for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True), start=1):
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = next((one for one in ",;\t" if one in first), ",")
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    for number, cells in enumerate(rows, start=1):
         cells = [cell.strip() for cell in cells]
-        if not any(cells) or (not found and {cell.lower() for cell in cells[:2]} in HEADERS):
+        if not any(cells) or (not found and tuple(cell.lower() for cell in cells[:2]) in HEADERS):
             continue
         if len(cells) < 2 or not cells[0]:
             raise ValueError(

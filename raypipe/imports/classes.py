@@ -4,6 +4,7 @@ The order is the data's own where they state one, else the one that is given, el
 are numbers, else that of the names. It is never a guess: masks are held against it (`raypipe.imports.truth`).
 """
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,10 @@ from raypipe.imports.label_column import LabelColumn
 from raypipe.schema import BACKGROUND, IGNORE
 
 _BACKGROUND = "background"
+_NUMBER = re.compile(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?")
+
+_IN_LISTS = (" ", "/", "+", "&", "-", "_")
+"""What may stand between names in a text, and in a name as well."""
 
 FEW_IMAGES = 10
 """A class of fewer images is named in the account: it can hardly be learned."""
@@ -48,10 +53,15 @@ class Classes:
     names: tuple[str, ...]
     labels: LabelColumn
     """With these names."""
-    ids: dict[int, int]
-    """Id of each class in the data's masks, and what it becomes."""
+    by_name: Mapping[str, int]
+    """What each class of the data becomes in masks: its id, or what pixels of dropped classes become."""
     before: tuple[str, ...]
-    """Names of the ids in the data's masks, from 1, for messages."""
+    """Names of the ids in the data's masks, from 1."""
+
+    @property
+    def ids(self) -> dict[int, int]:
+        """Id of each class in the data's masks, and what it becomes."""
+        return {old: self.by_name[name] for old, name in enumerate(self.before[: IGNORE - 1], start=1)}
 
     @property
     def keep_ids(self) -> bool:
@@ -76,18 +86,20 @@ def decide_classes(
     """
     labels = labels.renamed(_clean)
     stated, given = _without_background(draft.classes), _without_background(options.classes)
+    if given and draft.usual_classes:
+        stated = ()
     if (stated or given) and _BACKGROUND in {name.casefold() for name in labels.names} - _folded(stated, given):
         labels = labels.moved(dict.fromkeys(name for name in labels.names if name.casefold() == _BACKGROUND))
         account.say("the label 'background' is that of id 0: it is left out")
     masked = stated or given or natural_order(labels.names)
     source = given or masked
     _check_given(source, masked, draft)
-    new_names = final_names({_clean(old): new for old, new in options.map.items()})
+    new_names = final_names({_clean(old): new and _clean(new) for old, new in options.map.items()})
     if unused := [old for old in new_names if old not in {*source, *labels.names}]:
         account.say(some(unused, "names in the map that are no class here"))
     labels = labels.moved(dict(new_names))
     final = tuple(dict.fromkeys(new for name in source if (new := new_names.get(name, name)) is not None))
-    _check_known(labels, final, draft)
+    _check_known(labels, final, draft.classes_from if stated else "--classes")
     counts = Counter(dict(zip(labels.names, labels.counts().tolist(), strict=True)))
     kept = choose_names(counts, final, options, account)
     labels, final = labels.moved({name: None for name in final if name not in kept}), kept
@@ -100,20 +112,18 @@ def decide_classes(
             f"new classes, after those of the manifest: {', '.join(added[:10])}{', …' if len(added) > 10 else ''}"
         )
     _say_twins(names, account)
+    _say_lists(names, account)
     numbers = {name: number for number, name in enumerate(names, start=1)}
-    ids = {
-        old: numbers.get(new_names.get(name, name) or "", options.dropped)
-        for old, name in enumerate(masked[: IGNORE - 1], start=1)
-    }
+    by_name = {name: numbers.get(new_names.get(name, name) or "", options.dropped) for name in masked}
     labels = labels.ordered(names)
     _say_rare(labels, account)
-    return Classes(names, labels, ids, masked)
+    return Classes(names, labels, by_name, masked)
 
 
 def natural_order(names: Sequence[str]) -> tuple[str, ...]:
     """Names in the order of their numbers where all of them are numbers, else of their letters."""
-    if all(name.isascii() and name.isdecimal() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    if all(_NUMBER.fullmatch(name) for name in names):
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
     return tuple(sorted(names))
 
 
@@ -145,11 +155,10 @@ def _check_given(source: Sequence[str], masked: Sequence[str], draft: Draft) -> 
         )
 
 
-def _check_known(labels: LabelColumn, final: Sequence[str], draft: Draft) -> None:
+def _check_known(labels: LabelColumn, final: Sequence[str], stated: str) -> None:
     counts = labels.counts()
     unknown = [name for name, count in zip(labels.names, counts, strict=True) if name not in final and count]
     if unknown:
-        stated = draft.classes_from or "--classes"
         raise ValueError(
             f"{some(unknown, 'labels')} aren't among the {len(final)} classes of {stated}"
             f"{nearest(unknown[0], final)}: complete {stated}, or rename or drop them by --map"
@@ -183,9 +192,21 @@ def _say_twins(names: Sequence[str], account: Account) -> None:
     spellings: dict[str, list[str]] = defaultdict(list)
     for name in names:
         spellings[form(name)].append(name)
-    for twins in list(spellings.values()):
-        if len(twins) > 1:
-            account.say(f"{' and '.join(map(repr, twins))} are kept as classes of their own: --map makes them one")
+    twins = [" and ".join(map(repr, alike)) for alike in spellings.values() if len(alike) > 1]
+    if twins:
+        shown = f"{', '.join(twins[:3])}{f', and {len(twins) - 3} more pairs,' if len(twins) > 3 else ''}"
+        account.say(f"{shown} are kept as classes of their own: --map makes them one")
+
+
+def _say_lists(names: Sequence[str], account: Account) -> None:
+    """Says which names may be lists, for each of their parts is a class as well."""
+    for separator in _IN_LISTS:
+        lists = [name for name in names if separator in name and set(name.split(separator)) <= set(names)]
+        if lists:
+            account.say(
+                f"{some(lists, 'classes')}: each part is a class, too. If they are lists, say what stands between "
+                f"names (--separator {separator!r})"
+            )
 
 
 def _say_rare(labels: LabelColumn, account: Account) -> None:

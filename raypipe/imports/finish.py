@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from raypipe import schema, uri
 from raypipe.data.manifest import Manifest
-from raypipe.formats.draft import Draft
+from raypipe.formats.draft import NUMBER, Draft
 from raypipe.imports.account import Account
 from raypipe.imports.classes import ClassOptions, decide_classes
 from raypipe.imports.grow import add_rows
@@ -17,6 +17,7 @@ from raypipe.imports.images import Check, find_images
 from raypipe.imports.label_column import LabelColumn
 from raypipe.imports.repeats import join_repeats
 from raypipe.imports.truth import MaskOptions, check_masks
+from raypipe.schema import SUPERVISED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,19 @@ def finish(draft: Draft, options: ImportOptions | None = None, *, into: Manifest
     table, ids = join_repeats(table, make_unique(ids, found, account), account)
     known = () if into is None else into.classes
     classes = decide_classes(LabelColumn.of(table["labels"]), draft, options.classes, known=known, account=account)
-    mask_uris = check_masks(draft, _absolute(table["mask_uri"], draft.root), ids, classes, options.masks, account)
+    supervision = table["supervision"].to_pylist()
+    if draft.draw is None:
+        given = _absolute(table["mask_uri"], draft.root)
+        mask_uris = check_masks(draft, given, ids, classes, options.masks, account)
+        lost = [old is not None and new is None for old, new in zip(given, mask_uris, strict=True)]
+        supervision = [None if gone and one == SUPERVISED else one for one, gone in zip(supervision, lost, strict=True)]
+    else:
+        drawn = draft.draw(table[NUMBER].to_pylist(), ids, classes.by_name)
+        for reason, names in drawn.skipped.items():
+            account.leave_out(reason, names)
+        mask_uris = drawn.uris
+        supervision = [SUPERVISED if one else None for one in mask_uris]
+        account.say(f"{sum(one is not None for one in mask_uris):,} masks were drawn")
     columns = {
         "image_id": pa.array(ids, pa.string()),
         "image_uri": table["image_uri"],
@@ -81,7 +94,7 @@ def finish(draft: Draft, options: ImportOptions | None = None, *, into: Manifest
         "split": table["split"],
         "mask_uri": pa.array(mask_uris, pa.string()),
         "saliency_uri": pa.array(_absolute(table["saliency_uri"], draft.root), pa.string()),
-        "supervision": table["supervision"],
+        "supervision": pa.array(supervision, pa.string()),
     }
     manifest = Manifest(
         pa.table([columns[name] for name in schema.MANIFEST.names], schema.MANIFEST.names), classes.names

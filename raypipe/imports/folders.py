@@ -144,6 +144,8 @@ def _list(folder: str) -> Names:
         return Names()
     names = Names()
     for entry in entries_:
+        if entry["name"].rstrip("/") == path.rstrip("/"):
+            continue  # an empty object that marks the folder itself
         name = entry["name"].rstrip("/").rpartition("/")[2]
         (names.folders if entry["type"] == "directory" else names.files).add(name)
     return names

@@ -42,21 +42,23 @@ def make_ids(own: Sequence[str | None], uris: Sequence[str], *, root: str, ids: 
 
 def make_unique(ids: list[str], uris: Sequence[str], account: Account) -> list[str]:
     """Returns the ids with a number after those that the data give to several images; the first one keeps its own."""
-    taken: dict[str, str] = {}
+    first: dict[str, str] = {}
+    others: dict[tuple[str, str], str] = {}
     numbers: Counter[str] = Counter()
     every, changed, unique = set(ids), [], []
     for own, one in zip(ids, uris, strict=True):
-        new = own
-        while new in taken and taken[new] != one:
-            numbers[own] += 1
-            new = f"{own} ({numbers[own] + 1})"
+        if first.setdefault(own, one) == one:
+            unique.append(own)
+            continue
+        if (own, one) not in others:
+            new = own
             while new in every:
                 numbers[own] += 1
                 new = f"{own} ({numbers[own] + 1})"
-        if new != own:
+            every.add(new)
+            others[own, one] = new
             changed.append(own)
-        taken[new] = one
-        unique.append(new)
+        unique.append(others[own, one])
     if changed:
         account.say(f"{some(changed, 'ids are of several images')}; those after the first got a number")
     return unique

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from raypipe import storage, uri
 from raypipe.containers.place import split_place
-from raypipe.data.content import HEAD, image_kind, is_supported
+from raypipe.data.content import HEAD, image_kind, what_helps
 from raypipe.data.names import hash_names
 from raypipe.formats.draft import NUMBER, Draft
 from raypipe.formats.listing import IMAGE_SUFFIXES, Listing, list_images
@@ -93,7 +93,7 @@ class _Search:
         self.uris: list[str | None] = []
         self.problems: dict[int, str] = {}
         """Reasons, by row."""
-        self.looked = 0
+        self.looked: set[int] = set()
         """Rows whose image was looked for."""
         for row, name in enumerate(self.names):
             if draft.are_there:
@@ -105,7 +105,8 @@ class _Search:
                 self.uris.append(None)
                 self.problems[row] = str(error)
             if self.uris[-1] is None:
-                self.problems.setdefault(row, "the image has no name")
+                self.problems.setdefault(row, "names no image")
+        self.looked.update(self.problems)
 
     def list_root(self) -> Listing:
         try:
@@ -126,7 +127,7 @@ class _Search:
         many = len(rows) > MOST_ROWS or len(parents) > MOST_FOLDERS or not listable
         if check == "sample" or (check == "auto" and many):
             rows = self._sample(rows)
-        self.looked = len(rows) + len(self.problems)
+        self.looked.update(rows)
         if listable and (check == "all" or not many):
             self.folders.list_all(sorted({uri.parent(self.uris[row] or "") for row in rows}))
             self._look_up(rows)
@@ -145,7 +146,9 @@ class _Search:
         if isinstance(head, PermissionError | ValueError):
             self.problems[row] = f"can't be read: {str(head)[:200]}"
         elif isinstance(head, Exception):
-            raise head
+            if uri.protocol(self.uris[row] or "") not in UNLISTED:
+                raise head
+            self.problems[row] = f"can't be read: {str(head)[:200]}"  # each host is away by itself
         elif (reason := _unusable(head)) is not None:
             self.problems[row] = reason
         return True
@@ -165,9 +168,9 @@ class _Search:
 
     def judge(self, account: Account, *, skip_missing: bool) -> None:
         """Refuses too many missing images, else names those that are left out."""
-        number = len(self.problems)
-        sample = f"in a sample of {self.looked:,} rows, " if self.looked < len(self.uris) else ""
-        account.say(f"images: {sample}{self.looked - number:,} found, {number:,} missing or unusable")
+        number, looked = len(self.problems), len(self.looked)
+        sample = f"in a sample of {looked:,} rows, " if looked < len(self.uris) else ""
+        account.say(f"images: {sample}{looked - number:,} found, {number:,} missing or unusable")
         if not number:
             return
         examples = []
@@ -178,8 +181,8 @@ class _Search:
                 f"{quote(self.names[row])} ({place}) {reason}{f'; the nearest name is {near!r}' if near else ''}"
             )
         of_sample = " of the sample" if sample else ""
-        told = f"{number:,} of {self.looked:,} images{of_sample} can't be used: {'. '.join(examples)}"
-        if not skip_missing and number > ALLOWED_SHARE * self.looked:
+        told = f"{number:,} of {looked:,} images{of_sample} can't be used: {'. '.join(examples)}"
+        if not skip_missing and number > ALLOWED_SHARE * looked:
             raise ValueError(
                 f"{told}. Mend the names, or name the folder that they count from (now {self.root}), or leave such "
                 "rows out by --skip-missing"
@@ -202,7 +205,10 @@ class _Search:
             if one is not None and row not in self.problems and split_place(one)[1] is None
         ]
         odd = [row for row in rows if not (self.uris[row] or "").lower().endswith(IMAGE_SUFFIXES)]
-        self._look_inside([] if self.draft.are_there else odd[:MOST_LOOKS])
+        if not self.draft.are_there:
+            self._look_inside(odd[:MOST_LOOKS])
+            if len(odd) > MOST_LOOKS:
+                account.say(f"files of unknown endings: the first {MOST_LOOKS:,} of {len(odd):,} were looked into")
         others = sorted(set(rows) - set(odd))
         hashes = hash_names(pa.array([self.uris[row] for row in others], pa.string()), "content")
         drawn = sorted(others[index] for index in np.argsort(hashes, kind="stable")[:LOOKS].tolist())
@@ -210,19 +216,25 @@ class _Search:
         if not wrong:
             return
         told = (
-            f"{len(wrong):,} of {len(drawn):,} files that were looked into are no images, whatever their names say, "
-            f"such as {quote(self.names[wrong[0]])}: {self.problems[wrong[0]]}"
+            f"{len(wrong):,} of {len(drawn):,} files that were looked into can't be used, whatever their names say, "
+            f"such as {quote(self.names[wrong[0]])}, which {self.problems[wrong[0]]}"
         )
         if not skip_missing and len(wrong) > ALLOWED_SHARE * len(drawn):
             raise ValueError(f"{told}. Mend such files, or leave those that were found out by --skip-missing")
-        account.say(f"left out: {told}")
+        if self.draft.are_there:  # `judge` says it of others
+            account.say(f"left out: {told}")
 
     def _look_inside(self, rows: Sequence[int]) -> list[int]:
         """Returns the rows, of some, whose files are no images."""
         wrong = []
+        self.looked.update(rows)
         for row, head in zip(rows, _heads([self.uris[row] for row in rows]), strict=True):
             if isinstance(head, bytes) and (reason := _unusable(head)) is not None:
                 self.problems[row] = reason
+                wrong.append(row)
+            elif isinstance(head, PermissionError | FileNotFoundError):
+                gone = isinstance(head, FileNotFoundError)
+                self.problems[row] = "isn't there" if gone else f"can't be read: {str(head)[:200]}"
                 wrong.append(row)
         return wrong
 
@@ -237,5 +249,6 @@ def _unusable(head: bytes) -> str | None:
     """Why a file that begins so is no image; None where it is one."""
     kind = image_kind(head)
     if kind is None:
-        return "an empty file" if not head else "no image"
-    return None if is_supported(kind) else f"a {kind} image, which needs pillow-heif on every machine"
+        return "is no image" if head else "is empty"
+    needed = what_helps(kind)
+    return None if needed is None else f"is one of the {kind} images, which {needed}"

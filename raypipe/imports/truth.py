@@ -36,6 +36,8 @@ class MaskOptions:
 
     values: Mapping[int, str] = field(default_factory=dict)
     """Class names of the masks' values, where they aren't class ids."""
+    colors: Mapping[tuple[int, int, int], int] | None = None
+    """Class ids of colours, where the data don't say them."""
     folder: str | None = None
     """Absolute URI of the folder that masks with other ids are written into."""
 
@@ -90,18 +92,24 @@ def check_masks(
     rows = [row for row, one in enumerate(mask_uris) if one is not None]
     if not rows:
         return list(mask_uris)
-    reader = _Reader(_value_table(classes, options), draft.colors)
-    rewritten = bool(draft.colors) or bool(options.values) or not classes.keep_ids
+    colors = draft.colors or options.colors
+    reader = _Reader(_value_table(classes, options), colors)
+    rewritten = bool(colors) or bool(options.values) or not classes.keep_ids
     _look(mask_uris, rows, classes, reader, options, account)
     if not rewritten:
         return list(mask_uris)
     if options.folder is None:
         raise ValueError("masks get other ids, so they are written anew: name the folder for them by --masks")
-    folder = options.folder
+    targets = {row: uri.join(options.folder, f"{file_stem(ids[row])}.png") for row in rows}
+    if read := sorted(set(targets.values()) & set(mask_uris)):
+        raise ValueError(
+            f"masks get other ids, so they are written anew, but {options.folder} holds some that are read, such as "
+            f"{read[0]}: name another folder (--masks)"
+        )
     uris = list(mask_uris)
 
     def rewrite(row: int) -> tuple[int, str, str]:
-        target = uri.join(folder, f"{file_stem(ids[row])}.png")
+        target = targets[row]
         try:
             _, mask = reader.read(storage.read_bytes(mask_uris[row] or ""))
         except (FileNotFoundError, ImageError) as error:
@@ -115,7 +123,7 @@ def check_masks(
             uris[row] = target or None
             if error:
                 failed.append(f"{mask_uris[row]} ({error})")
-    account.say(f"{len(rows) - len(failed):,} masks with the manifest's ids were written into {folder}")
+    account.say(f"{len(rows) - len(failed):,} masks with the manifest's ids were written into {options.folder}")
     account.leave_out("masks that can't be used; their rows have none", failed)
     return uris
 
@@ -157,7 +165,7 @@ def _look(
     problems: dict[str, list[str]] = {}
     values: Counter[int] = Counter()
     contradicting: list[str] = []
-    labelled = 0
+    labelled = named_by_labels = 0
     for row, own in zip(chosen, labels, strict=True):
         place = mask_uris[row] or ""
         content = contents[place]
@@ -176,6 +184,7 @@ def _look(
         named = {classes.names[value - 1] for value in np.unique(mask).tolist() if BACKGROUND < value < IGNORE}
         if own is not None:
             labelled += 1
+            named_by_labels += bool(own)
             if extra := sorted(named - set(own)):
                 contradicting.append(f"{place} has {', '.join(extra)}, its labels say {', '.join(own) or 'none'}")
     number = len(chosen)
@@ -188,13 +197,24 @@ def _look(
     for reason, examples in problems.items():
         told = f"{len(examples)} of {number} true masks that were looked at {reason}, such as {examples[0]}"
         if len(examples) > ALLOWED_SHARE * number:
-            raise ValueError(f"{told}: {way_out}" if "ids" in reason else f"{told}: mend the column of masks")
+            if "ids" not in reason:
+                way_out = "mend the column of masks"
+            elif "mode RGB" in examples[0]:
+                way_out = "colours are read where a labelmap.txt says which class they are (--classes labelmap.txt)"
+            raise ValueError(f"{told}: {way_out}")
         account.say(told)
-    if not options.values and set(values) == {BACKGROUND, IGNORE} and labelled:
-        raise ValueError(
-            f"all {number} true masks that were looked at hold 0 and 255 only, and 255 means ignored: if it is a "
-            f"class, say which (--mask-values 255={classes.before[0]})"
-        )
+    if not options.values and set(values) <= {BACKGROUND, IGNORE}:
+        if IGNORE in values:
+            raise ValueError(
+                f"all {number} true masks that were looked at hold 0 and 255 only, and 255 means ignored: if it is a "
+                f"class, say which (--mask-values 255={classes.before[0]}), else that it is none (--mask-values "
+                "255=ignore)"
+            )
+        if named_by_labels:
+            raise ValueError(
+                f"all {number} true masks that were looked at hold 0 only, the background, while labels name classes: "
+                "mend the column of masks, or say that they are so (--mask-values 0=background)"
+            )
     if contradicting:
         told = (
             f"{len(contradicting)} of {labelled} true masks that were looked at have a class that their image's labels "

@@ -311,5 +311,5 @@ def test_heic_is_named_as_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("photos/dog/1.heic").write_bytes(head + bytes(100))
     assert "HEIC" in run("folder", "photos", "m.parquet")
     Path("t.csv").write_text("image_uri,labels\nphotos/dog/1.heic,dog\n")
-    with pytest.raises(Said, match="HEIC image, which needs pillow-heif"):
+    with pytest.raises(Said, match="HEIC images, which need pillow-heif"):
         run("table", "t.csv", "m.parquet")

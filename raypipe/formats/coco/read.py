@@ -6,8 +6,9 @@ holds the objects' regions, smaller ones on top of larger ones; a crowd is 255 (
 so is the box of an object without a region.
 """
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +20,10 @@ from raypipe import storage, uri
 from raypipe.data.images import check_size, decode_image
 from raypipe.data.merge import write_mask
 from raypipe.formats.coco.regions import decode_segmentation
-from raypipe.formats.draft import Draft, draft_table
+from raypipe.formats.draft import Draft, Drawn, draft_table
 from raypipe.formats.json_file import read_json, take
-from raypipe.schema import BACKGROUND, IGNORE, SUPERVISED
+from raypipe.formats.quote import quote
+from raypipe.schema import BACKGROUND, IGNORE
 
 WRITERS = 8
 """Number of masks that are drawn and written at the same time."""
@@ -41,20 +43,14 @@ class Coco:
     images: list[dict[str, Any]]
     """As in the file, one for each file name."""
     annotations: list[list[dict[str, Any]] | None]
-    """Of each image; None where the file has no annotations at all."""
+    """Of each image, with a category that `names` has, and `iscrowd`; None where the file has no annotations at all."""
     skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     notes: list[str] = field(default_factory=list)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of their ids."""
-        return tuple(dict.fromkeys(self.names.values()))
-
-    @property
-    def class_ids(self) -> dict[int, int]:
-        """Class id by category id."""
-        numbers = {name: number for number, name in enumerate(self.classes, start=1)}
-        return {category: numbers[name] for category, name in self.names.items()}
+        """Class names in the order of their ids; the background, which some programs write as a category, is none."""
+        return tuple(dict.fromkeys(name for name in self.names.values() if name.casefold() != "background"))
 
 
 def read_coco(annotations: str, images: str, *, split: str | None = None, masks: str | None = None) -> Draft:
@@ -73,10 +69,10 @@ def read_coco(annotations: str, images: str, *, split: str | None = None, masks:
         ValueError: the file isn't COCO's.
     """
     coco = open_coco(annotations)
-    order = {name: number for number, name in enumerate(coco.classes)}
+    order = {name: number for number, name in enumerate(coco.names.values())}
     rows = []
     for image, own in zip(coco.images, coco.annotations, strict=True):
-        labels = None if own is None else {coco.names[one["category_id"]] for one in own if not one.get("iscrowd")}
+        labels = None if own is None else {coco.names[one["category_id"]] for one in own if not one["iscrowd"]}
         exported = image.get("raypipe_id")
         rows.append(
             {
@@ -86,9 +82,12 @@ def read_coco(annotations: str, images: str, *, split: str | None = None, masks:
                 "split": split,
             }
         )
-    if masks is not None:
-        for row, place in zip(rows, draw_masks(coco, masks, images=images), strict=True):
-            row |= {"mask_uri": place, "supervision": SUPERVISED if place else None}
+
+    def draw(numbers: Sequence[int], ids: Sequence[str], class_ids: Mapping[str, int]) -> Drawn:
+        assert masks is not None
+        named = {category: class_ids.get(name, BACKGROUND) for category, name in coco.names.items()}
+        return draw_masks(coco, masks, images=images, class_ids=named, ids=dict(zip(numbers, ids, strict=True)))
+
     return Draft(
         table=draft_table(rows),
         source=annotations,
@@ -96,6 +95,7 @@ def read_coco(annotations: str, images: str, *, split: str | None = None, masks:
         place=lambda number: f"{annotations}, image {coco.images[number]['id']}",
         classes=coco.classes,
         classes_from=f"the categories of {annotations}",
+        draw=None if masks is None else draw,
         groups=coco.groups,
         skipped=coco.skipped,
         notes=coco.notes,
@@ -115,12 +115,12 @@ def open_coco(annotations: str) -> Coco:
     coco = Coco(annotations, {}, {}, [], [])
     _read_categories(coco, content)
     first_of: dict[str, int] = {}
-    position: dict[Any, int] = {}
+    position: dict[str, int] = {}
     for index, image in enumerate(listed):
         place = f"{annotations}: images[{index}]"
         name = image.get("file_name") if isinstance(image, dict) else None
-        number = image.get("id") if isinstance(image, dict) else None
-        if not isinstance(name, str) or not name.strip() or not isinstance(number, int | str):
+        number = _key(image.get("id")) if isinstance(image, dict) else None
+        if not isinstance(name, str) or not name.strip() or number is None:
             coco.skipped["images without an id or a file name"].append(place)
         elif number in position:
             coco.skipped["images whose id another image has"].append(f"{name} ({number})")
@@ -134,27 +134,49 @@ def open_coco(annotations: str) -> Coco:
     if regions is None:
         coco.notes.append(f"{annotations} has no annotations: its images are without labels")
         return coco
-    for index, annotation in enumerate(take(content, "annotations", list, place=annotations)):
+    categories = {str(number): number for number in coco.names}
+    regions = take(content, "annotations", list, place=annotations)
+    for index, annotation in enumerate(regions):
         place = f"annotations[{index}]"
-        if not isinstance(annotation, dict) or annotation.get("image_id") not in position:
+        image, category = (
+            (_key(annotation.get(name)) for name in ("image_id", "category_id"))
+            if isinstance(annotation, dict)
+            else (None, None)
+        )
+        if image not in position:
             coco.skipped["annotations of no image"].append(place)
-        elif annotation.get("category_id") not in coco.names:
-            coco.skipped["annotations of no category"].append(f"{place}: {annotation.get('category_id')!r}")
+        elif category not in categories:
+            coco.skipped["annotations of no category"].append(f"{place}: {quote(annotation.get('category_id'))}")
         else:
-            own = coco.annotations[position[annotation["image_id"]]]
+            own = coco.annotations[position[image]]
             assert own is not None
-            own.append(annotation)
+            crowd = str(annotation.get("iscrowd")).strip().lower() in ("1", "1.0", "true")
+            own.append({**annotation, "category_id": categories[category], "iscrowd": crowd})
+    if regions and not any(coco.annotations):
+        reasons = {reason: names for reason, names in coco.skipped.items() if reason.startswith("annotations")}
+        told = "; ".join(f"{len(names):,} {reason}, such as {names[0]}" for reason, names in reasons.items())
+        raise ValueError(f"{annotations}: none of its annotations can be used: {told}")
     _drop_unused(coco)
     return coco
+
+
+def _key(value: Any) -> str | None:
+    """An id as a text, so that 7, 7.0 and "7" are the same; None for what is no id."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
 def _read_categories(coco: Coco, content: Any) -> None:
     found: dict[int, str] = {}
     for index, category in enumerate(take(content, "categories", list, place=coco.source)):
         place = f"{coco.source}: categories[{index}]"
-        number = take(category, "id", int, place=place)
+        own = _key(category.get("id")) if isinstance(category, dict) else None
+        if own is None or not re.fullmatch(r"-?[0-9]{1,18}", own):
+            raise ValueError(f"{place}: expected an object with a whole number as 'id', got {quote(category)}")
+        number = int(own)
         name = category.get("name")
-        name = str(number) if name is None else str(name).strip()
+        name = str(number) if name is None or not str(name).strip() else str(name).strip()
         if found.setdefault(number, name) != name:
             raise ValueError(
                 f"{place}: the id {number} is that of {found[number]!r} already: give each an id of its own"
@@ -174,7 +196,7 @@ def _read_categories(coco: Coco, content: Any) -> None:
 def _drop_unused(coco: Coco) -> None:
     """Drops categories that no annotation has and that are no classes: the root of others, and the background."""
     used = {one["category_id"] for own in coco.annotations for one in own or ()}
-    roots = set(coco.groups.values())
+    roots = {group for name, group in coco.groups.items() if group != name}
     for number, name in list(coco.names.items()):
         if number not in used and (name in roots or name.casefold() in _RESERVED) and len(coco.names) > 1:
             del coco.names[number]
@@ -182,49 +204,39 @@ def _drop_unused(coco: Coco) -> None:
             coco.skipped["unused categories that stand for groups of others or for the background"].append(name)
 
 
-def draw_masks(
-    coco: Coco,
-    folder: str,
-    *,
-    images: str,
-    class_ids: Mapping[int, int] | None = None,
-    name: Callable[[Mapping[str, Any]], str] | None = None,
-) -> list[str | None]:
-    """Draws and writes the mask of each image.
+def draw_masks(coco: Coco, folder: str, *, images: str, class_ids: Mapping[int, int], ids: Mapping[int, str]) -> Drawn:
+    """Draws and writes masks.
 
     Args:
         coco: the file.
         folder: absolute URI of the folder to write into.
         images: absolute URI of the folder that file names count from: images without a size are looked at.
-        class_ids: class id by category id; by default that of the file's own classes.
-        name: an image's `image_id`, after which its mask is named; by default the exported one or its file name.
+        class_ids: class id by category id.
+        ids: the `image_id` of each image whose mask is wanted, by its place in `coco.images`: its mask is named so.
 
     Returns:
-        The masks' URIs; None for images whose size isn't known.
+        The masks' URIs in the order of `ids`; None for images whose size isn't known.
     """
-    ids = coco.class_ids if class_ids is None else class_ids
     unsized: list[str] = []
     damaged: list[str] = []
 
-    def draw(job: tuple[dict[str, Any], list[dict[str, Any]] | None]) -> str | None:
-        image, own = job
-        size = _size(image, images)
-        if size is None or own is None:
+    def draw(index: int) -> str | None:
+        image, own = coco.images[index], coco.annotations[index]
+        size = None if own is None else _size(image, images)
+        if own is None or size is None:
             unsized.append(image["file_name"])
             return None
-        mask, bad = draw_regions(own, ids, height=size[0], width=size[1])
+        mask, bad = draw_regions(own, class_ids, height=size[0], width=size[1])
         damaged.extend(f"{image['file_name']}: {reason}" for reason in bad)
-        exported = image.get("raypipe_id")
-        own_name = exported if isinstance(exported, str) else image["file_name"]
-        return write_mask(mask, folder, own_name if name is None else name(image))
+        return write_mask(mask, folder, ids[index])
 
     with ThreadPoolExecutor(WRITERS) as threads:
-        found = list(threads.map(draw, zip(coco.images, coco.annotations, strict=True)))
-    if unsized:
-        coco.skipped["masks of images whose height and width aren't known"] = sorted(unsized)
-    if damaged:
-        coco.skipped["regions that can't be drawn, whose boxes are ignored (255)"] = sorted(damaged)
-    return found
+        found = list(threads.map(draw, ids))
+    skipped = {
+        "masks of images whose height and width aren't known": sorted(unsized),
+        "regions that can't be drawn, whose boxes are ignored (255)": sorted(damaged),
+    }
+    return Drawn(found, skipped)
 
 
 def draw_regions(
@@ -233,7 +245,7 @@ def draw_regions(
     """Returns the mask (height, width) of one image's annotations, and why regions couldn't be drawn.
 
     Args:
-        annotations: the image's annotations as in the file.
+        annotations: the image's annotations as of `Coco`.
         class_ids: class id by category id.
         height: height of the image.
         width: width of the image.
@@ -248,7 +260,7 @@ def draw_regions(
             damaged.append(f"annotation {annotation.get('id')}: {error}")
             mask[_box(annotation.get("bbox"))] = IGNORE
             continue
-        if annotation.get("iscrowd"):
+        if annotation["iscrowd"]:
             mask[region] = IGNORE
         else:
             objects.append((np.count_nonzero(region), class_ids[annotation["category_id"]], region))

@@ -18,12 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe import storage, uri
+from raypipe.formats.listing import is_hidden
 from raypipe.formats.quote import quote
 
 TEXTS = (".csv", ".tsv", ".tab", ".txt")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 PARQUETS = (".parquet", ".pq")
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+PACKED = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz"))
+"""First bytes of compressed files, which may have lost their ending."""
 
 DELIMITERS = (",", "\t", ";", "|")
 MARKS = (
@@ -70,14 +73,18 @@ def find_tables(source: str) -> list[str]:
         if not found and not storage.exists(source):
             raise FileNotFoundError(f"there is no table {source}")
         return [source]
-    tables = [
-        one for one in found if ending(one) in (*TEXTS, *JSON_LINES, *PARQUETS) and uri.name_of(one)[0] not in "._"
-    ]
+    tables = [one for one in found if ending(one) in (*TEXTS, *JSON_LINES, *PARQUETS) and not _is_hidden(one, source)]
     if not tables:
         raise FileNotFoundError(f"the folder {source} holds no table: no .csv, .jsonl or .parquet")
     if len(kinds := sorted({ending(one) for one in tables})) > 1:
         raise ValueError(f"the folder {source} holds tables of several formats ({', '.join(kinds)}): name one of them")
     return tables
+
+
+def _is_hidden(table: str, folder: str) -> bool:
+    """Whether a part of a table's path is hidden, or one that Spark writes beside tables (`_SUCCESS`)."""
+    path = uri.relative(table, folder) or uri.name_of(table)
+    return is_hidden(path) or any(part.startswith("_") for part in path.split("/"))
 
 
 def ending(table: str) -> str:
@@ -120,18 +127,18 @@ def parquet_schema(table: str) -> pa.Schema | None:
 
 def _unpacked(table: str) -> bytes:
     data = storage.read_bytes(table)
-    suffix = uri.suffix_of(table)
-    if suffix not in COMPRESSED:
+    kind = COMPRESSED.get(uri.suffix_of(table)) or next((kind for mark, kind in PACKED if data.startswith(mark)), None)
+    if kind is None:
         return data
     try:
-        if suffix == ".xz":
+        if kind == "xz":
             import lzma
 
             return lzma.decompress(data)
-        stream = pa.CompressedInputStream(pa.BufferReader(data), COMPRESSED[suffix])
+        stream = pa.CompressedInputStream(pa.BufferReader(data), kind)
         content: bytes = stream.read()
     except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{table} can't be unpacked as {COMPRESSED[suffix]}: {str(error)[:200]}") from error
+        raise ValueError(f"{table} can't be unpacked as {kind}: {str(error)[:200]}") from error
     except Exception as error:
         if type(error).__name__ != "LZMAError":
             raise
@@ -140,6 +147,8 @@ def _unpacked(table: str) -> bytes:
 
 
 def _decoded(data: bytes, table: str, dialect: Dialect) -> str:
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise ValueError(f"{table} is a workbook or a zip, whatever its name says: save it as CSV")
     encoding = _encoding(data, dialect)
     try:
         text = data.decode(encoding)
@@ -157,7 +166,7 @@ def _decoded(data: bytes, table: str, dialect: Dialect) -> str:
 
 
 def _read_csv(text: str, table: str, dialect: Dialect) -> Iterator[Record]:
-    delimiter = dialect.delimiter or ("\t" if ending(table) in (".tsv", ".tab") else _delimiter(text, table))
+    delimiter, text = _divided(text, table, dialect)
     if len(delimiter) != 1:
         raise ValueError(f"--delimiter is one character, got {quote(delimiter)} (a tab is $'\\t' in a shell)")
     csv.field_size_limit(min(LONGEST_FIELD, sys.maxsize))
@@ -232,7 +241,7 @@ def read_header(table: str, dialect: Dialect) -> Header:
         start = stream.read(_BEGINNING)
     encoding = _encoding(start, dialect)
     text = start.decode(encoding, errors="replace").removeprefix("\ufeff")
-    delimiter = dialect.delimiter or ("\t" if ending(table) in (".tsv", ".tab") else _delimiter(text, table))
+    delimiter, text = _divided(text, table, dialect)
     names = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True), [])
     return Header(names, delimiter, encoding.removesuffix("-sig"))
 
@@ -243,6 +252,14 @@ _BEGINNING = 64 * 1024
 
 def _encoding(start: bytes, dialect: Dialect) -> str:
     return dialect.encoding or next((name for mark, name in MARKS if start.startswith(mark)), "utf-8")
+
+
+def _divided(text: str, table: str, dialect: Dialect) -> tuple[str, str]:
+    """The delimiter of a text, and the text without the line in which Excel names it."""
+    if match := re.match(r'"?sep=([^\r\n])"?(?:\r\n?|\n)', text, re.IGNORECASE):
+        return dialect.delimiter or match[1], text[match.end() :]
+    usual = "\t" if ending(table) in (".tsv", ".tab") else None
+    return dialect.delimiter or usual or _delimiter(text, table), text
 
 
 def _delimiter(text: str, table: str) -> str:

@@ -1,5 +1,7 @@
 """Reads tables of images and labels: a row an image, with its labels in a cell or in a column a class."""
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +13,7 @@ from raypipe.data.manifest import nearest
 from raypipe.formats.draft import NUMBER, Draft, draft_table
 from raypipe.formats.hugging_face.features import class_names, features_of
 from raypipe.formats.labels import PLAIN, LabelReader, is_missing
+from raypipe.formats.listing import IMAGE_SUFFIXES
 from raypipe.formats.quote import quote
 from raypipe.formats.table.files import Dialect, Record, find_tables, parquet_schema, read_records
 
@@ -27,7 +30,7 @@ IMAGE_COLUMNS = (
         "image_path",
         "image_file",
     ),
-    *("image_url", "url", "uri"),
+    *("image_name", "img_path", "img_name", "img", "image_url", "url", "uri"),
 )
 """Columns that hold images' names, in the order in which one of them is taken."""
 LABEL_COLUMNS = ("labels", "label", "tags", "classes", "class", "categories", "category")
@@ -36,11 +39,15 @@ OPTIONAL_COLUMNS = ("split", "mask_uri", "saliency_uri", "supervision")
 """Columns that go into the manifest if the table has them."""
 
 _HOT = {"1": True, "1.0": True, "true": True, "yes": True, "x": True} | dict.fromkeys(
-    ("0", "0.0", "-1", "-1.0", "false", "no", ""), False
+    ("0", "0.0", "-1", "-1.0", "false", "no"), False
 )
 """What cells of a column a class say. -1 is a class that was looked for and not seen, as in PASCAL VOC's lists."""
 
-_ONE_FILE = ".parquet"
+_INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+"""Columns in which pandas writes the rows' numbers."""
+
+_FIRST = 1_000
+"""Rows that tell which columns there are: in JSON lines, a row may lack some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +87,19 @@ def read_table(source: str, options: TableOptions | None = None) -> Draft:
     names: tuple[str, ...] | None = None
     for table in tables:
         schema = parquet_schema(table)
-        reader: _RowReader | None = None
-        for record in read_records(table, options.dialect):
-            if reader is None:
-                reader = _RowReader.of(record, table, options, schema)
-                names = names or reader.names
-                notes += [note for note in reader.notes if note not in notes]
+        records = read_records(table, options.dialect)
+        first = list(itertools.islice(records, _FIRST))
+        if not first:
+            continue
+        reader = _RowReader.of(first, table, options, schema)
+        if names is not None and reader.names != names:
+            raise ValueError(
+                f"{table} has other class names than the tables before it, {quote(reader.names)} and not "
+                f"{quote(names)}: import one at a time (--into)"
+            )
+        names = reader.names
+        notes += [note for note in reader.notes if note not in notes]
+        for record in itertools.chain(first, records):
             rows.append({NUMBER: len(rows), **reader.read(record)})
             places.append(record.place)
             reader.look_for_odd(record, nulls, odd)
@@ -122,13 +136,13 @@ class _RowReader:
     notes: Sequence[str]
 
     @classmethod
-    def of(cls, record: Record, table: str, options: TableOptions, schema: pa.Schema | None) -> "_RowReader":
-        columns = list(record.values)
+    def of(cls, first: Sequence[Record], table: str, options: TableOptions, schema: pa.Schema | None) -> "_RowReader":
+        columns = list(dict.fromkeys(name for record in first for name in record.values))
         notes = []
         image = find_column(columns, options.image_column, IMAGE_COLUMNS, "--image-column", table)
         if options.image_column is None and image != IMAGE_COLUMNS[0]:
             notes.append(f"images are those of the column {image!r}")
-        if _is_bytes(record.values[image]):
+        if any(_is_bytes(record.values.get(image)) for record in first):
             raise ValueError(
                 f"{table}: the column {image!r} holds images' bytes, not their names: `raypipe import parquet` reads "
                 "such files, and leaves images where they are"
@@ -140,9 +154,8 @@ class _RowReader:
         label = None
         if options.multi_hot is not None:
             taken = {image, own_id, *OPTIONAL_COLUMNS}
-            hot = (
-                tuple(name for name in columns if name not in taken) if "*" in options.multi_hot else options.multi_hot
-            )
+            others = tuple(name for name in columns if name not in taken and not _INDEX.fullmatch(name))
+            hot = others if "*" in options.multi_hot else options.multi_hot
             if absent := [name for name in hot if name not in columns]:
                 raise ValueError(f"{table} has no column {absent[0]!r} (--multi-hot){nearest(absent[0], columns)}")
         else:
@@ -171,7 +184,7 @@ class _RowReader:
             return self.labels.read(values.get(self.label), place=f"{place}, column {self.label!r}")
         seen = [_is_hot(values.get(name), f"{place}, column {name!r}") for name in self.hot]
         if all(one is None for one in seen):
-            return None
+            return None if self.labels.empty == "null" else []
         return [name for name, one in zip(self.hot, seen, strict=True) if one]
 
     def look_for_odd(self, record: Record, nulls: list[str], odd: dict[str, str]) -> None:
@@ -198,9 +211,12 @@ def find_column(columns: Sequence[str], given: str | None, usual: Sequence[str],
     for name in usual:
         if name in found:
             return found[name]
+    hint = ""
+    if any(name.lower().endswith(IMAGE_SUFFIXES) for name in columns):
+        hint = ". The first line has to name the columns: write such a line above the others"
     raise ValueError(
         f"{table} has none of the columns {', '.join(usual[:4])}, …: name the one that is meant ({option}); there are "
-        f"{', '.join(map(repr, columns[:10]))}{', …' if len(columns) > 10 else ''}"
+        f"{', '.join(quote(name) for name in columns[:10])}{', …' if len(columns) > 10 else ''}{hint}"
     )
 
 
@@ -221,14 +237,16 @@ def _id(value: Any, column: str, place: str) -> str:
         value = int(value)
     if is_missing(value) or isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise ValueError(f"{place}: expected a text or a number as id in {column!r}, got {quote(value)}")
-    return str(value)
+    return str(value).strip()
 
 
 def _is_hot(value: Any, place: str) -> bool | None:
-    if is_missing(value):
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float | str) and (text := str(value).strip().lower()) in _HOT:
         return _HOT[text]
-    raise ValueError(f"{place}: expected 1 or 0, got {quote(value)}")
+    raise ValueError(
+        f"{place}: expected 1 or 0, got {quote(value)}. Name the columns that are classes (--multi-hot a,b,c)"
+    )

@@ -52,7 +52,7 @@ def read_voc(root: str, *, lists: Sequence[str] | None = None, labels: str | Non
             "image_uri": image_id,
             "labels": found.get(image_id),
             "split": splits[image_id],
-            "mask_uri": masks.get(image_id),
+            "mask_uri": masks.get(image_id) or masks.get(_stem(image_id)),
         }
         for image_id in splits
     ]
@@ -69,6 +69,7 @@ def read_voc(root: str, *, lists: Sequence[str] | None = None, labels: str | Non
         place=lambda number: f"list {rows[number]['split']}",
         classes=classes,
         classes_from=storage.join(root, LABELMAP) if labelmap else "PASCAL VOC",
+        usual_classes=labelmap is None,
         colors=labelmap.colors if labelmap and labelmap.colors else None,
         any_ending=True,
         notes=notes,
@@ -102,7 +103,10 @@ def _read_lists(root: str, lists: Sequence[str] | None) -> dict[str, str]:
         found = storage.list_files(storage.join(folder, "Segmentation"), suffix=".txt")
         present = {without_suffix(uri.name_of(place)): place for place in found}
     if absent := [uris[name] for name in uris if name not in present and (lists or not present)]:
-        raise FileNotFoundError(f"no such list: {', '.join(absent)}")
+        there = [uri.relative(place, folder) or place for place in storage.list_files(folder, suffix=".txt")]
+        shown = [without_suffix(path).removeprefix("Segmentation/") for path in there[:5]]
+        hint = f". There are {', '.join(shown)}: name the ones to take by --list" if shown else ""
+        raise FileNotFoundError(f"no such list: {', '.join(absent)}{hint}")
     splits: dict[str, str] = {}
     for name, place in present.items():
         lines = storage.read_bytes(place).decode("utf-8-sig").splitlines()
@@ -120,10 +124,15 @@ def _read_annotations(root: str, ids: Sequence[str]) -> dict[str, list[str] | No
     """Returns the labels of the images that have an annotation."""
     folder = storage.join(root, "Annotations")
     available = {uri.relative(place, folder) for place in storage.list_files(folder, suffix=".xml")}
-    annotated = [image_id for image_id in ids if f"{image_id}.xml" in available]
+    names = {image_id: name for image_id in ids for name in (_stem(image_id), image_id) if f"{name}.xml" in available}
     with ThreadPoolExecutor(READERS) as pool:
-        texts = pool.map(lambda image_id: storage.read_bytes(storage.join(folder, f"{image_id}.xml")), annotated)
-        return {image_id: _object_names(text, image_id) for image_id, text in zip(annotated, texts, strict=True)}
+        texts = pool.map(lambda name: storage.read_bytes(storage.join(folder, f"{name}.xml")), names.values())
+        return {image_id: _object_names(text, names[image_id]) for image_id, text in zip(names, texts, strict=True)}
+
+
+def _stem(image_id: str) -> str:
+    """An entry of a list without the ending of an image, which some programs write into lists."""
+    return without_suffix(image_id) if image_id.lower().endswith(IMAGE_SUFFIXES) else image_id
 
 
 def _object_names(xml: bytes, image_id: str) -> list[str]:

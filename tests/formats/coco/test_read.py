@@ -14,6 +14,7 @@ from raypipe.data.manifest import Manifest
 from raypipe.formats.base import ExportedRow, Options
 from raypipe.formats.coco.corrected import import_corrected
 from raypipe.formats.coco.read import draw_regions, read_coco
+from raypipe.formats.draft import Draft, Drawn
 from raypipe.formats.registry import FORMATS
 
 
@@ -40,6 +41,15 @@ def write(folder: Path, content: Any) -> str:
     return str(folder / "instances.json")
 
 
+def drawn(draft: Draft) -> Drawn:
+    """The masks of all images, named after them, with the classes' own ids."""
+    assert draft.draw is not None
+    assert draft.classes is not None
+    rows = draft.table.to_pylist()
+    ids = [row["image_id"] or row["image_uri"] for row in rows]
+    return draft.draw(range(len(rows)), ids, {name: k for k, name in enumerate(draft.classes, start=1)})
+
+
 def test_labels_without_masks(coco: dict[str, Any], tmp_path: Path) -> None:
     draft = read_coco(write(tmp_path, coco), str(tmp_path / "images"), split="train")
     assert draft.classes == ("cat", "dog")
@@ -54,18 +64,32 @@ def test_labels_without_masks(coco: dict[str, Any], tmp_path: Path) -> None:
 
 def test_masks_small_on_large_and_crowds_ignored(coco: dict[str, Any], tmp_path: Path) -> None:
     draft = read_coco(write(tmp_path, coco), str(tmp_path / "images"), masks=str(tmp_path / "masks"))
-    rows = {row["image_uri"]: row for row in draft.table.to_pylist()}
-    assert {row["supervision"] for row in rows.values()} == {"mask"}
-    found = decode_mask(storage.read_bytes(rows["a.jpg"]["mask_uri"]))
-    assert found.tolist() == [[1, 1, 1, 255], [1, 2, 2, 255], [1, 1, 1, 255]]
-    assert not decode_mask(storage.read_bytes(rows["s3://bucket/c.png"]["mask_uri"])).any()
+    assert draft.table["mask_uri"].null_count == 3
+    uris, skipped = drawn(draft)
+    _, of_a, of_c = (decode_mask(storage.read_bytes(place or "")) for place in uris)
+    assert of_a.tolist() == [[1, 1, 1, 255], [1, 2, 2, 255], [1, 1, 1, 255]]
+    assert not of_c.any()
     assert len(list((tmp_path / "masks").iterdir())) == 3
+    assert not any(skipped.values())
+
+
+def test_classes_that_are_dropped_or_merged_are_drawn_so(coco: dict[str, Any], tmp_path: Path) -> None:
+    draft = read_coco(write(tmp_path, coco), str(tmp_path / "images"), masks=str(tmp_path / "masks"))
+    assert draft.draw is not None
+    place = draft.draw([1], ["a"], {"cat": 255, "dog": 7}).uris[0]
+    assert decode_mask(storage.read_bytes(place or ""))[1].tolist() == [255, 7, 7, 255]
+    place = draft.draw([1], ["a"], {"dog": 7}).uris[0]
+    assert decode_mask(storage.read_bytes(place or ""))[1].tolist() == [0, 7, 7, 255]
 
 
 def test_masks_into_a_manifest_by_the_names_of_its_classes(coco: dict[str, Any], tmp_path: Path) -> None:
     rows = [{"image_id": name, "image_uri": f"{name}.jpg", "labels": None} for name in ("z", "c", "a", "sub/b")]
     existing = Manifest.from_rows(rows, ["bird", "dog", "cat"])
-    merged = import_corrected(write(tmp_path, coco), existing, masks=str(tmp_path / "masks"))
+    coco["annotations"].append({"id": 5, "image_id": 17, "category_id": 90, "segmentation": []})
+    merged, skipped = import_corrected(write(tmp_path, coco), existing, masks=str(tmp_path / "masks"))
+    assert [names for names in skipped.values() if names] == [
+        ["a.jpg: annotation 5: expected run lengths or polygons as segmentation, got '[]'"]
+    ]
     table = {row["image_id"]: row for row in merged.table.to_pylist()}
     assert (table["z"]["mask_uri"], table["z"]["supervision"]) == (None, None)
     assert table["a"]["image_uri"] == "a.jpg"
@@ -93,10 +117,11 @@ def test_what_was_exported_comes_back(tmp_path: Path, instances: bool) -> None:
     format_.finish(lambda: iter(rows), str(tmp_path))
     draft = read_coco(str(tmp_path / "annotations/all.json"), "/unused", masks=str(tmp_path / "masks"))
     assert draft.classes == CLASSES
-    found = {row["image_id"]: row for row in draft.table.to_pylist()}
+    rows_read = draft.table.to_pylist()
+    found = {row["image_id"]: row | {"mask": place} for row, place in zip(rows_read, drawn(draft).uris, strict=True)}
     assert set(found) == set(MASKS)
     for image_id, mask in MASKS.items():
-        np.testing.assert_array_equal(decode_mask(storage.read_bytes(found[image_id]["mask_uri"])), mask)
+        np.testing.assert_array_equal(decode_mask(storage.read_bytes(found[image_id]["mask"])), mask)
         names = [CLASSES[value - 1] for value in np.unique(mask) if 0 < value < 255]
         assert found[image_id]["labels"] == names
     assert found["plain"]["image_uri"] == make_rows()[0].image_uri
@@ -117,8 +142,12 @@ def change(coco: dict[str, Any], path: tuple[Any, ...], value: object) -> None:
         (("annotations",), {}, "expected 'annotations' of type list, got '{}'"),
         (("categories",), None, "expected 'categories' of type list, got 'None'"),
         (("categories",), [], "has no categories"),
-        (("categories", 0), "dog", r"categories\[0\]: expected 'id' of type int, got 'None'"),
-        (("categories", 0, "id"), "x", r"categories\[0\]: expected 'id' of type int, got 'x'"),
+        (("categories", 0), "dog", r"categories\[0\]: expected an object with a whole number as 'id', got 'dog'"),
+        (
+            ("categories", 0, "id"),
+            "x",
+            r"categories\[0\]: expected an object with a whole number as 'id', got {'id': 'x'",
+        ),
         (("categories", 0, "id"), 7, r"categories\[1\]: the id 7 is that of 'dog' already"),
     ],
 )
@@ -143,6 +172,9 @@ def test_files_that_say_nothing_of_classes_or_images(
         (("annotations", 0, "category_id"), 5, "annotations of no category", "annotations[0]: 5", 3),
         (("annotations", 0), "x", "annotations of no image", "annotations[0]", 3),
         (("annotations", 0, "image_id"), None, "annotations of no image", "annotations[0]", 3),
+        (("annotations", 0, "image_id"), [17], "annotations of no image", "annotations[0]", 3),
+        (("annotations", 0, "category_id"), {}, "annotations of no category", "annotations[0]: {}", 3),
+        (("annotations", 0, "category_id"), True, "annotations of no category", "annotations[0]: True", 3),
         (("annotations", 0, "segmentation"), [], "regions that can't be drawn", "a.jpg: annotation 1: expected run", 3),
         (("images", 1, "height"), 2, "regions that can't be drawn", "a.jpg: annotation 2: expected run lengths of", 3),
         (("images", 1, "height"), -3, "masks of images whose height and width aren't known", "a.jpg", 3),
@@ -162,8 +194,56 @@ def test_one_bad_item_is_left_out_and_said(
     change(coco, path, value)
     draft = read_coco(write(tmp_path, coco), str(tmp_path), masks=str(tmp_path / "masks"))
     assert draft.table.num_rows == number
-    (said,) = (names for told, names in draft.skipped.items() if told.startswith(reason))
+    skipped = {**draft.skipped, **drawn(draft).skipped}
+    (said,) = (names for told, names in skipped.items() if told.startswith(reason) and names)
     assert said[0].removeprefix(f"{tmp_path}/instances.json: ").startswith(example)
+
+
+@pytest.mark.parametrize("kind", [str, float])
+def test_ids_of_another_type(coco: dict[str, Any], tmp_path: Path, kind: Any) -> None:
+    for annotation in coco["annotations"]:
+        annotation |= {"image_id": kind(annotation["image_id"]), "category_id": kind(annotation["category_id"])}
+    assert read_coco(write(tmp_path, coco), str(tmp_path)).table["labels"].to_pylist() == [[], ["cat", "dog"], []]
+
+
+@pytest.mark.parametrize("crowd", ["0", 0, False, None, "false", 0.0, ""])
+def test_no_crowd(coco: dict[str, Any], tmp_path: Path, crowd: Any) -> None:
+    coco["annotations"][3]["iscrowd"] = crowd
+    assert read_coco(write(tmp_path, coco), str(tmp_path)).table["labels"].to_pylist()[0] == ["cat"]
+
+
+@pytest.mark.parametrize("crowd", ["1", 1, True, "True", 1.0])
+def test_a_crowd(coco: dict[str, Any], tmp_path: Path, crowd: Any) -> None:
+    coco["annotations"][3]["iscrowd"] = crowd
+    assert read_coco(write(tmp_path, coco), str(tmp_path)).table["labels"].to_pylist()[0] == []
+
+
+def test_a_file_of_no_usable_annotation_is_refused(coco: dict[str, Any], tmp_path: Path) -> None:
+    for annotation in coco["annotations"]:
+        annotation["image_id"] = 1_000
+    with pytest.raises(ValueError, match=r"none of its annotations can be used: 4 annotations of no image"):
+        read_coco(write(tmp_path, coco), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("categories", "classes"),
+    [
+        # Roboflow's root, that of another class, a class that is its own group, a background, twins.
+        ([(0, "pets", "none"), (7, "cat", "pets"), (90, "dog", "pets")], ("cat", "dog")),
+        ([(7, "cat", "pet"), (90, "dog", "pet"), (91, "pet", "")], ("cat", "dog")),
+        ([(1, "person", "person"), (7, "cat", "animal"), (90, "dog", "animal")], ("person", "cat", "dog")),
+        ([(0, "Background", ""), (7, "cat", ""), (90, "dog", "")], ("cat", "dog")),
+        ([(7, "cat", ""), (90, "dog", ""), (91, "dog", "")], ("cat", "dog")),
+        ([(90, "dog", ""), (7, " cat ", "")], ("cat", "dog")),
+        ([("90", "dog", ""), (7.0, "cat", "")], ("cat", "dog")),
+        ([(7, "cat", "dog"), (90, "dog", "animal")], ("cat", "dog")),
+        ([(1, "void", ""), (7, "cat", ""), (90, "dog", "")], ("cat", "dog")),
+        ([(7, "1e3", ""), (90, "no", "")], ("1e3", "no")),
+    ],
+)
+def test_categories(coco: dict[str, Any], tmp_path: Path, categories: Any, classes: tuple[str, ...]) -> None:
+    coco["categories"] = [{"id": k, "name": name, "supercategory": group} for k, name, group in categories]
+    assert read_coco(write(tmp_path, coco), str(tmp_path)).classes == classes
 
 
 def test_a_category_may_have_any_name(coco: dict[str, Any], tmp_path: Path) -> None:
@@ -186,5 +266,5 @@ def test_an_image_without_annotations_is_background() -> None:
 
 def test_ids_never_leave_the_folder(coco: dict[str, Any], tmp_path: Path) -> None:
     coco["images"][1]["raypipe_id"] = "../../../x"
-    read_coco(write(tmp_path, coco), str(tmp_path / "images"), masks=str(tmp_path / "deep/er/masks"))
+    drawn(read_coco(write(tmp_path, coco), str(tmp_path / "images"), masks=str(tmp_path / "deep/er/masks")))
     assert {path.parent for path in tmp_path.rglob("*.png")} == {tmp_path / "deep/er/masks"}

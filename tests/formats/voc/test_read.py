@@ -106,7 +106,9 @@ def test_missing_images(root: Path) -> None:
 def test_bad_layouts(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no such list: .*absent/ImageSets/Segmentation/train\.txt"):
         read_voc(str(root / "absent"))
-    with pytest.raises(FileNotFoundError, match=r"no such list: .*Segmentation/trian\.txt$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no such list: .*Segmentation/trian\.txt\. There are Main/dog_val, train"
+    ):
         read_voc(str(root), lists=["train", "trian"])
     (root / "labels.csv").write_text("id,labels\n1,cat\n")
     with pytest.raises(ValueError, match="expected the columns image_id and labels"):
