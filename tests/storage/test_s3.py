@@ -195,6 +195,8 @@ def test_a_first_look_and_other_threads_are_not_patient(monkeypatch: pytest.Monk
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
     s3fs.S3FileSystem.clear_instance_cache()
     began = time.monotonic()
     with pytest.raises(EndpointConnectionError):
