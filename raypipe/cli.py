@@ -16,6 +16,7 @@ from raypipe.cli_config import ConfigFile, Overrides, connect_run, open_run, rea
 from raypipe.cli_export import export, export_model, review
 from raypipe.cli_import import import_app
 from raypipe.config import load_config, to_yaml
+from raypipe.data.parts import open_manifest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 train_app = typer.Typer(no_args_is_help=True, help="Train a network on Ray Train.")
@@ -124,6 +125,25 @@ def report(
 app.command()(export)
 app.command()(review)
 app.command(name="export-model")(export_model)
+
+
+@app.command()
+def labels(
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Manifest's file or folder.")],
+    draft_map: Annotated[
+        str | None, typer.Option(metavar="CSV", help="Write a draft for --map of `raypipe import`, twins merged.")
+    ] = None,
+) -> None:
+    """Count a manifest's labels: which go together, which may mean the same, which are rare."""
+    from raypipe.imports.draft_map import write_map
+    from raypipe.imports.label_report import count_labels, report
+
+    found = open_manifest(manifest)
+    counted = count_labels((part.read()["labels"] for part in found.parts), found.classes)
+    typer.echo(report(counted))
+    if draft_map is not None:
+        write_map({**dict.fromkeys(found.classes, 0), **counted.counts}, draft_map)
+        typer.echo(f"draft of a map: {draft_map}. Change its second column, then import with --map")
 
 
 @app.command()
