@@ -10,8 +10,8 @@ from raypipe.config import Cluster
 
 KEEPALIVE = {"RAY_grpc_client_keepalive_time_ms": "60000", "RAY_grpc_client_keepalive_timeout_ms": "20000"}
 """Environment with which a process that waits for another one asks each minute whether it is still there, which Ray's
-servers bear, and waits 20 seconds for the answer; by itself Ray asks after 5 minutes and waits 2. Whether Ray's own
-check of nodes ends such a wait earlier isn't known."""
+servers bear, and waits 20 seconds for the answer; by itself Ray asks after 5 minutes and waits 2. Ray's own check of
+nodes doesn't end such a wait: what was on a host whose link is cut came back to nobody (benchmarks/hosts.md)."""
 
 
 def cluster_address(cluster: Cluster) -> str | None:
