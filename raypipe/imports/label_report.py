@@ -14,7 +14,7 @@ from raypipe.imports.draft_map import merge_twins
 from raypipe.imports.label_column import LabelColumn
 
 _MOST_PAIRS = 10
-_OFTEN = 0.5
+_OFTEN = 0.7
 """Share of a class's images from which on another class goes with it: such classes can hardly be told apart."""
 
 
