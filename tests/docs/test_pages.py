@@ -23,7 +23,7 @@ from saliency_weights import csnet_state
 
 from raypipe import storage
 from raypipe.data.parts import read_manifest
-from raypipe.synthetic.generate import generate
+from raypipe.synthetic.generate import CLASSES, generate
 
 BIN = Path(sys.executable).parent
 NUM_IMAGES = 24
@@ -54,6 +54,9 @@ class Workspace:
         self.folder = folder
         generate(str(folder / "synthetic"), num_images=NUM_IMAGES, sizes=(96, 128))
         rows = self.rows()
+        order = np.array([0, *(sorted(CLASSES).index(name) + 1 for name in CLASSES)], np.uint8)
+        for row in rows:  # a table states no order of classes, so that ids are those of the alphabet
+            Image.fromarray(order[np.asarray(Image.open(row["mask_uri"]))]).save(row["mask_uri"])
         with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["file", "labels", "mask_uri"])
@@ -122,9 +125,25 @@ def corrected_export(workspace: Workspace) -> None:
     shutil.copy(workspace.folder / "coco-of-someone/annotations/train.json", workspace.folder / "annotations.json")
 
 
+def tag_tables(workspace: Workspace) -> None:
+    """`tags.csv`, a row a tag; `hot.csv`, a column a class; `more.csv`, an image that isn't in it."""
+    with (workspace.folder / "labels.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    tags, hot = ["file,tag,confidence"], ["file,frog,snake"]
+    for number, row in enumerate(rows):
+        names = row["labels"].split("|")
+        tags += [f"{row['file']},{name},{0.98 if name else 0}" for name in (*names, "unsure")]
+        if number:
+            hot.append(f"{row['file']},{int('frog' in names)},{int('snake' in names)}")
+    (workspace.folder / "tags.csv").write_text("\n".join(tags) + "\n")
+    (workspace.folder / "hot.csv").write_text("\n".join(hot) + "\n")
+    (workspace.folder / "more.csv").write_text(f"file,labels\n{rows[0]['file']},toad|frog\n")
+
+
 BEFORE: dict[str, Callable[[Workspace], None]] = {
     "raypipe import table salient.csv": salient_table,
     "raypipe import labelstudio": corrected_export,
+    "raypipe import table tags.csv": tag_tables,
 }
 """What a command presupposes that a person brings."""
 
