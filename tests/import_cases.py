@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 from PIL import Image
 from typer.testing import CliRunner
@@ -11,6 +12,12 @@ from typer.testing import CliRunner
 from raypipe.cli import app
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest
+
+
+def mark_folder(place: str) -> None:
+    """Marks a folder of a store by an empty object whose key ends with a slash, as Amazon's web page does."""
+    bucket, _, key = place.removeprefix("s3://").partition("/")
+    fsspec.filesystem("s3").call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
 
 
 class Said(Exception):  # noqa: N818 - what was said, not what went wrong

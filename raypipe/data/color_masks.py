@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe.data.images import ImageError, decode_image, decode_mask
-from raypipe.schema import IGNORE
+from raypipe.schema import BACKGROUND, IGNORE
 
 BORDER = (224, 224, 192)
 """The colour in which VOC draws what is ignored."""
@@ -17,7 +17,7 @@ def decode_color_mask(data: bytes, colors: Mapping[tuple[int, int, int], int]) -
 
     Args:
         data: the file's bytes.
-        colors: id of each colour. VOC's border is 255 (ignored) unless it is a class.
+        colors: id of each colour. Black is background, and VOC's border is 255 (ignored), unless they are classes.
 
     Returns:
         The ids (H, W), or None where the mask is grey, or has a palette of other colours: then its values are ids.
@@ -33,7 +33,7 @@ def decode_color_mask(data: bytes, colors: Mapping[tuple[int, int, int], int]) -
     if values is not None and (pixels == values[..., np.newaxis]).all():
         return None
     codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
-    ids = {_code(BORDER): IGNORE} | {_code(color): class_id for color, class_id in colors.items()}
+    ids = {_code(BORDER): IGNORE, 0: BACKGROUND} | {_code(color): class_id for color, class_id in colors.items()}
     present, inverse = np.unique(codes, return_inverse=True)
     if unknown := [int(code) for code in present if int(code) not in ids]:
         if values is not None:

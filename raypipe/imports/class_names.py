@@ -67,7 +67,9 @@ def class_colors(text: str) -> dict[tuple[int, int, int], int] | None:
 
 def _content(text: str) -> str | None:
     """The content of the file that is named; None where the names themselves are."""
-    is_file = uri.suffix_of(text) in (*_TEXTS, *_OBJECTS, *_OTHERS) or ("," not in text and storage.exists(text))
+    is_file = uri.suffix_of(text) in (*_TEXTS, *_OBJECTS, *_OTHERS) or (
+        "," not in text and bool(text.strip()) and storage.exists(text)
+    )
     if not is_file and "/" in text and "," not in text:
         raise FileNotFoundError(
             f"there is no file {text} (--classes); a single class whose name has a slash is written with a comma after "

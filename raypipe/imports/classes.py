@@ -99,6 +99,8 @@ def decide_classes(
         account.say(some(unused, "names in the map that are no class here"))
     labels = labels.moved(dict(new_names))
     final = tuple(dict.fromkeys(new for name in source if (new := new_names.get(name, name)) is not None))
+    if not (stated or given):
+        final = natural_order(final)
     _check_known(labels, final, draft.classes_from if stated else "--classes")
     counts = Counter(dict(zip(labels.names, labels.counts().tolist(), strict=True)))
     kept = choose_names(counts, final, options, account)

@@ -106,15 +106,16 @@ class Folders:
         """The URI of what is there that is most like a name that isn't."""
         folder, name = uri.parent(wanted), uri.name_of(wanted)
         names = self.of(folder)
-        if not (names.files or names.folders):
-            return None if folder == wanted else self.nearest(folder)
         by_form = {_form(one): one for one in (*names.folders, *names.files)}
+        if (same := by_form.get(_form(name))) is not None:
+            return uri.join(folder, same)
+        elsewhere = next((one for one, inside in self._known.items() if name in inside.files), None)
+        if elsewhere is not None:
+            return uri.join(elsewhere, name)
+        if not by_form:
+            return None if folder == wanted else self.nearest(folder)
         near = difflib.get_close_matches(_form(name), list(by_form)[:5_000], n=1)
-        if near:
-            return uri.join(folder, by_form[near[0]])
-        elsewhere = (one for one, inside in self._known.items() if name in inside.files)
-        there = next(elsewhere, None)
-        return None if there is None else uri.join(there, name)
+        return uri.join(folder, by_form[near[0]]) if near else None
 
 
 def composed(name: str) -> str:

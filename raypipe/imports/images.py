@@ -232,10 +232,11 @@ class _Search:
             if isinstance(head, bytes) and (reason := _unusable(head)) is not None:
                 self.problems[row] = reason
                 wrong.append(row)
-            elif isinstance(head, PermissionError | FileNotFoundError):
-                gone = isinstance(head, FileNotFoundError)
-                self.problems[row] = "isn't there" if gone else f"can't be read: {str(head)[:200]}"
+            elif isinstance(head, PermissionError):
+                self.problems[row] = f"can't be read: {str(head)[:200]}"
                 wrong.append(row)
+            elif isinstance(head, FileNotFoundError):
+                self.problems[row] = "isn't there"  # it was in no sample before
         return wrong
 
 

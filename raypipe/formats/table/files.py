@@ -69,10 +69,10 @@ def find_tables(source: str) -> list[str]:
     if uri.protocol(source) in ("http", "https"):
         return [source]  # whose servers name no files
     found = [uri.absolute(one) for one in storage.list_files(source)]
-    if found in ([], [source]):
-        if not found and not storage.exists(source):
-            raise FileNotFoundError(f"there is no table {source}")
-        return [source]
+    if found == [source]:
+        return found
+    if not found and not storage.exists(source):
+        raise FileNotFoundError(f"there is no table {source}")
     tables = [one for one in found if ending(one) in (*TEXTS, *JSON_LINES, *PARQUETS) and not _is_hidden(one, source)]
     if not tables:
         raise FileNotFoundError(f"the folder {source} holds no table: no .csv, .jsonl or .parquet")
@@ -150,6 +150,8 @@ def _decoded(data: bytes, table: str, dialect: Dialect) -> str:
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise ValueError(f"{table} is a workbook or a zip, whatever its name says: save it as CSV")
     encoding = _encoding(data, dialect)
+    if encoding == "utf-8" and b"\0" in data[:1000]:
+        raise ValueError(f"{table} isn't utf-8, for it has null bytes: name its encoding (--encoding utf-16-le)")
     try:
         text = data.decode(encoding)
     except LookupError as error:
@@ -160,8 +162,6 @@ def _decoded(data: bytes, table: str, dialect: Dialect) -> str:
             f"{table} isn't {encoding}: byte 0x{data[error.start]:02x} in line {line}. Name its encoding, such as "
             "--encoding cp1252 for files of Windows programs, or save it as UTF-8"
         ) from error
-    if "\0" in text[:1000]:
-        raise ValueError(f"{table} isn't {encoding}, as it has null characters: name its encoding (--encoding utf-16)")
     return text.removeprefix("\ufeff")
 
 
