@@ -148,7 +148,9 @@ BEFORE: dict[str, Callable[[Workspace], None]] = {
 """What a command presupposes that a person brings."""
 
 # README.md names the same commands as the pages, with places of its own; test_commands.py parses them.
-RUNNABLE = [page for page in PAGES if page.name not in ("README.md", "cluster.md") and [*commands(page)]]
+OTHERS = ("README.md", "cluster.md", "file-formats.md")
+"""Pages of which tests of their own run the commands: test_imports.py those of file-formats.md."""
+RUNNABLE = [page for page in PAGES if page.name not in OTHERS and [*commands(page)]]
 
 
 @pytest.mark.slow
