@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_LONGEST = 80
+_LONGEST = 160
 """Characters of a value at most."""
 
 

@@ -9,7 +9,7 @@ from import_cases import make_image, mark_folder
 from PIL import Image
 
 from raypipe import storage
-from raypipe.formats.listing import is_hidden, list_images, read_heads, without_suffix
+from raypipe.formats.listing import is_hidden, list_images, without_suffix
 
 
 @pytest.mark.parametrize(
@@ -132,12 +132,3 @@ def test_a_store(bucket: str) -> None:
         }
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         list_images(f"{bucket}/absent")
-
-
-def test_heads_of_many_places(tmp_path: Path, bucket: str) -> None:
-    (tmp_path / "a").write_bytes(b"local")
-    storage.write_bytes_atomic(f"{bucket}/b", b"of a store" * 100)
-    storage.write_bytes_atomic(f"{bucket}/empty", b"")
-    found = read_heads([f"{bucket}/b", str(tmp_path / "a"), f"{bucket}/empty", f"{bucket}/absent", f"{tmp_path}/x"])
-    assert found[:3] == [(b"of a store" * 100)[:64], b"local", b""]
-    assert all(isinstance(head, FileNotFoundError) for head in found[3:])

@@ -209,3 +209,13 @@ def test_a_first_look_and_other_threads_are_not_patient(monkeypatch: pytest.Monk
         storage.exists("s3://bucket/a")
     assert time.monotonic() - began < 30
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_beginnings_of_many_files(tmp_path: Path, bucket: str) -> None:
+    (tmp_path / "a").write_bytes(b"local")
+    storage.write_bytes_atomic(f"{bucket}/b", b"of a store" * 100)
+    storage.write_bytes_atomic(f"{bucket}/empty", b"")
+    names = [f"{bucket}/b", str(tmp_path / "a"), f"{bucket}/empty", f"{bucket}/absent", f"{tmp_path}/x"]
+    found = storage.read_many(names, end=64)
+    assert [found[name] for name in names[:3]] == [(b"of a store" * 100)[:64], b"local", b""]
+    assert all(isinstance(found[name], FileNotFoundError) for name in names[3:])
