@@ -17,7 +17,7 @@ from raypipe.formats.folder.read import read_folder
 from raypipe.formats.label_studio.read import import_label_studio
 from raypipe.formats.labels import LabelReader
 from raypipe.formats.parquet.read import ParquetReader
-from raypipe.formats.table.files import Dialect, find_tables
+from raypipe.formats.table.files import Dialect, find_tables, folder_of
 from raypipe.formats.table.read import TableOptions, read_table
 from raypipe.formats.voc.read import read_voc
 from raypipe.formats.webdataset.read import WebDatasetReader
@@ -166,9 +166,8 @@ def table(
     place = uri.absolute(source)
     if long:
         tables = find_tables(place)
-        folder = place if tables != [place] else uri.parent(place)
         wide = LongOptions(
-            root=uri.absolute(images) if images else folder,
+            root=uri.absolute(images) if images else folder_of(place),
             image_column=image_column,
             label_column=label_column,
             confidence_column=confidence_column,

@@ -6,14 +6,13 @@ import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from raypipe import storage, uri
 from raypipe.data.manifest import Manifest
-from raypipe.data.parts import read_manifest, write_manifest
+from raypipe.data.parts import check_target, read_manifest, write_manifest
 from raypipe.formats.draft import Draft
 from raypipe.imports.account import some
 from raypipe.imports.class_map import final_names, read_class_map
@@ -115,21 +114,6 @@ def _target(common: dict[str, Any]) -> str:
     if manifest is not None:
         check_target(manifest)
     return target
-
-
-def check_target(manifest: str) -> None:
-    """Refuses a place where no manifest can be written, before anything is read.
-
-    Raises:
-        ValueError: it is a folder that holds other things, or lies below a file.
-    """
-    if manifest.endswith(".parquet"):
-        if uri.protocol(manifest) == "file" and Path(uri.absolute(manifest)).is_dir():
-            raise ValueError(
-                f"{manifest} is a folder: name a file in it, such as {storage.join(manifest, 'm.parquet')}"
-            )
-    elif uri.protocol(manifest) == "file" and storage.exists(manifest) and not Path(uri.absolute(manifest)).is_dir():
-        raise ValueError(f"{manifest} is a file, and no .parquet: a manifest is a .parquet file, or a folder of them")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ rows there are.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,6 +32,9 @@ ROWS_PER_PART = 50_000
 """Of the parts that raypipe writes."""
 
 _SUFFIX = ".parquet"
+_PART = re.compile(r"part-\d{5,}(-\d{3,})?\.parquet")
+"""Names of the files that `part_place` gives a manifest in a folder."""
+
 _NUM_THREADS = 16
 
 _TAIL = 64 * 1024
@@ -128,10 +132,41 @@ def write_manifest(manifest: Manifest, uri: str, *, rows_per_part: int = ROWS_PE
 def write_parts(tables: Iterator[pa.Table], classes: Sequence[str], uri: str) -> int:
     """Writes one part of a manifest after another into a folder; returns the number of rows."""
     num_rows = 0
+    written = []
     for number, table in enumerate(tables):
-        storage.write_bytes_atomic(part_place(uri, number), manifest_bytes(table, classes))
+        written.append(part_place(uri, number))
+        storage.write_bytes_atomic(written[-1], manifest_bytes(table, classes))
         num_rows += table.num_rows
+    delete_other_parts(uri, written)
     return num_rows
+
+
+def delete_other_parts(uri: str, written: Collection[str]) -> None:
+    """Deletes the parts that an earlier manifest in the folder had beside those that were written now."""
+    kept = {absolute(one) for one in written}
+    found = storage.list_files(uri, suffix=_SUFFIX)
+    storage.delete_many(one for one in found if one not in kept and _PART.fullmatch(name_of(one)))
+
+
+def check_target(uri: str) -> None:
+    """Makes sure that a manifest can be written to a place: a file, or a folder of its own.
+
+    Raises:
+        ValueError: it is a folder, a file that is no Parquet, or a folder that holds other things.
+    """
+    inside, place = storage.list_files(uri), absolute(uri)
+    is_file = inside == [place]
+    if uri.endswith(_SUFFIX):
+        if not is_file and (inside or storage.exists(uri)):
+            raise ValueError(f"{uri} is a folder: name a file in it, such as {storage.join(uri, 'm.parquet')}")
+        return
+    if is_file:
+        raise ValueError(f"{uri} is a file, and no .parquet: a manifest is a .parquet file, or a folder of them")
+    if others := [one for one in inside if not _PART.fullmatch(name_of(one))]:
+        raise ValueError(
+            f"{uri} is a folder that holds other things, such as {relative(others[0], place)}: name a .parquet file, "
+            "or a folder for the manifest alone"
+        )
 
 
 def part_place(uri: str, number: int, piece: int | None = None) -> str:

@@ -11,7 +11,7 @@ from raypipe import storage
 from raypipe.cluster.connect import connect
 from raypipe.config import Cluster
 from raypipe.data.manifest import check_classes, manifest_bytes
-from raypipe.data.parts import ROWS_PER_PART, part_place
+from raypipe.data.parts import ROWS_PER_PART, delete_other_parts, part_place
 from raypipe.formats.draft import NUMBER, Draft, draft_table
 from raypipe.formats.table.files import COMPRESSED
 from raypipe.imports.account import Account
@@ -130,12 +130,14 @@ def write_long(
     names = choose_names(found.seen.counts, order, classes, account)
     check_classes(names)
     writing = partial(_write, found=found, target=target, root=root, names=names, split=split)
-    number: int = sum(in_tasks(writing, range(found.partitions), inline=found.inline, cpus=1))
+    places = [one for some in in_tasks(writing, range(found.partitions), inline=found.inline, cpus=1) for one in some]
     if target.endswith(".parquet"):
-        _join(found, target)
+        _join(places, target)
+    else:
+        delete_other_parts(target, places)
     if found.seen.unlabelled:
         account.say(f"{found.seen.unlabelled:,} images without labels: they teach nothing and get no mask")
-    return number, names, account
+    return found.seen.images, names, account
 
 
 def is_large(found: Gathered) -> bool:
@@ -161,21 +163,25 @@ def _gather(part: int, *, tables: int, class_map: Mapping[str, str | None], scra
     return gather(part, tables, class_map, scratch)
 
 
-def _write(part: int, *, found: Gathered, target: str, root: str, names: tuple[str, ...], split: str | None) -> int:
+def _write(
+    part: int, *, found: Gathered, target: str, root: str, names: tuple[str, ...], split: str | None
+) -> list[str]:
+    """Writes the manifest's parts of a partition, or parts of the file that it will be; returns their URIs."""
     gathered = read_gathered(found.scratch, part)
     if gathered is None:
-        return 0
+        return []
     table = part_table(gathered, root=root, names=names, split=split)
     folder = storage.join(found.scratch, "parts") if target.endswith(".parquet") else target
+    places = []
     for index, start in enumerate(range(0, table.num_rows, ROWS_PER_PART)):
         content = manifest_bytes(table.slice(start, ROWS_PER_PART), names)
-        storage.write_bytes_atomic(part_place(folder, part, index), content)
-    return int(table.num_rows)
+        places.append(part_place(folder, part, index))
+        storage.write_bytes_atomic(places[-1], content)
+    return places
 
 
-def _join(found: Gathered, target: str) -> None:
+def _join(places: Sequence[str], target: str) -> None:
     """Makes one file of the parts, one after the other."""
-    places = storage.list_files(storage.join(found.scratch, "parts"), suffix=".parquet")
     with storage.writing(target) as file:
         writer = None
         for place in places:

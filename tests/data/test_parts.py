@@ -10,7 +10,7 @@ import pytest
 
 from raypipe import schema, storage
 from raypipe.data.manifest import Manifest, manifest_bytes
-from raypipe.data.parts import open_manifest, read_manifest, write_manifest, write_parts
+from raypipe.data.parts import check_target, open_manifest, read_manifest, write_manifest, write_parts
 from raypipe.data.rows import ONLY_PART
 
 CLASSES = ("cat", "dog")
@@ -184,3 +184,38 @@ def test_a_folder_in_a_bucket(bucket: str) -> None:
     write_manifest(make(["a"]), f"{bucket}/one.parquet")
     (part,) = open_manifest(f"{bucket}/one.parquet").parts
     assert (part.name, part.num_rows) == (ONLY_PART, 1)
+
+
+def test_a_smaller_manifest_leaves_no_part_of_a_larger_one(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    other = tmp_path / "m/notes.parquet"
+    other.touch()
+    for number in (5, 2):
+        rows = [{"image_id": str(row), "image_uri": f"/{row}.jpg", "labels": []} for row in range(number)]
+        write_manifest(Manifest.from_rows(rows, CLASSES), str(tmp_path / "m"), rows_per_part=1)
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        "notes.parquet",
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
+
+
+def test_places_for_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").touch()
+    (tmp_path / "empty.parquet").mkdir()
+    (tmp_path / "m.parquet").touch()
+    (tmp_path / "text").touch()
+    write_manifest(
+        Manifest.from_rows([{"image_id": "a", "image_uri": "/a", "labels": []}], CLASSES), str(tmp_path / "m")
+    )
+    for name in ("m", "m.parquet", "new", "new/m.parquet"):
+        check_target(str(tmp_path / name))
+    for name, message in (
+        ("photos", "holds other things, such as a.jpg"),
+        ("empty.parquet", "is a folder"),
+        ("text", "is a file"),
+        (".", "holds other things"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_target(str(tmp_path / name))

@@ -81,6 +81,15 @@ def find_tables(source: str) -> list[str]:
     return tables
 
 
+def folder_of(source: str) -> str:
+    """The folder that names in a table count from: the one that it lies in, or the folder of tables itself.
+
+    A folder with the name of a table, such as Spark's `labels.parquet/`, is a table that lies in the folder above.
+    """
+    is_table = ending(source) in (*TEXTS, *JSON_LINES, *PARQUETS)
+    return uri.parent(source) if is_table or storage.list_files(source) == [source] else source
+
+
 def _is_hidden(table: str, folder: str) -> bool:
     """Whether a part of a table's path is hidden, or one that Spark writes beside tables (`_SUCCESS`)."""
     path = uri.relative(table, folder) or uri.name_of(table)

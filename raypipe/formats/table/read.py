@@ -8,14 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from raypipe import uri
 from raypipe.data.manifest import nearest
 from raypipe.formats.draft import NUMBER, Draft, draft_table
 from raypipe.formats.hugging_face.features import class_names, features_of
 from raypipe.formats.labels import PLAIN, LabelReader, is_missing
 from raypipe.formats.listing import IMAGE_SUFFIXES
 from raypipe.formats.quote import quote
-from raypipe.formats.table.files import Dialect, Record, find_tables, parquet_schema, read_records
+from raypipe.formats.table.files import Dialect, Record, find_tables, folder_of, parquet_schema, read_records
 
 IMAGE_COLUMNS = (
     *(
@@ -78,7 +77,7 @@ def read_table(source: str, options: TableOptions | None = None) -> Draft:
     """
     options = options or TableOptions()
     tables = find_tables(source)
-    root = uri.parent(source) if tables == [source] else source
+    root = folder_of(source)
     rows: list[dict[str, Any]] = []
     places: list[str] = []
     notes: list[str] = []
