@@ -181,7 +181,7 @@ def _write(draft: Draft, common: dict[str, Any], target: str, *, images: str | N
         number = write_draft_map(draft, common["draft_map"])
         typer.echo(f"{number} names: {common['draft_map']}. Change its second column, then give it as --map")
         return
-    into = None if common["into"] is None else read_manifest(common["into"])
+    into = None if common["into"] is None else _read_into(common["into"])
     options = ImportOptions(
         images=images,
         check=common["check"],
@@ -198,6 +198,13 @@ def _write(draft: Draft, common: dict[str, Any], target: str, *, images: str | N
     manifest, account = finish(draft, options, into=into)
     save(manifest, target)
     typer.echo(str(account))
+
+
+def _read_into(manifest: str) -> Manifest:
+    try:
+        return read_manifest(manifest)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no manifest {manifest} (--into): the first import writes one") from error
 
 
 def save(manifest: Manifest, target: str) -> None:

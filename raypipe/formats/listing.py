@@ -29,6 +29,14 @@ HIDDEN = re.compile(
 MOST_LOOKS = 10_000
 """Files of unknown endings that are looked into."""
 
+NO_UTF_8 = "files whose names aren't UTF-8"
+HIDDEN_FOLDERS = "hidden folders"
+EMPTY = "empty folders"
+UNLISTABLE = "folders that may not be listed"
+LOOPS = "links that lead back to a folder above them"
+NO_FILES = (NO_UTF_8, HIDDEN_FOLDERS, EMPTY, UNLISTABLE, LOOPS)
+"""Reasons for leaving out what no file's path is."""
+
 _AT_A_TIME = 1_000
 """Files that are looked into at a time."""
 
@@ -64,7 +72,7 @@ def list_images(folder: str) -> Listing:
         elif is_hidden(path):
             skipped["hidden files"].append(path)
         elif not _is_text(path):
-            skipped["files whose names aren't UTF-8"].append(ascii(path))
+            skipped[NO_UTF_8].append(ascii(path))
         elif path.lower().endswith(IMAGE_SUFFIXES):
             images.append(path)
         else:
@@ -136,12 +144,14 @@ def _walk(folder: Path, path: str, above: tuple[tuple[int, int], ...], skipped: 
     except PermissionError:
         if not path:
             raise
-        skipped["folders that may not be listed"].append(path)
+        skipped[UNLISTABLE].append(path)
         return
     here = (status.st_dev, status.st_ino)
     if here in above:
-        skipped["links that lead back to a folder above them"].append(path)
+        skipped[LOOPS].append(path)
         return
+    if path and not entries:
+        skipped[EMPTY].append(path)
     for entry in entries:
         inside = f"{path}/{entry.name}" if path else entry.name
         try:
@@ -150,7 +160,7 @@ def _walk(folder: Path, path: str, above: tuple[tuple[int, int], ...], skipped: 
             is_folder = is_file = False
         if is_folder:
             if HIDDEN.fullmatch(entry.name):
-                skipped["hidden folders"].append(inside)
+                skipped[HIDDEN_FOLDERS].append(inside)
             else:
                 yield from _walk(folder / entry.name, inside, (*above, here), skipped)
         elif is_file:

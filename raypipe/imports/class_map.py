@@ -25,6 +25,8 @@ def read_class_map(uri: str) -> dict[str, str | None]:
     """
     try:
         text = storage.read_bytes(uri).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {uri} (--map)") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{uri} isn't UTF-8: {error}") from error
     found: dict[str, str | None] = {}

@@ -81,6 +81,8 @@ def _content(text: str) -> str | None:
         return storage.read_bytes(text).decode("utf-8-sig")
     except IsADirectoryError:
         return None  # a class whose folder is here
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {text} (--classes)") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{text} isn't UTF-8: {error}") from error
 

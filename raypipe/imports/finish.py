@@ -16,7 +16,7 @@ from raypipe.imports.ids import Ids, make_ids, make_unique
 from raypipe.imports.images import Check, find_images
 from raypipe.imports.label_column import LabelColumn
 from raypipe.imports.repeats import join_repeats
-from raypipe.imports.truth import MaskOptions, check_masks
+from raypipe.imports.truth import MaskOptions, check_maps, check_masks
 from raypipe.schema import SUPERVISED
 
 
@@ -87,13 +87,15 @@ def finish(draft: Draft, options: ImportOptions | None = None, *, into: Manifest
         mask_uris = drawn.uris
         supervision = [SUPERVISED if one else None for one in mask_uris]
         account.say(f"{sum(one is not None for one in mask_uris):,} masks were drawn")
+    saliency_uris = _absolute(table["saliency_uri"], draft.root)
+    check_maps(saliency_uris)
     columns = {
         "image_id": pa.array(ids, pa.string()),
         "image_uri": table["image_uri"],
         "labels": classes.labels.arrow(),
         "split": table["split"],
         "mask_uri": pa.array(mask_uris, pa.string()),
-        "saliency_uri": pa.array(_absolute(table["saliency_uri"], draft.root), pa.string()),
+        "saliency_uri": pa.array(saliency_uris, pa.string()),
         "supervision": pa.array(supervision, pa.string()),
     }
     manifest = Manifest(

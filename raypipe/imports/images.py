@@ -17,7 +17,7 @@ from raypipe.containers.place import split_place
 from raypipe.data.content import HEAD, image_kind, what_helps
 from raypipe.data.names import hash_names
 from raypipe.formats.draft import NUMBER, Draft
-from raypipe.formats.listing import IMAGE_SUFFIXES, Listing, list_images
+from raypipe.formats.listing import IMAGE_SUFFIXES, NO_FILES, Listing, list_images
 from raypipe.formats.quote import quote
 from raypipe.imports.account import Account
 from raypipe.imports.folders import UNLISTED, Folders
@@ -114,9 +114,8 @@ class _Search:
         except FileNotFoundError as error:
             near = self.folders.nearest(self.root)
             raise FileNotFoundError(f"{error}{f': the nearest is {near}' if near else ''}") from error
-        self.folders.add_tree(
-            self.root, [*listing.images, *(path for paths in listing.skipped.values() for path in paths)]
-        )
+        others = (path for reason, paths in listing.skipped.items() if reason not in NO_FILES for path in paths)
+        self.folders.add_tree(self.root, [*listing.images, *others])
         return listing
 
     def look(self, check: Check) -> None:

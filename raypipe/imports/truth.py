@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from raypipe import storage, uri
 from raypipe.data.color_masks import decode_color_mask
+from raypipe.data.content import HEAD
 from raypipe.data.images import ImageError, decode_mask, encode_png
 from raypipe.data.names import file_stem, hash_names
 from raypipe.formats.draft import Draft
@@ -126,6 +127,24 @@ def check_masks(
     account.say(f"{len(rows) - len(failed):,} masks with the manifest's ids were written into {options.folder}")
     account.leave_out("masks that can't be used; their rows have none", failed)
     return uris
+
+
+def check_maps(uris: Sequence[str | None]) -> None:
+    """Looks whether a sample of saliency maps is there.
+
+    Raises:
+        ValueError: too many aren't.
+    """
+    every = [one for one in uris if one is not None]
+    hashes = hash_names(pa.array(every, pa.string()), "maps")
+    chosen = [every[index] for index in np.argsort(hashes, kind="stable")[:SAMPLE].tolist()]
+    heads = storage.read_many(chosen, end=HEAD)
+    absent = [one for one in chosen if isinstance(heads[one], FileNotFoundError)]
+    if len(absent) > ALLOWED_SHARE * len(chosen):
+        raise ValueError(
+            f"{len(absent)} of {len(chosen)} saliency maps that were looked for aren't there, such as {absent[0]}: "
+            "mend the column saliency_uri"
+        )
 
 
 def _value_table(classes: Classes, options: MaskOptions) -> NDArray[np.int16]:

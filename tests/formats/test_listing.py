@@ -49,12 +49,14 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     (tmp_path / "pipe").unlink()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / ".hidden").mkdir()
+    (tmp_path / "dog").mkdir()
     (tmp_path / "cat/.x.jpg").touch()
     found = list_images(str(tmp_path))
     assert list(found.images) == ["cat/1.jpg", "cat/2", "cat/3.JPEG", "cat/4.dat", "cat/5.tmp"]
     assert found.images["cat/2"] == f"{tmp_path}/cat/2"
     assert found.skipped == {
         "hidden folders": [".hidden"],
+        "empty folders": ["dog"],
         "hidden files": ["cat/.x.jpg"],
         "links that lead back to a folder above them": ["cat/up"],
         "links to nothing, sockets and the like": ["itself", "lost.jpg", "pipe"],

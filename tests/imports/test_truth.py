@@ -16,7 +16,7 @@ from raypipe.formats.draft import Draft, draft_table
 from raypipe.imports.account import Account
 from raypipe.imports.classes import ClassOptions, decide_classes
 from raypipe.imports.label_column import LabelColumn
-from raypipe.imports.truth import MaskOptions, check_masks
+from raypipe.imports.truth import MaskOptions, check_maps, check_masks
 
 
 def encoded(values: Any, *, mode: str | None = None, palette: Sequence[int] = ()) -> bytes:
@@ -220,6 +220,19 @@ def test_colours(tmp_path: Path, stated: bool, mask: Any, value: int) -> None:
 def test_a_colour_of_no_class(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"colours that no class has: 1,2,3"):
         check(tmp_path, [colored((1, 2, 3))], [["cat"]], stated=["cat", "dog"], colors=COLORS)
+
+
+@pytest.mark.parametrize(("there", "absent", "refused"), [(3, 0, False), (0, 1, True), (40, 1, False), (18, 1, True)])
+def test_saliency_maps(tmp_path: Path, there: int, absent: int, refused: bool) -> None:
+    for number in range(there):
+        (tmp_path / f"{number}.png").touch()
+    uris = [None, *(f"{tmp_path}/{number}.png" for number in range(there + absent))]
+    if refused:
+        with pytest.raises(ValueError, match=rf"{absent} of {there + absent} saliency maps .*/{there}\.png"):
+            check_maps(uris)
+    else:
+        check_maps(uris)
+    check_maps([None])
 
 
 def test_thousands_of_masks_are_looked_at_by_a_sample(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class ParquetReader:
     mask_column: str | None = None
     """Column of true masks' bytes."""
     reader: LabelReader = PLAIN
-    """Whose names go before those of the file."""
+    """Whose names are those of class numbers where the file states none."""
 
     def __call__(self, container: Container) -> Found:
         """Returns the file's rows.
@@ -67,7 +67,8 @@ class ParquetReader:
         mask = self._pictures(schema, features, self.mask_column) if self.mask_column else None
         labels = self.label_column or _find_labels(schema, features)
         ids = self.id_column or (_USUAL_ID if _USUAL_ID in schema.names else None)
-        names = self.reader.names or (labels and class_names(features, labels))
+        stated = labels and class_names(features, labels)
+        names = stated or self.reader.names
         reader = replace(self.reader, names=names or None)
         number = parquet.metadata.num_rows
 
@@ -91,7 +92,7 @@ class ParquetReader:
         sizes = (footer.size(group, footer.leaves[image]) for group in range(len(footer.ends)))
         return Found(
             rows=manifest_rows(rows, container),
-            classes=tuple(names) if names else None,
+            classes=tuple(stated) if stated else None,
             largest_read=max(sizes, default=0),
         )
 

@@ -14,7 +14,16 @@ from raypipe.formats.hugging_face.features import class_names, features_of
 from raypipe.formats.labels import PLAIN, LabelReader, is_missing
 from raypipe.formats.listing import IMAGE_SUFFIXES
 from raypipe.formats.quote import quote
-from raypipe.formats.table.files import Dialect, Record, find_tables, folder_of, parquet_schema, read_records
+from raypipe.formats.table.files import (
+    TEXTS,
+    Dialect,
+    Record,
+    ending,
+    find_tables,
+    folder_of,
+    parquet_schema,
+    read_records,
+)
 
 IMAGE_COLUMNS = (
     *(
@@ -163,7 +172,7 @@ class _RowReader:
                 notes.append(f"labels are those of the column {label!r}")
         stated = tuple(class_names(features_of(schema), label) or ()) if schema is not None and label else ()
         names = hot or stated or None
-        reader = replace(options.labels, names=options.labels.names or names)
+        reader = replace(options.labels, names=names or options.labels.names)
         return cls(image=image, label=label, own_id=own_id, hot=hot, labels=reader, names=names, notes=notes)
 
     def read(self, record: Record) -> dict[str, Any]:
@@ -211,7 +220,7 @@ def find_column(columns: Sequence[str], given: str | None, usual: Sequence[str],
         if name in found:
             return found[name]
     hint = ""
-    if any(name.lower().endswith(IMAGE_SUFFIXES) for name in columns):
+    if ending(table) in TEXTS and any(name.lower().endswith(IMAGE_SUFFIXES) for name in columns):
         hint = ". The first line has to name the columns: write such a line above the others"
     raise ValueError(
         f"{table} has none of the columns {', '.join(usual[:4])}, …: name the one that is meant ({option}); there are "
