@@ -30,6 +30,7 @@ from raypipe.pipelines.export import ExportMasks, make_format, read_exported, ru
 from raypipe.schema import EXPORTS, MASKS
 
 CLASSES = ("cat", "dog")
+SIZE = {"height": 16, "width": 16}
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -41,7 +42,7 @@ def write_masks(folder: str, num_rows: int) -> Manifest:
     ids = [f"{number:07d}" for number in range(num_rows)]
     for start in range(0, num_rows, 500):
         rows = [
-            {"image_id": image_id, "mask": pngs[int(image_id) % 256], "confidence": pngs[int(image_id) % 256]}
+            {"image_id": image_id, **dict.fromkeys(("mask", "confidence"), pngs[int(image_id) % 256]), **SIZE}
             for image_id in ids[start : start + 500]
         ]
         write_made_up(folder, SHARDS, rows, MASKS)
@@ -136,6 +137,7 @@ def _row(number: int, png: bytes) -> dict[str, object]:
         "image_uri": f"s3://bucket/images/{name}.jpg",
         "mask": png,
         "confidence": png,
+        **SIZE,
     }
 
 

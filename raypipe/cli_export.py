@@ -13,7 +13,7 @@ Splits = Annotated[list[str] | None, typer.Option("--splits", help="Take this sp
 def export(
     format_name: Annotated[
         str,
-        typer.Argument(metavar="FORMAT", help="coco, voc, yolo, mmseg, huggingface, labelstudio or fiftyone."),
+        typer.Argument(metavar="FORMAT", help="coco, voc, yolo, mmseg, huggingface, labelstudio, fiftyone or geotiff."),
     ],
     config: ConfigFile,
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI to write into.")],

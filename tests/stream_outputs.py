@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe.artifacts import Artifact
+from raypipe.data.images import decode_mask
 from raypipe.data.rows import ONLY_PART
 from raypipe.outputs.ledger import INDEX, QUARANTINED, SHARDS, write_entries
 from raypipe.outputs.sink import write_shard
@@ -35,10 +36,21 @@ def write_outputs(
     """
     with_digest = schema.append(pa.field(ROW_DIGEST, pa.string()))
     for start in range(0, len(rows), rows_per_shard):
-        some = [row | {ROW_DIGEST: f"{made_of} {row['image_id']}"} for row in rows[start : start + rows_per_shard]]
+        some = [
+            size_of(row) | row | {ROW_DIGEST: f"{made_of} {row['image_id']}"}
+            for row in rows[start : start + rows_per_shard]
+        ]
         entries = write_shard(folder, SHARDS, part, pa.Table.from_pylist(some, schema=with_digest))
         write_entries(folder, INDEX, part, entries, run=1)
     return Artifact(folder, digest)
+
+
+def size_of(row: dict[str, Any]) -> dict[str, int]:
+    """`height` and `width` of a row with a mask, which a stream always writes."""
+    if row.get("mask") is None:
+        return {}
+    height, width = decode_mask(row["mask"]).shape
+    return {"height": height, "width": width}
 
 
 def write_quarantine(folder: str, reasons: Mapping[str, tuple[str, str]], *, part: str = ONLY_PART) -> None:

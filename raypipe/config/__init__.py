@@ -3,7 +3,7 @@
 from raypipe.config.loading import ConfigError, load_config, presets, to_yaml, trial_config
 from raypipe.config.root import Budget, Cluster, RunConfig
 from raypipe.config.selection import flat_changes
-from raypipe.config.stages import Cams, Trimaps
+from raypipe.config.stages import Cams, Images, Trimaps
 from raypipe.config.training import Training, TrainingSection
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Cams",
     "Cluster",
     "ConfigError",
+    "Images",
     "RunConfig",
     "Training",
     "TrainingSection",

@@ -131,6 +131,20 @@ class RunConfig(Section):
         )
 
     @model_validator(mode="after")
+    def _tiles(self) -> "RunConfig":
+        if self.images.tile is None:
+            return self
+        if self.refinement.gate == "image":
+            raise ValueError(
+                "images.tile doesn't go with refinement.gate=image, whose judges see an image at once: run or off"
+            )
+        if self.classifier.saliency != "none":
+            raise ValueError(
+                f"images.tile doesn't go with classifier.saliency={self.classifier.saliency}: tiles have no saliency"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _given_maps(self) -> "RunConfig":
         if self.checkpoints.cams is not None and self.refinement.gate != "off":
             raise ValueError(

@@ -3,12 +3,15 @@
 Values are those of the papers unless said otherwise; section numbers are AffinityNet's (Ahn & Kwak, CVPR 2018).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from raypipe.config.base import Section
 from raypipe.uri import Uri
+
+Band = Annotated[int, Field(ge=1)]
+"""Number of a band of a raster."""
 
 
 class Images(Section):
@@ -16,6 +19,28 @@ class Images(Section):
 
     max_side: int = Field(1024, ge=32)
     """Longer images are reduced to this long side; masks come back at the original size."""
+    bands: tuple[Band, ...] | None = None
+    """TIFF: the bands, numbered from 1, that are red, green and blue to the networks, or the one that is grey, such as
+    `[3,2,1]`. Values of other than 8 bits are stretched between their 2nd and 98th percentile of the whole image. null
+    takes RGB or one band as it is."""
+    tile: int | None = Field(None, ge=64, multiple_of=64)
+    """TIFF in tiles or strips, longer than this: masks are made at full size, in tiles of this side that overlap. null
+    reduces it as any other image."""
+
+    @property
+    def by_windows(self) -> bool:
+        """Whether some images may be read by windows."""
+        return self.bands is not None or self.tile is not None
+
+    @model_validator(mode="after")
+    def _windows(self) -> "Images":
+        if self.bands is not None and len(self.bands) not in (1, 3):
+            raise ValueError(f"bands are three (red, green, blue) or one (grey), got {list(self.bands)}")
+        if self.tile is not None and self.tile > self.max_side:
+            raise ValueError(
+                f"tile {self.tile} is above max_side {self.max_side}: networks see no longer image than that"
+            )
+        return self
 
 
 class Cams(Section):

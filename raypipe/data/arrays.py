@@ -15,6 +15,11 @@ def decode_cam(data: bytes, *, height: int, width: int) -> NDArray[np.float32]:
     return np.frombuffer(data, dtype="<f2").reshape(-1, height, width).astype(np.float32)
 
 
+def cam_view(data: bytes, *, height: int, width: int) -> NDArray[np.float16]:
+    """Returns the maps of `encode_cam`'s bytes as they are, without taking memory for them."""
+    return np.frombuffer(data, dtype="<f2").reshape(-1, height, width)
+
+
 def encode_scores(scores: NDArray[np.float32]) -> bytes:
     """Returns the float32 bytes of scores (1 + K, h, w)."""
     return scores.astype("<f4").tobytes()

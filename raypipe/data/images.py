@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from raypipe.data.depth import (
     Statement,
@@ -35,6 +35,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000
 
 MAX_PIXELS = 89_478_485
 """Most pixels of an image: 256 MiB as RGB. A larger one is refused by its header, before anything is decoded."""
+
+MAX_SCENE_PIXELS = 1_000_000_000
+"""Most pixels of an image that is read by windows, and of its mask, which is in memory as a whole."""
 
 DECODER_ERRORS = (
     OSError,
@@ -162,15 +165,20 @@ def turn(values: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(values).transpose(_TRANSPOSES[orientation]))
 
 
-def decode_mask(data: bytes) -> NDArray[np.uint8]:
+def decode_mask(data: bytes, *, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Decodes a palette or 8-bit grey mask to its class ids (H, W).
+
+    Args:
+        data: the file's content.
+        size: (height, width) of the image that a run's own mask is of; a PNG of just this size may have more than
+            `MAX_PIXELS`.
 
     Raises:
         ImageError: the file is damaged, or its values aren't class ids: colour, 16 bit, or grey of fewer than 8 bits
             (which image programs stretch to 0..255).
     """
     with _quiet_pillow():
-        image, _ = _open(data)
+        image = _open(data)[0] if size is None or size[0] * size[1] <= MAX_PIXELS else _open_large_png(data, size)
         raw_mode = str(image.tile[0][3]) if image.tile else ""
         if image.mode not in ("P", "L") or (image.mode == "L" and any(f"L;{bits}" in raw_mode for bits in (2, 4))):
             kind = "grey of fewer than 8 bits" if image.mode in ("1", "L") else f"mode {image.mode}"
@@ -266,6 +274,17 @@ def _unidentified(data: bytes) -> str:
         except DECODER_ERRORS as error:
             return f"the header of the {name} can't be read: {_reason(error)}"
     return f"not an image in a supported format ({', '.join(FORMATS)}), or its header is damaged"
+
+
+def _open_large_png(data: bytes, size: tuple[int, int]) -> ImageFile.ImageFile:
+    """Reads the header of a PNG of a known size, which `Image.open` may refuse for it."""
+    try:
+        image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+    except DECODER_ERRORS as error:
+        raise ImageError(f"not a PNG, or its header is damaged: {_reason(error)}") from error
+    if image.size != size[::-1] or size[0] * size[1] > MAX_SCENE_PIXELS:
+        raise ImageError(f"a mask of {image.size[0]} x {image.size[1]} pixels isn't the image's, {size[1]} x {size[0]}")
+    return image
 
 
 def _load(image: ImageFile.ImageFile) -> None:

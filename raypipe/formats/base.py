@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import IO, NamedTuple
+from typing import IO, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +133,9 @@ class Format(ABC):
         classes: class names in class-id order, without background.
         options: how masks are written.
     """
+
+    any_size: ClassVar[bool] = False
+    """Takes masks that have more pixels than an image may have that isn't read by windows."""
 
     def __init__(self, classes: Sequence[str], options: Options | None = None) -> None:
         self.classes = tuple(classes)

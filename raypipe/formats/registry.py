@@ -3,6 +3,7 @@
 from raypipe.formats.base import Format
 from raypipe.formats.coco.write import Coco
 from raypipe.formats.fiftyone.write import FiftyOne
+from raypipe.formats.geotiff.write import GeoTiff
 from raypipe.formats.hugging_face.write import HuggingFace
 from raypipe.formats.label_studio.write import LabelStudio
 from raypipe.formats.mmseg.write import Mmseg
@@ -17,5 +18,6 @@ FORMATS: dict[str, type[Format]] = {
     "huggingface": HuggingFace,
     "labelstudio": LabelStudio,
     "fiftyone": FiftyOne,
+    "geotiff": GeoTiff,
 }
 """Export formats by the name that `raypipe export` takes."""

@@ -31,6 +31,8 @@ from raypipe.schema import GRID_STRIDE, MASKS, SEEDS, columns
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.judge import GateWalk
 from raypipe.stages.propagate import WALK_TOLERANCE, PropagateCams, grid_scores
+from raypipe.stages.trimaps import MakeTrimaps
+from raypipe.stages.trimaps_on_device import MakeTrimapsOnDevice
 from raypipe.streams.collect import collect, outputs_of, quarantined, with_ids
 
 STEPS = (0, 1, 4, 16, 64, 256, 1024)
@@ -88,6 +90,11 @@ def manifest_row(context: Context, image_id: str) -> Row:
 def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None = None) -> Explanation:
     """Makes one mask again and keeps what came on the way. Arguments and errors: see `write_explanation`."""
     context = finished.context
+    if context.config.images.tile is not None:
+        raise ValueError(
+            "an explanation shows an image as the networks see it at once, which is none of a run in tiles: "
+            "images.tile=null explains its reduced image, by other masks"
+        )
     stored = _stored_mask(finished, row["image_id"])
     plan = masks_plan(context, maps=finished.maps, affinity=finished.affinity)
     this = with_ids(context.rows(None), [row["image_id"]])
@@ -219,7 +226,9 @@ def _trimap(finished: FinishedMasks, decoded: Row, seed: Row | None) -> NDArray[
     """The seeds' trimap, or the one that they would have: images that aren't trained on need none."""
     stored = None if seed is None else seed["trimap"]
     if stored is None:
-        making = replace(make_trimaps(finished.context), splits=None)
+        making = make_trimaps(finished.context)
+        assert isinstance(making, MakeTrimaps | MakeTrimapsOnDevice)  # of tiles nothing is explained
+        making = replace(making, splits=None)
         making.setup("cpu")
         stored = making.process(decoded)["trimap"]
     return decode_mask(stored)

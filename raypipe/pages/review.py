@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.images import decode_image, decode_mask
+from raypipe.config import Images
+from raypipe.data.images import MAX_PIXELS, decode_mask
 from raypipe.data.names import file_stem
 from raypipe.data.rows import Part, Rows
+from raypipe.data.scenes import read_image
 from raypipe.data.shards import iter_shards
 from raypipe.faults import ROW_ERRORS
 from raypipe.formats.base import NO_SPLIT, ExportedRow, Item, MaskRow
@@ -30,6 +32,7 @@ from raypipe.ops.review import expected_gain
 from raypipe.outputs.ledger import SHARDS
 from raypipe.outputs.load import held
 from raypipe.outputs.records import open_folder, read_summary, write_summary
+from raypipe.pages.shown import shown_mask
 from raypipe.pipelines.context import Context
 from raypipe.reports.review import render_review, review_card
 from raypipe.schema import MASKS, REVIEW, SHARD_DIGEST, SUPERVISED, columns
@@ -75,7 +78,7 @@ def run_review(
         table = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(queue, schema=REVIEW), table)
         storage.write_bytes_atomic(storage.join(folder, QUEUE_FILE), table.getvalue().to_pybytes())
-        cards = (_card(row, max_side=config.images.max_side) for row in queue)
+        cards = (_card(row, config.images) for row in queue)
         page = render_review(cards, classes=context.classes, num_masks=num_masks)
         storage.write_bytes_atomic(storage.join(folder, GALLERY_FILE), page.encode())
         summary = {"num_images": len(queue), "num_masks": num_masks}
@@ -113,7 +116,9 @@ def rank(rows: Rows, masks: Artifact, *, classes: Sequence[str], num_images: int
         num_masks += number
         first = heapq.nsmallest(num_images, [*first, *some], key=_order)
     found = outputs_of(
-        masks, with_ids(rows, [row["image_id"] for row in first]), columns(MASKS, "image_id", "mask", "confidence")
+        masks,
+        with_ids(rows, [row["image_id"] for row in first]),
+        columns(MASKS, "image_id", "height", "width", "mask", "confidence"),
     )
     pngs = {row["image_id"]: row for row in found.to_pylist()}
     return [row | pngs[row["image_id"]] | {"rank": number} for number, row in enumerate(first, start=1)], num_masks
@@ -202,6 +207,9 @@ def _tasks(rows: Sequence[Row], classes: Sequence[str]) -> Iterator[ExportedRow]
     """The tasks, with rank, gain and reason beside what an export's have, one mask in memory at a time."""
     format_ = LabelStudio(classes)
     for row in rows:
+        if row["height"] * row["width"] > MAX_PIXELS:
+            logger.warning("%s is too large for Label Studio: there is no task for it", row["image_id"])
+            continue
         common: dict[str, Any] = {
             "image_id": row["image_id"],
             "number": row["rank"],
@@ -217,12 +225,12 @@ def _tasks(rows: Sequence[Row], classes: Sequence[str]) -> Iterator[ExportedRow]
         yield ExportedRow(items=items, **common)
 
 
-def _card(row: Row, *, max_side: int) -> dict[str, Any]:
+def _card(row: Row, images: Images) -> dict[str, Any]:
     """A row in the gallery; without a photograph where that is gone since the mask was made."""
-    mask = decode_mask(row["mask"])
+    mask = shown_mask(row, images)
     pixels: NDArray[np.uint8] | None = None
     try:
-        pixels = decode_image(storage.read_bytes(row["image_uri"] or ""), max_side=max_side).pixels
+        pixels = read_image(row["image_uri"] or "", images).pixels
     except ROW_ERRORS as error:
         logger.warning("no photograph of %s in the gallery: %s", row["image_id"], error)
     return review_card(row, pixels=pixels, mask=mask)

@@ -1,5 +1,7 @@
 """The saliency loss of a few training images, for the report."""
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -9,9 +11,9 @@ from PIL import Image
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.images import decode_image
 from raypipe.data.manifest import class_ids_of
 from raypipe.data.saliency_maps import decode_saliency
+from raypipe.data.scenes import read_image
 from raypipe.faults import ROW_ERRORS
 from raypipe.networks import SaliencyClassifier, network_input
 from raypipe.pipelines.classifier import classifier_task, learned_rows
@@ -54,12 +56,12 @@ def saliency_samples(context: Context, *, classifier: Artifact, num_samples: int
 
 @torch.inference_mode()
 def _sample(context: Context, task: SaliencyTask, network: SaliencyClassifier, row: Row) -> SaliencySample:
-    max_side = context.config.images.max_side
-    image = storage.read_bytes(row["image_uri"])
-    pixels = decode_image(image, max_side=max_side).pixels
+    images = context.config.images
+    pixels = read_image(row["image_uri"], images).pixels
     height, width = pixels.shape[:2]
     data = storage.read_bytes(row["saliency_uri"] or row[PREDICTED_URI])
-    saliency = decode_saliency(data, size=(height, width), image=lambda: image, max_side=max_side)
+    image = partial(storage.read_bytes, row["image_uri"])
+    saliency = decode_saliency(data, size=(height, width), image=image, max_side=images.max_side)
     saliency = np.asarray(Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR))
     x, _ = network_input(pixels, preprocessing=network.preprocessing, device=torch.device("cpu"))
     labels = torch.zeros(1, len(context.classes))

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_cam
-from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.rows import Rows
+from raypipe.data.scenes import read_image
 from raypipe.outputs.load import held
+from raypipe.pages.shown import shown_mask
 from raypipe.pages.truth import usable_truth
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.tally import read_image_scores
@@ -27,8 +27,8 @@ from raypipe.streams.collect import collect, draw, drawn_ids, outputs_of, with_i
 
 _COLUMNS = {
     "seeds": columns(SEEDS, "image_id", "class_ids", "cam", "cam_height", "cam_width"),
-    "masks": columns(MASKS, "image_id", "mask", "walk_mask"),
-    "segments": columns(MASKS, "image_id", "mask"),
+    "masks": columns(MASKS, "image_id", "height", "width", "mask", "walk_mask"),
+    "segments": columns(MASKS, "image_id", "height", "width", "mask"),
 }
 
 _NO_CAM = np.zeros((0, 1, 1), np.float32)
@@ -119,11 +119,12 @@ def _sample(
     score: float | None,
     source: AffinitySource,
 ) -> Sample:
-    pixels = decode_image(storage.read_bytes(row["image_uri"]), max_side=context.config.images.max_side).pixels
+    images = context.config.images
+    pixels = read_image(row["image_uri"], images).pixels
     seed, mask, segment = found.get("seeds"), found["masks"], found.get("segments")
     assert mask is not None  # samples have one
-    final = decode_mask(mask["mask"])
-    walk = None if mask["walk_mask"] is None else decode_mask(mask["walk_mask"])
+    final = shown_mask(mask, images)
+    walk = None if mask["walk_mask"] is None else shown_mask(mask, images, column="walk_mask")
     cam = decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"]) if seed else _NO_CAM
     return Sample(
         image_id=row["image_id"],
@@ -135,7 +136,7 @@ def _sample(
         affinity=source([pixels])[0].affinity(radius=context.config.affinity.radius).cpu().numpy(),
         walk_mask=final if walk is None else walk,
         mask=None if walk is None else final,
-        segment=None if segment is None else decode_mask(segment["mask"]),
-        truth=usable_truth(row, context.classes, size=final.shape),
+        segment=None if segment is None else shown_mask(segment, images),
+        truth=usable_truth(row, context.classes, size=(mask["height"], mask["width"])),
         iou=score,
     )

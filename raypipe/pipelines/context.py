@@ -30,6 +30,9 @@ Retried = Literal["none", "all", "saliency", "seeds", "masks", "segments", "scor
 CONFIG_FILE = "config.yaml"
 """File in `out` with the config of the whole run that has come to its end last."""
 
+SCENES_PER_BLOCK = 4
+"""Rows of a block where images are worked on in tiles: maps of one may take a hundred megabytes."""
+
 MANIFEST_COLUMNS = ("image_id", "image_uri", "labels", "split", "mask_uri")
 
 
@@ -107,7 +110,7 @@ class Context:
         settings = Settings(
             out=out or config.out,
             budget=budget or config.budget,
-            rows_per_block=config.cluster.rows_per_block,
+            rows_per_block=config.cluster.rows_per_block or (None if config.images.tile is None else SCENES_PER_BLOCK),
             png_column=png_column,
             retry_quarantined=self._retries(plan.name),
             start_timeout=config.cluster.start_timeout,

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact, digest
 from raypipe.containers.uris import in_containers
-from raypipe.data.images import decode_mask
+from raypipe.data.images import MAX_PIXELS, decode_mask
 from raypipe.data.manifest import in_splits, nearest
 from raypipe.data.names import file_stem
 from raypipe.data.rows import Part, Rows
@@ -100,12 +100,15 @@ def run_export(
     rows = export_rows(context, masks=masks, splits=splits)
     if not options.copy_images and (number := count(rows.where(_lies_in_a_container))):
         log.warning("%d images lie in tar or Parquet files, where other tools don't look: --copy-images", number)
-    load = None if masks is None else Load(outputs=masks, columns=columns(MASKS, "mask", "confidence"))
+    made = columns(MASKS, "mask", "confidence", "height", "width")
+    load = None if masks is None else Load(outputs=masks, columns=made)
     export = ExportMasks(name=name, classes=context.classes, options=options, out=out, min_confidence=min_confidence)
+    images = context.config.images
+    truth = LoadTrueMasks(num_classes=len(context.classes) + 1, windows=images if images.by_windows else None)
     plan = Plan(
         name="export",
         takes=() if load is None else (load,),
-        stages=(export,) if load is not None else (LoadTrueMasks(num_classes=len(context.classes) + 1), export),
+        stages=(truth, export) if load is None else (export,),
         schema=EXPORTS,
         classes=context.classes,
     )
@@ -175,7 +178,7 @@ class ExportMasks(Stage):
     min_confidence: float
     """Pixels of less confidence are ignored, 0..1."""
 
-    reads = ("image_id", "number", "split", "image_uri", "mask", "confidence")
+    reads = ("image_id", "number", "split", "image_uri", "mask", "confidence", "height", "width")
     writes = pa.schema([EXPORTS.field("split"), EXPORTS.field("items")])
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - there is no network
@@ -199,12 +202,13 @@ class ExportMasks(Stage):
         return {"split": exported.split, "items": [item._asdict() for item in rendered.items]}
 
     def _mask_row(self, row: Row) -> MaskRow:
-        mask = decode_mask(row["mask"])
+        size = self._size(row)
+        mask = decode_mask(row["mask"], size=size)
         num_classes = len(self.format.classes)
         highest = int(mask[mask != IGNORE].max(initial=0))
         if highest > num_classes:
             raise ValueError(f"the mask has the class id {highest}, but there are {num_classes} classes")
-        confidence = None if row["confidence"] is None else decode_mask(row["confidence"])
+        confidence = None if row["confidence"] is None else decode_mask(row["confidence"], size=size)
         if confidence is not None:
             if confidence.shape != mask.shape:
                 raise ValueError(f"the mask is {mask.shape}, its confidence {confidence.shape}")
@@ -218,6 +222,15 @@ class ExportMasks(Stage):
             confidence=confidence,
             image=storage.read_bytes(row["image_uri"]) if self.format.options.copy_images else None,
         )
+
+    def _size(self, row: Row) -> tuple[int, int]:
+        """(height, width) of the mask, which may be large for a format that takes any size."""
+        height, width = row["height"], row["width"]
+        if height * width > MAX_PIXELS and not self.format.any_size:
+            raise ValueError(
+                f"a mask of {width} x {height} pixels is too large for the readers of {self.name}: export geotiff"
+            )
+        return height, width
 
 
 def _refuse_mixing(out: str, exported: str) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.images import decode_image
+from raypipe.data.scenes import read_image
 from raypipe.faults import ROW_ERRORS
 from raypipe.formats.exported_model.packed import smallest_side
 from raypipe.formats.exported_model.write import find_model_format, largest_difference
@@ -41,8 +41,7 @@ def export_model(context: Context, *, segmenter: Artifact, uri: str) -> float:
     images = []
     for row in collect(draw_rows(context.rows(context.config.splits.masks), NUM_IMAGES)).to_pylist():
         try:
-            image = storage.read_bytes(row["image_uri"])
-            pixels = decode_image(image, max_side=context.config.images.max_side).pixels
+            pixels = read_image(row["image_uri"], context.config.images).pixels
         except ROW_ERRORS as error:
             logger.warning("not compared on %s: %s", row["image_id"], error)
             continue

@@ -9,10 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raypipe.cluster.resources import PoolPlan
-from raypipe.config import Training
+from raypipe.config import RunConfig, Training
+from raypipe.pipelines.steps import fetching
 from raypipe.schema import SHARD_URI
 from raypipe.stages.crops import LoadCrops
-from raypipe.stages.fetch import FetchImages
 from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.execute import execute
 from raypipe.streams.job import INDEX
@@ -122,18 +122,16 @@ _VALIDATED = pa.schema([("image_id", pa.string()), ("image", pa.binary()), ("mas
 """Columns of what is validated."""
 
 
-def make_validation_feed(
-    rows: Any, actors: PoolPlan, *, num_classes: int, row_timeout: float = 600
-) -> "ValidationFeed":
+def make_validation_feed(rows: Any, actors: PoolPlan, config: RunConfig, *, num_classes: int) -> "ValidationFeed":
     """The function that a training worker calls for the images that it validates on.
 
     Args:
         rows: reference to a table in Ray's object store: `image_id, image_uri, mask_uri`.
         actors: resources of the processes that fetch for one worker.
+        config: how images are read, and what is waited for.
         num_classes: with background.
-        row_timeout: as of `make_feed`.
     """
-    stages = (FetchImages(classes=None), LoadTrueMasks(num_classes=num_classes))
+    stages = (fetching(config, classes=None), LoadTrueMasks(num_classes=num_classes))
     (pool,) = Plan(name="validation", stages=stages, schema=_VALIDATED, classes=()).pools(gpus=False)
 
     def feed(rank: int, world_size: int) -> Iterator[pa.Table]:
@@ -142,6 +140,7 @@ def make_validation_feed(
         table: pa.Table = ray.get(rows)
         part = table.take(pa.array(range(rank, table.num_rows, world_size), pa.int64()))
         if part.num_rows:
-            yield from execute(part, [(pool, actors)], rows_per_block=8, progress=False, row_timeout=row_timeout)
+            timeout = config.cluster.row_timeout
+            yield from execute(part, [(pool, actors)], rows_per_block=8, progress=False, row_timeout=timeout)
 
     return feed

@@ -166,12 +166,7 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
         actors = processes("validation", actors=resources.validation_actors, cpus=resources.validation_cpus)
         num_classes = len(plan.classes) + 1
         validation = Validation(
-            feed=make_validation_feed(
-                ray.put(plan.validated_rows),
-                actors,
-                num_classes=num_classes,
-                row_timeout=config.cluster.row_timeout,
-            ),
+            feed=make_validation_feed(ray.put(plan.validated_rows), actors, config, num_classes=num_classes),
             num_classes=num_classes,
             max_side=config.images.max_side,
             precision=config.precision,
@@ -205,14 +200,15 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
 
 def crop_options(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
     """Options that all stages of crops take."""
-    named = task.preprocessing
+    named, images = task.preprocessing, context.config.images
     preprocessing = PREPROCESSINGS[named] if named else default_preprocessing(task.backbone)
     return {
         "crop_size": training.section.crop_size,
         "fill": tuple(int(value) for value in preprocessing.fill),
         "jitter": training.jitter,
         "seed": training.seed,
-        "max_side": context.config.images.max_side,
+        "max_side": images.max_side,
+        "windows": images if images.by_windows else None,
     }
 
 

@@ -11,10 +11,9 @@ from raypipe.data.manifest import manifest_bytes
 from raypipe.data.rows import Part, Rows
 from raypipe.outputs.sink import PNG, png_name
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
-from raypipe.pipelines.steps import decode_images
+from raypipe.pipelines.steps import decode_images, fetching
 from raypipe.results import StreamSummary
 from raypipe.schema import PREDICTED_URI, SALIENCY
-from raypipe.stages.fetch import FetchImages
 from raypipe.stages.predict_saliency import EncodeSaliency, PredictSaliency
 from raypipe.streams.collect import count, drawn_ids
 from raypipe.streams.plan import Plan
@@ -107,7 +106,7 @@ def saliency_plan(context: Context, weights: Artifact) -> Plan:
     return Plan(
         name="saliency",
         stages=(
-            FetchImages(classes=None),
+            fetching(context.config, classes=None),
             decode_images(context),
             PredictSaliency(source=source, weights=weights, max_side=max_side),
             EncodeSaliency(),

@@ -13,12 +13,10 @@ from raypipe.outputs.load import held
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
-from raypipe.pipelines.steps import decode_images, encode_masks, pixels_per_pass, refining
+from raypipe.pipelines.steps import decode_images, encode_masks, fetching, refining, segment_images
 from raypipe.results import StreamSummary
 from raypipe.schema import MASKS, SHARD_DIGEST, SHARD_ROW, SHARD_URI, SUPERVISED, UNSUPERVISED, WEAK
 from raypipe.stages.crops import LoadSegmenterCrops
-from raypipe.stages.fetch import FetchImages
-from raypipe.stages.segment import SegmentImages
 from raypipe.streams.collect import collect, count
 from raypipe.streams.plan import Plan
 from raypipe.training.order import repeat_factors
@@ -198,16 +196,9 @@ def segment_plan(context: Context, *, segmenter: Artifact, within_labels: bool =
     return Plan(
         name="segments",
         stages=(
-            FetchImages(classes=context.classes if within_labels else None, labels_needed=False),
+            fetching(config, classes=context.classes if within_labels else None, labels_needed=False),
             decode_images(context),
-            SegmentImages(
-                segmenter=segmenter,
-                scales=config.segmentation.scales,
-                max_side=config.images.max_side,
-                precision=config.precision,
-                within_labels=within_labels,
-                pixels_per_pass=pixels_per_pass(config),
-            ),
+            segment_images(context, segmenter, within_labels=within_labels),
             *refining(context, config.segmentation.method),
             encode_masks(),
         ),

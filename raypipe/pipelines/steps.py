@@ -13,9 +13,18 @@ from raypipe.stages.encode import EncodeMasks
 from raypipe.stages.fetch import FetchImages
 from raypipe.stages.given_cams import LoadGivenCams
 from raypipe.stages.judge import GateMasks, GateWalk
+from raypipe.stages.over_tiles import (
+    CamsOverTiles,
+    RefineOverTiles,
+    SegmentOverTiles,
+    TrimapsOverTiles,
+    WalkOverTiles,
+)
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.refine_on_device import RefineOnDevice
+from raypipe.stages.scenes import DecodeScenes, FetchScenes
+from raypipe.stages.segment import SegmentImages
 from raypipe.stages.trimaps import MakeTrimaps
 from raypipe.stages.trimaps_on_device import MakeTrimapsOnDevice
 
@@ -30,12 +39,20 @@ def pixels_per_pass(config: RunConfig) -> int | None:
 
 def fetch_images(context: Context) -> FetchImages:
     """Image bytes and class ids."""
-    return FetchImages(classes=context.classes)
+    return fetching(context.config, classes=context.classes)
+
+
+def fetching(config: RunConfig, *, classes: tuple[str, ...] | None, labels_needed: bool = True) -> FetchImages:
+    """Image bytes and class ids; arguments as of `FetchImages`."""
+    if not config.images.by_windows:
+        return FetchImages(classes=classes, labels_needed=labels_needed)
+    return FetchScenes(classes=classes, labels_needed=labels_needed, images=config.images)
 
 
 def decode_images(context: Context) -> DecodeImages:
     """Pixels and sizes."""
-    return DecodeImages(max_side=context.config.images.max_side)
+    images = context.config.images
+    return (DecodeScenes if images.by_windows else DecodeImages)(max_side=images.max_side)
 
 
 def compute_cams(context: Context, maps: Artifact) -> Stage:
@@ -48,29 +65,42 @@ def compute_cams(context: Context, maps: Artifact) -> Stage:
     config = context.config
     if config.checkpoints.cams is not None:
         return LoadGivenCams(maps=maps, out_stride=config.cams.out_stride)
-    return ComputeCams(
+    cams = ComputeCams(
         classifier=maps,
         cams=config.cams,
         max_side=config.images.max_side,
         precision=config.precision,
         pixels_per_pass=pixels_per_pass(config),
     )
+    return cams if config.images.tile is None else CamsOverTiles(stage=cams, images=config.images)
 
 
-def make_trimaps(context: Context) -> MakeTrimaps | MakeTrimapsOnDevice:
+def make_trimaps(context: Context) -> Stage:
     """Confident areas (§3.2)."""
     config = context.config
     stage = MakeTrimaps if config.refinement.device == "cpu" else MakeTrimapsOnDevice
-    return stage(splits=config.splits.train, trimaps=config.trimaps, max_side=config.images.max_side)
+    trimaps = stage(splits=config.splits.train, trimaps=config.trimaps, max_side=config.images.max_side)
+    if config.images.tile is None:
+        return trimaps
+    return TrimapsOverTiles(stage=trimaps, images=config.images, cam_stride=config.cams.out_stride)
 
 
-def propagate_cams(context: Context, affinity: Artifact | None) -> PropagateCams:
+def propagate_cams(context: Context, affinity: Artifact | None) -> Stage:
     """The random walk (§3.4).
 
     Args:
         context: config and manifest.
         affinity: the AffinityNet's checkpoint; None walks along plain colours.
     """
+    return _walking(context, _walk(context, affinity))
+
+
+def _walking(context: Context, walk: PropagateCams | GateWalk) -> Stage:
+    images = context.config.images
+    return walk if images.tile is None else WalkOverTiles(stage=walk, images=images)
+
+
+def _walk(context: Context, affinity: Artifact | None) -> PropagateCams:
     config = context.config
     return PropagateCams(
         affinity=affinity,
@@ -86,10 +116,10 @@ def propagate_cams(context: Context, affinity: Artifact | None) -> PropagateCams
     )
 
 
-def gate_walk(context: Context, affinity: Artifact | None, *, keep_better: bool) -> GateWalk:
+def gate_walk(context: Context, affinity: Artifact | None, *, keep_better: bool) -> Stage:
     """The random walk, judged; arguments as of `propagate_cams` and `GateWalk`."""
-    walk = propagate_cams(context, affinity)
-    return GateWalk(walk=walk, keep_better=keep_better, pixels_per_pass=walk.pixels_per_pass)
+    walk = _walk(context, affinity)
+    return _walking(context, GateWalk(walk=walk, keep_better=keep_better, pixels_per_pass=walk.pixels_per_pass))
 
 
 def refine_masks(context: Context) -> tuple[Stage, ...]:
@@ -117,11 +147,29 @@ def refining(
         power: exponent of the scores before.
         compat_bilateral: weight of the dense CRF's term that follows colours.
     """
-    max_side = context.config.images.max_side
+    images = context.config.images
+    stages: tuple[RefineMasks | RefineOnDevice, ...]
     if method == "none" or context.config.refinement.device == "cpu":
-        return (RefineMasks(method=method, power=power, compat_bilateral=compat_bilateral, max_side=max_side),)
-    on_device = RefineOnDevice(method=method, power=power, compat_bilateral=compat_bilateral, max_side=max_side)
-    return on_device, RefineMasks(method="given", max_side=max_side)
+        stages = (RefineMasks(method=method, power=power, compat_bilateral=compat_bilateral, max_side=images.max_side),)
+    else:
+        side = images.max_side
+        on_device = RefineOnDevice(method=method, power=power, compat_bilateral=compat_bilateral, max_side=side)
+        stages = on_device, RefineMasks(method="given", max_side=side)
+    return stages if images.tile is None else tuple(RefineOverTiles(stage=each, images=images) for each in stages)
+
+
+def segment_images(context: Context, segmenter: Artifact, *, within_labels: bool) -> Stage:
+    """The segmentation network (§3.5); arguments as of `segment_plan`."""
+    config = context.config
+    segment = SegmentImages(
+        segmenter=segmenter,
+        scales=config.segmentation.scales,
+        max_side=config.images.max_side,
+        precision=config.precision,
+        within_labels=within_labels,
+        pixels_per_pass=pixels_per_pass(config),
+    )
+    return segment if config.images.tile is None else SegmentOverTiles(stage=segment, images=config.images)
 
 
 def encode_masks() -> EncodeMasks:

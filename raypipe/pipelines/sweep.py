@@ -120,9 +120,13 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
     """Scores the grid and chooses; arguments as of `masks_plan`.
 
     Raises:
-        ValueError: if no image has a label.
+        ValueError: if no image has a label, or images are worked on in tiles.
     """
     config = context.config
+    if config.images.tile is not None:
+        raise ValueError(
+            "a sweep scores whole images, images.tile has none: sweep images of a tile's size, or cut some"
+        )
     rows = scored_rows(context)
     settings = grid(context)
     plan = sweep_plan(context, settings, maps=maps, affinity=affinity, stride=STRIDE)

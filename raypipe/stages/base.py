@@ -56,6 +56,8 @@ class Stage(ABC):
     """Values that are no columns, such as decoded pixels: they never leave the process."""
     ahead: ClassVar[bool] = False
     """Runs in threads, for the next rows while later stages work on these; needs no `setup`."""
+    rows_at_a_time: ClassVar[int] = ROWS_PER_CHUNK
+    """Rows that may go through the stages together, at most."""
     gpu_setting: ClassVar[str | None] = None
     """The setting that has put this stage on a GPU, without which its plan is refused; None runs anywhere."""
 
@@ -199,7 +201,8 @@ def run_stages(
     with ExitStack() as given:
         with waiting():
             given.enter_context(turn or nullcontext())
-        chunks = _chunks(rows, ahead, threads, all_given=given.close, measure=measure)
+        size = min(stage.rows_at_a_time for stage in stages)
+        chunks = _chunks(rows, ahead, threads, size=size, all_given=given.close, measure=measure)
         del rows  # each chunk is freed when it is done
         with ExitStack() as held:
             with waiting():
@@ -221,6 +224,7 @@ def _chunks(
     ahead: Sequence[Stage],
     threads: Executor | None,
     *,
+    size: int,
     all_given: Callable[[], None],
     measure: Callable[[Stage], AbstractContextManager[Any]],
 ) -> Iterator[list[Row]]:
@@ -235,7 +239,7 @@ def _chunks(
                 row = stage.contained([row])[0]
         return row
 
-    chunks = deque(rows[start : start + ROWS_PER_CHUNK] for start in range(0, len(rows), ROWS_PER_CHUNK))
+    chunks = deque(rows[start : start + size] for start in range(0, len(rows), size))
     if threads is None or not ahead:
         all_given()
         return (list(map(run, chunks.popleft())) for _ in range(len(chunks)))

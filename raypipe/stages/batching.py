@@ -28,6 +28,7 @@ class HasPixels(Protocol):
 
 
 Prepared = TypeVar("Prepared", bound=HasPixels)
+Computed = TypeVar("Computed")
 
 
 @dataclass(kw_only=True)
@@ -59,9 +60,13 @@ class JointStage(Stage, Generic[Prepared]):
         Raises:
             ValueError: it doesn't fit into the device's memory; or what `prepare` and `compute` raise.
         """
+        return self.alone(row, self.compute)
+
+    def alone(self, row: Row, compute: Callable[[Sequence[Prepared]], list[Computed]]) -> Computed:
+        """What `compute` gives for one row alone; errors as of `process`."""
         prepared = self.prepare(row)
         try:
-            return within_memory(self.compute, [prepared])[0]
+            return within_memory(compute, [prepared])[0]
         except torch.OutOfMemoryError as error:
             height, width = ("?", "?") if prepared.pixels is None else prepared.pixels.shape[:2]
             raise ValueError(
@@ -96,7 +101,9 @@ class JointStage(Stage, Generic[Prepared]):
         return done
 
 
-def within_memory(compute: Callable[[Sequence[Prepared]], list[Row]], prepared: Sequence[Prepared]) -> list[Row]:
+def within_memory(
+    compute: Callable[[Sequence[Prepared]], list[Computed]], prepared: Sequence[Prepared]
+) -> list[Computed]:
     """What `compute` gives, in two halves and again where the device has too little memory for all at once.
 
     Memory that torch keeps for later is freed before each further try. One row is tried twice.

@@ -66,7 +66,7 @@ class CalibrateMasks(Stage):
     max_risk: float | None
     """Largest 1 - P of a pixel that keeps its label; None keeps all."""
 
-    reads = ("mask", "confidence")
+    reads = ("mask", "confidence", "height", "width")
     writes = columns(MASKS, "class_ids", "mask", "confidence", "areas", "mean_confidences")
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - there is no network
@@ -76,7 +76,7 @@ class CalibrateMasks(Stage):
 
     def process(self, row: Row) -> Row:
         """Looks up one image's pixels."""
-        mask, confidence = decode_mask(row["mask"]), decode_mask(row["confidence"])
+        mask, confidence = (decode_mask(row[name], size=(row["height"], row["width"])) for name in self.reads[:2])
         kept = np.where(self.risky[confidence], np.uint8(IGNORE), mask)
         calibrated = self.levels[confidence]
         sums = sums_of_classes(kept, calibrated)

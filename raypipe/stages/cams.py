@@ -61,7 +61,14 @@ class ComputeCams(JointStage[LabelledImage]):
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[LabelledImage]) -> list[Row]:
-        """Runs the passes, but for images without labels, and merges each image's."""
+        """Merges each image's passes and normalises its maps."""
+        # All are merged before the first is waited for.
+        merged = [normalize_cams(maps) for maps in self.activations(prepared)]
+        return [encode_maps(maps.cpu().numpy()) for maps in merged]
+
+    @torch.inference_mode()
+    def activations(self, prepared: Sequence[LabelledImage]) -> list[Tensor]:
+        """Runs the passes, but for images without labels, and merges each image's; nothing is normalised."""
         labelled = [image for image in prepared if image.channels]
         passes = run_passes(
             autocasting(self.network.cam, self.device, self.precision),
@@ -74,19 +81,21 @@ class ComputeCams(JointStage[LabelledImage]):
             channels=[image.channels for image in labelled],  # all classes' maps of many images are gigabytes
         )
         of_labelled = iter(passes)
-        # All are merged before the first is waited for.
-        merged = [self._merge(image, next(of_labelled) if image.channels else []) for image in prepared]
-        return [_encode(maps) for maps in merged]
+        return [self._merge(image, next(of_labelled) if image.channels else []) for image in prepared]
 
     def _merge(self, image: LabelledImage, passes: Sequence[Pass]) -> Tensor:
         size, out_stride = (image.pixels.shape[0], image.pixels.shape[1]), self.cams.out_stride
         if not image.channels:
             return torch.zeros(0, *(-(-side // out_stride) for side in size))
-        return normalize_cams(merge_cams(passes, image_size=size, stride=GRID_STRIDE, out_stride=out_stride))
+        return merge_cams(passes, image_size=size, stride=GRID_STRIDE, out_stride=out_stride)
 
 
-def _encode(maps: Tensor) -> Row:
-    cam = maps.cpu().numpy()
+def encode_maps(cam: NDArray[np.float32]) -> Row:
+    """Returns the columns of maps (K, h, w).
+
+    Raises:
+        ValueError: they aren't finite.
+    """
     if not np.isfinite(cam).all():
         raise ValueError("the class activation maps hold NaN or infinity: look at the classifier's precision")
     return {"cam": encode_cam(cam), "cam_height": cam.shape[1], "cam_width": cam.shape[2]}

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -13,14 +14,16 @@ from PIL import Image
 
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact
+from raypipe.config import Images
 from raypipe.data.images import decode_image, decode_mask, resize_map
 from raypipe.data.manifest import class_ids_of
+from raypipe.data.scenes import Scene, find_scenes
 from raypipe.data.shards import Place, RowReader
 from raypipe.data.transforms import Rectangle, ResizedCrop, augment_for_affinity, augmentation_rng
 from raypipe.data.truth import as_shown, check_truth
 from raypipe.ops.jitter import change_colours, draw_colour_change
 from raypipe.progress import waiting
-from raypipe.schema import IGNORE, SHARD_ROW, SHARD_URI, SUPERVISED
+from raypipe.schema import GRID_STRIDE, IGNORE, SHARD_ROW, SHARD_URI, SUPERVISED
 from raypipe.stages.base import Row, Stage
 
 _COLOURS = pa.struct(
@@ -61,14 +64,24 @@ class LoadCrops(Stage):
     seed: int
     max_side: int
     """Longer images are reduced to this long side, in pixels."""
+    windows: Images | None = None
+    """How TIFF files are read by windows; None reads every image as a whole."""
     recolours: bool = field(default=True, metadata=NOT_IN_DIGEST)
     """Changes the crops' colours; false leaves the same change to the reader, as `colours`."""
 
     def process_all(self, rows: Sequence[Row]) -> list[Row]:
         """Fetches all files of all rows at once: from an object store, waiting takes most of the time."""
         wanted = {uri for row in rows if row.get("error_stage") is None for uri in self.files(row)}
-        contents = storage.read_many(wanted)
-        return super().process_all([row | {"contents": contents} for row in rows])
+        scenes = self.scenes(rows)
+        contents = storage.read_many(wanted - scenes.keys())
+        return super().process_all([row | {"contents": contents, "scenes": scenes} for row in rows])
+
+    def scenes(self, rows: Sequence[Row]) -> dict[str, Scene | Exception]:
+        """The rows' images that are read by windows."""
+        if self.windows is None:
+            return {}
+        uris = (row["image_uri"] for row in rows if row.get("error_stage") is None and row["image_uri"])
+        return find_scenes(uris, self.windows)
 
     def process(self, row: Row) -> Row:
         """Makes one crop.
@@ -78,15 +91,25 @@ class LoadCrops(Stage):
         """
         if not row["image_uri"]:
             raise ValueError("image_uri is empty; give the image's path or URI")
-        pixels = decode_image(fetched(row, row["image_uri"]), max_side=self.max_side).pixels
         rng = augmentation_rng(self.seed, row["epoch"], row["image_id"], repeat=row["repeat"])
-        crop = self.augment(pixels, row, rng)
+        scene = (row["scenes"] if "scenes" in row else self.scenes([row])).get(row["image_uri"])
+        if isinstance(scene, Exception):
+            raise scene
+        if scene is not None and scene.tiled:
+            crop = self.augment_scene(scene, row, rng)
+        else:
+            crop = self.augment(self._whole(scene, row), row, rng)
         change = draw_colour_change(rng, crop.inside, strength=self.jitter)
         target = crop.target.tobytes()
         if not self.recolours:
             return {"crop": crop.pixels.tobytes(), "target": target, "colours": change._asdict()}
         changed = change_colours(torch.from_numpy(crop.pixels).permute(2, 0, 1), change)
         return {"crop": changed.permute(1, 2, 0).numpy().tobytes(), "target": target, "colours": None}
+
+    def _whole(self, scene: Scene | None, row: Row) -> NDArray[np.uint8]:
+        if scene is not None:
+            return scene.reduced(self.max_side)
+        return decode_image(fetched(row, row["image_uri"]), max_side=self.max_side).pixels
 
     def files(self, row: Row) -> Iterator[str]:
         """URIs of the files that a row's crop is made of, as far as the row names them."""
@@ -95,7 +118,15 @@ class LoadCrops(Stage):
 
     @abstractmethod
     def augment(self, pixels: NDArray[np.uint8], row: Row, rng: np.random.Generator) -> Crop:
-        """Makes the crop of an image, and its target."""
+        """Makes the crop of an image, and its target.
+
+        `window` of the row, if there is one, is the part of a scene that the pixels are.
+        """
+
+    def augment_scene(self, scene: Scene, row: Row, rng: np.random.Generator) -> Crop:
+        """Makes the crop of a tile that is drawn at random: what is known of each pixel holds in any part."""
+        window = scene.draw_tile(rng)
+        return self.augment(scene.read(*window.cut()), row | {"window": window}, rng)
 
 
 def fetched(row: Row, uri: str) -> bytes:
@@ -125,6 +156,26 @@ class LoadClassifierCrops(LoadCrops):
         """Random size, crop and mirror."""
         placed = ResizedCrop.draw(pixels.shape, rng, crop=self.crop_size, long_side=self.long_side)
         return Crop(placed.lay_image(pixels, fill=self.fill), placed.inside, self.multi_hot(row["labels"]))
+
+    def augment_scene(self, scene: Scene, row: Row, rng: np.random.Generator) -> Crop:
+        """A montage of the whole scene, reduced, and of three tiles that are drawn at random.
+
+        Labels of a scene don't hold in each of its tiles. They hold for the montage, which contains the scene: what it
+        hasn't isn't in the tiles, and what it has is in the montage. Tiles are seen as ordinary images are, at the
+        scales at which maps are made of them.
+        """
+        side = self.crop_size // 2
+        whole = scene.reduced(side)
+        placed = ResizedCrop.draw(whole.shape, rng, crop=side, long_side=(side, side))
+        quarters = [placed.lay_image(whole, fill=self.fill)]
+        for _ in range(3):
+            pixels = scene.read(*scene.draw_tile(rng).cut())
+            placed = ResizedCrop.draw(pixels.shape, rng, crop=side, long_side=self.long_side)
+            quarters.append(placed.lay_image(pixels, fill=self.fill))
+        order = rng.permutation(4).tolist()
+        rows = [np.concatenate([quarters[index] for index in pair], axis=1) for pair in (order[:2], order[2:])]
+        inside = (0, 0, self.crop_size, self.crop_size)
+        return Crop(np.concatenate(rows), inside, self.multi_hot(row["labels"]))
 
     def multi_hot(self, labels: Sequence[str]) -> NDArray[np.uint8]:
         """(C,), 1 for each class that the image shows."""
@@ -197,6 +248,8 @@ class LoadAffinityCrops(LoadShardCrops):
         if encoded is None:
             raise ValueError(f"{row[SHARD_URI]} has no trimap of it: it was made for other splits.train")
         trimap = decode_mask(encoded)
+        if (window := row.get("window")) is not None:
+            trimap = window.part(trimap, stride=GRID_STRIDE)
         laid, labels, inside = augment_for_affinity(pixels, trimap, rng, crop=self.crop_size, fill=self.fill)
         return Crop(laid, inside, labels)
 
@@ -218,7 +271,7 @@ class LoadSegmenterCrops(LoadShardCrops):
     min_confidence: float
 
     reads = ("image_id", "image_uri", "mask_uri", "supervision", SHARD_URI, SHARD_ROW, "epoch", "repeat")
-    shard_columns = ("mask", "confidence")
+    shard_columns = ("mask", "confidence", "height", "width")
 
     def in_shard(self, row: Row) -> bool:
         """A true mask is a file of its own."""
@@ -234,13 +287,12 @@ class LoadSegmenterCrops(LoadShardCrops):
         """Random size, crop and mirror."""
         is_true = not self.in_shard(row)
         size = (pixels.shape[0], pixels.shape[1])
-        mask = as_shown(
-            self._true(row) if is_true else self._pseudo(row),
-            size=size,
-            image=lambda: fetched(row, row["image_uri"]),
-            max_side=self.max_side,
-            name="the mask",
-        )
+        mask = self._true(row) if is_true else self._pseudo(row)
+        if (window := row.get("window")) is not None:
+            mask = window.part(mask)
+        else:
+            content = partial(fetched, row, row["image_uri"])
+            mask = as_shown(mask, size=size, image=content, max_side=self.max_side, name="the mask")
         placed = ResizedCrop.draw(size, rng, crop=self.crop_size, long_side=self.long_side)
         labels = placed.lay_map(resize_map(mask, size), outside=IGNORE, resampling=Image.Resampling.NEAREST)
         target = np.concatenate([labels.reshape(-1), np.array([is_true], np.uint8)])
@@ -251,5 +303,6 @@ class LoadSegmenterCrops(LoadShardCrops):
 
     def _pseudo(self, row: Row) -> NDArray[np.uint8]:
         found = self.from_shard(row)
-        sure = decode_mask(found["confidence"]) >= 255 * self.min_confidence
-        return np.where(sure, decode_mask(found["mask"]), np.uint8(IGNORE))
+        size = (found["height"], found["width"])
+        sure = decode_mask(found["confidence"], size=size) >= 255 * self.min_confidence
+        return np.where(sure, decode_mask(found["mask"], size=size), np.uint8(IGNORE))

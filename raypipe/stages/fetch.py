@@ -45,14 +45,22 @@ class FetchImages(Stage):
             ValueError: for null or unknown labels, a header that can't be read, a row without `image_uri`.
             OSError: if the image can't be fetched.
         """
-        classes, labels = self.classes, row.get("labels")
-        if classes is not None and labels is None and self.labels_needed:
-            raise ValueError("labels are null; give the class names that the image shows, or an empty list for none")
-        if not row["image_uri"]:
-            raise ValueError("image_uri is empty; give the image's path or URI")
-        class_ids = [] if classes is None or labels is None else class_ids_of(labels, classes)
+        class_ids = self.labels_of(row)
         data = row.pop("content")
         if isinstance(data, Exception):
             raise data
         check_header(data)
         return {"image": data, "class_ids": class_ids}
+
+    def labels_of(self, row: Row) -> list[int]:
+        """Class ids of a row's labels.
+
+        Raises:
+            ValueError: for null or unknown labels, a row without `image_uri`.
+        """
+        classes, labels = self.classes, row.get("labels")
+        if classes is not None and labels is None and self.labels_needed:
+            raise ValueError("labels are null; give the class names that the image shows, or an empty list for none")
+        if not row["image_uri"]:
+            raise ValueError("image_uri is empty; give the image's path or URI")
+        return [] if classes is None or labels is None else class_ids_of(labels, classes)

@@ -100,6 +100,10 @@ class MaskedImage:
     row: Row
 
 
+def _decoded(row: Row, name: str) -> NDArray[np.uint8]:
+    return decode_mask(row[name], size=(row["original_height"], row["original_width"]))
+
+
 @dataclass(kw_only=True)
 class GateMasks(JointStage[MaskedImage]):
     """Class consistency of encoded masks before and after refinement, at the working size; null without labels.
@@ -116,7 +120,10 @@ class GateMasks(JointStage[MaskedImage]):
     """Longer images are reduced to this long side, in pixels."""
     precision: Precision
 
-    reads = ("image", "labels", "class_ids", "mask", "confidence", "areas", "mean_confidences", "walk_mask")
+    reads = (
+        *("image", "labels", "original_height", "original_width"),
+        *("class_ids", "mask", "confidence", "areas", "mean_confidences", "walk_mask"),
+    )
     writes = pa.schema([*columns(MASKS, "class_ids", "mask", "areas", "mean_confidences"), *REFINED_SCORES])
 
     def setup(self, device: str) -> None:
@@ -128,7 +135,7 @@ class GateMasks(JointStage[MaskedImage]):
         """Decodes the image and its masks."""
         pixels = pixels_of(row, max_side=self.max_side)
         size = (pixels.shape[0], pixels.shape[1])
-        masks = [resize_map(decode_mask(row[name]), size) for name in ("walk_mask", "mask")]
+        masks = [resize_map(_decoded(row, name), size) for name in ("walk_mask", "mask")]
         return MaskedImage(pixels, class_ids_of(row["labels"], self.classes), masks, row)
 
     def compute(self, prepared: Sequence[MaskedImage]) -> list[Row]:
@@ -142,7 +149,7 @@ class GateMasks(JointStage[MaskedImage]):
             return columns | {"refined_before": None, "refined_after": None}
         before, after = torch.stack([self._consistency(image, mask) for mask in image.masks]).tolist()
         if self.keep_better and after <= before:
-            sums = sums_of_classes(decode_mask(row["walk_mask"]), decode_mask(row["confidence"]))
+            sums = sums_of_classes(_decoded(row, "walk_mask"), _decoded(row, "confidence"))
             columns = {"mask": row["walk_mask"], **sums}
         return columns | {"refined_before": before, "refined_after": after}
 

@@ -91,11 +91,12 @@ class ScoreCams(Stage):
         if row["cam"] is None:
             return dict.fromkeys(self.writes.names)
         truth, truth_digest = read_truth(row["mask_uri"], num_classes=self.num_classes)
+        size = (row["height"], row["width"])
         truth = as_shown(
             truth,
-            size=(row["height"], row["width"]),
+            size=size,
             image=lambda: storage.read_bytes(row["image_uri"]),
-            max_side=self.max_side,
+            max_side=None if max(size) > self.max_side else self.max_side,  # worked on in tiles, at full size
         )
         height, width = truth.shape
         cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from raypipe.data import images
 from raypipe.data.images import MAX_PIXELS, ImageError, decode_image, decode_mask, encode_png
 
 
@@ -243,3 +244,24 @@ def test_real_photograph_and_mask(voc_root: Any) -> None:
     assert decoded.pixels.shape == (281, 500, 3)
     assert mask.shape == (281, 500)
     assert set(np.unique(mask)) == {0, 1, 15, 255}
+
+
+def test_a_large_mask_is_that_of_its_image_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if 100 pixels were the limit."""
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    mask = np.arange(15 * 20, dtype=np.uint16).reshape(15, 20).astype(np.uint8)
+    png = encode_png(mask)
+    with pytest.raises(ImageError, match="20 x 15 is more than 100 pixels"):
+        decode_mask(png)
+    assert np.array_equal(decode_mask(png, size=(15, 20)), mask)
+    for size in ((20, 15), (15, 21), (1000, 1000)):
+        with pytest.raises(ImageError, match=f"20 x 15 pixels isn't the image's, {size[1]} x {size[0]}"):
+            decode_mask(png, size=size)
+    with pytest.raises(ImageError, match="20 x 15 is more than 100 pixels"):
+        decode_mask(png, size=(5, 5))
+    for data in (b"", b"GIF89a" + bytes(30), png[:20]):
+        with pytest.raises(ImageError, match=r"not a PNG|empty"):
+            decode_mask(data, size=(15, 20))
+    monkeypatch.setattr(images, "MAX_SCENE_PIXELS", 200)
+    with pytest.raises(ImageError, match="isn't the image's"):
+        decode_mask(png, size=(15, 20))

@@ -117,7 +117,7 @@ def test_only_small_columns_are_read_to_rank_and_then_the_masks_of_the_first(
     *ranked, last = loaded
     assert {name for names, _ in ranked for name in names} == {"class_ids", "areas", "predicted_iou"}
     assert sum(number for _, number in ranked) == 6
-    assert last == (["mask", "confidence"], 1)
+    assert last == (["height", "width", "mask", "confidence"], 1)
 
 
 def test_gallery_table_and_tasks(context: Context, masks: Artifact, tmp_path: Path) -> None:

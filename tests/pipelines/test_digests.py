@@ -74,6 +74,8 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "jitter": ("[0.1, 0.1, 0.1, 0.1]", CLASSIFIED),
     "repeat_threshold": ("0.9", CLASSIFIED),
     "images.max_side": ("512", ALL),
+    "images.bands": ("[3, 2, 1]", ALL),
+    "images.tile": ("512 classifier.saliency=none", ALL),
     "splits.train": ("[train,more]", CLASSIFIED),
     "splits.masks": ("[train]", {"evaluate", "calibrate", "calibrated", "sweep", "trials"}),
     "network.backbone": ("tiny", CLASSIFIED),
@@ -304,7 +306,7 @@ def test_an_option_changes_what_it_can_change_and_no_more(
         base |= outputs([])
         assert set(base) == ALL
     value, expected = CHANGES[option]
-    first, *more = value.split(" ") if option == "checkpoints.cams" else [value]
+    first, *more = value.split(" ") if option in ("checkpoints.cams", "images.tile") else [value]
     found = outputs([f"{option}={first}", *more])
     assert {name for name in ALL if found.get(name) != base.get(name)} == expected
 

@@ -26,6 +26,7 @@ from raypipe.formats.webdataset.read import WebDatasetReader
 from raypipe.imports.classes import ClassOptions
 from raypipe.imports.finish import ImportOptions, finish
 from raypipe.outputs.records import MixedOutputs
+from raypipe.pipelines import export
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.export import ExportMasks, export_rows, find_format, run_export
 from raypipe.pipelines.import_containers import read_containers
@@ -139,6 +140,7 @@ def make_stage(out: Path, *, name: str = "voc", min_confidence: float = 0.5) -> 
 def process(stage: ExportMasks, **values: object) -> Row:
     mask = encode_png(np.ones((2, 3), np.uint8))
     row = {"image_id": "a", "number": 1, "split": None, "image_uri": "a.jpg", "mask": mask, "confidence": None} | values
+    row = {"height": 2, "width": 3} | row
     (result,) = stage(with_error_columns(pa.Table.from_pylist([row]))).to_pylist()
     return dict(result)
 
@@ -162,6 +164,12 @@ def test_rows_that_cannot_be_exported_say_why(tmp_path: Path, values: dict[str, 
     assert row["error_stage"] == "ExportMasks"
     assert pa.compute.match_substring_regex(pa.scalar(row["error_reason"]), reason).as_py()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_that_others_cannot_read_are_for_geotiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "MAX_PIXELS", 5)
+    row = process(make_stage(tmp_path))
+    assert "a mask of 3 x 2 pixels is too large for the readers of voc: export geotiff" in row["error_reason"]
 
 
 def test_ids_and_splits_never_leave_the_folder(tmp_path: Path) -> None:

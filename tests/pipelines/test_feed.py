@@ -234,9 +234,12 @@ def validated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pa.Table:
     return pa.table({"image_id": IDS, "image_uri": uris, "mask_uri": uris})
 
 
+CONFIG = load_config("preset: demo", ["manifest=m", "out=o"])
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 4, 7])
 def test_workers_share_the_images_to_validate_on(world_size: int, validated: pa.Table) -> None:
-    feed = make_validation_feed(validated, LOADERS, num_classes=5)
+    feed = make_validation_feed(validated, LOADERS, CONFIG, num_classes=5)
     parts = [[row for block in feed(rank, world_size) for row in block.to_pylist()] for rank in range(world_size)]
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     rows = sorted((row for part in parts for row in part), key=lambda row: row["image_id"])
@@ -248,5 +251,5 @@ def test_workers_share_the_images_to_validate_on(world_size: int, validated: pa.
 
 def test_a_mask_of_unknown_classes_is_in_error_and_not_lost(validated: pa.Table) -> None:
     """Class id 4 is that of the last image."""
-    (block,) = make_validation_feed(validated, LOADERS, num_classes=4)(0, 1)
+    (block,) = make_validation_feed(validated, LOADERS, CONFIG, num_classes=4)(0, 1)
     assert block["error_stage"].to_pylist() == [None] * 4 + ["LoadTrueMasks"]

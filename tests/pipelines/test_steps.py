@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from raypipe.artifacts import Artifact, digest
-from raypipe.config import load_config
+from raypipe.config import ConfigError, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.outputs.sink import PART, PART_TODO
 from raypipe.pipelines import steps
@@ -109,6 +109,44 @@ def test_what_is_not_refined_needs_no_gpu() -> None:
     assert [pool.gpu_setting for pool in plan.pools(gpus=True)] == [None] * 3
     refining = make_masks("refinement.device=gpu").pools(gpus=True)
     assert [pool.gpu_setting for pool in refining] == [None, "refinement.device=gpu", None]
+
+
+TILES = ("images.tile=128", "refinement.gate=run")
+
+
+def test_tiles_put_each_stage_over_them_and_into_its_own_pool() -> None:
+    plans = {
+        "masks": make_masks(*TILES),
+        "on gpu": make_masks(*TILES, "refinement.device=gpu"),
+        "seeds": make_seeds(*TILES),
+        "gate": gate_plan(make_context(*TILES), maps=MAPS, affinity=AFFINITY),
+        "segments": segment_plan(make_context(*TILES), segmenter=MAPS),
+    }
+    found = {name: names(plan)[2:] for name, plan in plans.items()}
+    assert found == {
+        "masks": ["CamsOverTiles", "WalkOverTiles", "RefineOverTiles", "EncodeMasks"],
+        "on gpu": ["CamsOverTiles", "WalkOverTiles", "RefineOverTiles", "RefineOverTiles", "EncodeMasks"],
+        "seeds": ["CamsOverTiles", "TrimapsOverTiles"],
+        "gate": ["CamsOverTiles", "WalkOverTiles", "RefineOverTiles", "EncodeMasks", "GateMasks"],
+        "segments": ["SegmentOverTiles", "RefineOverTiles", "EncodeMasks"],
+    }
+    kinds = {name: [pool.kind for pool in plan.pools(gpus=True)] for name, plan in plans.items()}
+    assert kinds == {
+        "masks": ["fetch", "device", "finish"],
+        "on gpu": ["fetch", "device", "finish"],
+        "seeds": ["fetch", "device", "finish"],
+        "gate": ["fetch", "device", "finish", "device"],
+        "segments": ["fetch", "device", "finish"],
+    }
+    for plan in plans.values():
+        assert names(plan)[:2] == ["FetchScenes", "DecodeScenes"]
+        plan.check(["image_id", "image_uri", "labels", "split", "mask_uri"])
+
+
+@pytest.mark.parametrize("option", ["refinement.gate=image", "classifier.saliency=eps"])
+def test_what_sees_an_image_at_once_does_not_go_with_tiles(option: str) -> None:
+    with pytest.raises(ConfigError, match=r"images\.tile doesn't go with"):
+        make_context("images.tile=128", option)
 
 
 ON_CPU = {"RefineMasks", "EncodeMasks", "MakeTrimaps", "FetchImages", "EncodeSaliency"}

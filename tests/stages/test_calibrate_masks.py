@@ -19,7 +19,9 @@ PROBABILITY = np.interp(np.arange(256), [0, 100, 255], [0.2, 0.6, 1.0])
 def row(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "truth.png").write_bytes(encode_png(np.array([[0, 2, 2, 255]], np.uint8)))
     uri = str(tmp_path / "truth.png")
-    return {"image_uri": None, "mask_uri": uri, "mask": encode_png(MASK), "confidence": encode_png(CONFIDENCE)}
+    size = {"height": MASK.shape[0], "width": MASK.shape[1]}
+    masks = {"mask": encode_png(MASK), "confidence": encode_png(CONFIDENCE)}
+    return {"image_uri": None, "mask_uri": uri, **masks, **size}
 
 
 def test_counts_by_hand(row: dict[str, Any]) -> None:

@@ -170,7 +170,8 @@ def weak_row(row: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """A row whose pseudo-mask has classes 0 and 1, with confidences 51 and 255."""
     mask, confidence = np.zeros((61, 83), np.uint8), np.full((61, 83), 51, np.uint8)
     mask[20:], confidence[20:] = 1, 255
-    made = {"image_id": "a", "mask": encode_png(mask), "confidence": encode_png(confidence)}
+    size = {"height": mask.shape[0], "width": mask.shape[1]}
+    made = {"image_id": "a", "mask": encode_png(mask), "confidence": encode_png(confidence), **size}
     write_masks(str(tmp_path), [made])
     (shard,) = tmp_path.glob("shards/*/*.parquet")
     return row | {"supervision": "weak", "mask_uri": None, "shard_uri": str(shard), "shard_row": 0}

@@ -86,7 +86,9 @@ def mask_row(image: bytes, labels: list[str], *, mask: bytes, walk_mask: bytes) 
     """A row with encoded masks, surely right everywhere."""
     array = decode_mask(mask)
     confidence = np.full_like(array, 255)
+    height, width = decode_mask(mask).shape
     columns = {"image": image, "labels": labels, "mask": mask, "walk_mask": walk_mask}
+    columns |= {"original_height": height, "original_width": width}
     return columns | {"confidence": encode_png(confidence)} | sums_of_classes(array, confidence)
 
 

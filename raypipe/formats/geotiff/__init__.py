@@ -1,0 +1,1 @@
+"""GeoTIFF: masks that lie on the map as their images do."""
