@@ -50,3 +50,25 @@ def test_an_image_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     mask = np.ones((5, 9), np.uint8)
     (row,) = LoadTrueMasks(num_classes=3)(rows_of(tmp_path, mask, 1, image=False)).to_pylist()
     assert row["mask"] == encode_png(mask)
+
+
+def test_a_scene_is_never_fetched_for_its_mask(tmp_path: Path) -> None:
+    pytest.importorskip("tifffile")
+    from rasters import tiff
+
+    from raypipe.config import Images
+
+    (tmp_path / "scene.tif").write_bytes(tiff(np.zeros((90, 150, 5), np.uint16)))  # which no other reader takes
+    uris = {}
+    for name, shape in (("right", (90, 150)), ("turned", (150, 90))):
+        (tmp_path / f"{name}.png").write_bytes(encode_png(np.ones(shape, np.uint8)))
+        uris[name] = str(tmp_path / f"{name}.png")
+    rows = [{"image_uri": str(tmp_path / "scene.tif"), "mask_uri": uri} for uri in uris.values()]
+    stage = LoadTrueMasks(num_classes=3, windows=Images(tile=64, bands=(1, 2, 3)))
+    right, turned = stage.process_all(rows)
+    assert (right["height"], right["width"], right["mask"]) == (90, 150, (tmp_path / "right.png").read_bytes())
+    assert r"the true mask is (150, 90) (height, width), the image (90, 150)" in turned["error_reason"]
+    fetched = [{**row, "image": b"a view", "scene": {"height": 90, "width": 150}} for row in rows]
+    right, turned = LoadTrueMasks(num_classes=3).process_all(fetched)
+    assert right["height"] == 90
+    assert "the true mask is (150, 90)" in turned["error_reason"]
