@@ -10,7 +10,7 @@ from raypipe.data.images import encode_png, resize_map
 from raypipe.schema import IGNORE, MASKS, columns
 from raypipe.stages.base import Row, Stage
 
-_PIXELS_AT_A_TIME = 2**24
+_PIXELS_AT_A_TIME = 2**20
 
 
 @dataclass
