@@ -17,11 +17,24 @@ from raypipe.cli_export import export, export_model, review
 from raypipe.cli_import import import_app
 from raypipe.config import load_config, to_yaml
 from raypipe.data.parts import open_manifest
+from raypipe.messages import Message, message_of
+from raypipe.messages.codes import INTERRUPTED
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 train_app = typer.Typer(no_args_is_help=True, help="Train a network on Ray Train.")
 app.add_typer(import_app, name="import")
 app.add_typer(train_app, name="train")
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from: its traceback.")] = False,
+) -> None:
+    """Options of all commands."""
+    if debug:
+        logger.setLevel(logging.DEBUG)
 
 
 @app.command()
@@ -264,11 +277,21 @@ def _print_scores(steps: Any, *, per_class: bool = False) -> None:
 
 
 def main() -> None:
-    """Entry point: what is wrong with the input is one message, not a traceback."""
+    """Entry point: an error is one message with a way out, and a traceback with `--debug` alone."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("ray").setLevel(logging.WARNING)
     try:
         app()
-    except (ValueError, FileNotFoundError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(2)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer has taken the interrupt
+            _say(message_of(KeyboardInterrupt()))
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        message = message_of(error)
+        logger.debug("", exc_info=error)
+        _say(message)
+        sys.exit(message.exit_code)
+
+
+def _say(message: Message) -> None:
+    typer.secho(f"error: {message.text}", fg="red", err=True)

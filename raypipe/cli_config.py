@@ -26,7 +26,10 @@ def read_config(config: str, overrides: list[str] | None) -> RunConfig:
     """
     if config != "-" and not storage.exists(config):
         raise ConfigError(f"there is no config file {config}; `raypipe config` prints one to start from")
-    text = "" if config == "-" else storage.read_bytes(config).decode()
+    try:
+        text = "" if config == "-" else storage.read_bytes(config).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{config} is no YAML file: it isn't text in UTF-8 ({error.reason})") from error
     return load_config(text, overrides or [])
 
 

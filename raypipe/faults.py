@@ -25,7 +25,7 @@ _NODE_NUMBERS = {
 }
 """A full, worn or vanished disk; too many open files; a mount whose server or process is gone."""
 
-_NODE_CODES = {
+ACCOUNT_CODES = {
     *("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"),
     *("InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch"),
     *("AuthorizationHeaderMalformed", "RequestTimeTooSkewed", "AuthFailure", "IncompleteSignature"),
@@ -33,7 +33,7 @@ _NODE_CODES = {
 }
 """What S3 says of a machine's credentials and clock."""
 
-_DENIED_CODES = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden"}
+DENIED_CODES = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden"}
 """What S3 says of one object, or of all that a machine asks for."""
 
 _NODE_NAMES = re.compile(
@@ -75,13 +75,13 @@ _NO_MEMORY = ("CUDA out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_
 
 def blame(error: BaseException) -> Blame:
     """What an error, with what it was raised from, is the fault of."""
-    causes = list(_causes(error))
-    if any(_is_of_device(each) for each in causes):
+    chain = list(causes(error))
+    if any(is_of_device(each) for each in chain):
         return "device"
-    answered = any(_status(each) is not None for each in causes)
-    if any(_is_of_node(each, answered=answered) for each in causes):
+    answered = any(answer_status(each) is not None for each in chain)
+    if any(_is_of_node(each, answered=answered) for each in chain):
         return "node"
-    statuses = {_status(each) for each in causes}
+    statuses = {answer_status(each) for each in chain}
     if isinstance(error, ROW_ERRORS) or statuses & set(_OF_OBJECT):
         return "row"
     if statuses != {None}:
@@ -96,7 +96,7 @@ def blame(error: BaseException) -> Blame:
 
 def is_denied(error: BaseException) -> bool:
     """Whether a store has refused an object, for a reason that may lie in the object or in whoever asks."""
-    return any(_code(each) in _DENIED_CODES or _status(each) == 403 for each in _causes(error))
+    return any(answer_code(each) in DENIED_CODES or answer_status(each) == 403 for each in causes(error))
 
 
 def in_words(error: BaseException) -> str:
@@ -104,7 +104,8 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
     found: BaseException | None = error
     for _ in range(10):  # chains may be circles
         if found is None:
@@ -113,7 +114,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
 
 
-def _is_of_device(error: BaseException) -> bool:
+def is_of_device(error: BaseException) -> bool:
+    """Whether a GPU has failed, other than by a full memory."""
     if not isinstance(error, RuntimeError) or any(text in str(error) for text in _NO_MEMORY):
         return False
     return type(error).__name__ == "AcceleratorError" or bool(_DEVICE_TEXTS.search(str(error)))
@@ -125,14 +127,14 @@ def _is_of_node(error: BaseException, *, answered: bool) -> bool:
     # s3fs makes EIO of every answer that it has no name for.
     if isinstance(error, OSError) and error.errno in _NODE_NUMBERS and not answered:
         return True
-    if _code(error) in _NODE_CODES | _DENIED_CODES or "can't start new thread" in str(error):
+    if answer_code(error) in ACCOUNT_CODES | DENIED_CODES or "can't start new thread" in str(error):
         return True
     # What is refused here may be answered elsewhere, but for what isn't there; whose fault it is shows there.
-    status = _status(error)
+    status = answer_status(error)
     return status is not None and 400 <= status < 500 and status not in (*_OF_OBJECT, *_PASSING)
 
 
-def _code(error: BaseException) -> str | None:
+def answer_code(error: BaseException) -> str | None:
     """The code of an answer of S3, as botocore's ClientError has it."""
     response = getattr(error, "response", None)
     if not isinstance(response, dict):
@@ -141,7 +143,7 @@ def _code(error: BaseException) -> str | None:
     return None if code is None else str(code)
 
 
-def _status(error: BaseException) -> int | None:
+def answer_status(error: BaseException) -> int | None:
     """The HTTP status of a store's answer: of S3 as botocore has it, of Google's as gcsfs, of Azure's as azure-core."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):

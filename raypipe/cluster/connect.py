@@ -2,16 +2,37 @@
 
 import logging
 import os
+import re
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 
 from raypipe.cluster.head import watch_head
 from raypipe.cluster.machines import local_cpus
 from raypipe.config import Cluster
+from raypipe.messages.chains import words_of
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 10.0
+"""How long a cluster is waited for that doesn't answer at its address; Ray itself tries for minutes."""
 
 KEEPALIVE = {"RAY_grpc_client_keepalive_time_ms": "60000", "RAY_grpc_client_keepalive_timeout_ms": "20000"}
 """Environment with which a process that waits for another one asks each minute whether it is still there, which Ray's
 servers bear, and waits 20 seconds for the answer; by itself Ray asks after 5 minutes and waits 2. Ray's own check of
 nodes doesn't end such a wait: what was on a host whose link is cut came back to nobody (benchmarks/hosts.md)."""
+
+_SOCKET_PATH = 107
+"""Bytes that Linux allows for the path of a socket."""
+
+_SHORT = "/tmp/ray"  # noqa: S108 - Ray's own default
+
+
+class NoRay(ConnectionError):  # noqa: N818 - says what is wrong
+    """Ray can't be started, or there is none at the address: the message says why, and the way out."""
 
 
 def cluster_address(cluster: Cluster) -> str | None:
@@ -20,7 +41,11 @@ def cluster_address(cluster: Cluster) -> str | None:
 
 
 def connect(cluster: Cluster) -> None:
-    """Connects to a Ray cluster, or starts a local one, unless this process has one already."""
+    """Connects to a Ray cluster, or starts a local one, unless this process has one already.
+
+    Raises:
+        NoRay: there is none at the address, or it can't be started.
+    """
     for name, value in KEEPALIVE.items():
         os.environ.setdefault(name, value)  # Ray reads them as it is imported
     import ray  # takes seconds
@@ -28,7 +53,10 @@ def connect(cluster: Cluster) -> None:
     if ray.is_initialized():
         return
     if address := cluster_address(cluster):
-        ray.init(address=address, log_to_driver=True)
+        way_out = "Start it, mend cluster.address or RAY_ADDRESS, or leave both out for a Ray of this machine alone"
+        with _explained(f"no Ray cluster answers at {address[:200]}", way_out):
+            _wait_for(address)
+            ray.init(address=address, log_to_driver=True)
         watch_head()
         return
     # Workers inherit this. Threads that wait by spinning would take the cores from those that work: training was seen
@@ -41,13 +69,79 @@ def connect(cluster: Cluster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-    ray.init(
-        address="local",
-        num_cpus=cluster.num_cpus or local_cpus(),
-        object_store_memory=cluster.object_store_memory,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",  # whoever reaches it can run code
-        dashboard_port=port,
-        log_to_driver=True,
-        logging_level=logging.WARNING,
+    folder = short_folder()
+    way_out = (
+        f"Look for free memory, for room on the disk of {folder} and at the logs in it; end what else runs (`ray stop` "
+        "ends other Rays of this machine), or lower cluster.object_store_memory. Then give the command again"
     )
+    with _explained("a Ray of this machine can't be started", way_out):
+        ray.init(
+            address="local",
+            num_cpus=cluster.num_cpus or local_cpus(),
+            object_store_memory=cluster.object_store_memory,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",  # whoever reaches it can run code
+            dashboard_port=port,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+            _temp_dir=folder,
+        )
+
+
+def short_folder() -> str:
+    """The folder of a local Ray's files: Ray's own choice, unless the paths of sockets in it get too long.
+
+    Raises:
+        NoRay: they do, and there is no other folder.
+    """
+    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    folder = os.path.join(os.path.abspath(os.environ.get(name, "/tmp")), "ray")  # noqa: PTH100, PTH118, S108
+    session = datetime.now().strftime("session_%Y-%m-%d_%H-%M-%S_%f")
+    path = f"{folder}/{session}_{_most_processes()}/sockets/plasma_store"
+    if (too_long := len(os.fsencode(path)) - _SOCKET_PATH) <= 0:
+        return folder
+    reason = f"{name} is {too_long} bytes too long for Ray: paths of its sockets have {_SOCKET_PATH} at most"
+    if name == "RAY_TMPDIR" or not os.access("/tmp", os.W_OK | os.X_OK):  # noqa: S108
+        raise NoRay(f"{reason} ({folder[:200]}). Set RAY_TMPDIR to a shorter folder")
+    logger.warning(
+        "%s, so they go to %s, as does what Ray spills; RAY_TMPDIR names another short folder", reason, _SHORT
+    )
+    return _SHORT
+
+
+def _most_processes() -> int:
+    """The largest process id."""
+    try:
+        return int(Path("/proc/sys/kernel/pid_max").read_text())
+    except OSError:
+        return 2**22
+
+
+def _wait_for(address: str) -> None:
+    """Waits until something listens at an address with a port; Ray finds out itself where others lead.
+
+    Raises:
+        OSError: nothing does within `ANSWER_SECONDS`.
+    """
+    match = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+?)\]?:(\d{1,5})", address)
+    if match is None:
+        return
+    end = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            socket.create_connection((match[1], int(match[2])), timeout=ANSWER_SECONDS).close()
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
+@contextmanager
+def _explained(problem: str, way_out: str) -> Iterator[None]:
+    """Makes one message of whatever Ray raises as it starts."""
+    try:
+        yield
+    except Exception as error:
+        raise NoRay(f"{problem} ({words_of(error)}). {way_out}") from error

@@ -207,6 +207,8 @@ def _read_footer(uri: str, size: int | None) -> pq.FileMetaData:
     except (FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the storage's: Arrow's own have no number
+            raise
         raise not_parquet(uri, error) from error
 
 

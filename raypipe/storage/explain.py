@@ -7,11 +7,9 @@ from contextlib import contextmanager
 
 from raypipe.containers.place import split_place
 from raypipe.faults import is_denied
+from raypipe.messages.chains import note
 from raypipe.progress import waiting
 from raypipe.storage.filesystems import filesystem
-
-NOTE = "URI: "
-"""What begins an error's note of the file that it is about."""
 
 IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP)
 """Error numbers of paths at which no file can ever exist."""
@@ -31,12 +29,6 @@ def about(uri: str) -> Iterator[None]:
     except Exception as error:
         note(error, uri)
         raise
-
-
-def note(error: BaseException, uri: str) -> None:
-    """Notes on an error which file it is about, unless it has such a note."""
-    if not any(each.startswith(NOTE) for each in getattr(error, "__notes__", ())):
-        error.add_note(NOTE + uri[:1000])
 
 
 def explain_all(contents: MutableMapping[str, bytes | Exception]) -> None:

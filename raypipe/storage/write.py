@@ -131,7 +131,9 @@ def _beside(path: str) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or str(temporary) not in (error.filename, error.filename2):
             raise
-        raise OSError(error.errno, error.strerror, path) from error
+        # No file of any name can be made in a folder that is there: it is one such as /proc.
+        number = errno.EPERM if error.errno == errno.ENOENT else error.errno
+        raise OSError(number, os.strerror(number), path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
