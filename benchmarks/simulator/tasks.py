@@ -116,7 +116,7 @@ class Repeated:
 class ModelTasks:
     """Runs tasks when they are submitted and has their results at their virtual time."""
 
-    def __init__(self, driver: Driver, costs: Costs, *, inline: bool) -> None:
+    def __init__(self, driver: Driver, costs: Costs, *, inline: bool, cpus: int = 0) -> None:  # noqa: ARG002 - the model has no CPUs
         self.driver, self.costs, self.inline = driver, costs, inline
         self.started: deque[tuple[float, Any]] = deque()
 

@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from raypipe.config.overrides import literal, read_override
 from raypipe.config.root import RunConfig
 from raypipe.credentials import refuse_credentials
 
@@ -46,6 +45,8 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
     from omegaconf import DictConfig, OmegaConf  # only what reads and writes YAML needs it
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
+
+    from raypipe.config.overrides import read_override
 
     try:
         given = OmegaConf.create(text or "{}")
@@ -132,6 +133,8 @@ def trial_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
 def to_yaml(config: BaseModel) -> str:
     """The config as YAML, every value spelled out."""
     from omegaconf import OmegaConf
+
+    from raypipe.config.overrides import literal
 
     return str(OmegaConf.to_yaml(OmegaConf.create(literal(config.model_dump(mode="json")))))
 

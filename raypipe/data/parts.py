@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +27,7 @@ from raypipe.data.manifest import (
 )
 from raypipe.data.names import file_stem
 from raypipe.data.rows import ONLY_PART, Part
-from raypipe.uri import absolute, name_of, relative
+from raypipe.uri import absolute, is_local, name_of, relative
 
 ROWS_PER_PART = 50_000
 """Of the parts that raypipe writes."""
@@ -154,7 +155,10 @@ def check_target(uri: str) -> None:
     Raises:
         ValueError: it is a folder, a file that is no Parquet, or a folder that holds other things.
     """
-    inside, place = storage.list_files(uri), absolute(uri)
+    place = absolute(uri)
+    if is_local(place) and (above := [folder for folder in Path(place).parents if folder.is_file()]):
+        raise ValueError(f"{above[0]} is a file, needed is a folder. Name another place for the manifest")
+    inside = storage.list_files(uri)
     is_file = inside == [place]
     if uri.endswith(_SUFFIX):
         if not is_file and (inside or storage.exists(uri)):

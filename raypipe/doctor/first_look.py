@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import storage
-from raypipe.cluster.findings import Finding, judge
+from raypipe.cluster.findings import Finding, judge, problem
 from raypipe.data.content import HEAD, image_kind, what_helps
 from raypipe.data.images import ImageError
 from raypipe.data.rows import Rows
@@ -30,7 +30,13 @@ def look_at_data(context: Context) -> Iterator[Finding]:
     """Checks a sample of images and of true masks, which this process reads."""
     rows = evenly_spaced_rows(context.seed_rows(), NUM_IMAGES)
     yield check_images(rows["image_uri"].to_pylist(), allowed=allowed_share(context))
-    truth = evenly_spaced_rows(_with_masks(context.rows(context.config.evaluation.splits)), NUM_MASKS)
+    try:
+        scored = context.rows(context.config.evaluation.splits)
+    except ValueError as error:
+        way_out = "set evaluation.splits; null takes all rows"
+        yield problem("evaluation", str(error), needed="splits that the manifest has", way_out=way_out)
+        return
+    truth = evenly_spaced_rows(_with_masks(scored), NUM_MASKS)
     if truth.num_rows:
         yield check_masks(truth, context.classes)
 

@@ -10,7 +10,6 @@ from raypipe.cluster.findings import Finding
 from raypipe.cluster.health import leave_out
 from raypipe.cluster.preflight import look_at_nodes
 from raypipe.cluster.survey import alive_nodes
-from raypipe.doctor.first_look import look_at_data
 from raypipe.doctor.fit import check_fit
 from raypipe.pipelines.context import CONFIG_FILE, Context
 from raypipe.streams.unique import check_unique
@@ -36,6 +35,8 @@ def preflight(context: Context) -> dict[str, str]:
     findings, sick = _look(context)
     _tell([*findings, *check_fit(context)])
     if not storage.exists(storage.join(context.config.out, CONFIG_FILE)):
+        from raypipe.doctor.first_look import look_at_data  # torch takes seconds
+
         _tell(list(look_at_data(context)), of="what the manifest names can't be used:")
     check_unique(context.rows(None, columns=("image_id",)))
     return sick

@@ -95,8 +95,8 @@ def _parsed(content: str, kind: str, text: str) -> Any:
     import yaml
 
     try:
-        # The loader that takes all for texts: to others, a class named `no` is false, and `1e3` a number.
-        return json.loads(content) if kind == ".json" else yaml.load(content, yaml.BaseLoader)  # noqa: S506 - it makes texts, lists and objects only
+        # To other loaders, a class named `no` is false, and `1e3` a number.
+        return json.loads(content) if kind == ".json" else yaml.BaseLoader(content).get_single_data()
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{text} can't be read as {kind[1:].upper()}: {str(error)[:200]}") from error
 

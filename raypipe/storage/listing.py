@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
-from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from raypipe.progress import waiting
@@ -33,7 +32,7 @@ def exists(uri: str) -> bool:
                 Path(path).stat()
             elif not fs.exists(path):
                 # fsspec takes a web server that doesn't answer for one that says no.
-                return isinstance(fs, HTTPFileSystem) and bool(fs.cat_file(path, start=0, end=1) or True)
+                return _is_web(fs) and bool(fs.cat_file(path, start=0, end=1) or True)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
@@ -106,8 +105,12 @@ def _uri(name: str, folder: str, path: str) -> str:
     return join(folder, inside) if behind(folder) else f"{folder.rstrip('/')}/{inside}"
 
 
+def _is_web(fs: fsspec.AbstractFileSystem) -> bool:
+    return "https" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))  # its class imports aiohttp
+
+
 def _found(fs: fsspec.AbstractFileSystem, path: str, starts: Collection[str]) -> dict[str, int | None]:
-    if isinstance(fs, HTTPFileSystem):
+    if _is_web(fs):
         # Pages of folders have links to themselves, sorted in other ways.
         found = fs.find(path, detail=True, on_error="raise")
         return {name: each["size"] for name, each in found.items() if "?" not in name and name_of(name)}

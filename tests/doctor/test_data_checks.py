@@ -143,5 +143,5 @@ def test_sample(quarantined: dict[str, str], allowed: float, status: str) -> Non
 
 
 def test_share_that_may_fail(tmp_path: Path) -> None:
-    assert data_checks.allowed_share(make_context(tmp_path)) == 1
+    assert data_checks.allowed_share(make_context(tmp_path)) == 0.5
     assert data_checks.allowed_share(make_context(tmp_path, "budget.max_rows=2")) == 0.2

@@ -44,6 +44,25 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
     return cluster
 
 
+@pytest.fixture(autouse=True)
+def _data_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raypipe.doctor.first_look.look_at_data", lambda _: [])
+
+
+def test_data_that_cannot_be_used(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    for splits in ("null", "[val]"):
+        with pytest.raises(
+            ValueError, match=r"what the manifest names can't be used:\nfirst look at images: 1 of 1"
+        ) as error:
+            preflight(make_context(tmp_path, "splits={train: null, masks: null}", f"evaluation.splits={splits}"))
+        assert ("set evaluation.splits" in str(error.value)) == (splits != "null")
+    (tmp_path / "config.yaml").touch()
+    preflight(
+        make_context(tmp_path, "splits={train: null, masks: null}")
+    )  # a run that has come to its end goes on, whatever was deleted meanwhile
+
+
 def test_one_node_is_not_asked(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(*_: Any, **__: Any) -> None:
         raise AssertionError("one machine is shared with itself")
