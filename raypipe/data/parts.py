@@ -27,7 +27,7 @@ from raypipe.data.manifest import (
 )
 from raypipe.data.names import file_stem
 from raypipe.data.rows import ONLY_PART, Part
-from raypipe.uri import absolute, is_local, name_of, relative
+from raypipe.uri import absolute, is_local, name_of, protocol, relative
 
 ROWS_PER_PART = 50_000
 """Of the parts that raypipe writes."""
@@ -156,6 +156,8 @@ def check_target(uri: str) -> None:
         ValueError: it is a folder, a file that is no Parquet, or a folder that holds other things.
     """
     place = absolute(uri)
+    if protocol(place) in ("http", "https"):
+        raise ValueError(f"{uri} can't be written: a manifest is a local file, or lies in a store such as s3://")
     if is_local(place) and (above := [folder for folder in Path(place).parents if folder.is_file()]):
         raise ValueError(f"{above[0]} is a file, needed is a folder. Name another place for the manifest")
     inside = storage.list_files(uri)

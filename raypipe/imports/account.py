@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _EXAMPLES = 3
+_LONGEST = 60
+"""Characters of a name."""
 
 
 @dataclass
@@ -23,6 +25,13 @@ class Account:
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+def shown(name: str) -> str:
+    """A name as a message shows it: short, and without what a terminal would obey."""
+    return (
+        name if len(name) <= _LONGEST and name.isprintable() else f"{name[:_LONGEST]!r}{'…' * (len(name) > _LONGEST)}"
+    )
 
 
 def some(names: Sequence[str], what: str) -> str:

@@ -5,6 +5,7 @@ are numbers, else that of the names. It is never a guess: masks are held against
 """
 
 import re
+import string
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from raypipe.data.manifest import check_classes, nearest
 from raypipe.formats.draft import Draft
-from raypipe.imports.account import Account, some
+from raypipe.imports.account import Account, shown, some
 from raypipe.imports.class_map import final_names
 from raypipe.imports.draft_map import form
 from raypipe.imports.label_column import LabelColumn
@@ -22,6 +23,12 @@ from raypipe.schema import BACKGROUND, IGNORE
 
 _BACKGROUND = "background"
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?")
+
+_INVISIBLE = (
+    f"{string.whitespace}\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\u2060\ufeff"
+    + "".join(map(chr, range(0x2000, 0x200B)))
+)
+"""What is around a name by mistake: spaces of all kinds, and those of no width, which programs leave behind."""
 
 _IN_LISTS = (" ", "/", "+", "&", "-", "_")
 """What may stand between names in a text, and in a name as well."""
@@ -111,7 +118,8 @@ def decide_classes(
     check_classes(names)
     if known and (added := [name for name in final if name not in known]):
         account.say(
-            f"new classes, after those of the manifest: {', '.join(added[:10])}{', …' if len(added) > 10 else ''}"
+            f"new classes, after those of the manifest: {', '.join(map(shown, added[:10]))}"
+            f"{', …' if len(added) > 10 else ''}"
         )
     _say_twins(names, account)
     _say_lists(names, account)
@@ -140,7 +148,7 @@ def _folded(*lists: Sequence[str]) -> set[str]:
 
 
 def _clean(name: str) -> str:
-    return unicodedata.normalize("NFC", name.strip())
+    return unicodedata.normalize("NFC", name.strip(_INVISIBLE))
 
 
 def _check_given(source: Sequence[str], masked: Sequence[str], draft: Draft) -> None:
@@ -194,10 +202,10 @@ def _say_twins(names: Sequence[str], account: Account) -> None:
     spellings: dict[str, list[str]] = defaultdict(list)
     for name in names:
         spellings[form(name)].append(name)
-    twins = [" and ".join(map(repr, alike)) for alike in spellings.values() if len(alike) > 1]
+    twins = [" and ".join(repr(name[:60]) for name in alike) for alike in spellings.values() if len(alike) > 1]
     if twins:
-        shown = f"{', '.join(twins[:3])}{f', and {len(twins) - 3} more pairs,' if len(twins) > 3 else ''}"
-        account.say(f"{shown} are kept as classes of their own: --map makes them one")
+        first = f"{', '.join(twins[:3])}{f', and {len(twins) - 3} more pairs,' if len(twins) > 3 else ''}"
+        account.say(f"{first} are kept as classes of their own: --map makes them one")
 
 
 def _say_lists(names: Sequence[str], account: Account) -> None:
@@ -214,7 +222,7 @@ def _say_lists(names: Sequence[str], account: Account) -> None:
 def _say_rare(labels: LabelColumn, account: Account) -> None:
     counts = labels.counts()
     order = np.argsort(counts, kind="stable")
-    rare = [f"{labels.names[number]} {counts[number]}" for number in order if counts[number] < FEW_IMAGES]
+    rare = [f"{shown(labels.names[number])} {counts[number]}" for number in order if counts[number] < FEW_IMAGES]
     if rare and len(labels.unlabelled):
         account.say(
             f"classes with fewer than {FEW_IMAGES} images: {', '.join(rare[:8])}"

@@ -40,4 +40,5 @@ def merge_twins(names: Sequence[str]) -> dict[str, str]:
 
 def form(name: str) -> str:
     """What twins have in common."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").replace("-", " ").split())
+    visible = "".join(one for one in unicodedata.normalize("NFKC", name) if unicodedata.category(one) != "Cf")
+    return " ".join(visible.casefold().replace("_", " ").replace("-", " ").split())

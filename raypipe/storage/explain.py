@@ -86,7 +86,7 @@ def _explained(uri: str, error: Exception) -> Exception:
             explained = PermissionError(f"the server answers {error.status} {error.message}")
     elif isinstance(error, OSError) and error.errno in IMPOSSIBLE:
         explained = ValueError(f"no file can be at {uri[:200]}: {error.strerror}")
-    elif isinstance(error, FileNotFoundError) and uri not in str(error):
+    elif isinstance(error, FileNotFoundError) and (uri not in str(error) or uri == str(error)):
         explained = FileNotFoundError(f"there is no file {uri[:1000]}")
     if explained is not error:
         explained.__cause__ = error

@@ -53,6 +53,7 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         generate(str(folder / "synthetic"), num_images=NUM_IMAGES, sizes=(96, 128))
+        self.order_ids_by_name()
         rows = self.rows()
         order = np.array([0, *(sorted(CLASSES).index(name) + 1 for name in CLASSES)], np.uint8)
         for row in rows:  # a table states no order of classes, so that ids are those of the alphabet
@@ -70,6 +71,15 @@ class Workspace:
 
     def rows(self) -> list[dict[str, str]]:
         return read_manifest(str(self.folder / "synthetic/manifest.parquet")).table.to_pylist()  # type: ignore[no-any-return]
+
+    def order_ids_by_name(self) -> None:
+        """Gives the masks the ids that a table of names means, which says no order: that of the names."""
+        classes = read_manifest(str(self.folder / "synthetic/manifest.parquet")).classes
+        new_ids = np.arange(256, dtype=np.uint8)
+        new_ids[1 : len(classes) + 1] = [sorted(classes).index(name) + 1 for name in classes]
+        for row in self.rows():
+            path = Path(row["mask_uri"].removeprefix("file://"))
+            Image.fromarray(new_ids[np.asarray(Image.open(path))]).save(path)
 
     def write_config(self, page: Path) -> None:
         """The page's config with small networks; own-data.md's where it has none."""

@@ -252,6 +252,22 @@ def test_an_account_of_many_twins_is_short() -> None:
     assert all(len(line) < 300 for line in account.lines)
 
 
+@pytest.mark.parametrize(
+    "name", ["cat\u200b", "\ufeffcat", "\xa0cat", "cat\u2009", "cat\t", " cat", "cat\u2060", "cat\u3000"]
+)
+def test_what_no_one_sees_makes_no_class(name: str) -> None:
+    assert decide([["cat"], [name]], map={name: "dog"}).names == ("dog",)
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "bell\x07", "z" * 5_000, "new\nline", "👨\u200d👩\u200d👧"])
+def test_an_account_shows_names_as_a_terminal_may(name: str) -> None:
+    account = Account()
+    assert decide([[name], [name.upper()]], account=account, known=["x"]).names[0] == "x"
+    assert all(len(line) < 600 for line in account.lines)
+    assert not any(character in str(account) for character in "\x1b\x07")
+    assert len(str(account).splitlines()) == len(account.lines)
+
+
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
     lambda name: name.strip() and name.strip().strip("_").casefold() not in ("background", "ignore", "void")
 )
@@ -278,9 +294,7 @@ def test_labels_and_ids_mean_the_same(rows: list[list[str] | None], mapping: Map
 
 
 def _cleaned(column: LabelColumn) -> set[str]:
-    import unicodedata
-
-    return {unicodedata.normalize("NFC", name.strip()) for name in column.names}
+    return set(decide([column.names]).before) if column.names else set()
 
 
 def test_a_million_labels_within_seconds() -> None:

@@ -22,6 +22,9 @@ from raypipe.imports.draft_map import merge_twins, write_draft_map, write_map
         ("ﬁsh", "fish"),
         ("dog", "ｄｏｇ"),
         ("dog", "dog "),
+        ("dog", "do\u200bg"),
+        ("dog", "\ufeffdog"),
+        ("two words", "two\xa0words"),
     ],
 )
 def test_twins(name: str, twin: str) -> None:

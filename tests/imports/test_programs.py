@@ -187,6 +187,16 @@ def test_a_manifest_grows(photos: list[str]) -> None:
         run("table", "3.csv", "m.parquet", "--replace")
 
 
+def test_a_manifest_is_a_table_that_states_its_classes(photos: list[str]) -> None:
+    write("t.csv", "file,labels\na.jpg,dog\nb.jpg,1|cat\n")
+    for target in ("m.parquet", "parts"):
+        run("table", "t.csv", "--images", "photos", "--classes", "dog,cat,1,cow", target)
+        first = read_manifest(target)
+        again = imported("table", target, "again.parquet")
+        assert again.classes == first.classes == ("dog", "cat", "1", "cow")
+        assert again.table.equals(first.table)
+
+
 def test_a_manifest_of_parts_grows(photos: list[str]) -> None:
     write("1.csv", "file,labels\na.jpg,dog\n")
     write("2.csv", "file,labels\nb.jpg,cat\n")
@@ -381,6 +391,7 @@ def test_colour_masks_of_a_table_with_a_labelmap(photos: list[str]) -> None:
         (["table", "t.csv", "t.csv"], "is a file, and no .parquet"),
         (["table", "t.csv", "folder.parquet"], "is a folder: name a file in it"),
         (["table", "t.csv"], "name the MANIFEST to write"),
+        (["table", "t.csv", "https://host/m.parquet"], r"https://host/m\.parquet can't be written"),
         (["coco", "photos", "photos", "m.parquet"], "photos"),
         (["coco", "t.csv", "photos", "m.parquet"], "is no JSON"),
         (["voc", "photos", "m.parquet"], "no such list"),

@@ -1,6 +1,7 @@
 """Reads tables of images and labels: a row an image, with its labels in a cell or in a column a class."""
 
 import itertools
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from raypipe.formats.table.files import (
     parquet_schema,
     read_records,
 )
+from raypipe.schema import CLASSES_KEY
 
 IMAGE_COLUMNS = (
     *(
@@ -170,9 +172,9 @@ class _RowReader:
             label = find_column(columns, options.label_column, LABEL_COLUMNS, "--label-column", table)
             if options.label_column is None and label != LABEL_COLUMNS[0]:
                 notes.append(f"labels are those of the column {label!r}")
-        stated = tuple(class_names(features_of(schema), label) or ()) if schema is not None and label else ()
-        names = hot or stated or None
-        reader = replace(options.labels, names=names or options.labels.names)
+        counted = tuple(class_names(features_of(schema), label) or ()) if schema is not None and label else ()
+        reader = replace(options.labels, names=counted or options.labels.names)
+        names = hot or counted or _classes_of_manifest(schema) or None
         return cls(image=image, label=label, own_id=own_id, hot=hot, labels=reader, names=names, notes=notes)
 
     def read(self, record: Record) -> dict[str, Any]:
@@ -203,6 +205,12 @@ class _RowReader:
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, str) and one.strip().lower() in _LIKE_NOTHING:
                 odd.setdefault(one.strip(), f"{record.place}, column {self.label!r}")
+
+
+def _classes_of_manifest(schema: pa.Schema | None) -> tuple[str, ...]:
+    """The classes of a manifest that is read as a table."""
+    stored = (schema.metadata or {}).get(CLASSES_KEY) if schema is not None else None
+    return () if stored is None else tuple(map(str, json.loads(stored)))
 
 
 def find_column(columns: Sequence[str], given: str | None, usual: Sequence[str], option: str, table: str) -> str:
