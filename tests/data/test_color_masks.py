@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -27,6 +27,7 @@ def drawn(ids: Any) -> Image.Image:
     return Image.fromarray(np.array(ROWS, np.uint8)[np.array(ids)])
 
 
+@settings(deadline=None)
 @given(arrays(np.uint8, (3, 4), elements=st.integers(0, 3)))
 def test_colours_and_palettes_are_the_same(ids: Any) -> None:
     expected = ids.tolist()

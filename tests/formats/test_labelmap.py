@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.formats.labelmap import escape, parse_labelmap, read_labelmap, unescape
@@ -57,6 +57,7 @@ def test_refused(tmp_path: Path, text: str, message: str) -> None:
         read_labelmap(str(tmp_path / "labelmap.txt"))
 
 
+@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1).filter(lambda name: name.strip())
 )

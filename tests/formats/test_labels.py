@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.formats.labels import LabelReader
@@ -153,6 +153,7 @@ PLAIN = st.text(
 ).filter(lambda name: name.strip())
 
 
+@settings(deadline=None)
 @given(st.lists(PLAIN, min_size=1, max_size=4))
 def test_a_list_is_the_same_in_each_form(names: list[str]) -> None:
     expected = list(dict.fromkeys(name.strip() for name in names))
@@ -163,6 +164,7 @@ def test_a_list_is_the_same_in_each_form(names: list[str]) -> None:
     assert reader.read({"choices": names}, place="x") == expected
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

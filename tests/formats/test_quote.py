@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.formats.quote import quote
@@ -38,6 +38,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_a_quote_is_short_and_one_line(value: Any) -> None:
     assert len(quote(value)) <= 161

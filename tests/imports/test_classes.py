@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.formats.draft import Draft, draft_table
@@ -273,6 +273,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.none() | st.lists(NAMES, max_size=4), min_size=1, max_size=8),
     st.dictionaries(NAMES, st.none() | NAMES, max_size=4),
