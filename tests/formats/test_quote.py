@@ -38,7 +38,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(VALUES)
 def test_a_quote_is_short_and_one_line(value: Any) -> None:
     assert len(quote(value)) <= 161

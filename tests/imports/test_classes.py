@@ -273,7 +273,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(
     st.lists(st.none() | st.lists(NAMES, max_size=4), min_size=1, max_size=8),
     st.dictionaries(NAMES, st.none() | NAMES, max_size=4),

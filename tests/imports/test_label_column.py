@@ -16,7 +16,7 @@ def column(rows: list[list[str] | None], chunks: int = 1) -> LabelColumn:
     return LabelColumn.of(pa.chunked_array(parts))
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(ROWS, TABLES, st.integers(1, 3))
 def test_moved_is_a_replacement_of_each_name(
     rows: list[list[str] | None], table: dict[str, str | None], chunks: int
@@ -27,7 +27,7 @@ def test_moved_is_a_replacement_of_each_name(
     assert all(row is None or len(row) == len(set(row)) for row in found)
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(ROWS)
 def test_counts_are_rows_with_a_name(rows: list[list[str] | None]) -> None:
     found = column(rows).moved({})
@@ -35,7 +35,7 @@ def test_counts_are_rows_with_a_name(rows: list[list[str] | None]) -> None:
     assert counts == {name: sum(name in (row or ()) for row in rows) for name in counts}
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(ROWS, st.permutations("abcdz"))
 def test_ordered_is_the_order_of_ids(rows: list[list[str] | None], order: list[str]) -> None:
     found = column(rows).ordered(order)
