@@ -4,6 +4,7 @@ Conventions: pixels are RGB, 8 bit, rows first, after EXIF rotation. Transparent
 class ids, never colours.
 """
 
+import importlib.util
 import io
 import math
 import re
@@ -30,8 +31,14 @@ from raypipe.data.depth import (
 )
 from raypipe.data.metadata import Bare, without_metadata
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 """Pillow's readers that may be used. Others are not meant for untrusted files: EPS starts a PostScript interpreter."""
+
+if importlib.util.find_spec("pillow_heif") is not None:  # HEIC, of whoever has installed its reader
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    FORMATS += ("HEIF",)
 
 MAX_PIXELS = 89_478_485
 """Most pixels of an image: 256 MiB as RGB. A larger one is refused by its header, before anything is decoded."""
