@@ -39,7 +39,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 def write_scene(path: str, side: int, layout: str) -> None:
-    """A scene as a file, a segment in memory at a time."""
+    """A scene as a file."""
     from tifffile import imwrite
 
     rng = np.random.default_rng(0)
@@ -48,10 +48,6 @@ def write_scene(path: str, side: int, layout: str) -> None:
     base = cells.astype(np.uint16) * 12 + rng.integers(0, 40, cells.shape, np.uint16) + 500
 
     def segments() -> Iterator[NDArray[np.uint16]]:
-        if layout == "strips":
-            wide = np.tile(base, (1, -(-side // 2048), 1))[:, :side]
-            yield from (wide[row % 2048] for row in range(side))
-            return
         number = -(-side // SEGMENT)
         for y, x in product(range(number), range(number)):
             top, left = y * SEGMENT % 2048, x * SEGMENT % 2048
@@ -59,7 +55,11 @@ def write_scene(path: str, side: int, layout: str) -> None:
 
     shape = (side, side, NUM_BANDS)
     options = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None, "bigtiff": True}
-    imwrite(path, segments(), shape=shape, dtype=np.uint16, **options, **LAYOUTS[layout])
+    if layout == "strips":  # which tifffile doesn't write one by one
+        number = -(-side // 2048)
+        imwrite(path, np.tile(base, (number, number, 1))[:side, :side], **options, **LAYOUTS[layout])
+    else:
+        imwrite(path, segments(), shape=shape, dtype=np.uint16, **options, **LAYOUTS[layout])
 
 
 def measure(folder: str, scene: str, side: int, tile: int, method: str) -> tuple[dict[str, int], dict[str, int], float]:
@@ -107,6 +107,7 @@ def main(
         above = busy["driver and workers"] - idle["driver and workers"]
         figures = (f"{value / 2**20:,.0f}" for value in (idle["driver and workers"], busy["driver and workers"], above))
         lines.append((f"{side:,}²", layout, f"{size:,.0f}", method, *figures, f"{seconds:.0f}"))
+        print(lines[-1], flush=True)
     header = ("scene", "layout", "file, MiB", "refinement", "idle, MiB", "peak, MiB", "above idle, MiB", "seconds")
     print(table(header, lines))
 
