@@ -65,22 +65,45 @@ def read_pngs(folder: str) -> Callable[[Path, Manifest], Masks]:
     return read
 
 
-def read_yolo(out: Path, manifest: Manifest) -> Masks:
-    """By matplotlib: the pixels whose middles are in a polygon by the even-odd rule. Sizes are those of the truth."""
-    for row in manifest.table.to_pylist():
-        height, width = decode_mask(storage.read_bytes(row["mask_uri"])).shape
-        mask = np.zeros((height, width), np.uint8)
-        labels = out / "labels" / (row["split"] or NO_SPLIT) / f"{file_stem(row['image_id'])}.txt"
-        for line in labels.read_text().splitlines():
-            class_index, *shares = line.split()
-            corners = np.array(shares, float).reshape(-1, 2) * (width, height)
-            left, top = np.floor(corners.min(axis=0)).astype(int)
-            right, bottom = np.ceil(corners.max(axis=0)).astype(int)
-            rows, columns = np.mgrid[top:bottom, left:right]
-            middles = np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], axis=1)
-            inside = Outline(corners).contains_points(middles).reshape(rows.shape)
-            mask[top:bottom, left:right][inside] = int(class_index) + 1
-        yield row["image_id"], mask
+Fill = Callable[[NDArray[np.float64], tuple[int, ...]], NDArray[np.bool_]]
+"""The pixels (H, W) of a polygon of shares (N, 2)."""
+
+
+def fill_by_middles(shares: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """By matplotlib: the pixels whose middles are in the polygon by the even-odd rule."""
+    corners = shares * (shape[1], shape[0])
+    left, top = np.floor(corners.min(axis=0)).astype(int)
+    right, bottom = np.ceil(corners.max(axis=0)).astype(int)
+    rows, columns = np.mgrid[top:bottom, left:right]
+    middles = np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], axis=1)
+    region = np.zeros(shape, bool)
+    region[top:bottom, left:right] = Outline(corners).contains_points(middles).reshape(rows.shape)
+    return region
+
+
+def fill_as_ultralytics(shares: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """As ultralytics' `polygon2mask`: 32-bit shares, cut off to whole pixels, and OpenCV's `fillPoly`."""
+    import cv2
+
+    region = np.zeros(shape, np.uint8)
+    corners = shares.astype(np.float32) * np.array([shape[1], shape[0]], np.float32)
+    cv2.fillPoly(region, [corners.astype(np.int32)], color=1)
+    return region == 1
+
+
+def read_yolo(fill: Fill) -> Callable[[Path, Manifest], Masks]:
+    """Lines filled by a function. Sizes are those of the truth."""
+
+    def read(out: Path, manifest: Manifest) -> Masks:
+        for row in manifest.table.to_pylist():
+            mask = np.zeros_like(decode_mask(storage.read_bytes(row["mask_uri"])))
+            labels = out / "labels" / (row["split"] or NO_SPLIT) / f"{file_stem(row['image_id'])}.txt"
+            for line in labels.read_text().splitlines():
+                class_index, *shares = line.split()
+                mask[fill(np.array(shares, float).reshape(-1, 2), mask.shape)] = int(class_index) + 1
+            yield row["image_id"], mask
+
+    return read
 
 
 def read_hugging_face(out: Path, manifest: Manifest) -> Masks:  # noqa: ARG001
@@ -113,9 +136,10 @@ READERS: dict[str, tuple[str, Callable[[Path, Manifest], Masks]]] = {
     "coco": ("pycocotools", read_coco),
     "coco --no-instances": ("pycocotools", read_coco),
     "voc": ("Pillow", read_pngs("SegmentationClass")),
-    "yolo": ("matplotlib", read_yolo),
-    "yolo --tolerance 0.5": ("matplotlib", read_yolo),
-    "yolo --tolerance 1": ("matplotlib", read_yolo),
+    "yolo": ("OpenCV, as ultralytics", read_yolo(fill_as_ultralytics)),
+    "yolo (middles)": ("matplotlib", read_yolo(fill_by_middles)),
+    "yolo --tolerance 0.5": ("OpenCV, as ultralytics", read_yolo(fill_as_ultralytics)),
+    "yolo --tolerance 1": ("OpenCV, as ultralytics", read_yolo(fill_as_ultralytics)),
     "mmseg": ("Pillow", read_pngs("ann_dir/{}")),
     "huggingface": ("datasets", read_hugging_face),
     "labelstudio": ("label-studio-sdk", read_label_studio),

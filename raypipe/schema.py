@@ -136,13 +136,18 @@ EXPORTS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("number", pa.int64()),
+        pa.field("folder", pa.string()),
         pa.field("split", pa.string()),
+        pa.field("labels", pa.list_(pa.string())),
         pa.field("image_uri", pa.string()),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
         pa.field("items", pa.list_(pa.struct([pa.field("kind", pa.string()), pa.field("data", pa.binary())]))),
     ]
 )
-"""One row for each exported image. `number`: its position in the manifest, from 1. `items`: its part of the files that
-describe many images, such as COCO's one JSON; each format has its own kinds."""
+"""One row for each exported image. `number`: its position in the manifest, from 1. `folder`: its split as a name of
+files. `height, width`: the mask's. `items`: its part of the files that describe many images, such as COCO's one JSON;
+each format has its own kinds."""
 
 REVIEW = pa.schema(
     [

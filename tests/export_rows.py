@@ -1,12 +1,13 @@
 """Masks of every kind for exports and importers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raypipe.data.names import file_stem
-from raypipe.formats.base import MaskRow
+from raypipe.formats.base import ExportedRow, Item, MaskRow
 
 CLASSES = ("cat", "dog", 'a & b "c" ü')
 
@@ -33,16 +34,31 @@ MASKS = {
 SPLITS = ("train", "val")
 
 
+def labels_of(image_id: str) -> tuple[str, ...] | None:
+    """What the manifest says: the classes of the mask; nobody looked at one image, and one shows more than its mask."""
+    names = tuple(CLASSES[value - 1] for value in np.unique(MASKS[image_id]).tolist() if 0 < value < 255)
+    return {"ignored": None, "one": ("cat", "dog")}.get(image_id, names)
+
+
 def make_rows(**changes: Any) -> list[MaskRow]:
     return [
         MaskRow(
             image_id=image_id,
             number=number,
             image_uri=f"s3://bucket/images/{file_stem(image_id)}.PNG",
+            folder=SPLITS[number % 2],
             split=SPLITS[number % 2],
+            labels=labels_of(image_id),
             mask=mask,
             confidence=np.full(mask.shape, 51, np.uint8),
             **changes,
         )
         for number, (image_id, mask) in enumerate(MASKS.items(), start=1)
     ]
+
+
+def exported_row(row: MaskRow, items: Sequence[Item]) -> ExportedRow:
+    """The row after it was rendered."""
+    names = ("image_id", "number", "image_uri", "folder", "split", "labels")
+    height, width = row.mask.shape
+    return ExportedRow(**{name: getattr(row, name) for name in names}, height=height, width=width, items=items)

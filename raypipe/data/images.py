@@ -223,6 +223,13 @@ def encode_png(array: NDArray[np.uint8], *, palette: NDArray[np.uint8] | None = 
     return buffer.getvalue()
 
 
+def encode_rgb_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encodes an image (H, W, 3) as PNG, without loss."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def reduced_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
     """Returns the working size (width, height) of an image, whose longer side has at most `max_side` pixels."""
     longer = max(width, height)

@@ -5,10 +5,14 @@ JSON. These parts are gathered and joined at the end, one image at a time, so no
 
 Conventions: masks hold class ids, 0 background, 1..C the classes, 255 ignore. Files are named after the `image_id`.
 Rows without a split go to the split "train", because most tools require a split.
+
+Every export can be imported again: what a tool's own files don't hold (ids of any form, labels, the splits' own names)
+stands in `images.csv`, or in fields that the tool passes over.
 """
 
 import csv
 import io
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -29,6 +33,13 @@ NO_SPLIT = "train"
 """The split of rows that have none."""
 
 IMAGE_LIST = "images.csv"
+IMAGE_LIST_COLUMNS = ("image_id", "file", "image_uri", "split", "labels", "mask", "height", "width", "number")
+
+_SAME_SUFFIX = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
+"""Endings that say the same, of which many tools know the second one only."""
+
+LOSSLESS = ".png"
+"""What images are converted to where a tool doesn't read their own kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +53,9 @@ class Options:
     tolerance: float = 0.0
     """YOLO leaves out corners that lie at most this many pixels off the simplified polygon."""
     copy_images: bool = False
-    """Copy the image files unchanged; otherwise the export refers to their URIs."""
+    """Copy the image files, unchanged unless the tool can't read them so; otherwise the export has their URIs."""
+    suffix: str | None = None
+    """The one ending that all images' files get; those of another are converted to PNG. None lets each keep its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,23 +66,17 @@ class ExportRow:
     number: int
     """Position in the manifest, from 1."""
     image_uri: str
-    split: str
-    """Safe as a file's name."""
+    folder: str
+    """The split, safe as a file's name; NO_SPLIT for rows that have none."""
+    split: str | None
+    """The manifest's."""
+    labels: tuple[str, ...] | None
+    """The manifest's."""
 
     @property
     def stem(self) -> str:
         """Name of the image's files, without ending."""
         return file_stem(self.image_id)
-
-    @property
-    def image_name(self) -> str:
-        """Name of the image's file."""
-        return self.stem + image_suffix(self.image_uri)
-
-    @property
-    def image_path(self) -> str:
-        """Where other tools find the image: its path or URI. In a container they don't, so that it is a file's name."""
-        return self.image_uri if split_place(self.image_uri)[1] is None else self.image_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +122,8 @@ class Rendered:
 class ExportedRow(ExportRow):
     """An image after all images were rendered."""
 
+    height: int
+    width: int
     items: Sequence[Item]
 
     def parts(self, kind: str) -> Iterator[bytes]:
@@ -136,14 +145,49 @@ class Format(ABC):
 
     any_size: ClassVar[bool] = False
     """Takes masks that have more pixels than an image may have that isn't read by windows."""
+    one_suffix: ClassVar[bool] = False
+    """Whether the tool looks for images of one ending."""
+    readable: ClassVar[frozenset[str] | None] = None
+    """Endings of images that the tool reads, as `image_suffix` gives them; None reads all."""
 
     def __init__(self, classes: Sequence[str], options: Options | None = None) -> None:
         self.classes = tuple(classes)
         self.options = options or Options()
 
-    def image_folder(self, split: str) -> str | None:  # noqa: ARG002 - for formats that copy images
-        """Returns the folder for copied images; None if the format keeps them elsewhere or never copies them."""
+    def image_folder(self, folder: str) -> str | None:  # noqa: ARG002 - for formats that copy images
+        """Returns the folder for copied images of a split; None if the format keeps them elsewhere or never copies."""
         return None
+
+    def mask_file(self, row: ExportRow) -> str | None:  # noqa: ARG002 - for formats that have one
+        """Returns the path of an image's file of a mask; None if the format keeps masks elsewhere."""
+        return None
+
+    def suffix(self, image_uri: str) -> str:
+        """Returns the ending of an image's file in the export."""
+        own = image_suffix(image_uri)
+        if self.options.suffix is not None:
+            return self.options.suffix
+        return own if self.readable is None or own in self.readable else LOSSLESS
+
+    def converts(self, image_uri: str) -> bool:
+        """Whether the image's file in the export is of another kind than the image's own."""
+        return self.suffix(image_uri) != image_suffix(image_uri)
+
+    def image_name(self, row: ExportRow) -> str:
+        """Returns the name of an image's file."""
+        return row.stem + self.suffix(row.image_uri)
+
+    def image_path(self, row: ExportRow) -> str:
+        """Returns where other tools find an image: its path or URI.
+
+        In a container they don't, so that it is a file's name.
+        """
+        return row.image_uri if split_place(row.image_uri)[1] is None else self.image_name(row)
+
+    def conclude(self, rows: Rows, out: str) -> None:
+        """Writes all that describes all images, below the URI `out`."""
+        self.finish(rows, out)
+        self._write_image_list(rows, out)
 
     @abstractmethod
     def render(self, row: MaskRow) -> Rendered:
@@ -151,14 +195,39 @@ class Format(ABC):
 
     @abstractmethod
     def finish(self, rows: Rows, out: str) -> None:
-        """Writes the files that describe all images, below the URI `out`."""
+        """Writes the format's own files that describe all images, below the URI `out`."""
+
+    def _write_image_list(self, rows: Rows, out: str) -> None:
+        """Writes `images.csv`: what the manifest says of each image, and where its files are."""
+        with storage.writing(storage.join(out, IMAGE_LIST)) as file:
+            file.write(_csv_line(IMAGE_LIST_COLUMNS))
+            for row in rows():
+                folder = self.image_folder(row.folder)
+                values = {
+                    "image_id": row.image_id,
+                    "file": "" if folder is None else f"{folder}/{self.image_name(row)}",
+                    "image_uri": row.image_uri,
+                    "split": row.split or "",
+                    "labels": "" if row.labels is None else json.dumps(row.labels, ensure_ascii=False),
+                    "mask": self.mask_file(row) or "",
+                    "height": row.height,
+                    "width": row.width,
+                    "number": row.number,
+                }
+                file.write(_csv_line([values[name] for name in IMAGE_LIST_COLUMNS]))
 
 
 def image_suffix(image_uri: str) -> str:
     """Returns the ending of an image file, or ".jpg" if its URI has no known one."""
     content = content_type(image_uri)
     found = f".{content}".lower() if content else suffix_of(image_uri)
-    return found if found in IMAGE_SUFFIXES else ".jpg"
+    return _SAME_SUFFIX.get(found, found) if found in IMAGE_SUFFIXES else ".jpg"
+
+
+def _csv_line(cells: Sequence[object]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().encode()
 
 
 def write_text(out: str, path: str, text: str) -> None:
@@ -177,19 +246,7 @@ def write_lists(rows: Rows, out: str, *, path: str, line: Callable[[ExportedRow]
     """
     with SplitFiles(out, path) as files:
         for row in rows():
-            files[row.split].write(f"{line(row)}\n".encode())
-
-
-def write_image_list(format_: Format, rows: Rows, out: str) -> None:
-    """Writes `images.csv`: where each image is now, and where the format expects it."""
-    with storage.writing(storage.join(out, IMAGE_LIST)) as file:
-        file.write(b"image_id,file,image_uri\r\n")
-        for row in rows():
-            text = io.StringIO()
-            csv.writer(text).writerow(
-                (row.image_id, f"{format_.image_folder(row.split)}/{row.image_name}", row.image_uri)
-            )
-            file.write(text.getvalue().encode())
+            files[row.folder].write(f"{line(row)}\n".encode())
 
 
 class SplitFiles(ExitStack):

@@ -213,7 +213,9 @@ def _tasks(rows: Sequence[Row], classes: Sequence[str]) -> Iterator[ExportedRow]
         common: dict[str, Any] = {
             "image_id": row["image_id"],
             "number": row["rank"],
-            "split": file_stem(row["split"] or NO_SPLIT),
+            "folder": file_stem(row["split"] or NO_SPLIT),
+            "split": row["split"],
+            "labels": None if row["labels"] is None else tuple(row["labels"]),
             "image_uri": row["image_uri"] or "",
         }
         mask = MaskRow(mask=decode_mask(row["mask"]), confidence=decode_mask(row["confidence"]), **common)
@@ -222,7 +224,8 @@ def _tasks(rows: Sequence[Row], classes: Sequence[str]) -> Iterator[ExportedRow]
             task = json.loads(item.data)
             task["data"] |= {name: row[name] for name in ("rank", "gain", "reason")}
             items.append(Item(item.kind, json.dumps(task).encode()))
-        yield ExportedRow(items=items, **common)
+        height, width = mask.mask.shape
+        yield ExportedRow(items=items, height=height, width=width, **common)
 
 
 def _card(row: Row, images: Images) -> dict[str, Any]:

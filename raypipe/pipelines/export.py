@@ -7,8 +7,10 @@ export goes on where it was interrupted, and rows that can't be exported are qua
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,12 +20,12 @@ import pyarrow.compute as pc
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact, digest
 from raypipe.containers.uris import in_containers
-from raypipe.data.images import MAX_PIXELS, decode_mask
+from raypipe.data.images import MAX_PIXELS, decode_image, decode_mask, encode_rgb_png
 from raypipe.data.manifest import in_splits, nearest
 from raypipe.data.names import file_stem
 from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import read_shard
-from raypipe.formats.base import NO_SPLIT, ExportedRow, Format, Item, MaskRow, Options
+from raypipe.formats.base import LOSSLESS, NO_SPLIT, ExportedRow, Format, Item, MaskRow, Options, image_suffix
 from raypipe.formats.registry import FORMATS
 from raypipe.outputs.ledger import SHARDS
 from raypipe.outputs.load import Load, held
@@ -35,6 +37,7 @@ from raypipe.stages.base import Row, Stage
 from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.collect import count, rows_digest
 from raypipe.streams.plan import Plan
+from raypipe.streams.tasks import are_few, in_tasks
 
 Source = Literal["masks", "calibrated", "truth"]
 """A run's masks, the same calibrated, or the manifest's true masks."""
@@ -98,6 +101,8 @@ def run_export(
     """
     out = storage.absolute(out)
     rows = export_rows(context, masks=masks, splits=splits)
+    known = rows if masks is None else held(rows, masks)
+    options = _with_suffix(make_format(name, context.classes, options), known)
     if not options.copy_images and (number := count(rows.where(_lies_in_a_container))):
         log.warning("%d images lie in tar or Parquet files, where other tools don't look: --copy-images", number)
     made = columns(MASKS, "mask", "confidence", "height", "width")
@@ -114,7 +119,6 @@ def run_export(
     )
     work = storage.join(out, WORK)
     # The files that many images stand in are written once: another set of rows is another export.
-    known = rows if masks is None else held(rows, masks)
     exported = digest([plan.digest, rows_digest(known, plan.row_columns())])
     _refuse_mixing(out, exported)
     summary_uri = storage.join(work, DONE_FILE)
@@ -123,7 +127,7 @@ def run_export(
     storage.write_bytes_atomic(storage.join(work, NAME_FILE), exported.encode())
     folder, summary = context.run(plan, rows, out=work)
     shards = storage.list_files(storage.join(folder.uri, SHARDS), suffix=".parquet")
-    make_format(name, context.classes, options).finish(lambda: read_exported(shards), out)
+    make_format(name, context.classes, options).conclude(lambda: read_exported(shards), out)
     content = plan.provenance() | {"format": name, "summary": asdict(summary)}
     storage.write_bytes_atomic(summary_uri, json.dumps(content, indent=1, default=str).encode())
     for uri in shards:  # joined, and as large as what they were joined to
@@ -149,7 +153,7 @@ def export_rows(context: Context, *, masks: Artifact | None, splits: Sequence[st
     if splits is not None:
         context.rows(splits)  # raises where there is no such split
         rows = rows.where(lambda table: in_splits(table, splits))
-    names = ["image_id", "number", "split", "image_uri"]
+    names = ["image_id", "number", "split", "labels", "image_uri"]
     if masks is None:
         rows = rows.where(lambda table: pc.is_valid(table["mask_uri"])).select([*names, "mask_uri"])
         missing = "a true mask (mask_uri)"
@@ -159,6 +163,39 @@ def export_rows(context: Context, *, masks: Artifact | None, splits: Sequence[st
     if not count(rows if masks is None else held(rows, masks)):
         raise ValueError(f"no row of {f'splits {splits}' if splits else 'any split'} has {missing}")
     return rows
+
+
+def _with_suffix(format_: Format, rows: Rows) -> Options:
+    """The options, with the one ending of images that a tool wants.
+
+    Raises:
+        ValueError: the tool can't read some images as they are, and they aren't copied.
+    """
+    options, name = format_.options, type(format_).__name__
+    if not format_.one_suffix and format_.readable is None:
+        return options
+    found: Counter[str] = sum(
+        in_tasks(partial(_count_suffixes, rows), rows.read_parts, inline=are_few(rows)), Counter()
+    )
+    if format_.one_suffix:
+        options = replace(options, suffix=next(iter(found)) if len(found) == 1 else LOSSLESS)
+    converted = {suffix for suffix in found if type(format_)((), options).converts(f"image{suffix}")}
+    if converted and not options.copy_images:
+        shown = ", ".join(f"{suffix} {number:,}" for suffix, number in sorted(found.items()))
+        wanted = (
+            "images of one ending"
+            if format_.one_suffix
+            else "none of those that end in " + ", ".join(sorted(converted))
+        )
+        raise ValueError(
+            f"{name} reads {wanted}, but there are {shown}: export with --copy-images, which writes what it can't read "
+            "as PNG, without loss"
+        )
+    return options
+
+
+def _count_suffixes(rows: Rows, part: Part) -> Counter[str]:
+    return Counter(image_suffix(uri or "") for uri in rows.read(part)["image_uri"].to_pylist())
 
 
 def _lies_in_a_container(rows: pa.Table) -> pa.ChunkedArray:
@@ -178,8 +215,8 @@ class ExportMasks(Stage):
     min_confidence: float
     """Pixels of less confidence are ignored, 0..1."""
 
-    reads = ("image_id", "number", "split", "image_uri", "mask", "confidence", "height", "width")
-    writes = pa.schema([EXPORTS.field("split"), EXPORTS.field("items")])
+    reads = ("image_id", "number", "split", "labels", "image_uri", "mask", "confidence", "height", "width")
+    writes = columns(EXPORTS, "folder", "items")
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - there is no network
         """Makes the format."""
@@ -194,12 +231,12 @@ class ExportMasks(Stage):
         exported = self._mask_row(row)
         rendered = self.format.render(exported)
         files = dict(rendered.files)
-        folder = self.format.image_folder(exported.split)
+        folder = self.format.image_folder(exported.folder)
         if exported.image is not None and folder is not None:
-            files[storage.join(folder, exported.image_name)] = exported.image
+            files[storage.join(folder, self.format.image_name(exported))] = exported.image
         for path, content in files.items():
             storage.write_bytes_atomic(storage.join(self.out, path), content)
-        return {"split": exported.split, "items": [item._asdict() for item in rendered.items]}
+        return {"folder": exported.folder, "items": [item._asdict() for item in rendered.items]}
 
     def _mask_row(self, row: Row) -> MaskRow:
         size = self._size(row)
@@ -217,10 +254,12 @@ class ExportMasks(Stage):
             image_id=row["image_id"],
             number=row["number"],
             image_uri=row["image_uri"] or "",
-            split=file_stem(row["split"] or NO_SPLIT),
+            folder=file_stem(row["split"] or NO_SPLIT),
+            split=row["split"],
+            labels=None if row["labels"] is None else tuple(row["labels"]),
             mask=mask,
             confidence=confidence,
-            image=storage.read_bytes(row["image_uri"]) if self.format.options.copy_images else None,
+            image=self._image(row["image_uri"]) if self.format.options.copy_images else None,
         )
 
     def _size(self, row: Row) -> tuple[int, int]:
@@ -231,6 +270,11 @@ class ExportMasks(Stage):
                 f"a mask of {width} x {height} pixels is too large for the readers of {self.name}: export geotiff"
             )
         return height, width
+
+    def _image(self, image_uri: str) -> bytes:
+        """The file that the tool is to read."""
+        data = storage.read_bytes(image_uri)
+        return encode_rgb_png(decode_image(data, max_side=None).pixels) if self.format.converts(image_uri) else data
 
 
 def _refuse_mixing(out: str, exported: str) -> None:
@@ -244,4 +288,5 @@ def read_exported(shards: Sequence[str]) -> Iterator[ExportedRow]:
     for uri in shards:
         for row in read_shard(uri, columns=EXPORTS.names).to_pylist():
             items = [Item(item["kind"], item["data"]) for item in row["items"]]
-            yield ExportedRow(**row | {"items": items, "image_uri": row["image_uri"] or ""})
+            labels = None if row["labels"] is None else tuple(row["labels"])
+            yield ExportedRow(**row | {"items": items, "labels": labels, "image_uri": row["image_uri"] or ""})

@@ -39,7 +39,17 @@ def test_voc_lists_and_names(export: Export) -> None:
     with (root / "images.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image_id"] for row in rows] == list(MASKS)
-    assert rows[0] == {"image_id": "plain", "file": "JPEGImages/plain.png", "image_uri": "s3://bucket/images/plain.PNG"}
+    assert rows[0] == {
+        "image_id": "plain",
+        "file": "JPEGImages/plain.png",
+        "image_uri": "s3://bucket/images/plain.PNG",
+        "split": "val",
+        "labels": '["cat", "dog", "a & b \\"c\\" ü"]',
+        "mask": "SegmentationClass/plain.png",
+        "height": "37",
+        "width": "52",
+        "number": "1",
+    }
 
 
 def test_voc_is_what_the_importer_reads(export: Export) -> None:

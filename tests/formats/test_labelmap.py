@@ -58,13 +58,11 @@ def test_refused(tmp_path: Path, text: str, message: str) -> None:
 
 
 @settings(deadline=None, derandomize=True)
-@given(
-    st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1).filter(lambda name: name.strip())
-)
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_name_is_written_and_read(name: str) -> None:
     assert unescape(escape(name)) == name
     if name.strip().casefold() in ("background", "ignore", "void"):
         return
     found = parse_labelmap(f"{HEADER}{escape(name)}:1,2,3::\n")
-    assert found.classes == (name.strip(),)
+    assert found.classes == (name,)
     assert found.colors == {(1, 2, 3): 1}

@@ -1,5 +1,6 @@
 """Exports of true and of computed masks, through Ray."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from container_files import write_tar
+from corpus import encode, photo
 from PIL import Image
 from stream_outputs import write_masks
 from typer.testing import CliRunner
@@ -16,7 +18,7 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.cli import app
 from raypipe.config import load_config
-from raypipe.data.images import decode_mask, encode_png
+from raypipe.data.images import decode_image, decode_mask, encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.formats.base import Options
@@ -139,14 +141,14 @@ def make_stage(out: Path, *, name: str = "voc", min_confidence: float = 0.5) -> 
 
 def process(stage: ExportMasks, **values: object) -> Row:
     mask = encode_png(np.ones((2, 3), np.uint8))
-    row = {"image_id": "a", "number": 1, "split": None, "image_uri": "a.jpg", "mask": mask, "confidence": None} | values
-    row = {"height": 2, "width": 3} | row
+    row = {"image_id": "a", "number": 1, "split": None, "labels": ["cat"], "image_uri": "a.jpg", "mask": mask}
+    row |= {"height": 2, "width": 3, "confidence": None, **values}
     (result,) = stage(with_error_columns(pa.Table.from_pylist([row]))).to_pylist()
     return dict(result)
 
 
 def test_true_masks_have_no_confidence_to_be_too_low(tmp_path: Path) -> None:
-    assert process(make_stage(tmp_path))["split"] == "train"
+    assert process(make_stage(tmp_path))["folder"] == "train"
     with Image.open(tmp_path / "SegmentationClass/a.png") as image:
         assert (np.array(image) == 1).all()
 
@@ -187,7 +189,7 @@ def manifest(mask_uri: str | None = None) -> Manifest:
 
 def test_rows_keep_their_place_in_the_manifest() -> None:
     assert collect(export_rows(make_context(manifest()), masks=None, splits=["val"])).to_pylist() == [
-        {"image_id": "b", "number": 2, "split": "val", "image_uri": "a.jpg", "mask_uri": "b.png"}
+        {"image_id": "b", "number": 2, "split": "val", "labels": [], "image_uri": "a.jpg", "mask_uri": "b.png"}
     ]
 
 
@@ -209,3 +211,75 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         export_rows(make_context(manifest()), masks=Artifact(str(tmp_path), "m"), splits=None)
     with pytest.raises(ValueError, match=r"no row of splits \['train'\] has a true mask"):
         export_rows(make_context(manifest()), masks=None, splits=["train"])
+
+
+ENDINGS = {"shot #7.png": "PNG", "what?.webp": "WEBP", "50%.jpg": "JPEG", "a.gif": "GIF"}
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Manifest:
+    """Images of several kinds, one of them turned by EXIF, with true masks."""
+    rows = []
+    for name, kind in ENDINGS.items():
+        exif = Image.Exif()
+        exif[0x0112] = 6 if kind == "JPEG" else 1
+        options = {} if kind == "GIF" else {"exif": exif.tobytes()}
+        (tmp_path / name).write_bytes(encode(photo(24, 40), kind, **options))
+        (tmp_path / f"{name}-mask.png").write_bytes(encode_png(np.ones((24, 40), np.uint8)))
+        rows.append({"image_id": name, "image_uri": f"{tmp_path}/{name}", "labels": ["cat"]})
+        rows[-1]["mask_uri"] = f"{tmp_path}/{name}-mask.png"
+    return Manifest.from_rows(rows, ["cat"])
+
+
+@pytest.mark.parametrize("name", ["voc", "mmseg"])
+def test_images_of_several_endings_become_png(
+    in_this_process: None, mixed: Manifest, tmp_path: Path, name: str
+) -> None:
+    out = str(tmp_path / name)
+    with pytest.raises(ValueError, match=r"images of one ending, but there are \.gif 1, \.jpg 1, \.png 1, \.webp 1"):
+        run_export(make_context(mixed), name, out, masks=None, options=Options())
+    run_export(make_context(mixed), name, out, masks=None, options=Options(copy_images=True))
+    with Path(out, "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["image_id"]: int(row["number"]) for row in rows} == dict(zip(ENDINGS, range(1, 5), strict=True))
+    for row in rows:
+        assert row["file"].endswith(".png")
+        data = Path(out, row["file"]).read_bytes()
+        original = storage.read_bytes(row["image_uri"])
+        np.testing.assert_array_equal(decode_image(data).pixels, decode_image(original).pixels)
+        assert (data == original) == (row["image_id"] == "shot #7.png")
+        assert decode_image(data).pixels.shape[:2] == decode_mask(Path(out, row["mask"]).read_bytes()).shape
+    if name == "mmseg":
+        assert json.loads(Path(out, "metainfo.json").read_text())["img_suffix"] == ".png"
+
+
+@pytest.mark.parametrize("name", ["voc", "mmseg"])
+def test_images_of_one_ending_keep_it(in_this_process: None, mixed: Manifest, tmp_path: Path, name: str) -> None:
+    webp = Manifest(mixed.table.slice(1, 1), mixed.classes)
+    for copies in (False, True):
+        out = tmp_path / f"{name} {copies}"
+        run_export(make_context(webp), name, str(out), masks=None, options=Options(copy_images=copies))
+        files = [path for path in out.rglob("*.webp") if "_raypipe" not in path.parts]
+        assert [path.read_bytes() for path in files] == [(tmp_path / "what?.webp").read_bytes()] * copies
+        if name == "mmseg":
+            assert json.loads((out / "metainfo.json").read_text())["img_suffix"] == ".webp"
+
+
+def test_only_what_yolo_passes_over_becomes_png(in_this_process: None, mixed: Manifest, tmp_path: Path) -> None:
+    out = tmp_path / "yolo"
+    with pytest.raises(ValueError, match=r"reads none of those that end in \.gif, but there are .*--copy-images"):
+        run_export(make_context(mixed), "yolo", str(out), masks=None, options=Options())
+    run_export(make_context(mixed), "yolo", str(out), masks=None, options=Options(copy_images=True))
+    files = sorted(path.suffix for path in (out / "images").rglob("*.*"))
+    assert files == [".jpg", ".png", ".png", ".webp"]
+    listed = [(out / line).resolve() for line in (out / "train.txt").read_text().splitlines()]
+    assert sorted(listed) == sorted(path.resolve() for path in (out / "images").rglob("*.*"))
+
+
+@pytest.mark.parametrize("name", ["coco", "huggingface", "labelstudio", "fiftyone"])
+def test_other_formats_take_images_of_any_ending(
+    in_this_process: None, mixed: Manifest, tmp_path: Path, name: str
+) -> None:
+    _, summary = run_export(make_context(mixed), name, str(tmp_path / name), masks=None, options=Options())
+    assert (summary.num_finished, summary.num_quarantined) == (4, 0)
+    assert (tmp_path / name / "images.csv").exists()

@@ -6,7 +6,8 @@ confidence.
 
 Ignored pixels become a crowd region (`iscrowd` 1) of each class in the image, or of the first class if the image has
 none: COCO's evaluation counts what is found of a class in its crowd regions neither as right nor as wrong. The field
-`raypipe_id` keeps the `image_id` and `coco_url` the image's URI; `id` is the position in the manifest, from 1.
+`raypipe_id` keeps the `image_id`, `raypipe_labels` and `raypipe_split` labels and split as the manifest has them, and
+`coco_url` the image's URI; `id` is the position in the manifest, from 1.
 """
 
 import json
@@ -36,7 +37,7 @@ class Coco(Format):
         if find_spec("pycocotools") is None:
             raise ValueError("COCO's run lengths need pycocotools: run pip install -e '.[export]' in raypipe's clone")
 
-    def image_folder(self, split: str) -> str | None:  # noqa: ARG002
+    def image_folder(self, folder: str) -> str | None:  # noqa: ARG002
         """Returns one folder for all splits."""
         return "images"
 
@@ -45,11 +46,13 @@ class Coco(Format):
         height, width = row.mask.shape
         image = {
             "id": row.number,
-            "file_name": row.image_name if self.options.copy_images else row.image_path,
+            "file_name": self.image_name(row) if self.options.copy_images else self.image_path(row),
             "height": height,
             "width": width,
             "coco_url": row.image_uri,
             "raypipe_id": row.image_id,
+            "raypipe_labels": row.labels,
+            "raypipe_split": row.split,
         }
         items = [Item(IMAGE, _json(image))]
         items += [Item(ANNOTATION, _json(annotation)) for annotation in self._annotations(row)]
@@ -58,11 +61,11 @@ class Coco(Format):
     def finish(self, rows: Rows, out: str) -> None:
         """Joins the parts and numbers the annotations from 1."""
         with SplitFiles(out, "annotations/{split}.json") as files:
-            _write_array(files, ((row.split, part) for row in rows() for part in row.parts(IMAGE)), self._head())
+            _write_array(files, ((row.folder, part) for row in rows() for part in row.parts(IMAGE)), self._head())
             for file in files.files.values():
                 file.write(b'],\n"annotations": [\n')
             numbered = (
-                (row.split, b'{"id": %d, ' % number + part[1:])
+                (row.folder, b'{"id": %d, ' % number + part[1:])
                 for number, (row, part) in enumerate(
                     ((row, part) for row in rows() for part in row.parts(ANNOTATION)), start=1
                 )

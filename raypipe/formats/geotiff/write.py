@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from raypipe.data.rasters import GeoTag
 from raypipe.data.scenes import read_geotags
-from raypipe.formats.base import Format, MaskRow, Options, Rendered, Rows, write_image_list, write_lists, write_text
+from raypipe.formats.base import ExportRow, Format, MaskRow, Options, Rendered, Rows, write_lists, write_text
+from raypipe.formats.labelmap import write_labelmap
 from raypipe.formats.palette import voc_colors
 from raypipe.schema import IGNORE
 
@@ -31,9 +32,13 @@ class GeoTiff(Format):
         except ImportError as error:
             raise ValueError("geotiff needs tifffile: pip install 'raypipe-masks[raster]'") from error
 
-    def image_folder(self, split: str) -> str | None:
+    def image_folder(self, folder: str) -> str | None:
         """Returns one folder for each split."""
-        return f"images/{split}"
+        return f"images/{folder}"
+
+    def mask_file(self, row: ExportRow) -> str:
+        """Returns the TIFF's path."""
+        return f"masks/{row.folder}/{row.stem}.tif"
 
     def render(self, row: MaskRow) -> Rendered:
         """Returns the mask's file.
@@ -42,16 +47,12 @@ class GeoTiff(Format):
             OSError: the image, whose header says where it lies, can't be fetched.
         """
         content = encode_geotiff(row.mask, read_geotags(row.image_uri) if row.image_uri else ())
-        return Rendered(files={f"masks/{row.split}/{row.stem}.tif": content})
+        return Rendered(files={self.mask_file(row): content})
 
     def finish(self, rows: Rows, out: str) -> None:
         """Writes the lists of images, and the classes' names and colours."""
         write_lists(rows, out, path="splits/{split}.txt", line=lambda row: row.stem)
-        write_image_list(self, rows, out)
-        names = ["background", *self.classes]
-        colors = voc_colors()[: len(names)].tolist()
-        lines = [f"{name}:{red},{green},{blue}::" for name, (red, green, blue) in zip(names, colors, strict=True)]
-        write_text(out, "labelmap.txt", "\n".join(["# label:color_rgb:parts:actions", *lines, ""]))
+        write_text(out, "labelmap.txt", write_labelmap(self.classes, voc_colors().tolist()))
 
 
 def encode_geotiff(mask: NDArray[np.uint8], geotags: tuple[GeoTag, ...]) -> bytes:

@@ -4,8 +4,9 @@
     datasets.load_dataset("parquet", data_files="OUT/data/val-*.parquet")
 
 The schema metadata `huggingface` holds the features, and the header of README.md the splits, as a dataset repository on
-the Hub needs it. `mask` holds class ids with 255 ignored, `confidence` 0..255. An image that isn't copied is stored as
-its URI, which `datasets` opens on access; `image_uri` is the same URI as text.
+the Hub needs it. `mask` holds class ids with 255 ignored, `confidence` 0..255. `classes` are those in the mask,
+`labels` and `split` what the manifest says of the image. An image that isn't copied is stored as its URI, which
+`datasets` opens on access; `image_uri` is the same URI as text.
 """
 
 import json
@@ -33,6 +34,8 @@ SCHEMA = pa.schema(
         "image_id": pa.string(),
         **dict.fromkeys(PICTURES, pa.struct({"bytes": pa.binary(), "path": pa.string()})),
         "classes": pa.list_(pa.int64()),
+        "labels": pa.list_(pa.int64()),
+        "split": pa.string(),
         "height": pa.int32(),
         "width": pa.int32(),
         "image_uri": pa.string(),
@@ -45,9 +48,7 @@ class HuggingFace(Format):
 
     def render(self, row: MaskRow) -> Rendered:
         """Returns the row's parts."""
-        height, width = row.mask.shape
-        meta = {"classes": row.class_ids, "height": height, "width": width}
-        items = [Item(META, json.dumps(meta).encode()), Item(MASK, encode_png(row.mask))]
+        items = [Item(META, json.dumps({"classes": row.class_ids}).encode()), Item(MASK, encode_png(row.mask))]
         if row.confidence is not None:
             items.append(Item(CONFIDENCE, encode_png(row.confidence)))
         if row.image is not None:
@@ -60,10 +61,10 @@ class HuggingFace(Format):
         writers: dict[str, _SplitWriter] = {}
         with ExitStack() as stack:
             for row in rows():
-                name = _split_name(row.split)
+                name = _split_name(row.folder)
                 if name not in writers:
                     writers[name] = stack.enter_context(_SplitWriter(storage.join(out, "data", name), schema))
-                writers[name].add(_to_dict(row))
+                writers[name].add(self._to_dict(row))
         files = [f"  - split: {name}\n    path: data/{name}-*.parquet" for name in sorted(writers)]
         head = ["---", "configs:", "- config_name: default", "  data_files:", *files, "---", ""]
         text = "Masks made by raypipe: 0 is background, 255 ignored; the other values' names are those of `classes`.\n"
@@ -73,27 +74,36 @@ class HuggingFace(Format):
         """Returns the description of the columns that `datasets` reads."""
         plain = {name: {"dtype": str(SCHEMA.field(name).type), "_type": "Value"} for name in SCHEMA.names}
         pictures = {name: {"_type": "Image"} for name in PICTURES}
-        return plain | pictures | {"classes": [{"names": ["background", *self.classes], "_type": "ClassLabel"}]}
+        names = {"names": ["background", *self.classes], "_type": "ClassLabel"}
+        return plain | pictures | {name: [names] for name in ("classes", "labels")}
+
+    def _to_dict(self, row: ExportedRow) -> dict[str, Any]:
+        parts = {item.kind: item.data for item in row.items}
+        image = parts.get(IMAGE)
+        path = self.image_path(row) if image is None else self.image_name(row)
+        confidence = parts.get(CONFIDENCE)
+        ids = {name: number for number, name in enumerate(self.classes, start=1)}
+        return {
+            "image_id": row.image_id,
+            "image": {"bytes": image, "path": path},
+            "mask": {"bytes": parts[MASK], "path": None},
+            "confidence": None if confidence is None else {"bytes": confidence, "path": None},
+            "labels": None if row.labels is None else [ids[label] for label in row.labels if label in ids],
+            "split": row.split,
+            "height": row.height,
+            "width": row.width,
+            "image_uri": row.image_uri,
+            **json.loads(parts[META]),
+        }
 
 
-def _split_name(split: str) -> str:
+_RESERVED_SPLITS = ("all",)
+
+
+def _split_name(folder: str) -> str:
     """Returns the split's name in letters, digits and underscores, which is all that `datasets` allows."""
-    return re.sub(r"\W", "_", split)
-
-
-def _to_dict(row: ExportedRow) -> dict[str, Any]:
-    parts = {item.kind: item.data for item in row.items}
-    image = parts.get(IMAGE)
-    path = row.image_path if image is None else row.image_name
-    confidence = parts.get(CONFIDENCE)
-    return {
-        "image_id": row.image_id,
-        "image": {"bytes": image, "path": path},
-        "mask": {"bytes": parts[MASK], "path": None},
-        "confidence": None if confidence is None else {"bytes": confidence, "path": None},
-        "image_uri": row.image_uri,
-        **json.loads(parts[META]),
-    }
+    name = re.sub(r"\W", "_", folder)
+    return f"{name}_" if name in _RESERVED_SPLITS else name
 
 
 class _SplitWriter(AbstractContextManager["_SplitWriter"]):

@@ -7,6 +7,10 @@ FROM_NAME = "mask"
 TO_NAME = "image"
 IMAGE_KEY = "image_id"
 """Key of the `image_id` in a task's data."""
+SPLIT_KEY, LABELS_KEY = "split", "labels"
+"""Keys of what the manifest says of the image."""
+SIZE_KEYS = ("height", "width")
+"""Keys of the mask's size, which no region says where there is none."""
 
 
 def ignore_label(classes: Sequence[str]) -> str:

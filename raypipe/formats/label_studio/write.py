@@ -16,7 +16,16 @@ from raypipe import __version__, storage
 from raypipe.formats.base import Format, Item, MaskRow, Rendered, Rows, write_text
 from raypipe.formats.components import class_regions
 from raypipe.formats.label_studio.brush import encode_brush
-from raypipe.formats.label_studio.names import BRUSH_LABELS, FROM_NAME, IMAGE_KEY, TO_NAME, ignore_label
+from raypipe.formats.label_studio.names import (
+    BRUSH_LABELS,
+    FROM_NAME,
+    IMAGE_KEY,
+    LABELS_KEY,
+    SIZE_KEYS,
+    SPLIT_KEY,
+    TO_NAME,
+    ignore_label,
+)
 from raypipe.formats.palette import voc_colors
 from raypipe.schema import IGNORE
 
@@ -40,7 +49,8 @@ class LabelStudio(Format):
         score = row.mean_confidence(row.mask != IGNORE)
         if score is not None:
             prediction["score"] = score
-        data = {"image": row.image_uri, IMAGE_KEY: row.image_id, "split": row.split}
+        data = {"image": row.image_uri, IMAGE_KEY: row.image_id, SPLIT_KEY: row.split, LABELS_KEY: row.labels}
+        data |= dict(zip(SIZE_KEYS, row.mask.shape, strict=True))
         task = json.dumps({"data": data, "predictions": [prediction]})
         return Rendered(items=[Item(TASK, task.encode())])
 

@@ -9,13 +9,16 @@ without background, and corners as shares of width and height. A line is a conne
 - YOLO's polygons have no holes, so a line of width 0 joins each hole to the outline. Filled by the even-odd rule, as
   both do, the hole stays open.
 - YOLO has no ignored pixels: no polygon covers them, so they count as background. The confidence isn't exported.
+- ultralytics passes over images whose ending it doesn't know, such as GIF: they are written as PNG where images are
+  copied; else the export is refused.
 """
 
-import json
+from typing import Any
 
 import numpy as np
+import yaml
 
-from raypipe.formats.base import Format, MaskRow, Rendered, Rows, write_image_list, write_lists, write_text
+from raypipe.formats.base import ExportRow, Format, MaskRow, Rendered, Rows, write_lists, write_text
 from raypipe.formats.components import Region, components
 from raypipe.formats.yolo.polygons import outline
 
@@ -23,34 +26,51 @@ _DIGITS = 8
 """Decimals of a share: those that a 32-bit float, as which shares are read, can hold."""
 
 
+_RESERVED = ("path", "names", "nc", "channels", "download", "yaml_file", "kpt_shape", "flip_idx", "kpt_names")
+"""What ultralytics takes for something else than a split in data.yaml."""
+
+
 class Yolo(Format):
     """`labels/<split>/`, `<split>.txt`, `data.yaml`; images, if exported, in `images/<split>/`, where YOLO looks."""
 
-    def image_folder(self, split: str) -> str | None:
+    readable = frozenset({".jpg", ".png", ".webp", ".tif", ".bmp", ".avif", ".jp2"})
+
+    def image_folder(self, folder: str) -> str | None:
         """Returns a folder for each split; YOLO replaces `images` by `labels` in an image's path to find its labels."""
-        return f"images/{split}"
+        return f"images/{folder}"
+
+    def mask_file(self, row: ExportRow) -> str:
+        """Returns the path of the polygons."""
+        return f"labels/{row.folder}/{row.stem}.txt"
 
     def render(self, row: MaskRow) -> Rendered:
         """Returns the file of polygons, which is empty for an image without any."""
         found = components(row.mask, row.class_ids, min_area=self.options.min_area)
         lines = [self._line(region, row.mask.shape) for region in found]
-        return Rendered(files={f"labels/{row.split}/{row.stem}.txt": "".join(lines).encode()})
+        return Rendered(files={self.mask_file(row): "".join(lines).encode()})
 
     def finish(self, rows: Rows, out: str) -> None:
         """Writes lists and names; images that weren't copied must be fetched by `images.csv` before YOLO starts."""
         write_lists(
-            rows, out, path="{split}.txt", line=lambda row: f"./{self.image_folder(row.split)}/{row.image_name}"
+            rows, out, path="{split}.txt", line=lambda row: f"./{self.image_folder(row.folder)}/{self.image_name(row)}"
         )
-        write_image_list(self, rows, out)
-        splits = sorted({row.split for row in rows()})
-        lines = [f"{json.dumps(split)}: {json.dumps(f'{split}.txt')}" for split in splits]
+        folders = sorted({row.folder for row in rows()})
+        content: dict[str, Any] = {folder: f"{folder}.txt" for folder in folders if folder not in _RESERVED}
         # YOLO doesn't start without the splits train and val.
-        lines += [f"{split}: {json.dumps(f'{splits[0]}.txt')}" for split in ("train", "val") if split not in splits]
-        lines += ["names:"] + [f"  {number}: {json.dumps(name)}" for number, name in enumerate(self.classes)]
-        write_text(out, "data.yaml", "\n".join([*lines, ""]))
+        content |= {needed: f"{folders[0]}.txt" for needed in ("train", "val") if needed not in folders}
+        content["names"] = dict(enumerate(self.classes))
+        text = yaml.dump(content, Dumper=_Quoting, allow_unicode=True, sort_keys=False, width=float("inf"))
+        write_text(out, "data.yaml", text)
 
     def _line(self, region: Region, shape: tuple[int, ...]) -> str:
         corners = outline(region.pixels, tolerance=self.options.tolerance) + np.array([region.left, region.top])
         corners /= np.array([shape[1], shape[0]])
         shares = " ".join(f"{share:.{_DIGITS}f}".rstrip("0").rstrip(".") for share in np.ravel(corners))
         return f"{region.class_id - 1} {shares}\n"
+
+
+class _Quoting(yaml.SafeDumper):
+    """Quotes all texts: readers of YAML differ in what they take for a number, a date or a truth value."""
+
+
+_Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,19 +7,20 @@ import pytest
 
 pytest.importorskip("tifffile")
 
+from export_rows import exported_row, make_rows
 from rasters import PLACE, tiff
 from tifffile import TiffFile
 
 from raypipe.data.images import decode_mask
 from raypipe.data.rasters import InMemory, geotags
-from raypipe.formats.base import ExportedRow, MaskRow
+from raypipe.formats.base import MaskRow
 from raypipe.formats.geotiff.write import GeoTiff, encode_geotiff
 
 MASK = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (300, 401))
 
 
 def row(image_uri: str) -> MaskRow:
-    return MaskRow(image_id="a b", number=1, image_uri=image_uri, split="train", mask=MASK, confidence=None)
+    return replace(make_rows()[0], image_id="a b", image_uri=image_uri, folder="train", mask=MASK, confidence=None)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +54,8 @@ def test_an_image_that_is_gone_is_an_error(tmp_path: Path) -> None:
 
 
 def test_classes_stand_beside(tmp_path: Path) -> None:
-    exported = ExportedRow(image_id="a", number=1, image_uri="s3://b/a.tif", split="val", items=[])
-    GeoTiff(("cat", "dog")).finish(lambda: iter([exported]), str(tmp_path))
+    exported = exported_row(replace(row("s3://b/a.tif"), folder="val"), [])
+    GeoTiff(("cat", "dog")).conclude(lambda: iter([exported]), str(tmp_path))
     assert (tmp_path / "splits" / "val.txt").read_text() == exported.stem + "\n"
     assert (tmp_path / "labelmap.txt").read_text().splitlines()[1:] == [
         "background:0,0,0::",

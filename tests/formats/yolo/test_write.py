@@ -1,6 +1,7 @@
 """YOLO's labels, filled by rasterisers that share nothing with what wrote them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from raypipe.data.names import file_stem
-from raypipe.formats.base import MaskRow
 
 Export = Callable[..., Path]
 
@@ -62,9 +62,7 @@ def test_polygons_are_the_masks(export: Export, fill: Callable[..., NDArray[np.u
 def test_a_tolerance_is_held_and_shortens(export: Export) -> None:
     rows, columns = np.indices((200, 240))
     disc = (np.hypot(rows - 90, columns - 110) < 70) & ~(np.hypot(rows - 90, columns - 100) < 20)
-    row = MaskRow(
-        image_id="disc", number=1, image_uri="a.jpg", split="val", mask=disc.astype(np.uint8), confidence=None
-    )
+    row = replace(make_rows()[0], image_id="disc", folder="val", mask=disc.astype(np.uint8), confidence=None)
     path = export("yolo", [row], tolerance=1.0) / "labels/val/disc.txt"
     short = path.read_text()
     found = fill_by_middles(path, disc.shape) == 1
