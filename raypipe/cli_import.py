@@ -1,5 +1,6 @@
 """`raypipe import`: manifests of datasets in other layouts, and masks that come back corrected."""
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -7,20 +8,27 @@ import typer
 
 from raypipe import storage, uri
 from raypipe.cli_import_options import LongImport, importer, save
+from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest
 from raypipe.formats.cams.read import import_cams
 from raypipe.formats.coco.corrected import import_corrected
-from raypipe.formats.coco.read import read_coco
+from raypipe.formats.coco.read import read_coco_files
 from raypipe.formats.containers import SplitsFrom, find_containers
 from raypipe.formats.draft import Draft
+from raypipe.formats.fiftyone.read import read_fiftyone
 from raypipe.formats.folder.read import read_folder
+from raypipe.formats.geotiff.read import read_geotiff
 from raypipe.formats.label_studio.read import import_label_studio
+from raypipe.formats.label_studio.tasks import read_tasks
 from raypipe.formats.labels import LabelReader
+from raypipe.formats.mmseg.read import read_mmseg
 from raypipe.formats.parquet.read import ParquetReader
 from raypipe.formats.table.files import Dialect, find_tables, folder_of
 from raypipe.formats.table.read import TableOptions, read_table
+from raypipe.formats.voc.corrected import import_corrected_masks
 from raypipe.formats.voc.read import read_voc
 from raypipe.formats.webdataset.read import WebDatasetReader
+from raypipe.formats.yolo.read import read_yolo
 from raypipe.imports.account import Account
 from raypipe.imports.long_tables import LongOptions
 
@@ -80,13 +88,58 @@ def folder(
 @import_app.command(name="coco")
 @importer
 def coco(
-    annotations: Annotated[str, typer.Argument(metavar="ANNOTATIONS", help="COCO's JSON file.")],
+    annotations: Annotated[
+        str, typer.Argument(metavar="ANNOTATIONS", help="COCO's JSON file, or a folder of such files, one a split.")
+    ],
     images_folder: Annotated[str, typer.Argument(metavar="IMAGES", help="Folder or URI that file names count from.")],
     split: Split = None,
     masks_folder: str | None = None,
 ) -> Draft:
     """A COCO file: labels, and masks where --masks names a folder for them."""
-    return read_coco(uri.absolute(annotations), uri.absolute(images_folder), split=split, masks=masks_folder)
+    return read_coco_files(uri.absolute(annotations), uri.absolute(images_folder), split=split, masks=masks_folder)
+
+
+@import_app.command(name="yolo")
+@importer
+def yolo(
+    source: Annotated[str, typer.Argument(metavar="DATASET", help="YOLO's data.yaml, or its folder; also as URI.")],
+    masks_folder: str | None = None,
+) -> Draft:
+    """YOLO's polygons: labels, and masks where --masks names a folder for them."""
+    return read_yolo(uri.absolute(source), masks=masks_folder)
+
+
+@import_app.command(name="mmseg")
+@importer
+def mmseg(root: Folder, names: tuple[str, ...] | None = None) -> Draft:
+    """A folder in mmsegmentation's layout: img_dir, ann_dir."""
+    return read_mmseg(uri.absolute(root), names=names)
+
+
+@import_app.command(name="fiftyone")
+@importer
+def fiftyone(root: Folder, names: tuple[str, ...] | None = None) -> Draft:
+    """A folder in FiftyOne's layout for segmentation: data, labels."""
+    return read_fiftyone(uri.absolute(root), names=names)
+
+
+@import_app.command(name="geotiff")
+@importer
+def geotiff(root: Folder) -> Draft:
+    """What `raypipe export geotiff` wrote."""
+    return read_geotiff(uri.absolute(root))
+
+
+@import_app.command(name="labelstudio-tasks")
+@importer
+def label_studio_tasks(
+    source: Annotated[
+        str, typer.Argument(metavar="TASKS", help="Label Studio's JSON file, or a folder of such files.")
+    ],
+    masks_folder: str | None = None,
+) -> Draft:
+    """Label Studio's tasks as a new dataset: labels, and masks where --masks names a folder for them."""
+    return read_tasks(uri.absolute(source), masks=masks_folder)
 
 
 @import_app.command(name="corrected-coco")
@@ -97,8 +150,25 @@ def corrected_coco(
     masks: Annotated[str | None, typer.Option(help="Folder or URI to write masks into; masks/ beside OUT.")] = None,
 ) -> None:
     """Masks that were corrected and come back as COCO, into the manifest."""
-    found, skipped = import_corrected(uri.absolute(annotations), read_manifest(manifest), masks=_masks(masks, out))
-    save(found, out)
+    _save(import_corrected(uri.absolute(annotations), read_manifest(manifest), masks=_masks(masks, out)), out)
+
+
+@import_app.command(name="corrected-masks")
+def corrected_masks(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help='CVAT\'s zip of "Segmentation mask 1.1", or its folder.')
+    ],
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Manifest whose masks were corrected.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Parquet file to write: MANIFEST with the new masks.")],
+    masks: Annotated[str | None, typer.Option(help="Folder or URI to write masks into; masks/ beside OUT.")] = None,
+) -> None:
+    """Masks that were corrected and come back as colours with a labelmap.txt, into the manifest."""
+    _save(import_corrected_masks(uri.absolute(source), read_manifest(manifest), masks=_masks(masks, out)), out)
+
+
+def _save(corrected: tuple[Manifest, Mapping[str, Sequence[str]]], out: str) -> None:
+    manifest, skipped = corrected
+    save(manifest, out)
     account = Account()
     for reason, names in skipped.items():
         account.leave_out(reason, names)

@@ -3,6 +3,7 @@
 Readers know a layout; what all layouts have in common is decided in `raypipe.imports`.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -93,3 +94,60 @@ def draft_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         return pa.Table.from_pylist(numbered, schema=DRAFT)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
         raise ValueError(f"a row doesn't fit the manifest's columns: {str(error)[:300]}") from error
+
+
+def join_drafts(drafts: Sequence[Draft], *, source: str) -> Draft:
+    """Returns the rows of several drafts of the same root as one draft.
+
+    Raises:
+        ValueError: they have different classes.
+    """
+    first, *others = drafts
+    for other in others:
+        if other.classes != first.classes:
+            raise ValueError(
+                f"{other.classes_from} are others than {first.classes_from}: import one after the other with --into"
+            )
+    starts = [0]
+    for draft in drafts:
+        starts.append(starts[-1] + draft.table.num_rows)
+    tables = [
+        draft.table.set_column(draft.table.column_names.index(NUMBER), NUMBER, pa.array(range(start, end), pa.int64()))
+        for draft, start, end in zip(drafts, starts, starts[1:], strict=False)
+    ]
+
+    def of(number: int) -> tuple[Draft, int]:
+        index = bisect_right(starts, number) - 1
+        return drafts[index], number - starts[index]
+
+    def place(number: int) -> str:
+        draft, own = of(number)
+        return draft.place(own)
+
+    def draw(numbers: Sequence[int], ids: Sequence[str], class_ids: Mapping[str, int]) -> Drawn:
+        uris: list[str | None] = [None] * len(numbers)
+        skipped: dict[str, list[str]] = {}
+        for draft in drafts:
+            chosen = [index for index, number in enumerate(numbers) if of(number)[0] is draft]
+            assert draft.draw is not None
+            drawn = draft.draw([of(numbers[index])[1] for index in chosen], [ids[index] for index in chosen], class_ids)
+            for index, uri in zip(chosen, drawn.uris, strict=True):
+                uris[index] = uri
+            for reason, names in drawn.skipped.items():
+                skipped.setdefault(reason, []).extend(names)
+        return Drawn(uris, skipped)
+
+    skipped: dict[str, list[str]] = {}
+    for draft in drafts:
+        for reason, names in draft.skipped.items():
+            skipped.setdefault(reason, []).extend(names)
+    return replace(
+        first,
+        table=pa.concat_tables(tables),
+        source=source,
+        place=place,
+        draw=None if first.draw is None else draw,
+        groups={name: group for draft in drafts for name, group in draft.groups.items()},
+        skipped=skipped,
+        notes=[note for draft in drafts for note in draft.notes],
+    )

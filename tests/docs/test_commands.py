@@ -15,7 +15,7 @@ from raypipe.config import load_config
 from raypipe.formats.registry import FORMATS
 
 BASE = "manifest: manifest.parquet\nout: out\n"
-FILE_ENDINGS = ("py", "json", "yaml")
+FILE_ENDINGS = ("csv", "py", "json", "yaml")
 COMMANDS = [command for page in PAGES for command in commands(page)]
 
 

@@ -1,10 +1,14 @@
-"""Puts the masks of a COCO file that comes back from a tool of annotation into the manifest that it was made from."""
+"""Puts the masks of a COCO file that comes back from a tool of annotation into the manifest that it was made from.
+
+CVAT gives such a file away in a zip ("COCO 1.0"), as `annotations/instances_<subset>.json`.
+"""
 
 from collections.abc import Mapping, Sequence
 
 from raypipe import uri
 from raypipe.data.manifest import Manifest, class_ids_of
 from raypipe.data.merge import RowsByName, with_masks
+from raypipe.formats.archive import open_archive
 from raypipe.formats.coco.read import draw_masks, open_coco
 from raypipe.schema import BACKGROUND
 
@@ -19,7 +23,7 @@ def import_corrected(
     An image belongs to the row of its `raypipe_id`, else of its file name (`RowsByName`).
 
     Args:
-        annotations: absolute URI of the JSON file.
+        annotations: absolute URI of the JSON file, or of a zip that holds such files.
         manifest: its rows get the masks.
         masks: absolute URI of the folder to write masks into.
 
@@ -27,18 +31,34 @@ def import_corrected(
         FileNotFoundError: there is no such file.
         ValueError: the file isn't COCO's, or the manifest lacks an image or a class.
     """
-    coco = open_coco(annotations)
-    used = {one["category_id"] for own in coco.annotations for one in own or ()}
-    class_ids = {
-        number: BACKGROUND if name.casefold() == "background" else class_ids_of([name], manifest.classes)[0]
-        for number, name in coco.names.items()
-        if number in used
-    }
     rows = RowsByName(manifest)
-    ids = {
-        index: rows.id_of(image.get("raypipe_id"), image["file_name"], place=f"{annotations}, image {image['id']}")
-        for index, image in enumerate(coco.images)
-    }
-    drawn = draw_masks(coco, masks, images=uri.parent(annotations), class_ids=class_ids, ids=ids)
-    found = {own: place for own, place in zip(ids.values(), drawn.uris, strict=True) if place}
-    return with_masks(manifest, found), {**coco.skipped, **drawn.skipped}
+    found: dict[str, str] = {}
+    skipped: dict[str, list[str]] = {}
+    for file in _files(annotations):
+        coco = open_coco(file)
+        used = {one["category_id"] for own in coco.annotations for one in own or ()}
+        class_ids = {
+            number: BACKGROUND if name.casefold() == "background" else class_ids_of([name], manifest.classes)[0]
+            for number, name in coco.names.items()
+            if number in used
+        }
+        ids = {
+            index: rows.id_of(image.get("raypipe_id"), image["file_name"], place=f"{file}, image {image['id']}")
+            for index, image in enumerate(coco.images)
+        }
+        drawn = draw_masks(coco, masks, images=uri.parent(annotations), class_ids=class_ids, ids=ids)
+        found |= {own: place for own, place in zip(ids.values(), drawn.uris, strict=True) if place}
+        for reason, names in [*coco.skipped.items(), *drawn.skipped.items()]:
+            skipped.setdefault(reason, []).extend(names)
+    return with_masks(manifest, found), skipped
+
+
+def _files(annotations: str) -> list[str]:
+    """The JSON files that a URI names: itself, or those in a zip."""
+    if uri.suffix_of(annotations) != ".zip":
+        return [annotations]
+    with open_archive(annotations) as archive:
+        names = [name for name in archive.names() if name.lower().endswith(".json")]
+    if not names:
+        raise ValueError(f'{annotations} holds no .json file of COCO\'s: export from CVAT as "COCO 1.0"')
+    return [f"zip://{name}::{annotations}" for name in names]

@@ -6,14 +6,15 @@ earlier ones, the label "ignore" becomes 255, and pixels without a region are ba
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.data.images import check_size, decode_image
+from raypipe.data.images import check_size, read_shape
 from raypipe.data.manifest import Manifest, class_ids_of
 from raypipe.data.merge import with_masks, write_mask
 from raypipe.formats.json_file import read_json, take
@@ -48,6 +49,11 @@ def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> Manif
     image_uris = dict(zip(*(manifest.table[name].to_pylist() for name in ("image_id", "image_uri")), strict=True))
     ids_by_uri = {uri: image_id for image_id, uri in image_uris.items()}
     found: dict[str, str] = {}
+    ignored = ignore_label(manifest.classes)
+
+    def id_of(name: str) -> int:
+        return IGNORE if name == ignored else class_ids_of([name], manifest.classes)[0]
+
     for index, task in enumerate(content):
         place = f"{export}: task {index} (counted from 0)"
         data = take(task, "data", dict, place=place)
@@ -55,12 +61,12 @@ def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> Manif
         image_id = name if name in image_uris else ids_by_uri.get(name)
         if image_id is None:
             raise ValueError(f"{place} belongs to no row of the manifest: {name[:200]!r}")
-        annotation = _last_annotation(task, place)
+        annotation = last_annotation(task, place)
         if annotation is None:
             continue
         try:
-            results = [result for result in take(annotation, "result", list, place=place) if _is_region(result)]
-            mask = _draw(results, manifest.classes, image_uri=image_uris[image_id])
+            results = regions_of(annotation, place)
+            mask = draw_results(results, id_of, size=partial(size_of_image, image_uris[image_id]))
         except ValueError as error:
             raise ValueError(f"{place}, {image_id!r}: {error}") from error
         found[image_id] = write_mask(mask, masks, image_id)
@@ -68,10 +74,24 @@ def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> Manif
     return with_masks(manifest, found)
 
 
-def _last_annotation(task: Any, place: str) -> Any:
+def last_annotation(task: Any, place: str) -> Any:
+    """Returns the annotation of a task that was changed last; None if it has none that is finished.
+
+    Raises:
+        ValueError: the task has no list of annotations.
+    """
     annotations = take(task, "annotations", list, place=place)
     finished = [one for one in annotations if isinstance(one, dict) and not one.get("was_cancelled")]
     return max(finished, key=lambda one: (str(one.get("updated_at", "")), finished.index(one)), default=None)
+
+
+def regions_of(annotation: Any, place: str) -> list[Any]:
+    """Returns the brush regions of an annotation or a prediction.
+
+    Raises:
+        ValueError: it has none, or others that can't be read.
+    """
+    return [result for result in take(annotation, "result", list, place=place) if _is_region(result)]
 
 
 def _is_region(result: Any) -> bool:
@@ -82,8 +102,21 @@ def _is_region(result: Any) -> bool:
     return kind == BRUSH_LABELS
 
 
-def _draw(results: Sequence[Mapping[str, Any]], classes: Sequence[str], *, image_uri: str) -> NDArray[np.uint8]:
-    height, width = _size(results, image_uri)
+def draw_results(
+    results: Sequence[Mapping[str, Any]], id_of: Callable[[str], int], *, size: Callable[[], tuple[int, int]]
+) -> NDArray[np.uint8]:
+    """Returns the mask (height, width) of brush regions; later ones cover earlier ones.
+
+    Args:
+        results: the regions.
+        id_of: returns the class id of a label, or 255.
+        size: returns height and width where there are no regions.
+
+    Raises:
+        ValueError: a region is damaged.
+    """
+    height, width = _size(results) or size()
+    check_size(height, width)
     mask = np.full((height, width), BACKGROUND, np.uint8)
     for result in results:
         if result.get("image_rotation"):
@@ -94,23 +127,30 @@ def _draw(results: Sequence[Mapping[str, Any]], classes: Sequence[str], *, image
         names = take(value, BRUSH_LABELS, list, place="a region")
         if len(names) != 1:
             raise ValueError(f"expected one label for each region, got {names}")
-        own = names[0] == ignore_label(classes)
         region = decode_brush(take(value, "rle", list, place="a region"), height=height, width=width)
-        mask[region] = IGNORE if own else class_ids_of([str(names[0])], classes)[0]
+        mask[region] = id_of(str(names[0]))
     return mask
 
 
-def _size(results: Sequence[Mapping[str, Any]], image_uri: str) -> tuple[int, int]:
-    """Returns the height and width of all regions, or the image's if there are none."""
+def size_of_image(image_uri: str) -> tuple[int, int]:
+    """Returns height and width of an image, as it is shown.
+
+    Raises:
+        OSError: (or a ValueError) it can't be read.
+    """
+    shape = read_shape(storage.read_bytes(image_uri))
+    return shape.height, shape.width
+
+
+def _size(results: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
+    """Returns the height and width of all regions; None if there are none."""
     sizes = {
-        tuple(take(result, name, int, place="a region") for name in ("original_height", "original_width"))
+        (
+            int(take(result, "original_height", int, place="a region")),
+            int(take(result, "original_width", int, place="a region")),
+        )
         for result in results
     }
     if len(sizes) > 1:
         raise ValueError(f"the regions are of pictures of different sizes: {sorted(sizes)}")
-    if not sizes:
-        image = decode_image(storage.read_bytes(image_uri), max_side=1)
-        return image.original_height, image.original_width
-    ((height, width),) = sizes
-    check_size(height, width)
-    return height, width
+    return next(iter(sizes), None)

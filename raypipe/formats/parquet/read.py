@@ -21,6 +21,8 @@ from raypipe.formats.listing import IMAGE_SUFFIXES
 
 _USUAL_LABELS = ("labels", "label")
 _USUAL_ID = "image_id"
+EXPORTED = ("image_id", "image", "mask", "confidence", "classes", "labels", "split", "height", "width", "image_uri")
+"""Columns of what `raypipe export huggingface` writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,23 @@ class ParquetReader:
             raise ValueError(f"{container.uri}: {error}") from error
 
     def _read(self, container: Container, parquet: pq.ParquetFile, footer: Footer) -> Found:
+        schema = parquet.schema_arrow
+        if set(EXPORTED) <= set(schema.names) and self.image_column is None and self.mask_column is None:
+            return replace(self, image_column="image", mask_column="mask")._read_export(container, parquet, footer)
+        return self._read_columns(container, parquet, footer)
+
+    def _read_export(self, container: Container, parquet: pq.ParquetFile, footer: Footer) -> Found:
+        """What `raypipe export huggingface` wrote: it knows splits, and images that weren't copied, by their URIs."""
+        found = self._read_columns(container, parquet, footer)
+        rows = found.rows
+        copied = pa.array(_are_there(parquet, "image.bytes"), pa.bool_())
+        uris = pa.chunked_array([_values(parquet, "image_uri")], pa.string())
+        splits = rows["split"] if container.split else pa.chunked_array([_values(parquet, "split")], pa.string())
+        for name, values in (("image_uri", pc.if_else(copied, rows["image_uri"], uris)), ("split", splits)):
+            rows = rows.set_column(rows.column_names.index(name), rows.schema.field(name), values)
+        return replace(found, rows=rows)
+
+    def _read_columns(self, container: Container, parquet: pq.ParquetFile, footer: Footer) -> Found:
         schema = parquet.schema_arrow
         features = features_of(schema)
         image = self._pictures(schema, features, self.image_column, but=self.mask_column)
@@ -115,6 +134,22 @@ class ParquetReader:
                 f"{', '.join(schema.names)}: name it by --image-column"
             )
         return found[0]
+
+
+def _are_there(parquet: pq.ParquetFile, leaf: str) -> list[bool]:
+    """Whether each row has a value in a column of bytes; the bytes are read where the file doesn't say it."""
+    found: list[bool] = []
+    names = [parquet.schema.column(index).path for index in range(len(parquet.schema.names))]
+    for group in range(parquet.metadata.num_row_groups):
+        number = parquet.metadata.row_group(group).num_rows
+        statistics = parquet.metadata.row_group(group).column(names.index(leaf)).statistics
+        nulls = statistics.null_count if statistics is not None and statistics.has_null_count else None
+        if nulls in (0, number):
+            found += [nulls == 0] * number
+        else:
+            column = parquet.read_row_group(group, columns=[leaf]).column(0)
+            found += pc.is_valid(pc.struct_field(column, leaf.split(".")[1:])).to_pylist()
+    return found
 
 
 def _binary_columns(schema: pa.Schema) -> Iterator[tuple[str, str]]:

@@ -1,12 +1,15 @@
 """Reads a folder in PASCAL VOC's layout: `ImageSets`, `JPEGImages`, `Annotations` and `SegmentationClass`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from raypipe import storage, uri
+from raypipe.data.names import file_stem
 from raypipe.formats.draft import Draft, draft_table
+from raypipe.formats.exported import read_exported
 from raypipe.formats.labelmap import LabelMap, read_labelmap
 from raypipe.formats.labels import LabelReader
 from raypipe.formats.listing import IMAGE_SUFFIXES, without_suffix
@@ -30,7 +33,8 @@ def read_voc(root: str, *, lists: Sequence[str] | None = None, labels: str | Non
 
     An image's split is the first of `lists` that names it. So with ("train", "train_aug"), where the second list
     contains the first, the split "train_aug" holds the additional images only; both splits together hold all of them.
-    Classes are those of `labelmap.txt`, if the folder has one, else VOC's 20 if no other labels occur.
+    Classes are those of `labelmap.txt`, if the folder has one, else VOC's 20 if no other labels occur. An export of
+    raypipe comes back as it was (`images.csv`), unless lists or labels are named; annotations go before its labels.
 
     Args:
         root: absolute URI of the folder.
@@ -43,6 +47,8 @@ def read_voc(root: str, *, lists: Sequence[str] | None = None, labels: str | Non
         FileNotFoundError: a folder or list is missing.
         ValueError: the lists are empty, or a file can't be read.
     """
+    if lists is None and labels is None and (exported := read_exported(root)) is not None:
+        return _exported(root, exported)
     splits = _read_lists(root, lists)
     masks = _masks(root)
     found = _read_annotations(root, list(splits)) if labels is None else _read_label_table(uri.absolute(labels, root))
@@ -73,6 +79,30 @@ def read_voc(root: str, *, lists: Sequence[str] | None = None, labels: str | Non
         colors=labelmap.colors if labelmap and labelmap.colors else None,
         any_ending=True,
         notes=notes,
+    )
+
+
+def _exported(root: str, exported: Sequence[Mapping[str, Any]]) -> Draft:
+    """What `raypipe export voc` wrote, whose masks hold ids, whatever their colours."""
+    found = _read_annotations(root, [file_stem(row["image_id"]) for row in exported])
+    rows = [
+        {
+            "image_id": row["image_id"],
+            "image_uri": row["image_uri"],
+            "labels": found.get(file_stem(row["image_id"]), row["labels"]),
+            "split": row["split"],
+            "mask_uri": row["mask"] and storage.join(root, row["mask"]),
+        }
+        for row in exported
+    ]
+    labelmap = _labelmap(root)
+    return Draft(
+        table=draft_table(rows),
+        source=root,
+        root=root,
+        place=lambda number: f"image {rows[number]['image_id']}",
+        classes=labelmap.classes if labelmap else None,
+        classes_from=storage.join(root, LABELMAP),
     )
 
 

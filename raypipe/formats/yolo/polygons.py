@@ -79,6 +79,29 @@ def outline(pixels: NDArray[np.bool_], *, tolerance: float = 0.0) -> Ring:
     return _walk(insets[0], joined[0], tolerance)
 
 
+def fill(corners: Ring, *, height: int, width: int) -> NDArray[np.bool_]:
+    """Returns the pixels (height, width) whose middles lie in a polygon, by the even-odd rule.
+
+    Args:
+        corners: (N, 2), N >= 3; parts outside the picture are cut off.
+        height: of the picture.
+        width: of the picture.
+    """
+    ends = np.roll(corners, -1, axis=0)
+    # An edge crosses the middles of rows from the first to the one before the last.
+    lows, highs = np.minimum(corners[:, 1], ends[:, 1]), np.maximum(corners[:, 1], ends[:, 1])
+    first, last = (np.ceil(ys - 0.5).clip(0, height).astype(np.int64) for ys in (lows, highs))
+    edges = np.repeat(np.arange(len(corners)), last - first)
+    rows = np.arange(len(edges)) - np.repeat(np.cumsum(last - first) - (last - first), last - first) + first[edges]
+    (x, y), (to_x, to_y) = corners[edges].T, ends[edges].T
+    crossings = x + (rows + 0.5 - y) * (to_x - x) / (to_y - y)
+    columns = np.ceil(crossings - 0.5).clip(0, width).astype(np.int64)
+    toggles = np.zeros((height, width + 1), np.int32)
+    np.add.at(toggles, (rows, columns), 1)
+    inside: NDArray[np.bool_] = (np.cumsum(toggles, axis=1)[:, :width] & 1).astype(bool)
+    return inside
+
+
 def trace_rings(pixels: NDArray[np.bool_]) -> list[Ring]:
     """Returns the rings around a region and its holes, exactly and by their corners only.
 

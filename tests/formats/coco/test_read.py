@@ -1,17 +1,18 @@
 """COCO files: those that raypipe exports come back as they were, others as their documentation has them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from export_rows import CLASSES, MASKS, make_rows
+from export_rows import CLASSES, MASKS, exported_row, labels_of, make_rows
 
 from raypipe import storage
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest
-from raypipe.formats.base import ExportedRow, Options
+from raypipe.formats.base import Options
 from raypipe.formats.coco.corrected import import_corrected
 from raypipe.formats.coco.read import draw_regions, read_coco
 from raypipe.formats.draft import Draft, Drawn
@@ -104,16 +105,7 @@ def test_masks_into_a_manifest_by_the_names_of_its_classes(coco: dict[str, Any],
 @pytest.mark.parametrize("instances", [True, False])
 def test_what_was_exported_comes_back(tmp_path: Path, instances: bool) -> None:
     format_ = FORMATS["coco"](CLASSES, Options(instances=instances))
-    rows = [
-        ExportedRow(
-            image_id=row.image_id,
-            number=row.number,
-            split="all",
-            image_uri=row.image_uri,
-            items=format_.render(row).items,
-        )
-        for row in make_rows()
-    ]
+    rows = [exported_row(replace(row, folder="all"), format_.render(row).items) for row in make_rows()]
     format_.finish(lambda: iter(rows), str(tmp_path))
     draft = read_coco(str(tmp_path / "annotations/all.json"), "/unused", masks=str(tmp_path / "masks"))
     assert draft.classes == CLASSES
@@ -122,8 +114,9 @@ def test_what_was_exported_comes_back(tmp_path: Path, instances: bool) -> None:
     assert set(found) == set(MASKS)
     for image_id, mask in MASKS.items():
         np.testing.assert_array_equal(decode_mask(storage.read_bytes(found[image_id]["mask"])), mask)
-        names = [CLASSES[value - 1] for value in np.unique(mask) if 0 < value < 255]
-        assert found[image_id]["labels"] == names
+        labels = labels_of(image_id)
+        assert found[image_id]["labels"] == (None if labels is None else list(labels))
+    assert [row["split"] for row in found.values()] == [row.split for row in make_rows()]
     assert found["plain"]["image_uri"] == make_rows()[0].image_uri
 
 
