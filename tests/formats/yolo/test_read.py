@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from import_cases import Said, column, imported, make_image, run
 
@@ -124,6 +124,7 @@ def test_a_data_yaml_that_cannot_be_read(tmp_path: Path, data: str, said: str) -
         read_yolo(str(root))
 
 
+@settings(deadline=None, derandomize=True)
 @given(
     st.lists(st.tuples(st.integers(-40, 240), st.integers(-40, 240)), min_size=3, max_size=9),
     st.integers(1, 20),
