@@ -66,32 +66,32 @@ def run(
 @app.command()
 def saliency(config: ConfigFile, overrides: Overrides = None) -> None:
     """Predict saliency maps of the training images that have none; training does so by itself."""
-    folder = open_run(config, overrides).predict_saliency().uri
+    folder = open_run(config, overrides, until="saliency").predict_saliency().uri
     typer.echo(f"maps: {folder}\nmanifest with saliency_uri: {storage.join(folder, 'manifest.parquet')}")
 
 
 @app.command()
 def seeds(config: ConfigFile, overrides: Overrides = None) -> None:
     """Compute class activation maps and trimaps."""
-    typer.echo(open_run(config, overrides).make_seeds().uri)
+    typer.echo(open_run(config, overrides, until="seeds").make_seeds().uri)
 
 
 @app.command()
 def masks(config: ConfigFile, overrides: Overrides = None) -> None:
     """Compute pseudo-masks."""
-    typer.echo(open_run(config, overrides).make_masks().uri)
+    typer.echo(open_run(config, overrides, until="masks").make_masks().uri)
 
 
 @app.command()
 def segment(config: ConfigFile, overrides: Overrides = None) -> None:
     """Segment images, labelled or not, with the segmentation network."""
-    typer.echo(open_run(config, overrides).segment().uri)
+    typer.echo(open_run(config, overrides, until="segments").segment().uri)
 
 
 @app.command()
 def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Score maps and masks against true masks, per split and class."""
-    _print_scores(open_run(config, overrides), per_class=True)
+    _print_scores(open_run(config, overrides, until="scores"), per_class=True)
 
 
 @app.command()
@@ -108,7 +108,7 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
         typer.echo(trials_table(trials))
         typer.echo(f"table: {trials.folder}\nconfig for `raypipe run`: {trials.best_config}")
         return
-    result = connect_run(resolved).sweep()
+    result = connect_run(resolved, until="affinity").sweep()
     from raypipe.pipelines.sweep import result_table
 
     typer.echo(result_table(result))
@@ -118,7 +118,7 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
 @app.command()
 def calibrate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Write the masks again with the probability of being right as confidence, learned from a few true masks."""
-    steps = open_run(config, overrides)
+    steps = open_run(config, overrides, until="masks")
     from raypipe.pipelines.calibrate import calibration_table
 
     typer.echo(steps.calibrate().uri)
@@ -132,7 +132,7 @@ def report(
     samples: Annotated[int, typer.Option(min=0, max=100, help="Images of each kind: best, worst, random.")] = 6,
 ) -> None:
     """Write the HTML report."""
-    typer.echo(open_run(config, overrides).report(num_samples=samples))
+    typer.echo(open_run(config, overrides, until="scores").report(num_samples=samples))
 
 
 app.command()(export)
@@ -232,20 +232,20 @@ def show_config(
 @train_app.command(name="classifier")
 def train_classifier(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the classification network."""
-    typer.echo(open_run(config, overrides).train_classifier().uri)
+    typer.echo(open_run(config, overrides, until="classifier").train_classifier().uri)
 
 
 @train_app.command(name="affinity")
 def train_affinity(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the AffinityNet."""
-    artifact = open_run(config, overrides).train_affinity()
+    artifact = open_run(config, overrides, until="affinity").train_affinity()
     typer.echo(artifact.uri if artifact else "walk.affinity=rgb needs no AffinityNet")
 
 
 @train_app.command(name="segmenter")
 def train_segmenter(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the segmentation network."""
-    typer.echo(open_run(config, overrides).train_segmenter()[0].uri)
+    typer.echo(open_run(config, overrides, until="segmenter").train_segmenter()[0].uri)
 
 
 @app.command()

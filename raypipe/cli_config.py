@@ -10,6 +10,7 @@ from raypipe import storage
 from raypipe.config import ConfigError, RunConfig, load_config
 
 if TYPE_CHECKING:
+    from raypipe.doctor.workload import Step
     from raypipe.pipelines.context import Retrain, Retried
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or URI; - takes the defaults.")]
@@ -33,13 +34,18 @@ def read_config(config: str, overrides: list[str] | None) -> RunConfig:
     return load_config(text, overrides or [])
 
 
-def open_run(config: str, overrides: list[str] | None) -> Any:
-    """The steps of a config file and overrides, a `raypipe.run.Run`, with Ray connected."""
-    return connect_run(read_config(config, overrides))
+def open_run(config: str, overrides: list[str] | None, *, until: "Step | None" = None) -> Any:
+    """The steps of a config file and overrides, a `raypipe.run.Run`, with Ray connected; see `connect_run`."""
+    return connect_run(read_config(config, overrides), until=until)
 
 
 def connect_run(
-    config: RunConfig, *, retrain: "Retrain" = "none", retry_quarantined: "Retried" = "none", whole: bool = False
+    config: RunConfig,
+    *,
+    retrain: "Retrain" = "none",
+    retry_quarantined: "Retried" = "none",
+    whole: bool = False,
+    until: "Step | None" = None,
 ) -> Any:
     """The steps of a config, a `raypipe.run.Run`, with Ray connected and its nodes looked at.
 
@@ -48,6 +54,7 @@ def connect_run(
         retrain: as of `Context`.
         retry_quarantined: as of `Context`.
         whole: all steps will be taken: whatever doesn't fit the cluster is refused now.
+        until: the step that will be taken, with those before it: the same is refused of them.
 
     Raises:
         ValueError: if the nodes don't agree, or what is asked for doesn't fit.
@@ -72,5 +79,8 @@ def connect_run(
     from raypipe.doctor.preflight import preflight, preflight_nodes
     from raypipe.run import Run
 
-    (preflight if whole else preflight_nodes)(context)
+    if whole:
+        preflight(context)
+    else:
+        preflight_nodes(context, until=until)
     return Run(context)

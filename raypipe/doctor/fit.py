@@ -1,19 +1,43 @@
 """Checks that all that a run starts fits its machine, by the plans that the run would follow."""
 
+import glob
 from collections.abc import Iterator
 
-from raypipe.cluster.findings import Finding, problem
+from raypipe import storage
+from raypipe.cluster.findings import Finding, Status, problem
 from raypipe.cluster.machines import Machine
 from raypipe.cluster.resources import DoesNotFit
 from raypipe.cluster.trainings import TrainingPlan, plan_training
 from raypipe.config import Cluster
-from raypipe.doctor.workload import Training, streams_of, trainings_of
+from raypipe.data.checkpoints import CHECKPOINT, METADATA_FILE
+from raypipe.doctor.workload import Step, Training, parts_until, streams_of, trainings_of
+from raypipe.outputs.records import SUMMARY_FILE
 from raypipe.pipelines.context import Context, plan_pools
 from raypipe.streams.plan import Plan
 
 
+def check_step(context: Context, until: Step) -> Iterator[Finding]:
+    """What a step, and those that it needs, may start finds its resources; what was made before may need none."""
+    for part in parts_until(context, until):
+        try:
+            _idle_gpus(part, context)
+        except DoesNotFit as error:
+            found, _, way_out = str(error).rpartition("; ")
+            status: Status = "warning" if _was_made(part, context.config.out) else "problem"
+            yield Finding(
+                "resources", status, f"{part.name}: {found}", needed="room for what is started", way_out=way_out
+            )
+
+
+def _was_made(part: Plan | Training, out: str) -> bool:
+    """Whether `out` has such a network, or such rows, though perhaps of another config."""
+    file = f"*/{CHECKPOINT}/{METADATA_FILE}" if isinstance(part, Training) else f"*/{SUMMARY_FILE}"
+    folder = part.task if isinstance(part, Training) else part.name
+    return bool(storage.glob(f"{glob.escape(storage.join(out, folder))}/{file}"))
+
+
 def check_fit(context: Context) -> Iterator[Finding]:
-    """Each stream and each training finds its resources on the machine, and no GPU stays idle."""
+    """Each stream and each training of a run finds its resources on the machine, and no GPU stays idle."""
     idle: dict[str, int] = {}
     reasons: dict[str, list[str]] = {}
     parts: list[Plan | Training] = [*streams_of(context), *trainings_of(context.config)]

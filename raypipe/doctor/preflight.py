@@ -10,7 +10,8 @@ from raypipe.cluster.findings import Finding
 from raypipe.cluster.health import leave_out
 from raypipe.cluster.preflight import look_at_nodes
 from raypipe.cluster.survey import alive_nodes
-from raypipe.doctor.fit import check_fit
+from raypipe.doctor.fit import check_fit, check_step
+from raypipe.doctor.workload import Step
 from raypipe.pipelines.context import CONFIG_FILE, Context
 from raypipe.streams.unique import check_unique
 
@@ -42,13 +43,14 @@ def preflight(context: Context) -> dict[str, str]:
     return sick
 
 
-def preflight_nodes(context: Context) -> dict[str, str]:
+def preflight_nodes(context: Context, *, until: Step | None = None) -> dict[str, str]:
     """Checks that all nodes share `out`, have the same versions, read images and know the time.
 
     Ray is connected. One node shares all of it with itself: it isn't asked.
 
     Args:
         context: config and manifest.
+        until: the step that is taken, with those before it: what they may start has to fit, too. None starts nothing.
 
     Returns:
         The nodes that are left out, by Ray's id, each with its reason.
@@ -57,7 +59,7 @@ def preflight_nodes(context: Context) -> dict[str, str]:
         ValueError: with all problems, what is needed and the ways out.
     """
     findings, sick = _look(context)
-    _tell(findings)
+    _tell([*findings, *(check_step(context, until) if until else ())])
     return sick
 
 

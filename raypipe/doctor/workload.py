@@ -1,8 +1,8 @@
 """What a run would start: its streams and its trainings, as the config asks for them, before anything is made."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig
@@ -11,6 +11,9 @@ from raypipe.streams.plan import Plan
 
 if TYPE_CHECKING:
     from raypipe.data.checkpoints import Task
+
+Step = Literal["saliency", "classifier", "seeds", "affinity", "gate", "masks", "segmenter", "segments", "scores"]
+"""What a run makes, streams and trained networks, in its order."""
 
 UNKNOWN = "…"
 """Digest of what isn't made yet, or hasn't been looked at: no resource depends on it."""
@@ -81,6 +84,22 @@ def trainings_of(config: RunConfig) -> Iterator[Training]:
 def checkpoint(config: RunConfig, task: "Task") -> Artifact:
     """The checkpoint that the config names, or a placeholder whose URI is the task in capitals."""
     return Artifact(getattr(config.checkpoints, task) or task.upper(), UNKNOWN)
+
+
+def parts_until(context: Context, until: Step) -> list[Plan | Training]:
+    """The streams and trainings that a step and those before it would start, if nothing were made yet.
+
+    Args:
+        context: config and manifest, of which the classes are enough.
+        until: the step; one of the segmentation network makes it, whether a run does or not.
+    """
+    if until in ("segmenter", "segments"):
+        segmenter = context.config.segmenter.model_copy(update={"enabled": True})
+        context = replace(context, config=context.config.model_copy(update={"segmenter": segmenter}))
+    steps = get_args(Step)
+    wanted = steps[: steps.index(until) + 1]
+    trainings = [training for training in trainings_of(context.config) if training.task in wanted]
+    return [*trainings, *(plan for plan in streams_of(context) if plan.name in wanted)]
 
 
 def streams_of(context: Context) -> list[Plan]:

@@ -1,6 +1,9 @@
+import errno
 import os
+import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -9,9 +12,12 @@ import pytest
 import ray
 from ray.util.state import list_nodes
 
-from raypipe.cluster.connect import cluster_address
+from raypipe.cluster import connect as module
+from raypipe.cluster.connect import NoRay, cluster_address, connect, short_folder
 from raypipe.config import Cluster
+from raypipe.messages import message_of
 
+SHORT = "/tmp/ray"  # noqa: S108 - Ray's own
 NUMBERS = """
 import raypipe.cli
 from raypipe.cluster import connect
@@ -69,3 +75,108 @@ def test_an_address_comes_from_the_config_or_the_environment(monkeypatch: pytest
     assert cluster_address(Cluster(address="here:1")) == "here:1"
     monkeypatch.delenv("RAY_ADDRESS")
     assert cluster_address(Cluster()) is None
+
+
+@pytest.mark.parametrize("length", [1, 20, 38, 39, 40, 41, 42, 43, 44, 60, 107, 300])
+def test_sockets_paths_are_never_too_long(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/" + "x" * length)
+    session = f"session_2026-12-31_23-59-59_123456_{2**22}/sockets/plasma_store"
+    folder = short_folder()
+    assert len(f"{folder}/{session}") <= 107
+    assert folder == (SHORT if length > 37 else f"/{'x' * length}/ray")
+
+
+def test_a_folder_that_ray_was_told_to_take_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "ü" * 40)
+    with pytest.raises(
+        NoRay, match=r"RAY_TMPDIR is \d+ bytes too long for Ray.*107 at most.*Set RAY_TMPDIR to a shorter"
+    ):
+        short_folder()
+    monkeypatch.setenv("RAY_TMPDIR", "/short")
+    monkeypatch.setenv("TMPDIR", "/" + "x" * 80)
+    assert short_folder() == "/short/ray"
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(NoRay, match=r"TMPDIR is .* too long for Ray.*Set RAY_TMPDIR"):
+        short_folder()
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has no Ray yet."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(module, "watch_head", lambda: None)
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "OMP_WAIT_POLICY", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"):
+        monkeypatch.setenv(name, "")  # what `connect` sets goes again
+    monkeypatch.delenv("RAY_ADDRESS")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nosuchhost.invalid:6379", "[::1]:9"])
+def test_a_cluster_that_does_not_answer_is_missed_soon(no_ray: None, address: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(NoRay, match=r"no Ray cluster answers at .*mend cluster\.address or RAY_ADDRESS") as missed:
+        connect(Cluster(address=address))
+    assert time.monotonic() - started < 10
+    message = message_of(missed.value)
+    assert (message.exit_code, message.text) == (3, str(missed.value))
+    assert address in message.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /tmp/…/plasma_store"),
+        ConnectionError("Could not find any running Ray instance."),
+        RuntimeError("Version mismatch: The cluster was started with: Ray: 2.1\nThis process: Ray: 2.60"),
+        ValueError(
+            "After taking into account object store memory usage, the amount of memory is less than 0% of total"
+        ),
+        Exception(
+            "The current node timed out during startup. This could happen because some of the Ray processes failed"
+        ),
+        OSError(errno.ENOSPC, "No space left on device", f"{SHORT}/session/logs"),
+        OSError(errno.EADDRINUSE, "Address already in use"),
+        ray.exceptions.RaySystemError("System error: Failed to connect to GCS"),
+        ray.exceptions.AuthenticationError("the token is missing"),
+        TimeoutError(),
+        AssertionError(),
+    ],
+)
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_whatever_ray_raises_as_it_starts_is_one_message(
+    no_ray: None, monkeypatch: pytest.MonkeyPatch, error: Exception, address: str | None
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(NoRay) as refused:
+        connect(Cluster(address=address))
+    message = message_of(refused.value)
+    assert len(message.text) < 1000
+    assert "\n" not in message.text
+    assert message.exit_code == 3
+    assert re.search("Look for free memory|Start it, mend cluster.address", message.text)
+
+
+LONG = """
+import sys
+from raypipe.cluster.connect import connect
+from raypipe.config import Cluster
+connect(Cluster(num_cpus=1, object_store_memory=80 * 2**20))
+import ray
+print(ray._private.worker._global_node.get_session_dir_path())
+"""
+
+
+def test_a_ray_starts_below_a_long_folder(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 80)
+    folder.mkdir()
+    environment = os.environ | {"TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("RAY_TMPDIR", None)
+    command = [sys.executable, "-c", LONG]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
+    assert done.stdout.startswith(f"{SHORT}/session_")
+    assert "RAY_TMPDIR names another short folder" in done.stderr
