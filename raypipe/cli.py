@@ -279,7 +279,8 @@ def _print_scores(steps: Any, *, per_class: bool = False) -> None:
 def main() -> None:
     """Entry point: an error is one message with a way out, and a traceback with `--debug` alone."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    for name in ("ray", "botocore", "aiobotocore"):  # whose remarks would stand before the one message
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         app()
     except SystemExit as end:

@@ -205,6 +205,17 @@ def test_tracebacks_are_for_those_who_ask(tmp_path: Path) -> None:
         assert ("Traceback" in done.stderr) == traced
 
 
+def test_libraries_say_nothing_beside_the_message(tmp_path: Path) -> None:
+    aws = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-east-1"}
+    aws |= {"AWS_MAX_ATTEMPTS": "1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    environment = os.environ | aws | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", "from raypipe.cli import main; main()", "import", "folder", "s3://b/photos", "m"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: s3://b/photos can't be reached")
+
+
 def test_an_interrupt_says_that_nothing_is_lost(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
