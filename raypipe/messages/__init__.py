@@ -3,6 +3,7 @@
 Classes of libraries are known by their names and modules, so that none is imported for it.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from raypipe.messages.storage import of_absence, of_credentials, of_denial, of_n
 from raypipe.messages.system import of_files, of_memory
 
 _PLACES = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+_BYTES = re.compile(r"\bb'(?:[^'\\\n]|\\.)*'?|\bb\"(?:[^\"\\\n]|\\.)*\"?")
+"""Bytes as Python writes them, such as those of an image in a table's cell."""
 
 _LONGEST = 950
 """Characters of a message."""
@@ -32,15 +36,13 @@ def message_of(error: BaseException) -> Message:
     """What the command says of an error, and the code that it ends with."""
     chain = chain_of(error)
     text, exit_code = next((found for rule in _RULES if (found := rule(chain)) is not None), _own_fault(chain))
-    return Message(_bounded(text.rstrip()), exit_code)
+    return Message(_bounded(_BYTES.sub(_shown, text.rstrip())), exit_code)
 
 
 def _interrupted(chain: Chain) -> Found:
-    return (
-        ("interrupted. The same command goes on where it stopped", INTERRUPTED)
-        if isinstance(chain[0], KeyboardInterrupt)
-        else None
-    )
+    if isinstance(chain[0], KeyboardInterrupt):
+        return "interrupted. The same command goes on where it stopped", INTERRUPTED
+    return None
 
 
 def _said_already(chain: Chain) -> Found:
@@ -67,6 +69,10 @@ _RULES: tuple[Callable[[Chain], Found], ...] = (
     *(of_content, of_storage),
 )
 """From what is known best to what is known least; the first that has something to say is heard."""
+
+
+def _shown(found: re.Match[str]) -> str:
+    return "bytes" if "\\x" in found[0] else found[0]
 
 
 def _bounded(text: str) -> str:

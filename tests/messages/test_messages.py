@@ -293,6 +293,18 @@ def raypipe_opens(uri: str) -> None:
     filesystem(uri)
 
 
+@pytest.mark.parametrize(
+    "content", [IMAGE, b"\x89PNG\r\n\x1a\n\x00\x00'\"" * 400, b"GIF89a\x80\x02\xe0\x01\xf7\x00\x00" * 9]
+)
+def test_bytes_of_an_image_are_never_printed(content: bytes) -> None:
+    said = message_of(
+        ConfigError(f"row 3: 'image' is {{'bytes': {content!r}, 'path': 'a.jpg'}}. Name another column")
+    ).text
+    assert "\\x" not in said
+    assert said.startswith("row 3: 'image' is {'bytes': bytes")
+    assert said.endswith("Name another column")
+
+
 def test_a_long_text_keeps_its_beginning_and_its_way_out() -> None:
     said = message_of(ConfigError(f"seed: got {'x' * 5000}. Mend it")).text
     assert len(said) < 1000
