@@ -7,8 +7,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
 
 from raypipe.cluster.head import watch_head
 from raypipe.cluster.machines import local_cpus
@@ -27,6 +25,9 @@ nodes doesn't end such a wait: what was on a host whose link is cut came back to
 
 _SOCKET_PATH = 107
 """Bytes that Linux allows for the path of a socket."""
+
+_SOCKET = f"/session_2026-12-31_23-59-59_123456_{2**22}/sockets/plasma_store"
+"""The longest name that Ray gives a socket in its folder."""
 
 _SHORT = "/tmp/ray"  # noqa: S108 - Ray's own default
 
@@ -96,9 +97,7 @@ def short_folder() -> str:
     """
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     folder = os.path.join(os.path.abspath(os.environ.get(name, "/tmp")), "ray")  # noqa: PTH100, PTH118, S108
-    session = datetime.now().strftime("session_%Y-%m-%d_%H-%M-%S_%f")
-    path = f"{folder}/{session}_{_most_processes()}/sockets/plasma_store"
-    if (too_long := len(os.fsencode(path)) - _SOCKET_PATH) <= 0:
+    if (too_long := len(os.fsencode(folder)) + len(_SOCKET) - _SOCKET_PATH) <= 0:
         return folder
     reason = f"{name} is {too_long} bytes too long for Ray: paths of its sockets have {_SOCKET_PATH} at most"
     if name == "RAY_TMPDIR" or not os.access("/tmp", os.W_OK | os.X_OK):  # noqa: S108
@@ -107,14 +106,6 @@ def short_folder() -> str:
         "%s, so they go to %s, as does what Ray spills; RAY_TMPDIR names another short folder", reason, _SHORT
     )
     return _SHORT
-
-
-def _most_processes() -> int:
-    """The largest process id."""
-    try:
-        return int(Path("/proc/sys/kernel/pid_max").read_text())
-    except OSError:
-        return 2**22
 
 
 def _wait_for(address: str) -> None:

@@ -9,7 +9,6 @@ from raypipe.cluster.machines import Machine
 from raypipe.cluster.resources import DoesNotFit
 from raypipe.cluster.trainings import TrainingPlan, plan_training
 from raypipe.config import Cluster
-from raypipe.data.checkpoints import CHECKPOINT, METADATA_FILE
 from raypipe.doctor.workload import Step, Training, parts_until, streams_of, trainings_of
 from raypipe.outputs.records import SUMMARY_FILE
 from raypipe.pipelines.context import Context, plan_pools
@@ -31,6 +30,8 @@ def check_step(context: Context, until: Step) -> Iterator[Finding]:
 
 def _was_made(part: Plan | Training, out: str) -> bool:
     """Whether `out` has such a network, or such rows, though perhaps of another config."""
+    from raypipe.data.checkpoints import CHECKPOINT, METADATA_FILE  # torch takes seconds to import
+
     file = f"*/{CHECKPOINT}/{METADATA_FILE}" if isinstance(part, Training) else f"*/{SUMMARY_FILE}"
     folder = part.task if isinstance(part, Training) else part.name
     return bool(storage.glob(f"{glob.escape(storage.join(out, folder))}/{file}"))

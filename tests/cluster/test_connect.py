@@ -84,7 +84,7 @@ def test_sockets_paths_are_never_too_long(length: int, monkeypatch: pytest.Monke
     session = f"session_2026-12-31_23-59-59_123456_{2**22}/sockets/plasma_store"
     folder = short_folder()
     assert len(f"{folder}/{session}") <= 107
-    assert folder == (SHORT if length > 37 else f"/{'x' * length}/ray")
+    assert folder == (SHORT if length > 38 else f"/{'x' * length}/ray")
 
 
 def test_a_folder_that_ray_was_told_to_take_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
