@@ -75,7 +75,7 @@ def connect(cluster: Cluster) -> None:
         f"Look for free memory, for room on the disk of {folder} and at the logs in it; end what else runs (`ray stop` "
         "ends other Rays of this machine), or lower cluster.object_store_memory. Then give the command again"
     )
-    with _explained("a Ray of this machine can't be started", way_out):
+    with _explained("a Ray of this machine can't be started", way_out), _temporary_files_beside(folder):
         ray.init(
             address="local",
             num_cpus=cluster.num_cpus or local_cpus(),
@@ -87,6 +87,20 @@ def connect(cluster: Cluster) -> None:
             logging_level=logging.WARNING,
             _temp_dir=folder,
         )
+
+
+@contextmanager
+def _temporary_files_beside(folder: str) -> Iterator[None]:
+    """Starts processes whose temporary files lie where Ray's do, if that isn't TMPDIR: they make sockets there, too."""
+    before = os.environ.get("TMPDIR")
+    if before is None or folder != _SHORT:
+        yield
+        return
+    os.environ["TMPDIR"] = os.path.dirname(_SHORT)  # noqa: PTH120
+    try:
+        yield
+    finally:
+        os.environ["TMPDIR"] = before
 
 
 def short_folder() -> str:
