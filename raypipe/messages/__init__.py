@@ -76,5 +76,13 @@ def _shown(found: re.Match[str]) -> str:
 
 
 def _bounded(text: str) -> str:
-    """The text; of a long one its beginning, and its end, where the way out is."""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 250]} […] {text[-240:]}"
+    """The text; of many lines the first and the last, of a long one its beginning and its end, where the way out is."""
+    if len(text) <= _LONGEST:
+        return text
+    *lines, last = text.splitlines()
+    kept = [
+        line for number, line in enumerate(lines) if len("\n".join(lines[: number + 1])) + len(last) < _LONGEST - 50
+    ]
+    if kept:
+        return "\n".join([*kept, f"… and {len(lines) - len(kept)} more lines", last])
+    return f"{text[: _LONGEST - 250]} […] {text[-240:]}"

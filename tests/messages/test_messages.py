@@ -305,6 +305,16 @@ def test_bytes_of_an_image_are_never_printed(content: bytes) -> None:
     assert said.endswith("Name another column")
 
 
+def test_of_many_lines_the_first_and_the_last_are_kept() -> None:
+    lines = [f"option.{number}: got 'x'. Mend it" for number in range(100)]
+    said = message_of(ConfigError("\n".join(lines))).text.splitlines()
+    assert len("\n".join(said)) < 1000
+    assert said[:20] == lines[:20]
+    assert said[-2:] == [f"… and {101 - len(said)} more lines", lines[-1]]
+    said = message_of(ConfigError("\n".join([lines[0], "y" * 5000, lines[1]]))).text.splitlines()
+    assert said == [lines[0], "… and 1 more lines", lines[1]]
+
+
 def test_a_long_text_keeps_its_beginning_and_its_way_out() -> None:
     said = message_of(ConfigError(f"seed: got {'x' * 5000}. Mend it")).text
     assert len(said) < 1000
