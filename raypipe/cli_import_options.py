@@ -5,7 +5,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import typer
@@ -14,10 +14,10 @@ from raypipe import storage, uri
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import check_target, read_manifest, write_manifest
 from raypipe.formats.draft import Draft
-from raypipe.imports.account import some
-from raypipe.imports.class_map import final_names, read_class_map
+from raypipe.formats.labels import without_background
+from raypipe.imports.class_map import read_class_map
 from raypipe.imports.class_names import class_colors, parse_classes
-from raypipe.imports.classes import ClassOptions
+from raypipe.imports.classes import ClassOptions, clean, clean_map, renamed_classes
 from raypipe.imports.draft_map import write_draft_map
 from raypipe.imports.finish import ImportOptions, finish
 from raypipe.imports.long_tables import LongOptions
@@ -69,8 +69,8 @@ def _common(
 def importer(command: "Callable[..., Draft | LongImport]") -> Callable[..., None]:
     """Makes a command of a function that reads: it gets the common options, and writes a manifest.
 
-    The function's parameter `masks_folder`, if it has one, gets the folder that masks are written into, or None if
-    nobody named one; `images`, if the function returns a pair, the folder in which names are looked up.
+    What the function asks for is given to it: as `masks_folder` the folder that masks are written into, or None if
+    nobody named one, as `names` the class names. Its option `images` is the folder in which names are looked up.
     """
     own = inspect.signature(command)
     shared = inspect.signature(_common, eval_str=True)
@@ -88,7 +88,7 @@ def importer(command: "Callable[..., Draft | LongImport]") -> Callable[..., None
         if isinstance(found, LongImport):
             _write_long(found, common, target, images=folder)
         else:
-            _write(found, common, target, images=folder)
+            _write(found, common, _class_options(common), target, images=folder)
 
     hidden = ("masks_folder", "names")
     arguments = [one for name, one in own.parameters.items() if name not in hidden]
@@ -129,31 +129,30 @@ class LongImport:
 def _write_long(found: LongImport, common: dict[str, Any], target: str, *, images: str | None) -> None:
     from raypipe.pipelines.import_long import draft_of, gather_tables, is_large, write_long
 
-    class_map = {} if common["class_map"] is None else read_class_map(common["class_map"])
+    options = _class_options(common)
+    new_names = clean_map(options.map)
+    given = options.classes and renamed_classes(without_background(tuple(map(clean, options.classes))), new_names)
+    options = replace(options, classes=given, map={})  # rows come together by their new names
     scratch = f"{uri.absolute(target or common['draft_map'])}-scratch-{uuid.uuid4().hex[:8]}"
     root = found.options.root
     try:
-        gathered = gather_tables(found.tables, found.options, class_map=final_names(class_map), scratch=scratch)
+        gathered = gather_tables(found.tables, found.options, class_map=new_names, scratch=scratch)
         if not is_large(gathered) or common["check"] == "all" or common["draft_map"]:
             draft = draft_of(gathered, source=found.source, root=root)
             draft = draft if found.split is None else draft.with_split(found.split)
-            _write(draft, {**common, "class_map": None}, target, images=images)
+            _write(draft, common, options, target, images=images)
             return
         if common["into"] is not None:
             raise ValueError(
                 f"{gathered.seen.images:,} images are too many to be added to a manifest by --into: import them alone, "
                 "or --check all, which holds all rows in memory"
             )
-        if common["classes"] is not None:
-            classes = parse_classes(common["classes"])
-            if unknown := sorted(set(gathered.seen.counts) - set(classes)):
-                raise ValueError(f"{some(unknown, 'labels')} aren't in --classes: complete it, or drop them by --map")
         number, names, account = write_long(
             gathered,
             target,
             source=found.source,
             root=root,
-            classes=_class_options(common),
+            classes=options,
             skip_missing=common["skip_missing"],
             split=found.split,
         )
@@ -176,7 +175,7 @@ def _class_options(common: dict[str, Any]) -> ClassOptions:
     )
 
 
-def _write(draft: Draft, common: dict[str, Any], target: str, *, images: str | None) -> None:
+def _write(draft: Draft, common: dict[str, Any], classes: ClassOptions, target: str, *, images: str | None) -> None:
     if common["draft_map"] is not None:
         number = write_draft_map(draft, common["draft_map"])
         typer.echo(f"{number} names: {common['draft_map']}. Change its second column, then give it as --map")
@@ -187,7 +186,7 @@ def _write(draft: Draft, common: dict[str, Any], target: str, *, images: str | N
         check=common["check"],
         skip_missing=common["skip_missing"],
         ids=common["ids"],
-        classes=_class_options(common),
+        classes=classes,
         masks=MaskOptions(
             values={} if common["mask_values"] is None else _mask_values(common["mask_values"]),
             colors=None if common["classes"] is None else class_colors(common["classes"]),

@@ -1,13 +1,14 @@
 """Reads and checks true masks."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.data.images import decode_mask, read_shape, reduced_size, turn
+from raypipe.schema import BACKGROUND, IGNORE
 
 
 def read_truth(mask_uri: str, *, num_classes: int) -> tuple[NDArray[np.uint8], str]:
@@ -18,6 +19,18 @@ def read_truth(mask_uri: str, *, num_classes: int) -> tuple[NDArray[np.uint8], s
     """
     truth = check_truth(storage.read_bytes(mask_uri), num_classes=num_classes)
     return truth, hashlib.sha256(truth.tobytes()).hexdigest()
+
+
+def unnamed_classes(mask: NDArray[np.uint8], labels: Collection[str], classes: Sequence[str]) -> list[str]:
+    """Returns the classes in a mask (H, W) of class ids that its image's labels don't name, in the order of their ids.
+
+    Args:
+        mask: of class ids, each of a class, 0 or 255.
+        labels: of the image.
+        classes: class names in class-id order, without background.
+    """
+    ids = (int(value) for value in np.unique(mask) if BACKGROUND < value < IGNORE)
+    return [classes[class_id - 1] for class_id in ids if classes[class_id - 1] not in labels]
 
 
 def check_truth(data: bytes, *, num_classes: int) -> NDArray[np.uint8]:

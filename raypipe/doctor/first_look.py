@@ -5,7 +5,6 @@ What is wrong with most rows is seen in seconds here, and after the trainings ot
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,11 +13,10 @@ from raypipe.cluster.findings import Finding, judge, problem
 from raypipe.data.content import HEAD, image_kind, what_helps
 from raypipe.data.images import ImageError
 from raypipe.data.rows import Rows
-from raypipe.data.truth import check_truth
+from raypipe.data.truth import check_truth, unnamed_classes
 from raypipe.doctor.data_checks import allowed_share
 from raypipe.doctor.forecast import evenly_spaced_rows
 from raypipe.pipelines.context import Context
-from raypipe.schema import BACKGROUND, IGNORE
 
 NUM_IMAGES = 64
 NUM_MASKS = 32
@@ -88,8 +86,7 @@ def check_masks(rows: pa.Table, classes: Sequence[str]) -> Finding:
         if own is None:
             continue
         labelled += 1
-        named = {classes[value - 1] for value in np.unique(mask).tolist() if BACKGROUND < value < IGNORE}
-        if extra := sorted(named - set(own)):
+        if extra := unnamed_classes(mask, own, classes):
             contradicting.append(f"{uri} has {', '.join(extra)}, its labels say {', '.join(own) or 'none'}")
     found = f"{len(uris)} of a sample hold class ids"
     if wrong:

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from raypipe.formats.quote import quote
@@ -29,6 +30,10 @@ class LabelReader:
     """Between the names in a text. Without one it is `|`, and a text that another one may divide is refused."""
     empty: Literal["null", "none"] = "null"
     """What an empty text means: nobody labelled the image, or it shows none of the classes."""
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.names or ())
 
     def read(self, value: Any, *, place: str) -> list[str] | None:
         """Returns the labels that a value stands for; None where nobody labelled the image.
@@ -82,11 +87,16 @@ class LabelReader:
             raise ValueError(f"{place}: expected class numbers or names, got {quote(item)}")  # noqa: TRY004 - the file's mistake
         if isinstance(item, str):
             item = item.strip()
-        if self.names is None or item in self.names or (isinstance(item, str) and not item.isdecimal()):
+        if self.names is None or item in self._known or (isinstance(item, str) and not item.isdecimal()):
             return str(item)
         if not 0 <= int(item) < len(self.names):
             raise ValueError(f"{place}: class number {item}, but there are {len(self.names)} names, counted from 0")
         return self.names[int(item)]
+
+
+def without_background(names: Sequence[str]) -> tuple[str, ...]:
+    """A list of class names whose first one may be the background, as where ids are counted from 0, without it."""
+    return tuple(names[1:] if names and names[0].casefold() == "background" else names)
 
 
 def is_missing(value: Any) -> bool:

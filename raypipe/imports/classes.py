@@ -11,10 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from raypipe.data.manifest import check_classes, nearest
 from raypipe.formats.draft import Draft
+from raypipe.formats.labels import without_background
 from raypipe.imports.account import Account, shown, some
 from raypipe.imports.class_map import final_names
 from raypipe.imports.draft_map import form
@@ -91,7 +90,7 @@ def decide_classes(
     Raises:
         ValueError: there is no class, a label isn't one of those that are stated, or the names can't be used.
     """
-    labels = labels.renamed(_clean)
+    labels = labels.renamed(clean)
     stated, given = _without_background(draft.classes), _without_background(options.classes)
     if given and draft.usual_classes:
         stated = ()
@@ -101,33 +100,69 @@ def decide_classes(
     masked = stated or given or natural_order(labels.names)
     source = given or masked
     _check_given(source, masked, draft)
-    new_names = final_names({_clean(old): new and _clean(new) for old, new in options.map.items()})
+    new_names = clean_map(options.map)
     if unused := [old for old in new_names if old not in {*source, *labels.names}]:
         account.say(some(unused, "names in the map that are no class here"))
     labels = labels.moved(dict(new_names))
-    final = tuple(dict.fromkeys(new for name in source if (new := new_names.get(name, name)) is not None))
+    final = renamed_classes(source, new_names)
     if not (stated or given):
         final = natural_order(final)
-    _check_known(labels, final, draft.classes_from if stated else "--classes")
     counts = Counter(dict(zip(labels.names, labels.counts().tolist(), strict=True)))
-    kept = choose_names(counts, final, options, account)
-    labels, final = labels.moved({name: None for name in final if name not in kept}), kept
-    names = tuple(dict.fromkeys([*known, *final]))
-    if not names and labels.names == ():
+    by = draft.classes_from if stated else "--classes"
+    names = choose_names(counts, final, options, stated=by, known=known, account=account)
+    labels = labels.moved({name: None for name in labels.names if name not in names})
+    numbers = {name: number for number, name in enumerate(names, start=1)}
+    by_name = {name: numbers.get(new_names.get(name, name) or "", options.dropped) for name in masked}
+    return Classes(names, labels.ordered(names), by_name, masked)
+
+
+def choose_names(
+    counts: Counter[str],
+    final: tuple[str, ...],
+    options: ClassOptions,
+    *,
+    stated: str,
+    known: Sequence[str] = (),
+    account: Account,
+) -> tuple[str, ...]:
+    """Returns the classes of a manifest, whose rows needn't be in memory, and says what is odd about them.
+
+    Args:
+        counts: images of each label, renamed.
+        final: classes in their order, renamed, before rare ones are dropped.
+        options: `top` and `min_images` count here.
+        stated: what says the classes, for messages.
+        known: classes of the manifest that the rows are added to, which come first.
+        account: gets what is odd.
+
+    Raises:
+        ValueError: a label isn't one of the classes, none is left, or the names can't be used.
+    """
+    _check_known(counts, final, stated)
+    kept = _drop_rare(counts, final, options, account)
+    names = tuple(dict.fromkeys([*known, *kept]))
+    if not names and not counts:
         raise ValueError("no class is left: --map drops all of them")
     check_classes(names)
-    if known and (added := [name for name in final if name not in known]):
+    if known and (added := [name for name in kept if name not in known]):
         account.say(
             f"new classes, after those of the manifest: {', '.join(map(shown, added[:10]))}"
             f"{', …' if len(added) > 10 else ''}"
         )
     _say_twins(names, account)
     _say_lists(names, account)
-    numbers = {name: number for number, name in enumerate(names, start=1)}
-    by_name = {name: numbers.get(new_names.get(name, name) or "", options.dropped) for name in masked}
-    labels = labels.ordered(names)
-    _say_rare(labels, account)
-    return Classes(names, labels, by_name, masked)
+    _say_rare(counts, names, account)
+    return names
+
+
+def clean_map(found: Mapping[str, str | None]) -> dict[str, str | None]:
+    """A map of names as they are cleaned, with chains followed to their end."""
+    return final_names({clean(old): new and clean(new) for old, new in found.items()})
+
+
+def renamed_classes(names: Sequence[str], new_names: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Class names after a map, in the order of their first one."""
+    return tuple(dict.fromkeys(new for name in names if (new := new_names.get(name, name)) is not None))
 
 
 def natural_order(names: Sequence[str]) -> tuple[str, ...]:
@@ -139,15 +174,15 @@ def natural_order(names: Sequence[str]) -> tuple[str, ...]:
 
 def _without_background(names: Sequence[str] | None) -> tuple[str, ...]:
     """A list of names whose first one may be the background, as where ids are counted from 0."""
-    cleaned = tuple(map(_clean, names or ()))
-    return cleaned[1:] if cleaned and cleaned[0].casefold() == _BACKGROUND else cleaned
+    return without_background(tuple(map(clean, names or ())))
 
 
 def _folded(*lists: Sequence[str]) -> set[str]:
     return {name.casefold() for names in lists for name in names}
 
 
-def _clean(name: str) -> str:
+def clean(name: str) -> str:
+    """A name without what is around it by mistake, and with composed accents."""
     return unicodedata.normalize("NFC", name.strip(_INVISIBLE))
 
 
@@ -165,17 +200,16 @@ def _check_given(source: Sequence[str], masked: Sequence[str], draft: Draft) -> 
         )
 
 
-def _check_known(labels: LabelColumn, final: Sequence[str], stated: str) -> None:
-    counts = labels.counts()
-    unknown = [name for name, count in zip(labels.names, counts, strict=True) if name not in final and count]
-    if unknown:
+def _check_known(counts: Counter[str], final: Sequence[str], stated: str) -> None:
+    there = set(final)
+    if unknown := [name for name, count in counts.items() if name not in there and count]:
         raise ValueError(
             f"{some(unknown, 'labels')} aren't among the {len(final)} classes of {stated}"
             f"{nearest(unknown[0], final)}: complete {stated}, or rename or drop them by --map"
         )
 
 
-def choose_names(
+def _drop_rare(
     counts: Counter[str], names: tuple[str, ...], options: ClassOptions, account: Account
 ) -> tuple[str, ...]:
     """Returns the names that stay, in their order, by the number of their images.
@@ -219,11 +253,11 @@ def _say_lists(names: Sequence[str], account: Account) -> None:
             )
 
 
-def _say_rare(labels: LabelColumn, account: Account) -> None:
-    counts = labels.counts()
-    order = np.argsort(counts, kind="stable")
-    rare = [f"{shown(labels.names[number])} {counts[number]}" for number in order if counts[number] < FEW_IMAGES]
-    if rare and len(labels.unlabelled):
+def _say_rare(counts: Counter[str], names: Sequence[str], account: Account) -> None:
+    rare = [
+        f"{shown(name)} {counts[name]}" for name in sorted(names, key=counts.__getitem__) if counts[name] < FEW_IMAGES
+    ]
+    if rare:
         account.say(
             f"classes with fewer than {FEW_IMAGES} images: {', '.join(rare[:8])}"
             f"{f', and {len(rare) - 8} more' if len(rare) > 8 else ''}"

@@ -8,9 +8,8 @@ Rows are scattered over partitions by their image, table by table, and each part
 depends on neither the number of rows nor that of tables. What comes out is the same in any order of the rows.
 """
 
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +34,7 @@ from raypipe.formats.table.files import (
     unpacked_stream,
 )
 from raypipe.formats.table.read import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
+from raypipe.imports.classes import clean
 from raypipe.imports.images import SAMPLE
 from raypipe.imports.label_column import LabelColumn
 from raypipe.schema import MANIFEST
@@ -225,7 +225,7 @@ def _rows_of(
         if value not in names:
             place = f"{table}, column {batch.schema.names[1]!r}"
             found = options.labels.read(value, place=place)
-            names[value] = found and [unicodedata.normalize("NFC", name) for name in found]
+            names[value] = found and [clean(name) for name in found]
     lists: list[list[str] | None] = [names[value] for value in labels.dictionary.to_pylist()]
     own_lists = pa.array(lists, pa.list_(pa.string())).take(labels.indices)
     if batch.num_columns > 2:
@@ -342,7 +342,9 @@ def _columns(names: list[str], table: str, options: LongOptions) -> list[str]:
     return [*found, confidence] if confidence else found
 
 
-def part_table(gathered: pa.Table, *, root: str, names: tuple[str, ...], split: str | None) -> pa.Table:
+def part_table(
+    gathered: pa.Table, *, root: str, names: tuple[str, ...], split: str | None, without: Collection[str] = ()
+) -> pa.Table:
     """Returns the rows of a manifest of a partition's images.
 
     Args:
@@ -350,7 +352,10 @@ def part_table(gathered: pa.Table, *, root: str, names: tuple[str, ...], split: 
         root: absolute URI of the folder that names count from.
         names: the manifest's classes; other labels are dropped.
         split: of all images.
+        without: URIs of images that are left out.
     """
+    if without:
+        gathered = gathered.filter(pc.invert(pc.is_in(gathered["image"], pa.array(sorted(without), pa.string()))))
     labels = LabelColumn.of(gathered["labels"])
     labels = labels.moved({name: None for name in labels.names if name not in names}).ordered(names)
     uris = gathered["image"].combine_chunks()

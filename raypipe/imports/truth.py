@@ -18,6 +18,7 @@ from raypipe.data.color_masks import decode_color_mask
 from raypipe.data.content import HEAD
 from raypipe.data.images import ImageError, decode_mask, encode_png
 from raypipe.data.names import file_stem, hash_names
+from raypipe.data.truth import unnamed_classes
 from raypipe.formats.draft import Draft
 from raypipe.imports.account import Account
 from raypipe.imports.classes import Classes
@@ -200,11 +201,10 @@ def _look(
             continue
         present = np.unique(found).tolist()
         values.update(present)
-        named = {classes.names[value - 1] for value in np.unique(mask).tolist() if BACKGROUND < value < IGNORE}
         if own is not None:
             labelled += 1
             named_by_labels += bool(own)
-            if extra := sorted(named - set(own)):
+            if extra := unnamed_classes(mask, own, classes.names):
                 contradicting.append(f"{place} has {', '.join(extra)}, its labels say {', '.join(own) or 'none'}")
     number = len(chosen)
     order = ", ".join(f"{value} {name}" for value, name in enumerate(classes.before[:6], start=1))

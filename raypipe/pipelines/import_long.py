@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from raypipe import storage
 from raypipe.cluster.connect import connect
 from raypipe.config import Cluster
-from raypipe.data.manifest import check_classes, manifest_bytes
+from raypipe.data.manifest import manifest_bytes
 from raypipe.data.parts import ROWS_PER_PART, delete_other_parts, part_place
 from raypipe.formats.draft import NUMBER, Draft, draft_table
 from raypipe.formats.table.files import COMPRESSED
@@ -105,6 +105,15 @@ def write_long(
 ) -> tuple[int, tuple[str, ...], Account]:
     """Writes the manifest of more images than memory holds, part by part, after a look at a sample of them.
 
+    Args:
+        found: images with labels that are renamed already.
+        target: absolute URI or path of the manifest.
+        source: what was read, for messages.
+        root: absolute URI of the folder that names count from.
+        classes: `classes` as renamed; the map isn't used.
+        skip_missing: as of `find_images`.
+        split: of all images.
+
     Returns:
         The number of images, the classes and the account.
 
@@ -125,11 +134,17 @@ def write_long(
     account.say(
         f"of {found.seen.images:,} images a sample of {len(sample):,} was looked for (--check all looks for all)"
     )
-    find_images(draft, images=None, check="sample", skip_missing=skip_missing, account=account)
+    uris, keep = find_images(draft, images=None, check="sample", skip_missing=skip_missing, account=account)
+    missing = frozenset(place for place, stays in zip(sample, keep, strict=True) if not stays)
+    for name, place in zip(sample, uris.to_pylist(), strict=True):
+        if name not in missing and name != place:
+            raise ValueError(
+                f"{name} is there as {place} only: names of so many images are taken as they stand. Write them as the "
+                "files are called, or look for all of them, which holds all rows in memory (--check all)"
+            )
     order = classes.classes or natural_order(tuple(found.seen.counts))
-    names = choose_names(found.seen.counts, order, classes, account)
-    check_classes(names)
-    writing = partial(_write, found=found, target=target, root=root, names=names, split=split)
+    names = choose_names(found.seen.counts, order, classes, stated="--classes", account=account)
+    writing = partial(_write, found=found, target=target, root=root, names=names, split=split, without=missing)
     places = [one for some in in_tasks(writing, range(found.partitions), inline=found.inline, cpus=1) for one in some]
     if target.endswith(".parquet"):
         _join(places, target)
@@ -137,7 +152,7 @@ def write_long(
         delete_other_parts(target, places)
     if found.seen.unlabelled:
         account.say(f"{found.seen.unlabelled:,} images without labels: they teach nothing and get no mask")
-    return found.seen.images, names, account
+    return found.seen.images - len(missing), names, account
 
 
 def is_large(found: Gathered) -> bool:
@@ -164,13 +179,20 @@ def _gather(part: int, *, tables: int, class_map: Mapping[str, str | None], scra
 
 
 def _write(
-    part: int, *, found: Gathered, target: str, root: str, names: tuple[str, ...], split: str | None
+    part: int,
+    *,
+    found: Gathered,
+    target: str,
+    root: str,
+    names: tuple[str, ...],
+    split: str | None,
+    without: frozenset[str],
 ) -> list[str]:
     """Writes the manifest's parts of a partition, or parts of the file that it will be; returns their URIs."""
     gathered = read_gathered(found.scratch, part)
     if gathered is None:
         return []
-    table = part_table(gathered, root=root, names=names, split=split)
+    table = part_table(gathered, root=root, names=names, split=split, without=without)
     folder = storage.join(found.scratch, "parts") if target.endswith(".parquet") else target
     places = []
     for index, start in enumerate(range(0, table.num_rows, ROWS_PER_PART)):

@@ -7,7 +7,7 @@ from corpus import encode
 from PIL import Image
 
 from raypipe.data.images import decode_image, encode_png, read_shape, reduced_size
-from raypipe.data.truth import as_shown, check_truth, read_truth
+from raypipe.data.truth import as_shown, check_truth, read_truth, unnamed_classes
 
 
 def test_mask_and_a_digest_of_its_values(tmp_path: Path) -> None:
@@ -101,3 +101,11 @@ def test_a_mask_of_another_size_is_refused_and_no_image_is_fetched(shape: tuple[
 def test_convention_a_mask_that_fits_is_as_the_image_is_shown(orientation: int) -> None:
     mask = mask_of(PICTURE)
     assert as_shown(mask, size=RAW, image=lambda: photograph("PNG", orientation)) is mask
+
+
+def test_classes_that_no_label_names() -> None:
+    mask = np.array([[0, 1, 3], [255, 3, 2]], np.uint8)
+    classes = ("cat", "dog", "ant")
+    assert unnamed_classes(mask, ["dog"], classes) == ["cat", "ant"]
+    assert unnamed_classes(mask, ["ant", "dog", "cat"], classes) == []
+    assert unnamed_classes(np.array([[0, 255]], np.uint8), [], classes) == []

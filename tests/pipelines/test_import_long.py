@@ -3,8 +3,10 @@
 import gzip
 import json
 import random
+import unicodedata
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -169,5 +171,46 @@ def test_the_sample_is_that_of_all_images(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(next(iter(looked_for))) == 2
 
 
-def note_sample(seen: list[list[str]], draft: Draft, **_: object) -> None:
+def note_sample(seen: list[list[str]], draft: Draft, **options: Any) -> Any:
     seen.append(draft.table["image_uri"].to_pylist())
+    return images.find_images(draft, **options)
+
+
+MERGED = ["--map", "map.csv", "--classes", "background, tree,cat,dog,007,cow"]
+
+
+@pytest.mark.parametrize("most", [2, 1_000_000])
+def test_classes_are_decided_alike_whatever_the_size(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--classes are the names before --map, in their order; classes that no image has stay."""
+    monkeypatch.setattr(import_long, "MOST_ROWS", most)
+    write(ROWS)
+    Path("map.csv").write_text("cat,pet\ndog,pet\n")
+    manifest = imported("table", "t.csv", "--long", *MERGED, "m.parquet")
+    assert manifest.classes == ("tree", "pet", "007", "cow")
+    assert labels_of(manifest) == {"a.jpg": ["tree", "pet"], "b.jpg": ["pet"], "c.jpg": [], "é#%+.jpg": ["007"]}
+    said = run("table", "t.csv", "--long", *MERGED, "m.parquet")
+    assert "classes with fewer than 10 images: cow 0" in said
+    with pytest.raises(Said, match=r"1 labels: '007' aren't among the 3 classes of --classes"):
+        run("table", "t.csv", "--long", "--classes", "tree,cat,dog", "m.parquet")
+    write([*ROWS, ("a.jpg", "Background", 1.0)])
+    with pytest.raises(Said, match="can't be a class"):
+        run("table", "t.csv", "--long", "m.parquet")
+    write([*ROWS, ("a.jpg", "Cat", 1.0), ("b.jpg", "\u200bcat\u00a0", 1.0)])
+    assert "'Cat' and 'cat' are kept" in run("table", "t.csv", "--long", "m.parquet")
+
+
+def test_missing_images_of_the_sample_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_long, "MOST_ROWS", 2)
+    write([*ROWS, ("d.jpg", "cat", 1.0)])
+    manifest = imported("table", "t.csv", "--long", "--skip-missing", "m")
+    assert labels_of(manifest) == EXPECTED
+    assert "4 images" in run("table", "t.csv", "--long", "--skip-missing", "m")
+
+
+def test_names_that_are_there_in_another_form_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample would find them; nobody would look for the others."""
+    monkeypatch.setattr(import_long, "MOST_ROWS", 2)
+    write([(unicodedata.normalize("NFD", image), label, confidence) for image, label, confidence in ROWS])
+    with pytest.raises(Said, match="--check all"):
+        run("table", "t.csv", "--long", "m")
+    assert len(imported("table", "t.csv", "--long", "--check", "all", "m")) == 4

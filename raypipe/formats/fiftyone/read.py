@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from raypipe import storage, uri
 from raypipe.formats.draft import Draft
 from raypipe.formats.json_file import read_json
+from raypipe.formats.labels import without_background
 from raypipe.formats.pairs import Pair, read_pairs
 from raypipe.schema import BACKGROUND, IGNORE
 
@@ -30,7 +31,7 @@ def read_fiftyone(root: str, *, names: Sequence[str] | None = None) -> Draft:
     place = storage.join(root, TARGETS)
     classes = _targets(place) if storage.exists(place) else None
     if classes is None and names is not None:
-        classes = tuple(names[1:] if names[0].casefold() == "background" else names)
+        classes = without_background(names)
     return read_pairs(root, _pairs, classes=classes, classes_from=place if storage.exists(place) else "--classes")
 
 

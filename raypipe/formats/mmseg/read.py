@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from raypipe import storage, uri
 from raypipe.formats.draft import Draft
 from raypipe.formats.json_file import read_json, take
+from raypipe.formats.labels import without_background
 from raypipe.formats.pairs import Pair, read_pairs
 
 METAINFO = "metainfo.json"
@@ -30,7 +31,7 @@ def read_mmseg(root: str, *, names: Sequence[str] | None = None) -> Draft:
     classes, suffixes = _metainfo(root)
     classes_from = storage.join(root, METAINFO) if classes else "--classes"
     if classes is None and names is not None:
-        classes = tuple(names[1:] if names[0].casefold() == "background" else names)
+        classes = without_background(names)
     return read_pairs(root, _pairs, classes=classes, classes_from=classes_from, suffixes=suffixes)
 
 
