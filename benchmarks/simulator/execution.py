@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from simulator.meter import METER, MODEL, Cost
 from simulator.setting import Killed, Seen, Setting
 from simulator.store import Store
 from simulator.tasks import TASK_SECONDS, Costs, Repeated
-from simulator.workload import finished
+from simulator.workload import finished, num_failing
 
 READ, WRITE, FETCH = "read a part", "write a block", "fetch images"
 AHEAD = 2
@@ -63,11 +64,12 @@ class Execution:
             driver: of the run.
             costs: of what is repeated.
             seen: takes notes.
-            sizes: rows of each part.
+            sizes: rows of each part, in the parts' order.
             kill: rows after which the driver is killed.
         """
         self.setting, self.store, self.driver = setting, store, driver
         self.costs, self.seen, self.sizes, self.kill = costs, seen, sizes, kill
+        self.starts = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
         self.events = Events()
         self.out: deque[tuple[float, pa.Table]] = deque()
         self.idle_sources: deque[Iterator[tuple[Block | None, float]]] = deque()
@@ -155,12 +157,14 @@ class Execution:
                 return
 
     def _repeated_steps(self, folder: str, name: str) -> Iterator[tuple[Block | None, float]]:
-        done = self.costs.counts.get((folder, name))
-        todo = self.sizes[name] - (done.total() if done else 0)
+        counts = self.costs.counts.get((folder, name))
+        done = counts.total() if counts else 0  # its first rows, as nobody knows which
+        todo = self.sizes[name] - done
         for start in range(0, todo, self.rows_per_block):
             rows = min(self.rows_per_block, todo - start)
             seconds = self.costs.again((READ, folder, "next" if start else "first")).seconds
-            yield Repeated(name, rows, todo, share=self.setting.failing), seconds
+            failed = num_failing(self.starts[name] + done + start, rows, self.setting.failing)
+            yield Repeated(name, rows, failed, todo), seconds
         yield None, self.costs.again((READ, folder, "end" if todo else "done")).seconds
 
     def _step(self, steps: Iterator[tuple[Block | None, float]]) -> None:

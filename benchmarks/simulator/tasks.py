@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -62,7 +63,7 @@ class Costs:
     def written(self, folder: str, rows: "Repeated", number: int) -> pa.Table:
         """What a writer says of a block that wasn't written."""
         counts = self.counts.setdefault((folder, rows.part), Counter())
-        failed = rows.failing(number)
+        failed = rows.failed
         counts.update(finished=rows.rows - failed, quarantined=failed)
         row = {
             "part": rows.part,
@@ -101,16 +102,16 @@ class Costs:
         return (kind, part, f"{folder}/{kind}/{part}/{key[3] + 1}-{run}-{uris[0][-24:-8]}.parquet"), cost
 
 
+@dataclass(frozen=True)
 class Repeated:
     """A block of a part that isn't run for real."""
 
-    def __init__(self, part: str, rows: int, todo: int, *, share: float) -> None:
-        self.part, self.rows, self.todo, self.share = part, rows, todo, share
-
-    def failing(self, number: int) -> int:
-        """Rows in error of the block with a number."""
-        before, after = (int(self.share * self.rows * each) for each in (number, number + 1))
-        return after - before
+    part: str
+    rows: int
+    failed: int
+    """Of its rows, in error."""
+    todo: int
+    """Rows of its part."""
 
 
 class ModelTasks:

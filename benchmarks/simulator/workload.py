@@ -189,11 +189,25 @@ def finished(rows: pa.Table, schema: pa.Schema, *, failing: float) -> pa.Table:
     table = {name: rows[name] for name in rows.column_names}
     table |= {each.name: _constant(each.type, number) for each in schema if each.name not in rows.column_names}
     if failing:
-        every = round(1 / failing)
-        bad = [int(name) % every == 7 for name in rows["image_id"].to_pylist()]
+        bad = [num_failing(int(name), 1, failing) for name in rows["image_id"].to_pylist()]
         for name, text in (("error_stage", "FetchImages"), ("error_reason", "ValueError: the image is cut off")):
             table[name] = pa.array([text if is_bad else None for is_bad in bad], pa.string())
     return pa.table(table)
+
+
+def num_failing(first: int, rows: int, failing: float) -> int:
+    """How many of some rows are in error.
+
+    Args:
+        first: number of the first row in the set.
+        rows: how many there are from there on.
+        failing: share of the set's rows that is in error.
+    """
+    if not failing:
+        return 0
+    every = round(1 / failing)
+    before, after = ((number - 8) // every for number in (first, first + rows))
+    return after - before
 
 
 @lru_cache(64)
