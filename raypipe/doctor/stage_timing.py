@@ -15,7 +15,7 @@ from raypipe.artifacts import Artifact
 from raypipe.cluster.resources import PoolPlan
 from raypipe.doctor.workload import UNKNOWN
 from raypipe.stages.base import Row, Stage, run_stages
-from raypipe.streams.job import Job
+from raypipe.streams.job import Job, PackedPool
 from raypipe.streams.plan import Pool
 from raypipe.streams.worker import Worker
 
@@ -127,11 +127,11 @@ def time_pool(
         stages = tuple(_with_networks(stage, networks, folder) for stage in pool.stages)
         job = Job(
             name=pool.name,
-            pool=replace(pool, stages=stages),
+            pool=PackedPool.of(replace(pool, stages=stages)),
             on_gpu=resources.gpus > 0,
             threads=resources.threads,
         )
-        Worker(job)  # sets the stages up
+        stages = Worker(job).process.pool.stages  # that are set up
     good = table.filter(pc.is_null(table["error_stage"]))
     run_stages(stages, good.slice(0, 1))
     start_seconds = time.process_time()

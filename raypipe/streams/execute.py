@@ -18,7 +18,7 @@ from raypipe.outputs.sink import ShardWriter
 from raypipe.stages.base import with_error_columns
 from raypipe.streams.containment import Again, reported
 from raypipe.streams.guard import Guard
-from raypipe.streams.job import Job
+from raypipe.streams.job import Job, PackedPool
 from raypipe.streams.plan import Pool
 from raypipe.streams.worker import Worker, work, work_in_batches
 
@@ -102,7 +102,7 @@ def execute(
         for number, (pool, resources) in enumerate(pools, start=1):
             job = Job(
                 name=uuid4().hex,
-                pool=pool,
+                pool=PackedPool.of(pool),
                 on_gpu=resources.gpus > 0,
                 threads=resources.threads,
                 writer=writer if number == len(pools) else None,

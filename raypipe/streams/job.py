@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -30,13 +31,37 @@ INDEX = "index"
 """Column of a source that names the rows of an indexed table."""
 
 
+@dataclass(frozen=True)
+class PackedPool:
+    """A pool as it travels to the processes that run it.
+
+    Its stages import torch, which may fail or kill a process where a machine has another processor or a broken library.
+    Ray would see that as the run's own error; so a process unpacks it where the run's watch sees what happens.
+    """
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def of(cls, pool: Pool) -> "PackedPool":
+        """Packs a pool."""
+        from ray import cloudpickle  # seconds, where Ray isn't there already
+
+        return cls(pool.name, cloudpickle.dumps(pool))  # type: ignore[no-untyped-call]
+
+    def unpack(self) -> Pool:
+        """The pool, with stages that nobody has set up."""
+        pool: Pool = pickle.loads(self.data)  # noqa: S301 - the driver's
+        return pool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What a worker process does with the rows that it gets."""
 
     name: str
     """Unique: a process that has set up a job keeps its networks for the next rows."""
-    pool: Pool
+    pool: PackedPool
     on_gpu: bool
     threads: int
     """In which images are decoded."""
@@ -80,13 +105,14 @@ class Process:
                 return
             tick(SETUP)
             job = self.job
+            self.pool = job.pool.unpack()
             device = os.environ.get(GPU_DEVICE, "cuda") if job.on_gpu else "cpu"
             if device == "cuda":
                 from raypipe.networks.cuda import arrange_cuda  # torch takes seconds
 
                 arrange_cuda()
             _use_one_thread()
-            for stage in job.pool.stages:
+            for stage in self.pool.stages:
                 stage.setup(device)
             _use_one_thread()
             self.is_set_up = True
@@ -107,11 +133,10 @@ class Process:
         Calls may overlap: the stages of one run while those that may run ahead are at work for the other.
         """
         self.set_up()
-        pool = self.job.pool
         return run_stages(
-            pool.stages,
+            self.pool.stages,
             table,
-            keep=pool.keep,
+            keep=self.pool.keep,
             threads=self.threads,
             turn=self.turn,
             alone=self.alone,

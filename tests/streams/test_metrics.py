@@ -17,7 +17,7 @@ from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Row, Stage
 from raypipe.streams import metrics
-from raypipe.streams.job import GPU_DEVICE, Job
+from raypipe.streams.job import GPU_DEVICE, Job, PackedPool
 from raypipe.streams.metrics import GPU_WAIT_SECONDS, METRICS, QUARANTINED, ROWS, STAGE_SECONDS, Meter
 from raypipe.streams.plan import Pool
 from raypipe.streams.worker import Worker
@@ -62,7 +62,7 @@ def make_worker(folder: Path, *, on_gpu: bool = False, writes: bool = True) -> W
     pool = Pool(kind="device", stages=(Ahead(), Network()), keep=keep)
     schema = pa.schema({"image_id": pa.string(), "value": pa.int64(), ROW_DIGEST: pa.string()})
     writer = ShardWriter(folder=f"{folder}/masks/0123456789ab", schema=schema, run=1) if writes else None
-    return Worker(Job(name="first", pool=pool, on_gpu=on_gpu, threads=2, writer=writer))
+    return Worker(Job(name="first", pool=PackedPool.of(pool), on_gpu=on_gpu, threads=2, writer=writer))
 
 
 def rows(*names: str) -> pa.Table:

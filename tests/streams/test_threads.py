@@ -23,7 +23,7 @@ from raypipe.stages.encode import EncodeMasks
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.segment import SegmentImages
-from raypipe.streams.job import Job
+from raypipe.streams.job import Job, PackedPool
 from raypipe.streams.plan import Pool
 from raypipe.streams.worker import Worker
 
@@ -86,7 +86,12 @@ def rows() -> pa.Table:
 def compute(stages: tuple[Stage, ...], threads: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     """Rows as a process computes them which may use so many CPUs."""
     torch.set_num_threads(threads)
-    job = Job(name=str(threads), pool=Pool("device", stages, ("image_id", *columns)), on_gpu=False, threads=threads)
+    job = Job(
+        name=str(threads),
+        pool=PackedPool.of(Pool("device", stages, ("image_id", *columns))),
+        on_gpu=False,
+        threads=threads,
+    )
     done: list[dict[str, Any]] = Worker(job)(rows()).to_pylist()
     assert [row["error_reason"] for row in done] == [None] * len(SIZES)
     return done

@@ -16,7 +16,7 @@ from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Row, Stage
 from raypipe.streams import worker
-from raypipe.streams.job import GPU_DEVICE, INDEX, Job
+from raypipe.streams.job import GPU_DEVICE, INDEX, Job, PackedPool
 from raypipe.streams.plan import Pool
 from raypipe.streams.worker import Worker, work, work_in_batches
 
@@ -76,9 +76,12 @@ def new_process(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return set_to
 
 
-def make_job(name: str = "first", **options: Any) -> Job:
-    pool = Pool(kind="device", stages=(Decode(), Double()), keep=("image_id", ROW_DIGEST, PART, PART_TODO, "double"))
-    return Job(**{"name": name, "pool": pool, "on_gpu": False, "threads": 3, **options})
+KEPT = ("image_id", ROW_DIGEST, PART, PART_TODO, "double")
+
+
+def make_job(name: str = "first", *, pool: Pool | None = None, **options: Any) -> Job:
+    pool = pool or Pool(kind="device", stages=(Decode(), Double()), keep=KEPT)
+    return Job(**{"name": name, "pool": PackedPool.of(pool), "on_gpu": False, "threads": 3, **options})
 
 
 def make_rows(*numbers: int) -> pa.Table:
