@@ -18,7 +18,8 @@ from raypipe import storage
 from raypipe.config import Images
 from raypipe.containers.place import split_place
 from raypipe.data.images import DecodedImage, decode_image
-from raypipe.data.rasters import GeoTag, InMemory, Limits, Raster, geotags, is_tiff
+from raypipe.data.rasters import Limits, Raster
+from raypipe.data.tiff import GeoTag, InMemory, geotags, is_tiff
 from raypipe.progress import waiting
 from raypipe.schema import GRID_STRIDE
 

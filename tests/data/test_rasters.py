@@ -18,7 +18,8 @@ from rasters import PLACE, nodata, tiff
 
 from raypipe.data import rasters
 from raypipe.data.images import MAX_SCENE_PIXELS, ImageError, decode_image
-from raypipe.data.rasters import InMemory, Raster, geotags, is_tiff
+from raypipe.data.rasters import Raster
+from raypipe.data.tiff import InMemory, geotags, is_tiff
 
 HEIGHT, WIDTH = 150, 201
 RNG = np.random.default_rng(0)

@@ -18,8 +18,8 @@ from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest
 from raypipe.data.names import file_stem
 from raypipe.data.parts import write_manifest
-from raypipe.data.rasters import InMemory, geotags
 from raypipe.data.shards import read_shards
+from raypipe.data.tiff import InMemory, geotags
 from raypipe.formats.base import Options
 from raypipe.pages.review import run_review
 from raypipe.pipelines.export import run_export

@@ -9,8 +9,8 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from raypipe.data.rasters import GeoTag
 from raypipe.data.scenes import read_geotags
+from raypipe.data.tiff import GeoTag
 from raypipe.formats.base import ExportRow, Format, MaskRow, Options, Rendered, Rows, write_lists, write_text
 from raypipe.formats.labelmap import write_labelmap
 from raypipe.formats.palette import voc_colors

@@ -12,7 +12,7 @@ from rasters import PLACE, tiff
 from tifffile import TiffFile
 
 from raypipe.data.images import decode_mask
-from raypipe.data.rasters import InMemory, geotags
+from raypipe.data.tiff import InMemory, geotags
 from raypipe.formats.base import MaskRow
 from raypipe.formats.geotiff.write import GeoTiff, encode_geotiff
 
