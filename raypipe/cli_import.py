@@ -1,35 +1,29 @@
 """`raypipe import`: manifests of datasets in other layouts, and masks that come back corrected."""
 
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from raypipe import storage, uri
-from raypipe.cli_import_options import LongImport, importer, save
-from raypipe.data.manifest import Manifest
-from raypipe.data.parts import read_manifest
+from raypipe import uri
+from raypipe.cli_corrected import corrected_coco, corrected_masks, label_studio
+from raypipe.cli_import_options import LongImport, importer
 from raypipe.formats.cams.read import import_cams
-from raypipe.formats.coco.corrected import import_corrected
 from raypipe.formats.coco.read import read_coco_files
 from raypipe.formats.containers import SplitsFrom, find_containers
 from raypipe.formats.draft import Draft
 from raypipe.formats.fiftyone.read import read_fiftyone
 from raypipe.formats.folder.read import read_folder
 from raypipe.formats.geotiff.read import read_geotiff
-from raypipe.formats.label_studio.read import import_label_studio
 from raypipe.formats.label_studio.tasks import read_tasks
 from raypipe.formats.labels import LabelReader
 from raypipe.formats.mmseg.read import read_mmseg
 from raypipe.formats.parquet.read import ParquetReader
 from raypipe.formats.table.files import Dialect, find_tables, folder_of
 from raypipe.formats.table.read import TableOptions, read_table
-from raypipe.formats.voc.corrected import import_corrected_masks
 from raypipe.formats.voc.read import read_voc
 from raypipe.formats.webdataset.read import WebDatasetReader
 from raypipe.formats.yolo.read import read_yolo
-from raypipe.imports.account import Account
 from raypipe.imports.long_tables import LongOptions
 
 import_app = typer.Typer(no_args_is_help=True, help="Write a manifest of a dataset in another layout.")
@@ -142,53 +136,9 @@ def label_studio_tasks(
     return read_tasks(uri.absolute(source), masks=masks_folder)
 
 
-@import_app.command(name="corrected-coco")
-def corrected_coco(
-    annotations: Annotated[str, typer.Argument(metavar="ANNOTATIONS", help="COCO's JSON file, or a zip of CVAT.")],
-    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Manifest whose masks were corrected.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Parquet file to write: MANIFEST with the new masks.")],
-    masks: Annotated[str | None, typer.Option(help="Folder or URI to write masks into; masks/ beside OUT.")] = None,
-) -> None:
-    """Masks that were corrected and come back as COCO, into the manifest."""
-    _save(import_corrected(uri.absolute(annotations), read_manifest(manifest), masks=_masks(masks, out)), out)
-
-
-@import_app.command(name="corrected-masks")
-def corrected_masks(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help='CVAT\'s zip of "Segmentation mask 1.1", or its folder.')
-    ],
-    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Manifest whose masks were corrected.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Parquet file to write: MANIFEST with the new masks.")],
-    masks: Annotated[str | None, typer.Option(help="Folder or URI to write masks into; masks/ beside OUT.")] = None,
-) -> None:
-    """Masks that were corrected and come back as colours with a labelmap.txt, into the manifest."""
-    _save(import_corrected_masks(uri.absolute(source), read_manifest(manifest), masks=_masks(masks, out)), out)
-
-
-def _save(corrected: tuple[Manifest, Mapping[str, Sequence[str]]], out: str) -> None:
-    manifest, skipped = corrected
-    save(manifest, out)
-    account = Account()
-    for reason, names in skipped.items():
-        account.leave_out(reason, names)
-    if account.lines:
-        typer.echo(str(account))
-
-
-@import_app.command(name="labelstudio")
-def label_studio(
-    export: Annotated[str, typer.Argument(metavar="EXPORT", help="Label Studio's JSON export.")],
-    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Manifest that the tasks were made from.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Parquet file to write: MANIFEST with the new masks.")],
-    masks: Annotated[str | None, typer.Option(help="Folder or URI to write masks into; masks/ beside OUT.")] = None,
-) -> None:
-    """Masks that were corrected in Label Studio, into the manifest."""
-    save(import_label_studio(export, read_manifest(manifest), masks=_masks(masks, out)), out)
-
-
-def _masks(folder: str | None, out: str) -> str:
-    return uri.absolute(folder) if folder else storage.join(uri.parent(uri.absolute(out)), "masks")
+import_app.command(name="corrected-coco")(corrected_coco)
+import_app.command(name="corrected-masks")(corrected_masks)
+import_app.command(name="labelstudio")(label_studio)
 
 
 @import_app.command(name="cams")

@@ -1,7 +1,7 @@
 """Writes corrected masks, and puts them into an existing manifest."""
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -38,54 +38,86 @@ def with_masks(manifest: Manifest, masks: Mapping[str, str]) -> Manifest:
     return Manifest(table, manifest.classes)
 
 
-class RowsByName:
-    """Finds the row of a file that another program names: by its id, its path, or its name with or without ending."""
+class Corrections:
+    """Corrected masks on their way into the manifest that they were made from, and what was left out, by reason.
 
-    def __init__(self, manifest: Manifest) -> None:
-        ids = manifest.table["image_id"].to_pylist()
-        self._ids = set(ids)
-        self._by_name: dict[str, list[str]] = {}
-        for image_id, place in zip(ids, manifest.table["image_uri"].to_pylist(), strict=True):
-            names = (
-                {place, image_id, file_stem(image_id)}
-                if place is None
-                else {
-                    *(
-                        place,
-                        image_id,
-                        file_stem(image_id),
-                        uri.name_of(place),
-                        posixpath.splitext(uri.name_of(place))[0],
-                    ),
-                }
-            )
-            for name in names:
-                if name:
-                    self._by_name.setdefault(name, []).append(image_id)
+    A row is found by its id, its path, or its name with or without ending.
+    """
 
-    def id_of(self, image_id: object, file_name: str, *, place: str) -> str:
-        """Returns the id of a row.
+    def __init__(self, manifest: Manifest, masks: str) -> None:
+        """Starts with no mask.
+
+        Args:
+            manifest: whose rows get the masks.
+            masks: URI of the folder to write masks into.
+        """
+        self.manifest, self.masks = manifest, masks
+        self.skipped: dict[str, list[str]] = {}
+        self._found: dict[str, str] = {}
+        self._ids = manifest.table["image_id"].to_pylist()
+        self._known = set(self._ids)
+        self._by_name: dict[str, set[str]] = {}
+        for image_id, place in zip(self._ids, manifest.table["image_uri"].to_pylist(), strict=True):
+            names = {image_id, file_stem(image_id)}
+            if place is not None:
+                base = uri.name_of(place)
+                names |= {place, base, posixpath.splitext(base)[0]}
+            for name in filter(None, names):
+                self._by_name.setdefault(name, set()).add(image_id)
+
+    def row_of(self, image_id: object, file_name: str, *, place: str) -> str | None:
+        """Returns the id of the row that is meant; None, with a note, where none is, or several may be.
 
         Args:
             image_id: the id that the file gives, if it does.
             file_name: the image's name or path in the other program.
-            place: where it stands, for the message.
-
-        Raises:
-            ValueError: no row is meant, or several may be.
+            place: where it stands, for the note.
         """
-        if isinstance(image_id, str) and image_id in self._ids:
+        if isinstance(image_id, str) and image_id in self._known:
             return image_id
         base = posixpath.basename(file_name)
         for name in (file_name, posixpath.splitext(file_name)[0], base, posixpath.splitext(base)[0]):
-            found = self._by_name.get(name, [])
+            found = self._by_name.get(name, set())
             if len(found) == 1:
-                return found[0]
+                return next(iter(found))
             if found:
-                raise ValueError(f"{place}: {file_name[:200]!r} may be the rows {', '.join(found[:3])}")
-        raise ValueError(
-            f"{place}: {file_name[:200]!r} belongs to no row of the manifest{nearest(file_name, sorted(self._ids))}"
-        )
+                several = f"{place}: {file_name[:200]!r} may be the rows {', '.join(sorted(found)[:3])}"
+                self.leave_out("masks that may belong to several rows", [several])
+                return None
+        # The nearest name is looked for once: in a large manifest it takes long.
+        hint = "" if _ALIEN in self.skipped else nearest(file_name, self._ids)
+        self.leave_out(_ALIEN, [f"{place}: {file_name[:200]!r} belongs to no row of the manifest{hint}"])
+        return None
+
+    def add(self, image_id: str, mask: NDArray[np.uint8]) -> None:
+        """Writes the mask (H, W) of a row."""
+        self.add_written(image_id, write_mask(mask, self.masks, image_id))
+
+    def add_written(self, image_id: str, place: str) -> None:
+        """Takes a mask that is written already."""
+        if image_id in self._found:
+            self.leave_out("masks of rows that have a later one in the same file", [image_id])
+        self._found[image_id] = place
+
+    def leave_out(self, reason: str, names: Sequence[str]) -> None:
+        """Notes what was left out."""
+        if names:
+            self.skipped.setdefault(reason, []).extend(names)
+
+    def merged(self) -> Manifest:
+        """Returns the manifest with the masks.
+
+        Raises:
+            ValueError: there was something, and all of it was left out.
+        """
+        reasons = [one for names in self.skipped.values() for one in names]
+        if reasons and not self._found:
+            more = f" ({len(reasons) - 1:,} more were left out, too)" if len(reasons) > 1 else ""
+            raise ValueError(f"none of the masks can be taken: {reasons[0]}{more}")
+        return with_masks(self.manifest, self._found)
+
+
+_ALIEN = "masks that belong to no row of the manifest"
 
 
 def write_mask(mask: NDArray[np.uint8], folder: str, image_id: str) -> str:

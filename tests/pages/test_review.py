@@ -146,7 +146,7 @@ def test_tasks_come_back_as_masks(context: Context, masks: Artifact, tmp_path: P
     for task in tasks:
         task["annotations"] = [{"result": task.pop("predictions")[0]["result"]}]
     (tmp_path / "export.json").write_text(json.dumps(tasks))
-    manifest = import_label_studio(str(tmp_path / "export.json"), context.manifest, masks=str(tmp_path / "back"))
+    manifest, _ = import_label_studio(str(tmp_path / "export.json"), context.manifest, masks=str(tmp_path / "back"))
     uris = {row["image_id"]: row["mask_uri"] for row in manifest.table.to_pylist()}
     mask = decode_mask(Path(uris["rare"]).read_bytes())
     assert mask[0].tolist() == [1, 1, 2, 2, 0, 0, 0, 0, 0, 0]

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from raypipe import uri
 from raypipe.data.manifest import Manifest, class_ids_of
-from raypipe.data.merge import RowsByName, with_masks
+from raypipe.data.merge import Corrections
 from raypipe.formats.archive import open_archive
-from raypipe.formats.coco.read import draw_masks, open_coco
+from raypipe.formats.coco.content import open_coco
+from raypipe.formats.coco.draw import draw_masks
 from raypipe.schema import BACKGROUND
 
 
@@ -20,7 +21,7 @@ def import_corrected(
 
     Categories and classes are matched by name.
 
-    An image belongs to the row of its `raypipe_id`, else of its file name (`RowsByName`).
+    An image belongs to the row of its `raypipe_id`, else of its file name (`Corrections.row_of`).
 
     Args:
         annotations: absolute URI of the JSON file, or of a zip that holds such files.
@@ -29,11 +30,9 @@ def import_corrected(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file isn't COCO's, or the manifest lacks an image or a class.
+        ValueError: the file isn't COCO's, or the manifest lacks a class, or nothing can be taken.
     """
-    rows = RowsByName(manifest)
-    found: dict[str, str] = {}
-    skipped: dict[str, list[str]] = {}
+    corrections = Corrections(manifest, masks)
     for file in _files(annotations):
         coco = open_coco(file)
         used = {one["category_id"] for own in coco.annotations for one in own or ()}
@@ -43,14 +42,21 @@ def import_corrected(
             if number in used
         }
         ids = {
-            index: rows.id_of(image.get("raypipe_id"), image["file_name"], place=f"{file}, image {image['id']}")
+            index: image_id
             for index, image in enumerate(coco.images)
+            if (
+                image_id := corrections.row_of(
+                    image.get("raypipe_id"), image["file_name"], place=f"{file}, image {image['id']}"
+                )
+            )
         }
         drawn = draw_masks(coco, masks, images=uri.parent(annotations), class_ids=class_ids, ids=ids)
-        found |= {own: place for own, place in zip(ids.values(), drawn.uris, strict=True) if place}
+        for image_id, place in zip(ids.values(), drawn.uris, strict=True):
+            if place:
+                corrections.add_written(image_id, place)
         for reason, names in [*coco.skipped.items(), *drawn.skipped.items()]:
-            skipped.setdefault(reason, []).extend(names)
-    return with_masks(manifest, found), skipped
+            corrections.leave_out(reason, names)
+    return corrections.merged(), corrections.skipped
 
 
 def _files(annotations: str) -> list[str]:

@@ -5,7 +5,6 @@ one that was changed last counts, cancelled ones don't; a task without any leave
 earlier ones, the label "ignore" becomes 255, and pixels without a region are background.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,23 +14,21 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.data.images import check_size, read_shape
-from raypipe.data.manifest import Manifest, class_ids_of
-from raypipe.data.merge import with_masks, write_mask
+from raypipe.data.manifest import Manifest, UnknownLabel, class_ids_of
+from raypipe.data.merge import Corrections
 from raypipe.formats.json_file import read_json, take
 from raypipe.formats.label_studio.brush import decode_brush
 from raypipe.formats.label_studio.names import BRUSH_LABELS, IMAGE_KEY, ignore_label
 from raypipe.schema import BACKGROUND, IGNORE
 
 OTHER_REGIONS = ("polygonlabels", "rectanglelabels", "ellipselabels", "keypointlabels", "brush", "polygon")
-"""Types of region that can't be read; an export that has some is refused, since they would be lost."""
-
-log = logging.getLogger(__name__)
+"""Types of region that can't be read; a task that has some is left out, since they would be lost."""
 
 
-def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> Manifest:
-    """Returns the manifest with the corrected masks.
+def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> tuple[Manifest, Mapping[str, Sequence[str]]]:
+    """Returns the manifest with the corrected masks, and what was left out, by reason.
 
-    A task belongs to the row that has its `image_id`, or else its image's URI.
+    A task belongs to the row that has its `image_id`, or else its image's URI or name (`Corrections.row_of`).
 
     Args:
         export: URI of the JSON export.
@@ -40,15 +37,13 @@ def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> Manif
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no export of Label Studio, a task is damaged or belongs to no row, or a label is no
-            class.
+        ValueError: the file is no export of Label Studio, a label is no class, or nothing can be taken.
     """
     content = read_json(export)
     if not isinstance(content, list):
         raise ValueError(f'{export} holds no list of tasks: export the project as "JSON"')  # noqa: TRY004 - the file's mistake
     image_uris = dict(zip(*(manifest.table[name].to_pylist() for name in ("image_id", "image_uri")), strict=True))
-    ids_by_uri = {uri: image_id for image_id, uri in image_uris.items()}
-    found: dict[str, str] = {}
+    corrections = Corrections(manifest, masks)
     ignored = ignore_label(manifest.classes)
 
     def id_of(name: str) -> int:
@@ -56,22 +51,23 @@ def import_label_studio(export: str, manifest: Manifest, *, masks: str) -> Manif
 
     for index, task in enumerate(content):
         place = f"{export}: task {index} (counted from 0)"
-        data = take(task, "data", dict, place=place)
-        name = str(data.get(IMAGE_KEY) or data.get("image"))
-        image_id = name if name in image_uris else ids_by_uri.get(name)
-        if image_id is None:
-            raise ValueError(f"{place} belongs to no row of the manifest: {name[:200]!r}")
-        annotation = last_annotation(task, place)
-        if annotation is None:
-            continue
         try:
-            results = regions_of(annotation, place)
-            mask = draw_results(results, id_of, size=partial(size_of_image, image_uris[image_id]))
-        except ValueError as error:
-            raise ValueError(f"{place}, {image_id!r}: {error}") from error
-        found[image_id] = write_mask(mask, masks, image_id)
-    log.info("%s: %d of %d tasks have a mask", export, len(found), len(content))
-    return with_masks(manifest, found)
+            data = take(task, "data", dict, place=place)
+            annotation = last_annotation(task, place)
+            if annotation is None:
+                continue
+            image_id = corrections.row_of(data.get(IMAGE_KEY), str(data.get("image")), place=place)
+            if image_id is None:
+                continue
+            mask = draw_results(regions_of(annotation, place), id_of, size=partial(size_of_image, image_uris[image_id]))
+        except UnknownLabel as error:
+            raise ValueError(f"{place}: {error}") from error
+        except (ValueError, FileNotFoundError) as error:
+            reason = str(error).removeprefix(f"{place}: ")
+            corrections.leave_out("tasks that can't be read", [f"{place}: {reason}"])
+            continue
+        corrections.add(image_id, mask)
+    return corrections.merged(), corrections.skipped
 
 
 def last_annotation(task: Any, place: str) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from raypipe.data.color_masks import decode_color_mask
 from raypipe.data.images import ImageError, decode_mask
 from raypipe.data.manifest import Manifest, class_ids_of
-from raypipe.data.merge import RowsByName, with_masks, write_mask
+from raypipe.data.merge import Corrections
 from raypipe.formats.archive import open_archive
 from raypipe.formats.labelmap import LabelMap, parse_labelmap
 from raypipe.formats.listing import without_suffix
@@ -36,11 +36,9 @@ def import_corrected_masks(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such export, an image belongs to no row, or a class in a mask is none of the manifest's.
+        ValueError: it is no such export, a class in a mask is none of the manifest's, or nothing can be taken.
     """
-    found: dict[str, str] = {}
-    damaged: list[str] = []
-    rows = RowsByName(manifest)
+    corrections, is_empty = Corrections(manifest, masks), True
     with open_archive(source) as archive:
         names = archive.names()
         top = next((posixpath.dirname(name) for name in names if posixpath.basename(name) == LABELMAP), None)
@@ -53,17 +51,19 @@ def import_corrected_masks(
         for name in names:
             if not name.startswith(folder) or not name.lower().endswith(".png"):
                 continue
-            place = f"{source}: {name}"
-            image_id = rows.id_of(None, without_suffix(name.removeprefix(folder)), place=place)
+            place, is_empty = f"{source}: {name}", False
+            image_id = corrections.row_of(None, without_suffix(name.removeprefix(folder)), place=place)
+            if image_id is None:
+                continue
             try:
                 values = _decode(archive.read(name), labelmap)
             except ValueError as error:
-                damaged.append(f"{place}: {error}")
+                corrections.leave_out("masks that can't be read", [f"{place}: {error}"])
                 continue
-            found[image_id] = write_mask(_renumbered(values, labelmap, manifest.classes, place), masks, image_id)
-    if not found and not damaged:
+            corrections.add(image_id, _renumbered(values, labelmap, manifest.classes, place))
+    if is_empty:
         raise ValueError(f"{source} has no masks below {folder}")
-    return with_masks(manifest, found), {"masks that can't be read": damaged}
+    return corrections.merged(), corrections.skipped
 
 
 def _decode(data: bytes, labelmap: LabelMap) -> NDArray[np.uint8]:

@@ -14,7 +14,8 @@ from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest
 from raypipe.formats.base import Options
 from raypipe.formats.coco.corrected import import_corrected
-from raypipe.formats.coco.read import draw_regions, read_coco
+from raypipe.formats.coco.draw import draw_regions
+from raypipe.formats.coco.read import read_coco
 from raypipe.formats.draft import Draft, Drawn
 from raypipe.formats.registry import FORMATS
 
@@ -98,8 +99,10 @@ def test_masks_into_a_manifest_by_the_names_of_its_classes(coco: dict[str, Any],
     with pytest.raises(ValueError, match="unknown label 'cat'"):
         import_corrected(write(tmp_path, coco), Manifest.from_rows(rows, ["bird", "dog"]), masks=str(tmp_path / "no"))
     lacking = Manifest.from_rows(rows[:3], ["dog", "cat"])
-    with pytest.raises(ValueError, match=r"'sub/b\.jpg' belongs to no row of the manifest"):
-        import_corrected(write(tmp_path, coco), lacking, masks=str(tmp_path / "no"))
+    merged, skipped = import_corrected(write(tmp_path, coco), lacking, masks=str(tmp_path / "fewer"))
+    (alien,) = skipped["masks that belong to no row of the manifest"]
+    assert "'sub/b.jpg' belongs to no row of the manifest" in alien
+    assert [row["mask_uri"] is not None for row in merged.table.to_pylist()] == [False, True, True]
 
 
 @pytest.mark.parametrize("instances", [True, False])

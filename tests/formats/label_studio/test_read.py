@@ -42,7 +42,7 @@ def manifest(tmp_path: Path, jpeg: bytes) -> Manifest:
 
 def run(folder: Path, manifest: Manifest, *tasks: Any) -> dict[str, dict[str, Any]]:
     (folder / "export.json").write_text(json.dumps(tasks))
-    merged = import_label_studio(str(folder / "export.json"), manifest, masks=str(folder / "masks"))
+    merged, _ = import_label_studio(str(folder / "export.json"), manifest, masks=str(folder / "masks"))
     return {row["image_id"]: row for row in merged.table.to_pylist()}
 
 
@@ -113,8 +113,8 @@ def test_the_command(manifest: Manifest, tmp_path: Path) -> None:
     ("task", "message"),
     [
         ({}, r"task 0 \(counted from 0\): expected 'data' of type dict, got 'None'"),
-        ({"data": {"image_id": "x"}, "annotations": []}, "belongs to no row of the manifest: 'x'"),
-        ({"data": {"image_id": ["a"]}, "annotations": []}, "belongs to no row of the manifest"),
+        ({"data": {"image": "x"}, "annotations": [annotation()]}, "'x' belongs to no row of the manifest"),
+        ({"data": {"image_id": ["a"]}, "annotations": [annotation()]}, "belongs to no row of the manifest"),
         ({"data": {"image_id": "a"}}, "expected 'annotations' of type list, got 'None'"),
         (
             {"data": {"image_id": "a"}, "annotations": [annotation({"type": "polygonlabels"})]},
@@ -124,7 +124,10 @@ def test_the_command(manifest: Manifest, tmp_path: Path) -> None:
             {"data": {"image_id": "a"}, "annotations": [annotation(brush("cat", [[1]]) | {"image_rotation": 90})]},
             "turn it",
         ),
-        ({"data": {"image_id": "a"}, "annotations": [annotation(brush("cow", [[1]]))]}, "'a': unknown label 'cow'"),
+        (
+            {"data": {"image_id": "a"}, "annotations": [annotation(brush("cow", [[1]]))]},
+            r"task 0 \(counted from 0\): unknown label 'cow'",
+        ),
         (
             {"data": {"image_id": "a"}, "annotations": [annotation(brush("cat", [[1]]), brush("dog", [[1, 1]]))]},
             "pictures of different sizes",
@@ -146,6 +149,26 @@ def test_the_command(manifest: Manifest, tmp_path: Path) -> None:
 def test_what_cannot_be_read(manifest: Manifest, tmp_path: Path, task: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run(tmp_path, manifest, task)
+
+
+def test_a_task_that_cannot_be_read_is_left_out_and_said(manifest: Manifest, tmp_path: Path) -> None:
+    good = {"data": {"image_id": "a"}, "annotations": [annotation(brush("dog", [[1]]))]}
+    bad = [
+        {"data": {"image_id": "b"}, "annotations": [annotation({"type": "polygonlabels"})]},
+        {"data": {"image_id": "another"}, "annotations": [annotation(brush("dog", [[1]]))]},
+        {"data": {"image_id": "b"}, "annotations": [annotation(brush("cat", [[1]]) | {"image_rotation": 90})]},
+        None,
+        {"data": {"image_id": "b"}},
+    ]
+    (tmp_path / "export.json").write_text(json.dumps([*bad[:2], good, *bad[2:]]))
+    merged, skipped = import_label_studio(str(tmp_path / "export.json"), manifest, masks=str(tmp_path / "masks"))
+    rows = merged.table.to_pylist()
+    assert mask_of(rows[0]) == [[2]]
+    assert rows[1]["mask_uri"] == "old.png"
+    assert {reason: len(names) for reason, names in skipped.items()} == {
+        "tasks that can't be read": 4,
+        "masks that belong to no row of the manifest": 1,
+    }
 
 
 def test_other_exports_are_refused(manifest: Manifest, tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_a_damaged_mask_is_left_out_and_said(tmp_path: Path, manifest: Manifest)
     found, skipped = import_corrected_masks(str(source), manifest, masks=str(tmp_path / "masks"))
     assert [row["mask_uri"] is not None for row in found.table.to_pylist()] == [False, False, True]
     (reasons,) = skipped.values()
+    assert list(skipped) == ["masks that can't be read"]
     assert ["truncated" in reasons[0], "colours that no class has: 7,7,7" in reasons[1]] == [True, True]
 
 
