@@ -70,7 +70,7 @@ class Cluster(Section):
     """Seconds that a run waits while nothing runs on the cluster and no node joins it; then the run ends."""
     row_timeout: float = Field(600, gt=0)
     """Seconds without progress (a row, a pass) after which a process is ended and its rows are tried alone; waiting
-    for storage isn't counted."""
+    for an object store isn't counted."""
     object_store_memory: int | None = Field(None, ge=80 * 2**20)
     """Bytes of a local Ray's object store."""
 

@@ -20,7 +20,6 @@ from raypipe.containers.place import split_place
 from raypipe.data.images import DecodedImage, decode_image
 from raypipe.data.rasters import Limits, Raster
 from raypipe.data.tiff import GeoTag, InMemory, geotags, is_tiff
-from raypipe.progress import waiting
 from raypipe.schema import GRID_STRIDE
 
 _RASTERS_AT_HAND = 2
@@ -58,7 +57,7 @@ def read_geotags(uri: str) -> tuple[GeoTag, ...]:
     if not is_tiff(beginning):
         return ()
     in_container = split_place(uri)[1] is not None
-    with waiting():
+    with storage.awaited(uri):
         return geotags(InMemory(storage.read_bytes(uri)) if in_container else InStorage(uri))
 
 
@@ -210,7 +209,7 @@ def _view(uri: str, version: str, bands: tuple[int, ...] | None, limits: Limits,
 
 @lru_cache(_RASTERS_AT_HAND)
 def _raster(uri: str, version: str, bands: tuple[int, ...] | None) -> Raster:  # noqa: ARG001 - of a file that changed
-    with waiting():
+    with storage.awaited(uri):
         return Raster(InStorage(uri), bands)
 
 

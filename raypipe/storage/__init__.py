@@ -5,7 +5,7 @@ config or a URI. An error has the URI as a note, where its own text may lack it.
 """
 
 from raypipe.storage.digests import bytes_digest, digest
-from raypipe.storage.filesystems import arrow_filesystem, filesystem, patience
+from raypipe.storage.filesystems import arrow_filesystem, awaited, filesystem, patience
 from raypipe.storage.listing import exists, glob, list_files, list_sizes
 from raypipe.storage.ranges import open_blocks, read_ranges, version
 from raypipe.storage.read import opened, read_bytes, read_many
@@ -15,6 +15,7 @@ from raypipe.uri import absolute, join
 __all__ = [
     "absolute",
     "arrow_filesystem",
+    "awaited",
     "bytes_digest",
     "create_exclusive",
     "delete",

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from raypipe.containers.place import split_place
 from raypipe.faults import is_denied
 from raypipe.messages.chains import note
-from raypipe.progress import waiting
-from raypipe.storage.filesystems import filesystem
+from raypipe.storage.filesystems import awaited, filesystem
 
 IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ELOOP)
 """Error numbers of paths at which no file can ever exist."""
@@ -68,7 +67,7 @@ def _can_be_read(uri: str | None) -> bool:
         return False
     fs, path = filesystem(split_place(uri)[0])
     try:
-        with waiting():
+        with awaited(uri):
             fs.cat_file(path, start=0, end=1)
     except Exception:  # noqa: BLE001 - whatever it is, it can't
         return False

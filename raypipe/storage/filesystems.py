@@ -3,7 +3,7 @@
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, cast
@@ -11,7 +11,8 @@ from typing import Any, cast
 import fsspec
 import pyarrow.fs
 
-from raypipe.uri import CACHES, absolute, behind, protocol
+from raypipe.progress import waiting
+from raypipe.uri import CACHES, absolute, behind, is_local, protocol
 
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 """Options of fsspec's filesystems. Reading an object in parallel ranges would need its size first, which is a second
@@ -37,6 +38,15 @@ def patience() -> Iterator[None]:
         yield
     finally:
         _patient.reset(before)
+
+
+def awaited(uri: str) -> AbstractContextManager[None]:
+    """Doesn't count this thread's time within (`raypipe.progress`): the store of a URI may take long to answer.
+
+    A local file's is counted: a mount that never answers, or a pipe among the images, is found out as anything that
+    hangs.
+    """
+    return nullcontext() if is_local(uri) else waiting()
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:

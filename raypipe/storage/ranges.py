@@ -7,9 +7,8 @@ from typing import IO, cast
 
 from raypipe.containers.fetch import Range, fetch_ranges
 from raypipe.containers.members import LARGEST_REQUEST, SMALL_GAP
-from raypipe.progress import waiting
 from raypipe.storage.explain import about, explain_all
-from raypipe.storage.filesystems import filesystem
+from raypipe.storage.filesystems import awaited, filesystem
 
 _BLOCK = 256 * 2**10
 """Bytes that are fetched together of a file whose header is read."""
@@ -31,7 +30,7 @@ def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
         else:
             joined.append((start, end))
-    with waiting():
+    with awaited(uri):
         contents = fetch_ranges(fs, [Range(path, *each) for each in joined])
     starts = [start for start, _ in joined]
     found = []
@@ -47,7 +46,7 @@ def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
 
 def version(uri: str) -> str:
     """Returns a text that changes when the file is replaced: of its size and time, or of what its store says."""
-    with about(uri), waiting():
+    with about(uri), awaited(uri):
         fs, path = filesystem(uri)
         return cast(str, fs.ukey(path))
 

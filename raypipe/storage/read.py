@@ -9,9 +9,8 @@ import fsspec
 
 from raypipe.containers.place import Place, split_place
 from raypipe.containers.read import read_places
-from raypipe.progress import waiting
 from raypipe.storage.explain import about, explain_all
-from raypipe.storage.filesystems import filesystem
+from raypipe.storage.filesystems import awaited, filesystem
 
 
 def read_bytes(uri: str) -> bytes:
@@ -55,13 +54,13 @@ def read_many(uris: Iterable[str], *, end: int | None = None) -> dict[str, bytes
     for fs, paths in files.items():
         # Ranges without ends are whole files. Unlike `cat`, this doesn't expand asterisks in names.
         starts, ends = [None if end is None else 0] * len(paths), [end] * len(paths)
-        with waiting():
+        with awaited(next(iter(paths))):
             found = fs.cat_ranges(list(paths.values()), starts, ends, on_error="return")
         if end is not None:  # stores have no range of an empty object
             found = [b"" if isinstance(one, OSError) and one.errno == errno.EINVAL else one for one in found]
         contents |= zip(paths, found, strict=True)
     for fs, some in places.items():
-        with waiting():
+        with awaited(next(iter(some))):
             found = read_places(fs, some)
         contents |= {uri: one[:end] if isinstance(one, bytes) else one for uri, one in found.items()}
     explain_all(contents)

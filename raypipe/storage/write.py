@@ -12,9 +12,8 @@ from typing import IO
 
 from fsspec.implementations.local import LocalFileSystem
 
-from raypipe.progress import waiting
 from raypipe.storage.explain import about
-from raypipe.storage.filesystems import filesystem
+from raypipe.storage.filesystems import awaited, filesystem
 from raypipe.storage.read import read_bytes
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
@@ -37,7 +36,7 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
                 temporary.write_bytes(data)
                 temporary.replace(path)
         else:
-            with waiting():
+            with awaited(uri):
                 fs.pipe_file(path, data)
 
 
@@ -55,7 +54,7 @@ def writing(uri: str) -> Iterator[IO[bytes]]:
                     fs.put_file(path, str(temporary))
                     temporary.replace(target)
             else:
-                with waiting():
+                with awaited(uri):
                     fs.put_file(path, target)
 
 

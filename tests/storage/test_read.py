@@ -1,12 +1,15 @@
+import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import aiohttp
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from raypipe import storage
+from raypipe import progress, storage
 
 
 def test_many_files_are_read_or_their_errors_told(tmp_path: Path) -> None:
@@ -18,6 +21,34 @@ def test_many_files_are_read_or_their_errors_told(tmp_path: Path) -> None:
     assert isinstance(found[f"{tmp_path}/absent"], FileNotFoundError)
     assert isinstance(found["nosuch://bucket/a"], ValueError)
     assert isinstance(found[str(tmp_path)], IsADirectoryError)
+
+
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_only_a_store_is_waited_for(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that nobody writes, or a mount that never answers, is found out as anything that hangs."""
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    if kind == "memory":
+        storage.write_bytes_atomic("memory://waited/a", b"a")
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda *_, **__: pipe.read_bytes())
+    stalled = threading.Event()
+
+    def read() -> None:
+        with progress.working():
+            storage.read_many(["memory://waited/a" if kind == "memory" else str(pipe)])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline and not stalled.is_set():
+            if progress.seconds_stalled() > 0.2:
+                stalled.set()
+            time.sleep(0.01)
+    finally:
+        pipe.open("wb").close()  # ends the wait
+        reader.join()
+    assert stalled.is_set() == (kind == "local")
 
 
 class Server(BaseHTTPRequestHandler):
