@@ -61,7 +61,7 @@ def trains_classifier(config: RunConfig) -> bool:
 
 def predicts_saliency(config: RunConfig) -> bool:
     """Whether a run predicts saliency maps, if the manifest lacks any."""
-    return trains_classifier(config) and config.classifier.saliency != "none" and config.saliency.source != "given"
+    return trains_classifier(config) and config.classifier.saliency != "none" and config.saliency.weights is not None
 
 
 def runs_gate(config: RunConfig) -> bool:

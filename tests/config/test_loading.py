@@ -137,8 +137,12 @@ def test_backbones_of_config_are_those_of_networks() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("saliency.source=csnet", "a network needs weights"),
-        ("saliency.weights=a.pth", "don't go together"),
+        ("saliency.preprocessing=isnet", r"got 'isnet': expected imagenet, .* such as \[128, 256\]"),
+        ("saliency.preprocessing=[1,2,3]", r"got \[1, 2, 3\]: expected imagenet"),
+        ("saliency.preprocessing=[[1,2],3]", "expected imagenet"),
+        ("saliency.preprocessing=[0.5,1]", r"mean \[0.5\] .* multiply what is meant for pixels of 0 to 1 by 255"),
+        ("saliency.preprocessing=[0,0.229]", r"deviation \[0.229\] .* multiply"),
+        ("saliency.preprocessing=[-1,255]", r"means are 0 or 1 to 255"),
         ("classifier.saliency=epsp", "Did you mean 'eps'"),
         ("classifier.saliency_loss.ird_tau=2", "less than or equal to 1"),
     ],
@@ -146,6 +150,20 @@ def test_backbones_of_config_are_those_of_networks() -> None:
 def test_saliency_that_cannot_be(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("", [*BASE, override])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tensorflow", "tensorflow"),
+        ("[128,256]", (128.0, 256.0)),
+        ("[0, [58.4,57.1,57.4]]", (0.0, (58.4, 57.1, 57.4))),
+    ],
+)
+def test_preprocessing_of_a_saliency_network(text: str, expected: object) -> None:
+    config = load_config("", [*BASE, f"saliency.preprocessing={text}"])
+    assert config.saliency.preprocessing == expected
+    assert load_config(to_yaml(config)) == config
 
 
 def test_given_maps_have_no_judge() -> None:

@@ -63,10 +63,10 @@ def test_networks_from_random_numbers(tmp_path: Path) -> None:
 
 
 def test_weights_of_a_saliency_network(tmp_path: Path) -> None:
-    given = ("saliency.source=csnet", f"saliency.weights={tmp_path}/csnet.pth")
+    given = (f"saliency.weights={tmp_path}/isnet.onnx",)
     assert data_checks.network_files(make_context(tmp_path, *given)) == []  # nothing asks for saliency
     context = make_context(tmp_path, *given, "classifier.saliency=eps")
-    assert data_checks.network_files(context) == [f"{tmp_path}/csnet.pth"]
+    assert data_checks.network_files(context) == [f"{tmp_path}/isnet.onnx"]
 
 
 def test_given_checkpoints(tmp_path: Path, classifier_uri: str, affinity_uri: str) -> None:

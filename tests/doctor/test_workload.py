@@ -103,7 +103,7 @@ def test_streams_of_a_run(overrides: list[str], names: list[str]) -> None:
 
 def test_saliency_is_a_stream_where_a_network_predicts_it() -> None:
     """Its weights needn't be at hand: no resource depends on them."""
-    overrides = ["saliency.source=csnet", "saliency.weights=absent.pth", "classifier.saliency=eps"]
+    overrides = ["saliency.weights=absent.onnx", "classifier.saliency=eps"]
     assert streams_of(make_context(*overrides))[0].name == "saliency"
     assert streams_of(make_context(*overrides, "checkpoints.classifier=c"))[0].name == "seeds"
 
