@@ -80,8 +80,9 @@ class Trimaps(Section):
 class Walk(Section):
     """Random walk on the affinities (§3.4); its steps reach as far as `affinity.radius`."""
 
-    affinity: Literal["learned", "rgb"] = "learned"
-    """`rgb` is the baseline: affinities of plain colours, nothing learned."""
+    affinity: Literal["learned", "frozen", "rgb"] = "learned"
+    """`frozen` trains no AffinityNet: two cells are as alike as what the backbone sees in them, by the weights of
+    `affinity.start`. `rgb` is the baseline: affinities of plain colours."""
     alpha: float = Field(16.0, gt=0)
     beta: float = Field(8.0, gt=0)
     num_steps: int = Field(256, ge=0)

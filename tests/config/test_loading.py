@@ -166,6 +166,15 @@ def test_preprocessing_of_a_saliency_network(text: str, expected: object) -> Non
     assert load_config(to_yaml(config)) == config
 
 
+def test_frozen_affinities_that_cannot_be() -> None:
+    frozen = [*BASE, "walk.affinity=frozen"]
+    with pytest.raises(ConfigError, match=r"doesn't go with checkpoints\.affinity"):
+        load_config("", [*frozen, "checkpoints.affinity=a"])
+    with pytest.raises(ConfigError, match=r"network\.weights is null: give some, or set affinity\.start=classifier"):
+        load_config("", [*frozen, "network.weights=null", "affinity.start=pretrained"])
+    load_config("", [*frozen, "network.weights=null", "affinity.start=classifier"])
+
+
 def test_given_maps_have_no_judge() -> None:
     given = ["manifest=m", "out=o", "checkpoints.cams=folder"]
     with pytest.raises(ConfigError, match=r"checkpoints\.cams needs refinement\.gate=off, got run"):
