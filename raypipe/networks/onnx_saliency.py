@@ -46,6 +46,7 @@ class OnnxSaliency:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.use_deterministic_compute = True
+        options.enable_mem_pattern = False  # at 1024 x 1024 it takes twice the memory, and isn't faster
         providers: list[Any] = [(CUDA, _CUDA_OPTIONS)] if device == "cuda" else []
         self.source = source
         try:

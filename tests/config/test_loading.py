@@ -85,7 +85,7 @@ def test_config_is_frozen() -> None:
         ("", [*BASE, "sweep.training={walk.beta: [1]}"], "dotted names in network, .*, got 'walk.beta'"),
         ("", [*BASE, "sweep.training={classifier: [1]}"], "got 'classifier'"),
         ("", [*BASE, "sweep.training={both: [{out: elsewhere}]}"], "got 'out'"),
-        ("", [*BASE, "sweep.training={seed: [1, 2]}"], "or jitter or repeat_threshold, got 'seed'"),
+        ("", [*BASE, "sweep.training={seed: [1, 2]}"], "or one of jitter, repeat_threshold, walk.affinity, got 'seed'"),
         ("", [*BASE, "sweep.betas=[]"], "betas needs at least one value"),
         ("", [*BASE, "sweep.steps=[-1]"], "steps are above -1"),
     ],

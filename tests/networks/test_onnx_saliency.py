@@ -113,6 +113,7 @@ def test_damaged_models_are_refused() -> None:
         OnnxSaliency(b"no model", source="a")
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this onnxruntime is made for GPUs")
 def test_a_gpu_that_onnxruntime_cannot_use_is_refused() -> None:
     with pytest.raises(ValueError, match=r"it has \w*\): install onnxruntime-gpu .*cluster.gpus_per_actor=0"):
