@@ -82,10 +82,10 @@ def cell_colours(pixels: NDArray[np.uint8]) -> Tensor:
 def affinity_source(
     affinity: Artifact | None, *, precision: Precision, device: str, pixels_per_pass: int | None = None
 ) -> AffinitySource:
-    """Returns the affinities of an AffinityNet's checkpoint, or where there is none of the cells' mean colours.
+    """Returns the affinities of a checkpoint's features, or where there is none of the cells' mean colours.
 
     Args:
-        affinity: the checkpoint; None takes colours.
+        affinity: an AffinityNet's checkpoint, or that of a frozen backbone; None takes colours.
         precision: of the network.
         device: where it goes to, as torch names it.
         pixels_per_pass: see `JointStage`.
