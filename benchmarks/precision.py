@@ -29,7 +29,7 @@ from raypipe.pipelines.steps import compute_cams, encode_masks, propagate_cams, 
 from raypipe.stages import networks
 from raypipe.stages.base import ROWS_PER_CHUNK, Row
 from raypipe.stages.cams import ComputeCams
-from raypipe.stages.propagate import LearnedAffinity, PropagateCams
+from raypipe.stages.propagate import NetworkAffinity, PropagateCams
 from raypipe.streams.collect import collect
 
 
@@ -69,7 +69,7 @@ def make_reference(context: Context, found: tuple[Artifact, Artifact]) -> Path:
     fold, networks.fold_batchnorm = networks.fold_batchnorm, lambda module: None  # noqa: ARG005 - takes what the other takes
     path = make_path(context, found, precision="fp32")
     networks.fold_batchnorm = fold
-    assert isinstance(path.walk.source, LearnedAffinity)
+    assert isinstance(path.walk.source, NetworkAffinity)
     for network in (path.cams.network, path.walk.source.network):
         _pass_one_by_one(network)
     return path

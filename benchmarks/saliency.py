@@ -2,7 +2,8 @@
 
     python benchmarks/saliency.py synthetic OUT [--rate 0 --rate 0.2] [--method eps++] [--seed 0] [--plot FILE.svg]
         [NAME=VALUE]...
-    python benchmarks/saliency.py voc OUT --root VOC --csnet FILE --weights FILE [--method eps++] [NAME=VALUE]...
+    python benchmarks/saliency.py voc OUT --root VOC --weights FILE [--method eps++] saliency.weights=FILE
+        [NAME=VALUE]...
     python benchmarks/saliency.py cost [--num-runs 5]
 
 A cell is a method at a rate of saliency errors and a seed: classifier, seeds, AffinityNet, masks, scores on train, on
@@ -225,26 +226,19 @@ def voc(
     overrides: Overrides = None,
     *,
     root: Annotated[str, typer.Option(help="folder in VOC's layout")],
-    csnet: Annotated[str, typer.Option(help="CSNet's published weights")],
     weights: Annotated[str, typer.Option(help="MobileNetV2's, for both networks")],
     labels: Annotated[str | None, typer.Option(help="CSV image_id,labels instead of Annotations")] = "image_labels.csv",
     limit: Annotated[int | None, typer.Option(min=1, help="images of each list")] = None,
     methods: Methods = None,
     seeds: Seeds = None,
 ) -> None:
-    """PASCAL VOC with saliency maps by CSNet."""
+    """PASCAL VOC with saliency maps by the network of `saliency.weights`."""
     manifest = out / f"manifest-{limit or 'all'}.parquet"
     found = finish(read_voc(uri.absolute(root), labels=labels)).manifest
     write_manifest(found if limit is None else found.limit(limit), str(manifest))
     for seed in seeds or [0]:
         for method in chosen(methods):
-            saliency = [] if method == "none" else ["saliency.source=csnet", f"saliency.weights={csnet}"]
-            options = [
-                "preset=voc_mobilenet_v2",
-                f"network.weights={weights}",
-                *saliency,
-                *(overrides or []),
-            ]
+            options = ["preset=voc_mobilenet_v2", f"network.weights={weights}", *(overrides or [])]
             run_cell(out, manifest, method, seed=seed, rate=None, options=options)
     print((out / "results.md").read_text())
 

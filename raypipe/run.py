@@ -12,7 +12,7 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, to_yaml
 from raypipe.data.checkpoints import Task
-from raypipe.pipelines.affinity import train_affinity
+from raypipe.pipelines.affinity import freeze_backbone, train_affinity
 from raypipe.pipelines.classifier import train_classifier
 from raypipe.pipelines.context import CONFIG_FILE, Context, Retrain, open_context
 from raypipe.pipelines.evaluate import has_truth, run_evaluate
@@ -83,13 +83,15 @@ class Run:
 
     @once
     def train_affinity(self) -> Artifact | None:
-        """The trained AffinityNet; None where the walk goes along plain colours."""
+        """The trained AffinityNet, or the backbone in its place; None where the walk goes along plain colours."""
         if self.config.walk.affinity == "rgb":
             return None
         if given := given_checkpoint(self.context, task="affinity"):
             return _log("affinity", given)
-        seeds = self.make_seeds()
         classifier = self.train_classifier() if self.config.affinity.start == "classifier" else None
+        if self.config.walk.affinity == "frozen":
+            return _log("affinity", freeze_backbone(self.context, classifier=classifier))
+        seeds = self.make_seeds()
         return _log("affinity", train_affinity(self.context, seeds=seeds, classifier=classifier))
 
     @once

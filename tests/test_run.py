@@ -205,6 +205,22 @@ def test_checkpoint_of_other_classes_is_refused(
 
 
 @pytest.mark.slow
+def test_a_walk_along_frozen_features_trains_nothing_and_is_judged(finished: Run, tmp_path: Path) -> None:
+    classifier = f"checkpoints.classifier={finished.train_classifier().uri}"
+    frozen = ["walk.affinity=frozen", "affinity.start=classifier", classifier, "refinement.method=none"]
+    run = open_run(make_config(finished.config.manifest, tmp_path / "out", *frozen))
+    assert run.report(num_samples=1)
+    assert not (tmp_path / "out/seeds").exists()
+    found = find_masks(run.context)
+    assert found.affinity == run.train_affinity()
+    (decision,) = found.decisions
+    assert decision.refinement == "walk"
+    assert decision.num_images > 0
+    image_id = read_shards(found.masks.uri + "/shards", columns=["image_id"], schema=MASKS)["image_id"][0].as_py()
+    assert explain(found, manifest_row(run.context, image_id)).num_different == 0
+
+
+@pytest.mark.slow
 def test_given_maps_take_the_classifiers_place(finished: Run, tmp_path: Path) -> None:
     """The run's own maps, given as another program's: nearly its trimaps, and no classifier is trained."""
     (tmp_path / "maps").mkdir()

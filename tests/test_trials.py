@@ -136,6 +136,10 @@ def test_trials_that_share_a_classifier_are_known_beforehand(
     assert groups("sweep.training={trimaps.alpha_low: [3, 4]}") == [
         [{"trimaps.alpha_low": 3}, {"trimaps.alpha_low": 4}]
     ]
+    affinities = ("learned", "frozen", "rgb")
+    assert groups(f"sweep.training={{walk.affinity: [{','.join(affinities)}]}}", "affinity.start=classifier") == [
+        [{"walk.affinity": affinity} for affinity in affinities]
+    ]
     assert groups(both, f"checkpoints.classifier={classifier_uri}") == [], "it is there"
 
 

@@ -2,9 +2,9 @@
 
 The option's type decides. The value of a text (a URI, a name, a choice) is that text and nothing else, whatever it
 means in YAML: `out=runs/try #2`, `out=2024_10`, `refinement.gate=off`. Numbers, booleans, lists and mappings are read
-as YAML; the texts in a list or mapping are texts, too. `null` is null where the option may be null. A type with
-several forms takes the text where text is among them. `${oc.env:NAME}` is a variable of the environment; any other
-`$` stands for itself.
+as YAML; the texts in a list or mapping are texts, too, and so is a choice where the option may also be a list. `null`
+is null where the option may be null. A type with several forms takes the text where any text is among them.
+`${oc.env:NAME}` is a variable of the environment; any other `$` stands for itself.
 """
 
 import re
@@ -42,7 +42,7 @@ def read_override(override: str) -> tuple[str, Any]:
         raise ValueError(f"expected overrides of the form NAME=VALUE, such as walk.beta=4, got {override[:200]!r}")
     annotation = str if name == "preset" else option_type(name)
     kinds = _kinds(annotation)
-    if annotation is None or _is_text(kinds) or not any(map(_holds_others, kinds)):
+    if annotation is None or str in kinds or not any(map(_holds_others, kinds)):
         return name, _typed(text, annotation or str)
     try:
         node = yaml.BaseLoader(text).get_single_data()  # makes texts, lists and mappings, nothing else

@@ -145,6 +145,22 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _frozen(self) -> "RunConfig":
+        if self.walk.affinity != "frozen":
+            return self
+        if self.checkpoints.affinity is not None:
+            raise ValueError(
+                "walk.affinity=frozen doesn't go with checkpoints.affinity, a network that was made already: to walk "
+                "along that one, set walk.affinity=learned"
+            )
+        if self.affinity.start == "pretrained" and self.network.weights is None:
+            raise ValueError(
+                "walk.affinity=frozen walks along what pretrained weights see, and network.weights is null: give some, "
+                "or set affinity.start=classifier"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _given_maps(self) -> "RunConfig":
         if self.checkpoints.cams is not None and self.refinement.gate != "off":
             raise ValueError(

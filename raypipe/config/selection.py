@@ -21,8 +21,8 @@ class Evaluation(Section):
 TRAINED = ("network", "optimizer", "classifier", "cams", "trimaps", "affinity", "checkpoints")
 """Sections that make the networks: what an outer sweep may change without scoring other images, or otherwise."""
 
-TRAINED_OPTIONS = ("jitter", "repeat_threshold")
-"""Such options that stand in no section."""
+TRAINED_OPTIONS = ("jitter", "repeat_threshold", "walk.affinity")
+"""Such options that stand in no section, or in one whose other options are no network's."""
 
 
 def flat_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,8 +74,10 @@ class Sweep(Section):
         for name in names:
             section, _, rest = name.partition(".")
             if name not in TRAINED_OPTIONS and (section not in TRAINED or not rest):
-                others = " or ".join(TRAINED_OPTIONS)
-                raise ValueError(f"training takes dotted names in {', '.join(TRAINED)}, or {others}, got {name!r}")
+                others = ", ".join(TRAINED_OPTIONS)
+                raise ValueError(
+                    f"training takes dotted names in {', '.join(TRAINED)}, or one of {others}, got {name!r}"
+                )
         return self
 
 

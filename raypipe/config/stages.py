@@ -3,9 +3,9 @@
 Values are those of the papers unless said otherwise; section numbers are AffinityNet's (Ahn & Kwak, CVPR 2018).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from raypipe.config.base import Section
 from raypipe.uri import Uri
@@ -80,8 +80,9 @@ class Trimaps(Section):
 class Walk(Section):
     """Random walk on the affinities (§3.4); its steps reach as far as `affinity.radius`."""
 
-    affinity: Literal["learned", "rgb"] = "learned"
-    """`rgb` is the baseline: affinities of plain colours, nothing learned."""
+    affinity: Literal["learned", "frozen", "rgb"] = "learned"
+    """`frozen` trains no AffinityNet: two cells are as alike as what the backbone sees in them, by the weights of
+    `affinity.start`. `rgb` is the baseline: affinities of plain colours."""
     alpha: float = Field(16.0, gt=0)
     beta: float = Field(8.0, gt=0)
     num_steps: int = Field(256, ge=0)
@@ -124,26 +125,42 @@ class Segmentation(Section):
 
 
 class Inference(Section):
-    """How images go through the networks that make masks."""
+    """How images go through the networks that make masks, and saliency maps."""
 
     mode: Literal["deterministic", "throughput"] = "deterministic"
     """`deterministic`: every image alone, the same bytes whatever the cluster. `throughput`: images of equal size
     (rounded up to multiples of 8) share passes, for accelerators that one image leaves idle; 99.9 % of pixels agree."""
 
 
+Channels = float | tuple[float, float, float]
+"""One number for all channels, or one each of red, green and blue."""
+
+
 class Saliency(Section):
     """Where the saliency maps of training images come from, if classifier.saliency asks for any."""
 
-    source: Literal["given", "csnet", "onnx"] = "given"
-    """`given`: the manifest's saliency_uri. Else a network predicts the maps that the manifest lacks."""
     weights: Uri | None = None
-    """URI of the network's published weights, or of an ONNX model."""
+    """URI of a saliency network, an ONNX model, that predicts the maps that the manifest lacks; null predicts none."""
+    preprocessing: Literal["imagenet", "caffe", "tensorflow"] | tuple[Channels, Channels] = "imagenet"
+    """What the network was trained on: a name, or mean and deviation of pixels of 0 to 255, each one number or one a
+    channel. A network of (x - 128) / 256 wants `[128, 256]`."""
 
-    @model_validator(mode="after")
-    def _needs_weights(self) -> "Saliency":
-        if (self.source == "given") != (self.weights is None):
+    @field_validator("preprocessing", mode="wrap")
+    @classmethod
+    def _of_bytes(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            found = validate(value)
+        except ValidationError as error:
             raise ValueError(
-                f"source {self.source} and weights {self.weights} don't go together: a network needs weights, "
-                "maps that are given need none"
+                "expected imagenet, caffe, tensorflow, or mean and deviation of pixels of 0 to 255, each one number or "
+                "one a channel, such as [128, 256] or [[123.7, 116.3, 103.5], [58.4, 57.1, 57.4]]"
+            ) from error
+        if isinstance(found, str):
+            return found
+        mean, std = (each if isinstance(each, tuple) else (each,) for each in found)
+        if any(not (each == 0 or 1 <= each <= 255) for each in mean) or min(std) < 1:
+            raise ValueError(
+                f"mean {list(mean)} and deviation {list(std)} aren't those of pixels of 0 to 255: means are 0 or 1 to "
+                "255, deviations at least 1; multiply what is meant for pixels of 0 to 1 by 255"
             )
-        return self
+        return found

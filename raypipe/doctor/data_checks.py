@@ -96,7 +96,7 @@ def _networks(context: Context) -> Iterator[tuple[Task, str | None, str | None]]
     given, weights = config.checkpoints, config.network.weights
     if uses_classifier(config):
         yield "classifier", given.classifier, weights
-    if config.walk.affinity == "learned":
+    if config.walk.affinity != "rgb":
         yield "affinity", given.affinity, weights if config.affinity.start == "pretrained" else None
     if config.segmenter.enabled:
         yield "segmenter", given.segmenter, weights if config.segmenter.start == "pretrained" else None
@@ -116,7 +116,8 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
     for task, given, weights in _networks(context):
         from_classifier = task != "classifier" and getattr(context.config, task).start == "classifier"
         start = "the classifier" if from_classifier else weights or "random numbers"
-        plan.append(f"{task}: " + (given or f"trained from {start}"))
+        frozen = task == "affinity" and context.config.walk.affinity == "frozen"
+        plan.append(f"{task}: " + (given or f"{'frozen, as in' if frozen else 'trained from'} {start}"))
         try:
             if given is not None:
                 given_checkpoint(context, task=task)

@@ -24,7 +24,7 @@ from raypipe.cluster.resources import PoolPlan
 from raypipe.data.checkpoints import Task
 from raypipe.data.rows import Rows
 from raypipe.doctor.stage_timing import PoolTime, RandomNetwork, time_pool
-from raypipe.doctor.workload import checkpoint, makes_seeds, streams_of, trains_classifier
+from raypipe.doctor.workload import checkpoint, needs_affinity, streams_of, trains_classifier
 from raypipe.pipelines.affinity import affinity_task
 from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import Context, plan_pools
@@ -129,7 +129,7 @@ def random_networks(context: Context) -> dict[Task, RandomNetwork]:
     tasks: list[TrainingTask] = []
     if trains_classifier(config):
         tasks.append(classifier_task(context))
-    if makes_seeds(config):
+    if needs_affinity(config):  # a frozen backbone takes about as long
         tasks.append(affinity_task(context, classifier=checkpoint(config, "classifier")))
     return {task.name: RandomNetwork(task, config.training(task.name), context.classes) for task in tasks}
 

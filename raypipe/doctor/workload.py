@@ -40,6 +40,11 @@ def makes_seeds(config: RunConfig) -> bool:
     return config.walk.affinity == "learned" and config.checkpoints.affinity is None
 
 
+def needs_affinity(config: RunConfig) -> bool:
+    """Whether a run makes a network to walk along, trained or not."""
+    return config.walk.affinity != "rgb" and config.checkpoints.affinity is None
+
+
 def trains_segmenter(config: RunConfig) -> bool:
     """Whether a run trains a segmentation network."""
     return config.segmenter.enabled and config.checkpoints.segmenter is None
@@ -49,7 +54,7 @@ def uses_classifier(config: RunConfig) -> bool:
     """Whether a run needs a classifier: for its maps, unless they are given, to start from it, or as a judge."""
     return (
         config.checkpoints.cams is None
-        or (makes_seeds(config) and config.affinity.start == "classifier")
+        or (needs_affinity(config) and config.affinity.start == "classifier")
         or (trains_segmenter(config) and (config.segmenter.start == "classifier" or config.segmenter.rounds > 0))
     )
 
@@ -61,12 +66,12 @@ def trains_classifier(config: RunConfig) -> bool:
 
 def predicts_saliency(config: RunConfig) -> bool:
     """Whether a run predicts saliency maps, if the manifest lacks any."""
-    return trains_classifier(config) and config.classifier.saliency != "none" and config.saliency.source != "given"
+    return trains_classifier(config) and config.classifier.saliency != "none" and config.saliency.weights is not None
 
 
 def runs_gate(config: RunConfig) -> bool:
     """Whether a run judges its refinements on a sample; a walk along colours, or of no steps, isn't judged."""
-    walks = config.walk.affinity == "learned" and config.walk.num_steps > 0
+    walks = config.walk.affinity != "rgb" and config.walk.num_steps > 0
     return config.refinement.gate == "run" and (walks or config.refinement.method != "none")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from raypipe.networks.backbones import Backbone, build_backbone
 from raypipe.networks.network import Network
+from raypipe.ops.affinity import pairwise_affinity
 
 WIDTHS = (64, 128, 256)
 NUM_GROUPS = (8, 16, 32)
@@ -26,6 +27,7 @@ class AffinityNet(Network):
     """
 
     heads = ("f8_3", "f8_4", "f8_5", "gn8_3", "gn8_4", "gn8_5", "f9")
+    pair = staticmethod(pairwise_affinity)
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__(backbone)

@@ -85,3 +85,18 @@ TENSORFLOW = Preprocessing(scale=1 / 127.5, mean=(1.0, 1.0, 1.0), std=(1.0, 1.0,
 
 PREPROCESSINGS: dict[str, Preprocessing] = {"imagenet": IMAGENET, "caffe": CAFFE, "tensorflow": TENSORFLOW}
 """Presets by name, for configurations."""
+
+NamedOrNumbers = str | tuple[float | tuple[float, float, float], float | tuple[float, float, float]]
+"""A preset's name, or mean and deviation of pixels of 0 to 255, each one number or one a channel (RGB)."""
+
+
+def preprocessing_of(given: NamedOrNumbers) -> Preprocessing:
+    """Return the preset of a name, or x = (pixel - mean) / std.
+
+    Raises:
+        ValueError: a deviation isn't positive.
+    """
+    if isinstance(given, str):
+        return PREPROCESSINGS[given]
+    mean, std = (each if isinstance(each, tuple) else (each, each, each) for each in given)
+    return Preprocessing(scale=1.0, mean=mean, std=std)

@@ -80,7 +80,7 @@ def grid_pairs(height: int, width: int, radius: int) -> tuple[GridPair, ...]:
 
 
 @lru_cache(maxsize=64)
-def _inside(height: int, width: int, radius: int, device: torch.device) -> Bool[Tensor, "num_offsets N"]:
+def inside_grid(height: int, width: int, radius: int, device: torch.device) -> Bool[Tensor, "num_offsets N"]:
     """Returns whether a pair starts at the cell; the result stays on the device, which a copy would make wait."""
     inside = torch.zeros(len(pair_offsets(radius)), height * width, dtype=torch.bool)
     for k, _, starts in grid_pairs(height, width, radius):
@@ -104,7 +104,7 @@ class _PairwiseAffinity(torch.autograd.Function):
             for k, shift, _ in grid_pairs(height, width, radius):
                 difference = cells[..., shift:] - cells[..., : cells.shape[-1] - shift]
                 distances[sample, k, : difference.shape[-1]] += difference.abs_().sum(dim=-2)
-        affinity = distances.div_(-channels).exp_().mul_(_inside(height, width, radius, features.device))
+        affinity = distances.div_(-channels).exp_().mul_(inside_grid(height, width, radius, features.device))
         ctx.radius = radius
         ctx.save_for_backward(features, affinity)
         return affinity.reshape(*affinity.shape[:2], height, width)
@@ -210,7 +210,7 @@ def affinity_labels(label: UInt8[Tensor, "*batch h w"], *, radius: int = 5) -> t
     flat = label.flatten(-2)
     shape = (*batch, len(pair_offsets(radius)), height * width)
     bg_pos, fg_pos, neg = (torch.zeros(shape, dtype=torch.bool, device=label.device) for _ in range(3))
-    inside = _inside(height, width, radius, label.device)
+    inside = inside_grid(height, width, radius, label.device)
     for k, shift, _ in grid_pairs(height, width, radius):
         num_starts = height * width - shift
         start, end = flat[..., :num_starts], flat[..., shift:]

@@ -64,7 +64,7 @@ def objective(
     common scale.
 
     Args:
-        feature_separation: eta^2 of AffinityNet's features, for one mask or as a mean over a dataset.
+        feature_separation: eta^2 of the features that the walk went along, for one mask or as a mean over a dataset.
         colour_separation: eta^2 of the cells' mean colours, likewise.
 
     Returns:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.pipelines.affinity import affinity_plan
+from raypipe.pipelines.affinity import affinity_plan, find_frozen
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.gate import read_gates
@@ -73,6 +73,10 @@ def _affinity(context: Context, seeds: Artifact) -> Artifact:
     if given := given_checkpoint(context, task="affinity"):
         return given
     classifier = _classifier(context) if context.config.affinity.start == "classifier" else None
+    if context.config.walk.affinity == "frozen":
+        if frozen := find_frozen(context, classifier=classifier):
+            return frozen
+        raise _not_finished(context, "frozen backbone")
     if storage.exists(seeds.uri):
         trained = find_trained(context, affinity_plan(context, seeds=seeds, classifier=classifier))
         if trained is not None:

@@ -1,11 +1,24 @@
-"""The AffinityNet: what it is trained of, seeds and perhaps the classifier's weights."""
+"""The AffinityNet: what it is trained of, seeds and perhaps the classifier's weights; or a backbone in its place."""
 
-from raypipe.artifacts import Artifact
+from raypipe import storage
+from raypipe.artifacts import Artifact, digest, identity
+from raypipe.data.checkpoints import (
+    CHECKPOINT,
+    WEIGHTS_FILE,
+    Checkpoint,
+    has_checkpoint,
+    read_metadata,
+    write_checkpoint,
+)
+from raypipe.networks import build_frozen_features, load_weights
+from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.outputs.load import held
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
 from raypipe.stages.crops import LoadAffinityCrops
+from raypipe.stages.networks import FROZEN
+from raypipe.training.staging import stage_weights
 from raypipe.training.tasks import AffinityTask
 
 
@@ -42,3 +55,51 @@ def affinity_task(context: Context, *, classifier: Artifact | None) -> AffinityT
         radius=training.radius,
         freeze_backbone=training.freeze_backbone,
     )
+
+
+def freeze_backbone(context: Context, *, classifier: Artifact | None) -> Artifact:
+    """Writes the backbone of `walk.affinity=frozen` as a checkpoint, unless it is there already.
+
+    Args:
+        context: config and manifest.
+        classifier: checkpoint that the backbone is taken from where `affinity.start=classifier`.
+
+    Raises:
+        FileNotFoundError: there are no such weights.
+        ValueError: the weights are another network's.
+    """
+    if found := find_frozen(context, classifier=classifier):
+        return found
+    options = network_options(context, start=context.config.affinity.start, classifier=classifier)
+    network = build_frozen_features(options["backbone"])
+    if options["preprocessing"]:
+        network.preprocessing = PREPROCESSINGS[options["preprocessing"]]
+    weights = (
+        stage_weights(options["weights"], out=context.config.out)
+        if classifier is None
+        else storage.join(classifier.uri, WEIGHTS_FILE)
+    )
+    load_weights(network, weights, read=storage.read_bytes)
+    checkpoint = Checkpoint(
+        task="affinity",
+        backbone=options["backbone"],
+        classes=context.classes,
+        preprocessing=network.preprocessing.to_dict(),
+        config=FROZEN,
+        weights=network.state_dict(),
+    )
+    uri = _frozen_uri(context, classifier)
+    write_checkpoint(checkpoint, uri)
+    return Artifact(uri, checkpoint.digest)
+
+
+def find_frozen(context: Context, *, classifier: Artifact | None) -> Artifact | None:
+    """The backbone that `freeze_backbone` has written; None where there is none."""
+    uri = _frozen_uri(context, classifier)
+    return Artifact(uri, read_metadata(uri, task="affinity")["digest"]) if has_checkpoint(uri) else None
+
+
+def _frozen_uri(context: Context, classifier: Artifact | None) -> str:
+    options = network_options(context, start=context.config.affinity.start, classifier=classifier)
+    made_of = digest([FROZEN, identity(options), context.classes])
+    return storage.join(context.config.out, "affinity", made_of, CHECKPOINT)

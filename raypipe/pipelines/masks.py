@@ -31,7 +31,7 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -
     Args:
         context: config and manifest.
         maps: the classifier's checkpoint, or the folder of given maps.
-        affinity: the AffinityNet's checkpoint; None with `walk.affinity=rgb`.
+        affinity: the AffinityNet's checkpoint, or that of a frozen backbone; None with `walk.affinity=rgb`.
     """
     gated = context.config.refinement.gate == "image"
     # Nothing judges a walk along colours.

@@ -11,7 +11,7 @@ from raypipe.data.manifest import manifest_bytes
 from raypipe.data.rows import Part, Rows
 from raypipe.outputs.sink import PNG, png_name
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
-from raypipe.pipelines.steps import decode_images, fetching
+from raypipe.pipelines.steps import decode_images, fetching, pixels_per_pass
 from raypipe.results import StreamSummary
 from raypipe.schema import PREDICTED_URI, SALIENCY
 from raypipe.stages.predict_saliency import EncodeSaliency, PredictSaliency
@@ -27,20 +27,19 @@ def lacks_saliency(context: Context) -> bool:
     """Whether maps have to be predicted before a classifier is trained.
 
     Raises:
-        ValueError: if they are missing and `saliency.source=given`.
+        ValueError: if they are missing and no network is given that predicts them.
     """
     config = context.config
     if config.classifier.saliency == "none":
         return False
     unmapped = _unmapped(context)
     missing = count(unmapped)
-    if missing and config.saliency.source == "given":
+    if missing and config.saliency.weights is None:
         some = sorted(name for names in drawn_ids(unmapped, 3).values() for name in names)
         raise ValueError(
             f"classifier.saliency={config.classifier.saliency} needs a saliency map of every image to train on, "
             f"{missing} of {count(context.rows(config.splits.train))} have no saliency_uri in the manifest, such as "
-            f"{some}: give them, let a network predict them (saliency.source, saliency.weights), or set "
-            "classifier.saliency=none"
+            f"{some}: give them, let a network predict them (saliency.weights), or set classifier.saliency=none"
         )
     return bool(missing)
 
@@ -87,10 +86,10 @@ def saliency_weights(context: Context) -> Artifact:
         ValueError: if the config names no network.
         FileNotFoundError: if there is no such file.
     """
-    saliency = context.config.saliency
-    if saliency.source == "given" or saliency.weights is None:
-        raise ValueError("saliency.source=given predicts nothing; set saliency.source and saliency.weights")
-    uri = find_weights(saliency.weights, out=context.config.out) or saliency.weights
+    weights = context.config.saliency.weights
+    if weights is None:
+        raise ValueError("nothing predicts saliency maps: set saliency.weights to an ONNX model")
+    uri = find_weights(weights, out=context.config.out) or weights
     return Artifact(uri, storage.bytes_digest(storage.read_bytes(uri)))
 
 
@@ -101,14 +100,18 @@ def saliency_plan(context: Context, weights: Artifact) -> Plan:
         context: config and manifest.
         weights: the network's, as of `saliency_weights`.
     """
-    source, max_side = context.config.saliency.source, context.config.images.max_side
-    assert source != "given"  # such a network has no weights
+    config = context.config
     return Plan(
         name="saliency",
         stages=(
-            fetching(context.config, classes=None),
+            fetching(config, classes=None),
             decode_images(context),
-            PredictSaliency(source=source, weights=weights, max_side=max_side),
+            PredictSaliency(
+                weights=weights,
+                preprocessing=config.saliency.preprocessing,
+                max_side=config.images.max_side,
+                pixels_per_pass=pixels_per_pass(config),
+            ),
             EncodeSaliency(),
         ),
         schema=SALIENCY,

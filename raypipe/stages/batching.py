@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raypipe.faults import ROW_ERRORS
 from raypipe.progress import tick
-from raypipe.stages.base import Row, Stage
+from raypipe.stages.base import Kind, Row, Stage
 
 _NO_WORKSPACE = ("unable to find an engine", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 """What cuDNN and cuBLAS say of it, in RuntimeErrors of other kinds."""
@@ -40,7 +40,10 @@ class JointStage(Stage, Generic[Prepared]):
     passes of that many pixels, mirror images not counted; results may then differ in rounding with the composition of
     the pass."""
 
-    kind = "device"
+    @property
+    def kind(self) -> Kind:
+        """Runs a network."""
+        return "device"
 
     @abstractmethod
     def prepare(self, row: Row) -> Prepared:

@@ -2,7 +2,8 @@
 
 The walk is judged by the separation of features and colours, refined masks by class consistency. Neither can judge the
 other. Class consistency would favour the maps before the walk, which the same classifier has made; and a walk maximises
-the separation on the grid, so that any finer mask scores lower.
+the separation on the grid, so that any finer mask scores lower. The features may be learned or frozen
+(benchmarks/frozen_affinity.md): the colours, which know nothing of the walk, keep the score honest.
 """
 
 from collections.abc import Sequence

@@ -9,11 +9,13 @@ from raypipe.data.checkpoints import Checkpoint, read_checkpoint
 from raypipe.networks import (
     AffinityNet,
     AnyClassifier,
+    FrozenFeatures,
     Network,
     Preprocessing,
     Segmenter,
     build_affinity_net,
     build_classifier,
+    build_frozen_features,
     build_saliency_classifier,
     build_segmenter,
     load_state,
@@ -46,14 +48,19 @@ def load_classifier(
     return _ready(network, checkpoint, device, precision)
 
 
-def load_affinity_net(uri: str, *, device: str, precision: Precision = "fp32") -> AffinityNet:
-    """Loads the AffinityNet of a checkpoint in eval mode.
+FROZEN = {"frozen": True}
+"""What a checkpoint of the task "affinity" says of its training where there was none: it is a backbone as it was."""
+
+
+def load_affinity_net(uri: str, *, device: str, precision: Precision = "fp32") -> AffinityNet | FrozenFeatures:
+    """Loads the AffinityNet of a checkpoint in eval mode, or the backbone that takes its place.
 
     Raises:
         ValueError: as `load_classifier`.
     """
     checkpoint = read_checkpoint(uri, task="affinity")
-    return _ready(build_affinity_net(checkpoint.backbone), checkpoint, device, precision)
+    build = build_frozen_features if checkpoint.config == FROZEN else build_affinity_net
+    return _ready(build(checkpoint.backbone), checkpoint, device, precision)
 
 
 def load_segmenter(uri: str, *, device: str, precision: Precision = "fp32") -> tuple[Segmenter, Checkpoint]:

@@ -1,42 +1,45 @@
 """Saliency maps by a network."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.images import encode_png
-from raypipe.networks.csnet import SIDE, load_csnet
-from raypipe.networks.cuda import to_device
-from raypipe.networks.onnx_saliency import OnnxSaliency
-from raypipe.networks.preprocessing import IMAGENET
-from raypipe.networks.weights import read_state_dict
+from raypipe.networks.onnx_saliency import OnnxSaliency, runs_on_cuda
+from raypipe.networks.preprocessing import NamedOrNumbers, preprocessing_of
 from raypipe.schema import SALIENCY, columns
 from raypipe.stages.base import Kind, Row, Stage
+from raypipe.stages.batching import JointStage, in_passes
 from raypipe.stages.decode import pixels_of
 
-_ONNX_SIDE = 320
-"""Of models that take any size."""
+
+@dataclass
+class ResizedImage:
+    """An image at the network's size."""
+
+    pixels: NDArray[np.uint8]
 
 
 @dataclass(kw_only=True)
-class PredictSaliency(Stage):
+class PredictSaliency(JointStage[ResizedImage]):
     """Saliency (map_height, map_width) of an image as a network gives it, as float32 bytes in [0, 1]; 1 is salient.
 
-    Images never share a pass, so that a map depends on nothing but its image and the weights.
+    The image is resized to the network's height and width, whatever its own ratio (bilinear, of all pixels that a
+    new one covers), as such networks were trained.
     """
 
-    source: Literal["csnet", "onnx"]
     weights: Artifact
-    """File of the network's published weights, or an ONNX model; known by its content."""
+    """An ONNX model, known by its content."""
+    preprocessing: NamedOrNumbers
+    """What the model was trained on, as of `saliency.preprocessing`."""
     max_side: int
     """Longer images are reduced to this long side, in pixels."""
 
@@ -45,34 +48,33 @@ class PredictSaliency(Stage):
 
     @property
     def kind(self) -> Kind:
-        """Runs a network; onnxruntime's is that of the CPU."""
-        return "finish" if self.source == "onnx" else "device"
+        """Runs a network where onnxruntime is made for GPUs, else works on the CPU beside those that do."""
+        return "device" if runs_on_cuda() else "finish"
 
     def setup(self, device: str) -> None:
         """Loads the network."""
-        self.device = torch.device(device)
-        self.predict: Callable[[Tensor], Tensor]
         uri = self.weights.uri
-        if self.source == "onnx":
-            model = OnnxSaliency(storage.read_bytes(uri), source=uri)
-            self.predict, self.side = model, model.side or _ONNX_SIDE
-        else:
-            network = load_csnet(read_state_dict(uri, read=storage.read_bytes), source=uri)
-            self.predict, self.side = network.to(self.device), SIDE
+        self.network = OnnxSaliency(storage.read_bytes(uri), source=uri, device=device)
+        self.normalize = preprocessing_of(self.preprocessing).normalize
+
+    def prepare(self, row: Row) -> ResizedImage:
+        """Decodes and resizes the image."""
+        image = Image.fromarray(pixels_of(row, max_side=self.max_side))
+        size = (self.network.width, self.network.height)
+        return ResizedImage(np.array(image.resize(size, Image.Resampling.BILINEAR)))
 
     @torch.inference_mode()
-    def process(self, row: Row) -> Row:
-        """Predicts one image's map.
+    def compute(self, prepared: Sequence[ResizedImage]) -> list[Row]:
+        """Predicts the maps of images, several a pass where the model and `pixels_per_pass` allow."""
+        images = [torch.from_numpy(image.pixels).permute(2, 0, 1)[None] for image in prepared]
+        together = self.pixels_per_pass if self.network.is_joint else None
+        passed = in_passes(self.network, [self.normalize(image) for image in images], pixels_per_pass=together)
+        return [_encoded(saliency[0, 0].numpy()) for saliency in passed]
 
-        Raises:
-            ImageError: if the image can't be decoded.
-        """
-        pixels = pixels_of(row, max_side=self.max_side)
-        resized = Image.fromarray(pixels).resize((self.side, self.side), Image.Resampling.BILINEAR)
-        image = to_device(torch.from_numpy(np.array(resized)), self.device).permute(2, 0, 1)[None]
-        saliency = self.predict(IMAGENET.normalize(image)).float()[0, 0].cpu().numpy()
-        height, width = saliency.shape
-        return {"map": saliency.astype("<f4").tobytes(), "map_height": height, "map_width": width}
+
+def _encoded(saliency: NDArray[np.float32]) -> Row:
+    height, width = saliency.shape
+    return {"map": saliency.astype("<f4").tobytes(), "map_height": height, "map_width": width}
 
 
 @dataclass

@@ -16,7 +16,7 @@ from raypipe.data.arrays import decode_cam, encode_scores
 from raypipe.networks import network_input
 from raypipe.networks.cuda import to_device
 from raypipe.networks.precision import autocasting
-from raypipe.ops.affinity import pairwise_affinity, rgb_affinity
+from raypipe.ops.affinity import rgb_affinity
 from raypipe.ops.cam import pool_to_grid, stack_background
 from raypipe.ops.predicted_iou import predicted_iou
 from raypipe.ops.random_walk import check_walked, propagate_batch
@@ -55,8 +55,8 @@ AffinitySource = Callable[[Sequence[NDArray[np.uint8]]], list[Cells]]
 """Pixels (H, W, 3) of images to their cells."""
 
 
-class LearnedAffinity:
-    """Affinities of AffinityNet's features."""
+class NetworkAffinity:
+    """Affinities of a network's features."""
 
     def __init__(self, checkpoint: str, *, precision: Precision, device: str, pixels_per_pass: int | None) -> None:
         self.network = load_affinity_net(checkpoint, device=device, precision=precision)
@@ -71,7 +71,7 @@ class LearnedAffinity:
         inputs = [network_input(pixels, preprocessing=preprocessing, device=self.device)[0] for pixels in images]
         network = autocasting(self.network, self.device, self.precision)
         passed = in_passes(network, inputs, pixels_per_pass=self.pixels_per_pass)
-        return [Cells(maps[0], pairwise_affinity) for maps in passed]
+        return [Cells(maps[0], self.network.pair) for maps in passed]
 
 
 def cell_colours(pixels: NDArray[np.uint8]) -> Tensor:
@@ -82,17 +82,17 @@ def cell_colours(pixels: NDArray[np.uint8]) -> Tensor:
 def affinity_source(
     affinity: Artifact | None, *, precision: Precision, device: str, pixels_per_pass: int | None = None
 ) -> AffinitySource:
-    """Returns the affinities of an AffinityNet's checkpoint, or where there is none of the cells' mean colours.
+    """Returns the affinities of a checkpoint's features, or where there is none of the cells' mean colours.
 
     Args:
-        affinity: the checkpoint; None takes colours.
+        affinity: an AffinityNet's checkpoint, or that of a frozen backbone; None takes colours.
         precision: of the network.
         device: where it goes to, as torch names it.
         pixels_per_pass: see `JointStage`.
     """
     if affinity is None:
         return lambda images: [Cells(cell_colours(pixels), rgb_affinity) for pixels in images]
-    return LearnedAffinity(affinity.uri, precision=precision, device=device, pixels_per_pass=pixels_per_pass)
+    return NetworkAffinity(affinity.uri, precision=precision, device=device, pixels_per_pass=pixels_per_pass)
 
 
 def grid_scores(cam: Tensor, *, alpha: float, count_padding: bool = False, cam_stride: int) -> Tensor:

@@ -85,7 +85,7 @@ def test_config_is_frozen() -> None:
         ("", [*BASE, "sweep.training={walk.beta: [1]}"], "dotted names in network, .*, got 'walk.beta'"),
         ("", [*BASE, "sweep.training={classifier: [1]}"], "got 'classifier'"),
         ("", [*BASE, "sweep.training={both: [{out: elsewhere}]}"], "got 'out'"),
-        ("", [*BASE, "sweep.training={seed: [1, 2]}"], "or jitter or repeat_threshold, got 'seed'"),
+        ("", [*BASE, "sweep.training={seed: [1, 2]}"], "or one of jitter, repeat_threshold, walk.affinity, got 'seed'"),
         ("", [*BASE, "sweep.betas=[]"], "betas needs at least one value"),
         ("", [*BASE, "sweep.steps=[-1]"], "steps are above -1"),
     ],
@@ -137,8 +137,12 @@ def test_backbones_of_config_are_those_of_networks() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("saliency.source=csnet", "a network needs weights"),
-        ("saliency.weights=a.pth", "don't go together"),
+        ("saliency.preprocessing=isnet", r"got 'isnet': expected imagenet, .* such as \[128, 256\]"),
+        ("saliency.preprocessing=[1,2,3]", r"got \[1, 2, 3\]: expected imagenet"),
+        ("saliency.preprocessing=[[1,2],3]", "expected imagenet"),
+        ("saliency.preprocessing=[0.5,1]", r"mean \[0.5\] .* multiply what is meant for pixels of 0 to 1 by 255"),
+        ("saliency.preprocessing=[0,0.229]", r"deviation \[0.229\] .* multiply"),
+        ("saliency.preprocessing=[-1,255]", r"means are 0 or 1 to 255"),
         ("classifier.saliency=epsp", "Did you mean 'eps'"),
         ("classifier.saliency_loss.ird_tau=2", "less than or equal to 1"),
     ],
@@ -146,6 +150,29 @@ def test_backbones_of_config_are_those_of_networks() -> None:
 def test_saliency_that_cannot_be(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("", [*BASE, override])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tensorflow", "tensorflow"),
+        ("[128,256]", (128.0, 256.0)),
+        ("[0, [58.4,57.1,57.4]]", (0.0, (58.4, 57.1, 57.4))),
+    ],
+)
+def test_preprocessing_of_a_saliency_network(text: str, expected: object) -> None:
+    config = load_config("", [*BASE, f"saliency.preprocessing={text}"])
+    assert config.saliency.preprocessing == expected
+    assert load_config(to_yaml(config)) == config
+
+
+def test_frozen_affinities_that_cannot_be() -> None:
+    frozen = [*BASE, "walk.affinity=frozen"]
+    with pytest.raises(ConfigError, match=r"doesn't go with checkpoints\.affinity"):
+        load_config("", [*frozen, "checkpoints.affinity=a"])
+    with pytest.raises(ConfigError, match=r"network\.weights is null: give some, or set affinity\.start=classifier"):
+        load_config("", [*frozen, "network.weights=null", "affinity.start=pretrained"])
+    load_config("", [*frozen, "network.weights=null", "affinity.start=classifier"])
 
 
 def test_given_maps_have_no_judge() -> None:

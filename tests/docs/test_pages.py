@@ -15,11 +15,10 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-import torch
 from doc_pages import NOT_RUN, PAGES, REPOSITORY, blocks, commands
 from omegaconf import OmegaConf
 from PIL import Image
-from saliency_weights import csnet_state
+from saliency_models import onnx_model
 
 from raypipe import storage
 from raypipe.data.parts import read_manifest
@@ -121,7 +120,7 @@ def salient_table(workspace: Workspace) -> None:
         Image.fromarray(((mask > 0) * 255).astype(np.uint8)).save(path)
         lines.append(f"{row['image_uri']},{'|'.join(row['labels'])},saliency/{path.name}")
     (workspace.folder / "salient.csv").write_text("\n".join(lines) + "\n")
-    torch.save(csnet_state(), workspace.folder / "csnet-L-x2.pth.tar")
+    (workspace.folder / "isnet.onnx").write_bytes(onnx_model())
 
 
 def corrected_export(workspace: Workspace) -> None:

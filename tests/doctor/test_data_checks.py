@@ -62,11 +62,20 @@ def test_networks_from_random_numbers(tmp_path: Path) -> None:
     assert data_checks.check_networks(context, {"the driver": view()}).status == "ok"
 
 
+def test_a_frozen_backbone_needs_its_weights(tmp_path: Path) -> None:
+    frozen = ["walk.affinity=frozen", "affinity.start=pretrained", f"network.weights={tmp_path}/weights.pth"]
+    context = make_context(tmp_path, *frozen, f"checkpoints.classifier={tmp_path}/given")
+    assert f"{tmp_path}/weights.pth" in data_checks.network_files(context)
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    found = data_checks.check_networks(make_context(tmp_path, *frozen), {"the driver": view()})
+    assert f"affinity: frozen, as in {tmp_path}/weights.pth" in found.found
+
+
 def test_weights_of_a_saliency_network(tmp_path: Path) -> None:
-    given = ("saliency.source=csnet", f"saliency.weights={tmp_path}/csnet.pth")
+    given = (f"saliency.weights={tmp_path}/isnet.onnx",)
     assert data_checks.network_files(make_context(tmp_path, *given)) == []  # nothing asks for saliency
     context = make_context(tmp_path, *given, "classifier.saliency=eps")
-    assert data_checks.network_files(context) == [f"{tmp_path}/csnet.pth"]
+    assert data_checks.network_files(context) == [f"{tmp_path}/isnet.onnx"]
 
 
 def test_given_checkpoints(tmp_path: Path, classifier_uri: str, affinity_uri: str) -> None:

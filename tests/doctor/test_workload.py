@@ -33,6 +33,7 @@ def make_context(*overrides: str) -> Context:
         ([], True, ["classifier", "affinity"]),
         (["walk.affinity=rgb"], False, ["classifier"]),
         (["walk.affinity=rgb", "checkpoints.classifier=c"], False, []),
+        (["walk.affinity=frozen", "affinity.start=classifier"], False, ["classifier"]),
         (["checkpoints.affinity=a", "checkpoints.classifier=c"], False, []),
         (["checkpoints.classifier=c"], True, ["affinity"]),
         (["segmenter.enabled=true"], True, ["classifier", "affinity", "segmenter"]),
@@ -56,6 +57,8 @@ def test_what_a_run_makes_depends_on_what_is_given(overrides: list[str], trained
         ([*GIVEN_MAPS, "affinity.start=pretrained"], False, False),
         ([*GIVEN_MAPS, "affinity.start=classifier"], True, True),
         ([*GIVEN_MAPS, "affinity.start=classifier", "checkpoints.classifier=c"], True, False),
+        ([*GIVEN_MAPS, "affinity.start=classifier", "walk.affinity=frozen"], True, True),
+        ([*GIVEN_MAPS, "affinity.start=pretrained", "walk.affinity=frozen", "network.weights=w"], False, False),
         ([*GIVEN_MAPS, "affinity.start=classifier", "checkpoints.affinity=a"], False, False),
         ([*GIVEN_MAPS, "checkpoints.affinity=a", "segmenter.enabled=true", "segmenter.start=pretrained"], False, False),
         ([*GIVEN_MAPS, "checkpoints.affinity=a", "segmenter.enabled=true", "segmenter.start=classifier"], True, True),
@@ -94,6 +97,7 @@ def test_a_training_is_planned_by_its_batch_and_its_validation() -> None:
         # Nothing judges a walk along colours, or of no steps.
         (["walk.affinity=rgb", "refinement.method=none"], ["masks", "scores"]),
         (["walk.affinity=rgb"], ["gate", "masks", "scores"]),
+        (["walk.affinity=frozen", "affinity.start=classifier", "refinement.method=none"], ["gate", "masks", "scores"]),
         (["walk.num_steps=0", "refinement.method=none"], ["seeds", "masks", "scores"]),
     ],
 )
@@ -103,7 +107,7 @@ def test_streams_of_a_run(overrides: list[str], names: list[str]) -> None:
 
 def test_saliency_is_a_stream_where_a_network_predicts_it() -> None:
     """Its weights needn't be at hand: no resource depends on them."""
-    overrides = ["saliency.source=csnet", "saliency.weights=absent.pth", "classifier.saliency=eps"]
+    overrides = ["saliency.weights=absent.onnx", "classifier.saliency=eps"]
     assert streams_of(make_context(*overrides))[0].name == "saliency"
     assert streams_of(make_context(*overrides, "checkpoints.classifier=c"))[0].name == "seeds"
 

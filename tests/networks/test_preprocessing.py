@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from raypipe.networks import Preprocessing
-from raypipe.networks.preprocessing import CAFFE, IMAGENET, PREPROCESSINGS, TENSORFLOW
+from raypipe.networks.preprocessing import CAFFE, IMAGENET, PREPROCESSINGS, TENSORFLOW, preprocessing_of
 
 
 def test_normalize_by_hand() -> None:
@@ -13,6 +13,14 @@ def test_normalize_by_hand() -> None:
     torch.testing.assert_close(TENSORFLOW.normalize(pixels).flatten(), torch.tensor([1.0, -0.6, -1.0]))
     expected = torch.tensor([(1 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, -0.406 / 0.225])
     torch.testing.assert_close(IMAGENET.normalize(pixels).flatten(), expected)
+
+
+def test_numbers_are_those_of_bytes() -> None:
+    pixels = torch.tensor([0, 128, 192], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    alike, one_each = preprocessing_of((128.0, 256.0)), preprocessing_of(((10.0, 28.0, 92.0), 10.0))
+    assert alike.normalize(pixels).flatten().tolist() == [-0.5, 0.0, 0.25]
+    assert one_each.normalize(pixels).flatten().tolist() == [-1.0, 10.0, 10.0]
+    assert preprocessing_of("caffe") == CAFFE
 
 
 def test_convention_bgr_networks_get_blue_first() -> None:

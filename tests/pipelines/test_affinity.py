@@ -1,21 +1,24 @@
-"""What an AffinityNet is trained of, by seeds that are written as a stream would; nothing is trained."""
+"""What an AffinityNet is trained of, by seeds that are written as a stream would, and a backbone in its place."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from stream_outputs import write_outputs
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.shards import Place, RowReader
-from raypipe.pipelines.affinity import affinity_plan, affinity_task
+from raypipe.networks import FrozenFeatures, build_classifier
+from raypipe.pipelines.affinity import affinity_plan, affinity_task, find_frozen, freeze_backbone
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN
 from raypipe.pipelines.networks import NetworkPlan
 from raypipe.schema import SEEDS
 from raypipe.stages.base import columns_after
+from raypipe.stages.networks import load_affinity_net
 
 SPLITS = {"d": "train", "a": "train", "unseeded": "train", "v": "val"}
 TRIMAPS = {"a": b"A", "d": b"D", "v": b"V", "gone": b"G"}
@@ -104,3 +107,58 @@ def test_radius_and_frozen_backbone_are_those_of_the_config() -> None:
     network = task.build()
     assert not any(parameter.requires_grad for parameter in network.backbone.parameters())
     assert any(parameter.requires_grad for parameter in network.parameters()), "the head learns"
+
+
+def frozen_context(tmp_path: Path, *options: str) -> Context:
+    return make_context(
+        f"out={tmp_path}/out", "walk.affinity=frozen", f"network.weights={tmp_path}/weights.pth", *options
+    )
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> dict[str, torch.Tensor]:
+    """Those of a classifier, as a file of pretrained weights; frozen features have no use for its head."""
+    torch.manual_seed(1)
+    found: dict[str, torch.Tensor] = build_classifier("tiny", num_classes=3).state_dict()
+    torch.save(found, tmp_path / "weights.pth")
+    return found
+
+
+def test_a_frozen_backbone_has_the_pretrained_weights(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    frozen = freeze_backbone(frozen_context(tmp_path, "network.preprocessing=tensorflow"), classifier=None)
+    network = load_affinity_net(frozen.uri, device="cpu")
+    assert isinstance(network, FrozenFeatures)
+    assert network.preprocessing.scale == 1 / 127.5
+    x = torch.randn(1, 3, 40, 48)
+    expected = build_classifier("tiny", num_classes=3).eval()
+    expected.load_state_dict(weights)
+    with torch.inference_mode():
+        found, last = network(x), expected.backbone(x)[expected.backbone.last_depth]
+    last = torch.nn.functional.normalize(last, dim=1)
+    torch.testing.assert_close(found[:, -last.shape[1] :], last, rtol=1e-3, atol=1e-4)
+
+
+def test_a_frozen_backbone_is_written_once(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    context = frozen_context(tmp_path)
+    assert find_frozen(context, classifier=None) is None
+    frozen = freeze_backbone(context, classifier=None)
+    (tmp_path / "weights.pth").unlink()
+    assert freeze_backbone(context, classifier=None) == find_frozen(context, classifier=None) == frozen
+
+
+def test_a_frozen_classifier_is_another_network(
+    tmp_path: Path, weights: dict[str, torch.Tensor], classifier_uri: str
+) -> None:
+    pretrained = freeze_backbone(frozen_context(tmp_path), classifier=None)
+    context = frozen_context(tmp_path, "affinity.start=classifier")
+    taken = freeze_backbone(context, classifier=Artifact(classifier_uri, "c"))
+    assert taken.digest != pretrained.digest
+    assert taken.uri != pretrained.uri
+    with pytest.raises(ValueError, match="needs the classifier's checkpoint"):
+        freeze_backbone(context, classifier=None)
+
+
+def test_weights_of_another_network_cannot_be_frozen(tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="doesn't fit the FrozenFeatures of tiny"):
+        freeze_backbone(frozen_context(tmp_path), classifier=None)

@@ -35,7 +35,7 @@ LABELS: dict[str, list[str] | None] = {
     "unknown": ["cat", "bird"],
 }
 LEARNED = ["a", "b", "both", "empty"]
-PREDICTING = ("classifier.saliency=eps++", "saliency.source=csnet", "saliency.weights=csnet.pth")
+PREDICTING = ("classifier.saliency=eps++", "saliency.weights=isnet.onnx")
 MAPS = Artifact("maps", "m")
 
 

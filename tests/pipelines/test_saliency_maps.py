@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from saliency_weights import csnet_state
+from PIL import Image
+from saliency_models import onnx_model
 
 from raypipe.config import RunConfig, load_config
 from raypipe.data.images import decode_mask, encode_png
@@ -51,22 +51,28 @@ def test_without_maps_training_says_what_to_do(partly: tuple[str, str], tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # two streams and a training: on a busy machine their processes start slowly
-def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tuple[str, str], tmp_path: Path) -> None:
-    torch.save(csnet_state(), tmp_path / "csnet.pth")
-    predicted = ("saliency.source=csnet", f"saliency.weights={tmp_path / 'csnet.pth'}")
-    run = open_run(make_config(partly[0], tmp_path / "out", *predicted, "classifier.epochs=2"))
-    epochs = read_metrics(str(Path(run.train_classifier().uri).parent))
+@pytest.mark.timeout(600)  # a training: on a busy machine its processes start slowly
+def test_given_maps_are_trained_on(local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
+    rows = synthetic[1].table.to_pylist()
+    for row in rows:
+        pixels = np.asarray(Image.open(row["image_uri"]).convert("L"))
+        row["saliency_uri"] = str(tmp_path / f"{row['image_id']}.png")
+        Path(row["saliency_uri"]).write_bytes(encode_png(pixels))
+    trained_on = [row for row in rows if row["split"] == "train"]
+    Path(trained_on[0]["saliency_uri"]).write_bytes(encode_png(np.full((50, 50), 255, np.uint8)))
+    write_manifest(Manifest.from_rows(rows, synthetic[1].classes), str(tmp_path / "manifest.parquet"))
+    run = open_run(make_config(str(tmp_path / "manifest.parquet"), tmp_path / "out", "classifier.epochs=2"))
+    classifier = run.train_classifier()
+    epochs = read_metrics(str(Path(classifier.uri).parent))
     shares = [metrics["dropped_share"] for metrics in epochs]
     assert shares[0] == 0  # it starts as EPS
     assert 0 < shares[1] < 1
     for metrics in epochs:
         assert metrics["loss"] == pytest.approx(metrics["loss_classification"] + metrics["loss_saliency"])
-        assert metrics["num_unreadable"] <= 2  # the given map has another shape, and its image may come twice
-    network = load_classifier(run.train_classifier().uri, device="cpu")
-    assert network.fc8.out_channels == 7
+        assert metrics["num_unreadable"] <= 2  # one map has another shape, and its image may come twice
+    assert load_classifier(classifier.uri, device="cpu").fc8.out_channels == 7
 
-    samples = saliency_samples(run.context, classifier=run.train_classifier(), num_samples=6)
+    samples = saliency_samples(run.context, classifier=classifier, num_samples=6)
     assert 5 <= len(samples) <= 6  # not the one whose map has another shape
     for sample in samples:
         assert sample.inconsistent_region is not None
@@ -74,15 +80,24 @@ def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tupl
         assert shapes == {sample.pixels.shape[:2]}
         assert 0 <= sample.foreground.min() <= sample.foreground.max() <= 1
 
-    written = {
-        row["image_id"]: row for row in read_manifest(run.predict_saliency().uri + "/manifest").table.to_pylist()
-    }
-    assert len(list(Path(run.predict_saliency().uri, "png").iterdir())) == 17
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_missing_maps_are_predicted_and_trained_on(local_ray: None, partly: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "redness.onnx").write_bytes(onnx_model())
+    predicted = (f"saliency.weights={tmp_path / 'redness.onnx'}", "saliency.preprocessing=[0, 25]")
+    run = open_run(make_config(partly[0], tmp_path / "out", *predicted))
+    (epoch,) = read_metrics(str(Path(run.train_classifier().uri).parent))
+    assert epoch["num_unreadable"] <= 2  # the given map has another shape, and its image may come twice
+    maps = run.predict_saliency().uri
+    written = {row["image_id"]: row for row in read_manifest(maps + "/manifest").table.to_pylist()}
+    assert len(list(Path(maps, "png").iterdir())) == 17
     for image_id, row in written.items():
         if row["split"] == "val":
             assert row["saliency_uri"] is None
         elif image_id != partly[1]:
-            path = Path(row["saliency_uri"])
-            truth = Path(row["mask_uri"])
-            assert decode_mask(path.read_bytes()).shape == decode_mask(truth.read_bytes()).shape
+            saliency = decode_mask(Path(row["saliency_uri"]).read_bytes())
+            red, _, blue = np.asarray(Image.open(row["image_uri"]).convert("RGB"), np.float32).transpose(2, 0, 1)
+            assert saliency.shape == red.shape
+            assert saliency[red > blue].mean() > saliency[red <= blue].mean(), "the network takes red for salient"
     assert written[partly[1]]["saliency_uri"].endswith("given.png")

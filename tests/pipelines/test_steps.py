@@ -214,9 +214,7 @@ def variants(value: Any) -> Iterator[Any]:
 
 
 def saliency() -> Plan:
-    return saliency_plan(
-        make_context("saliency.source=csnet", "saliency.weights=weights.pth"), Artifact("weights", "w")
-    )
+    return saliency_plan(make_context("saliency.weights=weights.onnx"), Artifact("weights", "w"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from fake_device import DEVICE, fake_device
-from saliency_weights import csnet_state
 
 from raypipe.artifacts import Artifact
 from raypipe.config import Cams, Trimaps
@@ -20,7 +19,6 @@ from raypipe.stages.base import Row, Stage
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.encode import sums_of_classes
 from raypipe.stages.judge import GateMasks, GateWalk
-from raypipe.stages.predict_saliency import PredictSaliency
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine_on_device import RefineOnDevice
 from raypipe.stages.score_settings import ScoreSettings, Setting
@@ -33,7 +31,7 @@ WALK: dict[str, Any] = {"radius": 5, "count_padding": False, "cam_stride": 4, **
 ONE: dict[str, Any] = {"alpha": 4.0, "beta": 8.0, "num_steps": 16, **WALK}
 SETTINGS = tuple(Setting(alpha, beta, t) for alpha in (2.0, 16.0) for beta in (4.0, 8.0) for t in (0, 7))
 
-ARRAYS = {"cam": "<f2", "scores": "<f4", "map": "<f4"}
+ARRAYS = {"cam": "<f2", "scores": "<f4"}
 """Columns of bytes that are numbers."""
 
 Uris = dict[str, str]
@@ -59,8 +57,6 @@ def uris(classifier_uri: str, affinity_uri: str, tmp_path_factory: pytest.TempPa
             weights=network.state_dict(),
         )
         write_checkpoint(checkpoint, uris[name])
-    uris["csnet"] = str(tmp_path_factory.mktemp("csnet") / "csnet.pth")
-    torch.save(csnet_state(), uris["csnet"])
     return uris
 
 
@@ -107,9 +103,6 @@ STAGES: dict[str, Callable[[Uris, int | None], Stage]] = {
     ),
     "SegmentImages": lambda uris, pixels: SegmentImages(
         segmenter=Artifact(uris["segmenter"], "s"), scales=(1.0, 0.5), pixels_per_pass=pixels, **IMAGES
-    ),
-    "PredictSaliency": lambda uris, _: PredictSaliency(
-        source="csnet", weights=Artifact(uris["csnet"], "w"), max_side=1024
     ),
 }
 

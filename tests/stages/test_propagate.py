@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -6,8 +7,13 @@ import torch
 
 from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_scores, encode_cam
+from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.data.images import decode_image
+from raypipe.networks import build_frozen_features
 from raypipe.ops.cam import pool_to_grid, stack_background
+from raypipe.ops.cosine_affinity import cosine_affinity
+from raypipe.ops.random_walk import propagate
+from raypipe.stages.networks import FROZEN
 from raypipe.stages.propagate import PropagateCams, affinity_source, grid_scores
 
 ARGS: dict[str, Any] = {
@@ -50,6 +56,28 @@ def test_zero_steps_leave_the_input(affinity_uri: str, row: dict[str, Any]) -> N
 
 def test_a_walk_along_colours_needs_no_checkpoint(row: dict[str, Any]) -> None:
     assert walk(None, row).shape == (3, 8, 11)
+
+
+def test_a_walk_along_frozen_features_is_one_of_its_own(affinity_uri: str, row: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_frozen_features("tiny")
+    checkpoint = Checkpoint(
+        task="affinity",
+        backbone="tiny",
+        classes=("cat", "dog"),
+        preprocessing=network.preprocessing.to_dict(),
+        config=FROZEN,
+        weights=network.state_dict(),
+    )
+    write_checkpoint(checkpoint, str(tmp_path))
+    scores = walk(str(tmp_path), row)
+    pixels = decode_image(row["image"]).pixels
+    (cells,) = affinity_source(Artifact(str(tmp_path), "a"), precision="fp32", device="cpu")([pixels])
+    affinity = cosine_affinity(cells.features, radius=5)
+    start = torch.from_numpy(walk(None, row, num_steps=0))
+    expected = propagate(start, affinity, beta=8, num_steps=16).numpy()
+    np.testing.assert_allclose(scores, expected, atol=2e-5)
+    assert np.abs(scores - walk(affinity_uri, row)).max() > 1e-3
 
 
 def test_a_checkpoint_of_another_task_is_refused(classifier_uri: str, row: dict[str, Any]) -> None:
