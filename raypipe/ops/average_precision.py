@@ -41,7 +41,7 @@ def average_precision(scores: Float[np.ndarray, " images"], positive: Bool[np.nd
     if positive.all() or not positive.any():
         return float("nan")
     order = np.argsort(-scores, kind="stable")
-    last_of_equals = np.append(np.diff(scores[order]) != 0, True)  # noqa: FBT003 - a value
+    last_of_equals = np.append(np.diff(scores[order]) != 0, True)
     found = positive[order].cumsum()[last_of_equals]
     shown = np.flatnonzero(last_of_equals) + 1
     return float((np.diff(found, prepend=0) * found / shown).sum() / positive.sum())

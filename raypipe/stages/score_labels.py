@@ -117,4 +117,4 @@ class PoolFeatures(OnWholeImages):
     def vectors(self, x: Tensor) -> Tensor:
         """Its pooled features."""
         features: Tensor = self.network.backbone(x)[self.network.backbone.last_depth]
-        return features.mean(dim=(2, 3))
+        return features.float().mean(dim=(2, 3))

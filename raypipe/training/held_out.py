@@ -7,6 +7,7 @@ none keeps them all for learning, and nothing is measured of it.
 Of fewer images none is held out. What can be learned of them is measured by cross-validation instead.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raypipe import storage
 from raypipe.data.names import hash_names
 from raypipe.training.selection import who_shows
 
@@ -22,6 +24,8 @@ ENOUGH = 1000
 """Images from which on some are held out."""
 FOLDS = 5
 """Of a cross-validation."""
+
+ASKED_FILE = "asked.json"
 
 _SALT = "held out"
 
@@ -35,7 +39,17 @@ class Asked:
     learned: list[str]
     """It has: as many as are held out, or all, at most 1,000."""
 
-    to_dict = asdict
+
+def write_asked(asked: Asked, checkpoint: str) -> None:
+    """Keeps in a checkpoint's folder, before there is one, which images are asked for."""
+    content = json.dumps(asdict(asked), ensure_ascii=False).encode()
+    storage.write_bytes_atomic(storage.join(checkpoint, ASKED_FILE), content)
+
+
+def read_asked(checkpoint: str) -> Asked | None:
+    """What `write_asked` has kept; None where nothing is: a network that somebody else has trained."""
+    uri = storage.join(checkpoint, ASKED_FILE)
+    return Asked(**json.loads(storage.read_bytes(uri))) if storage.exists(uri) else None
 
 
 def hold_out(rows: pa.Table, *, classes: Sequence[str]) -> tuple[pa.Table, Asked]:
