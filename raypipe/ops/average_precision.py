@@ -10,8 +10,9 @@ of N images positive, the mean over all orders is
 
     E[AP] = (H_N + (P - 1) (N - H_N) / (N - 1)) / N,    H_N = 1 + 1/2 + ... + 1/N.
 
-For the image at rank i is positive with probability P / N, and then each of the i - 1 before it with (P - 1) / (N - 1);
-the precision there is 1 / i plus their share, and H_N / N is the mean of 1 / i.
+For where the image at rank i is positive, each of the i - 1 images before it is so with probability
+(P - 1) / (N - 1), and the precision is 1 / i plus their share of i; a positive image has each rank equally often, and
+H_N / N is the mean of 1 / i.
 
 Source: Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, §4.2, of which the 2010 devkit
 drops the interpolation. The expectation is worked out above.
@@ -32,10 +33,8 @@ def average_precision(scores: Float[np.ndarray, " images"], positive: Bool[np.nd
         A value in (0, 1]; nan where no image is positive, or none is negative: then there is nothing to tell apart.
 
     Raises:
-        ValueError: a score is no number, or the lengths differ.
+        ValueError: a score is no number.
     """
-    if scores.shape != positive.shape:
-        raise ValueError(f"expected a score for each image, got {len(scores)} scores and {len(positive)} images")
     if np.isnan(scores).any():
         raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are nan: look at the classifier's loss")
     if positive.all() or not positive.any():

@@ -35,12 +35,8 @@ def cross_validated_scores(
         Scores, comparable within a class. All are 0 where there is only one fold.
 
     Raises:
-        ValueError: a feature isn't finite, or the lengths differ.
+        ValueError: a feature isn't finite.
     """
-    if not len(features) == len(labels) == len(folds):
-        raise ValueError(
-            f"expected features, labels and a fold for each image, got {len(features)}, {len(labels)}, {len(folds)}"
-        )
     if not np.isfinite(features).all():
         raise ValueError("some features are infinite or nan: look at the network's weights and preprocessing")
     scores = np.zeros(labels.shape)
