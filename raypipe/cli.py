@@ -222,9 +222,18 @@ def doctor(
 
 @app.command(name="config")
 def show_config(
-    preset: Annotated[str | None, typer.Option(help="Start from this preset.")] = None, overrides: Overrides = None
+    preset: Annotated[str | None, typer.Option(help="Start from this preset.")] = None,
+    manifest: Annotated[
+        str | None, typer.Option("--for", metavar="MANIFEST", help="Fit it to this dataset, with reasons.")
+    ] = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Print a complete config to start from."""
+    """Print a config to start from: every option, or with --for what is other than usual and why."""
+    if manifest is not None:
+        from raypipe.cli_fit import fitted_config
+
+        typer.echo(fitted_config(manifest, preset=preset, overrides=overrides or []), nl=False)
+        return
     base = ["manifest=manifest.parquet", "out=out"]
     typer.echo(to_yaml(load_config(f"preset: {preset}" if preset else "", [*base, *(overrides or [])])))
 
