@@ -1,7 +1,7 @@
 """Options that suit a dataset, by a rule from what is known of it before any training; each with its reason.
 
 Presets count epochs in passes over the set that they were made for. A set of 100 images would have a fourteenth of
-those steps. So epochs follow from a number of steps; the other rules keep crops, sampling and budgets in proportion.
+those steps. So epochs follow from a number of steps; the other rules keep crops and sampling in proportion.
 
 Source: the idea of a data fingerprint is that of Isensee et al., "nnU-Net", Nature Methods 2021. Where the numbers come
 from stands beside each of them.
@@ -21,10 +21,6 @@ MOST_EPOCHS = 100
 """More passes than these over the same images teach them by heart."""
 RARE = 0.5
 """Share of an even distribution below which a class is rare: its images come more often."""
-FAILING = 0.05
-"""Share of the images of a small set that may fail; the usual hundred would be all of it."""
-SMALL = 2_000
-"""Images up to which `FAILING` of them are less than the usual hundred."""
 WIDEST = 1.5
 """Largest long side of a training image, relative to the usual one: maps are computed up to about that scale."""
 
@@ -69,10 +65,6 @@ def fit(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
         yield from _epochs(config, found, name)
     yield from _sampling(config, found)
     yield from _sizes(config, found)
-    if found.num_images <= SMALL:
-        allowed = max(1, round(FAILING * found.num_images))
-        reason = f"of {found.num_images} images no more than {allowed} may fail before the run does"
-        yield Fitted("budget.max_rows", min(allowed, config.budget.max_rows), reason)
 
 
 def commented_yaml(entries: Sequence[Fitted], *, heading: Sequence[str]) -> str:

@@ -75,12 +75,6 @@ def test_lists_that_a_manifest_does_not_have_become_all_images() -> None:
     }
 
 
-def test_few_images_allow_few_failures() -> None:
-    assert fitted(60)["budget.max_rows"] == 3
-    assert fitted(5)["budget.max_rows"] == 1
-    assert fitted(60, "budget.max_rows=0")["budget.max_rows"] == 0
-
-
 def test_what_no_option_mends_is_noted() -> None:
     lines = list(notes(found(60, class_images={"cat": 60, "dog": 7})))
     assert lines[0].startswith("all images show cat: nothing tells them from the background")
