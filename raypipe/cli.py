@@ -241,7 +241,7 @@ def show_config(
 @train_app.command(name="classifier")
 def train_classifier(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the classification network."""
-    typer.echo(open_run(config, overrides, until="classifier").train_classifier().uri)
+    typer.echo(open_run(config, overrides, until="labels").train_classifier().uri)
 
 
 @train_app.command(name="affinity")

@@ -5,6 +5,7 @@ Which images are asked is settled before the training. They go through the netwo
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,10 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
     ids = asked.held_out + asked.learned
     rows = draw_rows(with_ids(context.rows(context.config.splits.train), ids), len(ids))
     assert isinstance(trained.task, ClassifierTask)
-    plan = labels_plan(context, classifier, trained.task, cross_validates=not asked.held_out)
+    task = trained.task
+    if isinstance(task.weights, str):
+        task = replace(task, staged_weights=stage_weights(task.weights, out=context.config.out))
+    plan = labels_plan(context, classifier, task, cross_validates=not asked.held_out)
     try:
         context.run(plan, rows, budget=Budget(max_fraction=1))
     except BudgetExceeded as error:  # where no image can be read, the streams to come say so
@@ -82,10 +86,14 @@ def labels_plan(context: Context, classifier: Artifact, task: ClassifierTask, *,
     }
     stages: list[OnWholeImages] = [ScoreLabels(classifier=classifier, **options)]
     if cross_validates:
-        given = task.weights or classifier
-        staged = stage_weights(given, out=config.out) if isinstance(given, str) else None
-        network: dict[str, Any] = {"backbone": task.backbone, "weights": given, "preprocessing": task.preprocessing}
-        stages.append(PoolFeatures(**network, staged_weights=staged, **options))
+        network = PoolFeatures(
+            backbone=task.backbone,
+            weights=task.weights or classifier,
+            preprocessing=task.preprocessing,
+            staged_weights=task.staged_weights,
+            **options,
+        )
+        stages.append(network)
     fetch = fetch_images(context)
     fields = [fetch.writes.field("class_ids"), *(field for stage in stages for field in stage.writes)]
     return Plan(
