@@ -22,7 +22,7 @@ from runs import connect_run, with_values
 from scipy.stats import spearmanr
 
 from raypipe import storage
-from raypipe.cli_fit import fitted_config
+from raypipe.cli_show_config import fitted_config
 from raypipe.config import RunConfig, load_config
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.manifest import Manifest

@@ -15,7 +15,8 @@ from raypipe import storage
 from raypipe.cli_config import ConfigFile, Overrides, connect_run, open_run, read_config
 from raypipe.cli_export import export, export_model, review
 from raypipe.cli_import import import_app
-from raypipe.config import load_config, to_yaml
+from raypipe.cli_show_config import show_config
+from raypipe.config import to_yaml
 from raypipe.data.parts import open_manifest
 from raypipe.messages import Message, message_of
 from raypipe.messages.codes import INTERRUPTED
@@ -220,22 +221,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(name="config")
-def show_config(
-    preset: Annotated[str | None, typer.Option(help="Start from this preset.")] = None,
-    manifest: Annotated[
-        str | None, typer.Option("--for", metavar="MANIFEST", help="Fit it to this dataset, with reasons.")
-    ] = None,
-    overrides: Overrides = None,
-) -> None:
-    """Print a config to start from: every option, or with --for what is other than usual and why."""
-    if manifest is not None:
-        from raypipe.cli_fit import fitted_config
-
-        typer.echo(fitted_config(manifest, preset=preset, overrides=overrides or []), nl=False)
-        return
-    base = ["manifest=manifest.parquet", "out=out"]
-    typer.echo(to_yaml(load_config(f"preset: {preset}" if preset else "", [*base, *(overrides or [])])))
+app.command(name="config")(show_config)
 
 
 @train_app.command(name="classifier")

@@ -1,10 +1,29 @@
-"""`raypipe config --for MANIFEST`: a short config that fits a dataset, each line with its reason."""
+"""`raypipe config`: all options, or with --for a short config that fits a dataset, each line with its reason."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from raypipe.config import load_config
+import typer
+
+from raypipe.cli_config import Overrides
+from raypipe.config import load_config, to_yaml
 from raypipe.config.fitting import Fingerprint, Fitted, commented_yaml, fit, notes
 from raypipe.config.overrides import read_override
+
+
+def show_config(
+    preset: Annotated[str | None, typer.Option(help="Start from this preset.")] = None,
+    manifest: Annotated[
+        str | None, typer.Option("--for", metavar="MANIFEST", help="Fit it to this dataset, with reasons.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print a config to start from: every option, or with --for what is other than usual and why."""
+    if manifest is not None:
+        typer.echo(fitted_config(manifest, preset=preset, overrides=overrides or []), nl=False)
+        return
+    base = ["manifest=manifest.parquet", "out=out"]
+    typer.echo(to_yaml(load_config(f"preset: {preset}" if preset else "", [*base, *(overrides or [])])))
 
 
 def fitted_config(manifest: str, *, preset: str | None, overrides: Sequence[str]) -> str:

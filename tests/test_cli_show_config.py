@@ -1,4 +1,4 @@
-from raypipe.cli_fit import fitted_config
+from raypipe.cli_show_config import fitted_config
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 
