@@ -45,6 +45,8 @@ def read_label_precision(classifier: Artifact) -> LabelPrecision | None:
 def class_skills(maps: Artifact) -> tuple[float, ...] | None:
     """What is known of each class, in [0, 1] and in class-id order; None where nobody knows.
 
+    Less than `NOTHING` is nothing: of a class, and where it is so over all classes, of each of them.
+
     Args:
         maps: the classifier's checkpoint, or the folder of given maps.
     """
@@ -52,8 +54,10 @@ def class_skills(maps: Artifact) -> tuple[float, ...] | None:
     overall = None if known is None else _overall(known)
     if known is None or overall is None:
         return None
-    skills = [_skill(each) for each in known.classes]
-    return tuple(round(overall if each is None else each, 2) for each in skills)
+    if overall < NOTHING:
+        return (0.0,) * len(known.classes)
+    skills = [overall if (found := _skill(each)) is None else found for each in known.classes]
+    return tuple(0.0 if each < NOTHING else round(each, 2) for each in skills)
 
 
 def knows_nothing(maps: Artifact) -> str | None:

@@ -56,6 +56,12 @@ def test_skills_by_hand(tmp_path: Path) -> None:
     assert class_skills(kept(tmp_path, known(0.6, 0.2, None))) == (0.5, 0.0, 0.25)
 
 
+def test_next_to_nothing_is_nothing(tmp_path: Path) -> None:
+    """(0.27 - 0.2) / 0.8 is less than a tenth; over all classes, a single lucky one doesn't count."""
+    assert class_skills(kept(tmp_path, known(0.6, 0.27))) == (0.5, 0.0)
+    assert class_skills(kept(tmp_path, known(0.35, 0.2, 0.2))) == (0.0, 0.0, 0.0)
+
+
 def test_few_images_say_nothing_of_a_class(tmp_path: Path) -> None:
     assert class_skills(kept(tmp_path, known(1.0, 0.2, num_positive=4))) == (0.5, 0.5)
 
