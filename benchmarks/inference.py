@@ -90,8 +90,9 @@ def main(
     print(machine(), end="\n\n")
     with make_setting(backbone) as setting:
         # The config's defaults are the paper's: alpha 16, beta 8, t = 256.
-        compute = compute_cams(setting.context, Artifact(f"{setting.folder}/classifier", "random"))
-        walk = propagate_cams(setting.context, Artifact(f"{setting.folder}/affinity", "random"))
+        maps = Artifact(f"{setting.folder}/classifier", "random")
+        compute = compute_cams(setting.context, maps)
+        walk = propagate_cams(setting.context, Artifact(f"{setting.folder}/affinity", "random"), maps=maps)
         for stage in (compute, walk):
             stage.setup("cpu")
         row = setting.row | compute.process(setting.row)

@@ -57,7 +57,7 @@ def make_path(
 ) -> Path:
     """The stages as the pipeline configures them, but for the precision and company of passes."""
     changed = replace(context, config=with_values(context.config, precision=precision, inference={"mode": mode}))
-    cams, walk = compute_cams(changed, found[0]), propagate_cams(changed, found[1])
+    cams, walk = compute_cams(changed, found[0]), propagate_cams(changed, found[1], maps=found[0])
     assert isinstance(cams, ComputeCams)
     for stage in (cams, walk):
         stage.setup(default_device().type)

@@ -15,7 +15,8 @@ from raypipe import storage
 from raypipe.cli_config import ConfigFile, Overrides, connect_run, open_run, read_config
 from raypipe.cli_export import export, export_model, review
 from raypipe.cli_import import import_app
-from raypipe.config import load_config, to_yaml
+from raypipe.cli_show_config import show_config
+from raypipe.config import to_yaml
 from raypipe.data.parts import open_manifest
 from raypipe.messages import Message, message_of
 from raypipe.messages.codes import INTERRUPTED
@@ -220,19 +221,13 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(name="config")
-def show_config(
-    preset: Annotated[str | None, typer.Option(help="Start from this preset.")] = None, overrides: Overrides = None
-) -> None:
-    """Print a complete config to start from."""
-    base = ["manifest=manifest.parquet", "out=out"]
-    typer.echo(to_yaml(load_config(f"preset: {preset}" if preset else "", [*base, *(overrides or [])])))
+app.command(name="config")(show_config)
 
 
 @train_app.command(name="classifier")
 def train_classifier(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train the classification network."""
-    typer.echo(open_run(config, overrides, until="classifier").train_classifier().uri)
+    typer.echo(open_run(config, overrides, until="labels").train_classifier().uri)
 
 
 @train_app.command(name="affinity")

@@ -1,6 +1,7 @@
 """What the steps of a run find out, as the pages show it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,42 @@ class StreamSummary:
             f"{self.num_finished} of {self.num_rows} rows finished, {self.num_quarantined} quarantined; "
             f"{self.num_computed} computed in {self.seconds:.0f} s"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassPrecision:
+    """What a classifier knows of one class."""
+
+    name: str
+    num_positive: int
+    """Images that show it, of those that were asked for."""
+    precision: float | None
+    """Average precision on images that it hasn't learned from, or what stands for it; None where all or none of the
+    images show the class, as of the next two."""
+    chance: float | None
+    """What scores that know nothing have on average."""
+    learned: float | None
+    """On images that it has learned from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPrecision:
+    """What a classifier knows of its classes: how well its scores order images by their labels."""
+
+    method: Literal["held out", "cross-validation"]
+    """`held out`: of its own scores, on images that were held out of its training. `cross-validation`, in sets of which
+    none were: the lower of two, that of its own scores on the images that it has learned from, and that of a ridge
+    regression on its backbone's features before the training, fold by fold. The first is low where it hasn't learned,
+    the second where there is little to learn from. A network that starts from random numbers has no such features:
+    those after the training stand for them, which have seen the labels, and so it may be too high."""
+    num_images: int
+    classes: tuple[ClassPrecision, ...]
+    """In class-id order."""
+
+    def mean(self, name: Literal["precision", "chance", "learned"]) -> float | None:
+        """Mean over the classes that have one; None where no class has."""
+        found = [value for each in self.classes if (value := getattr(each, name)) is not None]
+        return float(np.mean(found)) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)

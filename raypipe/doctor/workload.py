@@ -12,7 +12,9 @@ from raypipe.streams.plan import Plan
 if TYPE_CHECKING:
     from raypipe.data.checkpoints import Task
 
-Step = Literal["saliency", "classifier", "seeds", "affinity", "gate", "masks", "segmenter", "segments", "scores"]
+Step = Literal[
+    "saliency", "classifier", "labels", "seeds", "affinity", "gate", "masks", "segmenter", "segments", "scores"
+]
 """What a run makes, streams and trained networks, in its order."""
 
 UNKNOWN = "…"
@@ -110,15 +112,17 @@ def parts_until(context: Context, until: Step) -> list[Plan | Training]:
 def streams_of(context: Context) -> list[Plan]:
     """The streams that a run computes, in its order.
 
-    Whether saliency maps are missing, and whether there are true masks to score with, is known by the manifest's rows
-    only: both streams are among them where the config allows.
+    Whether saliency maps are missing, whether there are true masks to score with, and whether what the classifier knows
+    is cross-validated, is known by the manifest's rows only: all of it is among them where the config allows.
 
     Args:
         context: config and manifest, of which the classes are enough.
     """
     # torch takes seconds to import
+    from raypipe.pipelines.classifier import classifier_task
     from raypipe.pipelines.evaluate import scores_plan
     from raypipe.pipelines.gate import gate_plan
+    from raypipe.pipelines.label_precision import labels_plan
     from raypipe.pipelines.masks import masks_plan, taking_up
     from raypipe.pipelines.saliency_maps import saliency_plan
     from raypipe.pipelines.seeds import seeds_plan
@@ -138,6 +142,9 @@ def streams_of(context: Context) -> list[Plan]:
     plans: list[Plan] = []
     if predicts_saliency(config) and config.saliency.weights:
         plans.append(saliency_plan(context, Artifact(config.saliency.weights, UNKNOWN)))
+    if trains_classifier(config):
+        classifier = checkpoint(config, "classifier")
+        plans.append(labels_plan(context, classifier, classifier_task(context), cross_validates=True))
     if makes_seeds(config):
         plans.append(seeds)
     if runs_gate(config):

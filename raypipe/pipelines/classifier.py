@@ -9,12 +9,14 @@ import pyarrow.compute as pc
 
 from raypipe.artifacts import Artifact
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
+from raypipe.pipelines.label_precision import measure_labels
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
 from raypipe.pipelines.saliency_maps import lacks_saliency, run_saliency, with_saliency
 from raypipe.stages.crops import LoadClassifierCrops
 from raypipe.stages.saliency_crops import LoadSaliencyCrops
 from raypipe.streams.collect import count
+from raypipe.training.held_out import hold_out
 from raypipe.training.order import repeat_factors
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.tasks import ClassifierTask
@@ -23,9 +25,12 @@ _COLUMNS = (*MANIFEST_COLUMNS, "saliency_uri")
 
 
 def train_classifier(context: Context) -> Artifact:
-    """Trains the classifier, unless it is there already."""
+    """Trains the classifier, and measures what it has learned, unless that is done already."""
     maps, _ = run_saliency(context) if lacks_saliency(context) else (None, None)
-    return run_training(context, classifier_plan(context, maps=maps))
+    plan = classifier_plan(context, maps=maps)
+    trained = run_training(context, plan)
+    measure_labels(context, trained, plan)
+    return trained
 
 
 def classifier_plan(context: Context, *, maps: Artifact | None) -> NetworkPlan:
@@ -37,7 +42,7 @@ def classifier_plan(context: Context, *, maps: Artifact | None) -> NetworkPlan:
     """
     config = context.config
     training = config.training("classifier")
-    rows = learned_rows(context)
+    rows, asked = hold_out(learned_rows(context), classes=context.classes)
     task = classifier_task(context)
     options: dict[str, Any] = {
         "classes": context.classes,
@@ -50,7 +55,9 @@ def classifier_plan(context: Context, *, maps: Artifact | None) -> NetworkPlan:
         crops = LoadSaliencyCrops(maps=maps, **options)
     threshold = config.repeat_threshold
     factors = None if threshold is None else repeat_factors(rows["labels"].to_pylist(), threshold=threshold)
-    return NetworkPlan(task=task, training=training, crops=crops, rows=rows, classes=context.classes, factors=factors)
+    return NetworkPlan(
+        task=task, training=training, crops=crops, rows=rows, classes=context.classes, factors=factors, asked=asked
+    )
 
 
 def classifier_task(context: Context) -> ClassifierTask:
@@ -74,7 +81,7 @@ def classifier_task(context: Context) -> ClassifierTask:
 
 
 def learned_rows(context: Context) -> pa.Table:
-    """The images that the classifier learns from, `classifier.max_images` of those with usable labels.
+    """`classifier.max_images` of the images with usable labels, of which some may be held out.
 
     Raises:
         ValueError: if there are none.

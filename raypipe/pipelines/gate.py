@@ -20,6 +20,7 @@ from raypipe.artifacts import Artifact
 from raypipe.config import Budget
 from raypipe.data.rows import Rows
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.label_knowledge import knows_nothing
 from raypipe.pipelines.masks import with_seeds
 from raypipe.pipelines.steps import (
     compute_cams,
@@ -44,6 +45,9 @@ DECISION_FILE = "decision.json"
 SAMPLE_SIZE = 64
 """Images with labels that a gate judges."""
 
+CONSISTENCY = "class consistency"
+"""The judge of refined masks; it asks the classifier."""
+
 COLOURS = "it walks along colours, so theirs would be no judge; it stays as configured"
 """On synthetic images (n = 64) that walk takes 18 points of mIoU and yet doubles the colours' separation."""
 
@@ -62,7 +66,10 @@ def gate_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
 
     A walk along colours has no judge, nor has a mask that isn't refined.
     """
-    walk = gate_walk(context, affinity, keep_better=False) if affinity else propagate_cams(context, affinity)
+    if affinity:
+        walk = gate_walk(context, affinity, maps=maps, keep_better=False)
+    else:
+        walk = propagate_cams(context, affinity, maps=maps)
     judges = [*refine_masks(context), encode_masks(), gate_masks(context, maps, keep_better=False)]
     refined = context.config.refinement.method != "none"
     unjudged = (*(() if affinity else ("walk",)), *(() if refined else ("refined",)))
@@ -112,7 +119,10 @@ def _gated(context: Context, *, maps: Artifact, affinity: Artifact | None, judge
         if decisions and not decisions[-1].kept:
             context, judged = _changed(context, "walk", num_steps=0), None
     method = config.refinement.method
-    if method != "none":
+    if method != "none" and (unjudged := knows_nothing(maps)):
+        reason = f"{unjudged}; it stays as configured"
+        decisions.append(Decision(refinement=method, judge=CONSISTENCY, kept=True, reason=reason, num_images=0))
+    elif method != "none":
         judged = judge(context, maps, affinity) if judged is None else judged
         decisions += [judged["refined"]] if "refined" in judged else []
         if "refined" in judged and not judged["refined"].kept:
@@ -166,7 +176,7 @@ def _judge(context: Context, maps: Artifact, affinity: Artifact | None) -> dict[
     decisions = {}
     for judged, refinement, judge in (
         ("walk", "walk", "separation"),
-        ("refined", context.config.refinement.method, "class consistency"),
+        ("refined", context.config.refinement.method, CONSISTENCY),
     ):
         columns = [f"{judged}_before", f"{judged}_after"]
         if judged == "walk" and (affinity is None or not context.config.walk.num_steps):

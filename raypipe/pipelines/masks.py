@@ -5,6 +5,7 @@ from dataclasses import replace
 from raypipe.artifacts import Artifact
 from raypipe.outputs.load import Load
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.label_knowledge import knows_nothing
 from raypipe.pipelines.seeds import find_seeds, run_seeds
 from raypipe.pipelines.steps import (
     compute_cams,
@@ -25,7 +26,8 @@ from raypipe.streams.plan import Plan
 def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Plan:
     """FetchImages → DecodeImages → ComputeCams → PropagateCams → RefineMasks → EncodeMasks.
 
-    With `refinement.gate=image`, GateWalk is in the place of PropagateCams, and GateMasks comes last. With
+    With `refinement.gate=image`, GateWalk is in the place of PropagateCams, and GateMasks comes last, unless the
+    classifier knows nothing. With
     `refinement.device=gpu`, RefineOnDevice comes before RefineMasks.
 
     Args:
@@ -35,8 +37,11 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -
     """
     gated = context.config.refinement.gate == "image"
     # Nothing judges a walk along colours.
-    walk = gate_walk(context, affinity, keep_better=True) if gated and affinity else propagate_cams(context, affinity)
-    judge = gated and context.config.refinement.method != "none"
+    if gated and affinity:
+        walk = gate_walk(context, affinity, maps=maps, keep_better=True)
+    else:
+        walk = propagate_cams(context, affinity, maps=maps)
+    judge = gated and context.config.refinement.method != "none" and knows_nothing(maps) is None
     return Plan(
         name="masks",
         stages=(

@@ -23,6 +23,7 @@ from raypipe.pipelines.in_use import find_in_use, put_in_use
 from raypipe.schema import SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.stages.base import columns_after
 from raypipe.stages.crops import LoadCrops
+from raypipe.training.held_out import Asked, write_asked
 from raypipe.training.staging import stage_weights
 from raypipe.training.tasks import TrainingTask
 from raypipe.training.validation import Validation
@@ -43,6 +44,8 @@ class NetworkPlan:
     """How often each row is drawn, relative to the others; None draws each once an epoch."""
     validated_rows: pa.Table | None = None
     """Images with true masks whose scores choose the best epoch; None takes the last epoch."""
+    asked: Asked | None = None
+    """Images whose labels the network is asked for afterwards; None asks for none."""
 
     def provenance(self) -> dict[str, Any]:
         """All that the network depends on."""
@@ -105,8 +108,10 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
     if trained is None:
         folder = _folder(context, plan)
         open_folder(folder, plan.provenance())
-        _train(context, plan, folder)
         uri = storage.join(folder, CHECKPOINT)
+        if plan.asked is not None:
+            write_asked(plan.asked, uri)
+        _train(context, plan, folder)
         trained = Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
     put_in_use(context.config.out, plan.task.name, trained, num_rows=plan.rows.num_rows, **_use(context, plan))
     return trained

@@ -14,7 +14,8 @@ from raypipe.config import Budget
 from raypipe.data.rows import Part
 from raypipe.outputs.load import Load, held
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
-from raypipe.pipelines.gate import SAMPLE_SIZE, is_labelled, weigh
+from raypipe.pipelines.gate import CONSISTENCY, SAMPLE_SIZE, is_labelled, weigh
+from raypipe.pipelines.label_knowledge import knows_nothing
 from raypipe.pipelines.segmenter import segment_plan, train_segmenter
 from raypipe.pipelines.steps import decode_images, fetch_images, gate_masks
 from raypipe.results import Decision
@@ -32,7 +33,7 @@ def self_train(
 
     The first decision is on the network's own masks: whether they are better than the pseudo-masks, and so worth
     learning from. Each round then trains a network on the own masks of the last one and keeps it where its masks are
-    better than those that it has learned from.
+    better than those that it has learned from. There is no round where the classifier knows nothing.
 
     Args:
         context: config and manifest.
@@ -43,6 +44,9 @@ def self_train(
     Returns:
         The last network that was kept, and the decisions.
     """
+    if unjudged := knows_nothing(classifier):
+        reason = f"{unjudged}; the network stays"
+        return segmenter, [Decision(refinement="own masks", judge=CONSISTENCY, kept=False, reason=reason, num_images=0)]
     own_masks = _segment(context, segmenter)
     decisions = [_decide(context, "own masks", masks, own_masks, classifier)]
     for number in range(1, context.config.segmenter.rounds + 1):
@@ -89,6 +93,6 @@ def _decide(context: Context, name: str, before: Artifact, after: Artifact, clas
     judged, _ = context.run(plan, sample, budget=Budget(max_fraction=1))
     scores = outputs_of(judged, sample, plan.schema)
     values = (scores[name].to_pylist() for name in ("refined_before", "refined_after"))
-    decision = weigh(*values, refinement=name, judge="class consistency")
+    decision = weigh(*values, refinement=name, judge=CONSISTENCY)
     logger.info("self-training: %s", decision)
     return decision

@@ -6,6 +6,7 @@ from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig
 from raypipe.ops.dense_crf import COMPAT_BILATERAL
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.label_knowledge import class_skills
 from raypipe.stages.base import Stage
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.decode import DecodeImages
@@ -49,10 +50,10 @@ def fetching(config: RunConfig, *, classes: tuple[str, ...] | None, labels_neede
     return FetchScenes(classes=classes, labels_needed=labels_needed, images=config.images)
 
 
-def decode_images(context: Context) -> DecodeImages:
-    """Pixels and sizes."""
+def decode_images(context: Context, *, max_side: int | None = None) -> DecodeImages:
+    """Pixels and sizes; None reduces images as the config says."""
     images = context.config.images
-    return (DecodeScenes if images.by_windows else DecodeImages)(max_side=images.max_side)
+    return (DecodeScenes if images.by_windows else DecodeImages)(max_side=max_side or images.max_side)
 
 
 def compute_cams(context: Context, maps: Artifact) -> Stage:
@@ -85,14 +86,15 @@ def make_trimaps(context: Context) -> Stage:
     return TrimapsOverTiles(stage=trimaps, images=config.images, cam_stride=config.cams.out_stride)
 
 
-def propagate_cams(context: Context, affinity: Artifact | None) -> Stage:
+def propagate_cams(context: Context, affinity: Artifact | None, *, maps: Artifact) -> Stage:
     """The random walk (§3.4).
 
     Args:
         context: config and manifest.
         affinity: the AffinityNet's checkpoint; None walks along plain colours.
+        maps: as of `compute_cams`.
     """
-    return _walking(context, _walk(context, affinity))
+    return _walking(context, _walk(context, affinity, maps))
 
 
 def _walking(context: Context, walk: PropagateCams | GateWalk) -> Stage:
@@ -100,7 +102,7 @@ def _walking(context: Context, walk: PropagateCams | GateWalk) -> Stage:
     return walk if images.tile is None else WalkOverTiles(stage=walk, images=images)
 
 
-def _walk(context: Context, affinity: Artifact | None) -> PropagateCams:
+def _walk(context: Context, affinity: Artifact | None, maps: Artifact) -> PropagateCams:
     config = context.config
     return PropagateCams(
         affinity=affinity,
@@ -109,6 +111,7 @@ def _walk(context: Context, affinity: Artifact | None) -> PropagateCams:
         num_steps=config.walk.num_steps,
         radius=config.affinity.radius,
         count_padding=config.walk.count_padding,
+        skills=class_skills(maps),
         cam_stride=config.cams.out_stride,
         max_side=config.images.max_side,
         precision=config.precision,
@@ -116,9 +119,9 @@ def _walk(context: Context, affinity: Artifact | None) -> PropagateCams:
     )
 
 
-def gate_walk(context: Context, affinity: Artifact | None, *, keep_better: bool) -> Stage:
+def gate_walk(context: Context, affinity: Artifact | None, *, maps: Artifact, keep_better: bool) -> Stage:
     """The random walk, judged; arguments as of `propagate_cams` and `GateWalk`."""
-    walk = _walk(context, affinity)
+    walk = _walk(context, affinity, maps)
     return _walking(context, GateWalk(walk=walk, keep_better=keep_better, pixels_per_pass=walk.pixels_per_pass))
 
 

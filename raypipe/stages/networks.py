@@ -4,11 +4,13 @@ from typing import Literal, TypeVar
 
 import torch
 
+from raypipe import storage
 from raypipe.config.base import Precision
 from raypipe.data.checkpoints import Checkpoint, read_checkpoint
 from raypipe.networks import (
     AffinityNet,
     AnyClassifier,
+    Classifier,
     FrozenFeatures,
     Network,
     Preprocessing,
@@ -19,9 +21,11 @@ from raypipe.networks import (
     build_saliency_classifier,
     build_segmenter,
     load_state,
+    load_weights,
 )
 from raypipe.networks.folding import fold_batchnorm
 from raypipe.networks.precision import cast_weights
+from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.schema import GRID_STRIDE
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
@@ -75,9 +79,42 @@ def load_segmenter(uri: str, *, device: str, precision: Precision = "fp32") -> t
     return _ready(network, checkpoint, device, precision), checkpoint
 
 
+def load_pretrained(
+    backbone: str,
+    weights: str,
+    *,
+    preprocessing: str | None,
+    device: str,
+    precision: Precision,
+    output_stride: Literal[8, 16],
+) -> Classifier:
+    """Loads a backbone with pretrained weights in eval mode; what it has in front of the classes knows nothing.
+
+    Args:
+        backbone: its name.
+        weights: URI of the weights, which this node reaches.
+        preprocessing: name of the preprocessing; None is the backbone's own.
+        device: as of `load_classifier`, as are the next two.
+        precision: as there.
+        output_stride: as there.
+
+    Raises:
+        ValueError: if the weights aren't the backbone's.
+    """
+    network = build_classifier(backbone, num_classes=1, output_stride=output_stride)
+    if preprocessing is not None:
+        network.preprocessing = PREPROCESSINGS[preprocessing]
+    load_weights(network, weights, read=storage.read_bytes)
+    return _on_device(network, device, precision)
+
+
 def _ready(network: AnyNetwork, checkpoint: Checkpoint, device: str, precision: Precision) -> AnyNetwork:
     network.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
     load_state(network, checkpoint.weights, source=f"the checkpoint {checkpoint.digest}", require_head=True)
+    return _on_device(network, device, precision)
+
+
+def _on_device(network: AnyNetwork, device: str, precision: Precision) -> AnyNetwork:
     network.eval()
     fold_batchnorm(network)
     network.to(device=device)

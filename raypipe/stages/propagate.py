@@ -110,6 +110,8 @@ class PooledImage:
 
     scores: Tensor
     pixels: NDArray[np.uint8] | None
+    skill: float | None
+    """What the classifier knows of the image's classes; None where nobody knows."""
 
 
 @dataclass(kw_only=True)
@@ -141,15 +143,24 @@ class PropagateCams(WalkStage[PooledImage]):
     alpha: float
     beta: float
     num_steps: int
+    skills: tuple[float, ...] | None = None
+    """What the classifier knows of each class, for the predicted IoU; None where nobody knows."""
 
-    reads = ("image", "cam", "cam_height", "cam_width")
+    reads = ("image", "class_ids", "cam", "cam_height", "cam_width")
     writes = SCORES
 
     def prepare(self, row: Row) -> PooledImage:
         """Pools the maps; an image without labels is background and needs no walk."""
         cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
         scores = grid_scores(cam, alpha=self.alpha, count_padding=self.count_padding, cam_stride=self.cam_stride)
-        return PooledImage(scores, pixels_of(row, max_side=self.max_side) if len(cam) else None)
+        pixels = pixels_of(row, max_side=self.max_side) if len(cam) else None
+        return PooledImage(scores, pixels, self._skill(row["class_ids"]))
+
+    def _skill(self, class_ids: Sequence[int]) -> float | None:
+        """The mean over an image's classes."""
+        if self.skills is None or not class_ids:
+            return None
+        return float(np.mean([self.skills[class_id - 1] for class_id in class_ids]))
 
     def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
         """Walks the images that have labels."""
@@ -205,7 +216,7 @@ def encode_walks(
             rows.append(encode_grid(image.scores.numpy(), 1.0))
         else:
             margin, parted = next(found)
-            iou = predicted_iou(margin=margin, separation=parted, num_classes=len(scores) - 1)
+            iou = predicted_iou(margin=margin, separation=parted, num_classes=len(scores) - 1, skill=image.skill)
             rows.append(encode_grid(scores.cpu().numpy(), iou))
     return rows
 

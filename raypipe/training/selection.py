@@ -50,7 +50,7 @@ class Totals(NamedTuple):
 
 def count(rows: pa.Table, *, classes: Sequence[str]) -> Totals:
     """What there is of some rows."""
-    known = _shown(rows, classes)
+    known = who_shows(rows, classes)
     return Totals(rows.num_rows, int(_is_true(rows).sum()), np.bincount(known.number, minlength=len(classes)))
 
 
@@ -70,7 +70,7 @@ def screen(rows: pa.Table, totals: Totals, *, classes: Sequence[str], number: in
     shares = _shares(totals, number=number, slack=slack)
     below = keys < shares.num_rows
     below |= _is_true(rows) & (keys < shares.num_true)
-    shown = _shown(rows, classes)
+    shown = who_shows(rows, classes)
     below[shown.row[keys[shown.row] < shares.of_classes[shown.number]]] = True
     return rows.filter(pa.array(below))
 
@@ -79,7 +79,7 @@ def suffice(screened: pa.Table, totals: Totals, *, classes: Sequence[str], numbe
     """Whether the rows of all parts' screens are surely all that can be drawn."""
     shares = _shares(totals, number=number, slack=slack)
     keys = screened[KEY].to_numpy() / 2.0**64
-    shown = _shown(screened, classes)
+    shown = who_shows(screened, classes)
     near = keys[shown.row] < shares.of_classes[shown.number]
     found = np.bincount(shown.number[near], minlength=len(classes))
     enough = found >= np.minimum(totals.of_classes, _quota(number, classes))
@@ -142,7 +142,7 @@ def _sketch(rows: pa.Table, *, classes: Sequence[str], number: int) -> _Sketch:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     first = np.zeros(len(order), np.bool_)
-    shown = _shown(rows, classes)
+    shown = who_shows(rows, classes)
     # Sorted by class, then by rank.
     pairs = np.sort(shown.number * len(order) + rank[shown.row])
     class_number, ranks = np.divmod(pairs, max(1, len(order)))
@@ -153,14 +153,15 @@ def _sketch(rows: pa.Table, *, classes: Sequence[str], number: int) -> _Sketch:
     return _Sketch(order, first)
 
 
-class _Shown(NamedTuple):
+class Shown(NamedTuple):
     """Which row shows which class, a pair each."""
 
     row: NDArray[np.int64]
     number: NDArray[np.int64]
 
 
-def _shown(rows: pa.Table, classes: Sequence[str]) -> _Shown:
+def who_shows(rows: pa.Table, classes: Sequence[str]) -> Shown:
+    """Pairs of rows and the known classes that they are labelled with, by class number within a row."""
     labels = rows["labels"].combine_chunks()
     numbers = pc.index_in(pc.list_flatten(labels), value_set=pa.array(classes, pa.string()))
     known = pc.is_valid(numbers)
@@ -168,7 +169,7 @@ def _shown(rows: pa.Table, classes: Sequence[str]) -> _Shown:
         values.filter(known).to_numpy().astype(np.int64) for values in (pc.list_parent_indices(labels), numbers)
     )
     # A class that is named twice among an image's labels counts once.
-    return _Shown(*np.divmod(np.unique(row * len(classes) + number), max(1, len(classes))))
+    return Shown(*np.divmod(np.unique(row * len(classes) + number), max(1, len(classes))))
 
 
 def _is_true(rows: pa.Table) -> NDArray[np.bool_]:

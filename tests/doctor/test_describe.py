@@ -29,7 +29,7 @@ def test_every_recipe_on_every_machine(preset: str, machine: str) -> None:
     segmenter = preset in ("coco_resnet50", "voc12_resnet38", "voc12_resnet50")
     gate = preset != "psa"
     assert list(described) == [
-        *("seeds", *(["gate"] if gate else []), "masks", *(["segments"] if segmenter else []), "scores"),
+        *("labels", "seeds", *(["gate"] if gate else []), "masks", *(["segments"] if segmenter else []), "scores"),
         *("training of the classifier", "training of the affinity"),
         *(["training of the segmenter"] if segmenter else []),
     ]

@@ -24,7 +24,7 @@ def findings(machine: str, *overrides: str) -> list[Finding]:
 def test_a_config_that_sets_nothing_fits(machine: str) -> None:
     (found,) = findings(machine)
     assert (found.check, found.status) == ("resources", "ok")
-    names = "seeds, gate, masks, scores, training of the classifier, training of the affinity"
+    names = "labels, seeds, gate, masks, scores, training of the classifier, training of the affinity"
     assert found.found.startswith(f"{names}: each fits ")
 
 
@@ -32,7 +32,9 @@ def test_gpus_that_are_asked_for_and_are_not_there() -> None:
     found = findings("cpus=8,memory=32", "cluster.gpus_per_actor=1")
     assert [finding.status for finding in found] == ["problem"]
     # All streams with the same reason are told once; what runs no network needs no GPU.
-    assert found[0].found.startswith("seeds, gate, masks, scores: cluster.gpus_per_actor=1 needs a node with 1 GPUs")
+    assert found[0].found.startswith(
+        "labels, seeds, gate, masks, scores: cluster.gpus_per_actor=1 needs a node with 1 GPUs"
+    )
     assert found[0].way_out == "leave cluster.gpus_per_actor null, or use a machine with such nodes"
 
 
@@ -48,15 +50,15 @@ def test_refinement_on_gpus_that_are_not_there() -> None:
 def test_more_actors_than_there_is_room_for() -> None:
     found = findings("cpus=8,gpus=2,memory=64", "cluster.gpus_per_actor=1", "cluster.network_actors=3")
     problems = [finding for finding in found if finding.status == "problem"]
-    assert len(problems) == 3  # seeds, gate and masks: the messages differ
-    assert problems[0].found.startswith("seeds: cluster.network_actors=3 needs 3 actors of DecodeImages + ComputeCams")
+    assert len(problems) == 4  # labels, seeds, gate and masks: the messages differ
+    assert problems[1].found.startswith("seeds: cluster.network_actors=3 needs 3 actors of DecodeImages + ComputeCams")
     assert problems[0].way_out.startswith("leave cluster.network_actors null")
 
 
 def test_idle_gpus_are_worth_a_warning() -> None:
     found = findings("cpus=64,gpus=4,memory=256", "cluster.gpus_per_actor=0")
     assert [(finding.check, finding.status) for finding in found] == [("resources", "ok"), ("idle GPUs", "warning")]
-    assert "of 4 GPUs stay idle: seeds 4, gate 4, masks 4" in found[1].found
+    assert "of 4 GPUs stay idle: labels 4, seeds 4, gate 4, masks 4" in found[1].found
     assert "scores" not in found[1].found
 
 
@@ -101,6 +103,7 @@ def test_a_step_that_cant_be_scheduled_is_refused_with_what_is_needed_and_there(
 
 def test_a_step_is_not_refused_for_what_it_does_not_start(tmp_path: Path) -> None:
     assert problems_of("classifier", CPUS, "cluster.network_actors=100", out=str(tmp_path)) == []
+    assert problems_of("labels", CPUS, "cluster.network_actors=100", out=str(tmp_path)) != []
     assert problems_of("seeds", CPUS, "refinement.device=gpu", "trimaps.refine=dcrf", out=str(tmp_path))[0].found
     assert problems_of("masks", CPUS, out=str(tmp_path)) == []
     given = ("checkpoints.classifier=a", "checkpoints.affinity=b", "cluster.gpus_per_train_worker=1")
@@ -115,7 +118,8 @@ def test_what_was_made_before_may_need_nothing(tmp_path: Path, out: str) -> None
     found = problems_of("affinity", CPUS, "cluster.gpus_per_train_worker=1", out=folder)
     assert [finding.status for finding in found] == ["warning", "warning"]
     found = problems_of("seeds", CPUS, "cluster.network_actors=100", out=folder)
-    assert [finding.status for finding in found] == ["problem"]
-    storage.write_bytes_atomic(f"{folder}/seeds/0123456789ab/summary.json", b"{}")
+    assert [finding.status for finding in found] == ["problem", "problem"]
+    for stream in ("labels", "seeds"):
+        storage.write_bytes_atomic(f"{folder}/{stream}/0123456789ab/summary.json", b"{}")
     found = problems_of("seeds", CPUS, "cluster.network_actors=100", out=folder)
-    assert [finding.status for finding in found] == ["warning"]
+    assert [finding.status for finding in found] == ["warning", "warning"]

@@ -90,15 +90,19 @@ def test_a_training_is_planned_by_its_batch_and_its_validation() -> None:
 @pytest.mark.parametrize(
     ("overrides", "names"),
     [
-        ([], ["seeds", "gate", "masks", "scores"]),
-        (["refinement.gate=off"], ["seeds", "masks", "scores"]),
-        (["refinement.gate=image"], ["seeds", "masks", "scores"]),
-        (["checkpoints.affinity=a", "segmenter.enabled=true"], ["gate", "masks", "segments", "scores"]),
+        ([], ["labels", "seeds", "gate", "masks", "scores"]),
+        (["refinement.gate=off"], ["labels", "seeds", "masks", "scores"]),
+        (["refinement.gate=image"], ["labels", "seeds", "masks", "scores"]),
+        (["checkpoints.affinity=a", "segmenter.enabled=true"], ["labels", "gate", "masks", "segments", "scores"]),
+        (["checkpoints.classifier=c", "checkpoints.affinity=a"], ["gate", "masks", "scores"]),
         # Nothing judges a walk along colours, or of no steps.
-        (["walk.affinity=rgb", "refinement.method=none"], ["masks", "scores"]),
-        (["walk.affinity=rgb"], ["gate", "masks", "scores"]),
-        (["walk.affinity=frozen", "affinity.start=classifier", "refinement.method=none"], ["gate", "masks", "scores"]),
-        (["walk.num_steps=0", "refinement.method=none"], ["seeds", "masks", "scores"]),
+        (["walk.affinity=rgb", "refinement.method=none"], ["labels", "masks", "scores"]),
+        (["walk.affinity=rgb"], ["labels", "gate", "masks", "scores"]),
+        (
+            ["walk.affinity=frozen", "affinity.start=classifier", "refinement.method=none"],
+            ["labels", "gate", "masks", "scores"],
+        ),
+        (["walk.num_steps=0", "refinement.method=none"], ["labels", "seeds", "masks", "scores"]),
     ],
 )
 def test_streams_of_a_run(overrides: list[str], names: list[str]) -> None:

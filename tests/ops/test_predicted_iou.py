@@ -1,6 +1,15 @@
+from functools import partial
+
 import pytest
 
-from raypipe.ops.predicted_iou import INTERCEPT, MARGIN_WEIGHT, SEPARATION_WEIGHT, SINGLE_CLASS_WEIGHT, predicted_iou
+from raypipe.ops.predicted_iou import (
+    ENOUGH_SKILL,
+    INTERCEPT,
+    MARGIN_WEIGHT,
+    SEPARATION_WEIGHT,
+    SINGLE_CLASS_WEIGHT,
+    predicted_iou,
+)
 
 
 def test_hand_worked() -> None:
@@ -18,3 +27,16 @@ def test_surer_and_better_parted_is_better() -> None:
     assert predicted_iou(margin=0.2, separation=0.2, num_classes=3) > worse
     assert predicted_iou(margin=0.2, separation=0.1, num_classes=1) > worse
     assert 0 <= worse <= predicted_iou(margin=1.0, separation=1.0, num_classes=1) <= 1
+
+
+def test_what_the_classifier_knows_by_hand() -> None:
+    """Of skill 1/4 half is believed; without skill the mask is some background, 0.8 / (2 + 1)."""
+    predicted = partial(predicted_iou, margin=0.5, separation=0.2, num_classes=2)
+    assert predicted(skill=0.25) == pytest.approx(predicted() / 2 + 0.4 / 3)
+    assert predicted(skill=0.0) == pytest.approx(0.8 / 3)
+    assert predicted(skill=ENOUGH_SKILL) == predicted(skill=1.0) == predicted()
+
+
+def test_a_sure_mask_of_a_classifier_that_knows_nothing_is_not_believed() -> None:
+    assert predicted_iou(margin=1.0, separation=1.0, num_classes=1, skill=0.0) == pytest.approx(0.4)
+    assert predicted_iou(margin=1.0, separation=1.0, num_classes=0, skill=0.0) == 1, "all background, whatever it knows"

@@ -1,5 +1,6 @@
 """What a classifier is trained of, by a manifest of a few rows; nothing is trained."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,19 @@ def test_a_part_of_the_images_is_drawn_and_its_classes_are_counted() -> None:
     assert plan.factors.max() == pytest.approx(2), "a dog is on 2 of the 8"
 
 
+def test_of_many_images_some_are_held_out_and_asked_for() -> None:
+    rows = [{"image_id": str(n), "image_uri": "x.jpg", "labels": ["cat"], "split": "train"} for n in range(1200)]
+    config = load_config("preset: demo", ["manifest=m.parquet", "out=out", "repeat_threshold=1"])
+    plan = classifier_plan(Context(config, Manifest.from_rows(rows, ("cat", "dog"))), maps=None)
+    assert plan.asked is not None
+    assert len(plan.asked.held_out) == 60
+    assert not set(plan.asked.held_out) & set(ids(plan.rows))
+    assert plan.rows.num_rows == 1140
+    assert plan.factors is not None
+    assert len(plan.factors) == 1140
+    assert replace(plan, asked=None).provenance() == plan.provenance(), "the rows say it"
+
+
 def test_images_of_rare_classes_are_drawn_more_often() -> None:
     """cat is on 3 of the 4 images that are learned of, dog on 1: sqrt(1 / (3/4)) and sqrt(1 / (1/4))."""
     plan = classifier_plan(make_context("repeat_threshold=1"), maps=None)
@@ -148,8 +162,11 @@ def test_maps_are_predicted_where_the_training_needs_some_that_are_missing(
         return Artifact("classifier", "c")
 
     monkeypatch.setattr(module, "run_saliency", lambda _context: (MAPS, None) if predicted else pytest.fail("needless"))
+    measured: list[tuple[Artifact, NetworkPlan]] = []
     monkeypatch.setattr(module, "run_training", run_training)
+    monkeypatch.setattr(module, "measure_labels", lambda _context, network, plan: measured.append((network, plan)))
     context = make_context(*options, **{name: {"saliency_uri": f"{name}.png"} for name in given})
     assert train_classifier(context) == Artifact("classifier", "c")
     (plan,) = trained
+    assert measured == [(Artifact("classifier", "c"), plan)], "what it has learned is measured afterwards"
     assert getattr(plan.crops, "maps", None) == (MAPS if predicted else None)

@@ -26,13 +26,13 @@ from raypipe.outputs.ledger import INDEX, SHARDS, write_entries
 from raypipe.outputs.load import held
 from raypipe.outputs.records import open_folder, write_summary
 from raypipe.outputs.sink import write_shard
-from raypipe.pipelines import calibrate, networks
+from raypipe.pipelines import calibrate, label_precision, networks
 from raypipe.pipelines.calibrate import ConfidenceMap
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.networks import NetworkPlan
 from raypipe.pipelines.sweep import STRIDE, grid, scored_rows, sweep_folder, sweep_plan
-from raypipe.results import StreamSummary
+from raypipe.results import LabelPrecision, StreamSummary
 from raypipe.run import open_run
 from raypipe.schema import ROW_DIGEST, SHARD_DIGEST
 from raypipe.streams.collect import rows_digest
@@ -62,7 +62,7 @@ MASKED = {"gate", "masks", *SEGMENTED, "counts", "calibrate", "calibrated"}
 WALKED = {*MASKED, "sweep", "trials"}
 LEARNED = {"affinity", *WALKED}
 SEEDED = {"seeds", *LEARNED}
-CLASSIFIED = {"classifier", *SEEDED}
+CLASSIFIED = {"classifier", "labels", *SEEDED}
 ALL = {"saliency", *CLASSIFIED}
 
 CHANGES: dict[str, tuple[str, set[str]]] = {
@@ -205,6 +205,10 @@ class Made:
         """In the place of a training."""
         write_metadata(storage.join(folder, CHECKPOINT), plan.task.name, digest(plan.provenance()))
 
+    def know(self, *_: Any, **__: Any) -> LabelPrecision:
+        """In the place of what a classifier knows: nobody can tell."""
+        return LabelPrecision(method="cross-validation", num_images=0, classes=())
+
     def count(self, context: Context, counted: Artifact, rows: Rows) -> str:
         """In the place of adding up a calibration's counts: all that they depend on."""
         drawn = [context.config.calibration.num_images, context.config.seed]
@@ -268,6 +272,7 @@ def outputs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     made = Made()
     monkeypatch.setattr(Context, "run", lambda context, *args, **options: made.run(context, *args, **options))
     monkeypatch.setattr(networks, "_train", made.train)
+    monkeypatch.setattr(label_precision, "label_precision", made.know)
     monkeypatch.setattr(calibrate, "_count", made.count)
     monkeypatch.setattr(calibrate, "_fit", made.fit)
 

@@ -17,10 +17,13 @@ from raypipe.networks import Network, build_affinity_net, build_classifier, netw
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines import gate
 from raypipe.pipelines.context import Context, open_context
-from raypipe.pipelines.gate import sample_rows, weigh
+from raypipe.pipelines.gate import run_gates, sample_rows, weigh
+from raypipe.pipelines.label_knowledge import write_label_precision
 from raypipe.pipelines.masks import masks_plan
+from raypipe.results import ClassPrecision, LabelPrecision
 from raypipe.run import Run, open_run
 from raypipe.schema import MASKS
+from raypipe.stages.judge import GateMasks
 from raypipe.streams.collect import collect
 
 HARMFUL = [
@@ -215,3 +218,24 @@ def test_a_sample_that_fails_decides_nothing(
     run = open_run(make_config(given, tmp_path, f"manifest={tmp_path}/manifest.parquet", "splits.masks=null"))
     assert [(decision.kept, decision.num_images) for decision in run.decide_gates().decisions] == [(True, 0), (True, 0)]
     assert run.decide_gates().context.config == run.context.config
+
+
+def test_a_classifier_that_knows_nothing_judges_no_mask(given: list[str], tmp_path: Path) -> None:
+    known = known_classes(precision=0.22, chance=0.2)
+    maps, affinity = Artifact(str(tmp_path), "c"), Artifact("affinity", "a")
+    config = make_config(given, tmp_path / "out", "walk.num_steps=0")
+    write_label_precision(maps, known)
+    gated = run_gates(open_context(config), maps=maps, affinity=affinity)
+    assert gated.context.config == config
+    (decision,) = gated.decisions
+    assert (decision.refinement, decision.kept, decision.num_images) == ("dcrf", True, 0)
+    assert "knows nothing and so is no judge (label mAP 0.22 where chance has 0.20" in decision.reason
+    image = open_context(make_config(given, tmp_path / "out", "refinement.gate=image"))
+    assert not any(isinstance(stage, GateMasks) for stage in masks_plan(image, maps=maps, affinity=affinity).stages)
+    write_label_precision(maps, known_classes(precision=0.9, chance=0.2))
+    assert any(isinstance(stage, GateMasks) for stage in masks_plan(image, maps=maps, affinity=affinity).stages)
+
+
+def known_classes(*, precision: float, chance: float) -> LabelPrecision:
+    each = ClassPrecision(name="a", num_positive=20, precision=precision, chance=chance, learned=precision)
+    return LabelPrecision(method="held out", num_images=50, classes=(each,) * 3)

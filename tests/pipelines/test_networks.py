@@ -22,6 +22,7 @@ from raypipe.pipelines.context import Context
 from raypipe.pipelines.networks import NetworkPlan, crop_options, find_trained, given_checkpoint, run_training
 from raypipe.streams.collect import collect
 from raypipe.training import trainer
+from raypipe.training.held_out import Asked, read_asked
 from raypipe.training.loop import LoopSettings
 from raypipe.training.tasks import AffinityTask, ClassifierTask, SegmenterTask, TrainingTask
 
@@ -267,3 +268,20 @@ def test_a_column_that_crops_lack_is_named_before_anything_starts(
     with pytest.raises(ValueError, match=r"LoadClassifierCrops reads \['labels'\]"):
         run_training(context, replace(plan, rows=plan.rows.drop_columns(["labels"])))
     assert not started
+
+
+def test_who_is_asked_afterwards_is_kept_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set may grow before a training that was interrupted goes on: other images would be held out of it then."""
+    asked = Asked(held_out=["c"], learned=["a", "b"])
+
+    def interrupted(_context: Context, _plan: NetworkPlan, folder: str) -> None:
+        assert read_asked(f"{folder}/{CHECKPOINT}") == asked
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(networks, "_train", interrupted)
+    context = make_context(out=str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(context, make_plan(context, asked=asked))
+    monkeypatch.setattr(networks, "_train", Trainings())
+    trained = run_training(context, make_plan(context, asked=asked))
+    assert read_asked(trained.uri) == asked

@@ -113,3 +113,15 @@ def test_only_labels_that_teach_are_looked_at(
     labels = {row["image_id"]: row["labels"] for row in rounds.segmented}
     assert labels == {"weak": ["cat"], "weak too": ["cat"], "nothing in it": [], "free": None}
     assert rounds.judged == [["weak", "weak too"]]
+
+
+def test_a_classifier_that_knows_nothing_ends_it(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_training, "knows_nothing", lambda _: "it knows nothing")
+    rounds, last, decisions = run_rounds(context, tmp_path, monkeypatch, [])
+    assert last == Artifact("segmenter0", "s")
+    assert rounds.judged == []
+    assert [(each.kept, each.num_images, each.reason) for each in decisions] == [
+        (False, 0, "it knows nothing; the network stays")
+    ]

@@ -121,9 +121,9 @@ def test_a_row_that_fails_when_computed_holds_up_nobody(monkeypatch: pytest.Monk
     cam = encode_cam(np.random.default_rng(0).random((2, 16, 22)).astype(np.float32))
     narrow = encode_cam(np.random.default_rng(1).random((2, 16, 16)).astype(np.float32))
     rows = [
-        {"image": photograph(0, (88, 64)), "cam": cam, "cam_height": 16, "cam_width": 22},
-        {"image": photograph(1, (64, 64)), "cam": narrow, "cam_height": 16, "cam_width": 16},
-        {"image": photograph(2, (88, 64)), "cam": cam, "cam_height": 16, "cam_width": 22},
+        {"image": photograph(0, (88, 64)), "cam": cam, "class_ids": [1, 2], "cam_height": 16, "cam_width": 22},
+        {"image": photograph(1, (64, 64)), "cam": narrow, "class_ids": [1, 2], "cam_height": 16, "cam_width": 16},
+        {"image": photograph(2, (88, 64)), "cam": cam, "class_ids": [1, 2], "cam_height": 16, "cam_width": 22},
     ]
     stage = PropagateCams(affinity=None, **WALK, pixels_per_pass=10**6)
     stage.setup("cpu")

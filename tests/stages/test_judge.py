@@ -107,7 +107,7 @@ def make_gate(classifier_uri: str) -> Any:
 def cam_row(image: bytes, rows: slice, columns: slice) -> dict[str, Any]:
     cam = np.zeros((1, 16, 16), np.float32)
     cam[0, rows, columns] = 1
-    return {"image": image, "cam": encode_cam(cam), "cam_height": 16, "cam_width": 16}
+    return {"image": image, "cam": encode_cam(cam), "class_ids": [1], "cam_height": 16, "cam_width": 16}
 
 
 def test_a_walk_that_fills_the_object_parts_it_better(square: bytes) -> None:

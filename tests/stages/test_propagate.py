@@ -31,7 +31,7 @@ ARGS: dict[str, Any] = {
 @pytest.fixture
 def row(jpeg: bytes) -> dict[str, Any]:
     cam = np.random.default_rng(0).random((2, 16, 21)).astype(np.float32)
-    return {"image": jpeg, "cam": encode_cam(cam), "cam_height": 16, "cam_width": 21}
+    return {"image": jpeg, "cam": encode_cam(cam), "class_ids": [1, 2], "cam_height": 16, "cam_width": 21}
 
 
 def walk(affinity: str | None, row: dict[str, Any], **changes: Any) -> np.ndarray:
@@ -90,7 +90,7 @@ def test_a_larger_radius_is_another_walk(affinity_uri: str, row: dict[str, Any])
 
 
 def test_image_without_labels_is_background(row: dict[str, Any]) -> None:
-    scores = walk(None, row | {"cam": b""})
+    scores = walk(None, row | {"cam": b"", "class_ids": []})
     assert scores.shape == (1, 8, 11)
     np.testing.assert_array_equal(scores, 1)
 
@@ -117,3 +117,15 @@ def test_learned_affinity_covers_the_padded_image(affinity_uri: str, jpeg: bytes
     cells = source([pixels])[0]
     assert cells.affinity(radius=5).shape == (34, 8, 11)
     assert cells.features.shape[1:] == (8, 11)
+
+
+def test_masks_of_classes_that_the_classifier_does_not_know_are_not_believed(row: dict[str, Any]) -> None:
+    def predicted(class_ids: list[int], **changes: Any) -> float:
+        stage = PropagateCams(affinity=None, **{**ARGS, **changes})
+        stage.setup("cpu")
+        return stage.process(row | {"class_ids": class_ids})["predicted_iou"]
+
+    trusted = predicted([1, 2])
+    assert predicted([1, 3], skills=(0.9, 0.0, 0.9)) == trusted
+    assert predicted([1, 2], skills=(0.0, 0.0, 0.9)) == pytest.approx(0.8 / 3)
+    assert predicted([1, 2], skills=(0.5, 0.0, 0.9)) == pytest.approx((trusted + 0.8 / 3) / 2)

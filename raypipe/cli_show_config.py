@@ -1,0 +1,62 @@
+"""`raypipe config`: all options, or with --for a short config that fits a dataset, each line with its reason."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from raypipe.cli_config import Overrides
+from raypipe.config import load_config, to_yaml
+from raypipe.config.fitting import Fingerprint, Fitted, commented_yaml, fit, notes
+from raypipe.config.overrides import read_override
+
+
+def show_config(
+    preset: Annotated[str | None, typer.Option(help="Start from this preset.")] = None,
+    manifest: Annotated[
+        str | None, typer.Option("--for", metavar="MANIFEST", help="Fit it to this dataset, with reasons.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print a config to start from: every option, or with --for what is other than usual and why."""
+    if manifest is not None:
+        typer.echo(fitted_config(manifest, preset=preset, overrides=overrides or []), nl=False)
+        return
+    base = ["manifest=manifest.parquet", "out=out"]
+    typer.echo(to_yaml(load_config(f"preset: {preset}" if preset else "", [*base, *(overrides or [])])))
+
+
+def fitted_config(manifest: str, *, preset: str | None, overrides: Sequence[str]) -> str:
+    """The YAML text.
+
+    Args:
+        manifest: URI of the dataset's manifest.
+        preset: to start from; None starts from the defaults.
+        overrides: as on the command line; they stand in the text, and no rule replaces them.
+
+    Raises:
+        ConfigError: the preset or an override can't be used.
+        ValueError: the manifest can't be read, or no row has usable labels.
+    """
+    given = dict(read_override(each) for each in ["out=out", *overrides]) | {"manifest": manifest}
+    start = f"preset: {preset}" if preset else ""
+    config = load_config(start, ["out=out", *overrides, f"manifest={manifest}"])
+
+    from raypipe.doctor.fingerprint import read_fingerprint  # torch takes seconds
+    from raypipe.pipelines.context import open_context
+
+    found = read_fingerprint(open_context(config))
+    entries = [Fitted(name, value, "") for name, value in ({"preset": preset} if preset else {}).items()]
+    entries += [Fitted(name, value, "") for name, value in given.items()]
+    entries += [each for each in fit(config, found) if each.name not in given]
+    text = commented_yaml(entries, heading=[_summary(found), *notes(found)])
+    load_config(text)  # what is written can be read
+    return text
+
+
+def _summary(found: Fingerprint) -> str:
+    size = "" if found.long_side is None else f", half of them longer than {found.long_side} pixels"
+    return (
+        f"{found.num_images} images with labels, {len(found.class_images)} classes, {found.labels_an_image:.1f} labels "
+        f"an image{size}"
+    )

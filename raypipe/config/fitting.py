@@ -1,0 +1,148 @@
+"""Options that suit a dataset, by a rule from what is known of it before any training; each with its reason.
+
+Presets count epochs in passes over the set that they were made for. A set of 100 images would have a fourteenth of
+those steps. So epochs follow from a number of steps; the other rules keep crops and sampling in proportion.
+
+Source: the idea of a data fingerprint is that of Isensee et al., "nnU-Net", Nature Methods 2021. Where the numbers come
+from stands beside each of them.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raypipe.config.root import RunConfig
+
+STEPS = 360
+"""Of a training at least, of 16 images each: on VOC maps of 180 steps had 28.4 mIoU, of 360 38.8, of 540 39.0 (n = 104,
+benchmarks/voc12.md)."""
+MOST_EPOCHS = 100
+"""More passes than these over the same images teach them by heart."""
+RARE = 0.5
+"""Share of an even distribution below which a class is rare: its images come more often."""
+WIDEST = 1.5
+"""Largest long side of a training image, relative to the usual one: maps are computed up to about that scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What is known of a dataset before any training."""
+
+    num_images: int
+    """With usable labels, that are learned from."""
+    class_images: dict[str, int]
+    """Images that show each class."""
+    long_side: int | None
+    """Median long side of a sample of images, in pixels, no more than `images.max_side`; None where none was read."""
+    splits: frozenset[str]
+    """Of the manifest."""
+
+    @property
+    def labels_an_image(self) -> float:
+        """On average."""
+        return sum(self.class_images.values()) / max(1, self.num_images)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An option, its value and why."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+def fit(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
+    """The options that should be other than a config has them.
+
+    Args:
+        config: to start from, such as a preset's.
+        found: of the dataset.
+    """
+    yield from _splits(config, found)
+    for name in ("classifier", "affinity"):
+        yield from _epochs(config, found, name)
+    yield from _sampling(config, found)
+    yield from _sizes(config, found)
+
+
+def commented_yaml(entries: Sequence[Fitted], *, heading: Sequence[str]) -> str:
+    """YAML of options, each behind its reason.
+
+    Args:
+        entries: options by their dotted names, of which none is in another; without a reason they need none.
+        heading: lines of comment before them.
+    """
+    tree: dict[str, Any] = {}
+    for each in entries:
+        *path, option = each.name.split(".")
+        section = tree
+        for name in path:
+            section = section.setdefault(name, {})
+        section[option] = each
+    return "\n".join([*(f"# {line}" for line in heading), *_lines(tree, "")]) + "\n"
+
+
+def _lines(tree: dict[str, Any], indent: str) -> Iterator[str]:
+    for name, found in tree.items():
+        if not isinstance(found, Fitted):
+            yield f"{indent}{name}:"
+            yield from _lines(found, indent + "  ")
+            continue
+        if found.reason:
+            yield f"{indent}# {found.reason}"
+        yield f"{indent}{name}: {json.dumps(found.value, ensure_ascii=False)}"
+
+
+def notes(found: Fingerprint) -> Iterator[str]:
+    """What no option mends."""
+    everywhere = [name for name, number in found.class_images.items() if number >= found.num_images]
+    if everywhere:
+        yield (
+            f"all images show {', '.join(everywhere[:5])}: nothing tells them from the background; add images without "
+            "them, with an empty list of labels if they show no class at all"
+        )
+    if few := [f"{name} {number}" for name, number in found.class_images.items() if number < 20]:
+        yield f"fewer than 20 images show {', '.join(few[:5])}: their maps will be rough"
+
+
+def _splits(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
+    for name in ("splits.train", "splits.masks", "evaluation.splits", "segmentation.splits"):
+        section, option = name.split(".")
+        named = getattr(getattr(config, section), option)
+        if named and not set(named) <= found.splits:
+            yield Fitted(name, None, f"the manifest has no {', '.join(sorted(set(named) - found.splits))}: all images")
+
+
+def _epochs(config: RunConfig, found: Fingerprint, name: str) -> Iterator[Fitted]:
+    section = getattr(config, name)
+    steps = -(-found.num_images // section.batch_size)
+    # A batch of half the size needs twice as many steps to have seen as much.
+    wanted = STEPS * 16 // section.batch_size
+    epochs = min(MOST_EPOCHS, -(-wanted // max(1, steps)))
+    if epochs > section.epochs:
+        reason = f"{steps} steps of {section.batch_size} an epoch, of which a training wants {wanted}"
+        yield Fitted(f"{name}.epochs", epochs, reason + (f"; {MOST_EPOCHS} at most" if epochs == MOST_EPOCHS else ""))
+
+
+def _sampling(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
+    shown = {name: number for name, number in found.class_images.items() if number}
+    if len(shown) < 2:
+        return
+    threshold = round(RARE / len(shown), 3)
+    name, number = min(shown.items(), key=lambda item: item[1])
+    if number / found.num_images < threshold and (config.repeat_threshold or 0) < threshold:
+        reason = f"{name} is on {number} of {found.num_images} images: those of rare classes come more often"
+        yield Fitted("repeat_threshold", threshold, reason)
+
+
+def _sizes(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
+    if found.long_side is None:
+        return
+    crop = max(32, min(config.classifier.crop_size, -(-found.long_side // 8) * 8))
+    if crop < config.classifier.crop_size:
+        reason = f"half of the images are no longer than {found.long_side} pixels"
+        for name in ("classifier", "affinity"):
+            yield Fitted(f"{name}.crop_size", crop, reason)
+        yield Fitted("classifier.long_side", [crop, round(WIDEST * crop)], "from the crop's size to the maps' largest")

@@ -1,0 +1,60 @@
+"""What is known of a manifest before any training: counts of its labels, and sizes of a sample of its images."""
+
+import logging
+import statistics
+from functools import partial, reduce
+
+import pyarrow as pa
+
+from raypipe import storage
+from raypipe.config.fitting import Fingerprint
+from raypipe.data.images import ImageError, read_shape
+from raypipe.data.rows import Part, Rows
+from raypipe.doctor.forecast import evenly_spaced_rows
+from raypipe.pipelines.classifier import labelled_rows
+from raypipe.pipelines.context import Context
+from raypipe.streams.tasks import are_few, in_tasks
+from raypipe.training.selection import Totals, count
+
+logger = logging.getLogger(__name__)
+
+NUM_IMAGES = 64
+
+
+def read_fingerprint(context: Context) -> Fingerprint:
+    """The fingerprint of all rows of a manifest, whatever the config's splits are.
+
+    Raises:
+        ValueError: if no row has usable labels.
+    """
+    rows, classes = context.rows(None), context.classes
+    counts = in_tasks(partial(_count, rows, classes), rows.read_parts, inline=are_few(rows))
+    totals = reduce(Totals.plus, counts)
+    if not totals.num_rows:
+        raise ValueError(f"no row has usable labels; labels must be lists of {', '.join(classes[:5])}…")
+    sides = _long_sides(rows)
+    return Fingerprint(
+        num_images=totals.num_rows,
+        class_images=dict(zip(classes, totals.of_classes.tolist(), strict=True)),
+        long_side=min(round(statistics.median(sides)), context.config.images.max_side) if sides else None,
+        splits=frozenset(context.manifest.splits),
+    )
+
+
+def _count(rows: Rows, classes: tuple[str, ...], part: Part) -> Totals:
+    return count(labelled_rows(rows.read(part), classes), classes=classes)
+
+
+def _long_sides(rows: Rows) -> list[int]:
+    sample: pa.Table = evenly_spaced_rows(rows, NUM_IMAGES)
+    sides = []
+    for uri, content in storage.read_many({uri for uri in sample["image_uri"].to_pylist() if uri}).items():
+        try:
+            if isinstance(content, Exception):
+                raise content
+            shape = read_shape(content)
+        except (ImageError, OSError, ValueError) as error:
+            logger.warning("%s isn't counted: %s", uri, error)
+            continue
+        sides.append(max(shape.height, shape.width))
+    return sides
