@@ -4,6 +4,7 @@ import importlib
 import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 
 from raypipe import storage
@@ -34,6 +35,13 @@ def read_config(config: str, overrides: list[str] | None) -> RunConfig:
     return load_config(text, overrides or [])
 
 
+def named_seeds() -> str | None:
+    """The code that `raypipe --seeds NAME` names; None where the command names none."""
+    context = click.get_current_context(silent=True)
+    found: str | None = None if context is None else context.find_root().obj
+    return found
+
+
 def open_run(config: str, overrides: list[str] | None, *, until: "Step | None" = None) -> Any:
     """The steps of a config file and overrides, a `raypipe.run.Run`, with Ray connected; see `connect_run`."""
     return connect_run(read_config(config, overrides), until=until)
@@ -62,8 +70,12 @@ def connect_run(
     from raypipe.pipelines.context import CONFIG_FILE, open_context
 
     context = open_context(
-        config, retrain=retrain, retry_quarantined=retry_quarantined
+        config, retrain=retrain, retry_quarantined=retry_quarantined, seeds=named_seeds()
     )  # what is wrong with it is said at once
+    if named_seeds() or config.checkpoints.seeds:
+        from raypipe.pipelines.seeds import check_given_seeds
+
+        check_given_seeds(context)
     storage.exists(storage.join(config.out, CONFIG_FILE))  # so is an address that is wrong: steps wait for storage
     # torch takes seconds to import, and so does Ray to start: both at once, and neither for --help.
     importing = threading.Thread(target=importlib.import_module, args=("raypipe.run",))

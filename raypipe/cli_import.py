@@ -10,7 +10,6 @@ from raypipe import storage, uri
 from raypipe.cli_import_options import LongImport, importer, save
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest
-from raypipe.formats.cams.read import import_cams
 from raypipe.formats.coco.corrected import import_corrected
 from raypipe.formats.coco.read import read_coco_files
 from raypipe.formats.containers import SplitsFrom, find_containers
@@ -191,13 +190,17 @@ def _masks(folder: str | None, out: str) -> str:
     return uri.absolute(folder) if folder else storage.join(uri.parent(uri.absolute(out)), "masks")
 
 
-@import_app.command(name="cams")
-def cams(
-    source: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI of .npz or Parquet files.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI for .npz files.")],
+@import_app.command(name="seeds")
+def seeds(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or URI of .npz or Parquet files of maps.")],
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Manifest of their images.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI to write into, of this source alone.")],
 ) -> None:
-    """Class activation maps of another program (class_ids from 1, cam) for checkpoints.cams."""
-    typer.echo(f"maps of {import_cams(source, out)} images: {out}")
+    """Maps of another program (image_id, classes, maps in [0, 1]) for checkpoints.seeds."""
+    from raypipe.pipelines.import_seeds import import_seeds
+
+    typer.echo(str(import_seeds(source, manifest, out)))
+    typer.echo(f"seeds: {out}. In a config: checkpoints.seeds={out}")
 
 
 @import_app.command(name="table")

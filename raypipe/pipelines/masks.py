@@ -13,6 +13,7 @@ from raypipe.pipelines.steps import (
     fetch_images,
     gate_masks,
     gate_walk,
+    given_loads,
     propagate_cams,
     refine_masks,
 )
@@ -22,7 +23,7 @@ from raypipe.stages.base import Stage
 from raypipe.streams.plan import Plan
 
 
-def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Plan:
+def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None) -> Plan:
     """FetchImages → DecodeImages → ComputeCams → PropagateCams → RefineMasks → EncodeMasks.
 
     With `refinement.gate=image`, GateWalk is in the place of PropagateCams, and GateMasks comes last. With
@@ -30,15 +31,18 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -
 
     Args:
         context: config and manifest.
-        maps: the classifier's checkpoint, or the folder of given maps.
+        maps: the classifier's checkpoint, or what given seeds are known by.
         affinity: the AffinityNet's checkpoint; None with `walk.affinity=rgb`.
+        judge: the checkpoint of a classifier, for `refinement.gate`; None judges nothing but the walk.
     """
     gated = context.config.refinement.gate == "image"
     # Nothing judges a walk along colours.
     walk = gate_walk(context, affinity, keep_better=True) if gated and affinity else propagate_cams(context, affinity)
-    judge = gated and context.config.refinement.method != "none"
+    if not gated or context.config.refinement.method == "none":
+        judge = None
     return Plan(
         name="masks",
+        takes=given_loads(context, maps),
         stages=(
             fetch_images(context),
             decode_images(context),
@@ -46,16 +50,18 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -
             walk,
             *refine_masks(context),
             encode_masks(),
-            *([gate_masks(context, maps, keep_better=True)] if judge else []),
+            *([gate_masks(context, judge, keep_better=True)] if judge else []),
         ),
         schema=MASKS,
         classes=context.classes,
     )
 
 
-def run_masks(context: Context, *, maps: Artifact, affinity: Artifact | None) -> tuple[Artifact, StreamSummary]:
+def run_masks(
+    context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None
+) -> tuple[Artifact, StreamSummary]:
     """Computes the masks that aren't there yet; arguments as of `masks_plan`."""
-    plan = masks_plan(context, maps=maps, affinity=affinity)
+    plan = masks_plan(context, maps=maps, affinity=affinity, judge=judge)
     return context.run(with_seeds(context, plan, maps=maps), context.rows(context.config.splits.masks))
 
 

@@ -110,6 +110,8 @@ class PooledImage:
 
     scores: Tensor
     pixels: NDArray[np.uint8] | None
+    is_partial: bool = False
+    """Its maps are unknown somewhere."""
 
 
 @dataclass(kw_only=True)
@@ -149,7 +151,8 @@ class PropagateCams(WalkStage[PooledImage]):
         """Pools the maps; an image without labels is background and needs no walk."""
         cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
         scores = grid_scores(cam, alpha=self.alpha, count_padding=self.count_padding, cam_stride=self.cam_stride)
-        return PooledImage(scores, pixels_of(row, max_side=self.max_side) if len(cam) else None)
+        pixels = pixels_of(row, max_side=self.max_side) if len(cam) else None
+        return PooledImage(scores, pixels, is_partial=bool(cam.isnan().any()))
 
     def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
         """Walks the images that have labels."""
@@ -166,8 +169,21 @@ class PropagateCams(WalkStage[PooledImage]):
             to_device(image.scores, affinity.device) for image, affinity in zip(labelled, affinities, strict=True)
         ]
         scores = propagate_batch(starts, affinities, beta=self.beta, num_steps=self.num_steps, tol=WALK_TOLERANCE)
-        walks = map(WalkedImage, starts, scores, cells)
+        heard = [
+            without_noise(walked) if image.is_partial else walked
+            for image, walked in zip(labelled, scores, strict=True)
+        ]
+        walks = map(WalkedImage, starts, heard, cells)
         return [None if image.pixels is None else next(walks) for image in prepared]
+
+
+def without_noise(scores: Tensor) -> Tensor:
+    """Walked scores with 0 below the walk's tolerance.
+
+    Maps that are known everywhere leave no cell without a score. Far from all that is known, the scores of a walk from
+    a few strokes are smaller than its error, which must not choose a class.
+    """
+    return scores.masked_fill(scores < WALK_TOLERANCE, 0)
 
 
 @dataclass
