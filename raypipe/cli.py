@@ -30,7 +30,6 @@ app.add_typer(train_app, name="train")
 
 @app.callback()
 def options(
-    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from: its traceback.")] = False,
     seeds: Annotated[
         str | None,
@@ -38,7 +37,7 @@ def options(
     ] = None,
 ) -> None:
     """Options of all commands."""
-    context.obj = seeds
+    named_seeds.set(seeds)
     if debug:
         logger.setLevel(logging.DEBUG)
 
@@ -108,7 +107,7 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
     """
     resolved = read_config(config, overrides)
     if resolved.sweep.training:
-        if named_seeds() is not None:
+        if named_seeds.get() is not None:
             raise ValueError(
                 "sweep.training trains in processes of its own, where --seeds isn't known: import the maps"
             )
@@ -185,7 +184,7 @@ def describe(
     from raypipe.doctor.describe import describe_run
     from raypipe.pipelines.context import open_context
 
-    context = open_context(resolved, seeds=named_seeds())
+    context = open_context(resolved, seeds=named_seeds.get())
     if not machine:
         connect(resolved.cluster)
     nodes = parse_machine(*machine) if machine else context.machine
@@ -210,7 +209,7 @@ def explain(
     from raypipe.pipelines.context import open_context
 
     chosen = None if pixel is None else (int(match[1]), int(match[2]))
-    typer.echo(write_explanation(open_context(resolved, seeds=named_seeds()), image_id, pixel=chosen))
+    typer.echo(write_explanation(open_context(resolved, seeds=named_seeds.get()), image_id, pixel=chosen))
 
 
 @app.command()
@@ -224,7 +223,7 @@ def doctor(
     resolved = read_config(config, overrides)
     from raypipe.doctor.diagnose import diagnose
 
-    diagnosis = diagnose(resolved, num_images=sample, seeds=named_seeds())
+    diagnosis = diagnose(resolved, num_images=sample, seeds=named_seeds.get())
     typer.echo(diagnosis.to_json() if as_json else str(diagnosis))
     if not diagnosis.healthy:
         raise typer.Exit(1)

@@ -2,9 +2,9 @@
 
 import importlib
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from raypipe import storage
@@ -20,6 +20,10 @@ Overrides = Annotated[
 ]
 
 
+named_seeds: ContextVar[str | None] = ContextVar("named_seeds", default=None)
+"""The code that `raypipe --seeds NAME` names; None where the command names none."""
+
+
 def read_config(config: str, overrides: list[str] | None) -> RunConfig:
     """The resolved config of a file and overrides.
 
@@ -33,13 +37,6 @@ def read_config(config: str, overrides: list[str] | None) -> RunConfig:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{config} is no YAML file: it isn't text in UTF-8 ({error.reason})") from error
     return load_config(text, overrides or [])
-
-
-def named_seeds() -> str | None:
-    """The code that `raypipe --seeds NAME` names; None where the command names none."""
-    context = click.get_current_context(silent=True)
-    found: str | None = None if context is None else context.find_root().obj
-    return found
 
 
 def open_run(config: str, overrides: list[str] | None, *, until: "Step | None" = None) -> Any:
@@ -70,9 +67,9 @@ def connect_run(
     from raypipe.pipelines.context import CONFIG_FILE, open_context
 
     context = open_context(
-        config, retrain=retrain, retry_quarantined=retry_quarantined, seeds=named_seeds()
+        config, retrain=retrain, retry_quarantined=retry_quarantined, seeds=named_seeds.get()
     )  # what is wrong with it is said at once
-    if named_seeds() or config.checkpoints.seeds:
+    if named_seeds.get() or config.checkpoints.seeds:
         from raypipe.pipelines.seeds import check_given_seeds
 
         check_given_seeds(context)

@@ -16,12 +16,12 @@ from raypipe.ops.cam import resize_cam
 _HALF = 0.5
 
 
-def known(maps: Float[Tensor, "*batch h w"]) -> Bool[Tensor, "*batch h w"]:
+def known(maps: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
     """Returns where maps aren't NaN."""
     return ~maps.isnan()
 
 
-def evidence(maps: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
+def evidence(maps: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Returns maps with 0 where they are unknown: what nobody has looked at speaks for no class.
 
     A walk T^t is linear, so where all classes are unknown at the same cells, dividing by T^t m, as normalised
