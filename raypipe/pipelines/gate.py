@@ -21,7 +21,7 @@ from raypipe.config import Budget
 from raypipe.data.rows import Rows
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import with_seeds
-from raypipe.pipelines.needs import has_given_seeds
+from raypipe.pipelines.needs import has_given_seeds, judge_of
 from raypipe.pipelines.steps import (
     compute_cams,
     decode_images,
@@ -75,7 +75,7 @@ def gate_plan(context: Context, *, maps: Artifact, affinity: Artifact | None, ju
     A walk along colours has no judge, nor has a mask that isn't refined, nor has its refinement without a classifier.
     """
     walk = gate_walk(context, affinity, keep_better=False) if affinity else propagate_cams(context, affinity)
-    judges: list[Stage] = []
+    judge, judges = judge_of(context, maps=maps, judge=judge), list[Stage]()
     if context.config.refinement.method != "none" and judge is not None:
         judges = [*refine_masks(context), encode_masks(), gate_masks(context, judge, keep_better=False)]
     unjudged = (*(() if affinity else ("walk",)), *(() if judges else ("refined",)))
@@ -100,12 +100,12 @@ def run_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, ju
     One stream judges the walk and the refinement of walked masks. Only where the walk is rejected, another one judges
     the refinement of masks without it.
     """
-    return _gated(context, _Networks(maps, affinity, judge), decide=_decide)
+    return _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=_decide)
 
 
 def read_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None) -> Gated:
     """What stored decisions let through; a refinement of which none is stored stays as configured."""
-    return _gated(context, _Networks(maps, affinity, judge), decide=_stored)
+    return _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=_stored)
 
 
 class _Networks(NamedTuple):

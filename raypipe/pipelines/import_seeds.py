@@ -5,10 +5,10 @@ goes on. The driver holds names and counts.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -29,7 +29,7 @@ from raypipe.outputs.sink import write_shard
 from raypipe.pipelines.seed_accounts import Seen, account_of
 from raypipe.schema import GIVEN_SEEDS, ROW_DIGEST
 from raypipe.streams.tasks import in_tasks
-from raypipe.uri import name_of
+from raypipe.uri import is_local, name_of
 
 UNITS = "units"
 
@@ -90,9 +90,8 @@ def import_seeds(source: str, manifest: str, out: str) -> Account:
 
 def _are_few(source: str) -> bool:
     sizes = storage.list_sizes(source)
-    if len(sizes) > 1 and None in sizes.values() and len(sizes) > FILES_PER_UNIT:
-        return False
-    known = [os.path.getsize(uri) if size is None else size for uri, size in sizes.items()]  # noqa: PTH202
+    local = is_local(storage.absolute(source))
+    known = [Path(uri).stat().st_size if local and size is None else size or 0 for uri, size in sizes.items()]
     return sum(known) <= _FEW_BYTES
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from raypipe.artifacts import Artifact
 from raypipe.outputs.load import Load
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.needs import judge_of
 from raypipe.pipelines.seeds import find_seeds, run_seeds
 from raypipe.pipelines.steps import (
     compute_cams,
@@ -33,11 +34,12 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None, j
         context: config and manifest.
         maps: the classifier's checkpoint, or what given seeds are known by.
         affinity: the AffinityNet's checkpoint; None with `walk.affinity=rgb`.
-        judge: the checkpoint of a classifier, for `refinement.gate`; None judges nothing but the walk.
+        judge: of given seeds, the classifier that `refinement.gate` asks; None asks none.
     """
     gated = context.config.refinement.gate == "image"
     # Nothing judges a walk along colours.
     walk = gate_walk(context, affinity, keep_better=True) if gated and affinity else propagate_cams(context, affinity)
+    judge = judge_of(context, maps=maps, judge=judge)
     if not gated or context.config.refinement.method == "none":
         judge = None
     return Plan(

@@ -1,5 +1,6 @@
 """Which networks and seeds a run needs, by its config."""
 
+from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig
 from raypipe.pipelines.context import Context
 
@@ -36,3 +37,8 @@ def uses_classifier(context: Context) -> bool:
         or (trains_segmenter(config) and (config.segmenter.start == "classifier" or config.segmenter.rounds > 0))
         or (judges_refinement(config) and config.checkpoints.classifier is not None)
     )
+
+
+def judge_of(context: Context, *, maps: Artifact, judge: Artifact | None) -> Artifact | None:
+    """The classifier that judges what refines masks: the one whose maps they are; of given seeds `judge`, if any."""
+    return judge if has_given_seeds(context) else maps
