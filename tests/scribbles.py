@@ -1,4 +1,4 @@
-"""An annotator's strokes, as docs/seeds.md has them: one along a row of each class's pixels, and of the background's."""
+"""An annotator's strokes, as docs/seeds.md has them: along a row and a column of each class, and of the background."""
 
 import json
 from pathlib import Path

@@ -135,7 +135,7 @@ def test_an_entry_point_has_its_packages_version(module: str, monkeypatch: pytes
     sys.path.append(str(Path.cwd()))
     entry = EntryPoint("half", f"{module}:Half", seed_provider.GROUP)
     vars(entry).update(dist=Distribution())
-    monkeypatch.setattr(seed_provider, "entry_points", lambda group: EntryPoints([entry]))
+    monkeypatch.setattr(seed_provider, "entry_points", lambda **_: EntryPoints([entry]))
     provider = find_provider("half")
     assert (provider.name, provider.version) == ("half", "3.1")
     with pytest.raises(ValueError, match="halv is no provider: did you mean 'half'"):
