@@ -212,7 +212,8 @@ def test_given_seeds_take_the_classifiers_place(finished: Run, tmp_path: Path) -
         np.savez(tmp_path / "maps" / row["image_id"], classes=names, maps=cam)
     import_seeds(str(tmp_path / "maps"), finished.config.manifest, str(tmp_path / "seeds"))
     given = f"checkpoints.seeds={tmp_path / 'seeds'}"
-    run = open_run(make_config(finished.config.manifest, tmp_path / "out", given, "affinity.start=pretrained"))
+    more = [given, "affinity.start=pretrained", "refinement.gate=run"]
+    run = open_run(make_config(finished.config.manifest, tmp_path / "out", *more))
     assert "not judged" in Path(run.report(num_samples=1)).read_text()
     assert not (tmp_path / "out/classifier").exists()
     trimaps = [
