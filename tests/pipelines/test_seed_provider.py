@@ -18,6 +18,9 @@ from raypipe.pipelines import seed_provider
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.seed_provider import find_provider
 from raypipe.pipelines.seeds import check_given_seeds, given_seeds, seeds_plan
+from raypipe.run import open_run
+from raypipe.schema import MASKS
+from raypipe.streams.collect import count, outputs_of
 
 GOOD = """
 from dataclasses import dataclass
@@ -167,3 +170,18 @@ def test_the_command_line_names_it(module: str, synthetic: tuple[str, Manifest])
     # The next command names none.
     plain = CliRunner().invoke(app, [*words[2:], "--machine", "cpus=8,memory=32"], catch_exceptions=False).stdout
     assert "ComputeCams" in plain
+
+
+def test_workers_make_its_maps(
+    local_ray: None, module: str, synthetic: tuple[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They don't have the module."""
+    options = ["walk.affinity=rgb", "splits.masks=[val]", "cluster.cpu_actors=1", "cluster.network_actors=1"]
+    config = load_config("preset: demo", [f"manifest={synthetic[0]}", f"out={tmp_path}/out", *options])
+    run = open_run(config, seeds=f"{module}:Half")
+    monkeypatch.chdir("/")
+    Path(tmp_path, f"{module}.py").unlink()
+    rows = run.context.rows(config.splits.masks)
+    assert outputs_of(run.make_masks(), rows, MASKS).num_rows == count(rows) > 0
+    (refined,) = [decision for decision in run.decide_gates().decisions if decision.refinement == "dcrf"]
+    assert "not judged" in refined.reason
