@@ -11,6 +11,7 @@ from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
+from raypipe.pages.curves import collect_sweeps
 from raypipe.pages.explain import explain, manifest_row
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines.context import open_context
@@ -100,6 +101,9 @@ def test_scribbles_become_masks(made: Made) -> None:
     walk, refined = run.decide_gates().decisions
     assert (walk.kept, walk.reason, walk.num_images) == (True, PARTIAL, 0)
     assert (refined.refinement, refined.kept, refined.reason) == ("dcrf", True, NO_CLASSIFIER)
+    text = Path(run.report(num_samples=1)).read_text()
+    assert f"{made.folder}/seeds, of {made.folder}/maps" in text
+    assert "not judged, so it stays as configured" in text
     for name in ("both", "dog"):
         found = explain(find_masks(run.context), manifest_row(run.context, name))
         assert found.num_different == 0
@@ -153,6 +157,8 @@ def test_a_sweep_of_given_seeds(made: Made) -> None:
     assert other.sweep().folder == result.folder
     made.seeds(late=complete("cat", "dog"))
     assert made.run(*options).sweep().folder != result.folder
+    found = collect_sweeps(other.config.out, maps=other.find_maps(), affinity=other.train_affinity())
+    assert len(found) == 2
 
 
 def test_another_makers_seeds_are_other_masks(made: Made, tmp_path: Path) -> None:
