@@ -21,6 +21,11 @@ def known(maps: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
     return ~maps.isnan()
 
 
+def has_blind_cells(maps: Float[Tensor, "K h w"]) -> bool:
+    """Returns whether there are cells of which nothing is known, of no class. Waits for the maps' device."""
+    return len(maps) > 0 and bool(maps.isnan().all(dim=0).any())
+
+
 def evidence(maps: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Returns maps with 0 where they are unknown: what nobody has looked at speaks for no class.
 

@@ -54,7 +54,9 @@ NO_CLASSIFIER = (
     "checkpoints.classifier names one (`raypipe train classifier CONFIG` makes one of the labels)"
 )
 
-PARTIAL = "not judged, so it stays as configured: the seeds are unknown in places, which without it have no mask"
+PARTIAL = (
+    "not judged, so it stays as configured: of places in some images nothing is known, and it alone brings masks there"
+)
 
 COLOURS = "it walks along colours, so theirs would be no judge; it stays as configured"
 """On synthetic images (n = 64) that walk takes 18 points of mIoU and yet doubles the colours' separation."""
@@ -204,8 +206,8 @@ def _decide(context: Context, networks: _Networks) -> dict[str, Decision]:
             continue
         rows = scores.filter(pc.is_valid(scores[columns[0]]))
         decisions[judged] = weigh(*(rows[name].to_pylist() for name in columns), refinement=refinement, judge=judge)
-        if judged == "walk" and len(scores) and not len(rows) and has_given_seeds(context):
-            decisions[judged] = replace(decisions[judged], reason=PARTIAL)
+        if judged == "walk" and len(rows) < len(scores) and has_given_seeds(context):
+            decisions[judged] = replace(decisions[judged], kept=True, reason=PARTIAL)
     if any(decision.num_images for decision in decisions.values()):
         content = {name: asdict(decision) for name, decision in decisions.items()}
         storage.write_bytes_atomic(_decision_uri(context, networks), json.dumps(content, indent=1).encode())

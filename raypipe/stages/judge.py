@@ -42,7 +42,7 @@ _PIXELS_PER_PASS = 8_000_000
 class GateWalk(JointStage[PooledImage]):
     """Scores as of `PropagateCams`, and how well they part the image before and after the walk; null without labels.
 
-    Where maps are unknown somewhere there is no mask before the walk to judge it by: scores are null, the walk is kept.
+    Where nothing is known of some cells there is no mask before the walk to judge it by: scores are null, it is kept.
     """
 
     walk: PropagateCams

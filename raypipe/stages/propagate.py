@@ -21,6 +21,7 @@ from raypipe.ops.cam import pool_to_grid, stack_background
 from raypipe.ops.predicted_iou import predicted_iou
 from raypipe.ops.random_walk import check_walked, propagate_batch
 from raypipe.ops.separation import separation
+from raypipe.ops.unknown import has_blind_cells
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage, Prepared, in_passes
@@ -111,7 +112,7 @@ class PooledImage:
     scores: Tensor
     pixels: NDArray[np.uint8] | None
     is_partial: bool = False
-    """Its maps are unknown somewhere."""
+    """Of some cells nothing is known: without a walk they have no score at all."""
 
 
 @dataclass(kw_only=True)
@@ -152,7 +153,7 @@ class PropagateCams(WalkStage[PooledImage]):
         cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
         scores = grid_scores(cam, alpha=self.alpha, count_padding=self.count_padding, cam_stride=self.cam_stride)
         pixels = pixels_of(row, max_side=self.max_side) if len(cam) else None
-        return PooledImage(scores, pixels, is_partial=bool(cam.isnan().any()))
+        return PooledImage(scores, pixels, is_partial=has_blind_cells(cam))
 
     def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
         """Walks the images that have labels."""

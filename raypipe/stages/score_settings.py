@@ -19,7 +19,7 @@ from raypipe.networks.cuda import to_device
 from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
 from raypipe.ops.random_walk import check_walked, propagate_at
 from raypipe.ops.separation import separation
-from raypipe.ops.unknown import evidence
+from raypipe.ops.unknown import evidence, has_blind_cells
 from raypipe.schema import GRID_STRIDE, IGNORE, SETTINGS, columns
 from raypipe.stages.base import Row
 from raypipe.stages.decode import pixels_of
@@ -137,7 +137,7 @@ class ScoreSettings(WalkStage[ScoredImage]):
         alphas = sorted({setting.alpha for setting in self.settings})
         backgrounds = torch.stack([background_score(cam, alpha=alpha) for alpha in alphas])
         stacked = torch.cat([backgrounds, evidence(cam)])
-        partial = bool(cam.isnan().any())  # on the CPU
+        partial = has_blind_cells(cam)  # on the CPU
         pooled = pool_to_grid(stacked, stride=stride, count_padding=self.count_padding)
         scores = to_device(pooled, cells.features.device)
         affinity = cells.affinity(radius=self.radius)

@@ -10,7 +10,7 @@ from raypipe.ops.affinity import pair_offsets
 from raypipe.ops.cam import Pass, background_score, merge_cams, pool_to_grid, stack_background
 from raypipe.ops.random_walk import propagate_at
 from raypipe.ops.trimap import hide_unknown
-from raypipe.ops.unknown import evidence, fit_to_grid, known, resize_known
+from raypipe.ops.unknown import evidence, fit_to_grid, has_blind_cells, known, resize_known
 
 NAN = float("nan")
 
@@ -18,6 +18,12 @@ NAN = float("nan")
 def test_evidence_by_hand() -> None:
     assert evidence(torch.tensor([[[0.5, NAN]]])).tolist() == [[[0.5, 0.0]]]
     assert known(torch.tensor([[[0.5, NAN]]])).tolist() == [[[True, False]]]
+
+
+def test_a_cell_is_blind_where_nothing_is_known_of_any_class() -> None:
+    assert has_blind_cells(torch.tensor([[[0.5, NAN]], [[NAN, NAN]]]))
+    assert not has_blind_cells(torch.tensor([[[0.5, 0.5]], [[NAN, NAN]]])), "a class without a map"
+    assert not has_blind_cells(torch.zeros(0, 1, 2))
 
 
 def test_fine_maps_are_averaged_over_what_is_known_of_a_cell() -> None:

@@ -118,6 +118,16 @@ def test_complete_maps_are_judged_as_a_classifiers_are(made: Made, classifier_ur
     assert (walk.num_images, refined.num_images, refined.judge) == (3, 3, "class consistency")
 
 
+def test_a_class_without_a_map_is_judged_and_a_few_scribbles_keep_the_walk(made: Made) -> None:
+    """A rejected walk would leave scribbles as they are, the rest background."""
+    made.seeds(both=complete("cat"), dog=complete("dog"), late=complete("cat"))
+    (walk, _) = made.run().decide_gates().decisions
+    assert walk.num_images == 3
+    made.seeds(late=scribbles("cat"))
+    (walk, _) = made.run("walk.beta=1").decide_gates().decisions
+    assert (walk.num_images, walk.kept, walk.reason) == (2, True, PARTIAL)
+
+
 def test_the_better_mask_of_an_image_needs_a_judge(made: Made, classifier_uri: str) -> None:
     made.seeds(both=complete("cat", "dog"), dog=scribbles("dog"), late=complete("cat"))
     run = made.run("refinement.gate=image")
