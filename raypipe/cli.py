@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from raypipe import storage
-from raypipe.cli_config import ConfigFile, Overrides, connect_run, open_run, read_config
+from raypipe.cli_config import ConfigFile, Overrides, connect_run, named_seeds, open_run, read_config
 from raypipe.cli_export import export, export_model, review
 from raypipe.cli_import import import_app
 from raypipe.cli_show_config import show_config
@@ -32,8 +32,13 @@ app.add_typer(train_app, name="train")
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from: its traceback.")] = False,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Code that makes the maps: an installed package's name, or module:Class."),
+    ] = None,
 ) -> None:
     """Options of all commands."""
+    named_seeds.set(seeds)
     if debug:
         logger.setLevel(logging.DEBUG)
 
@@ -103,6 +108,10 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
     """
     resolved = read_config(config, overrides)
     if resolved.sweep.training:
+        if named_seeds.get() is not None:
+            raise ValueError(
+                "sweep.training trains in processes of its own, where --seeds isn't known: import the maps"
+            )
         from raypipe.trials import run_trials, trials_table
 
         trials = run_trials(resolved)
@@ -176,11 +185,11 @@ def describe(
     from raypipe.doctor.describe import describe_run
     from raypipe.pipelines.context import open_context
 
-    context = open_context(resolved)
+    context = open_context(resolved, seeds=named_seeds.get())
     if not machine:
         connect(resolved.cluster)
     nodes = parse_machine(*machine) if machine else context.machine
-    typer.echo(describe_run(resolved, context.classes, nodes))
+    typer.echo(describe_run(resolved, context.classes, nodes, provider=context.provider))
 
 
 @app.command()
@@ -201,7 +210,7 @@ def explain(
     from raypipe.pipelines.context import open_context
 
     chosen = None if pixel is None else (int(match[1]), int(match[2]))
-    typer.echo(write_explanation(open_context(resolved), image_id, pixel=chosen))
+    typer.echo(write_explanation(open_context(resolved, seeds=named_seeds.get()), image_id, pixel=chosen))
 
 
 @app.command()
@@ -215,7 +224,7 @@ def doctor(
     resolved = read_config(config, overrides)
     from raypipe.doctor.diagnose import diagnose
 
-    diagnosis = diagnose(resolved, num_images=sample)
+    diagnosis = diagnose(resolved, num_images=sample, seeds=named_seeds.get())
     typer.echo(diagnosis.to_json() if as_json else str(diagnosis))
     if not diagnosis.healthy:
         raise typer.Exit(1)

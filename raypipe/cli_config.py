@@ -2,6 +2,7 @@
 
 import importlib
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,10 @@ ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Dotted overrides, such as walk.beta=4.")
 ]
+
+
+named_seeds: ContextVar[str | None] = ContextVar("named_seeds", default=None)
+"""The code that `raypipe --seeds NAME` names; None where the command names none."""
 
 
 def read_config(config: str, overrides: list[str] | None) -> RunConfig:
@@ -62,8 +67,12 @@ def connect_run(
     from raypipe.pipelines.context import CONFIG_FILE, open_context
 
     context = open_context(
-        config, retrain=retrain, retry_quarantined=retry_quarantined
+        config, retrain=retrain, retry_quarantined=retry_quarantined, seeds=named_seeds.get()
     )  # what is wrong with it is said at once
+    if named_seeds.get() or config.checkpoints.seeds:
+        from raypipe.pipelines.seeds import check_given_seeds
+
+        check_given_seeds(context)
     storage.exists(storage.join(config.out, CONFIG_FILE))  # so is an address that is wrong: steps wait for storage
     # torch takes seconds to import, and so does Ray to start: both at once, and neither for --help.
     importing = threading.Thread(target=importlib.import_module, args=("raypipe.run",))

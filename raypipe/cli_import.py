@@ -8,7 +8,6 @@ import typer
 from raypipe import uri
 from raypipe.cli_corrected import corrected_coco, corrected_masks, label_studio
 from raypipe.cli_import_options import LongImport, importer
-from raypipe.formats.cams.read import import_cams
 from raypipe.formats.coco.read import read_coco_files
 from raypipe.formats.containers import SplitsFrom, find_containers
 from raypipe.formats.draft import Draft
@@ -141,13 +140,17 @@ import_app.command(name="corrected-masks")(corrected_masks)
 import_app.command(name="labelstudio")(label_studio)
 
 
-@import_app.command(name="cams")
-def cams(
-    source: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI of .npz or Parquet files.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI for .npz files.")],
+@import_app.command(name="seeds")
+def seeds(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or URI of .npz or Parquet files of maps.")],
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Manifest of their images.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI to write into, of this source alone.")],
 ) -> None:
-    """Class activation maps of another program (class_ids from 1, cam) for checkpoints.cams."""
-    typer.echo(f"maps of {import_cams(source, out)} images: {out}")
+    """Maps of another program (image_id, classes, maps in [0, 1]) for checkpoints.seeds."""
+    from raypipe.pipelines.import_seeds import import_seeds
+
+    typer.echo(str(import_seeds(source, manifest, out)))
+    typer.echo(f"seeds: {out}. In a config: checkpoints.seeds={out}")
 
 
 @import_app.command(name="table")

@@ -18,9 +18,10 @@ from raypipe.pipelines.context import CONFIG_FILE, Context, Retrain, open_contex
 from raypipe.pipelines.evaluate import has_truth, run_evaluate
 from raypipe.pipelines.gate import Gated, run_gates
 from raypipe.pipelines.masks import run_masks
+from raypipe.pipelines.needs import uses_classifier
 from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.saliency_maps import run_saliency
-from raypipe.pipelines.seeds import given_cams, run_seeds, seeds_plan
+from raypipe.pipelines.seeds import given_seeds, run_seeds, seeds_plan
 from raypipe.pipelines.segmenter import has_weak_rows, run_segment, train_segmenter
 from raypipe.pipelines.self_training import self_train
 from raypipe.results import Decision, Score, StreamSummary
@@ -67,9 +68,14 @@ class Run:
 
     @once
     def find_maps(self) -> Artifact:
-        """What makes the class activation maps: a folder of given ones, or the classifier."""
-        given = given_cams(self.context)
+        """What makes the class activation maps: given seeds, or the classifier."""
+        given = given_seeds(self.context)
         return _log("maps", given) if given else self.train_classifier()
+
+    @once
+    def find_judge(self) -> Artifact | None:
+        """The classifier that judges what refines masks; None where the seeds are given and the run has none."""
+        return self.train_classifier() if uses_classifier(self.context) else None
 
     @once
     def predict_saliency(self) -> Artifact:
@@ -97,7 +103,8 @@ class Run:
     @once
     def decide_gates(self) -> Gated:
         """The refinements that are kept, and why."""
-        gated = run_gates(self.context, maps=self.find_maps(), affinity=self.train_affinity())
+        affinity, judge = self.train_affinity(), self.find_judge()
+        gated = run_gates(self.context, maps=self.find_maps(), affinity=affinity, judge=judge)
         for decision in gated.decisions:
             logger.info("gate: %s", decision)
         return gated
@@ -106,7 +113,8 @@ class Run:
     def make_masks(self) -> Artifact:
         """Pseudo-masks."""
         gated = self.decide_gates()
-        return _finished("masks", run_masks(gated.context, maps=self.find_maps(), affinity=self.train_affinity()))
+        affinity, judge = self.train_affinity(), self.find_judge()
+        return _finished("masks", run_masks(gated.context, maps=self.find_maps(), affinity=affinity, judge=judge))
 
     @once
     def train_segmenter(self) -> tuple[Artifact, list[Decision]]:
@@ -171,7 +179,8 @@ class Run:
 
         masks = self.make_masks()
         evaluation, scores = self.evaluate() if has_truth(self.context) else (None, [])
-        networks: dict[Task, Artifact] = {} if given_cams(self.context) else {"classifier": self.train_classifier()}
+        judge = self.find_judge()
+        networks: dict[Task, Artifact] = {} if judge is None else {"classifier": judge}
         if (affinity := self.train_affinity()) is not None:
             networks["affinity"] = affinity
         segments: Artifact | None = None
@@ -199,9 +208,9 @@ class Run:
         return seeds_plan(self.context, maps=self.find_maps()).artifact(self.config.out)
 
 
-def open_run(config: RunConfig, *, retrain: Retrain = "none") -> Run:
-    """The steps of a config; finds its manifest. `retrain` says what is renewed though it is in use."""
-    return Run(open_context(config, retrain=retrain))
+def open_run(config: RunConfig, *, retrain: Retrain = "none", seeds: str | None = None) -> Run:
+    """The steps of a config; finds its manifest. Arguments as of `open_context`."""
+    return Run(open_context(config, retrain=retrain, seeds=seeds))
 
 
 def _log(step: str, artifact: Artifact) -> Artifact:

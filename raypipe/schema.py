@@ -74,6 +74,17 @@ SEEDS = pa.schema(
 """`height, width`: working size (after EXIF rotation and max_side). `cam`: float16 bytes of (K, cam_height, cam_width).
 `trimap`: 8-bit PNG."""
 
+GIVEN_SEEDS = pa.schema(
+    [
+        pa.field("seed_classes", pa.list_(pa.string())),
+        pa.field("seed_height", pa.int32()),
+        pa.field("seed_width", pa.int32()),
+        pa.field("seed", pa.binary()),
+    ]
+)
+"""Maps of another program, columns of a row for each image. `seed`: float16 bytes of the maps (K, seed_height,
+seed_width) of the K classes that `seed_classes` names, in [0, 1], NaN where unknown."""
+
 SALIENCY = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

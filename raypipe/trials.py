@@ -27,12 +27,13 @@ from raypipe.cluster.machines import Machine, divide
 from raypipe.config import RunConfig, flat_changes, to_yaml, trial_config
 from raypipe.doctor.fit import check_fit
 from raypipe.doctor.preflight import preflight_nodes
-from raypipe.doctor.workload import makes_seeds, trains_classifier
+from raypipe.doctor.workload import trains_classifier
 from raypipe.outputs.records import open_folder
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.needs import makes_seeds
 from raypipe.pipelines.networks import given_checkpoint
-from raypipe.pipelines.seeds import given_cams
+from raypipe.pipelines.seeds import given_seeds
 from raypipe.pipelines.sweep import scored_rows
 from raypipe.run import Run
 from raypipe.stages.score_settings import Setting
@@ -112,7 +113,7 @@ def sharing(context: Context) -> list[list[dict[str, Any]]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for changes in context.config.sweep.training_changes:
         trial = Context(trial_config(context.config, changes), context.manifest)
-        if trains_classifier(trial.config):
+        if trains_classifier(trial):
             # Maps of saliency that are missing are the same for equal weights, which the config names.
             plan = classifier_plan(trial, maps=None)
             groups.setdefault(digest([plan.provenance(), trial.config.saliency]), []).append(changes)
@@ -145,7 +146,7 @@ def run_trial(changes: dict[str, Any], *, config: RunConfig, part: Machine) -> N
     choice = sweep.choice
     found = sweep.table.loc[choice.index, ["score", "full_mean_iou", "objective"]].astype(float).to_dict()
     estimated = config.sweep.num_labelled > 0
-    epochs = [] if given_cams(run.context) else read_metrics(parent(run.train_classifier().uri))
+    epochs = [] if given_seeds(run.context) else read_metrics(parent(run.train_classifier().uri))
     tune.report(
         {
             "score": found["score" if estimated else "full_mean_iou"],
@@ -214,7 +215,7 @@ def trials_provenance(context: Context) -> dict[str, Any]:
         given += [
             given_checkpoint(trial, task="classifier"),
             given_checkpoint(trial, task="affinity"),
-            given_cams(trial),
+            given_seeds(trial),
         ]
     rows = context.rows(None)
     return {

@@ -7,7 +7,6 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from raypipe.cli import app
@@ -17,11 +16,10 @@ from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
-from raypipe.formats.cams.read import import_cams
-from raypipe.ops.cam import resize_cam
 from raypipe.pages.explain import explain, manifest_row
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines.context import open_context
+from raypipe.pipelines.import_seeds import import_seeds
 from raypipe.pipelines.score_tables import scores_table
 from raypipe.run import Run, open_run
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
@@ -221,17 +219,18 @@ def test_a_walk_along_frozen_features_trains_nothing_and_is_judged(finished: Run
 
 
 @pytest.mark.slow
-def test_given_maps_take_the_classifiers_place(finished: Run, tmp_path: Path) -> None:
-    """The run's own maps, given as another program's: nearly its trimaps, and no classifier is trained."""
+def test_given_seeds_take_the_classifiers_place(finished: Run, tmp_path: Path) -> None:
+    """The run's own maps, given as another program's: its trimaps, and no classifier is trained."""
     (tmp_path / "maps").mkdir()
     for row in read_shards(finished.make_seeds().uri + "/shards", schema=SEEDS).to_pylist():
-        cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
-        full = resize_cam(cam, size=(row["height"], row["width"])).numpy() if len(cam) else cam.numpy()
-        np.savez(tmp_path / "maps" / row["image_id"], class_ids=row["class_ids"], cam=full)
-    import_cams(str(tmp_path / "maps"), str(tmp_path / "cams"))
-    given = f"checkpoints.cams={tmp_path / 'cams'}"
-    run = open_run(make_config(finished.config.manifest, tmp_path / "out", given, "affinity.start=pretrained"))
-    assert run.report(num_samples=1)
+        cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
+        names = [finished.context.classes[class_id - 1] for class_id in row["class_ids"]]
+        np.savez(tmp_path / "maps" / row["image_id"], classes=names, maps=cam)
+    import_seeds(str(tmp_path / "maps"), finished.config.manifest, str(tmp_path / "seeds"))
+    given = f"checkpoints.seeds={tmp_path / 'seeds'}"
+    more = [given, "affinity.start=pretrained", "refinement.gate=run"]
+    run = open_run(make_config(finished.config.manifest, tmp_path / "out", *more))
+    assert "not judged" in Path(run.report(num_samples=1)).read_text()
     assert not (tmp_path / "out/classifier").exists()
     trimaps = [
         np.concatenate([decode_mask(trimap).ravel() for trimap in shards["trimap"].to_pylist() if trimap is not None])

@@ -31,8 +31,8 @@ class Checkpoints(Section):
     classifier: Uri | None = None
     affinity: Uri | None = None
     segmenter: Uri | None = None
-    cams: Uri | None = None
-    """Folder that `raypipe import cams` wrote: its maps take the place of the classifier's."""
+    seeds: Uri | None = None
+    """Folder that `raypipe import seeds` wrote: its maps take the place of the classifier's."""
 
 
 class Cluster(Section):
@@ -157,14 +157,5 @@ class RunConfig(Section):
             raise ValueError(
                 "walk.affinity=frozen walks along what pretrained weights see, and network.weights is null: give some, "
                 "or set affinity.start=classifier"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _given_maps(self) -> "RunConfig":
-        if self.checkpoints.cams is not None and self.refinement.gate != "off":
-            raise ValueError(
-                f"checkpoints.cams needs refinement.gate=off, got {self.refinement.gate}: the classifier that would "
-                "judge isn't the one that made the maps"
             )
         return self

@@ -13,10 +13,11 @@ from raypipe.cluster.survey import View
 from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
 from raypipe.data.rows import Part, Rows
 from raypipe.doctor.forecast import Sample
-from raypipe.doctor.workload import trains_classifier, uses_classifier
-from raypipe.formats.cams.read import INDEX_FILE
+from raypipe.doctor.workload import trains_classifier
 from raypipe.networks.registry import TORCHVISION_SCHEME, cached_file
+from raypipe.outputs.imported import SEEDS_FILE
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.needs import uses_classifier
 from raypipe.pipelines.networks import given_checkpoint
 from raypipe.streams.budget import allowed_rows
 from raypipe.streams.tasks import in_tasks
@@ -82,8 +83,8 @@ def network_files(context: Context) -> list[str]:
             files += [storage.join(given, METADATA_FILE), storage.join(given, WEIGHTS_FILE)]
     files += [weights for weights in _initial_weights(context) if not is_published(weights)]
     config = context.config
-    if config.checkpoints.cams is not None:
-        files.append(storage.join(config.checkpoints.cams, INDEX_FILE))
+    if config.checkpoints.seeds is not None:
+        files.append(storage.join(config.checkpoints.seeds, SEEDS_FILE))
     return list(dict.fromkeys(files))
 
 
@@ -94,7 +95,7 @@ def _networks(context: Context) -> Iterator[tuple[Task, str | None, str | None]]
     """
     config = context.config
     given, weights = config.checkpoints, config.network.weights
-    if uses_classifier(config):
+    if uses_classifier(context):
         yield "classifier", given.classifier, weights
     if config.walk.affinity != "rgb":
         yield "affinity", given.affinity, weights if config.affinity.start == "pretrained" else None
@@ -106,7 +107,7 @@ def _initial_weights(context: Context) -> Iterator[str]:
     """Weights that trainings start from, and those of the network that predicts saliency."""
     config = context.config
     yield from (weights for _, given, weights in _networks(context) if weights and given is None)
-    if config.classifier.saliency != "none" and trains_classifier(config) and config.saliency.weights:
+    if config.classifier.saliency != "none" and trains_classifier(context) and config.saliency.weights:
         yield config.saliency.weights
 
 
@@ -142,7 +143,7 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
             "; ".join(dict.fromkeys(problems)),
             needed="weights and checkpoints that every machine can read, of the manifest's classes",
             way_out="mend checkpoints.* or network.weights; null trains, or starts from random; "
-            "`raypipe import cams` writes a folder for checkpoints.cams",
+            "`raypipe import seeds` writes a folder for checkpoints.seeds",
         )
     return judge(
         "networks",

@@ -57,7 +57,7 @@ class Diagnosis:
         return json.dumps({"healthy": self.healthy, **asdict(self)}, indent=1)
 
 
-def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
+def diagnose(config: RunConfig, *, num_images: int = 16, seeds: str | None = None) -> Diagnosis:
     """Checks storage, networks, cluster and images, then times a sample of images for a forecast.
 
     Nothing is left behind: probes are deleted, and no output is written.
@@ -65,9 +65,10 @@ def diagnose(config: RunConfig, *, num_images: int = 16) -> Diagnosis:
     Args:
         config: of the run.
         num_images: how many images are read and timed.
+        seeds: as of `open_context`.
     """
     try:
-        context = open_context(config)
+        context = open_context(config, seeds=seeds)
     except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and all of them are findings
         found = f"{type(error).__name__}: {error}"
         way_out = "mend `manifest`; `raypipe import` writes one"

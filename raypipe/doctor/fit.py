@@ -41,7 +41,7 @@ def check_fit(context: Context) -> Iterator[Finding]:
     """Each stream and each training of a run finds its resources on the machine, and no GPU stays idle."""
     idle: dict[str, int] = {}
     reasons: dict[str, list[str]] = {}
-    parts: list[Plan | Training] = [*streams_of(context), *trainings_of(context.config)]
+    parts: list[Plan | Training] = [*streams_of(context), *trainings_of(context)]
     for part in parts:
         try:
             idle[part.name] = _idle_gpus(part, context)

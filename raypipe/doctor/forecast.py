@@ -24,12 +24,13 @@ from raypipe.cluster.resources import PoolPlan
 from raypipe.data.checkpoints import Task
 from raypipe.data.rows import Rows
 from raypipe.doctor.stage_timing import PoolTime, RandomNetwork, time_pool
-from raypipe.doctor.workload import checkpoint, needs_affinity, streams_of, trains_classifier
+from raypipe.doctor.workload import checkpoint, streams_of, trains_classifier
 from raypipe.pipelines.affinity import affinity_task
 from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import Context, plan_pools
+from raypipe.pipelines.needs import needs_affinity
 from raypipe.stages.base import ERRORS, with_error_columns
-from raypipe.streams.collect import collect, count
+from raypipe.streams.collect import collect, count, with_imported
 from raypipe.streams.execute import CALLS_PER_ACTOR
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.run import USUAL_ROWS, rows_per_block
@@ -127,7 +128,7 @@ def random_networks(context: Context) -> dict[Task, RandomNetwork]:
     """What stands in for the networks that the run will train and the streams use."""
     config = context.config
     tasks: list[TrainingTask] = []
-    if trains_classifier(config):
+    if trains_classifier(context):
         tasks.append(classifier_task(context))
     if needs_affinity(config):  # a frozen backbone takes about as long
         tasks.append(affinity_task(context, classifier=checkpoint(config, "classifier")))
@@ -152,6 +153,7 @@ def time_sample(context: Context, rows: pa.Table) -> Sample:
     table = with_error_columns(rows)
     for plan in forecast_plans(context):
         pools, resources = plan_pools(plan, context.machine, context.config)
+        table = with_imported(table, plan)
         times[plan.name] = []
         for pool, of_pool in zip(pools, resources.pools, strict=True):
             table, taken = _time(context, pool, of_pool, table, networks)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.needs import judges_refinement, makes_seeds, trains_segmenter, uses_classifier
 from raypipe.streams.plan import Plan
 
 if TYPE_CHECKING:
@@ -37,49 +38,28 @@ class Training:
         return f"training of the {self.task}"
 
 
-def makes_seeds(config: RunConfig) -> bool:
-    """Whether a run computes seeds, whose maps its masks take up: an AffinityNet is to be trained."""
-    return config.walk.affinity == "learned" and config.checkpoints.affinity is None
-
-
-def needs_affinity(config: RunConfig) -> bool:
-    """Whether a run makes a network to walk along, trained or not."""
-    return config.walk.affinity != "rgb" and config.checkpoints.affinity is None
-
-
-def trains_segmenter(config: RunConfig) -> bool:
-    """Whether a run trains a segmentation network."""
-    return config.segmenter.enabled and config.checkpoints.segmenter is None
-
-
-def uses_classifier(config: RunConfig) -> bool:
-    """Whether a run needs a classifier: for its maps, unless they are given, to start from it, or as a judge."""
-    return (
-        config.checkpoints.cams is None
-        or (needs_affinity(config) and config.affinity.start == "classifier")
-        or (trains_segmenter(config) and (config.segmenter.start == "classifier" or config.segmenter.rounds > 0))
-    )
-
-
-def trains_classifier(config: RunConfig) -> bool:
+def trains_classifier(context: Context) -> bool:
     """Whether a run trains a classifier."""
-    return uses_classifier(config) and config.checkpoints.classifier is None
+    return uses_classifier(context) and context.config.checkpoints.classifier is None
 
 
-def predicts_saliency(config: RunConfig) -> bool:
+def predicts_saliency(context: Context) -> bool:
     """Whether a run predicts saliency maps, if the manifest lacks any."""
-    return trains_classifier(config) and config.classifier.saliency != "none" and config.saliency.weights is not None
+    config = context.config
+    return trains_classifier(context) and config.classifier.saliency != "none" and config.saliency.weights is not None
 
 
-def runs_gate(config: RunConfig) -> bool:
+def runs_gate(context: Context) -> bool:
     """Whether a run judges its refinements on a sample; a walk along colours, or of no steps, isn't judged."""
+    config = context.config
     walks = config.walk.affinity != "rgb" and config.walk.num_steps > 0
-    return config.refinement.gate == "run" and (walks or config.refinement.method != "none")
+    return config.refinement.gate == "run" and (walks or (judges_refinement(config) and uses_classifier(context)))
 
 
-def trainings_of(config: RunConfig) -> Iterator[Training]:
+def trainings_of(context: Context) -> Iterator[Training]:
     """The networks that a run trains, in its order."""
-    if trains_classifier(config):
+    config = context.config
+    if trains_classifier(context):
         yield Training(task="classifier", batch_size=config.classifier.batch_size, validates=False)
     if makes_seeds(config):
         yield Training(task="affinity", batch_size=config.affinity.batch_size, validates=False)
@@ -105,7 +85,7 @@ def parts_until(context: Context, until: Step) -> list[Plan | Training]:
         context = replace(context, config=context.config.model_copy(update={"segmenter": segmenter}))
     steps = get_args(Step)
     wanted = steps[: steps.index(until) + 1]
-    trainings = [training for training in trainings_of(context.config) if training.task in wanted]
+    trainings = [training for training in trainings_of(context) if training.task in wanted]
     return [*trainings, *(plan for plan in streams_of(context) if plan.name in wanted)]
 
 
@@ -130,8 +110,8 @@ def streams_of(context: Context) -> list[Plan]:
     from raypipe.pipelines.steps import compute_cams
 
     config = context.config
-    given_maps = config.checkpoints.cams
-    maps = checkpoint(config, "classifier") if given_maps is None else Artifact(given_maps, UNKNOWN)
+    judge = checkpoint(config, "classifier") if uses_classifier(context) else None
+    maps = _given(context) or checkpoint(config, "classifier")
     affinity = None if config.walk.affinity == "rgb" else checkpoint(config, "affinity")
     computing = compute_cams(context, maps)
 
@@ -140,19 +120,27 @@ def streams_of(context: Context) -> list[Plan]:
 
     seeds = seeds_plan(context, maps=maps)
     plans: list[Plan] = []
-    if predicts_saliency(config) and config.saliency.weights:
+    if predicts_saliency(context) and config.saliency.weights:
         plans.append(saliency_plan(context, Artifact(config.saliency.weights, UNKNOWN)))
-    if trains_classifier(config):
+    if trains_classifier(context):
         classifier = checkpoint(config, "classifier")
         plans.append(labels_plan(context, classifier, classifier_task(context), cross_validates=True))
     if makes_seeds(config):
         plans.append(seeds)
-    if runs_gate(config):
-        plans.append(taking_up_seeds(gate_plan(context, maps=maps, affinity=affinity)))
-    masks = masks_plan(context, maps=maps, affinity=affinity)
+    if runs_gate(context):
+        plans.append(taking_up_seeds(gate_plan(context, maps=maps, affinity=affinity, judge=judge)))
+    masks = masks_plan(context, maps=maps, affinity=affinity, judge=judge)
     plans.append(taking_up_seeds(masks))
     if config.segmenter.enabled:
         plans.append(segment_plan(context, segmenter=checkpoint(config, "segmenter")))
     out = config.out
     plans.append(scores_plan(context, masks=masks.artifact(out), seeds=seeds.artifact(out)))
     return plans
+
+
+def _given(context: Context) -> Artifact | None:
+    """What given seeds would be known by; they needn't be there."""
+    if context.provider is not None:
+        return context.provider.artifact
+    folder = context.config.checkpoints.seeds
+    return None if folder is None else Artifact(folder, UNKNOWN)

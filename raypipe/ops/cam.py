@@ -128,8 +128,10 @@ def background_score(cams: Float[Tensor, "K h w"], *, alpha: float | int) -> Flo
 
     Compute it before any pooling: (1 - max M)^alpha and averaging do not commute.
 
+    Where no class is known there is no evidence of background either: 0. Where some are, it is what they leave.
+
     Args:
-        cams: normalised maps in [0, 1]; without any class the background is 1 everywhere.
+        cams: normalised maps in [0, 1], NaN where unknown; without any class the background is 1 everywhere.
         alpha: > 0; a larger value leaves less background, the paper uses 4 (cautious about objects), 16 and 24 to 32
             (generous).
 
@@ -145,14 +147,16 @@ def background_score(cams: Float[Tensor, "K h w"], *, alpha: float | int) -> Flo
         raise ValueError(f"expected a positive alpha (the paper uses 4, 16 and 24), got {alpha}")
     if cams.shape[0] == 0:
         return cams.new_ones(cams.shape[1:])
-    return (1 - cams.amax(dim=0)).clamp(min=0) ** alpha
+    unknown = cams.isnan()
+    background = (1 - cams.masked_fill(unknown, 0).amax(dim=0)).clamp(min=0) ** alpha
+    return background.masked_fill(unknown.all(dim=0), 0)
 
 
 def stack_background(cams: Float[Tensor, "K h w"], *, alpha: float | int) -> Float[Tensor, "K+1 h w"]:
-    """Puts the background's map before those of the classes present.
+    """Puts the background's map before those of the classes present; what is unknown is evidence of nothing: 0.
 
     Args:
-        cams: normalised maps in [0, 1].
+        cams: normalised maps in [0, 1], NaN where unknown.
         alpha: as in `background_score`.
 
     Returns:
@@ -161,7 +165,7 @@ def stack_background(cams: Float[Tensor, "K h w"], *, alpha: float | int) -> Flo
     Raises:
         ValueError: alpha isn't positive.
     """
-    return torch.cat([background_score(cams, alpha=alpha).unsqueeze(0), cams])
+    return torch.cat([background_score(cams, alpha=alpha).unsqueeze(0), cams.masked_fill(cams.isnan(), 0)])
 
 
 def pool_to_grid(

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
 
 from raypipe.ops.cam import pool_to_grid
 from raypipe.schema import BACKGROUND, IGNORE, MAX_CLASSES
@@ -63,3 +65,33 @@ def make_trimap(
     trimap[winner_high == BACKGROUND] = BACKGROUND
     trimap[np.maximum(pooled_low, pooled_high).max(axis=0) < _EMPTY] = IGNORE
     return trimap.astype(np.uint8)
+
+
+def hide_unknown(
+    trimap: UInt8[np.ndarray, "h w"],
+    known: Bool[Tensor, "K H W"],
+    class_ids: Sequence[int] | Int[np.ndarray, " K"] | UInt8[np.ndarray, " K"],
+    *,
+    stride: int = 8,
+) -> UInt8[np.ndarray, "h w"]:
+    """Undecides the cells of a trimap whose label nobody has looked at: refinement spreads labels beyond what is known.
+
+    A cell keeps a class where a part of it is known of that class, and background where a part of it is known of
+    every class: an unknown class may be there.
+
+    Args:
+        trimap: of `make_trimap`.
+        known: where the maps that it was made of are known, on the pixels of their stacks.
+        class_ids: of the K maps.
+        stride: pixels per grid cell.
+
+    Returns:
+        The trimap with 255 in the other cells.
+    """
+    height, width = known.shape[1:]
+    filled = F.pad(known.float(), (0, -width % stride, 0, -height % stride))
+    of_class = F.max_pool2d(filled, stride).bool().numpy()
+    hidden = np.where(trimap == BACKGROUND, ~of_class.all(axis=0), trimap != IGNORE)
+    for class_id, seen in zip(class_ids, of_class, strict=True):
+        hidden &= ~((trimap == class_id) & seen)
+    return np.where(hidden, np.uint8(IGNORE), trimap)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact
 from raypipe.data.blocks import cut
-from raypipe.data.rows import Part, Rows
+from raypipe.data.rows import ONLY_PART, Part, Rows
 from raypipe.data.shards import WAY_OUT, ShardError, damaged
 from raypipe.outputs.ledger import Catalogue, Ledger
 from raypipe.schema import ROW_DIGEST, SHARD_DIGEST, SHARD_ROW, SHARD_URI
@@ -49,6 +49,9 @@ class Load:
     """Of the columns that say where a row is, where a stream loads from two folders."""
     optional: bool = False
     """Rows that aren't there have nulls."""
+    imported: bool = field(default=False, metadata=NOT_IN_DIGEST)
+    """An import has written the folder, of images and not of a manifest's parts: what it holds lies under `ONLY_PART`,
+    what it has left out is in error, and no row is left out of the stream."""
     part_of_plan: bool = field(default=True, metadata=NOT_IN_DIGEST)
     """What is loaded is known by the digest of its row; false where the plan's own stages would make the same."""
 
@@ -56,6 +59,10 @@ class Load:
     def writes(self) -> list[str]:
         """Names of the columns here."""
         return list(self.names or self.columns.names)
+
+    def ledger(self, part: Part, catalogue: Catalogue) -> Ledger:
+        """What the folder holds for the rows of a part."""
+        return catalogue.read(ONLY_PART if self.imported else part.name)
 
 
 def with_places(table: pa.Table, ledger: Ledger, outputs: Artifact, *, prefix: str = "") -> pa.Table:
@@ -87,6 +94,18 @@ def held(rows: Rows, outputs: Artifact, *, prefix: str = "", optional: bool = Fa
         return found if optional else found.filter(pc.is_valid(found[prefix + SHARD_URI]))
 
     return rows.then(find)
+
+
+def placed(rows: Rows, loads: Sequence[Load]) -> Rows:
+    """The rows with the columns of `with_places` of the imported ones among some loads."""
+    imported = [(load, Catalogue.of(load.outputs.uri)) for load in loads if load.imported]
+
+    def place(table: pa.Table, part: Part) -> pa.Table:
+        for load, catalogue in imported:
+            table = with_places(table, load.ledger(part, catalogue), load.outputs, prefix=load.prefix)
+        return table
+
+    return rows.then(place) if imported else rows
 
 
 def with_quarantined(table: pa.Table, ledger: Ledger) -> pa.Table:

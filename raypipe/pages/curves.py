@@ -1,13 +1,12 @@
 """Curves that a report shows: risk over coverage, and the plots of sweeps of the same networks."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.checkpoints import Task
 from raypipe.data.shards import iter_shards
 from raypipe.ops.risk import risk_at_coverage
 from raypipe.outputs.ledger import SHARDS
@@ -101,19 +100,20 @@ def _by_prediction(masks: str, evaluation: Artifact, score: Score) -> list[RiskC
     ]
 
 
-def collect_sweeps(out: str, *, networks: Mapping[Task, Artifact]) -> list[SweepPlots]:
-    """Plots of the sweeps of these networks in the run's folder.
+def collect_sweeps(out: str, *, maps: Artifact | None, affinity: Artifact | None) -> list[SweepPlots]:
+    """Plots of the sweeps of these maps and affinities in the run's folder.
 
     Args:
         out: the run's folder.
-        networks: task to checkpoint.
+        maps: the classifier's checkpoint, or what given seeds are known by.
+        affinity: the AffinityNet's checkpoint; None walks along colours.
     """
     sweeps = []
     for uri in storage.list_files(storage.join(out, "sweep"), suffix=CHOICE_FILE):
         folder = parent(uri)
         choice = json.loads(storage.read_bytes(uri))
-        of_run = {"maps": networks.get("classifier"), "affinity": networks.get("affinity")}
-        if choice["networks"] != {name: network and network.digest for name, network in of_run.items()}:
+        of_run = {"maps": maps and maps.digest, "affinity": affinity and affinity.digest}
+        if choice["networks"] != of_run:
             continue
         facts = {
             "chosen": ", ".join(f"{name} {value:g}" for name, value in choice["chosen"].items()),

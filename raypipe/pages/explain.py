@@ -25,6 +25,7 @@ from raypipe.pages.finished import FinishedMasks, NotFinished, find_masks
 from raypipe.pages.truth import usable_truth
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import masks_plan, taking_up
+from raypipe.pipelines.needs import has_given_seeds
 from raypipe.pipelines.steps import compute_cams, make_trimaps
 from raypipe.reports.explain import Explanation, WalkState, render_explanation
 from raypipe.schema import GRID_STRIDE, MASKS, SEEDS, columns
@@ -33,7 +34,7 @@ from raypipe.stages.judge import GateWalk
 from raypipe.stages.propagate import WALK_TOLERANCE, PropagateCams, grid_scores
 from raypipe.stages.trimaps import MakeTrimaps
 from raypipe.stages.trimaps_on_device import MakeTrimapsOnDevice
-from raypipe.streams.collect import collect, outputs_of, quarantined, with_ids
+from raypipe.streams.collect import collect, outputs_of, quarantined, with_ids, with_imported
 
 STEPS = (0, 1, 4, 16, 64, 256, 1024)
 """Numbers of steps that are shown, up to the run's own."""
@@ -96,11 +97,13 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
             "images.tile=null explains its reduced image, by other masks"
         )
     stored = _stored_mask(finished, row["image_id"])
-    plan = masks_plan(context, maps=finished.maps, affinity=finished.affinity)
+    plan = masks_plan(context, maps=finished.maps, affinity=finished.affinity, judge=finished.judge)
     this = with_ids(context.rows(None), [row["image_id"]])
     seed = next(iter(outputs_of(finished.seeds, this, _SEED).to_pylist()), None)
     if seed is not None:
         plan = taking_up(plan, finished.seeds, compute_cams(context, finished.maps))
+    else:
+        row = with_imported(collect(this), plan).to_pylist()[0]
     for stage in plan.steps:
         stage.setup("cpu")
     states = _through(plan.steps, row if seed is None else row | seed)
@@ -271,7 +274,7 @@ def _settings(stages: Sequence[Stage]) -> list[tuple[str, str]]:
 
 
 def _provenance(finished: FinishedMasks) -> list[tuple[str, str]]:
-    maps = "classifier" if finished.context.config.checkpoints.cams is None else "given maps"
-    networks = {maps: finished.maps, "AffinityNet": finished.affinity}
+    maps = {"given seeds": finished.maps} if has_given_seeds(finished.context) else {}
+    networks = {**maps, "classifier": finished.judge, "AffinityNet": finished.affinity}
     made = [(name, f"{network.uri} (digest {network.digest})") for name, network in networks.items() if network]
     return [*made, ("seeds", finished.seeds.uri), ("masks", finished.masks.uri), ("raypipe", raypipe.__version__)]

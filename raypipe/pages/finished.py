@@ -9,9 +9,10 @@ from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.gate import read_gates
 from raypipe.pipelines.masks import masks_plan
+from raypipe.pipelines.needs import uses_classifier
 from raypipe.pipelines.networks import find_trained, given_checkpoint
 from raypipe.pipelines.saliency_maps import find_saliency
-from raypipe.pipelines.seeds import given_cams, seeds_plan
+from raypipe.pipelines.seeds import given_seeds, seeds_plan
 from raypipe.results import Decision
 
 
@@ -27,7 +28,9 @@ class FinishedMasks:
     """Its config lacks what the gates rejected."""
     decisions: list[Decision]
     maps: Artifact
-    """The classifier's checkpoint, or the folder of given maps where checkpoints.cams names one."""
+    """The classifier's checkpoint, or what given seeds are known by."""
+    judge: Artifact | None
+    """The checkpoint of the classifier that judges; None where the seeds came without one."""
     affinity: Artifact | None
     """None where the walk goes along plain colours."""
     seeds: Artifact
@@ -41,17 +44,19 @@ def find_masks(context: Context) -> FinishedMasks:
     Raises:
         NotFinished: if there are none, with what to run first.
     """
-    maps = given_cams(context) or _classifier(context)
+    maps = given_seeds(context) or _classifier(context)
+    judge = _classifier(context) if uses_classifier(context) else None
     seeds = seeds_plan(context, maps=maps).artifact(context.config.out)
     affinity = None if context.config.walk.affinity == "rgb" else _affinity(context, seeds)
-    gated = read_gates(context, maps=maps, affinity=affinity)
-    masks = masks_plan(gated.context, maps=maps, affinity=affinity).artifact(context.config.out)
+    gated = read_gates(context, maps=maps, affinity=affinity, judge=judge)
+    masks = masks_plan(gated.context, maps=maps, affinity=affinity, judge=judge).artifact(context.config.out)
     if not storage.exists(masks.uri):
         raise _not_finished(context, "masks")
     return FinishedMasks(
         context=gated.context,
         decisions=gated.decisions,
         maps=maps,
+        judge=judge,
         affinity=affinity,
         seeds=seeds,
         masks=masks,

@@ -12,6 +12,7 @@ import raypipe
 from raypipe.artifacts import Artifact
 from raypipe.config import to_yaml
 from raypipe.data.checkpoints import Task
+from raypipe.outputs.imported import read_source
 from raypipe.pipelines.context import Context
 
 _LIBRARIES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "scipy")
@@ -37,10 +38,19 @@ def provenance(
         "Python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
         "resources of the cluster": resources,
+        **_given(context),
         **{f"{stream}, digest of the plan": artifact.digest for stream, artifact in outputs.items()},
         **{f"{task}, digest of the checkpoint": network.digest for task, network in networks.items()},
         "config": to_yaml(context.config),
     }
+
+
+def _given(context: Context) -> dict[str, str]:
+    """Where given seeds came from; of code, which no config names, with its version."""
+    provider, folder = context.provider, context.config.checkpoints.seeds
+    if provider is not None:
+        return {"seeds": f"--seeds {provider.name}, version {provider.version}"}
+    return {} if folder is None else {"seeds": f"{folder}, of {read_source(folder)}"}
 
 
 def code_commit() -> str | None:

@@ -12,6 +12,7 @@ from raypipe.pages.provenance import provenance
 from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pages.samples import collect_samples
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.seeds import given_seeds
 from raypipe.reports.html import Report, render_report
 from raypipe.results import Decision, Score
 from raypipe.training.trainer import read_metrics
@@ -64,7 +65,7 @@ def write_report(
         confusions=final_confusions(evaluation, list(scores)),
         label_pairs=count_label_pairs((part.read()["labels"] for part in context.manifest.parts), context.classes),
         risks=collect_risks(config.out, masks=masks, evaluation=evaluation, scores=scores),
-        sweeps=collect_sweeps(config.out, networks=networks),
+        sweeps=collect_sweeps(config.out, maps=given_seeds(context) or classifier, affinity=affinity),
         saliency=saliency_samples(context, classifier=classifier, num_samples=num_samples) if classifier else (),
         streams={name: summary for name, folder in folders.items() if (summary := read_summary(folder))},
         quarantine=count_quarantined(folders),

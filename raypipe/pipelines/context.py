@@ -16,6 +16,7 @@ from raypipe.config import Budget, RunConfig
 from raypipe.data.manifest import Manifest, check_splits, in_splits
 from raypipe.data.parts import StoredManifest, open_manifest
 from raypipe.data.rows import Part, Rows
+from raypipe.pipelines.seed_provider import SeedProvider, find_provider
 from raypipe.results import StreamSummary
 from raypipe.schema import WEAK
 from raypipe.streams.plan import Plan, Pool
@@ -48,6 +49,8 @@ class Context:
     """What is renewed though it is in use."""
     retry_quarantined: Retried = "none"
     """Whose rows in quarantine are tried again, with those of the streams after it."""
+    provider: SeedProvider | None = None
+    """Code from elsewhere that makes the maps; None takes those that the config names, or a classifier's."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -142,10 +145,26 @@ def plan_pools(plan: Plan, machine: Machine, config: RunConfig) -> tuple[tuple[P
     return pools, plan_stream(plan.name, needs, machine, config.cluster)
 
 
-def open_context(config: RunConfig, *, retrain: Retrain = "none", retry_quarantined: Retried = "none") -> Context:
-    """Finds the manifest that a config names; its rows are read where they are needed."""
-    manifest = open_manifest(config.manifest)
-    return Context(config, manifest, retrain=retrain, retry_quarantined=retry_quarantined)
+def open_context(
+    config: RunConfig, *, retrain: Retrain = "none", retry_quarantined: Retried = "none", seeds: str | None = None
+) -> Context:
+    """Finds the manifest that a config names; its rows are read where they are needed.
+
+    Args:
+        config: of the run.
+        retrain: as of `Context`.
+        retry_quarantined: as of `Context`.
+        seeds: name of code that makes the maps, as of `find_provider`.
+
+    Raises:
+        ValueError: as `open_manifest` and `find_provider`; or maps come from two places.
+    """
+    if seeds is not None and config.checkpoints.seeds is not None:
+        raise ValueError(
+            f"maps come from --seeds {seeds} or from checkpoints.seeds={config.checkpoints.seeds}: leave one out"
+        )
+    manifest, provider = open_manifest(config.manifest), None if seeds is None else find_provider(seeds)
+    return Context(config, manifest, retrain=retrain, retry_quarantined=retry_quarantined, provider=provider)
 
 
 def _weak_where_null(table: pa.Table, _: Part) -> pa.Table:

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from raypipe.data.rows import Rows
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.label_knowledge import knows_nothing
 from raypipe.pipelines.masks import with_seeds
+from raypipe.pipelines.needs import has_given_seeds, judge_of
 from raypipe.pipelines.steps import (
     compute_cams,
     decode_images,
@@ -29,11 +30,13 @@ from raypipe.pipelines.steps import (
     fetch_images,
     gate_masks,
     gate_walk,
+    given_loads,
     propagate_cams,
     refine_masks,
 )
 from raypipe.results import Decision
 from raypipe.schema import GATES
+from raypipe.stages.base import Stage
 from raypipe.streams.budget import BudgetExceeded
 from raypipe.streams.collect import draw_rows, outputs_of
 from raypipe.streams.plan import Plan
@@ -42,11 +45,19 @@ logger = logging.getLogger(__name__)
 
 DECISION_FILE = "decision.json"
 
+CONSISTENCY = "class consistency"
+
 SAMPLE_SIZE = 64
 """Images with labels that a gate judges."""
 
-CONSISTENCY = "class consistency"
-"""The judge of refined masks; it asks the classifier."""
+NO_CLASSIFIER = (
+    "not judged, so it stays as configured: the seeds came without a classifier, and the run trains none; "
+    "checkpoints.classifier names one (`raypipe train classifier CONFIG` makes one of the labels)"
+)
+
+PARTIAL = (
+    "not judged, so it stays as configured: of places in some images nothing is known, and it alone brings masks there"
+)
 
 COLOURS = "it walks along colours, so theirs would be no judge; it stays as configured"
 """On synthetic images (n = 64) that walk takes 18 points of mIoU and yet doubles the colours' separation."""
@@ -61,73 +72,97 @@ class Gated:
     decisions: list[Decision]
 
 
-def gate_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Plan:
+def gate_plan(context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None) -> Plan:
     """The stages of the masks, with judges behind the walk and behind its refinement; arguments as of `masks_plan`.
 
-    A walk along colours has no judge, nor has a mask that isn't refined.
+    A walk along colours has no judge, nor has a mask that isn't refined, nor has its refinement without a classifier.
     """
     if affinity:
         walk = gate_walk(context, affinity, maps=maps, keep_better=False)
     else:
         walk = propagate_cams(context, affinity, maps=maps)
-    judges = [*refine_masks(context), encode_masks(), gate_masks(context, maps, keep_better=False)]
-    refined = context.config.refinement.method != "none"
-    unjudged = (*(() if affinity else ("walk",)), *(() if refined else ("refined",)))
+    judge, judges = judge_of(context, maps=maps, judge=judge), list[Stage]()
+    if context.config.refinement.method != "none" and judge is not None:
+        judges = [*refine_masks(context), encode_masks(), gate_masks(context, judge, keep_better=False)]
+    unjudged = (*(() if affinity else ("walk",)), *(() if judges else ("refined",)))
     return Plan(
         name="gate",
+        takes=given_loads(context, maps),
         stages=(
             fetch_images(context),
             decode_images(context),
             compute_cams(context, maps),
             walk,
-            *(judges if refined else []),
+            *judges,
         ),
         schema=pa.schema([field for field in GATES if not field.name.startswith(unjudged)]),
         classes=context.classes,
     )
 
 
-def run_gates(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Gated:
+def run_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None) -> Gated:
     """Decides what isn't decided yet; nothing unless `refinement.gate` is `run`. Arguments as of `masks_plan`.
 
     One stream judges the walk and the refinement of walked masks. Only where the walk is rejected, another one judges
     the refinement of masks without it.
     """
-    return _gated(context, maps=maps, affinity=affinity, judge=_judge)
+    return _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=_decide)
 
 
-def read_gates(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Gated:
+def read_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None) -> Gated:
     """What stored decisions let through; a refinement of which none is stored stays as configured."""
-    return _gated(context, maps=maps, affinity=affinity, judge=_stored)
+    return _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=_stored)
 
 
-Judge = Callable[[Context, Artifact, Artifact | None], dict[str, Decision]]
+class _Networks(NamedTuple):
+    """Arguments as of `masks_plan`."""
+
+    maps: Artifact
+    affinity: Artifact | None
+    judge: Artifact | None
+
+    def plan(self, context: Context) -> Plan:
+        return gate_plan(context, maps=self.maps, affinity=self.affinity, judge=self.judge)
+
+
+Decide = Callable[[Context, _Networks], dict[str, Decision]]
 """The decisions on the walk and on the refinement of walked masks, as far as they are known."""
 
 
-def _gated(context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Judge) -> Gated:
-    config = context.config
+def _gated(context: Context, networks: _Networks, *, decide: Decide) -> Gated:
+    config, method = context.config, context.config.refinement.method
+    unjudged = [] if method == "none" else _unjudged(networks.judge, method)
     if config.refinement.gate != "run":
-        return Gated(context, [])
+        return Gated(context, unjudged if config.refinement.gate == "image" else [])
     decisions = []
     judged: dict[str, Decision] | None = None
-    if affinity is None:
+    if networks.affinity is None:
         decisions.append(Decision(refinement="walk", judge="separation", kept=True, reason=COLOURS, num_images=0))
     elif config.walk.num_steps:
-        judged = judge(context, maps, affinity)
+        judged = decide(context, networks)
         decisions += [judged["walk"]] if "walk" in judged else []
         if decisions and not decisions[-1].kept:
             context, judged = _changed(context, "walk", num_steps=0), None
-    method = config.refinement.method
-    if method != "none" and (unjudged := knows_nothing(maps)):
-        reason = f"{unjudged}; it stays as configured"
-        decisions.append(Decision(refinement=method, judge=CONSISTENCY, kept=True, reason=reason, num_images=0))
+    if unjudged:
+        decisions += unjudged
     elif method != "none":
-        judged = judge(context, maps, affinity) if judged is None else judged
+        judged = decide(context, networks) if judged is None else judged
         decisions += [judged["refined"]] if "refined" in judged else []
         if "refined" in judged and not judged["refined"].kept:
             context = _changed(context, "refinement", method="none")
     return Gated(context, decisions)
+
+
+def _unjudged(judge: Artifact | None, method: str) -> list[Decision]:
+    """Why a classifier can't judge what refines masks; nothing where it can."""
+    if judge is None:
+        reason: str | None = NO_CLASSIFIER
+    else:
+        nothing = knows_nothing(judge)
+        reason = nothing and f"{nothing}; it stays as configured"
+    if reason is None:
+        return []
+    return [Decision(refinement=method, judge=CONSISTENCY, kept=True, reason=reason, num_images=0)]
 
 
 def sample_rows(context: Context) -> Rows:
@@ -163,13 +198,13 @@ def weigh(before: Sequence[float], after: Sequence[float], *, refinement: str, j
     )
 
 
-def _judge(context: Context, maps: Artifact, affinity: Artifact | None) -> dict[str, Decision]:
+def _decide(context: Context, networks: _Networks) -> dict[str, Decision]:
     """The decisions in use, or those from the scores of a stream, which are then in use where images were judged."""
-    if context.retrain == "none" and (stored := _stored(context, maps, affinity)):
+    if context.retrain == "none" and (stored := _stored(context, networks)):
         return stored
-    plan, sample = gate_plan(context, maps=maps, affinity=affinity), sample_rows(context)
+    plan, sample = networks.plan(context), sample_rows(context)
     try:
-        context.run(with_seeds(context, plan, maps=maps), sample, budget=Budget(max_fraction=1))
+        context.run(with_seeds(context, plan, maps=networks.maps), sample, budget=Budget(max_fraction=1))
     except BudgetExceeded as error:  # a sample of which every row fails decides nothing: the masks' budget does
         logger.warning("gate: %s", error)
     scores = outputs_of(plan.artifact(context.config.out), sample, plan.schema)
@@ -179,29 +214,30 @@ def _judge(context: Context, maps: Artifact, affinity: Artifact | None) -> dict[
         ("refined", context.config.refinement.method, CONSISTENCY),
     ):
         columns = [f"{judged}_before", f"{judged}_after"]
-        if judged == "walk" and (affinity is None or not context.config.walk.num_steps):
+        if judged == "walk" and (networks.affinity is None or not context.config.walk.num_steps):
             continue
         if not set(columns) <= set(plan.schema.names):
             continue
         rows = scores.filter(pc.is_valid(scores[columns[0]]))
         decisions[judged] = weigh(*(rows[name].to_pylist() for name in columns), refinement=refinement, judge=judge)
+        if judged == "walk" and len(rows) < len(scores) and has_given_seeds(context):
+            decisions[judged] = replace(decisions[judged], kept=True, reason=PARTIAL)
     if any(decision.num_images for decision in decisions.values()):
         content = {name: asdict(decision) for name, decision in decisions.items()}
-        storage.write_bytes_atomic(_decision_uri(context, maps, affinity), json.dumps(content, indent=1).encode())
+        storage.write_bytes_atomic(_decision_uri(context, networks), json.dumps(content, indent=1).encode())
     return decisions
 
 
-def _stored(context: Context, maps: Artifact, affinity: Artifact | None) -> dict[str, Decision]:
-    uri = _decision_uri(context, maps, affinity)
+def _stored(context: Context, networks: _Networks) -> dict[str, Decision]:
+    uri = _decision_uri(context, networks)
     if not storage.exists(uri):
         return {}
     return {name: Decision(**values) for name, values in json.loads(storage.read_bytes(uri)).items()}
 
 
-def _decision_uri(context: Context, maps: Artifact, affinity: Artifact | None) -> str:
+def _decision_uri(context: Context, networks: _Networks) -> str:
     """Where the decisions in use are: in the folder of the scores, whatever rows were judged."""
-    plan = gate_plan(context, maps=maps, affinity=affinity)
-    return storage.join(plan.artifact(context.config.out).uri, DECISION_FILE)
+    return storage.join(networks.plan(context).artifact(context.config.out).uri, DECISION_FILE)
 
 
 def _changed(context: Context, section: str, **values: Any) -> Context:

@@ -6,6 +6,7 @@ from raypipe.artifacts import Artifact
 from raypipe.outputs.load import Load
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.label_knowledge import knows_nothing
+from raypipe.pipelines.needs import judge_of
 from raypipe.pipelines.seeds import find_seeds, run_seeds
 from raypipe.pipelines.steps import (
     compute_cams,
@@ -14,6 +15,7 @@ from raypipe.pipelines.steps import (
     fetch_images,
     gate_masks,
     gate_walk,
+    given_loads,
     propagate_cams,
     refine_masks,
 )
@@ -23,17 +25,17 @@ from raypipe.stages.base import Stage
 from raypipe.streams.plan import Plan
 
 
-def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Plan:
+def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None) -> Plan:
     """FetchImages → DecodeImages → ComputeCams → PropagateCams → RefineMasks → EncodeMasks.
 
     With `refinement.gate=image`, GateWalk is in the place of PropagateCams, and GateMasks comes last, unless the
-    classifier knows nothing. With
-    `refinement.device=gpu`, RefineOnDevice comes before RefineMasks.
+    classifier knows nothing. With `refinement.device=gpu`, RefineOnDevice comes before RefineMasks.
 
     Args:
         context: config and manifest.
-        maps: the classifier's checkpoint, or the folder of given maps.
+        maps: the classifier's checkpoint, or what given seeds are known by.
         affinity: the AffinityNet's checkpoint, or that of a frozen backbone; None with `walk.affinity=rgb`.
+        judge: of given seeds, the classifier that `refinement.gate` asks; None asks none.
     """
     gated = context.config.refinement.gate == "image"
     # Nothing judges a walk along colours.
@@ -41,9 +43,12 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -
         walk = gate_walk(context, affinity, maps=maps, keep_better=True)
     else:
         walk = propagate_cams(context, affinity, maps=maps)
-    judge = gated and context.config.refinement.method != "none" and knows_nothing(maps) is None
+    judge = judge_of(context, maps=maps, judge=judge)
+    if not gated or context.config.refinement.method == "none" or (judge is not None and knows_nothing(judge)):
+        judge = None
     return Plan(
         name="masks",
+        takes=given_loads(context, maps),
         stages=(
             fetch_images(context),
             decode_images(context),
@@ -51,16 +56,18 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -
             walk,
             *refine_masks(context),
             encode_masks(),
-            *([gate_masks(context, maps, keep_better=True)] if judge else []),
+            *([gate_masks(context, judge, keep_better=True)] if judge else []),
         ),
         schema=MASKS,
         classes=context.classes,
     )
 
 
-def run_masks(context: Context, *, maps: Artifact, affinity: Artifact | None) -> tuple[Artifact, StreamSummary]:
+def run_masks(
+    context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None
+) -> tuple[Artifact, StreamSummary]:
     """Computes the masks that aren't there yet; arguments as of `masks_plan`."""
-    plan = masks_plan(context, maps=maps, affinity=affinity)
+    plan = masks_plan(context, maps=maps, affinity=affinity, judge=judge)
     return context.run(with_seeds(context, plan, maps=maps), context.rows(context.config.splits.masks))
 
 

@@ -2,10 +2,10 @@
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.formats.cams.read import read_cams_digest
+from raypipe.outputs.imported import find_imported
 from raypipe.outputs.records import RECORD_FILE
-from raypipe.pipelines.context import Context
-from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, make_trimaps
+from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
+from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, given_loads, make_trimaps
 from raypipe.results import StreamSummary
 from raypipe.schema import SEEDS
 from raypipe.streams.plan import Plan
@@ -16,10 +16,11 @@ def seeds_plan(context: Context, *, maps: Artifact) -> Plan:
 
     Args:
         context: config and manifest.
-        maps: the classifier's checkpoint, or the folder of given maps.
+        maps: the classifier's checkpoint, or what given seeds are known by.
     """
     return Plan(
         name="seeds",
+        takes=given_loads(context, maps),
         stages=(
             fetch_images(context),
             decode_images(context),
@@ -42,11 +43,24 @@ def find_seeds(context: Context, *, maps: Artifact) -> Artifact | None:
     return seeds if storage.exists(storage.join(seeds.uri, RECORD_FILE)) else None
 
 
-def given_cams(context: Context) -> Artifact | None:
-    """The folder of maps that the config names, None where it names none.
+def check_given_seeds(context: Context) -> None:
+    """Makes sure that given seeds can be used, before anything is started for them.
+
+    Raises:
+        ValueError: an import wasn't finished, or a provider reads what isn't there.
+    """
+    maps = given_seeds(context)
+    if maps is not None:
+        seeds_plan(context, maps=maps).check(MANIFEST_COLUMNS)
+
+
+def given_seeds(context: Context) -> Artifact | None:
+    """What the seeds are known by that the config or the command line names; None where a classifier makes them.
 
     Raises:
         ValueError: if there are none.
     """
-    folder = context.config.checkpoints.cams
-    return None if folder is None else Artifact(folder, read_cams_digest(folder))
+    if context.provider is not None:
+        return context.provider.artifact
+    folder = context.config.checkpoints.seeds
+    return None if folder is None else find_imported(folder)

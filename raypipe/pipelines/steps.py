@@ -5,6 +5,8 @@ from typing import Literal
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig
 from raypipe.ops.dense_crf import COMPAT_BILATERAL
+from raypipe.outputs.imported import load_imported
+from raypipe.outputs.load import Load
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.label_knowledge import class_skills
 from raypipe.stages.base import Stage
@@ -12,7 +14,7 @@ from raypipe.stages.cams import ComputeCams
 from raypipe.stages.decode import DecodeImages
 from raypipe.stages.encode import EncodeMasks
 from raypipe.stages.fetch import FetchImages
-from raypipe.stages.given_cams import LoadGivenCams
+from raypipe.stages.given_seeds import FitSeeds, ProvideSeeds
 from raypipe.stages.judge import GateMasks, GateWalk
 from raypipe.stages.over_tiles import (
     CamsOverTiles,
@@ -57,15 +59,18 @@ def decode_images(context: Context, *, max_side: int | None = None) -> DecodeIma
 
 
 def compute_cams(context: Context, maps: Artifact) -> Stage:
-    """Class activation maps (§3.1): of a classifier, or those that the config names.
+    """Class activation maps (§3.1): of a classifier, or given ones.
 
     Args:
         context: config and manifest.
-        maps: the classifier's checkpoint, or the folder of given maps.
+        maps: the classifier's checkpoint, or what given seeds are known by, which `given_loads` takes up.
     """
-    config = context.config
-    if config.checkpoints.cams is not None:
-        return LoadGivenCams(maps=maps, out_stride=config.cams.out_stride)
+    config, provider = context.config, context.provider
+    fit = FitSeeds(classes=context.classes, out_stride=config.cams.out_stride)
+    if provider is not None:
+        return ProvideSeeds(provider=provider.stage, name=provider.name, version=provider.version, fit=fit)
+    if config.checkpoints.seeds is not None:
+        return fit
     cams = ComputeCams(
         classifier=maps,
         cams=config.cams,
@@ -74,6 +79,12 @@ def compute_cams(context: Context, maps: Artifact) -> Stage:
         pixels_per_pass=pixels_per_pass(config),
     )
     return cams if config.images.tile is None else CamsOverTiles(stage=cams, images=config.images)
+
+
+def given_loads(context: Context, maps: Artifact) -> tuple[Load, ...]:
+    """What a stream with `compute_cams` takes from imported seeds; arguments as there."""
+    imported = context.provider is None and context.config.checkpoints.seeds is not None
+    return (load_imported(maps),) if imported else ()
 
 
 def make_trimaps(context: Context) -> Stage:

@@ -23,9 +23,10 @@ from raypipe.data.rows import Rows
 from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.separation import COLOUR_WEIGHT
+from raypipe.outputs.load import placed
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import taking_up, with_seeds
-from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, pixels_per_pass
+from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, given_loads, pixels_per_pass
 from raypipe.reports.plots import setting_charts
 from raypipe.schema import SETTINGS, columns
 from raypipe.stages.score_settings import SCORES, ScoreSettings, Setting
@@ -169,7 +170,12 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
 
 def sweep_folder(context: Context, plan: Plan, rows: Rows) -> str:
     """Where a sweep's results lie: they are of a set of rows, which the folder of its scores is not."""
-    depends_on = [plan.digest, rows_digest(rows, plan.row_columns()), context.config.sweep, context.config.seed]
+    depends_on = [
+        plan.digest,
+        rows_digest(placed(rows, plan.takes), plan.row_columns()),
+        context.config.sweep,
+        context.config.seed,
+    ]
     return storage.join(context.config.out, "sweep", digest(depends_on))
 
 
@@ -227,6 +233,7 @@ def sweep_plan(
     )
     return Plan(
         name="settings",
+        takes=given_loads(context, maps),
         stages=(fetch_images(context), decode_images(context), compute_cams(context, maps), score),
         schema=SETTINGS,
         classes=context.classes,

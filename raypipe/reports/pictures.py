@@ -82,12 +82,12 @@ def draw_cam(photo: NDArray[np.uint8], cam: NDArray[np.float32], class_ids: tupl
 
     Args:
         photo: the thumbnail.
-        cam: (K, h, w), 0..1; it covers the photograph.
+        cam: (K, h, w), 0..1, NaN where unknown, which is drawn as 0; it covers the photograph.
         class_ids: class ids of the K maps.
     """
     if len(cam) == 0:
         return _grey(photo).astype(np.uint8)
-    full = np.stack([_resize(channel, photo.shape[:2]) for channel in cam]).clip(0, 1)
+    full = np.stack([_resize(channel, photo.shape[:2]) for channel in np.nan_to_num(cam)]).clip(0, 1)
     ids = np.array(class_ids)[full.argmax(axis=0)]
     heat = full.max(axis=0)
     colored = _blend(_grey(photo), palette(MAX_CLASSES)[ids], 0.92 * heat)

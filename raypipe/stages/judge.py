@@ -41,7 +41,10 @@ _PIXELS_PER_PASS = 8_000_000
 
 @dataclass(kw_only=True)
 class GateWalk(JointStage[PooledImage]):
-    """Scores as of `PropagateCams`, and how well they part the image before and after the walk; null without labels."""
+    """Scores as of `PropagateCams`, and how well they part the image before and after the walk; null without labels.
+
+    Where nothing is known of some cells there is no mask before the walk to judge it by: scores are null, it is kept.
+    """
 
     walk: PropagateCams
     keep_better: bool
@@ -64,12 +67,15 @@ class GateWalk(JointStage[PooledImage]):
         objectives = [
             _objectives(walk, image.pixels)
             for walk, image in zip(walked, prepared, strict=True)
-            if walk is not None and image.pixels is not None
+            if walk is not None and image.pixels is not None and not image.is_partial
         ]
         found = iter(torch.stack(objectives).tolist() if objectives else ())  # a device is waited for once
-        judged = [None if walk is None else next(found) for walk in walked]
+        judged = [
+            None if walk is None or image.is_partial else next(found)
+            for walk, image in zip(walked, prepared, strict=True)
+        ]
         chosen = [
-            None if walk is None or scores is None else walk.start if self._falls(scores) else walk.scores
+            None if walk is None else walk.start if self._falls(scores) else walk.scores
             for walk, scores in zip(walked, judged, strict=True)
         ]
         return [
@@ -77,7 +83,9 @@ class GateWalk(JointStage[PooledImage]):
             for row, scores in zip(encode_walks(prepared, walked, chosen), judged, strict=True)
         ]
 
-    def _falls(self, scores: Sequence[float]) -> bool:
+    def _falls(self, scores: Sequence[float] | None) -> bool:
+        if scores is None:
+            return False
         before, after = scores
         return self.keep_better and after <= before
 

@@ -21,6 +21,7 @@ from raypipe.ops.cam import pool_to_grid, stack_background
 from raypipe.ops.predicted_iou import predicted_iou
 from raypipe.ops.random_walk import check_walked, propagate_batch
 from raypipe.ops.separation import separation
+from raypipe.ops.unknown import has_blind_cells
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage, Prepared, in_passes
@@ -112,6 +113,8 @@ class PooledImage:
     pixels: NDArray[np.uint8] | None
     skill: float | None
     """What the classifier knows of the image's classes; None where nobody knows."""
+    is_partial: bool = False
+    """Of some cells nothing is known: without a walk they have no score at all."""
 
 
 @dataclass(kw_only=True)
@@ -154,7 +157,8 @@ class PropagateCams(WalkStage[PooledImage]):
         cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
         scores = grid_scores(cam, alpha=self.alpha, count_padding=self.count_padding, cam_stride=self.cam_stride)
         pixels = pixels_of(row, max_side=self.max_side) if len(cam) else None
-        return PooledImage(scores, pixels, self._skill(row["class_ids"]))
+        skill = self._skill(row["class_ids"])
+        return PooledImage(scores, pixels, skill, is_partial=has_blind_cells(cam))
 
     def _skill(self, class_ids: Sequence[int]) -> float | None:
         """The mean over an image's classes."""
@@ -177,8 +181,21 @@ class PropagateCams(WalkStage[PooledImage]):
             to_device(image.scores, affinity.device) for image, affinity in zip(labelled, affinities, strict=True)
         ]
         scores = propagate_batch(starts, affinities, beta=self.beta, num_steps=self.num_steps, tol=WALK_TOLERANCE)
-        walks = map(WalkedImage, starts, scores, cells)
+        heard = [
+            without_noise(walked) if image.is_partial else walked
+            for image, walked in zip(labelled, scores, strict=True)
+        ]
+        walks = map(WalkedImage, starts, heard, cells)
         return [None if image.pixels is None else next(walks) for image in prepared]
+
+
+def without_noise(scores: Tensor) -> Tensor:
+    """Walked scores with 0 below the walk's tolerance.
+
+    Maps that are known everywhere leave no cell without a score. Far from all that is known, the scores of a walk from
+    a few strokes are smaller than its error, which must not choose a class.
+    """
+    return scores.masked_fill(scores < WALK_TOLERANCE, 0)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from raypipe.data.images import decode_mask
 from raypipe.data.truth import as_shown, read_truth
 from raypipe.ops.cam import resize_cam
 from raypipe.ops.metrics import confusion_matrix
+from raypipe.ops.unknown import evidence, resize_known
 from raypipe.stages.base import Row, Stage
 
 
@@ -69,8 +70,8 @@ class ScoreMasks(Stage):
 class ScoreCams(Stage):
     """Confusion matrices of the maps cut at constant background thresholds, one a threshold; null without maps.
 
-    Background is where no map reaches the threshold. Maps have no size of their own to compare with the true mask's, so
-    the image's working size is.
+    Background is where no map reaches the threshold, and where none is known. Maps have no size of their own to compare
+    with the true mask's, so the image's working size is.
     """
 
     num_classes: int
@@ -102,7 +103,10 @@ class ScoreCams(Stage):
         cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
         best, best_score = np.zeros(truth.shape, np.uint8), np.zeros(truth.shape, np.float32)
         if len(cam):
-            full = resize_cam(torch.from_numpy(cam), size=(height, width)).numpy()
+            maps = torch.from_numpy(cam)
+            partial = bool(maps.isnan().any())
+            sized = (resize_known if partial else resize_cam)(maps, size=(height, width))
+            full = evidence(sized).numpy()
             best = np.array(row["class_ids"], np.uint8)[full.argmax(axis=0)]
             best_score = full.max(axis=0)
         matrices = [

@@ -19,10 +19,11 @@ from raypipe.networks.cuda import to_device
 from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
 from raypipe.ops.random_walk import check_walked, propagate_at
 from raypipe.ops.separation import separation
+from raypipe.ops.unknown import evidence, has_blind_cells
 from raypipe.schema import GRID_STRIDE, IGNORE, SETTINGS, columns
 from raypipe.stages.base import Row
 from raypipe.stages.decode import pixels_of
-from raypipe.stages.propagate import WALK_TOLERANCE, Cells, WalkStage, cell_colours
+from raypipe.stages.propagate import WALK_TOLERANCE, Cells, WalkStage, cell_colours, without_noise
 
 SCORES = ("feature_separations", "colour_separations", "hits", "predicted", "truth_ids", "truth_pixels")
 """Columns that this stage writes."""
@@ -125,7 +126,7 @@ class ScoreSettings(WalkStage[ScoredImage]):
         """Walked scores of all settings.
 
         Args:
-            cam: (K, h, w) at `cam_stride`.
+            cam: (K, h, w) at `cam_stride`, NaN where unknown.
             cells: the image's.
 
         Yields:
@@ -135,7 +136,8 @@ class ScoreSettings(WalkStage[ScoredImage]):
         stride = GRID_STRIDE // self.cam_stride
         alphas = sorted({setting.alpha for setting in self.settings})
         backgrounds = torch.stack([background_score(cam, alpha=alpha) for alpha in alphas])
-        stacked = torch.cat([backgrounds, cam])
+        stacked = torch.cat([backgrounds, evidence(cam)])
+        partial = has_blind_cells(cam)  # on the CPU
         pooled = pool_to_grid(stacked, stride=stride, count_padding=self.count_padding)
         scores = to_device(pooled, cells.features.device)
         affinity = cells.affinity(radius=self.radius)
@@ -143,7 +145,8 @@ class ScoreSettings(WalkStage[ScoredImage]):
             members = [index for index, setting in enumerate(self.settings) if setting.beta == beta]
             steps = sorted({self.settings[index].num_steps for index in members})
             walked = propagate_at(scores, affinity, beta=beta, steps=steps, tol=WALK_TOLERANCE)
-            for num_steps, maps in zip(steps, walked, strict=True):
+            for num_steps, scored in zip(steps, walked, strict=True):
+                maps = without_noise(scored) if partial else scored
                 indices = [index for index in members if self.settings[index].num_steps == num_steps]
                 wanted = [alphas.index(self.settings[index].alpha) for index in indices]
                 # One by one: an index that is a list would be copied to the device, which would be waited for.

@@ -14,7 +14,8 @@ from raypipe.data.arrays import decode_cam
 from raypipe.data.images import encode_png
 from raypipe.networks.cuda import to_device
 from raypipe.ops.cam import resize_cam, stack_background
-from raypipe.ops.trimap import make_trimap
+from raypipe.ops.trimap import hide_unknown, make_trimap
+from raypipe.ops.unknown import known, resize_known
 from raypipe.schema import GRID_STRIDE, SEEDS, columns
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.decode import pixels_of
@@ -28,18 +29,29 @@ class Seed:
     pixels: NDArray[np.uint8] | None
     """(H, W, 3), reduced by the stride at which maps are refined."""
     cam: Tensor
-    """(K, h, w)."""
+    """(K, h, w), NaN where unknown."""
     class_ids: NDArray[np.uint8]
 
     def stacks(self, trimaps: Trimaps, *, size: tuple[int, int], device: torch.device) -> Tensor:
         """Background and maps (2, 1 + K, H, W) of that size, with the strong background and with the weak one."""
         cam = to_device(self.cam, device)
-        full = resize_cam(cam, size=size) if len(cam) else cam.new_zeros(0, *size)
+        resize = resize_known if self.is_partial else resize_cam
+        full = resize(cam, size=size) if len(cam) else cam.new_zeros(0, *size)
         return torch.stack([stack_background(full, alpha=alpha) for alpha in (trimaps.alpha_low, trimaps.alpha_high)])
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether something is unknown."""
+        return bool(self.cam.isnan().any())  # on the CPU, where the maps come from
+
     def encode(self, low: NDArray[np.float32], high: NDArray[np.float32], *, stride: int) -> Row:
-        """The trimap's column, of both stacks refined."""
-        return {"trimap": encode_png(make_trimap(low, high, self.class_ids, stride=GRID_STRIDE // stride))}
+        """The trimap's column, of both stacks refined; undecided where the maps are unknown."""
+        step = GRID_STRIDE // stride
+        trimap = make_trimap(low, high, self.class_ids, stride=step)
+        if self.is_partial:
+            seen = known(resize_known(self.cam, size=(low.shape[1], low.shape[2])))
+            trimap = hide_unknown(trimap, seen, self.class_ids, stride=step)
+        return {"trimap": encode_png(trimap)}
 
 
 def seed_of(row: Row, splits: Collection[str] | None, *, stride: int, max_side: int) -> Seed:

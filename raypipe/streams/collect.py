@@ -9,12 +9,13 @@ import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.rows import Part, Rows
+from raypipe.data.rows import ONLY_PART, Part, Rows
 from raypipe.data.shards import ShardError
 from raypipe.outputs.ledger import Catalogue
-from raypipe.outputs.load import Load, held, loaded, with_quarantined
+from raypipe.outputs.load import Load, held, loaded, with_places, with_quarantined
 from raypipe.outputs.records import set_sum, sum_digest
 from raypipe.stages.base import ERRORS, with_error_columns
+from raypipe.streams.plan import Plan
 from raypipe.streams.tasks import are_few, in_tasks
 
 Result = TypeVar("Result")
@@ -27,6 +28,15 @@ def collect(rows: Rows) -> pa.Table:
     """All rows, in memory."""
     tables = list(in_tasks(rows.read, rows.read_parts, inline=are_few(rows)))
     return pa.concat_tables(tables).unify_dictionaries() if tables else rows.empty
+
+
+def with_imported(table: pa.Table, plan: Plan) -> pa.Table:
+    """Few rows with what their stages take from imported seeds, where they run without their stream."""
+    loads = [load for load in plan.read_loads if load.imported]
+    for load in loads:
+        ledger = Catalogue.of(load.outputs.uri).read(ONLY_PART)
+        table = with_quarantined(with_places(table, ledger, load.outputs, prefix=load.prefix), ledger)
+    return pa.concat_tables(loaded(table, loads, rows_per_table=_ROWS_AT_A_TIME)) if loads else table
 
 
 def with_ids(rows: Rows, image_ids: Sequence[str]) -> Rows:

@@ -81,8 +81,14 @@ class Plan:
 
     @property
     def loads(self) -> tuple[Load, ...]:
-        """All that is loaded."""
+        """All that rows are looked up in."""
         return self.takes if self.reuse is None else (*self.takes, self.reuse[1])
+
+    @property
+    def read_loads(self) -> tuple[Load, ...]:
+        """Those of which columns are read: not what only the stage reads whose outputs are loaded."""
+        needed = {*self.schema.names, *(name for stage in self.steps for name in stage.reads)}
+        return tuple(load for load in self.loads if not needed.isdisjoint(load.writes))
 
     @property
     def steps(self) -> tuple[Stage, ...]:

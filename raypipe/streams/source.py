@@ -48,13 +48,14 @@ class Source:
         table = self.rows.read(part)
         loads = self.plan.loads
         for load in loads:
-            ledger = self.catalogues[load.outputs.uri].read(part.name)
+            ledger = load.ledger(part, self.catalogues[load.outputs.uri])
             table = with_places(table, ledger, load.outputs, prefix=load.prefix)
-            if not load.part_of_plan:
+            if load.imported or not load.part_of_plan:
                 table = with_quarantined(table, ledger)
-        found = [pc.is_valid(table[load.prefix + SHARD_URI]) for load in loads if load.part_of_plan]
+        choosing = [load for load in loads if load.part_of_plan and not load.imported]
+        found = [pc.is_valid(table[load.prefix + SHARD_URI]) for load in choosing]
         if found:
-            required = [is_found for load, is_found in zip(loads, found, strict=True) if not load.optional]
+            required = [is_found for load, is_found in zip(choosing, found, strict=True) if not load.optional]
             table = table.filter(reduce(pc.and_, required) if required else reduce(pc.or_, found))
         return table.append_column(ROW_DIGEST, row_digests(table, self.plan.row_columns()))
 
@@ -69,7 +70,7 @@ class Source:
 
     def cut(self, todo: pa.Table, *, rows_per_table: int) -> Iterator[pa.Table]:
         """The rows of `todo`, cut, with all columns that the pools read."""
-        for table in loaded(todo, self.plan.loads, rows_per_table=rows_per_table):
+        for table in loaded(todo, self.plan.read_loads, rows_per_table=rows_per_table):
             yield with_error_columns(table)
 
     def parts(self, *, rows_per_table: int) -> Parts:

@@ -175,11 +175,9 @@ def test_frozen_affinities_that_cannot_be() -> None:
     load_config("", [*frozen, "network.weights=null", "affinity.start=classifier"])
 
 
-def test_given_maps_have_no_judge() -> None:
-    given = ["manifest=m", "out=o", "checkpoints.cams=folder"]
-    with pytest.raises(ConfigError, match=r"checkpoints\.cams needs refinement\.gate=off, got run"):
-        load_config("", given)
-    assert load_config("", [*given, "refinement.gate=off"]).checkpoints.cams == str(Path("folder").resolve())
+def test_given_seeds_leave_the_gate_as_it_is() -> None:
+    config = load_config("", ["manifest=m", "out=o", "checkpoints.seeds=folder"])
+    assert (config.checkpoints.seeds, config.refinement.gate) == (str(Path("folder").resolve()), "run")
 
 
 def test_a_training_is_told_its_section_and_what_all_share() -> None:

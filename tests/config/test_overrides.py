@@ -181,11 +181,11 @@ def test_a_file_says_how_to_write_a_text() -> None:
 
 def test_a_submitted_job_reads_the_same(tmp_path: Path) -> None:
     jobs = Path(__file__).parents[2] / "jobs" / "submit.py"
-    overrides = ["manifest=a: b.parquet", "out=runs/try #2", "splits.masks=[2024_10]", "checkpoints.cams=${HOME}"]
+    overrides = ["manifest=a: b.parquet", "out=runs/try #2", "splits.masks=[2024_10]", "checkpoints.seeds=${HOME}"]
     command = [sys.executable, str(jobs), "run", "-", *overrides, "refinement.gate=off", "--print-config"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     printed = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True).stdout.decode()
     found = yaml.safe_load(printed)
     assert (found["manifest"], found["out"]) == (f"{tmp_path}/a: b.parquet", f"{tmp_path}/runs/try #2")
     assert found["splits"]["masks"] == ["2024_10"]
-    assert load_config(printed).checkpoints.cams == f"{tmp_path}/${{HOME}}"
+    assert load_config(printed).checkpoints.seeds == f"{tmp_path}/${{HOME}}"

@@ -27,6 +27,8 @@ def page_config(page: Path) -> str:
 def parse(words: list[str]) -> dict[str, Any]:
     """The parameters of a `raypipe` command; fails where the program would refuse the words."""
     command: Any = typer.main.get_command(app)
+    if words[0] == "--seeds":
+        words = words[2:]
     while hasattr(command, "commands"):
         assert words, "a command without its sub-command"
         assert words[0] in command.commands, f"no command {words[0]}: {sorted(command.commands)}"

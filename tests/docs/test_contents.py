@@ -18,6 +18,7 @@ PLACEHOLDER = "…"
 SCHEMAS = {
     "Manifest": schema.MANIFEST,
     "Seeds": schema.SEEDS,
+    "Given seeds": schema.GIVEN_SEEDS,
     "Masks": schema.MASKS,
     "Saliency maps": schema.SALIENCY,
     "Quarantine": schema.QUARANTINE,

@@ -19,6 +19,7 @@ from doc_pages import NOT_RUN, PAGES, REPOSITORY, blocks, commands
 from omegaconf import OmegaConf
 from PIL import Image
 from saliency_models import onnx_model
+from scribbles import write_scribbles
 
 from raypipe import storage
 from raypipe.data.parts import read_manifest
@@ -149,9 +150,20 @@ def tag_tables(workspace: Workspace) -> None:
     (workspace.folder / "more.csv").write_text(f"file,labels\n{rows[0]['file']},toad|frog\n")
 
 
+def scribbles(workspace: Workspace) -> None:
+    """`scribbles.json` of one row of each class's pixels, and the page's programs, the first of which is run."""
+    (page,) = (page for page in PAGES if page.name == "seeds.md")
+    programs = blocks(page, "python")
+    write_scribbles(workspace.folder / "scribbles.json", "manifest.parquet", folder=workspace.folder)
+    (workspace.folder / "scribbles.py").write_text(programs[0])
+    (workspace.folder / "contrast.py").write_text(programs[1])
+    workspace.run("python scribbles.py")
+
+
 BEFORE: dict[str, Callable[[Workspace], None]] = {
     "raypipe import table salient.csv": salient_table,
     "raypipe import labelstudio": corrected_export,
+    "raypipe import seeds": scribbles,
     "raypipe import table tags.csv": tag_tables,
 }
 """What a command presupposes that a person brings."""

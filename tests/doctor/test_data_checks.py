@@ -91,8 +91,8 @@ def test_given_checkpoints(tmp_path: Path, classifier_uri: str, affinity_uri: st
 def test_given_maps_need_no_classifier(tmp_path: Path) -> None:
     weights = f"network.weights={tmp_path}/absent.pth"
     assert data_checks.network_files(make_context(tmp_path, weights)) == [f"{tmp_path}/absent.pth"]
-    context = make_context(tmp_path, f"checkpoints.cams={tmp_path}/maps", "refinement.gate=off")
-    assert data_checks.network_files(context) == [f"{tmp_path}/maps/cams.json"]
+    context = make_context(tmp_path, f"checkpoints.seeds={tmp_path}/maps")
+    assert data_checks.network_files(context) == [f"{tmp_path}/maps/seeds.json"]
     assert data_checks.check_networks(context, {}).found == "affinity: trained from random numbers"
 
 

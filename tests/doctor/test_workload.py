@@ -7,16 +7,15 @@ from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.doctor.workload import (
     Training,
-    makes_seeds,
     streams_of,
     trainings_of,
     trains_classifier,
-    uses_classifier,
 )
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.needs import makes_seeds, uses_classifier
 from raypipe.streams.plan import Plan
 
-GIVEN_MAPS = ["checkpoints.cams=folder", "refinement.gate=off"]
+GIVEN_MAPS = ["checkpoints.seeds=folder"]
 
 
 def make_config(*overrides: str) -> RunConfig:
@@ -43,9 +42,9 @@ def make_context(*overrides: str) -> Context:
     ],
 )
 def test_what_a_run_makes_depends_on_what_is_given(overrides: list[str], trained: list[str], *, seeds: bool) -> None:
-    config = make_config(*overrides)
-    assert makes_seeds(config) == seeds
-    assert [training.task for training in trainings_of(config)] == trained
+    context = make_context(*overrides)
+    assert makes_seeds(context.config) == seeds
+    assert [training.task for training in trainings_of(context)] == trained
 
 
 @pytest.mark.parametrize(
@@ -62,6 +61,14 @@ def test_what_a_run_makes_depends_on_what_is_given(overrides: list[str], trained
         ([*GIVEN_MAPS, "affinity.start=classifier", "checkpoints.affinity=a"], False, False),
         ([*GIVEN_MAPS, "checkpoints.affinity=a", "segmenter.enabled=true", "segmenter.start=pretrained"], False, False),
         ([*GIVEN_MAPS, "checkpoints.affinity=a", "segmenter.enabled=true", "segmenter.start=classifier"], True, True),
+        # A classifier that is there judges; for a judgement alone none is trained.
+        ([*GIVEN_MAPS, "affinity.start=pretrained", "checkpoints.classifier=c"], True, False),
+        ([*GIVEN_MAPS, "affinity.start=pretrained", "checkpoints.classifier=c", "refinement.gate=off"], False, False),
+        (
+            [*GIVEN_MAPS, "affinity.start=pretrained", "checkpoints.classifier=c", "refinement.method=none"],
+            False,
+            False,
+        ),
         (
             [
                 *GIVEN_MAPS,
@@ -78,13 +85,13 @@ def test_what_a_run_makes_depends_on_what_is_given(overrides: list[str], trained
     ],
 )
 def test_given_maps_take_the_place_of_the_classifier(overrides: list[str], *, used: bool, trained: bool) -> None:
-    config = make_config(*overrides)
-    assert (uses_classifier(config), trains_classifier(config)) == (used, trained)
+    context = make_context(*overrides)
+    assert (uses_classifier(context), trains_classifier(context)) == (used, trained)
 
 
 def test_a_training_is_planned_by_its_batch_and_its_validation() -> None:
-    config = make_config("segmenter.enabled=true", "segmenter.validation_splits=[val]", "segmenter.batch_size=6")
-    assert list(trainings_of(config))[-1] == Training(task="segmenter", batch_size=6, validates=True)
+    context = make_context("segmenter.enabled=true", "segmenter.validation_splits=[val]", "segmenter.batch_size=6")
+    assert list(trainings_of(context))[-1] == Training(task="segmenter", batch_size=6, validates=True)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,9 @@ def test_a_training_is_planned_by_its_batch_and_its_validation() -> None:
             ["labels", "gate", "masks", "scores"],
         ),
         (["walk.num_steps=0", "refinement.method=none"], ["labels", "seeds", "masks", "scores"]),
+        # Nor the refinement of masks of given seeds, where there is no classifier.
+        ([*GIVEN_MAPS, "affinity.start=pretrained", "walk.affinity=rgb"], ["masks", "scores"]),
+        ([*GIVEN_MAPS, "affinity.start=pretrained"], ["seeds", "gate", "masks", "scores"]),
     ],
 )
 def test_streams_of_a_run(overrides: list[str], names: list[str]) -> None:
@@ -129,4 +139,8 @@ def test_masks_take_up_the_maps_of_seeds_that_the_run_makes() -> None:
     assert "ComputeCams" not in steps()
     assert masks("checkpoints.affinity=a").loads == ()
     assert "ComputeCams" in steps("checkpoints.affinity=a")
-    assert "LoadGivenCams" in steps(*GIVEN_MAPS, "checkpoints.affinity=a")
+    assert "FitSeeds" in steps(*GIVEN_MAPS, "checkpoints.affinity=a")
+    given, taken_up = (masks(*GIVEN_MAPS, *more) for more in (["checkpoints.affinity=a"], []))
+    assert [load.imported for load in given.read_loads] == [True]
+    assert [load.imported for load in taken_up.read_loads] == [False], "of seeds that are made, none is read twice"
+    assert given.row_columns() == taken_up.row_columns()

@@ -243,7 +243,7 @@ def test_sweeps_of_the_same_networks(tmp_path: Path) -> None:
         choice["networks"] = {"maps": classifier, "affinity": None}
         (folder / "choice.json").write_text(json.dumps(choice))
         (folder / "beta_and_steps.svg").write_text("<svg/>")
-    (found,) = collect_sweeps(str(tmp_path), networks={"classifier": Artifact("", "c0")})
+    (found,) = collect_sweeps(str(tmp_path), maps=Artifact("", "c0"), affinity=None)
     assert (found.name, found.facts["chosen"], found.plots) == ("a", "alpha 4", {"beta and steps": b"<svg/>"})
 
 

@@ -21,7 +21,7 @@ from raypipe.data.checkpoints import CHECKPOINT, METADATA_FILE
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.data.rows import Rows
-from raypipe.formats.cams.read import INDEX_FILE
+from raypipe.outputs.imported import SEEDS_FILE
 from raypipe.outputs.ledger import INDEX, SHARDS, write_entries
 from raypipe.outputs.load import held
 from raypipe.outputs.records import open_folder, write_summary
@@ -153,7 +153,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "checkpoints.classifier": ("FOLDER/given/classifier", ALL),
     "checkpoints.affinity": ("FOLDER/given/affinity", SEEDED),  # no seeds are made
     "checkpoints.segmenter": ("FOLDER/given/segmenter", SEGMENTED),
-    "checkpoints.cams": ("FOLDER/cams refinement.gate=off", ALL),
+    "checkpoints.seeds": ("FOLDER/seeds", ALL),
     "budget.max_fraction": ("0.5", set()),
     "budget.max_rows": ("5", set()),
     "cluster.address": ("ray://head:10001", set()),
@@ -261,8 +261,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.pth").write_text(name)
     for task in ("classifier", "affinity", "segmenter"):
         write_metadata(str(folder / "given" / task), task, "given")
-    (folder / "cams").mkdir()
-    (folder / "cams" / INDEX_FILE).write_text(json.dumps({"digest": "maps"}))
+    (folder / "seeds").mkdir()
+    (folder / "seeds" / SEEDS_FILE).write_text(json.dumps({"digest": "seeds"}))
     return folder
 
 
@@ -310,14 +310,14 @@ def test_an_option_changes_what_it_can_change_and_no_more(
         base |= outputs([])
         assert set(base) == ALL
     value, expected = CHANGES[option]
-    first, *more = value.split(" ") if option in ("checkpoints.cams", "images.tile") else [value]
+    first, *more = value.split(" ") if option in ("images.tile",) else [value]
     found = outputs([f"{option}={first}", *more])
     assert {name for name in ALL if found.get(name) != base.get(name)} == expected
 
 
 STALE = {
     "a retrained classifier whose maps are given": (
-        ["checkpoints.cams=FOLDER/cams", "refinement.gate=off", "affinity.start=classifier"],
+        ["checkpoints.seeds=FOLDER/seeds", "affinity.start=classifier"],
         "classifier.lr=0.5",
         {"classifier", "affinity"},
         {"seeds"},

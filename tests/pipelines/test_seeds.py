@@ -7,7 +7,7 @@ from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.outputs.records import open_folder
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.seeds import find_seeds, given_cams, seeds_plan
+from raypipe.pipelines.seeds import find_seeds, given_seeds, seeds_plan
 
 MAPS = Artifact("classifier", "c")
 
@@ -30,10 +30,10 @@ def test_seeds_are_found_once_they_are_begun(tmp_path: Path) -> None:
 
 
 def test_maps_that_are_given_have_to_be_there(tmp_path: Path) -> None:
-    assert given_cams(make_context(tmp_path)) is None
-    context = make_context(tmp_path, f"checkpoints.cams={tmp_path}/cams", "refinement.gate=off")
-    with pytest.raises(ValueError, match="`raypipe import cams FOLDER"):
-        given_cams(context)
+    assert given_seeds(make_context(tmp_path)) is None
+    context = make_context(tmp_path, f"checkpoints.seeds={tmp_path}/cams")
+    with pytest.raises(ValueError, match="`raypipe import seeds SOURCE MANIFEST"):
+        given_seeds(context)
     (tmp_path / "cams").mkdir()
-    (tmp_path / "cams/cams.json").write_text('{"digest": "d"}')
-    assert given_cams(context) == Artifact(f"{tmp_path}/cams", "d")
+    (tmp_path / "cams/seeds.json").write_text('{"digest": "d"}')
+    assert given_seeds(context) == Artifact(f"{tmp_path}/cams", "d")

@@ -24,7 +24,7 @@ from raypipe.schema import ROW_DIGEST
 from raypipe.stages import decode, encode, trimaps
 from raypipe.stages.base import run_stages
 from raypipe.stages.cams import ComputeCams
-from raypipe.stages.given_cams import LoadGivenCams
+from raypipe.stages.given_seeds import FitSeeds
 from raypipe.stages.judge import GateMasks, GateWalk
 from raypipe.stages.propagate import PropagateCams
 from raypipe.streams.collect import collect
@@ -63,9 +63,9 @@ def test_the_stages_of_seeds_and_masks() -> None:
 
 
 def test_given_maps_take_the_place_of_a_classifier() -> None:
-    given = make_context("checkpoints.cams=maps", "refinement.gate=off", "cams.out_stride=1")
+    given = make_context("checkpoints.seeds=maps", "cams.out_stride=1")
     stage = steps.compute_cams(given, MAPS)
-    assert stage == LoadGivenCams(maps=MAPS, out_stride=1)
+    assert stage == FitSeeds(classes=CLASSES, out_stride=1)
     assert isinstance(steps.compute_cams(make_context(), MAPS), ComputeCams)
 
 
@@ -160,7 +160,7 @@ ON_CPU = {"RefineMasks", "EncodeMasks", "MakeTrimaps", "FetchImages", "EncodeSal
         (make_masks("refinement.gate=image"), ["fetch", "device", "finish", "device"]),
         (make_masks("refinement.gate=image", "refinement.method=none"), ["fetch", "device", "finish"]),
         (make_seeds(), ["fetch", "device", "finish"]),
-        (seeds_plan(make_context("checkpoints.cams=m", "refinement.gate=off"), maps=MAPS), ["finish"]),
+        (seeds_plan(make_context("checkpoints.seeds=m"), maps=MAPS), ["finish"]),
         (make_masks("refinement.device=gpu"), ["fetch", "device", "finish"]),
         (make_masks("refinement.device=gpu", "refinement.gate=image"), ["fetch", "device", "finish", "device"]),
         (make_seeds("refinement.device=gpu"), ["fetch", "device"]),

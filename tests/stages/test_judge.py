@@ -128,6 +128,18 @@ def test_an_image_keeps_its_maps_where_the_walk_harms(square: bytes, *, keep_bet
     assert (out["scores"] == start["scores"]) == keep_better
 
 
+@pytest.mark.parametrize("keep_better", [True, False])
+def test_a_walk_from_a_few_strokes_is_kept_unjudged(square: bytes, *, keep_better: bool) -> None:
+    """Before it there is no mask. The same walk is rejected where the maps are known everywhere."""
+    cam = np.full((1, 16, 16), np.nan, np.float32)
+    cam[0, 4:12, 4:12], cam[0, 0], cam[0, :, 0] = 1, 0, 0
+    row = {"image": square, "cam": encode_cam(cam), "cam_height": 16, "cam_width": 16}
+    options: dict[str, Any] = {"beta": 0.0, "num_steps": 256}
+    out = walk_gate(keep_better=keep_better, **options).process(row)
+    assert (out["walk_before"], out["walk_after"]) == (None, None)
+    assert out["scores"] == propagate(row, **options)["scores"]
+
+
 def test_a_walk_that_gave_nan_is_an_error_also_where_the_maps_before_it_are_kept(
     square: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

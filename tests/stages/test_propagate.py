@@ -95,6 +95,29 @@ def test_image_without_labels_is_background(row: dict[str, Any]) -> None:
     np.testing.assert_array_equal(scores, 1)
 
 
+def partial(row: dict[str, Any]) -> dict[str, Any]:
+    """One stroke of the first class, one of the background, and nothing known elsewhere."""
+    cam = np.full((2, 16, 21), np.nan, np.float32)
+    cam[:, :, 1] = [[1], [0]]
+    cam[:, :, 9] = 0
+    return row | {"cam": encode_cam(cam)}
+
+
+def test_a_walk_begins_where_something_is_known(row: dict[str, Any]) -> None:
+    scores = walk(None, partial(row), num_steps=0)
+    assert np.argwhere(scores[1].any(axis=0)).ravel().tolist() == [0]
+    assert np.argwhere(scores[0].any(axis=0)).ravel().tolist() == [4]
+    assert not scores[2].any()
+    assert np.isfinite(walk(None, partial(row))).all()
+
+
+def test_what_a_walk_hardly_reaches_has_no_score(row: dict[str, Any]) -> None:
+    """Two steps reach ten cells at most: beyond them there is nothing but the expansion's error."""
+    scores = walk(None, partial(row), num_steps=2, radius=2)
+    assert (scores[:, :, 8:] == 0).all()
+    assert scores[1][:, 0].min() > 0.01
+
+
 def test_convention_background_comes_before_pooling() -> None:
     cam = torch.zeros(1, 2, 2)
     cam[0, 0, 0] = 1

@@ -57,6 +57,15 @@ def test_cams_by_hand_at_each_threshold(mask_uri: str) -> None:
     np.testing.assert_array_equal(matrices[2], [[12, 0, 0], [0, 0, 0], [12, 0, 0]])
 
 
+def test_unknown_places_of_cams_are_background(mask_uri: str) -> None:
+    cam = np.ones((1, 4, 8), np.float32)
+    cam[0, :, 4:] = np.nan
+    row = seed_row(mask_uri, class_ids=[2], cam=encode_cam(cam), cam_height=4, cam_width=8)
+    out = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024).process(row)
+    matrices = unpack(out["cam_confusions"], num_matrices=1, num_classes=3)
+    np.testing.assert_array_equal(matrices[0], [[0, 0, 12], [0, 0, 0], [12, 0, 0]])
+
+
 def test_cams_without_labels_are_background(mask_uri: str) -> None:
     stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024)
     matrices = unpack(stage.process(seed_row(mask_uri))["cam_confusions"], num_matrices=1, num_classes=3)

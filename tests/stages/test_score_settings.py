@@ -62,7 +62,14 @@ def counts(data: bytes) -> np.ndarray:
     return np.frombuffer(data, "<i4").reshape(len(SETTINGS), 3)
 
 
-def test_every_setting_counts_the_very_pixels_of_its_own_run(affinity_uri: str, row: dict[str, Any]) -> None:
+@pytest.mark.parametrize("partial", [False, True])
+def test_every_setting_counts_the_very_pixels_of_its_own_run(
+    affinity_uri: str, row: dict[str, Any], *, partial: bool
+) -> None:
+    if partial:  # known along two columns alone
+        cam = np.full((2, 16, 21), np.nan, np.float32)
+        cam[:, :, 3], cam[:, :, 15] = [[1], [0]], [[0], [1]]
+        row["cam"] = encode_cam(cam)
     out = score(affinity_uri, row)
     truth = decode_mask(Path(row["mask_uri"]).read_bytes())
     for index, (alpha, beta, num_steps) in enumerate(SETTINGS):

@@ -45,6 +45,21 @@ def test_sure_object_unsure_and_sure_background(row: dict[str, Any], crf_stride:
     assert (trimap[:, -1] == 0).all()
 
 
+@pytest.mark.parametrize("refine", ["dcrf", "pamr"])
+@pytest.mark.parametrize("crf_stride", [1, 2])
+def test_a_trimap_of_strokes_labels_their_cells_alone(row: dict[str, Any], crf_stride: int, refine: Any) -> None:
+    """A refinement spreads labels over all of a stripe; nobody has looked there."""
+    cam = np.full((2, 16, 21), np.nan, np.float32)
+    cam[:, 2:6, 2:4] = [[[1]], [[0]]]
+    cam[:, 2:6, 18:20] = 0
+    cam[0, 2:6, 10:12] = 0  # of the other class nothing is known here: it may be there
+    row |= {"cam": encode_cam(cam), "class_ids": [4, 5]}
+    trimap = decode_mask(make_stage(refine=refine, crf_stride=crf_stride).process(row)["trimap"])
+    expected = np.full((8, 11), 255)
+    expected[1:3, 1], expected[1:3, 9] = 4, 0
+    np.testing.assert_array_equal(trimap, expected)
+
+
 def test_splits_that_are_not_trained_on_get_none(row: dict[str, Any]) -> None:
     stage = make_stage(splits=("other",))
     assert stage.process(row) == {"trimap": None}

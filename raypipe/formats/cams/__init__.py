@@ -1,1 +1,0 @@
-"""Class activation maps that another program computed."""
