@@ -205,7 +205,8 @@ def test_checkpoint_of_other_classes_is_refused(
 @pytest.mark.slow
 def test_a_walk_along_frozen_features_trains_nothing_and_is_judged(finished: Run, tmp_path: Path) -> None:
     classifier = f"checkpoints.classifier={finished.train_classifier().uri}"
-    frozen = ["walk.affinity=frozen", "affinity.start=classifier", classifier, "refinement.method=none"]
+    frozen = ["walk.affinity=frozen", "affinity.start=classifier", classifier]
+    frozen += ["refinement.gate=run", "refinement.method=none"]
     run = open_run(make_config(finished.config.manifest, tmp_path / "out", *frozen))
     assert run.report(num_samples=1)
     assert not (tmp_path / "out/seeds").exists()
