@@ -16,6 +16,7 @@ from raypipe.config import load_config
 from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from raypipe.data.manifest import Manifest
 from raypipe.networks.backbones import BACKBONES
+from raypipe.networks.preprocessing import PREPROCESSINGS, Preprocessing
 from raypipe.pipelines import networks
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context
@@ -158,10 +159,10 @@ def test_the_number_of_workers_is_no_part_of_a_network() -> None:
 NETWORK: dict[str, Any] = {"weights": None, "num_classes": 2}
 
 
-@pytest.mark.parametrize("preprocessing", [None, "imagenet", "caffe", "tensorflow"])
+@pytest.mark.parametrize("preprocessing", [None, *PREPROCESSINGS.values()])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_convention_crops_are_filled_with_what_their_network_takes_for_zero(
-    backbone: str, preprocessing: str | None
+    backbone: str, preprocessing: Preprocessing | None
 ) -> None:
     context = make_context()
     tasks: list[TrainingTask] = [
@@ -181,7 +182,7 @@ def test_convention_crops_are_filled_with_what_their_network_takes_for_zero(
 def test_convention_the_fill_is_red_green_blue() -> None:
     context = make_context()
     for name, fill in {"imagenet": (124, 116, 104), "caffe": (123, 117, 104), "tensorflow": (128, 128, 128)}.items():
-        task = ClassifierTask(backbone="tiny", preprocessing=name, output_stride=8, **NETWORK)
+        task = ClassifierTask(backbone="tiny", preprocessing=PREPROCESSINGS[name], output_stride=8, **NETWORK)
         assert crop_options(context, context.config.training("classifier"), task)["fill"] == fill
 
 
