@@ -50,12 +50,14 @@ def fold_batchnorm(network: nn.Module) -> None:
 
 def _find_followers(network: nn.Module) -> dict[nn.Module, nn.Conv2d]:
     """Return the convolution whose output each frozen BatchNorm takes, and nothing else does."""
+    uses = _Uses()
     made: list[tuple[nn.Conv2d, Tensor]] = []
     follows: dict[nn.Module, tuple[nn.Conv2d, Tensor]] = {}
 
     def after_conv(conv: nn.Module, _: object, output: Tensor) -> None:
         assert isinstance(conv, nn.Conv2d)
         made.append((conv, output))
+        uses.count[id(output)] = 0  # it may have been that of a tensor that is gone
 
     def before_norm(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
         for conv, output in made:
@@ -70,7 +72,7 @@ def _find_followers(network: nn.Module) -> dict[nn.Module, nn.Conv2d]:
         if isinstance(module, FrozenBatchNorm2d) or convolves_plainly(module)
     ]
     device = next(network.parameters()).device
-    with torch.inference_mode(), _Uses() as uses:
+    with torch.inference_mode(), uses:
         network(torch.zeros(1, 3, 32, 32, device=device))
     for hook in hooks:
         hook.remove()

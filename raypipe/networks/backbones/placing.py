@@ -18,7 +18,7 @@ TOLERANCE = 0.51
 
 
 def place(
-    x: Float[Tensor, "B C n m"], grid: tuple[int, int], *, stride: float, centre: float, output_stride: int
+    x: Float[Tensor, "B C n m"], grid: tuple[int, int], *, stride: int, centre: float, output_stride: int
 ) -> Float[Tensor, "B C h w"]:
     """Return a map's values at the cells of the grid.
 
