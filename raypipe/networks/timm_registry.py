@@ -29,9 +29,10 @@ def load_timm_weights(uri: str, *, preprocessing: Preprocessing | None = None) -
     """
     import timm  # takes seconds, and few processes look a name up
 
+    name = _timm_name(uri)
     with torch.random.fork_rng(devices=[]):
         try:
-            model: Any = timm.create_model(_timm_name(uri), pretrained=True)
+            model: Any = timm.create_model(name, pretrained=True)
         except (OSError, RuntimeError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise FileNotFoundError(

@@ -69,6 +69,8 @@ def test_config_is_frozen() -> None:
         ("", [*BASE, "cams.scales=[]"], "scales need at least one value"),
         ("", [*BASE, "classifier.long_side=[300,200]"], "long_side is \\(low, high\\)"),
         ("", [*BASE, "network.backbone=resnet18"], "backbone resnet18 can't take weights torchvision://resnet50"),
+        ("", [*BASE, "network.backbone=timm/"], "or timm/NAME and timm/NAME.TAG of any network of timm"),
+        ("", [*BASE, "network.backbone=timm/a", "network.weights=timm://a.b"], "these are for backbone timm/a.b"),
         (
             "",
             [*BASE, "affinity.start=clasifier"],
@@ -122,6 +124,22 @@ def test_uris_of_trials_count_from_here() -> None:
     training = load_config("", [*BASE, f"sweep.training={kinds}"]).sweep.training
     assert training["network.weights"] == (str(Path("a.pth").resolve()), None)
     assert training["kind"] == ({"checkpoints.affinity": str(Path("b").resolve())}, {"affinity.start": "classifier"})
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "kept"),
+    [
+        ("timm/resnet50", "torchvision://resnet50/IMAGENET1K_V2", "torchvision://resnet50/IMAGENET1K_V2"),
+        ("timm/test_vit.r160_in1k", "timm://test_vit.r160_in1k", "timm://test_vit.r160_in1k"),
+        ("timm/test_vit", "hf-hub:owner/name", "hf-hub://owner/name"),
+        ("timm/test_vit", "hf-hub://owner/name@1a2b", "hf-hub://owner/name@1a2b"),
+        ("timm/test_vit", "s3://bucket/model.safetensors", "s3://bucket/model.safetensors"),
+    ],
+)
+def test_weights_of_registries(backbone: str, weights: str, kept: str) -> None:
+    config = load_config("", [*BASE, f"network.backbone={backbone}", f"network.weights={weights}"])
+    assert config.network.weights == kept
+    assert load_config(to_yaml(config)) == config
 
 
 def test_all_problems_come_in_one_message() -> None:

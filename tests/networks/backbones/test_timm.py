@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from raypipe.data.checkpoints import Checkpoint, write_checkpoint
@@ -179,6 +180,25 @@ def test_maps_of_a_vit_are_its_patches_on_the_grid() -> None:
     # Cells of 8 pixels lie a quarter of a patch of 16 from the patch's centre.
     weights = torch.tensor([[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]])
     torch.testing.assert_close(maps[..., :, 0], tokens[..., :, 0] @ weights.mT, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_torchvisions_resnets_are_timms_with_the_same_names(name: str) -> None:
+    torch.manual_seed(0)
+    dilated = {"replace_stride_with_dilation": [False, True, True]} if name == "resnet50" else {}
+    theirs = torchvision.models.get_model(name, **dilated).eval()
+    ours = timm.create_model(name, output_stride=8 if dilated else 32).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = nn.Sequential(*list(theirs.children())[:-2])(x)
+        torch.testing.assert_close(ours.forward_features(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.shared_data
+def test_real_weights_by_timms_names(weights_dir: Path) -> None:
+    network = build_classifier("timm/tf_efficientnet_lite2", num_classes=3)
+    assert load_weights(network, weights_dir / "tf_efficientnet_lite2.pth", read=read_bytes) == ("fc8.weight",)
 
 
 def test_preprocessing_is_that_of_the_weights() -> None:
