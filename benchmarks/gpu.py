@@ -2,12 +2,12 @@
 
     python benchmarks/gpu.py [--golden DIR] [--device cuda] [--minutes 8]
 
-It takes 8 minutes at most, and torch, torchvision, triton, numpy, scipy, pillow, pyarrow, jaxtyping, fsspec, pydantic,
-and timm for the rows of its networks, which aren't run without it:
-neither Ray nor storage nor a command line's packages, since machines with a card often have no more. So it is argparse
-that reads the options, not typer as elsewhere. Images and weights are made up; time doesn't depend on them. Exits with
-1 where a check fails; a target that is missed is shown and fails nothing. `--device cpu` runs the same with tiny
-networks, which shows that the checks work, and says nothing about time.
+It takes 8 minutes at most, and torch, torchvision, triton, numpy, scipy, pillow, pyarrow, jaxtyping, fsspec, pydantic:
+neither Ray nor storage nor a command line's packages, since machines with a card often have no more. Where timm is
+missing, the rows of its networks read "not run". It is argparse that reads the options, not typer as elsewhere. Images
+and weights are made up; time doesn't depend on them. Exits with 1 where a check fails; a target that is missed is shown
+and fails nothing. `--device cpu` runs the same with tiny networks, which shows that the checks work, and says nothing
+about time.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.formats.cams.read import import_cams
-from raypipe.ops.cam import resize_cam
+from raypipe.ops.cam import sample_cam
 from raypipe.pages.explain import explain, manifest_row
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines.context import open_context
@@ -210,7 +210,7 @@ def test_given_maps_take_the_classifiers_place(finished: Run, tmp_path: Path) ->
     (tmp_path / "maps").mkdir()
     for row in read_shards(finished.make_seeds().uri + "/shards", schema=SEEDS).to_pylist():
         cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
-        full = resize_cam(cam, size=(row["height"], row["width"])).numpy() if len(cam) else cam.numpy()
+        full = sample_cam(cam, size=(row["height"], row["width"]), stride=4).numpy() if len(cam) else cam.numpy()
         np.savez(tmp_path / "maps" / row["image_id"], class_ids=row["class_ids"], cam=full)
     import_cams(str(tmp_path / "maps"), str(tmp_path / "cams"))
     given = f"checkpoints.cams={tmp_path / 'cams'}"

@@ -14,7 +14,7 @@ from raypipe import storage
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_mask
 from raypipe.data.truth import as_shown, read_truth
-from raypipe.ops.cam import resize_cam
+from raypipe.ops.cam import sample_cam
 from raypipe.ops.metrics import confusion_matrix
 from raypipe.stages.base import Row, Stage
 
@@ -76,6 +76,8 @@ class ScoreCams(Stage):
     num_classes: int
     """With background."""
     thresholds: tuple[float, ...]
+    cam_stride: int
+    """Pixels per cell of the maps."""
     max_side: int
     """Longer images were reduced to this long side, in pixels."""
 
@@ -102,7 +104,7 @@ class ScoreCams(Stage):
         cam = decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"])
         best, best_score = np.zeros(truth.shape, np.uint8), np.zeros(truth.shape, np.float32)
         if len(cam):
-            full = resize_cam(torch.from_numpy(cam), size=(height, width)).numpy()
+            full = sample_cam(torch.from_numpy(cam), size=(height, width), stride=self.cam_stride).numpy()
             best = np.array(row["class_ids"], np.uint8)[full.argmax(axis=0)]
             best_score = full.max(axis=0)
         matrices = [

@@ -2,9 +2,9 @@
 
 Conventions:
     - Output size is h = ceil(H / output_stride) for every H >= 1, so images need no padding before the network.
-    - Cell i of the grid stands for pixels [8i, 8i + 8), whose centre is 8i + 3.5. The centre of a cell's receptive
-      field depends on the network. Published networks pad their stride-2 layers symmetrically, which puts it at 8i;
-      this is kept, to be faithful. In `mobilenet_v2` it is at 8i + 3, and in `tiny` at 8i + 3.5.
+    - Cell i of the grid stands for pixels [8i, 8i + 8), whose centre is 8i + 3.5, and looks there, to half a pixel, as
+      `measure_centres` shows. Only psa's networks, `resnet38` and `vgg16`, look at 8i, as published networks do that
+      pad their stride-2 layers on both sides: their checkpoints and golden numbers are psa's.
 """
 
 from abc import ABC, abstractmethod

@@ -1,23 +1,21 @@
 """Finds out how a network of timm is built: what it takes, which depths it has, and where their cells look.
 
-None of this can be read off all of timm's networks, so it is tried on copies, once a process: one without values, whose
-shapes and gradients tell strides and unused parts, and one whose kernels don't differ from place to place. The gradient
-of a cell of that one spreads evenly around the pixel that the cell looks at.
+None of this can be read off all of timm's networks, so it is tried on copies, once a process: on one without values,
+whose shapes and gradients tell strides and unused parts, and on one that is measured by `measure_centres`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from raypipe.networks.backbones.centres import measure_centres
 
 PROBE_SIDE = 448
 """A multiple of all patches and strides: of 14, 16 and 32."""
-STRIP = (384, 32)
-"""Height and width in pixels of the image whose gradient shows where cells look: the height is what is measured."""
 SHALLOWEST = 4
 """Maps of a smaller stride aren't read."""
 NUM_DEPTHS = 4
@@ -95,7 +93,8 @@ def _find(architecture: str, output_stride: int) -> Layout:
         centres = tuple((stride - 1) / 2 for stride in strides)
     else:
         with torch.device("cpu"):
-            centres = _measure_centres(_build(architecture, output_stride)[1], indices)
+            copy = _build(architecture, output_stride)[1]
+            centres = measure_centres(copy, lambda x: read_maps(copy, x, indices))
     torch.autograd.backward([each.float().sum() for each in maps])
     used = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
     roots = {name.split(".")[0] for name in used}
@@ -148,37 +147,3 @@ def _choose_depths(model: nn.Module) -> tuple[tuple[str, ...], tuple[int, ...]]:
     else:
         chosen = coarse[-NUM_DEPTHS:]
     return tuple(infos[index]["module"].replace(".", "_") for index in chosen), tuple(chosen)
-
-
-def _measure_centres(model: nn.Module, indices: tuple[int, ...]) -> tuple[float, ...]:
-    rng = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            taps = module.weight[0, 0].numel()
-            drawn = torch.randn(module.weight.shape[:2], generator=rng) / (taps * module.weight.shape[1] ** 0.5)
-            module.weight.data.copy_(drawn[:, :, None, None].expand_as(module.weight))
-        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm) and module.weight is not None:
-            nn.init.ones_(module.weight)  # timm starts some at 0, where a branch would show nothing
-        elif type(module) is nn.MaxPool2d:  # of equal values, it would look at the first one alone
-            module.forward = partial(_average, module)  # type: ignore[method-assign]
-    x = torch.ones(1, 3, *STRIP, requires_grad=True)
-    centres = []
-    for features in read_maps(model, x, indices):
-        rows = features.shape[-2]
-        stride, row = STRIP[0] // rows, rows // 2
-        (gradient,) = torch.autograd.grad(features[0, :, row].square().sum(), x, retain_graph=True)
-        influence = gradient[0].double().abs().sum(dim=(0, 2))
-        influence = influence - influence.min()  # what sees all of the image, such as squeeze and excite
-        # The median: unlike the mean, it hardly depends on where the strip ends.
-        below = influence.cumsum(dim=0) / influence.sum()
-        middle = int((below < 0.5).sum())
-        share = (below[middle] - 0.5) / (influence[middle] / influence.sum())
-        centre = middle + 0.5 - share - stride * row
-        centres.append(round(2 * centre.item()) / 2)
-    return tuple(centres)
-
-
-def _average(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
-    return F.avg_pool2d(
-        x, pool.kernel_size, pool.stride, pool.padding, ceil_mode=pool.ceil_mode, count_include_pad=False
-    )
