@@ -57,7 +57,7 @@ def test_all_checks_hold_on_a_cpu_and_every_part_is_there() -> None:
 
 
 def test_maps_of_timms_networks_are_checked_where_timm_is(card: Callable[[str], ModuleType], tmp_path: Path) -> None:
-    against_cpu, report, setting = (card(f"card.{name}") for name in ("against_cpu", "report", "setting"))
+    against_cpu, report, setting = map(card, ("against_cpu", "report", "setting"))
     lines = report.Report(minutes=1, judges=False)
     with ThreadPoolExecutor(1) as threads:
         options = {"device": torch.device("cpu"), "sizes": setting.SMALL, "folder": tmp_path, "threads": threads}
