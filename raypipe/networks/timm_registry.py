@@ -4,6 +4,7 @@ timm turns their names and shapes into those of its networks. It reads safetenso
 nothing that is downloaded is run.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def load_timm_weights(uri: str, *, preprocessing: Preprocessing | None = None) -
             ) from error
     config = model.pretrained_cfg
     trained = Preprocessing(mean=tuple(config["mean"]), std=tuple(config["std"]))
-    if preprocessing is not None and preprocessing != trained:
+    if preprocessing is not None and not _are_same(preprocessing, trained):
         raise ValueError(
             f"{uri} was trained with mean {trained.mean} and std {trained.std}, the network would be given mean "
             f"{preprocessing.mean} and std {preprocessing.std}: name the backbone with its tag (timm/NAME.TAG), or set "
@@ -49,6 +50,13 @@ def load_timm_weights(uri: str, *, preprocessing: Preprocessing | None = None) -
         )
     state: dict[str, Tensor] = model.state_dict()
     return state
+
+
+def _are_same(first: Preprocessing, second: Preprocessing) -> bool:
+    """Whether two preprocessings make the same of a pixel, whatever the scale that they are written at."""
+    values = ([each / given.scale for each in (*given.mean, *given.std)] for given in (first, second))
+    equal = all(math.isclose(*pair, rel_tol=1e-4) for pair in zip(*values, strict=True))
+    return equal and first.channel_order == second.channel_order
 
 
 def is_cached(uri: str) -> bool:

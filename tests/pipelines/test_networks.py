@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raypipe.artifacts import Artifact, digest
+from raypipe.artifacts import Artifact, digest, identity
 from raypipe.cluster.machines import parse_machine
 from raypipe.config import load_config
 from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from raypipe.data.manifest import Manifest
 from raypipe.networks.backbones import BACKBONES
-from raypipe.networks.preprocessing import PREPROCESSINGS, Preprocessing
+from raypipe.networks.preprocessing import IMAGENET, PREPROCESSINGS, Preprocessing
 from raypipe.pipelines import networks
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context
@@ -250,7 +250,11 @@ def test_a_training_is_started_as_the_machine_and_the_config_say(
 def test_workers_are_given_the_copy_of_published_weights(
     tmp_path: Path, started: list[tuple[LoopSettings, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "stage_weights", lambda weights, *, out: f"{out}/weights/copy of {weights}")
+    def stage(weights: str, *, out: str, preprocessing: Preprocessing) -> str:
+        assert preprocessing == IMAGENET
+        return f"{out}/weights/copy of {weights}"
+
+    monkeypatch.setattr(networks, "stage_weights", stage)
     context = make_context(
         "network.backbone=resnet50", "network.weights=torchvision://resnet50/IMAGENET1K_V2", out=str(tmp_path)
     )
@@ -258,6 +262,14 @@ def test_workers_are_given_the_copy_of_published_weights(
     ((settings, _),) = started
     assert settings.task.weights == "torchvision://resnet50/IMAGENET1K_V2"
     assert settings.task.staged_weights == f"{tmp_path}/weights/copy of torchvision://resnet50/IMAGENET1K_V2"
+
+
+def test_what_the_weights_were_trained_on_is_a_part_of_what_a_network_depends_on() -> None:
+    given = ["network.backbone=timm/tf_efficientnet_lite0", "network.weights=null"]
+    options = networks.network_options(make_context(*given))
+    assert options["preprocessing"].mean == (0.5, 0.5, 0.5)
+    assert identity(ClassifierTask(**options, num_classes=2, output_stride=8))["preprocessing"]["std"] == [0.5] * 3
+    assert networks.network_options(make_context(*given, "network.preprocessing=imagenet"))["preprocessing"] == IMAGENET
 
 
 def test_a_column_that_crops_lack_is_named_before_anything_starts(
