@@ -51,6 +51,16 @@ def check_cams(report: Report, setting: Setting) -> None:
         report.close(f"maps, {mode}", maps_of(computed), maps_of(expected), atol=2e-3)
 
 
+def check_more_cams(report: Report, setting: Setting) -> None:
+    """Maps of timm's networks, whose images are padded and whose maps are resampled."""
+    side = setting.sizes.check_side
+    rows = decoded_rows([(side, side), (side, 2 * side)])
+    for backbone in filter(report.has, setting.sizes.checked_more):
+        expected = setting.cams(backbone, "deterministic", device="cpu", precision="fp32").process_all(rows)
+        computed = setting.cams(backbone, "throughput", precision="fp32").process_all(rows)
+        report.close(f"maps of {backbone}", maps_of(computed), maps_of(expected), atol=2e-3)
+
+
 def check_affinity(report: Report, setting: Setting) -> None:
     """Affinities of a network's features, and the gradient of affinities."""
     side = setting.sizes.check_side

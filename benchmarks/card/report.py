@@ -1,5 +1,6 @@
 """The table of a run: checks and measurements, of which none ends the others."""
 
+import importlib.util
 import sys
 import time
 import traceback
@@ -80,6 +81,13 @@ class Report:
     def measure(self, what: str, value: object, *, target: str = "", reached: bool | None = None) -> None:
         """Adds a measurement; one that misses its target fails nothing."""
         self._add(what, value, target, "" if reached is None or not self._judges else REACHED if reached else MISSED)
+
+    def has(self, backbone: str) -> bool:
+        """Whether a backbone's library is here; where it is missing, adds what isn't run."""
+        here = not backbone.startswith("timm/") or importlib.util.find_spec("timm") is not None
+        if not here:
+            self.skip(backbone, "timm is missing")
+        return here
 
     def skip(self, what: str, reason: str) -> None:
         """Adds what wasn't run, and why."""

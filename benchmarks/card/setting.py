@@ -46,8 +46,13 @@ class Sizes:
 
     checked: str = "resnet18"
     """Backbone of the checks, which a CPU has to compute as well."""
-    measured: tuple[str, ...] = ("mobilenet_v2", "resnet50", "resnet38")
-    """Backbones of the CAM pass."""
+    measured: tuple[str, ...] = (
+        *("timm/vit_small_patch14_dinov2", "timm/convnext_tiny", "timm/tf_efficientnet_lite2"),
+        *("mobilenet_v2", "resnet50", "resnet38"),
+    )
+    """Backbones of the CAM pass, the most wanted last; those of timm aren't run where it is missing."""
+    checked_more: tuple[str, ...] = ("timm/test_efficientnet", "timm/test_vit")
+    """Backbones whose maps are checked, too, likewise."""
     main: str = "resnet50"
     """Backbone of the loop and of the trainings."""
     check_side: int = 160
@@ -71,7 +76,8 @@ class Sizes:
 
 SMALL = Sizes(
     checked="tiny",
-    measured=("tiny",),
+    measured=("tiny", "timm/test_vit"),
+    checked_more=("timm/test_efficientnet",),
     main="tiny",
     check_side=48,
     side=48,

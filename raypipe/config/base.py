@@ -1,10 +1,25 @@
 """What all sections of a config have in common."""
 
-from typing import Literal
+import difflib
+import re
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
-Backbone = Literal["resnet38", "vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "tiny"]
+BACKBONES = ("resnet38", "vgg16", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "tiny")
+
+
+def _backbone(name: str) -> str:
+    if name in BACKBONES or re.fullmatch(r"timm/\w+(\.[\w.-]+)?", name):
+        return name
+    nearest = difflib.get_close_matches(name, BACKBONES, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    allowed = ", ".join(BACKBONES)
+    raise ValueError(f"allowed are {allowed}, or timm/NAME and timm/NAME.TAG of any network of timm.{hint}")
+
+
+Backbone = Annotated[str, AfterValidator(_backbone)]
+"""Whether timm has such a network shows where it is built: this layer knows no networks."""
 
 Precision = Literal["auto", "fp32", "bf16"]
 

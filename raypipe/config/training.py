@@ -3,9 +3,10 @@
 Values are those of the papers unless said otherwise; section numbers are AffinityNet's (Ahn & Kwak, CVPR 2018).
 """
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from raypipe.artifacts import NOT_IN_DIGEST
 from raypipe.config.base import Backbone, Jitter, Precision, Section, Start
@@ -22,20 +23,31 @@ LongSide = Annotated[tuple[int, int], AfterValidator(_range)]
 """Range of the random long side of an image in pixels, before the crop."""
 
 
+def _hub(weights: object) -> object:
+    """Make a URI of timm's own way to name a repository of the Hugging Face hub."""
+    return re.sub(r"^hf-hub:(?!//)", "hf-hub://", weights) if isinstance(weights, str) else weights
+
+
 class NetworkConfig(Section):
     """The backbone that all networks have, and the weights that their trainings start from."""
 
     backbone: Backbone = "resnet50"
-    weights: Uri | None = "torchvision://resnet50/IMAGENET1K_V2"
-    """URI of pretrained weights, or a name of torchvision's registry; null starts from random numbers."""
+    weights: Annotated[Uri | None, BeforeValidator(_hub)] = "torchvision://resnet50/IMAGENET1K_V2"
+    """URI of pretrained weights, or a name of a registry: `torchvision://MODEL/WEIGHTS`, `timm://NAME.TAG` for the
+    backbone `timm/NAME.TAG`, `hf-hub:OWNER/NAME`; null starts from random numbers."""
     preprocessing: Literal["imagenet", "caffe", "tensorflow"] | None = None
     """What the weights were trained on; null takes the backbone's usual one."""
 
     @model_validator(mode="after")
     def _weights(self) -> "NetworkConfig":
-        if self.weights and self.weights.startswith("torchvision://") and self.weights.split("/")[2] != self.backbone:
+        registry, _, rest = (self.weights or "").partition("://")
+        # timm's ResNets have torchvision's names.
+        named = self.backbone.removeprefix("timm/").partition(".")[0]
+        fits = {"torchvision": rest.partition("/")[0] == named, "timm": f"timm/{rest}" == self.backbone}
+        if not fits.get(registry, True):
+            right = f"; these are for backbone timm/{rest}" if registry == "timm" else ""
             raise ValueError(
-                f"backbone {self.backbone} can't take weights {self.weights}; give others, or null for random"
+                f"backbone {self.backbone} can't take weights {self.weights}{right}; give others, or null for random"
             )
         return self
 

@@ -14,7 +14,9 @@ from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
 from raypipe.data.rows import Part, Rows
 from raypipe.doctor.forecast import Sample
 from raypipe.doctor.workload import trains_classifier
+from raypipe.networks.backbones import default_preprocessing
 from raypipe.networks.registry import TORCHVISION_SCHEME, cached_file
+from raypipe.networks.timm_registry import HUB_SCHEME, TIMM_SCHEME, is_cached
 from raypipe.outputs.imported import SEEDS_FILE
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.needs import uses_classifier
@@ -124,13 +126,21 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
                 given_checkpoint(context, task=task)
         except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and all of them are findings
             problems.append(f"{type(error).__name__}: {error}")
+    try:
+        default_preprocessing(context.config.network.backbone)
+    except ValueError as error:  # timm has no such network
+        problems.append(str(error))
     for weights in _initial_weights(context):
         try:
             if find_weights(weights, out=context.config.out):
                 continue
-            if weights.startswith(TORCHVISION_SCHEME) and not cached_file(weights).exists():
-                downloads.append(f"{weights} isn't in torch's cache here ({cached_file(weights)})")
-            elif not weights.startswith(TORCHVISION_SCHEME) and not storage.exists(weights):
+            if weights.startswith(TORCHVISION_SCHEME):
+                if not cached_file(weights).exists():
+                    downloads.append(f"{weights} isn't in torch's cache here ({cached_file(weights)})")
+            elif weights.startswith((TIMM_SCHEME, HUB_SCHEME)):
+                if not is_cached(weights):
+                    downloads.append(f"{weights} isn't in the Hugging Face hub's cache here")
+            elif not storage.exists(weights):
                 problems.append(f"{weights}: there is no such file")
         except Exception as error:  # noqa: BLE001 - as above
             problems.append(f"{type(error).__name__}: {error}")
@@ -142,7 +152,7 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
             "networks",
             "; ".join(dict.fromkeys(problems)),
             needed="weights and checkpoints that every machine can read, of the manifest's classes",
-            way_out="mend checkpoints.* or network.weights; null trains, or starts from random; "
+            way_out="mend checkpoints.*, network.backbone or network.weights; null trains, or starts from random; "
             "`raypipe import seeds` writes a folder for checkpoints.seeds",
         )
     return judge(

@@ -1,8 +1,9 @@
-"""Loads weights from a file or torchvision's registry into a network: by name, strictly.
+"""Loads weights from a file, torchvision's or timm's registry into a network: by name, strictly.
 
-Conventions: names are those of psa's and torchvision's published checkpoints. This package's own checkpoints have the
-same names after `backbone.`. That prefix, DistributedDataParallel's `module.` and BatchNorm's batch counters are
-ignored on both sides. Files are read with `weights_only=True`: tensors, never code.
+Conventions: names are those of psa's, torchvision's and timm's published checkpoints. This package's own checkpoints
+have the same names after `backbone.`, timm's after `backbone.model.`. Those prefixes, DistributedDataParallel's
+`module.` and BatchNorm's batch counters are ignored on both sides. Files are read as safetensors or with
+`weights_only=True`: tensors, never code.
 """
 
 import logging
@@ -15,6 +16,7 @@ from torch import Tensor
 from raypipe.networks.backbones import BACKBONES, build_backbone
 from raypipe.networks.network import Network
 from raypipe.networks.registry import TORCHVISION_SCHEME, load_torchvision_weights
+from raypipe.networks.timm_registry import HUB_SCHEME, TIMM_SCHEME, load_timm_weights
 from raypipe.tensors import load_tensors
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ def load_weights(
 
     Args:
         module: a classifier or an AffinityNet.
-        uri: what `read` takes, or `torchvision://resnet50/IMAGENET1K_V2`.
+        uri: what `read` takes, or a name of a registry: `torchvision://resnet50/IMAGENET1K_V2`, `timm://NAME.TAG`,
+            `hf-hub://OWNER/NAME`.
         read: returns the bytes of a file, as `storage.read_bytes` does.
         require_head: refuse a checkpoint without this network's head. At inference, nobody would notice random weights.
 
@@ -122,7 +125,12 @@ def read_state_dict(uri: str | Path, *, read: Callable[[str], bytes]) -> dict[st
         ValueError: the file holds no state dict.
     """
     uri = str(uri)
-    content = load_torchvision_weights(uri) if uri.startswith(TORCHVISION_SCHEME) else _read_file(uri, read)
+    if uri.startswith(TORCHVISION_SCHEME):
+        content: object = load_torchvision_weights(uri)
+    elif uri.startswith((TIMM_SCHEME, HUB_SCHEME)):
+        content = load_timm_weights(uri)
+    else:
+        content = _read_file(uri, read)
     for key in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -144,7 +152,7 @@ def _shorten(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _short_name(name: str) -> str:
-    return name.removeprefix("module.").removeprefix("backbone.")
+    return name.removeprefix("module.").removeprefix("backbone.").removeprefix("model.")
 
 
 def _describe_problems(**groups: list[str]) -> str:

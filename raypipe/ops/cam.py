@@ -106,6 +106,28 @@ def _sample(maps: Float[Tensor, "*batch h w"], position: Float[Tensor, " cells"]
     return torch.lerp(maps.index_select(dim, lower.long()), maps.index_select(dim, upper.long()), weight)
 
 
+def sample_cam(
+    cam: Float[Tensor, "*batch h w"], *, size: tuple[int, int], stride: float | int
+) -> Float[Tensor, "*batch H W"]:
+    """Samples maps bilinearly at the centres of pixels.
+
+    The grid covers ceil(H / stride) cells, which may be more than the image: nothing is stretched, unlike in
+    `resize_cam`.
+
+    Args:
+        cam: maps with any number of leading dimensions.
+        size: (H, W) of the result, in pixels of the image or of the reduced one.
+        stride: such pixels per cell; below 1, a pixel has several cells and takes those at its centre.
+
+    Returns:
+        Maps of the image's size.
+    """
+    if cam.numel() == 0:
+        return cam.new_empty(*cam.shape[:-2], *size)
+    rows, columns = (_centres(side, 1, device=cam.device) / stride - 0.5 for side in size)
+    return _sample(_sample(cam, rows, dim=-2), columns, dim=-1)
+
+
 def normalize_cams(cams: Float[Tensor, "K h w"], *, eps: float = 1e-5) -> Float[Tensor, "K h w"]:
     """M_c <- M_c / (max_p M_c(p) + eps): each class reaches S / (S + eps) at its own maximum S.
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from raypipe.ops.cam import resize_cam
+from raypipe.ops.cam import sample_cam
 
 _HALF = 0.5
 
@@ -37,15 +37,16 @@ def evidence(maps: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return maps.masked_fill(maps.isnan(), 0)
 
 
-def resize_known(maps: Float[Tensor, "K h w"], *, size: tuple[int, int]) -> Float[Tensor, "K H W"]:
-    """Resizes maps as `ops.cam.resize_cam` does; NaN where less than half of what is looked at is known.
+def sample_known(maps: Float[Tensor, "K h w"], *, size: tuple[int, int], stride: float | int) -> Float[Tensor, "K H W"]:
+    """Samples maps as `ops.cam.sample_cam` does; NaN where less than half of what is looked at is known.
 
     Args:
         maps: NaN where unknown.
-        size: (H, W) of the result.
+        size: as of `sample_cam`.
+        stride: as of `sample_cam`.
     """
-    weight = resize_cam(known(maps).to(maps.dtype), size=size)
-    mean = resize_cam(evidence(maps), size=size) / weight
+    weight = sample_cam(known(maps).to(maps.dtype), size=size, stride=stride)
+    mean = sample_cam(evidence(maps), size=size, stride=stride) / weight
     return mean.masked_fill(weight < _HALF, torch.nan)
 
 

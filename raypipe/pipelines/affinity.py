@@ -11,7 +11,6 @@ from raypipe.data.checkpoints import (
     write_checkpoint,
 )
 from raypipe.networks import build_frozen_features, load_weights
-from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.outputs.load import held
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.learned_rows import draw_to_learn
@@ -72,10 +71,9 @@ def freeze_backbone(context: Context, *, classifier: Artifact | None) -> Artifac
         return found
     options = network_options(context, start=context.config.affinity.start, classifier=classifier)
     network = build_frozen_features(options["backbone"])
-    if options["preprocessing"]:
-        network.preprocessing = PREPROCESSINGS[options["preprocessing"]]
+    network.preprocessing = options["preprocessing"]
     weights = (
-        stage_weights(options["weights"], out=context.config.out)
+        stage_weights(options["weights"], out=context.config.out, preprocessing=network.preprocessing)
         if classifier is None
         else storage.join(classifier.uri, WEIGHTS_FILE)
     )

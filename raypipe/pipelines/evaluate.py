@@ -102,7 +102,12 @@ def run_evaluate(
 def scores_plan(context: Context, *, masks: Artifact, seeds: Artifact | None) -> Plan:
     """ScoreCams → ScoreMasks, of the outputs of two streams; without seeds of the masks alone."""
     num_classes = len(context.classes) + 1
-    cams = ScoreCams(num_classes=num_classes, thresholds=THRESHOLDS, max_side=context.config.images.max_side)
+    cams = ScoreCams(
+        num_classes=num_classes,
+        thresholds=THRESHOLDS,
+        cam_stride=context.config.cams.out_stride,
+        max_side=context.config.images.max_side,
+    )
     score = ScoreMasks(num_classes=num_classes)
     stages = (score,) if seeds is None else (cams, score)
     maps = columns(SEEDS, "height", "width", "class_ids", "cam", "cam_height", "cam_width")

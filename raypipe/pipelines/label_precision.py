@@ -53,7 +53,9 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
     assert isinstance(trained.task, ClassifierTask)
     task = trained.task
     if isinstance(task.weights, str):
-        task = replace(task, staged_weights=stage_weights(task.weights, out=context.config.out))
+        task = replace(
+            task, staged_weights=stage_weights(task.weights, out=context.config.out, preprocessing=task.preprocessing)
+        )
     plan = labels_plan(context, classifier, task, cross_validates=not asked.held_out)
     try:
         context.run(plan, rows, budget=Budget(max_fraction=1))

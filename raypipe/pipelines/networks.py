@@ -85,7 +85,10 @@ def network_options(
     return {
         "backbone": network.backbone,
         "weights": classifier if start == "classifier" else network.weights,
-        "preprocessing": network.preprocessing,
+        # Resolved, as it is a part of what the training depends on.
+        "preprocessing": PREPROCESSINGS[network.preprocessing]
+        if network.preprocessing
+        else default_preprocessing(network.backbone),
     }
 
 
@@ -178,7 +181,8 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
         )
     task = plan.task
     if isinstance(task.weights, str):
-        task = replace(task, staged_weights=stage_weights(task.weights, out=config.out))
+        staged = stage_weights(task.weights, out=config.out, preprocessing=task.preprocessing)
+        task = replace(task, staged_weights=staged)
     settings = LoopSettings(
         task=task,
         training=plan.training,
@@ -205,8 +209,8 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
 
 def crop_options(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:
     """Options that all stages of crops take."""
-    named, images = task.preprocessing, context.config.images
-    preprocessing = PREPROCESSINGS[named] if named else default_preprocessing(task.backbone)
+    images = context.config.images
+    preprocessing = task.preprocessing or default_preprocessing(task.backbone)
     return {
         "crop_size": training.section.crop_size,
         "fill": tuple(int(value) for value in preprocessing.fill),

@@ -91,10 +91,15 @@ def make_trimaps(context: Context) -> Stage:
     """Confident areas (§3.2)."""
     config = context.config
     stage = MakeTrimaps if config.refinement.device == "cpu" else MakeTrimapsOnDevice
-    trimaps = stage(splits=config.splits.train, trimaps=config.trimaps, max_side=config.images.max_side)
+    trimaps = stage(
+        splits=config.splits.train,
+        trimaps=config.trimaps,
+        cam_stride=config.cams.out_stride,
+        max_side=config.images.max_side,
+    )
     if config.images.tile is None:
         return trimaps
-    return TrimapsOverTiles(stage=trimaps, images=config.images, cam_stride=config.cams.out_stride)
+    return TrimapsOverTiles(stage=trimaps, images=config.images)
 
 
 def propagate_cams(context: Context, affinity: Artifact | None, *, maps: Artifact) -> Stage:

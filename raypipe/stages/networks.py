@@ -25,7 +25,6 @@ from raypipe.networks import (
 )
 from raypipe.networks.folding import fold_batchnorm
 from raypipe.networks.precision import cast_weights
-from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.schema import GRID_STRIDE
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
@@ -83,7 +82,7 @@ def load_pretrained(
     backbone: str,
     weights: str,
     *,
-    preprocessing: str | None,
+    preprocessing: Preprocessing | None,
     device: str,
     precision: Precision,
     output_stride: Literal[8, 16],
@@ -93,7 +92,7 @@ def load_pretrained(
     Args:
         backbone: its name.
         weights: URI of the weights, which this node reaches.
-        preprocessing: name of the preprocessing; None is the backbone's own.
+        preprocessing: what the weights were trained with; None is the backbone's own.
         device: as of `load_classifier`, as are the next two.
         precision: as there.
         output_stride: as there.
@@ -103,7 +102,7 @@ def load_pretrained(
     """
     network = build_classifier(backbone, num_classes=1, output_stride=output_stride)
     if preprocessing is not None:
-        network.preprocessing = PREPROCESSINGS[preprocessing]
+        network.preprocessing = preprocessing
     load_weights(network, weights, read=storage.read_bytes)
     return _on_device(network, device, precision)
 

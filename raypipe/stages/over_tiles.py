@@ -216,9 +216,6 @@ class RefineOverTiles(OverTiles[RefineMasks | RefineOnDevice]):
 class TrimapsOverTiles(OverTiles[MakeTrimaps | MakeTrimapsOnDevice]):
     """Trimaps of scenes."""
 
-    cam_stride: int
-    """Pixels a cell of the maps that come in."""
-
     def over_tiles(self, row: Row) -> Row:
         """Makes each tile's trimap; null where the scene's split isn't trained on."""
         if self.stage.splits is not None and row["split"] not in self.stage.splits:
@@ -226,7 +223,7 @@ class TrimapsOverTiles(OverTiles[MakeTrimaps | MakeTrimapsOnDevice]):
         cam = cam_view(row["cam"], height=row["cam_height"], width=row["cam_width"])
         trimap = np.zeros(grid_of(row, GRID_STRIDE), np.uint8)
         for tile in self.tiles(row):
-            part = np.ascontiguousarray(cam[:, *tile.window(self.cam_stride)])
+            part = np.ascontiguousarray(cam[:, *tile.window(self.stage.cam_stride)])
             size = {"cam_height": part.shape[1], "cam_width": part.shape[2]}
             found = decode_mask(self.on_tile(tile, row, cam=part.tobytes(), **size)["trimap"])
             trimap[tile.kept(GRID_STRIDE)] = found[tile.inside(GRID_STRIDE)]

@@ -15,6 +15,7 @@ from raypipe.artifacts import NOT_IN_DIGEST, Artifact
 from raypipe.config.base import Precision
 from raypipe.networks import AnyClassifier, network_input
 from raypipe.networks.precision import autocasting
+from raypipe.networks.preprocessing import Preprocessing
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage, in_passes
 from raypipe.stages.decode import pixels_of
@@ -94,7 +95,7 @@ class PoolFeatures(OnWholeImages):
     backbone: str
     weights: str | Artifact
     """URI of pretrained weights, or a classifier's checkpoint."""
-    preprocessing: str | None
+    preprocessing: Preprocessing | None
     staged_weights: str | None = field(default=None, metadata=NOT_IN_DIGEST)
     """URI at which every node reaches the pretrained weights; None where it is `weights`."""
 

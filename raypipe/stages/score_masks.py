@@ -14,9 +14,9 @@ from raypipe import storage
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_mask
 from raypipe.data.truth import as_shown, read_truth
-from raypipe.ops.cam import resize_cam
+from raypipe.ops.cam import sample_cam
 from raypipe.ops.metrics import confusion_matrix
-from raypipe.ops.unknown import evidence, resize_known
+from raypipe.ops.unknown import evidence, sample_known
 from raypipe.stages.base import Row, Stage
 
 
@@ -77,6 +77,8 @@ class ScoreCams(Stage):
     num_classes: int
     """With background."""
     thresholds: tuple[float, ...]
+    cam_stride: int
+    """Pixels per cell of the maps."""
     max_side: int
     """Longer images were reduced to this long side, in pixels."""
 
@@ -104,9 +106,8 @@ class ScoreCams(Stage):
         best, best_score = np.zeros(truth.shape, np.uint8), np.zeros(truth.shape, np.float32)
         if len(cam):
             maps = torch.from_numpy(cam)
-            partial = bool(maps.isnan().any())
-            sized = (resize_known if partial else resize_cam)(maps, size=(height, width))
-            full = evidence(sized).numpy()
+            sample = sample_known if bool(maps.isnan().any()) else sample_cam
+            full = evidence(sample(maps, size=(height, width), stride=self.cam_stride)).numpy()
             best = np.array(row["class_ids"], np.uint8)[full.argmax(axis=0)]
             best_score = full.max(axis=0)
         matrices = [

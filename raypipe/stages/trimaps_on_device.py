@@ -22,6 +22,8 @@ class MakeTrimapsOnDevice(JointStage[Seed]):
     splits: tuple[str, ...] | None
     """Splits that are trained on; images of others get no trimap. None makes one of every image."""
     trimaps: Trimaps
+    cam_stride: int
+    """Pixels per cell of the maps."""
     max_side: int
     """Longer images are reduced to this long side, in pixels."""
 
@@ -35,7 +37,8 @@ class MakeTrimapsOnDevice(JointStage[Seed]):
 
     def prepare(self, row: Row) -> Seed:
         """Reduces the image and decodes the maps."""
-        return seed_of(row, self.splits, stride=self.trimaps.crf_stride, max_side=self.max_side)
+        stride = self.trimaps.crf_stride
+        return seed_of(row, self.splits, stride=stride, cam_stride=self.cam_stride, max_side=self.max_side)
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[Seed]) -> list[Row]:

@@ -22,7 +22,7 @@ from raypipe.networks import (
     build_segmenter,
     load_weights,
 )
-from raypipe.networks.preprocessing import PREPROCESSINGS
+from raypipe.networks.preprocessing import Preprocessing
 from raypipe.ops.affinity import affinity_labels, pairwise_affinity
 from raypipe.ops.losses import affinity_loss, affinity_loss_terms, multilabel_soft_margin, pixel_cross_entropy
 from raypipe.schema import GRID_STRIDE, IGNORE
@@ -36,7 +36,8 @@ class TrainingTask(ABC):
     backbone: str
     weights: str | Artifact | None
     """URI of pretrained weights, or a checkpoint to start from; None starts from random numbers."""
-    preprocessing: str | None
+    preprocessing: Preprocessing | None
+    """What the weights were trained on; None takes the backbone's usual one."""
     staged_weights: str | None = field(default=None, metadata=NOT_IN_DIGEST)
     """URI at which every node reaches the pretrained weights; None where it is `weights`."""
 
@@ -57,7 +58,7 @@ class TrainingTask(ABC):
         """Builds the network with random weights and the configured preprocessing, or else the backbone's."""
         network = self.build_network()
         if self.preprocessing:
-            network.preprocessing = PREPROCESSINGS[self.preprocessing]
+            network.preprocessing = self.preprocessing
         return network
 
     @abstractmethod

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -52,6 +53,16 @@ def test_all_checks_hold_on_a_cpu_and_every_part_is_there() -> None:
     assert {"kernels", "peak", "walk", "CAM pass", "loop", "training", "refinement", "decoding"} <= parts
     assert sum(line[-1].strip() == "ok" for line in lines) > 40
     assert "all checks hold" in done.stdout
+    assert "timm/test_vit | not run: timm is missing" in done.stdout
+
+
+def test_maps_of_timms_networks_are_checked_where_timm_is(card: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    against_cpu, report, setting = map(card, ("against_cpu", "report", "setting"))
+    lines = report.Report(minutes=1, judges=False)
+    with ThreadPoolExecutor(1) as threads:
+        options = {"device": torch.device("cpu"), "sizes": setting.SMALL, "folder": tmp_path, "threads": threads}
+        against_cpu.check_more_cams(lines, setting.Setting(**options))
+    assert [(line.what, line.result) for line in lines.lines] == [("maps of timm/test_efficientnet", "ok")]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from raypipe.config import ConfigError, RunConfig, load_config, presets, to_yaml, trial_config
+from raypipe.config import base as config_base
 from raypipe.networks.backbones import BACKBONES
 
 BASE = ["manifest=m.parquet", "out=out"]
@@ -68,6 +69,8 @@ def test_config_is_frozen() -> None:
         ("", [*BASE, "cams.scales=[]"], "scales need at least one value"),
         ("", [*BASE, "classifier.long_side=[300,200]"], "long_side is \\(low, high\\)"),
         ("", [*BASE, "network.backbone=resnet18"], "backbone resnet18 can't take weights torchvision://resnet50"),
+        ("", [*BASE, "network.backbone=timm/"], "or timm/NAME and timm/NAME.TAG of any network of timm"),
+        ("", [*BASE, "network.backbone=timm/a", "network.weights=timm://a.b"], "these are for backbone timm/a.b"),
         (
             "",
             [*BASE, "affinity.start=clasifier"],
@@ -123,6 +126,22 @@ def test_uris_of_trials_count_from_here() -> None:
     assert training["kind"] == ({"checkpoints.affinity": str(Path("b").resolve())}, {"affinity.start": "classifier"})
 
 
+@pytest.mark.parametrize(
+    ("backbone", "weights", "kept"),
+    [
+        ("timm/resnet50", "torchvision://resnet50/IMAGENET1K_V2", "torchvision://resnet50/IMAGENET1K_V2"),
+        ("timm/test_vit.r160_in1k", "timm://test_vit.r160_in1k", "timm://test_vit.r160_in1k"),
+        ("timm/test_vit", "hf-hub:owner/name", "hf-hub://owner/name"),
+        ("timm/test_vit", "hf-hub://owner/name@1a2b", "hf-hub://owner/name@1a2b"),
+        ("timm/test_vit", "s3://bucket/model.safetensors", "s3://bucket/model.safetensors"),
+    ],
+)
+def test_weights_of_registries(backbone: str, weights: str, kept: str) -> None:
+    config = load_config("", [*BASE, f"network.backbone={backbone}", f"network.weights={weights}"])
+    assert config.network.weights == kept
+    assert load_config(to_yaml(config)) == config
+
+
 def test_all_problems_come_in_one_message() -> None:
     with pytest.raises(ConfigError) as error:
         load_config("", [*BASE, "walk.beta=-1", "walk.alpah=2", "cams.out_stride=perhaps"])
@@ -130,8 +149,7 @@ def test_all_problems_come_in_one_message() -> None:
 
 
 def test_backbones_of_config_are_those_of_networks() -> None:
-    allowed = RunConfig.model_json_schema()["$defs"]["NetworkConfig"]["properties"]["backbone"]["enum"]
-    assert sorted(allowed) == sorted(BACKBONES)
+    assert config_base.BACKBONES == BACKBONES
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,16 @@ def float32_parts(network: Network) -> list[nn.Module]:
     return [network.backbone.get_submodule(name) for name in network.backbone.float32_weights]
 
 
-@pytest.mark.parametrize("backbone", sorted(set(BACKBONES) - {"resnet18", "resnet101"}))  # as resnet50
+TIMM = (
+    "timm/test_efficientnet",
+    "timm/convnext_atto",
+    "timm/test_nfnet",
+    "timm/test_vit",
+    "timm/vit_small_patch16_dinov3",
+)
+
+
+@pytest.mark.parametrize("backbone", [*sorted(set(BACKBONES) - {"resnet18", "resnet101"}), *TIMM])  # as resnet50
 def test_outputs_stay_the_same_bit_for_bit(backbone: str) -> None:
     torch.manual_seed(0)
     check_outputs(build_affinity_net(backbone))

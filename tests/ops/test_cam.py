@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +15,7 @@ from raypipe.ops.cam import (
     normalize_cams,
     pool_to_grid,
     resize_cam,
+    sample_cam,
     stack_background,
     upsample_to_image,
 )
@@ -51,6 +53,23 @@ class TestResizeCam:
     @pytest.mark.parametrize("batch", [(), (3,), (2, 3), (0,)])
     def test_leading_dimensions(self, batch: tuple[int, ...]) -> None:
         assert resize_cam(torch.zeros(*batch, 4, 5), size=(7, 3)).shape == (*batch, 7, 3)
+
+
+class TestSampleCam:
+    @pytest.mark.parametrize(("stride", "side"), [(4.0, 9), (2.0, 13), (1.0, 5), (0.25, 7)])
+    def test_convention_a_ramp_of_positions_becomes_the_pixels_centres(self, stride: float, side: int) -> None:
+        """Wherever the side ends in its last cell."""
+        cells = (torch.arange(math.ceil(side / stride)) + 0.5) * stride
+        sampled = sample_cam(cells.expand(1, 2, -1), size=(3, side), stride=stride)[0, 0]
+        torch.testing.assert_close(sampled, (torch.arange(side) + 0.5).clamp(cells[0], cells[-1]))
+
+    def test_is_upsampling_where_cells_cover_the_image(self, generator: torch.Generator) -> None:
+        cam = torch.rand(2, 3, 4, generator=generator)
+        expected = upsample_to_image(cam, size=(11, 13), stride=4)
+        torch.testing.assert_close(sample_cam(cam, size=(11, 13), stride=4), expected)
+
+    def test_no_class(self) -> None:
+        assert sample_cam(torch.zeros(0, 2, 3), size=(5, 9), stride=4).shape == (0, 5, 9)
 
 
 class TestMergeCams:

@@ -10,7 +10,7 @@ from raypipe.ops.affinity import pair_offsets
 from raypipe.ops.cam import Pass, background_score, merge_cams, pool_to_grid, stack_background
 from raypipe.ops.random_walk import propagate_at
 from raypipe.ops.trimap import hide_unknown
-from raypipe.ops.unknown import evidence, fit_to_grid, has_blind_cells, known, resize_known
+from raypipe.ops.unknown import evidence, fit_to_grid, has_blind_cells, known, sample_known
 
 NAN = float("nan")
 
@@ -103,7 +103,7 @@ def test_any_grid_fits_and_stays_within_its_values(
 def test_resizing_keeps_a_lonely_cell_and_no_more() -> None:
     maps = torch.full((1, 5, 5), NAN)
     maps[0, 2, 2] = 0.75
-    found = resize_known(maps, size=(20, 20))[0]
+    found = sample_known(maps, size=(20, 20), stride=4)[0]
     cell = known(found)
     assert 4 <= int(cell.sum()) <= 16
     assert cell[8:12, 8:12].sum() == cell.sum()

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raypipe.artifacts import Artifact, digest
+from raypipe.artifacts import Artifact, digest, identity
 from raypipe.cluster.machines import parse_machine
 from raypipe.config import load_config
 from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from raypipe.data.manifest import Manifest
 from raypipe.networks.backbones import BACKBONES
+from raypipe.networks.preprocessing import IMAGENET, PREPROCESSINGS, Preprocessing
 from raypipe.pipelines import networks
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context
@@ -159,10 +160,10 @@ def test_the_number_of_workers_is_no_part_of_a_network() -> None:
 NETWORK: dict[str, Any] = {"weights": None, "num_classes": 2}
 
 
-@pytest.mark.parametrize("preprocessing", [None, "imagenet", "caffe", "tensorflow"])
+@pytest.mark.parametrize("preprocessing", [None, *PREPROCESSINGS.values()])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_convention_crops_are_filled_with_what_their_network_takes_for_zero(
-    backbone: str, preprocessing: str | None
+    backbone: str, preprocessing: Preprocessing | None
 ) -> None:
     context = make_context()
     tasks: list[TrainingTask] = [
@@ -182,7 +183,7 @@ def test_convention_crops_are_filled_with_what_their_network_takes_for_zero(
 def test_convention_the_fill_is_red_green_blue() -> None:
     context = make_context()
     for name, fill in {"imagenet": (124, 116, 104), "caffe": (123, 117, 104), "tensorflow": (128, 128, 128)}.items():
-        task = ClassifierTask(backbone="tiny", preprocessing=name, output_stride=8, **NETWORK)
+        task = ClassifierTask(backbone="tiny", preprocessing=PREPROCESSINGS[name], output_stride=8, **NETWORK)
         assert crop_options(context, context.config.training("classifier"), task)["fill"] == fill
 
 
@@ -250,7 +251,11 @@ def test_a_training_is_started_as_the_machine_and_the_config_say(
 def test_workers_are_given_the_copy_of_published_weights(
     tmp_path: Path, started: list[tuple[LoopSettings, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "stage_weights", lambda weights, *, out: f"{out}/weights/copy of {weights}")
+    def stage(weights: str, *, out: str, preprocessing: Preprocessing) -> str:
+        assert preprocessing == IMAGENET
+        return f"{out}/weights/copy of {weights}"
+
+    monkeypatch.setattr(networks, "stage_weights", stage)
     context = make_context(
         "network.backbone=resnet50", "network.weights=torchvision://resnet50/IMAGENET1K_V2", out=str(tmp_path)
     )
@@ -258,6 +263,14 @@ def test_workers_are_given_the_copy_of_published_weights(
     ((settings, _),) = started
     assert settings.task.weights == "torchvision://resnet50/IMAGENET1K_V2"
     assert settings.task.staged_weights == f"{tmp_path}/weights/copy of torchvision://resnet50/IMAGENET1K_V2"
+
+
+def test_what_the_weights_were_trained_on_is_a_part_of_what_a_network_depends_on() -> None:
+    given = ["network.backbone=timm/tf_efficientnet_lite0", "network.weights=null"]
+    options = networks.network_options(make_context(*given))
+    assert options["preprocessing"].mean == (0.5, 0.5, 0.5)
+    assert identity(ClassifierTask(**options, num_classes=2, output_stride=8))["preprocessing"]["std"] == [0.5] * 3
+    assert networks.network_options(make_context(*given, "network.preprocessing=imagenet"))["preprocessing"] == IMAGENET
 
 
 def test_a_column_that_crops_lack_is_named_before_anything_starts(

@@ -99,7 +99,7 @@ STAGES: dict[str, Callable[[Uris, int | None], Stage]] = {
         method="pamr", power=1.0, max_side=1024, pixels_per_pass=pixels
     ),
     "MakeTrimapsOnDevice": lambda _, pixels: MakeTrimapsOnDevice(
-        splits=None, trimaps=Trimaps(crf_stride=2), max_side=1024, pixels_per_pass=pixels
+        splits=None, trimaps=Trimaps(crf_stride=2), cam_stride=4, max_side=1024, pixels_per_pass=pixels
     ),
     "SegmentImages": lambda uris, pixels: SegmentImages(
         segmenter=Artifact(uris["segmenter"], "s"), scales=(1.0, 0.5), pixels_per_pass=pixels, **IMAGES

@@ -41,7 +41,7 @@ def test_masks_by_hand(mask_uri: str) -> None:
 def test_rows_without_an_output_are_not_scored(mask_uri: str) -> None:
     nothing = ScoreMasks(num_classes=3).process({"mask_uri": mask_uri, "mask": None, "walk_mask": None})
     assert nothing == {"confusion": None, "walk_confusion": None, "truth_digest": None}
-    stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024)
+    stage = ScoreCams(num_classes=3, thresholds=(0.5,), cam_stride=1, max_side=1024)
     assert stage.process(seed_row(mask_uri, cam=None)) == {"cam_confusions": None, "cam_truth_digest": None}
 
 
@@ -50,7 +50,7 @@ def test_cams_by_hand_at_each_threshold(mask_uri: str) -> None:
     cam[0, :, 2:4] = 0.4
     cam[0, :, 4:] = 0.8
     row = seed_row(mask_uri, class_ids=[2], cam=encode_cam(cam), cam_height=4, cam_width=8)
-    stage = ScoreCams(num_classes=3, thresholds=(0.2, 0.5, 0.9), max_side=1024)
+    stage = ScoreCams(num_classes=3, thresholds=(0.2, 0.5, 0.9), cam_stride=1, max_side=1024)
     matrices = unpack(stage.process(row)["cam_confusions"], num_matrices=3, num_classes=3)
     np.testing.assert_array_equal(matrices[0], [[6, 0, 6], [0, 0, 0], [0, 0, 12]])
     np.testing.assert_array_equal(matrices[1], [[12, 0, 0], [0, 0, 0], [0, 0, 12]])
@@ -61,25 +61,37 @@ def test_unknown_places_of_cams_are_background(mask_uri: str) -> None:
     cam = np.ones((1, 4, 8), np.float32)
     cam[0, :, 4:] = np.nan
     row = seed_row(mask_uri, class_ids=[2], cam=encode_cam(cam), cam_height=4, cam_width=8)
-    out = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024).process(row)
+    out = ScoreCams(num_classes=3, thresholds=(0.5,), cam_stride=1, max_side=1024).process(row)
     matrices = unpack(out["cam_confusions"], num_matrices=1, num_classes=3)
     np.testing.assert_array_equal(matrices[0], [[0, 0, 12], [0, 0, 0], [12, 0, 0]])
 
 
+def test_convention_cells_of_maps_are_not_stretched_over_an_odd_size(tmp_path: Path) -> None:
+    """9 pixels have 3 cells of 4: the step between cells 0 and 1 is at pixel 4, not at 3."""
+    truth = np.zeros((4, 9), np.uint8)
+    truth[:, 4:] = 2
+    (tmp_path / "truth.png").write_bytes(encode_png(truth))
+    cam = np.array([[[0.0, 0.8, 0.8]]], np.float32)
+    row = seed_row(str(tmp_path / "truth.png"), width=9, class_ids=[2], cam=encode_cam(cam), cam_height=1, cam_width=3)
+    stage = ScoreCams(num_classes=3, thresholds=(0.4,), cam_stride=4, max_side=1024)
+    (confusion,) = unpack(stage.process(row)["cam_confusions"], num_matrices=1, num_classes=3)
+    np.testing.assert_array_equal(confusion, [[16, 0, 0], [0, 0, 0], [0, 0, 20]])
+
+
 def test_cams_without_labels_are_background(mask_uri: str) -> None:
-    stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024)
+    stage = ScoreCams(num_classes=3, thresholds=(0.5,), cam_stride=1, max_side=1024)
     matrices = unpack(stage.process(seed_row(mask_uri))["cam_confusions"], num_matrices=1, num_classes=3)
     np.testing.assert_array_equal(matrices[0], [[12, 0, 0], [0, 0, 0], [12, 0, 0]])
 
 
 @pytest.mark.parametrize(("max_side", "height", "width"), [(8, 4, 8), (4, 2, 4), (6, 3, 6)])
 def test_cams_of_a_reduced_image_are_scored(mask_uri: str, max_side: int, height: int, width: int) -> None:
-    stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=max_side)
+    stage = ScoreCams(num_classes=3, thresholds=(0.5,), cam_stride=1, max_side=max_side)
     assert stage.process(seed_row(mask_uri, height=height, width=width))["cam_truth_digest"]
 
 
 def test_cams_against_a_truth_of_another_size_are_an_error(mask_uri: str) -> None:
-    stage = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024)
+    stage = ScoreCams(num_classes=3, thresholds=(0.5,), cam_stride=1, max_side=1024)
     with pytest.raises(ValueError, match=r"true mask is \(4, 8\).*reduced to max_side, \(4, 9\)"):
         stage.process(seed_row(mask_uri, width=9))
 
@@ -120,6 +132,6 @@ def test_a_truth_of_the_picture_in_the_file_is_turned(tmp_path: Path, mask_uri: 
     cam = turn(np.repeat(np.arange(8, dtype=np.uint8)[None] // 4, 4, axis=0), orientation).astype(np.float32)
     shapes = {"height": 8, "width": 4, "cam_height": 8, "cam_width": 4}
     seed = seed_row(class_ids=[2], cam=encode_cam(cam[None]), **row, **shapes)
-    out = ScoreCams(num_classes=3, thresholds=(0.5,), max_side=1024).process(seed)
+    out = ScoreCams(num_classes=3, thresholds=(0.5,), cam_stride=1, max_side=1024).process(seed)
     (confusion,) = unpack(out["cam_confusions"], num_matrices=1, num_classes=3)
     np.testing.assert_array_equal(confusion, [[12, 0, 0], [0, 0, 0], [0, 0, 12]])

@@ -12,7 +12,9 @@ from raypipe.stages.trimaps import MakeTrimaps
 
 
 def make_stage(splits: tuple[str, ...] | None = None, **options: Any) -> MakeTrimaps:
-    return MakeTrimaps(splits=splits, trimaps=Trimaps(alpha_low=1.0, alpha_high=8.0, **options), max_side=1024)
+    return MakeTrimaps(
+        splits=splits, trimaps=Trimaps(alpha_low=1.0, alpha_high=8.0, **options), cam_stride=4, max_side=1024
+    )
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ def row(jpeg: bytes) -> dict[str, Any]:
 def make_stages(splits: tuple[str, ...] | None = None, **options: Any) -> tuple[MakeTrimaps, MakeTrimapsOnDevice]:
     trimaps = Trimaps(alpha_low=1.0, alpha_high=8.0, **options)
     on_cpu, on_device = (
-        stage(splits=splits, trimaps=trimaps, max_side=1024) for stage in (MakeTrimaps, MakeTrimapsOnDevice)
+        stage(splits=splits, trimaps=trimaps, cam_stride=4, max_side=1024)
+        for stage in (MakeTrimaps, MakeTrimapsOnDevice)
     )
     on_device.setup("cpu")
     return on_cpu, on_device  # type: ignore[return-value]

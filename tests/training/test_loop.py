@@ -147,7 +147,7 @@ def test_totals_are_means_over_the_epoch() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_preprocessing_is_the_configured_one_or_the_backbone_s(task: TrainingTask) -> None:
     assert task.build().preprocessing == IMAGENET
-    assert replace(task, preprocessing="tensorflow").build().preprocessing == TENSORFLOW
+    assert replace(task, preprocessing=TENSORFLOW).build().preprocessing == TENSORFLOW
 
 
 def test_a_frozen_backbone_trains_the_head_alone() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from raypipe.networks.backbones.base import Backbone
 from raypipe.networks.backbones.mobilenet_v2 import MobileNetV2
 from raypipe.networks.backbones.resnet38 import ResNet38
+from raypipe.networks.backbones.timm import PREFIX, TimmBackbone, timm_preprocessing
 from raypipe.networks.backbones.tiny import Tiny
 from raypipe.networks.backbones.torchvision import TorchvisionResNet
 from raypipe.networks.backbones.vgg16 import VGG16
@@ -23,20 +24,22 @@ _CLASSES: dict[str, type[ResNet38 | VGG16 | TorchvisionResNet | MobileNetV2 | Ti
 }
 
 BACKBONES: tuple[str, ...] = tuple(_CLASSES)
-"""Names that `build_backbone` knows."""
+"""Names that `build_backbone` knows besides `timm/NAME` and `timm/NAME.TAG`, of any network of timm."""
 
 
 def build_backbone(name: str, *, output_stride: int = 8, **options: Any) -> Backbone:
     """Return a new backbone with random weights.
 
     Args:
-        name: one of `BACKBONES`.
-        output_stride: pixels per grid cell, 8 or (torchvision's networks) 16.
+        name: one of `BACKBONES`, or `timm/NAME`.
+        output_stride: pixels per grid cell, 8 or (torchvision's and timm's networks) 16.
         options: arguments of this backbone's class only (`fc6_dilation` of vgg16).
 
     Raises:
         ValueError: an unknown name, or a stride that the backbone doesn't have.
     """
+    if name.startswith(PREFIX):
+        return TimmBackbone(name, output_stride=output_stride, **options)
     return _find(name)(name, output_stride=output_stride, **options)
 
 
@@ -46,7 +49,7 @@ def output_strides(name: str) -> tuple[int, ...]:
     Raises:
         ValueError: an unknown name.
     """
-    return _find(name).output_strides
+    return TimmBackbone.output_strides if name.startswith(PREFIX) else _find(name).output_strides
 
 
 def default_preprocessing(name: str) -> Preprocessing:
@@ -55,14 +58,14 @@ def default_preprocessing(name: str) -> Preprocessing:
     Raises:
         ValueError: an unknown name.
     """
-    return _find(name).preprocessing
+    return timm_preprocessing(name) if name.startswith(PREFIX) else _find(name).preprocessing
 
 
 def _find(name: str) -> type[ResNet38 | VGG16 | TorchvisionResNet | MobileNetV2 | Tiny]:
     if name not in _CLASSES:
         nearest = difflib.get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        raise ValueError(f"no backbone is called {name!r}: {hint}choose one of {', '.join(BACKBONES)}")
+        raise ValueError(f"no backbone is called {name!r}: {hint}choose one of {', '.join(BACKBONES)}, or timm/NAME")
     return _CLASSES[name]
 
 

@@ -2,9 +2,9 @@
 
 Conventions:
     - Output size is h = ceil(H / output_stride) for every H >= 1, so images need no padding before the network.
-    - Cell i of the grid stands for pixels [8i, 8i + 8), whose centre is 8i + 3.5. The centre of a cell's receptive
-      field depends on the network. Published networks pad their stride-2 layers symmetrically, which puts it at 8i;
-      this is kept, to be faithful. In `mobilenet_v2` it is at 8i + 3, and in `tiny` at 8i + 3.5.
+    - Cell i of the grid stands for pixels [8i, 8i + 8), whose centre is 8i + 3.5, and looks there, to half a pixel, as
+      `measure_centres` shows. Only psa's networks, `resnet38` and `vgg16`, look at 8i, as published networks do that
+      pad their stride-2 layers on both sides: their checkpoints and golden numbers are psa's.
 """
 
 from abc import ABC, abstractmethod
@@ -16,6 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raypipe.networks.preprocessing import Preprocessing
+
+_PLAIN_CONVOLUTIONS = ("Conv2d", "Conv2dSame", "RightBottomPaddedConv2d")
+"""By name, as timm takes seconds to import. Those of other classes may work on their weights before they convolve."""
 
 
 class Backbone(nn.Module, ABC):
@@ -44,15 +47,15 @@ class Backbone(nn.Module, ABC):
     name: str
     output_stride: int
     channels: dict[str, int]
-    affinity_depths: ClassVar[tuple[str, str, str]]
-    preprocessing: ClassVar[Preprocessing]
+    affinity_depths: tuple[str, str, str]
+    preprocessing: Preprocessing
     output_strides: ClassVar[tuple[int, ...]] = (8,)
     dropout: ClassVar[float] = 0.0
     normalize_depths: ClassVar[bool] = True
     sqrt_cam: ClassVar[bool] = False
     starts_from_scratch: ClassVar[bool] = False
-    foreign_heads: ClassVar[tuple[str, ...]] = ()
-    float32_weights: ClassVar[tuple[str, ...]] = ()
+    foreign_heads: tuple[str, ...] = ()
+    float32_weights: tuple[str, ...] = ()
 
     def __init__(self, *, name: str, output_stride: int, channels: dict[str, int]) -> None:
         super().__init__()
@@ -74,14 +77,15 @@ class Backbone(nn.Module, ABC):
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm that keeps its loaded statistics and affine parameters, even in `.train()`.
+    """BatchNorm that keeps its loaded statistics and affine parameters, even in `.train()`; an activation may follow.
 
     The batches of a fine-tuning are too small to estimate statistics, and changing statistics would make an image's
     mask depend on the other images in the batch.
     """
 
-    def __init__(self, num_features: int) -> None:
-        super().__init__(num_features)
+    def __init__(self, num_features: int, *, eps: float = 1e-5, act: nn.Module | None = None) -> None:
+        super().__init__(num_features, eps=eps)
+        self.act = nn.Identity() if act is None else act
         self.requires_grad_(requires_grad=False)
         self.eval()
 
@@ -91,7 +95,8 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         The backward pass of torch's BatchNorm takes three times as long, for gradients that nobody uses.
         """
         scale, shift = self.scale_and_shift()
-        return torch.addcmul(shift.to(x.dtype)[:, None, None], x, scale.to(x.dtype)[:, None, None])
+        result: Tensor = self.act(torch.addcmul(shift.to(x.dtype)[:, None, None], x, scale.to(x.dtype)[:, None, None]))
+        return result
 
     def scale_and_shift(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
         """Return the numbers that it multiplies each channel by and adds to it."""
@@ -104,6 +109,33 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         """Stay in evaluation mode, whatever `mode` says."""
         super().train(mode=False)
         return self
+
+
+def freeze_batchnorm(module: nn.Module) -> None:
+    """Replace every BatchNorm by a frozen one, in place; timm's, which contain the activation, keep it.
+
+    Raises:
+        ValueError: there is a BatchNorm of another kind than of maps.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, FrozenBatchNorm2d):
+            continue
+        if isinstance(child, nn.BatchNorm2d):
+            act = getattr(child, "act", None)
+            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps, act=act)
+            state = child.state_dict()
+            frozen.load_state_dict(state, strict=child.affine)
+            setattr(module, name, frozen)
+        elif isinstance(child, nn.modules.batchnorm._BatchNorm):
+            kind = type(child).__name__
+            raise ValueError(f"{name} is a {kind}, which can't be frozen here: choose another network")  # noqa: TRY004
+        else:
+            freeze_batchnorm(child)
+
+
+def convolves_plainly(module: nn.Module) -> bool:
+    """Whether a module is a convolution that takes its weights as they are, however it pads: not standardised ones."""
+    return isinstance(module, nn.Conv2d) and type(module).__name__ in _PLAIN_CONVOLUTIONS
 
 
 def freeze(*modules: nn.Module) -> None:

@@ -1,12 +1,18 @@
-"""torchvision's ResNets (He et al., 2015), dilated to output stride 8 or 16.
+"""torchvision's ResNets (He et al., 2015), dilated to output stride 8 or 16, with centred cells.
+
+Their layers are padded on both sides, so that cell i looks at the pixel 8i, half a cell off the centre of the pixels
+that it stands for. Images are padded by half a cell at the top and left, and the first row and column of cells is
+dropped: cell i then looks at 8i + 4, half a pixel off.
 
 As in irn, the stem's convolution is frozen, and so is every BatchNorm. Attribute names are torchvision's.
 """
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from raypipe.networks.backbones.base import Backbone, FrozenBatchNorm2d, dilate, freeze, halve
+from raypipe.networks.backbones.placing import place
 from raypipe.networks.preprocessing import IMAGENET
 
 
@@ -32,12 +38,19 @@ class TorchvisionResNet(Backbone):
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B _ h w"]]:
         """Return the outputs of layer1 to layer4."""
+        stride, lead = self.output_stride, self.output_stride // 2
+        height, width = (-(-side // stride) for side in x.shape[-2:])
+        x = F.pad(x, (lead, width * stride - x.shape[-1], lead, height * stride - x.shape[-2]))
         layer1 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
         layer2 = self.layer2(layer1)
         layer3 = self.layer3(layer2)
-        return {
-            "layer1": halve(layer1, times=1 if self.output_stride == 8 else 2),
-            "layer2": halve(layer2, times=0 if self.output_stride == 8 else 1),
+        maps = {
+            "layer1": halve(layer1, times=1 if stride == 8 else 2),
+            "layer2": halve(layer2, times=0 if stride == 8 else 1),
             "layer3": layer3,
             "layer4": self.layer4(layer3),
+        }
+        return {
+            depth: place(each, (height, width), stride=stride, centre=float(-lead), output_stride=stride)
+            for depth, each in maps.items()
         }
