@@ -23,7 +23,7 @@ from scribbles import write_scribbles
 
 from raypipe import storage
 from raypipe.data.parts import read_manifest
-from raypipe.synthetic.generate import CLASSES, generate
+from raypipe.synthetic.generate import generate
 
 BIN = Path(sys.executable).parent
 NUM_IMAGES = 24
@@ -55,9 +55,6 @@ class Workspace:
         generate(str(folder / "synthetic"), num_images=NUM_IMAGES, sizes=(96, 128))
         self.order_ids_by_name()
         rows = self.rows()
-        order = np.array([0, *(sorted(CLASSES).index(name) + 1 for name in CLASSES)], np.uint8)
-        for row in rows:  # a table states no order of classes, so that ids are those of the alphabet
-            Image.fromarray(order[np.asarray(Image.open(row["mask_uri"]))]).save(row["mask_uri"])
         with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["file", "labels", "mask_uri"])
