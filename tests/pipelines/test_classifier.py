@@ -10,6 +10,7 @@ import pytest
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
+from raypipe.networks.preprocessing import IMAGENET
 from raypipe.pipelines import classifier as module
 from raypipe.pipelines.classifier import (
     classifier_plan,
@@ -114,7 +115,7 @@ def test_images_of_rare_classes_are_drawn_more_often() -> None:
 
 def test_without_saliency_it_is_a_plain_classifier() -> None:
     plan = classifier_plan(make_context("classifier.output_stride=16"), maps=None)
-    expected = ClassifierTask(backbone="tiny", weights=None, preprocessing=None, num_classes=2, output_stride=16)
+    expected = ClassifierTask(backbone="tiny", weights=None, preprocessing=IMAGENET, num_classes=2, output_stride=16)
     assert type(plan.task) is ClassifierTask
     assert plan.task == expected
     assert type(plan.crops) is LoadClassifierCrops
