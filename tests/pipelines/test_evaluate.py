@@ -49,7 +49,7 @@ def context(tmp_path: Path) -> Context:
         mask_uri = str(tmp_path / f"{name}.png")
         rows.append({"image_id": name, "image_uri": name, "labels": ["cat"], "split": split, "mask_uri": mask_uri})
     rows.append({"image_id": "untold", "image_uri": "u", "labels": ["cat"], "split": "train", "mask_uri": None})
-    config = load_config("preset: demo", [f"manifest={tmp_path}/m.parquet", f"out={tmp_path}/out"])
+    config = load_config("preset: demo", [f"manifest={tmp_path}/m.parquet", f"out={tmp_path}/out", "cams.out_stride=1"])
     return Context(config, Manifest.from_rows(rows, ("cat", "dog")))
 
 

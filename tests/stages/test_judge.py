@@ -133,7 +133,7 @@ def test_a_walk_from_a_few_strokes_is_kept_unjudged(square: bytes, *, keep_bette
     """Before it there is no mask. The same walk is rejected where the maps are known everywhere."""
     cam = np.full((1, 16, 16), np.nan, np.float32)
     cam[0, 4:12, 4:12], cam[0, 0], cam[0, :, 0] = 1, 0, 0
-    row = {"image": square, "cam": encode_cam(cam), "cam_height": 16, "cam_width": 16}
+    row = {"image": square, "class_ids": [1], "cam": encode_cam(cam), "cam_height": 16, "cam_width": 16}
     options: dict[str, Any] = {"beta": 0.0, "num_steps": 256}
     out = walk_gate(keep_better=keep_better, **options).process(row)
     assert (out["walk_before"], out["walk_after"]) == (None, None)

@@ -45,7 +45,12 @@ def test_features_before_the_training_are_those_of_the_given_weights(tmp_path: P
     weights = {name: value for name, value in network.state_dict().items() if not name.startswith("fc8")}
     for name in ("given", "staged"):
         torch.save({key.removeprefix("backbone."): value for key, value in weights.items()}, tmp_path / name)
-    options = {"backbone": "mobilenet_v2", "preprocessing": "tensorflow", **OPTIONS, "output_stride": 16}
+    options = {
+        "backbone": "mobilenet_v2",
+        "preprocessing": PREPROCESSINGS["tensorflow"],
+        **OPTIONS,
+        "output_stride": 16,
+    }
     given = PoolFeatures(weights=f"{tmp_path}/given", **options)
     found = score(given, jpeg)
     network = build_classifier("mobilenet_v2", num_classes=1, output_stride=16).eval()
