@@ -73,7 +73,9 @@ def run(
 def saliency(config: ConfigFile, overrides: Overrides = None) -> None:
     """Predict saliency maps of the training images that have none; training does so by itself."""
     folder = open_run(config, overrides, until="saliency").predict_saliency().uri
-    typer.echo(f"maps: {folder}\nmanifest with saliency_uri: {storage.join(folder, 'manifest.parquet')}")
+    from raypipe.pipelines.saliency_maps import MANIFEST_FOLDER  # torch takes seconds
+
+    typer.echo(f"maps: {folder}\nmanifest with saliency_uri: {storage.join(folder, MANIFEST_FOLDER)}")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -7,6 +8,7 @@ from container_files import write_images, write_tar
 from typer.testing import CliRunner
 
 from raypipe import storage
+from raypipe.artifacts import Artifact
 from raypipe.cli import app, main
 from raypipe.config import load_config
 from raypipe.data.parts import read_manifest
@@ -117,3 +119,9 @@ def test_mistakes_are_one_message_without_traceback(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_saliency_names_the_folder_of_the_manifest_that_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = SimpleNamespace(predict_saliency=lambda: Artifact("/maps", "s"))
+    monkeypatch.setattr("raypipe.cli.open_run", lambda *_, **__: steps)
+    assert call("saliency", "config.yaml").splitlines() == ["maps: /maps", "manifest with saliency_uri: /maps/manifest"]
