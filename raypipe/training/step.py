@@ -8,6 +8,7 @@ import torch.distributed
 from torch import Tensor
 
 from raypipe.config.base import Precision
+from raypipe.networks.depthwise import QuickDepthwise
 from raypipe.networks.precision import autocast
 from raypipe.networks.preprocessing import Preprocessing
 from raypipe.training.batch import Batch
@@ -32,7 +33,7 @@ def loss_terms(
         precision: of convolutions and matrix products; losses are float32.
     """
     crops = preprocessing.normalize(batch.crops).contiguous(memory_format=torch.channels_last)
-    with autocast(crops.device, precision):
+    with autocast(crops.device, precision), QuickDepthwise():
         output = network(crops)
     return task.loss_terms(output, batch)
 

@@ -1,0 +1,126 @@
+"""Gradients of depthwise convolutions on CPUs, where torch's own take most of a training.
+
+    y_c = w_c * x_c        dL/dx_c = flipped w_c * dL/dy_c        dL/dw_c(i) = sum_p dL/dy_c(p) x_c(s p + d i - pad)
+
+of stride s and dilation d. oneDNN is quick at the gradients of 3x3 without either. Those of EfficientNet's 5x5, of
+strides and of dilations take three quarters of a training step there, by these sums a quarter (benchmarks/speed.md).
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+CACHED = 2**21
+"""Numbers of the maps that are summed at a time: they and their products stay in a core's cache."""
+
+
+class QuickDepthwise(TorchFunctionMode):
+    """While it is entered, depthwise convolutions on CPUs have these gradients where oneDNN is slow.
+
+    They are the same but for rounding. Other convolutions, other devices and inference stay torch's.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Calls `func`, or what takes its place."""
+        return (_conv2d if func is F.conv2d else func)(*args, **(kwargs or {}))
+
+
+class _Geometry(NamedTuple):
+    """Of a convolution, along height and width."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    reach: tuple[int, int]
+    """Pixels from the first tap to the last one."""
+
+    @classmethod
+    def of(cls, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> "_Geometry":
+        rows, columns = _pair(dilation)
+        reach = rows * (weight.shape[2] - 1), columns * (weight.shape[3] - 1)
+        return cls(_pair(stride), _pair(padding), (rows, columns), reach)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Takes the arguments of `torch.nn.functional.conv2d`."""
+    depthwise = 1 < groups == x.shape[1] == weight.shape[0] and not isinstance(padding, str)
+    if depthwise and x.device.type == "cpu" and torch.is_grad_enabled():
+        geometry = _Geometry.of(weight, stride, padding, dilation)
+        if _is_slow(weight, geometry):
+            if torch.is_autocast_enabled("cpu"):
+                x, weight = (each.to(torch.get_autocast_dtype("cpu")) for each in (x, weight))
+            y: Tensor = _Depthwise.apply(x, weight, geometry)
+            return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _is_slow(weight: Tensor, geometry: _Geometry) -> bool:
+    taps = weight.shape[2:]
+    quick = max(taps) <= 3 and geometry.stride == geometry.dilation == (1, 1)
+    fits = all(pad <= reach for pad, reach in zip(geometry.padding, geometry.reach, strict=True))
+    return not quick and fits and all(number % 2 for number in taps)
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Float[Tensor, "B C H W"], weight: Float[Tensor, "C 1 k l"], geometry: _Geometry
+    ) -> Float[Tensor, "B C h w"]:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        return F.conv2d(x, weight, None, geometry.stride, geometry.padding, geometry.dilation, x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        wants_x, wants_weight = ctx.needs_input_grad[:2]
+        by_x = _by_input(gradient, weight, ctx.geometry, size=x.shape[2:]) if wants_x else None
+        by_weight = _by_weight(gradient, x, weight, ctx.geometry) if wants_weight else None
+        return by_x, by_weight, None
+
+
+def _by_input(gradient: Tensor, weight: Tensor, geometry: _Geometry, *, size: tuple[int, int]) -> Tensor:
+    (top, left), (height, width) = geometry.padding, geometry.reach
+    if geometry.stride != (1, 1):
+        # What the stride left out has no gradient.
+        rows, columns = size[0] + 2 * top - height, size[1] + 2 * left - width
+        every = gradient.new_zeros(*gradient.shape[:2], rows, columns).contiguous(memory_format=torch.channels_last)
+        every[:, :, :: geometry.stride[0], :: geometry.stride[1]] = gradient
+        gradient = every
+    back = (height - top, width - left)
+    return F.conv2d(gradient, weight.flip(2, 3), None, 1, back, geometry.dilation, gradient.shape[1])
+
+
+def _by_weight(gradient: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:
+    top, left = geometry.padding
+    padded = F.pad(x, (left, left, top, top))
+    rows, columns = (
+        [slice(d * tap, d * tap + stride * (side - 1) + 1, stride) for tap in range(taps)]
+        for d, stride, side, taps in zip(
+            geometry.dilation, geometry.stride, gradient.shape[2:], weight.shape[2:], strict=True
+        )
+    )
+    images = max(1, CACHED // padded[0].numel())
+    total = weight.new_zeros(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32))
+    for part, by_y in zip(padded.split(images), gradient.split(images), strict=True):
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                total[:, 0, i, j] += (part[:, :, row, column] * by_y).sum((0, 2, 3))
+    return total.to(weight.dtype)
