@@ -81,6 +81,8 @@ def execute(
     """
     import ray.data  # takes seconds
 
+    from raypipe.streams.calm import Calm
+
     context = ray.data.DataContext.get_current().copy()
     context.retried_map_errors = list(_RETRIED)
     context.max_map_retries = MAX_RETRIES
@@ -88,6 +90,7 @@ def execute(
     context.execution_options.label_selector = without_nodes(sick_nodes()) or None
     # They advise every half minute to reserve memory for tasks that read a part of the manifest.
     context.issue_detectors_config.detectors = []
+    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, Calm]
     if rows_per_batch is not None:
         context.target_max_block_size = 1  # a packed batch, which is a row, leaves its task at once
     context.enable_progress_bars = progress and context.enable_progress_bars

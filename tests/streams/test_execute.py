@@ -16,6 +16,7 @@ from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.schema import ROW_DIGEST
 from raypipe.stages.base import Kind, Row, Stage
 from raypipe.streams import execute as module
+from raypipe.streams.calm import Calm
 from raypipe.streams.execute import CALLS_PER_ACTOR, MAX_RETRIES, execute
 from raypipe.streams.job import INDEX
 from raypipe.streams.plan import Pool
@@ -178,6 +179,13 @@ def test_what_passes_by_itself_is_tried_again_and_order_is_asked_for(recording: 
     assert context.execution_options.preserve_order == in_order
     assert not context.enable_progress_bars
     assert DataContext.get_current() is before, "others' streams keep their own"
+
+
+def test_rays_loop_is_calmed_once_a_stream(recording: Recording) -> None:
+    for _ in range(2):
+        list(execute(make_rows(1), [make_pool()], rows_per_block=4))
+        assert recording.context is not None
+        assert recording.context.execution_callback_classes.count(Calm) == 1
 
 
 def test_jobs_of_two_streams_are_not_taken_for_one_another(recording: Recording) -> None:
