@@ -1,9 +1,11 @@
-"""Gradients of depthwise convolutions on CPUs, where torch's own take most of a training.
+"""Depthwise convolutions on CPUs, where torch's own take most of a network's time.
 
     y_c = w_c * x_c        dL/dx_c = flipped w_c * dL/dy_c        dL/dw_c(i) = sum_p dL/dy_c(p) x_c(s p + d i - pad)
 
 of stride s and dilation d. oneDNN is quick at the gradients of 3x3 without either. Those of EfficientNet's 5x5, of
-strides and of dilations take three quarters of a training step there, by these sums a quarter (benchmarks/speed.md).
+strides and of dilations take three quarters of a training step there, by these sums a quarter. And it is slow where it
+pads by itself as widely as 5x5 with dilation 4 wants: of an image in such a network, 5x5 take two thirds of the time
+(benchmarks/speed.md).
 """
 
 from typing import Any, NamedTuple
@@ -14,14 +16,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+WIDE = 8
+"""Pixels of padding from which on oneDNN is slow at padding by itself: 5x5 with dilation 4."""
+
 CACHED = 2**21
 """Numbers of the maps that are summed at a time: they and their products stay in a core's cache."""
 
 
 class QuickDepthwise(TorchFunctionMode):
-    """While it is entered, depthwise convolutions on CPUs have these gradients where oneDNN is slow.
+    """While it is entered, depthwise convolutions on CPUs go the quick way where oneDNN is slow.
 
-    They are the same but for rounding. Other convolutions, other devices and inference stay torch's.
+    Results and gradients are the same but for rounding. Other convolutions and other devices stay torch's.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -60,21 +65,28 @@ def _conv2d(
 ) -> Tensor:
     """Takes the arguments of `torch.nn.functional.conv2d`."""
     depthwise = 1 < groups == x.shape[1] == weight.shape[0] and not isinstance(padding, str)
-    if depthwise and x.device.type == "cpu" and torch.is_grad_enabled():
+    if depthwise and x.device.type == "cpu":
         geometry = _Geometry.of(weight, stride, padding, dilation)
-        if _is_slow(weight, geometry):
+        if torch.is_grad_enabled() and _has_slow_gradients(weight, geometry):
             if torch.is_autocast_enabled("cpu"):
                 x, weight = (each.to(torch.get_autocast_dtype("cpu")) for each in (x, weight))
             y: Tensor = _Depthwise.apply(x, weight, geometry)
             return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+        if max(geometry.padding) >= WIDE:
+            x, padding = _padded(x, geometry.padding), 0
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
-def _is_slow(weight: Tensor, geometry: _Geometry) -> bool:
+def _has_slow_gradients(weight: Tensor, geometry: _Geometry) -> bool:
     taps = weight.shape[2:]
     quick = max(taps) <= 3 and geometry.stride == geometry.dilation == (1, 1)
     fits = all(pad <= reach for pad, reach in zip(geometry.padding, geometry.reach, strict=True))
     return not quick and fits and all(number % 2 for number in taps)
+
+
+def _padded(x: Tensor, padding: tuple[int, int]) -> Tensor:
+    top, left = padding
+    return F.pad(x, (left, left, top, top))
 
 
 class _Depthwise(torch.autograd.Function):
@@ -84,7 +96,8 @@ class _Depthwise(torch.autograd.Function):
     ) -> Float[Tensor, "B C h w"]:
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
-        return F.conv2d(x, weight, None, geometry.stride, geometry.padding, geometry.dilation, x.shape[1])
+        padded = _padded(x, geometry.padding)
+        return F.conv2d(padded, weight, None, geometry.stride, 0, geometry.dilation, x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -104,13 +117,12 @@ def _by_input(gradient: Tensor, weight: Tensor, geometry: _Geometry, *, size: tu
         every = gradient.new_zeros(*gradient.shape[:2], rows, columns).contiguous(memory_format=torch.channels_last)
         every[:, :, :: geometry.stride[0], :: geometry.stride[1]] = gradient
         gradient = every
-    back = (height - top, width - left)
-    return F.conv2d(gradient, weight.flip(2, 3), None, 1, back, geometry.dilation, gradient.shape[1])
+    gradient = _padded(gradient, (height - top, width - left))
+    return F.conv2d(gradient, weight.flip(2, 3), None, 1, 0, geometry.dilation, gradient.shape[1])
 
 
 def _by_weight(gradient: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:
-    top, left = geometry.padding
-    padded = F.pad(x, (left, left, top, top))
+    padded = _padded(x, geometry.padding)
     rows, columns = (
         [slice(d * tap, d * tap + stride * (side - 1) + 1, stride) for tap in range(taps)]
         for d, stride, side, taps in zip(

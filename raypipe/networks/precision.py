@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from raypipe.networks.depthwise import QuickDepthwise
+
 
 def use_bf16(device: torch.device, precision: Literal["auto", "fp32", "bf16"]) -> bool:
     """Return True if `precision` means bfloat16 on this device; `auto` asks the hardware.
@@ -52,7 +54,7 @@ def autocasting(
     """Return a function that runs the network as `autocast` says, and gives its output in float32."""
 
     def run(x: Tensor) -> Tensor:
-        with autocast(device, precision):
+        with autocast(device, precision), QuickDepthwise():
             output = network(x)
         return output.float()
 
