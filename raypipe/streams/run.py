@@ -222,7 +222,7 @@ class _Run:
                     waiting.append(part)
                 for account in settling.results(most_running=MOST_SETTLING):
                     self.settled[waiting.popleft()] = account
-                counted.update(books.num_done, books.num_expected, quarantined=books.num_quarantined)
+                counted.update(books.num_done, books.num_todo, quarantined=books.num_quarantined)
                 if books.num_quarantined > allowed:
                     break
         for account in settling.results():

@@ -147,10 +147,16 @@ def _diverged(settings: LoopSettings, good: str | None, stopped: Stopped) -> Tra
 
 @contextmanager
 def restored_sigint() -> Iterator[None]:
-    """Puts back what Ctrl-C did: Ray Train leaves a handler that goes on aborting its finished training instead."""
+    """Makes Ctrl-C the interrupt that it is elsewhere, within and afterwards.
+
+    Ray Train's handler ends the process once the training is aborted, as if all were done. And it stays, and goes on
+    aborting its finished training.
+    """
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
+    except SystemExit as end:
+        raise KeyboardInterrupt from end
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
