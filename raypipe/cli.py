@@ -4,7 +4,6 @@ raypipe import voc VOC2012 manifest.parquet
 raypipe run config.yaml walk.beta=4 out=s3://bucket/run
 """
 
-import logging
 import re
 import sys
 from typing import Annotated, Any, Literal
@@ -15,13 +14,11 @@ from raypipe import storage
 from raypipe.cli_config import ConfigFile, Overrides, connect_run, named_seeds, open_run, read_config
 from raypipe.cli_export import export, export_model, review
 from raypipe.cli_import import import_app
+from raypipe.cli_logs import Screen, open_log, the_screen
 from raypipe.cli_show_config import show_config
 from raypipe.config import to_yaml
 from raypipe.data.parts import open_manifest
-from raypipe.messages import Message, message_of
 from raypipe.messages.codes import INTERRUPTED
-
-logger = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 train_app = typer.Typer(no_args_is_help=True, help="Train a network on Ray Train.")
@@ -31,7 +28,11 @@ app.add_typer(train_app, name="train")
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from: its traceback.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show what goes into the log, too: all that Ray and the workers say.")
+    ] = False,
     seeds: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Code that makes the maps: an installed package's name, or module:Class."),
@@ -39,8 +40,9 @@ def options(
 ) -> None:
     """Options of all commands."""
     named_seeds.set(seeds)
-    if debug:
-        logger.setLevel(logging.DEBUG)
+    if (screen := the_screen.get()) is not None:
+        screen.debug, screen.verbose = debug, verbose
+        screen.command = context.invoked_subcommand or screen.command
 
 
 @app.command()
@@ -116,6 +118,7 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
             )
         from raypipe.trials import run_trials, trials_table
 
+        open_log(resolved.out)
         trials = run_trials(resolved)
         typer.echo(trials_table(trials))
         typer.echo(f"table: {trials.folder}\nconfig for `raypipe run`: {trials.best_config}")
@@ -189,6 +192,7 @@ def describe(
 
     context = open_context(resolved, seeds=named_seeds.get())
     if not machine:
+        open_log(None)
         connect(resolved.cluster)
     nodes = parse_machine(*machine) if machine else context.machine
     typer.echo(describe_run(resolved, context.classes, nodes, provider=context.provider))
@@ -226,6 +230,7 @@ def doctor(
     resolved = read_config(config, overrides)
     from raypipe.doctor.diagnose import diagnose
 
+    open_log(None)
     diagnosis = diagnose(resolved, num_images=sample, seeds=named_seeds.get())
     typer.echo(diagnosis.to_json() if as_json else str(diagnosis))
     if not diagnosis.healthy:
@@ -284,21 +289,16 @@ def _print_scores(steps: Any, *, per_class: bool = False) -> None:
 
 def main() -> None:
     """Entry point: an error is one message with a way out, and a traceback with `--debug` alone."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("ray", "botocore", "aiobotocore"):  # whose remarks would stand before the one message
-        logging.getLogger(name).setLevel(logging.WARNING)
+    screen = Screen()
+    token = the_screen.set(screen)
     try:
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer has taken the interrupt
-            _say(message_of(KeyboardInterrupt()))
+            screen.fail(KeyboardInterrupt())
         raise
-    except (Exception, KeyboardInterrupt) as error:
-        message = message_of(error)
-        logger.debug("", exc_info=error)
-        _say(message)
-        sys.exit(message.exit_code)
-
-
-def _say(message: Message) -> None:
-    typer.secho(f"error: {message.text}", fg="red", err=True)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last to hear of it
+        sys.exit(screen.fail(error))
+    finally:
+        the_screen.reset(token)
+        screen.close()

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raypipe import storage
+from raypipe.cli_logs import open_log
 from raypipe.config import ConfigError, RunConfig, load_config
+from raypipe.screen.step import plan_steps
 
 if TYPE_CHECKING:
     from raypipe.doctor.workload import Step
@@ -74,6 +76,7 @@ def connect_run(
 
         check_given_seeds(context)
     storage.exists(storage.join(config.out, CONFIG_FILE))  # so is an address that is wrong: steps wait for storage
+    open_log(config.out)
     # torch takes seconds to import, and so does Ray to start: both at once, and neither for --help.
     importing = threading.Thread(target=importlib.import_module, args=("raypipe.run",))
     importing.start()
@@ -86,10 +89,13 @@ def connect_run(
     connect(config.cluster)
     importing.join()
     from raypipe.doctor.preflight import preflight, preflight_nodes
+    from raypipe.doctor.workload import step_names
     from raypipe.run import Run
 
     if whole:
         preflight(context)
     else:
         preflight_nodes(context, until=until)
+    if whole or until:
+        plan_steps(step_names(context, until or "scores"))
     return Run(context)

@@ -214,11 +214,11 @@ def open_run(config: RunConfig, *, retrain: Retrain = "none", seeds: str | None 
 
 
 def _log(step: str, artifact: Artifact) -> Artifact:
-    logger.info("%s: %s (digest %s)", step, artifact.uri, artifact.digest)
+    logger.debug("%s: %s (digest %s)", step, artifact.uri, artifact.digest)
     return artifact
 
 
 def _finished(step: str, made: tuple[Artifact, StreamSummary]) -> Artifact:
     artifact, summary = made
-    logger.info("%s: %s", step, summary)
+    logger.debug("%s: %s", step, summary)
     return _log(step, artifact)

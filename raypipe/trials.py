@@ -12,12 +12,13 @@ import json
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-import ray.data
 from ray import tune
 
 from raypipe import storage
@@ -36,6 +37,7 @@ from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.seeds import given_seeds
 from raypipe.pipelines.sweep import scored_rows
 from raypipe.run import Run
+from raypipe.screen.worker import in_worker
 from raypipe.stages.score_settings import Setting
 from raypipe.streams.collect import collect, rows_digest
 from raypipe.training.trainer import read_metrics
@@ -161,8 +163,7 @@ def run_trial(changes: dict[str, Any], *, config: RunConfig, part: Machine) -> N
 
 
 def _open(config: RunConfig, part: Machine) -> Run:
-    # What a stream draws in another process than the driver's comes as a line a second.
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    in_worker()
     for name in ("", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return Run(replace(open_context(config), part=part))
@@ -190,7 +191,8 @@ def _fit(
             tune_config=tune.TuneConfig(max_concurrent_trials=count),
             run_config=tune.RunConfig(name=name, storage_path=path, storage_filesystem=fs),
         )
-    grid = tuner.fit()
+    with redirect_stdout(sys.stderr):  # Tune prints tables, which belong into the log
+        grid = tuner.fit()
     return [grid[index] for index in range(len(grid))]
 
 

@@ -121,7 +121,7 @@ def _run(blocks: int, rows: int) -> Run:
     moments = [time.perf_counter()]
     cpu = time.process_time()
     source = Parts(tuple(str(number) for number in range(parts)), read)
-    for number, _ in enumerate(execute(source, pools, rows_per_block=rows, progress=False)):
+    for number, _ in enumerate(execute(source, pools, rows_per_block=rows)):
         if number == 0:
             moments.append(time.perf_counter())
     moments.append(time.perf_counter())

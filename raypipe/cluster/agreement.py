@@ -33,11 +33,20 @@ def check_nodes(nodes: Sequence[Node]) -> Finding:
     cpus, gpus = (sum(node.resources.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
     return judge(
         "nodes",
-        from_places(mute) or f"{len(nodes)} answer; {cpus:g} CPUs, {gpus:g} GPUs",
+        from_places(mute) or f"{len(nodes)} answer; {cpus:g} CPUs{_cores(nodes, cpus)}, {gpus:g} GPUs",
         status="problem" if mute else "ok",
         needed=f"{len(nodes)} nodes that run tasks of this raypipe",
         way_out="install the same raypipe on all of them (one image), or take these nodes out",
     )
+
+
+def _cores(nodes: Sequence[Node], cpus: float) -> str:
+    """What is behind Ray's CPUs, where that is something else: they are a number that whoever starts a node may say."""
+    cores = sum(node.view.cores for node in nodes if isinstance(node.view, View))
+    if cores == cpus:
+        return ""
+    more = "so many processes share them" if cores < cpus else "the others stay idle"
+    return f" as Ray counts them, on {cores:g} cores ({more})"
 
 
 def check_versions(places: Mapping[str, View]) -> Finding:

@@ -23,6 +23,17 @@ KEEPALIVE = {"RAY_grpc_client_keepalive_time_ms": "60000", "RAY_grpc_client_keep
 servers bear, and waits 20 seconds for the answer; by itself Ray asks after 5 minutes and waits 2. Ray's own check of
 nodes doesn't end such a wait: what was on a host whose link is cut came back to nobody (benchmarks/hosts.md)."""
 
+STARTING = {
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_agent_register_timeout_ms": "180000",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180",
+}
+"""Environment with which the processes of a local Ray wait for one another while they start, longer than by themselves:
+on a machine that is busy, or whose disk is slow, they take minutes the first time."""
+
+PAUSE_SECONDS = 15.0
+"""Until a local Ray that did not start in time is tried again, once: its own wait, of 30 seconds, can't be changed."""
+
 _SOCKET_PATH = 107
 """Bytes that Linux allows for the path of a socket."""
 
@@ -47,7 +58,7 @@ def connect(cluster: Cluster) -> None:
     Raises:
         NoRay: there is none at the address, or it can't be started.
     """
-    for name, value in KEEPALIVE.items():
+    for name, value in (KEEPALIVE | STARTING).items():
         os.environ.setdefault(name, value)  # Ray reads them as it is imported
     import ray  # takes seconds
 
@@ -65,28 +76,47 @@ def connect(cluster: Cluster) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # No node of a local Ray is taken away with notice, so no process needs to watch for one beside each training.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    # Ray Train asks the dashboard's server once a second whether the training still lives. Without one it complains as
-    # often; and left to find one, it was seen to ask that of another Ray on the machine and to end the training.
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     folder = short_folder()
     way_out = (
         f"Look for free memory, for room on the disk of {folder} and at the logs in it; end what else runs (`ray stop` "
         "ends other Rays of this machine), or lower cluster.object_store_memory. Then give the command again"
     )
     with _explained("a Ray of this machine can't be started", way_out), _temporary_files_beside(folder):
-        ray.init(
-            address="local",
-            num_cpus=cluster.num_cpus or local_cpus(),
-            object_store_memory=cluster.object_store_memory,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",  # whoever reaches it can run code
-            dashboard_port=port,
-            log_to_driver=True,
-            logging_level=logging.WARNING,
-            _temp_dir=folder,
-        )
+        try:
+            _start(cluster, folder)
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+            logger.warning("Ray doesn't start in time (%s), which is tried once more", words_of(error))
+            ray.shutdown()
+            time.sleep(PAUSE_SECONDS)
+            _start(cluster, folder)
+
+
+def _start(cluster: Cluster, folder: str) -> None:
+    import ray
+
+    # Ray Train asks the dashboard's server once a second whether the training still lives. Without one it complains as
+    # often; and left to find one, it was seen to ask that of another Ray on the machine and to end the training.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    ray.init(
+        address="local",
+        num_cpus=cluster.num_cpus or local_cpus(),
+        object_store_memory=cluster.object_store_memory,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",  # whoever reaches it can run code
+        dashboard_port=port,
+        log_to_driver=True,
+        logging_level=logging.WARNING,
+        _temp_dir=folder,
+    )
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a start may have failed for want of time, and not for what it was given or has found on the disk."""
+    return not isinstance(error, ValueError | OSError) or isinstance(error, ConnectionError | TimeoutError)
 
 
 @contextmanager

@@ -6,10 +6,11 @@ The head leads the cluster by a server, Ray's GCS. No task can be started withou
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
+
+from raypipe.screen.step import at_end
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ _SHARE = 0.75
 
 _POLL = 3.0
 """Seconds between two looks, and that one may take."""
+
+_SAVING = 10.0
+"""Seconds that the command's log may take to get to its place."""
 
 
 def watch_head() -> None:
@@ -92,5 +96,8 @@ def _answers(address: str, timeout: float) -> bool:
 
 
 def _end(reason: str) -> None:
-    print(f"error: {reason}", file=sys.stderr, flush=True)
+    logger.error("error: %s", reason)
+    saving = threading.Thread(target=at_end, name="save_log", daemon=True)
+    saving.start()
+    saving.join(_SAVING)  # storage may be away, too
     os._exit(1)  # the main thread waits in Ray, where no exception reaches it

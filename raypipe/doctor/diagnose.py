@@ -26,6 +26,7 @@ from raypipe.doctor.forecast import (
     forecast,
     time_sample,
 )
+from raypipe.doctor.training_forecast import TrainingForecast, forecast_trainings
 from raypipe.pipelines.context import Context, open_context
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Diagnosis:
     findings: list[Finding]
     sample: Sample | None = None
     streams: list[StreamForecast] = field(default_factory=list)
+    trainings: list[TrainingForecast] = field(default_factory=list)
 
     @property
     def healthy(self) -> bool:
@@ -49,7 +51,7 @@ class Diagnosis:
         if self.sample is None:
             parts.append("no forecast: mend the problems first")
         else:
-            parts += _forecast_text(self.sample, self.streams)
+            parts += _forecast_text(self.sample, self.streams, self.trainings)
         return "\n\n".join(parts)
 
     def to_json(self) -> str:
@@ -118,11 +120,12 @@ def _check_cluster(context: Context, nodes: Sequence[Node]) -> Iterator[Finding]
 def _with_forecast(context: Context, rows: pa.Table, nodes: Sequence[Node], findings: list[Finding]) -> Diagnosis:
     try:
         sample = time_sample(context, rows)
+        trainings = forecast_trainings(context)
     except SampleFailed as error:
         failed = problem(
             "sample",
             str(error),
-            needed=f"{rows.num_rows} images that go through all stages",
+            needed=f"{rows.num_rows} images that go through all stages, and a step of each training",
             way_out="what the message says; `raypipe describe` prints what each stage asks for",
         )
         return Diagnosis(findings=[*findings, failed])
@@ -135,7 +138,7 @@ def _with_forecast(context: Context, rows: pa.Table, nodes: Sequence[Node], find
     ]
     if any(pool.gpus for stream in streams for pool in stream.pools):
         findings.append(memory_checks.check_gpu_memory(streams, find_gpus()))
-    return Diagnosis(findings=findings, sample=sample, streams=streams)
+    return Diagnosis(findings=findings, sample=sample, streams=streams, trainings=trainings)
 
 
 def _cores(context: Context, nodes: Sequence[Node]) -> float:
@@ -146,12 +149,27 @@ def _cores(context: Context, nodes: Sequence[Node]) -> float:
     return max(1, sum(min(node.resources.get("CPU", 0), view.cores) for node, view in seen))
 
 
-def _forecast_text(sample: Sample, streams: Sequence[StreamForecast]) -> Iterator[str]:
+def _forecast_text(
+    sample: Sample, streams: Sequence[StreamForecast], trainings: Sequence[TrainingForecast]
+) -> Iterator[str]:
+    hours = sum(stream.hours for stream in streams) + sum(training.hours for training in trainings)
+    yield f"A run takes about {time_text(hours)}, if nothing else keeps the machines busy:"
+    yield from map(_training_text, trainings)
     text = f"Forecast from {sample.num_images} images, timed one stage at a time"
     if sample.random:
         text += f", {' and '.join(sample.random)} with random weights: time doesn't depend on them, bytes do a little"
-    yield f"{text}. Trainings, Ray Data's own work and what else the machines do aren't in it."
+    yield f"{text}. Ray Data's own work isn't in it, nor loading and validation beside the trainings."
     yield from map(_stream_text, streams)
+
+
+def _training_text(training: TrainingForecast) -> str:
+    rounds = f", {training.rounds} times" if training.rounds > 1 else ""
+    shared = f" that {training.workers} workers share" if training.workers > 1 else ""
+    return (
+        f"{training.name}: about {time_text(training.hours)} for {training.num_steps:,} steps of {training.batch_size} "
+        f"images{shared}, {1000 * training.step_seconds:,.0f} ms each ({training.epochs} epochs of "
+        f"{training.num_images:,} images{rounds})"
+    )
 
 
 def _stream_text(stream: StreamForecast) -> str:

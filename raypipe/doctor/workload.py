@@ -89,6 +89,13 @@ def parts_until(context: Context, until: Step) -> list[Plan | Training]:
     return [*trainings, *(plan for plan in streams_of(context) if plan.name in wanted)]
 
 
+def step_names(context: Context, until: Step) -> list[Step]:
+    """Names of a step and those before it, in the order in which a run comes to them; arguments as `parts_until`."""
+    parts = parts_until(context, until)
+    names = {part.task if isinstance(part, Training) else part.name for part in parts}
+    return [step for step in get_args(Step) if step in names]
+
+
 def streams_of(context: Context) -> list[Plan]:
     """The streams that a run computes, in its order.
 

@@ -41,7 +41,7 @@ def message_of(error: BaseException) -> Message:
 
 def _interrupted(chain: Chain) -> Found:
     if isinstance(chain[0], KeyboardInterrupt):
-        return "interrupted. The same command goes on where it stopped", INTERRUPTED
+        return "interrupted; the same command goes on", INTERRUPTED
     return None
 
 

@@ -105,7 +105,6 @@ def make_feed(
                 rows_per_batch=num_rows,
                 indexed=rows,
                 in_order=True,
-                progress=False,
                 row_timeout=row_timeout,
             )
 
@@ -141,6 +140,6 @@ def make_validation_feed(rows: Any, actors: PoolPlan, config: RunConfig, *, num_
         part = table.take(pa.array(range(rank, table.num_rows, world_size), pa.int64()))
         if part.num_rows:
             timeout = config.cluster.row_timeout
-            yield from execute(part, [(pool, actors)], rows_per_block=8, progress=False, row_timeout=timeout)
+            yield from execute(part, [(pool, actors)], rows_per_block=8, row_timeout=timeout)
 
     return feed

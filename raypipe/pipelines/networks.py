@@ -21,6 +21,7 @@ from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
 from raypipe.pipelines.in_use import find_in_use, put_in_use
 from raypipe.schema import SHARD_DIGEST, SHARD_ROW, SHARD_URI
+from raypipe.screen.step import is_there, step
 from raypipe.stages.base import columns_after
 from raypipe.stages.crops import LoadCrops
 from raypipe.training.held_out import Asked, write_asked
@@ -106,15 +107,21 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
         ValueError: if networks in use were trained for other classes.
     """
     if context.retrain != "all" and (used := _in_use(context, plan)):
+        is_there(plan.task.name)
         return used
     trained = _trained(context, plan)
-    if trained is None:
+    if trained is not None:
+        is_there(plan.task.name)
+    else:
         folder = _folder(context, plan)
         open_folder(folder, plan.provenance())
         uri = storage.join(folder, CHECKPOINT)
         if plan.asked is not None:
             write_asked(plan.asked, uri)
-        _train(context, plan, folder)
+        with step(plan.task.name, unit="batches") as counted:
+            epochs = plan.training.section.epochs
+            counted.note = f"{epochs} epoch{'s' if epochs > 1 else ''} of {plan.rows.num_rows:,} images"
+            _train(context, plan, folder)
         trained = Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
     put_in_use(context.config.out, plan.task.name, trained, num_rows=plan.rows.num_rows, **_use(context, plan))
     return trained

@@ -18,17 +18,26 @@ class Books:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.num_quarantined = 0
+        self.num_done = self.num_quarantined = 0
+        self._todo = {part.name: part.num_rows for part in source.rows.read_parts}
+        """Rows of each part at most; of one that was begun, those that weren't done before."""
         self._done: Counter[str] = Counter()
         self._files: dict[tuple[str, str, int], list[str]] = defaultdict(list)
         self._folding = Tasks(inline=False)
+
+    @property
+    def num_todo(self) -> int:
+        """Rows of this run, at most."""
+        return min(self.source.rows.most, sum(self._todo.values()))
 
     def add(self, written: pa.Table) -> list[str]:
         """Counts what writers have written (`sink.WRITTEN`); returns the parts that are complete with it."""
         complete = []
         for row in written.to_pylist():
             part, number = row[PART], row["num_finished"] + row["num_quarantined"]
+            self.num_done += number
             self.num_quarantined += row["num_quarantined"]
+            self._todo[part] = row[PART_TODO]
             self._done[part] += number
             for kind in (INDEX, QUARANTINED):
                 if row[kind] is not None:

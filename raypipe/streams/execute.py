@@ -15,6 +15,7 @@ from raypipe.cluster.health import sick_nodes, the_watch, without_nodes
 from raypipe.cluster.resources import PoolPlan
 from raypipe.data.blocks import cut, pack, unpack
 from raypipe.outputs.sink import ShardWriter
+from raypipe.screen.worker import in_worker
 from raypipe.stages.base import with_error_columns
 from raypipe.streams.containment import Again, reported
 from raypipe.streams.guard import Guard
@@ -58,7 +59,6 @@ def execute(
     indexed: Any = None,
     rows_per_batch: int | None = None,
     in_order: bool = False,
-    progress: bool = True,
     row_timeout: float = 600,
 ) -> Iterator[pa.Table]:
     """Runs rows through pools, on nodes that aren't sick, and yields what comes out of the last one, block by block.
@@ -73,7 +73,6 @@ def execute(
         rows_per_batch: yields batches of so many rows, each when it is done, and not when its block is; there is one
             pool, without GPUs, and whole batches make a block. None yields blocks.
         in_order: yields blocks in the order of the rows.
-        progress: shows a progress bar.
         row_timeout: seconds without progress after which a process is ended, and its rows are tried alone.
 
     Raises:
@@ -93,7 +92,7 @@ def execute(
     context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, Calm]
     if rows_per_batch is not None:
         context.target_max_block_size = 1  # a packed batch, which is a row, leaves its task at once
-    context.enable_progress_bars = progress and context.enable_progress_bars
+    context.enable_progress_bars = False  # rows are counted by who asks for them
     if isinstance(rows, pa.Table):
         rows = list(cut(with_error_columns(rows), rows_per_block))
     guard = Guard(the_watch(), row_timeout)
@@ -126,6 +125,7 @@ def _read(parts: Parts, guard: Guard) -> Any:
     job = uuid4().hex
 
     def read(table: pa.Table) -> Iterator[pa.Table]:
+        in_worker()
         for name in table["part"].to_pylist():
             with reported(guard, job=job, pool="read", block=name):
                 yield from map(pack, parts.read(name))
@@ -152,6 +152,7 @@ def _map(dataset: Any, job: Job, resources: PoolPlan, *, num_blocks: int | None,
     if not job.on_gpu:
 
         def run(table: pa.Table) -> pa.Table | Iterator[pa.Table]:
+            in_worker()
             return work(table, job) if job.rows_per_batch is None else work_in_batches(table, job)
 
         run.__name__ = job.pool.name  # what the dashboard shows

@@ -237,7 +237,7 @@ class _Overseer:
         import ray
 
         where = progress.where()
-        print(f"raypipe: no progress for {timeout:g} s in {where}; this process ends. Its stacks:", file=sys.stderr)
+        logger.warning("a process on %s made no progress for %g s in %s, and ends", self.guard.node(), timeout, where)
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
         sys.stderr.flush()
         reports = [self.guard.watch.hung.remote(call, where, timeout) for call in list(_open_calls.values())]

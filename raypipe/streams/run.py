@@ -25,6 +25,7 @@ from raypipe.outputs.records import open_folder, read_summary, write_summary
 from raypipe.outputs.sink import ShardWriter
 from raypipe.results import StreamSummary
 from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, ROW_DIGEST
+from raypipe.screen.step import Step, step
 from raypipe.streams.books import Books
 from raypipe.streams.budget import BudgetExceeded, allowed_rows
 from raypipe.streams.execute import execute
@@ -121,7 +122,8 @@ def run_stream(
             on_gpus = any(each.gpus for _, each in planned)
             run = _Run(source, settings, planned, lease, num_computed)
             try:
-                return artifact, run.finish()
+                with step(plan.name) as counted:
+                    return artifact, run.finish(counted)
             except Exception as error:
                 if not are_more_sick(sick):
                     raise
@@ -151,8 +153,11 @@ class _Run:
         self.settled: dict[str, Settled] = {}
         """Accounts of the parts that are settled, by name."""
 
-    def finish(self) -> StreamSummary:
+    def finish(self, counted: Step) -> StreamSummary:
         """Computes what isn't done, settles all parts and counts.
+
+        Args:
+            counted: is told how far it is.
 
         Raises:
             BudgetExceeded: as `run_stream`.
@@ -160,7 +165,7 @@ class _Run:
         """
         started = time.monotonic()
         folder = self.source.folder
-        self._compute()
+        self._compute(counted)
         left = [part for part in self.source.rows.read_parts if part.name not in self.settled]
         for part, account in zip(left, in_tasks(self.settle, left, inline=self.few), strict=True):
             self.settled[part.name] = account
@@ -179,12 +184,16 @@ class _Run:
             num_computed=self.num_computed,
             seconds=round(time.monotonic() - started, 2),
         )
+        counted.is_needed = self.num_computed > 0
+        if rows != self.num_computed:
+            counted.note = f"{self.num_computed:,} of them now" if counted.is_needed else "made before"
+        counted.update(rows, rows, quarantined=quarantined)
         before = read_summary(folder)
         if self.num_computed or before is None or before["num_rows"] != summary.num_rows:
             write_summary(folder, asdict(summary))
         return summary
 
-    def _compute(self) -> None:
+    def _compute(self, counted: Step) -> None:
         """Computes what isn't done, and settles the parts that are complete meanwhile."""
         source = self.source
         size = self.settings.rows_per_block or rows_per_block(source.rows.most)
@@ -213,6 +222,7 @@ class _Run:
                     waiting.append(part)
                 for account in settling.results(most_running=MOST_SETTLING):
                     self.settled[waiting.popleft()] = account
+                counted.update(books.num_done, books.num_todo, quarantined=books.num_quarantined)
                 if books.num_quarantined > allowed:
                     break
         for account in settling.results():

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from raypipe import storage
 from raypipe.cluster.health import sick_nodes, without_nodes
 from raypipe.data.rows import Rows
+from raypipe.screen.worker import in_worker
 
 MOST_RUNNING = 32
 """Tasks at a time: each holds a part's rows."""
@@ -64,6 +65,7 @@ class Tasks:
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Ray takes no `partial`; and tries a task again at once, when storage is still away."""
+    in_worker()
     with storage.patience():
         return function(*arguments)
 

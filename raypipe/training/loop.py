@@ -4,11 +4,9 @@ The global batch is fixed. Whether 1, 2 or 3 workers share it, loss and gradient
 are added up over the workers before they are divided.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -17,11 +15,11 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed
-from ray.experimental import tqdm_ray
 from torch import Tensor
 
 from raypipe.config import Training
 from raypipe.networks.cuda import arrange_cuda
+from raypipe.screen.worker import Counter, in_worker
 from raypipe.training.batch import Batch, to_batch
 from raypipe.training.order import Position, num_steps_per_epoch
 from raypipe.training.saving import SaveTimer
@@ -68,9 +66,7 @@ def train_on_worker(config: dict[str, Any]) -> "Stopped | None":
     Returns:
         None; where the training ended early, as it diverged or has no images to learn from, what `Stopped` says.
     """
-    # Ray Train's reports (on the root logger) and Ray Data's plans would push the progress bar off the screen.
-    for name, level in {"": logging.WARNING, "ray.data": logging.WARNING, "raypipe": logging.INFO}.items():
-        logging.getLogger(name).setLevel(level)
+    in_worker()
     settings: LoopSettings = config["settings"]
     task, training, section = settings.task, settings.training, settings.training.section
     torch.manual_seed(training.seed)
@@ -100,48 +96,43 @@ def train_on_worker(config: dict[str, Any]) -> "Stopped | None":
     timer = SaveTimer(seconds=settings.state_seconds)
     batches = settings.feed(start, rank, world_size)
     target_shapes = task.target_shapes(section.crop_size)
-    description = f"{task.name}: {section.epochs} epochs of {settings.num_images} images"
-    total = steps_per_epoch * (section.epochs - start.epoch) - start.step
-    bar: Any = closing(tqdm_ray.tqdm(desc=description, total=total, unit="step")) if rank == 0 else nullcontext()
-    with bar as progress:
-        for epoch in range(start.epoch, section.epochs):
-            task = settings.task.at_epoch(epoch, section.epochs)
-            totals = EpochTotals(len(task.term_names), device)
-            if epoch == start.epoch and saved_totals is not None:
-                totals.restore(saved_totals, rank=rank)
-            for step in range(start.step if epoch == start.epoch else 0, steps_per_epoch):
-                waited = time.perf_counter()
-                rows = next(batches)
-                totals.seconds_waiting += time.perf_counter() - waited
-                batch = to_batch(rows, target_shapes, crop_size=section.crop_size, pinned=device.type == "cuda").to(
-                    device
-                )
-                if world_size > 1 and Position(epoch, step) == start:
-                    for _ in range(SETTLING_PASSES):
-                        wrapped.zero_grad(set_to_none=True)
-                        torch.autograd.backward(loss_of(task, batch)[0])
-                # Each step and worker has its own random numbers, so a resumed training repeats the undisturbed one.
-                torch.manual_seed(hash((training.seed, epoch, step, rank)) % 2**63)
-                loss, sums, counts = loss_of(task, batch)
-                state.step(loss)
-                totals.add(sums, counts, valid=batch.valid)
-                if progress is not None:
-                    progress.update(1)
-                if step + 1 < steps_per_epoch and timer.is_due():
-                    so_far = totals.metrics(task)
-                    if _is_blind(so_far) or not _all_finite(state, so_far["loss"], device):
-                        return _stopped(so_far, Position(epoch, step + 1))
-                    state.report(Position(epoch, step + 1), totals.over_workers(), rank=rank)
-                    timer.saved()
-            metrics = totals.metrics(task) | {"epoch": epoch, "lr": state.lr}
-            if _is_blind(metrics) or not _all_finite(state, metrics["loss"], device):
-                return _stopped(metrics, Position(epoch, steps_per_epoch))
-            if settings.validation is not None:
-                metrics["mean_iou"] = settings.validation.mean_iou(network, rank, world_size)
-            state.finish_epoch(metrics)
-            if timer.is_due() or epoch + 1 == section.epochs:
-                state.report(Position(epoch + 1, 0), None, rank=rank)
+    counter = Counter(task.name, steps_per_epoch * section.epochs)
+    for epoch in range(start.epoch, section.epochs):
+        task = settings.task.at_epoch(epoch, section.epochs)
+        totals = EpochTotals(len(task.term_names), device)
+        if epoch == start.epoch and saved_totals is not None:
+            totals.restore(saved_totals, rank=rank)
+        for step in range(start.step if epoch == start.epoch else 0, steps_per_epoch):
+            waited = time.perf_counter()
+            rows = next(batches)
+            totals.seconds_waiting += time.perf_counter() - waited
+            batch = to_batch(rows, target_shapes, crop_size=section.crop_size, pinned=device.type == "cuda").to(device)
+            if world_size > 1 and Position(epoch, step) == start:
+                for _ in range(SETTLING_PASSES):
+                    wrapped.zero_grad(set_to_none=True)
+                    torch.autograd.backward(loss_of(task, batch)[0])
+            # Each step and worker has its own random numbers, so a resumed training repeats the undisturbed one.
+            torch.manual_seed(hash((training.seed, epoch, step, rank)) % 2**63)
+            loss, sums, counts = loss_of(task, batch)
+            state.step(loss)
+            totals.add(sums, counts, valid=batch.valid)
+            if rank == 0:
+                counter.tell(epoch * steps_per_epoch + step + 1)
+            if step + 1 < steps_per_epoch and timer.is_due():
+                so_far = totals.metrics(task)
+                if _is_blind(so_far) or not _all_finite(state, so_far["loss"], device):
+                    return _stopped(so_far, Position(epoch, step + 1))
+                state.report(Position(epoch, step + 1), totals.over_workers(), rank=rank)
                 timer.saved()
+        metrics = totals.metrics(task) | {"epoch": epoch, "lr": state.lr}
+        if _is_blind(metrics) or not _all_finite(state, metrics["loss"], device):
+            return _stopped(metrics, Position(epoch, steps_per_epoch))
+        if settings.validation is not None:
+            metrics["mean_iou"] = settings.validation.mean_iou(network, rank, world_size)
+        state.finish_epoch(metrics)
+        if timer.is_due() or epoch + 1 == section.epochs:
+            state.report(Position(epoch + 1, 0), None, rank=rank)
+            timer.saved()
     return None
 
 

@@ -58,8 +58,7 @@ def train(
         TrainingBlind: more than half of an epoch's images couldn't be read.
         NoProgress: there were more failures.
     """
-    # Otherwise Ray Train logs what workers print, and the progress bar's messages to the driver come late, or apart
-    # from the line break after them.
+    # Otherwise Ray Train logs what workers print, and their marked lines come late.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     # The controller learns of states, failures and the end when it looks at the workers, which it does every two
     # seconds otherwise: as long as a small training takes.
@@ -80,7 +79,6 @@ def train(
                 # Ray Train counts all failures of a run together; `fit_until_done` counts those without progress.
                 failure_config=FailureConfig(max_failures=0),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
-                # Its reports of every state would push the progress bar off the screen.
                 logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )
@@ -149,10 +147,16 @@ def _diverged(settings: LoopSettings, good: str | None, stopped: Stopped) -> Tra
 
 @contextmanager
 def restored_sigint() -> Iterator[None]:
-    """Puts back what Ctrl-C did: Ray Train leaves a handler that goes on aborting its finished training instead."""
+    """Makes Ctrl-C the interrupt that it is elsewhere, within and afterwards.
+
+    Ray Train's handler ends the process once the training is aborted, as if all were done. And it stays, and goes on
+    aborting its finished training.
+    """
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
+    except SystemExit as end:
+        raise KeyboardInterrupt from end
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)

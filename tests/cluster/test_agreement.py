@@ -27,6 +27,13 @@ def test_nodes() -> None:
     assert (found.status, found.found) == ("problem", "from 10.0.0.2: it didn't answer")
 
 
+def test_cpus_that_are_no_cores_are_explained() -> None:
+    found = agreement.check_nodes([node(seen=view(cores=2), CPU=16.0)]).found
+    assert found == "1 answer; 16 CPUs as Ray counts them, on 2 cores (so many processes share them), 0 GPUs"
+    found = agreement.check_nodes([node(), node("10.0.0.2", CPU=4.0)]).found
+    assert found == "2 answer; 12 CPUs as Ray counts them, on 16 cores (the others stay idle), 0 GPUs"
+
+
 def test_versions() -> None:
     assert agreement.check_versions({"the driver": view(), "10.0.0.1": view()}).status == "ok"
     found = agreement.check_versions({"the driver": view(), "10.0.0.1": view(versions=VERSIONS | {"ray": "2.70"})})

@@ -106,7 +106,9 @@ def test_a_folder_that_ray_was_told_to_take_is_not_replaced(monkeypatch: pytest.
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has no Ray yet."""
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0)
     monkeypatch.setattr(module, "watch_head", lambda: None)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "OMP_WAIT_POLICY", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"):
         monkeypatch.setenv(name, "")  # what `connect` sets goes again
@@ -159,6 +161,36 @@ def test_whatever_ray_raises_as_it_starts_is_one_message(
     assert "\n" not in message.text
     assert message.exit_code == 3
     assert re.search("Look for free memory|Start it, mend cluster.address", message.text)
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (Exception("The current node timed out during startup"), 2),
+        (ConnectionError("GCS"), 2),
+        (ValueError("the amount of memory is less than 0%"), 1),
+        (OSError(errno.ENOSPC, "No space left on device", SHORT), 1),
+    ],
+)
+def test_a_ray_that_starts_too_slowly_is_tried_once_more(
+    no_ray: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, tries: int
+) -> None:
+    ports: list[int] = []
+
+    def fail(*, dashboard_port: int, **_: object) -> None:
+        ports.append(dashboard_port)
+        if len(ports) == 1:
+            raise error
+
+    monkeypatch.setattr(ray, "init", fail)
+    if tries == 1:
+        with pytest.raises(NoRay):
+            connect(Cluster())
+    else:
+        connect(Cluster())
+    assert len(ports) == tries
+    assert len(caplog.messages) == tries - 1
+    assert os.environ["RAY_API_SERVER_ADDRESS"].endswith(f":{ports[-1]}")
 
 
 LONG = """

@@ -61,11 +61,11 @@ class Training:
         raise TimeoutError(f"no state after {after} below {self.out} after {LIMIT} s")
 
     def wait_for_steps(self, driver: subprocess.Popen[bytes]) -> None:
-        """Until the progress bar counts some."""
+        """Until some are counted."""
         end = time.monotonic() + LIMIT
         while time.monotonic() < end:
             assert driver.poll() is None, self.log.read_text()[-3000:]
-            if re.search(r" [1-9][0-9]*\.[0-9]*/", self.log.read_text()):
+            if re.search(r"classifier: [1-9][0-9]* of [0-9]+ batches", self.log.read_text()):
                 return
             time.sleep(0.1)
         raise TimeoutError(f"no step after {LIMIT} s")

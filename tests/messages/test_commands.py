@@ -221,4 +221,4 @@ def test_an_interrupt_says_that_nothing_is_lost(command: Command, monkeypatch: p
         raise KeyboardInterrupt
 
     monkeypatch.setattr(storage, "exists", interrupt)
-    assert command("run", "s3.yaml") == (130, "error: interrupted. The same command goes on where it stopped\n")
+    assert command("run", "s3.yaml") == (130, "interrupted; the same command goes on\n")

@@ -234,7 +234,7 @@ def test_storage_that_refuses_or_is_away(
         (pa.ArrowInvalid("no magic bytes"), 2, "can't be read .no magic bytes"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 2, "Save it as UTF-8"),
         (ModuleNotFoundError("No module named 'gcsfs'", name="gcsfs"), 3, "pip install gcsfs"),
-        (KeyboardInterrupt(), 130, r"^interrupted\. The same command goes on"),
+        (KeyboardInterrupt(), 130, r"^interrupted; the same command goes on$"),
         (ConfigError("seed: got 'x'\nwalk: got 'y'. Mend them"), 2, "^seed: got 'x'\nwalk: got 'y'. Mend them"),
         (BudgetExceeded("9 of 9 rows are in quarantine: mend them"), 1, "^9 of 9 rows"),
     ],

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
-from raypipe.data.rows import Rows
+from raypipe.data.rows import Part, Rows
 from raypipe.outputs.ledger import INDEX, QUARANTINED
 from raypipe.outputs.sink import WRITTEN
 from raypipe.streams import books as module
@@ -65,3 +67,21 @@ def test_files_of_two_parts_are_not_mixed(books: Books) -> None:
     assert FOLDS == []
     books.add(written("a", 9, todo=100))
     assert [part for _, part, _ in FOLDS] == ["a"]
+
+
+def test_how_many_rows_are_left_is_known_the_better_the_more_parts_are_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read() -> pa.Table:
+        raise AssertionError("the driver reads no rows")
+
+    monkeypatch.setattr(module, "Tasks", lambda inline: Tasks(inline=not inline))
+    plan = Plan(name="masks", stages=(), schema=pa.schema([]), classes=())
+    rows = Rows(tuple(Part(name, 100, read) for name in "abc"))
+    books = Books(Source(plan=plan, rows=rows, folder="f", run=3, catalogues={}))
+    assert (books.num_done, books.num_todo) == (0, 300)
+    books.add(written("a", 0, todo=8, finished=2, quarantined=1))
+    books.add(written("b", 0, todo=50, finished=2))
+    books.add(written("a", 1, todo=8, finished=2))
+    assert (books.num_done, books.num_todo, books.num_quarantined) == (7, 158, 1)
+    drawn = Books(Source(plan=plan, rows=replace(rows, limit=30), folder="f", run=3, catalogues={}))
+    drawn.add(written("a", 0, todo=20))
+    assert drawn.num_todo == 30

@@ -172,7 +172,7 @@ def test_rows_come_in_blocks_with_error_columns_in_their_order(recording: Record
 @pytest.mark.parametrize("in_order", [True, False])
 def test_what_passes_by_itself_is_tried_again_and_order_is_asked_for(recording: Recording, *, in_order: bool) -> None:
     before = DataContext.get_current()
-    list(execute(make_rows(1), [make_pool()], rows_per_block=4, in_order=in_order, progress=False))
+    list(execute(make_rows(1), [make_pool()], rows_per_block=4, in_order=in_order))
     context = recording.context
     assert context is not None
     assert context.max_map_retries == MAX_RETRIES
@@ -207,7 +207,7 @@ def test_ray_accepts_what_is_asked_of_it(local_ray: None, monkeypatch: pytest.Mo
 
 def test_a_process_is_set_up_once_for_all_blocks_of_a_stream(local_ray: None) -> None:
     for _ in range(2):
-        blocks = execute(make_rows(32), [make_pool()], rows_per_block=2, in_order=True, progress=False)
+        blocks = execute(make_rows(32), [make_pool()], rows_per_block=2, in_order=True)
         out = pa.concat_tables(blocks)
         assert out["image_id"].to_pylist() == make_rows(32)["image_id"].to_pylist()
         assert out["error_stage"].null_count == 32
@@ -221,7 +221,7 @@ def test_rows_cross_pools_and_are_written(local_ray: None, tmp_path: Path, monke
     schema = pa.schema([*fields, (ROW_DIGEST, pa.string())])
     rows = pa.concat_tables([make_rows(9), of_part(["bad"])])
     writer = ShardWriter(folder=str(tmp_path), schema=schema, run=1)
-    counts = list(execute(rows, [make_pool("fetch"), make_pool()], rows_per_block=4, writer=writer, progress=False))
+    counts = list(execute(rows, [make_pool("fetch"), make_pool()], rows_per_block=4, writer=writer))
     assert sum(count["num_finished"][0].as_py() for count in counts) == 9
     assert sum(count["num_quarantined"][0].as_py() for count in counts) == 1
     assert len(list(tmp_path.glob("attempts/p/*.parquet"))) == 3
@@ -261,7 +261,6 @@ def test_batches_of_indexed_rows_are_whole_and_in_order_also_after_a_failure(loc
             rows_per_batch=4,
             indexed=ray.put(table),
             in_order=True,
-            progress=False,
         )
     )
     assert (tmp_path / "failed").exists()

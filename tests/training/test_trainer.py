@@ -30,7 +30,7 @@ from raypipe.training.loop import Feed, LoopSettings
 from raypipe.training.order import Position, worker_draws
 from raypipe.training.state import read_state
 from raypipe.training.tasks import SegmenterTask
-from raypipe.training.trainer import TrainingBlind, TrainingDiverged, read_metrics, train
+from raypipe.training.trainer import TrainingBlind, TrainingDiverged, read_metrics, restored_sigint, train
 from raypipe.training.validation import Validation
 
 # Workers can't import test modules: what is defined here travels by value.
@@ -253,3 +253,14 @@ def test_divergence_names_the_last_good_state_and_which_knob_to_turn(local_ray: 
     assert not (tmp_path / "checkpoint").exists()
     for file in tmp_path.rglob("state.pt"):
         assert all(value.isfinite().all() for value in read_state(str(file.parent))["network"].values())
+
+
+def test_an_interrupted_training_is_an_interrupt_like_others() -> None:
+    def end() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray Train's handler
+        sys.exit(1)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), restored_sigint():
+        end()
+    assert signal.getsignal(signal.SIGINT) is before
