@@ -1,6 +1,7 @@
 """What the commands have in common: a config file and dotted overrides."""
 
 import importlib
+import logging
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Dotted overrides, such as walk.beta=4.")
 ]
 
+logger = logging.getLogger(__name__)
 
 named_seeds: ContextVar[str | None] = ContextVar("named_seeds", default=None)
 """The code that `raypipe --seeds NAME` names; None where the command names none."""
@@ -93,3 +95,12 @@ def connect_run(
     else:
         preflight_nodes(context, until=until)
     return Run(context)
+
+
+def tell_differences(config: "RunConfig") -> None:
+    """Says in the log which options the last run of the same `out` had otherwise."""
+    from raypipe.pipelines.last_run import find_last_run
+
+    last = find_last_run(config.out)
+    if last is not None and (differences := last.differences(config)):
+        logger.info("other options than in the last run of %s: %s", config.out, ", ".join(differences))

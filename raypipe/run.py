@@ -18,6 +18,7 @@ from raypipe.pipelines.context import CONFIG_FILE, Context, Retrain, open_contex
 from raypipe.pipelines.evaluate import has_truth, run_evaluate
 from raypipe.pipelines.gate import Gated, run_gates
 from raypipe.pipelines.masks import run_masks
+from raypipe.pipelines.masks_file import write_masks_file
 from raypipe.pipelines.needs import uses_classifier
 from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.saliency_maps import run_saliency
@@ -114,7 +115,9 @@ class Run:
         """Pseudo-masks."""
         gated = self.decide_gates()
         affinity, judge = self.train_affinity(), self.find_judge()
-        return _finished("masks", run_masks(gated.context, maps=self.find_maps(), affinity=affinity, judge=judge))
+        made = run_masks(gated.context, maps=self.find_maps(), affinity=affinity, judge=judge)
+        write_masks_file(self.config.out, *made, classes=self.context.classes)
+        return _finished("masks", made)
 
     @once
     def train_segmenter(self) -> tuple[Artifact, list[Decision]]:

@@ -109,7 +109,7 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
         return used
     trained = _trained(context, plan)
     if trained is None:
-        folder = _folder(context, plan)
+        folder = training_folder(context, plan)
         open_folder(folder, plan.provenance())
         uri = storage.join(folder, CHECKPOINT)
         if plan.asked is not None:
@@ -121,8 +121,9 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
 
 
 def find_trained(context: Context, plan: NetworkPlan) -> Artifact | None:
-    """The checkpoint of a plan that is in use or was trained already; None where there is none."""
-    return _in_use(context, plan) or _trained(context, plan)
+    """The checkpoint of a plan that a run takes without a training; None where it trains one."""
+    used = None if context.retrain == "all" else _in_use(context, plan)
+    return used or _trained(context, plan)
 
 
 def _in_use(context: Context, plan: NetworkPlan) -> Artifact | None:
@@ -141,11 +142,12 @@ def _use(context: Context, plan: NetworkPlan) -> dict[str, Any]:
 
 
 def _trained(context: Context, plan: NetworkPlan) -> Artifact | None:
-    uri = storage.join(_folder(context, plan), CHECKPOINT)
+    uri = storage.join(training_folder(context, plan), CHECKPOINT)
     return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"]) if has_checkpoint(uri) else None
 
 
-def _folder(context: Context, plan: NetworkPlan) -> str:
+def training_folder(context: Context, plan: NetworkPlan) -> str:
+    """The folder below `out` of a network's training."""
     return storage.join(context.config.out, plan.task.name, digest(plan.provenance()))
 
 
