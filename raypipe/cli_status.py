@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from raypipe import storage
 from raypipe.cli_config import ConfigFile, Overrides, named_seeds, read_config
 
 if TYPE_CHECKING:
@@ -50,9 +51,10 @@ def begin_run(context: "Context", *, reuse_out: bool) -> None:
     from raypipe.status.look import look
     from raypipe.status.text import announcement
 
-    image_ids = check_manifest(context, reuse=reuse_out)
-    logger.info("%s", announcement(look(context)))
-    remember_run(context, image_ids)
+    with storage.patience():
+        image_ids = check_manifest(context, reuse=reuse_out)
+        logger.info("%s", announcement(look(context)))
+        remember_run(context, image_ids)
 
 
 def show_end(context: "Context") -> None:
@@ -61,4 +63,5 @@ def show_end(context: "Context") -> None:
     from raypipe.status.text import closing
 
     as_it_is = replace(context, retrain="none", retry_quarantined="none")  # what was to be renewed is new
-    typer.echo("\n".join(closing(look(as_it_is))))
+    with storage.patience():
+        typer.echo("\n".join(closing(look(as_it_is))))

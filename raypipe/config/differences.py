@@ -20,11 +20,12 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The options that differ between two configs, flat ones, as `walk.beta 8 → 4`."""
-    names = [*new, *(name for name in old if name not in new)]
-    return [
-        f"{name} {shown(old.get(name))} → {shown(new.get(name))}" for name in names if old.get(name) != new.get(name)
-    ]
+    """The options that differ between two configs, flat ones, as `walk.beta 8 → 4`.
+
+    An option that only one of them has is another version's.
+    """
+    both = [name for name in new if name in old]
+    return [f"{name} {shown(old[name])} → {shown(new[name])}" for name in both if old[name] != new[name]]
 
 
 def shown(value: Any) -> str:

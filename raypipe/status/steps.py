@@ -10,7 +10,7 @@ from raypipe.outputs.lease import Holder, find_holder
 from raypipe.outputs.records import RECORD_FILE, read_summary
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.last_run import find_last_run
-from raypipe.pipelines.networks import NetworkPlan, find_trained, training_folder
+from raypipe.pipelines.networks import NetworkPlan, find_network_in_use, find_trained, training_folder
 from raypipe.status.account import Account, account_of
 from raypipe.status.changes import Words, earlier_folders, in_words, nearest_differences
 from raypipe.status.content import State, Step
@@ -63,7 +63,11 @@ class Steps:
         name = plan.task.name
         if found := find_trained(self.context, plan):
             seconds = sum(epoch["seconds"] for epoch in read_metrics(parent(found.uri)))
-            self.found.append(Step(name=name, state="done", artifact=found, seconds=seconds))
+            used = find_network_in_use(self.context, plan)
+            why = ""
+            if used is not None and not used.is_of_now:
+                why = f"of {used.num_rows:,} images: --retrain=all takes those of now"
+            self.found.append(Step(name=name, state="done", why=why, artifact=found, seconds=seconds))
             return found
         state: State = "missing"
         words, renewed = Words([], []), False
