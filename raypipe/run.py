@@ -116,7 +116,8 @@ class Run:
         gated = self.decide_gates()
         affinity, judge = self.train_affinity(), self.find_judge()
         made = run_masks(gated.context, maps=self.find_maps(), affinity=affinity, judge=judge)
-        write_masks_file(self.config.out, *made, classes=self.context.classes)
+        if made[1].num_computed:
+            write_masks_file(self.config.out, made[0], classes=self.context.classes)
         return _finished("masks", made)
 
     @once
@@ -191,6 +192,7 @@ class Run:
         if self.config.segmenter.enabled:
             networks["segmenter"], rounds = self.train_segmenter()
             segments = self.segment()
+        write_masks_file(self.config.out, masks, classes=self.context.classes)
         # Only here: a step that stands alone, with overrides, must not replace the config of the whole run.
         storage.write_bytes_atomic(storage.join(self.config.out, CONFIG_FILE), to_yaml(self.config).encode())
         return write_report(

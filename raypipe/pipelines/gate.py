@@ -119,7 +119,7 @@ def undecided(
 ) -> Plan | None:
     """The first stream whose scores a run would decide by now; None where all is decided. Arguments as of `masks_plan`.
 
-    A run that renews decisions takes the scores that are there, so that its streams are named, too.
+    Where a run renews its decisions, that is its first stream, whatever was decided.
     """
     missing: list[Plan] = []
 

@@ -1,7 +1,7 @@
 """Says where the masks of a run are, for people and programs without raypipe: `<out>/masks.json`.
 
 A run's folders are named by digests, and `masks/` holds those of every setting that was ever tried. This file has a
-name that stays, and names the folder that was made last and the shards in it.
+name that stays. It names the folder of the last whole run, or that in which masks were computed since.
 """
 
 import json
@@ -10,20 +10,21 @@ from collections.abc import Sequence
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.outputs.ledger import QUARANTINED, SHARDS
-from raypipe.results import StreamSummary
+from raypipe.outputs.records import read_summary
 
 MASKS_FILE = "masks.json"
 
 
-def write_masks_file(out: str, masks: Artifact, summary: StreamSummary, *, classes: Sequence[str]) -> str:
+def write_masks_file(out: str, masks: Artifact, *, classes: Sequence[str]) -> str:
     """Writes the file; its URI.
 
     Args:
         out: folder of the run.
-        masks: folder of the masks.
-        summary: of the stream that has made them.
+        masks: folder of the masks, which is finished.
         classes: the dataset's, in class-id order.
     """
+    summary = read_summary(masks.uri)
+    assert summary is not None, "a stream ends with its summary"
     shards, quarantine = (
         storage.list_files(storage.join(masks.uri, kind), suffix=".parquet") for kind in (SHARDS, QUARANTINED)
     )
@@ -31,8 +32,8 @@ def write_masks_file(out: str, masks: Artifact, summary: StreamSummary, *, class
         "folder": masks.uri,
         "digest": masks.digest,
         "classes": list(classes),
-        "num_masks": summary.num_finished,
-        "num_quarantined": summary.num_quarantined,
+        "num_masks": summary["num_finished"],
+        "num_quarantined": summary["num_quarantined"],
         "shards": shards,
         "quarantine": quarantine,
     }
@@ -42,7 +43,7 @@ def write_masks_file(out: str, masks: Artifact, summary: StreamSummary, *, class
 
 
 def find_masks_file(out: str) -> str | None:
-    """URI of the folder of masks that was made last in a run's folder; None where none was."""
+    """URI of the folder that the file names; None where there is none."""
     uri = storage.join(out, MASKS_FILE)
     if not storage.exists(uri):
         return None

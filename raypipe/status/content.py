@@ -56,7 +56,7 @@ class Status:
     differs: Sequence[str] = ()
     """Options that are others than those of the last run in `out`, as `walk.beta 8 → 4`."""
     last_masks: str | None = None
-    """URI of the folder of masks that was made last, with whatever options."""
+    """URI of the folder of masks that `masks.json` names, of whatever options."""
 
     def step(self, name: str) -> Step | None:
         """A step by its name; None where the run hasn't it."""

@@ -109,7 +109,7 @@ class Steps:
                 is_renewed=renewed,
                 artifact=made,
                 account=account,
-                seconds=0 if summary is None else summary["seconds"],
+                seconds=_elapsed(holder) if holder else summary["seconds"] if summary else 0,
                 seconds_left=self._stream_left(plan.name, account, made.uri, holder),
             )
         )
@@ -132,7 +132,7 @@ class Steps:
             return 0
         done = account.num_finished + account.num_quarantined
         if holder is not None and holder.epoch == 1 and done:
-            return account.num_left / done * max(0.0, time.time() - holder.started.timestamp())
+            return account.num_left / done * _elapsed(holder)
         taken = self._seconds_of(name, first=folder)
         return None if taken is None else taken[0] / taken[1] * account.num_left
 
@@ -143,6 +143,10 @@ class Steps:
             if summary is not None and summary["num_computed"]:
                 return summary["seconds"], summary["num_computed"]
         return None
+
+
+def _elapsed(holder: Holder) -> float:
+    return max(0.0, time.time() - holder.started.timestamp())
 
 
 def _left_over(folder: str, rows: Rows, *, was_finished: bool, holder: Holder | None) -> str:

@@ -7,10 +7,10 @@ import duckdb
 import fsspec
 from stream_outputs import write_masks, write_quarantine
 
+from raypipe.outputs.records import write_summary
 from raypipe.pipelines.masks_file import find_masks_file, write_masks_file
-from raypipe.results import StreamSummary
 
-SUMMARY = StreamSummary(num_rows=4, num_finished=3, num_quarantined=1, num_computed=4, seconds=1)
+SUMMARY = {"num_rows": 4, "num_finished": 3, "num_quarantined": 1, "num_computed": 4, "seconds": 1}
 
 
 def test_it_names_the_masks_of_the_last_setting_alone(tmp_path: Path) -> None:
@@ -19,7 +19,8 @@ def test_it_names_the_masks_of_the_last_setting_alone(tmp_path: Path) -> None:
     for name in ("old", "new"):
         masks = write_masks(str(tmp_path / "masks" / name), rows, rows_per_shard=2)
         write_quarantine(masks.uri, {"d": ("DecodeImages", "broken")})
-        uri = write_masks_file(str(tmp_path), masks, SUMMARY, classes=("cat",))
+        write_summary(masks.uri, SUMMARY)
+        uri = write_masks_file(str(tmp_path), masks, classes=("cat",))
     found = json.loads(Path(uri).read_text())
     assert find_masks_file(str(tmp_path)) == found["folder"] == str(tmp_path / "masks" / "new")
     assert (found["num_masks"], found["num_quarantined"], found["classes"]) == (3, 1, ["cat"])
@@ -30,7 +31,8 @@ def test_it_names_the_masks_of_the_last_setting_alone(tmp_path: Path) -> None:
 
 def test_it_is_found_in_a_bucket(bucket: str) -> None:
     masks = write_masks(f"{bucket}/run/masks/new", [{"image_id": "a"}])
-    uri = write_masks_file(f"{bucket}/run", masks, SUMMARY, classes=("cat",))
+    write_summary(masks.uri, SUMMARY)
+    uri = write_masks_file(f"{bucket}/run", masks, classes=("cat",))
     with fsspec.open(uri) as file:
         found = json.load(file)
     (shard,) = found["shards"]

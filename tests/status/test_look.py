@@ -16,6 +16,7 @@ from raypipe.cli_status import begin_run
 from raypipe.config import RunConfig, load_config, to_yaml
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
+from raypipe.outputs.lease import hold
 from raypipe.outputs.ledger import INDEX, QUARANTINED, write_entries
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.in_use import FOLDER as IN_USE
@@ -200,6 +201,23 @@ def test_rows_in_quarantine_are_counted_by_reason_and_tried_again_when_told_to(
     assert closing(found)[:2] == ["masks: 3 of 4 images, 1 quarantined", "  1 x DecodeImages: can't be read"]
     again = look(open_context(config(), retry_quarantined="masks"))
     assert "3 of 4 images, none quarantined, 1 left" in describe(again)
+
+
+def test_of_a_run_that_is_at_work_it_says_who_works_and_what_is_left(config: Callable[..., RunConfig]) -> None:
+    run(config())
+    folder = step_of(look(open_context(config())), "masks").artifact
+    assert folder is not None
+    (entries,) = Path(folder.uri, "index", "all").iterdir()
+    write_entries(folder.uri, INDEX, "all", pq.read_table(entries).slice(1), run=2)
+    entries.unlink()
+    with hold(folder.uri, holder="the stream masks"):
+        found = look(open_context(config()))
+        step = step_of(found, "masks")
+        assert (step.state, step.why) == ("begun", "a run is at work")
+        assert step.seconds_left is not None
+        assert "masks       goes on  3 of 4 images, none quarantined, 1 left: a run is at work" in describe(found)
+        assert "at work: the stream masks (process " in describe(found)
+    assert step_of(look(open_context(config())), "masks").why.startswith("new or changed images")
 
 
 def test_the_command_says_it_without_ray_and_of_a_bucket(
