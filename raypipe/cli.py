@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from raypipe import storage
-from raypipe.cli_config import ConfigFile, Overrides, connect_run, named_seeds, open_run, read_config
+from raypipe.cli_config import ConfigFile, Overrides, connect_run, named_seeds, open_run, read_config, tell_differences
 from raypipe.cli_export import export, export_model, review
 from raypipe.cli_import import import_app
 from raypipe.cli_logs import Screen, open_log, the_screen
 from raypipe.cli_show_config import show_config
+from raypipe.cli_status import begin_run, show_end, show_status, status
 from raypipe.config import to_yaml
 from raypipe.data.parts import open_manifest
 from raypipe.messages.codes import INTERRUPTED
@@ -50,10 +51,14 @@ def run(
     config: ConfigFile,
     overrides: Overrides = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed and why, and stop.")] = False,
     retrain: Annotated[
         Literal["none", "decisions", "all"],
         typer.Option(help="Renew, for a manifest that has changed, what gates have decided, or the networks, too."),
     ] = "none",
+    reuse_out: Annotated[
+        bool, typer.Option("--reuse-out", help="Go on in an `out` that holds a run of another manifest.")
+    ] = False,
     retry_quarantined: Annotated[
         Literal["none", "all", "saliency", "seeds", "masks", "segments", "scores"],
         typer.Option(help="Try rows in quarantine again: those of this stage and the ones after it."),
@@ -63,12 +68,16 @@ def run(
     if print_config:
         typer.echo(to_yaml(read_config(config, overrides)))
         return
+    if dry_run:
+        show_status(read_config(config, overrides), retrain=retrain, retry_quarantined=retry_quarantined)
+        return
     steps = connect_run(
         read_config(config, overrides), retrain=retrain, retry_quarantined=retry_quarantined, whole=True
     )
-    typer.echo(f"masks: {steps.make_masks().uri}")
+    begin_run(steps.context, reuse_out=reuse_out)
     _print_scores(steps)
-    typer.echo(f"report: {steps.report()}")
+    steps.report()
+    show_end(steps.context)
 
 
 @app.command()
@@ -215,6 +224,7 @@ def explain(
     from raypipe.pages.explain import write_explanation
     from raypipe.pipelines.context import open_context
 
+    tell_differences(resolved)
     chosen = None if pixel is None else (int(match[1]), int(match[2]))
     typer.echo(write_explanation(open_context(resolved, seeds=named_seeds.get()), image_id, pixel=chosen))
 
@@ -238,6 +248,7 @@ def doctor(
 
 
 app.command(name="config")(show_config)
+app.command()(status)
 
 
 @train_app.command(name="classifier")

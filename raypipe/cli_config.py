@@ -1,6 +1,7 @@
 """What the commands have in common: a config file and dotted overrides."""
 
 import importlib
+import logging
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Dotted overrides, such as walk.beta=4.")
 ]
 
+logger = logging.getLogger(__name__)
 
 named_seeds: ContextVar[str | None] = ContextVar("named_seeds", default=None)
 """The code that `raypipe --seeds NAME` names; None where the command names none."""
@@ -99,3 +101,12 @@ def connect_run(
     if whole or until:
         plan_steps(step_names(context, until or "scores"))
     return Run(context)
+
+
+def tell_differences(config: "RunConfig") -> None:
+    """Says in the log which options the last run of the same `out` had otherwise."""
+    from raypipe.pipelines.last_run import find_last_run
+
+    last = find_last_run(config.out)
+    if last is not None and (differences := last.differences(config)):
+        logger.info("other options than in the last run of %s: %s", config.out, ", ".join(differences))

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from raypipe import storage
-from raypipe.cli_config import ConfigFile, Overrides, open_run
+from raypipe.cli_config import ConfigFile, Overrides, open_run, tell_differences
 
 Splits = Annotated[list[str] | None, typer.Option("--splits", help="Take this split; repeat for several; else all.")]
 
@@ -43,6 +43,7 @@ def export(
     options = Options(instances=instances, min_area=min_area, tolerance=tolerance, copy_images=copy_images)
     make_format(format_name, (), options)  # before Ray starts and hours of masks: a library may be missing
     steps = open_run(config, overrides, until=None if source == "truth" else "masks")
+    tell_differences(steps.config)
     made = {"masks": steps.make_masks, "calibrated": steps.calibrate, "truth": lambda: None}[source]
     folder, summary = run_export(
         steps.context, format_name, out, masks=made(), options=options, splits=splits, min_confidence=min_confidence

@@ -18,6 +18,7 @@ from raypipe.pipelines.context import CONFIG_FILE, Context, Retrain, open_contex
 from raypipe.pipelines.evaluate import has_truth, run_evaluate
 from raypipe.pipelines.gate import Gated, run_gates
 from raypipe.pipelines.masks import run_masks
+from raypipe.pipelines.masks_file import write_masks_file
 from raypipe.pipelines.needs import uses_classifier
 from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.saliency_maps import run_saliency
@@ -114,7 +115,10 @@ class Run:
         """Pseudo-masks."""
         gated = self.decide_gates()
         affinity, judge = self.train_affinity(), self.find_judge()
-        return _finished("masks", run_masks(gated.context, maps=self.find_maps(), affinity=affinity, judge=judge))
+        made = run_masks(gated.context, maps=self.find_maps(), affinity=affinity, judge=judge)
+        if made[1].num_computed:
+            write_masks_file(self.config.out, made[0], classes=self.context.classes)
+        return _finished("masks", made)
 
     @once
     def train_segmenter(self) -> tuple[Artifact, list[Decision]]:
@@ -188,6 +192,7 @@ class Run:
         if self.config.segmenter.enabled:
             networks["segmenter"], rounds = self.train_segmenter()
             segments = self.segment()
+        write_masks_file(self.config.out, masks, classes=self.context.classes)
         # Only here: a step that stands alone, with overrides, must not replace the config of the whole run.
         storage.write_bytes_atomic(storage.join(self.config.out, CONFIG_FILE), to_yaml(self.config).encode())
         return write_report(

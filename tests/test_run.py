@@ -1,6 +1,7 @@
 """The whole pipeline on a local Ray: small, but every part is real."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -23,6 +24,8 @@ from raypipe.pipelines.import_seeds import import_seeds
 from raypipe.pipelines.score_tables import scores_table
 from raypipe.run import Run, open_run
 from raypipe.schema import MASKS, QUARANTINE, SEEDS
+from raypipe.status.look import look
+from raypipe.status.text import announcement, closing
 
 OVERRIDES = [
     "classifier.epochs=2",
@@ -94,6 +97,23 @@ def test_report_is_one_file(finished: Run) -> None:
     text = Path(finished.config.out, "report.html").read_text()
     assert "data:image/" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_status_of_a_finished_run(finished: Run) -> None:
+    finished.evaluate()
+    found = look(open_context(finished.config))
+    assert announcement(found) == "everything is done"
+    masks, *_, time, report = closing(found)
+    assert masks == "masks: 24 of 24 images, none quarantined"
+    assert any(line.startswith("labels: label mAP") for line in closing(found))
+    assert time.startswith("time: ")
+    assert not time.startswith("time: 0 ")
+    assert report.endswith("report.html")
+    assert found.last_masks is not None
+    other = finished.config.model_copy(update={"walk": finished.config.walk.model_copy(update={"beta": 3.0})})
+    assert announcement(look(open_context(other))) == "walk.beta 8 → 3: masks and scores again, 24 images"
+    renewed = look(replace(open_context(finished.config), retrain="all"))
+    assert announcement(renewed) == "everything is done", "there is nothing new to learn"
 
 
 def test_review_queues_masks_by_the_command(finished: Run, tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ class _Record:
         return f"{self.holder} (process {self.process.pid} on {self.process.host}, since {self.started})"
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, for those who don't want it."""
+
+    text: str
+    epoch: int
+    started: datetime
+    """UTC."""
+
+
 class Lease:
     """The right to write to a folder, as long as `check` raises nothing."""
 
@@ -147,6 +157,17 @@ def hold(folder: str, *, holder: str, beat: float = BEAT, takeover: float = TAKE
             logger.warning("the lease on %s can't be released, for storage doesn't answer", folder)
         else:
             _release(lease)
+
+
+def find_holder(folder: str) -> Holder | None:
+    """Who writes to a folder now, as far as its lease tells; None where nobody does.
+
+    A holder on another machine that has ended without a word still stands there.
+    """
+    latest = _latest(folder)
+    if latest is None or latest.released or latest.process.has_ended():
+        return None
+    return Holder(str(latest), latest.epoch, datetime.fromisoformat(latest.started))
 
 
 def check_epoch(folder: str, epoch: int) -> None:

@@ -4,6 +4,7 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +12,14 @@ import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.shards import iter_shards
+from raypipe.data.shards import read_shards
 from raypipe.ops.cooccurrence import frequent_pairs, label_counts
 from raypipe.outputs.ledger import QUARANTINED
 from raypipe.pipelines.evaluate import read_confusions
 from raypipe.reports.content import Confusion, LabelPairs, Quarantined
 from raypipe.results import Score
 from raypipe.schema import QUARANTINE
+from raypipe.uri import name_of, parent
 
 _ROWS_PER_STEP = 8192
 _MAX_GROUPS = 30
@@ -29,38 +31,70 @@ _MAX_KINDS = 10_000
 OTHERS = "other reasons"
 
 
+class Reasons:
+    """Rows in quarantine by stage and kind of reason, with a few examples of each."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._examples: dict[tuple[str, str], tuple[str, list[str]]] = {}
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Counts rows of `schema.QUARANTINE`."""
+        for row in rows:
+            reason = row["reason"] or ""
+            self._add((row["stage"] or "", reason_kind(reason)), 1, _short(reason), [_short(row["image_id"])])
+
+    def merge(self, other: "Reasons") -> None:
+        """Adds what was counted of other rows."""
+        for kind, number in other.counts.items():
+            self._add(kind, number, *other._examples[kind])
+
+    def _add(self, kind: tuple[str, str], number: int, reason: str, image_ids: list[str]) -> None:
+        if kind not in self.counts and len(self.counts) >= _MAX_KINDS:
+            kind = ("", OTHERS)
+        self.counts[kind] += number
+        _, known = self._examples.setdefault(kind, (reason, []))
+        known += image_ids[: _NUM_EXAMPLES - len(known)]
+
+    def groups(self, most: int = _MAX_GROUPS) -> list[Quarantined]:
+        """The largest groups first; the last stands for all that are left."""
+        shown = heapq.nsmallest(most, self.counts, key=lambda kind: (-self.counts[kind], kind))
+        groups = [
+            Quarantined(
+                stage=kind[0],
+                reason=OTHERS if kind[1] == OTHERS else self._examples[kind][0],
+                num_images=self.counts[kind],
+                image_ids=self._examples[kind][1],
+            )
+            for kind in shown
+        ]
+        if rest := self.counts.total() - sum(group.num_images for group in groups):
+            groups.append(Quarantined(stage="", reason=OTHERS, num_images=rest, image_ids=[]))
+        return groups
+
+
 def count_quarantined(folders: Mapping[str, str]) -> list[Quarantined]:
     """Quarantined images of all stages by reason, the largest groups first; the last stands for all others.
 
+    An image that several stages have in quarantine, as each takes what the one before couldn't do, counts once.
+
     Args:
-        folders: stage to URI.
+        folders: stage to URI, in the order of the stages.
     """
-    counts: Counter[tuple[str, str]] = Counter()
-    examples: dict[tuple[str, str], tuple[str, list[str]]] = {}
+    found: dict[str, list[str]] = {}
     for folder in folders.values():
-        for _, table in iter_shards(storage.join(folder, QUARANTINED), columns=QUARANTINE.names):
-            for row in table.to_pylist():
-                stage, reason = row["stage"] or "", row["reason"] or ""
-                kind = (stage, reason_kind(reason))
-                if kind not in counts and len(counts) >= _MAX_KINDS:
-                    kind = ("", OTHERS)
-                counts[kind] += 1
-                _, ids = examples.setdefault(kind, (_short(reason), []))
-                if len(ids) < _NUM_EXAMPLES:
-                    ids.append(_short(row["image_id"]))
-    shown = heapq.nsmallest(_MAX_GROUPS, counts, key=lambda kind: (-counts[kind], kind))
-    groups = [
-        Quarantined(
-            stage=kind[0],
-            reason=OTHERS if kind[1] == OTHERS else examples[kind][0],
-            num_images=counts[kind],
-            image_ids=examples[kind][1],
-        )
-        for kind in shown
-    ]
-    if rest := counts.total() - sum(group.num_images for group in groups):
-        groups.append(Quarantined(stage="", reason=OTHERS, num_images=rest, image_ids=[]))
-    return groups
+        for uri in storage.list_files(storage.join(folder, QUARANTINED), suffix=".parquet"):
+            of_part = found.setdefault(name_of(parent(uri)), [])
+            if parent(uri) not in of_part:
+                of_part.append(parent(uri))
+    reasons = Reasons()
+    for part_folders in found.values():  # part by part: ids of one are in memory, never all
+        seen: dict[str, dict[str, Any]] = {}
+        for folder in part_folders:
+            rows = read_shards(folder, columns=QUARANTINE.names, schema=QUARANTINE).to_pylist()
+            seen = {row["image_id"]: row for row in rows} | seen
+        reasons.add(seen.values())
+    return reasons.groups()
 
 
 def reason_kind(reason: str) -> str:

@@ -1,6 +1,7 @@
 """Writes what a run looks like as one HTML page. Nothing here grows with the rows but the time to read their ids."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
@@ -12,6 +13,7 @@ from raypipe.pages.provenance import provenance
 from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pages.samples import collect_samples
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.label_knowledge import label_sayings, read_label_precision
 from raypipe.pipelines.seeds import given_seeds
 from raypipe.reports.html import Report, render_report
 from raypipe.results import Decision, Score
@@ -52,13 +54,19 @@ def write_report(
     outputs = {"seeds": seeds, "masks": masks} | ({} if segments is None else {"segments": segments})
     folders = {name: artifact.uri for name, artifact in outputs.items()}
     affinity, classifier = networks.get("affinity"), networks.get("classifier")
+    curves: dict[str, Sequence[Mapping[str, Any]]] = {
+        name: read_metrics(parent(network.uri)) for name, network in networks.items()
+    }
+    known = None if classifier is None else read_label_precision(classifier)
     report = Report(
         title="raypipe report",
         classes=context.classes,
         scores=scores,
         gate=config.refinement.gate,
         decisions=decisions,
-        curves={name: read_metrics(parent(network.uri)) for name, network in networks.items()},
+        curves=curves,
+        known=known,
+        sayings=[] if known is None else label_sayings(config, known, epochs=curves["classifier"]),
         samples=collect_samples(
             context, outputs, affinity=affinity, evaluation=evaluation, scores=scores, num_samples=num_samples
         ),

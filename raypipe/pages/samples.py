@@ -4,6 +4,7 @@ Whatever the number of rows: ids are read shard by shard, and of the shards only
 """
 
 import heapq
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, zip_longest
 from typing import Any
@@ -14,6 +15,7 @@ from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_cam
 from raypipe.data.rows import Rows
 from raypipe.data.scenes import read_image
+from raypipe.faults import ROW_ERRORS
 from raypipe.outputs.load import held
 from raypipe.pages.shown import shown_mask
 from raypipe.pages.truth import usable_truth
@@ -24,6 +26,8 @@ from raypipe.results import Score
 from raypipe.schema import MASKS, SEEDS, columns
 from raypipe.stages.propagate import AffinitySource, affinity_source
 from raypipe.streams.collect import collect, draw, drawn_ids, outputs_of, with_ids
+
+logger = logging.getLogger(__name__)
 
 _COLUMNS = {
     "seeds": columns(SEEDS, "image_id", "class_ids", "cam", "cam_height", "cam_width"),
@@ -67,7 +71,10 @@ def collect_samples(
     source = affinity_source(affinity, precision=context.config.precision, device="cpu")
     for image_id, kind, score in chosen:
         of_image = {stage: by_id.get(image_id) for stage, by_id in found.items()}
-        yield _sample(context, manifest[image_id], of_image, kind, score, source)
+        try:
+            yield _sample(context, manifest[image_id], of_image, kind, score, source)
+        except ROW_ERRORS as error:  # such as a photograph that was deleted when its mask was made
+            logger.warning("no sample of %s on the page: %s", image_id, error)
 
 
 def choose_samples(

@@ -115,13 +115,14 @@ class Context:
             budget=budget or config.budget,
             rows_per_block=config.cluster.rows_per_block or (None if config.images.tile is None else SCENES_PER_BLOCK),
             png_column=png_column,
-            retry_quarantined=self._retries(plan.name),
+            retry_quarantined=self.retries(plan.name),
             start_timeout=config.cluster.start_timeout,
             row_timeout=config.cluster.row_timeout,
         )
         return run_stream(plan, rows, settings, partial(self.pools, plan))
 
-    def _retries(self, stream: str) -> bool:
+    def retries(self, stream: str) -> bool:
+        """Whether the rows that a stream has in quarantine are tried again."""
         _, everything, *order = get_args(Retried)
         if self.retry_quarantined == everything:
             return stream in order

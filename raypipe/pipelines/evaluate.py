@@ -125,7 +125,7 @@ def _run_scores(context: Context, *, masks: Artifact, seeds: Artifact | None) ->
     """Scores the images that aren't scored yet; the folder of their matrices."""
     plan = scores_plan(context, masks=masks, seeds=seeds)
     try:
-        context.run(plan, _rows_with_truth(context), budget=Budget(max_fraction=1))
+        context.run(plan, truth_rows(context), budget=Budget(max_fraction=1))
     except BudgetExceeded as error:  # no true mask could be compared: the table says so
         logger.warning("evaluate: %s", error)
     return plan.artifact(context.config.out)
@@ -133,7 +133,7 @@ def _run_scores(context: Context, *, masks: Artifact, seeds: Artifact | None) ->
 
 def _content(context: Context, scored: Artifact) -> list[str]:
     """What the scores of the present rows depend on: each row's digest, which is of its masks and maps."""
-    rows = held(_rows_with_truth(context), scored)
+    rows = held(truth_rows(context), scored)
     return [scored.digest, rows_digest(rows, ["split", SHARD_DIGEST])]
 
 
@@ -186,10 +186,11 @@ def _score_segments(context: Context, scored: Artifact, *, images: str | None = 
 
 def has_truth(context: Context) -> bool:
     """True where a row that is to be scored has a true mask."""
-    return bool(count(_rows_with_truth(context)))
+    return bool(count(truth_rows(context)))
 
 
-def _rows_with_truth(context: Context) -> Rows:
+def truth_rows(context: Context) -> Rows:
+    """Manifest rows that are scored: those of the splits to score that have a true mask."""
     return context.rows(context.config.evaluation.splits).where(lambda rows: pc.is_valid(rows["mask_uri"]))
 
 
@@ -209,7 +210,7 @@ def _tally(context: Context, scored: Artifact, names: Mapping[str, tuple[str, st
         else Matrices(1, "truth_digest", stage)
         for column, (stage, _) in names.items()
     }
-    rows = _rows_with_truth(context).select(["image_id", "split"])
+    rows = truth_rows(context).select(["image_id", "split"])
     return tally(scored, rows, matrices, num_classes=len(context.classes) + 1, images=images)
 
 

@@ -114,6 +114,25 @@ def read_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, j
     return _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=_stored)
 
 
+def undecided(
+    context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None
+) -> Plan | None:
+    """The first stream whose scores a run would decide by now; None where all is decided. Arguments as of `masks_plan`.
+
+    Where a run renews its decisions, that is its first stream, whatever was decided.
+    """
+    missing: list[Plan] = []
+
+    def note(context: Context, networks: _Networks) -> dict[str, Decision]:
+        stored = _stored(context, networks)
+        if not stored or context.retrain != "none":
+            missing.append(networks.plan(context))
+        return stored
+
+    _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=note)
+    return missing[0] if missing else None
+
+
 class _Networks(NamedTuple):
     """Arguments as of `masks_plan`."""
 

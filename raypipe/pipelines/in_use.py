@@ -8,6 +8,7 @@ then.
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from raypipe import storage
@@ -19,7 +20,18 @@ logger = logging.getLogger(__name__)
 FOLDER = "in_use"
 
 
-def find_in_use(out: str, task: Task, *, options: str, classes: Sequence[str], rows: str) -> Artifact | None:
+@dataclass(frozen=True)
+class Use:
+    """A network in use."""
+
+    network: Artifact
+    num_rows: int
+    """That it was trained on."""
+    is_of_now: bool
+    """Those are the rows that it would be trained on now."""
+
+
+def find_use(out: str, task: Task, *, options: str, classes: Sequence[str], rows: str) -> Use | None:
     """The network in use; None where there is none for these options.
 
     Args:
@@ -43,20 +55,28 @@ def find_in_use(out: str, task: Task, *, options: str, classes: Sequence[str], r
     used = found["networks"].get(options)
     if used is None or not has_checkpoint(used["uri"]):
         return None
-    if used["rows"] != rows:
+    return Use(Artifact(used["uri"], used["digest"]), used["num_rows"], used["rows"] == rows)
+
+
+def find_in_use(out: str, task: Task, *, options: str, classes: Sequence[str], rows: str) -> Artifact | None:
+    """The network of `find_use`, for a run: where it was trained on other rows, the log says so."""
+    used = find_use(out, task, options=options, classes=classes, rows=rows)
+    if used is None:
+        return None
+    if not used.is_of_now:
         logger.info(
             "%s: in use is the one that was trained on %d images; those of the manifest are others now, and "
             "`raypipe run --retrain=all` trains on them",
             task,
-            used["num_rows"],
+            used.num_rows,
         )
-    return Artifact(used["uri"], used["digest"])
+    return used.network
 
 
 def put_in_use(
     out: str, task: Task, network: Artifact, *, options: str, classes: Sequence[str], rows: str, num_rows: int
 ) -> None:
-    """Records a network as the one in use; arguments as of `find_in_use`."""
+    """Records a network as the one in use; arguments as of `find_use`."""
     found = _read(out, task)
     networks = found["networks"] if found and found["classes"] == list(classes) else {}
     networks[options] = {"uri": network.uri, "digest": network.digest, "rows": rows, "num_rows": num_rows}

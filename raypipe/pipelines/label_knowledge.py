@@ -6,12 +6,13 @@ checkpoint that was trained elsewhere brings the file along, or nothing is known
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.config import Training
+from raypipe.config import RunConfig, Training
 from raypipe.ops.average_precision import skill
 from raypipe.results import ClassPrecision, LabelPrecision
 from raypipe.training.order import num_steps_per_epoch
@@ -24,6 +25,9 @@ LITTLE = 0.3
 """Skill below which something went wrong: a ridge on ImageNet's features has 0.48 of 60 images of 20 classes."""
 FEW = 5
 """Images that show a class: what fewer say of it is chance, and the mean over all classes stands for it."""
+
+_MOST_CLASSES = 20
+"""That a line names; the report has all."""
 
 
 def write_label_precision(classifier: Artifact, known: LabelPrecision) -> None:
@@ -69,19 +73,20 @@ def knows_nothing(maps: Artifact) -> str | None:
     return f"the classifier knows nothing and so is no judge ({_summary(known)})"
 
 
-def say(known: LabelPrecision, training: Training, *, num_images: int) -> Iterator[tuple[int, str]]:
-    """Lines for the log with their levels: what is known, and where that is little, what has probably gone wrong.
+def say(known: LabelPrecision, training: Training, *, num_images: int | None) -> Iterator[tuple[int, str]]:
+    """Lines with their levels as a log's: what is known, and where that is little, what has probably gone wrong.
 
     Args:
         known: what was measured.
         training: what the training was told.
-        num_images: that it has learned from.
+        num_images: that it has learned from; None where nobody knows, as of a network that was trained elsewhere.
     """
     overall = _overall(known)
     if overall is None:
         yield logging.INFO, f"no class can be told from the others, {known.method}, n = {known.num_images}"
         return
     yield logging.INFO, _summary(known)
+    yield logging.INFO, _by_class(known)
     if overall < LITTLE:
         yield logging.WARNING, _cause(known, training, num_images)
         return
@@ -90,8 +95,23 @@ def say(known: LabelPrecision, training: Training, *, num_images: int) -> Iterat
         yield logging.WARNING, f"the classifier can't tell {names}: look at some of these images and their labels"
 
 
-def _cause(known: LabelPrecision, training: Training, num_images: int) -> str:
+def label_sayings(config: RunConfig, known: LabelPrecision, *, epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a page says of a run's classifier, but for the classes.
+
+    Args:
+        config: the run's.
+        known: what was measured.
+        epochs: metrics of its training; none of a network that was trained elsewhere.
+    """
+    learned = epochs[-1]["num_images"] if epochs else None
+    summary, *others = say(known, config.training("classifier"), num_images=learned)
+    return [summary[1], *(text for level, text in others if level == logging.WARNING)]
+
+
+def _cause(known: LabelPrecision, training: Training, num_images: int | None) -> str:
     section, learned, chance = training.section, known.mean("learned"), known.mean("chance")
+    if num_images is None:
+        return "the classifier knows little: give a better one (checkpoints.classifier), or let the run train one"
     if learned is None or chance is None or skill(learned, chance) < LITTLE:
         steps = section.epochs * num_steps_per_epoch(num_images, section.batch_size)
         return (
@@ -121,3 +141,13 @@ def _skill(each: ClassPrecision) -> float | None:
 def _summary(known: LabelPrecision) -> str:
     precision, chance = known.mean("precision"), known.mean("chance")
     return f"label mAP {precision:.2f} where chance has {chance:.2f}, {known.method}, n = {known.num_images}"
+
+
+def _by_class(known: LabelPrecision) -> str:
+    """The average precision of each class, the least first, with the images that show it."""
+    measured = sorted(
+        (each.precision, each.name, each.num_positive) for each in known.classes if each.precision is not None
+    )
+    shown = ", ".join(f"{name} {precision:.2f} (n = {number})" for precision, name, number in measured[:_MOST_CLASSES])
+    more = len(measured) - _MOST_CLASSES
+    return f"AP by class, the least first: {shown}{f' and {more} more' if more > 0 else ''}"

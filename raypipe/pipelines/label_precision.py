@@ -44,6 +44,7 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
         None where the checkpoint doesn't say which images it hasn't learned from.
     """
     if known := read_label_precision(classifier):
+        _say(known, trained)
         return known
     asked = read_asked(classifier.uri)
     if asked is None:
@@ -65,9 +66,14 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
     found = outputs_of(plan.artifact(context.config.out), rows, plan.schema)
     measured = label_precision(found, asked, classes=context.classes)
     write_label_precision(classifier, measured)
-    for level, line in say(measured, trained.training, num_images=trained.rows.num_rows):
-        logger.log(level, "labels: %s", line)
+    _say(measured, trained)
     return measured
+
+
+def _say(known: LabelPrecision, trained: NetworkPlan) -> None:
+    """Says in each run what is known: a warning is no less true in the next one."""
+    for level, line in say(known, trained.training, num_images=trained.rows.num_rows):
+        logger.log(level, "labels: %s", line)
 
 
 def labels_plan(context: Context, classifier: Artifact, task: ClassifierTask, *, cross_validates: bool) -> Plan:

@@ -19,7 +19,7 @@ from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.outputs.records import open_folder, set_digest
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
-from raypipe.pipelines.in_use import find_in_use, put_in_use
+from raypipe.pipelines.in_use import Use, find_in_use, find_use, put_in_use
 from raypipe.schema import SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.screen.step import is_there, step
 from raypipe.stages.base import columns_after
@@ -106,14 +106,14 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
     Raises:
         ValueError: if networks in use were trained for other classes.
     """
-    if context.retrain != "all" and (used := _in_use(context, plan)):
+    if context.retrain != "all" and (used := find_in_use(context.config.out, plan.task.name, **_use(context, plan))):
         is_there(plan.task.name)
         return used
     trained = _trained(context, plan)
     if trained is not None:
         is_there(plan.task.name)
     else:
-        folder = _folder(context, plan)
+        folder = training_folder(context, plan)
         open_folder(folder, plan.provenance())
         uri = storage.join(folder, CHECKPOINT)
         if plan.asked is not None:
@@ -128,12 +128,16 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
 
 
 def find_trained(context: Context, plan: NetworkPlan) -> Artifact | None:
-    """The checkpoint of a plan that is in use or was trained already; None where there is none."""
-    return _in_use(context, plan) or _trained(context, plan)
+    """The checkpoint of a plan that a run takes without a training; None where it trains one."""
+    used = find_network_in_use(context, plan)
+    return _trained(context, plan) if used is None else used.network
 
 
-def _in_use(context: Context, plan: NetworkPlan) -> Artifact | None:
-    return find_in_use(context.config.out, plan.task.name, **_use(context, plan))
+def find_network_in_use(context: Context, plan: NetworkPlan) -> Use | None:
+    """What a run takes for a plan without looking at its rows; None where there is nothing, or it is renewed."""
+    if context.retrain == "all":
+        return None
+    return find_use(context.config.out, plan.task.name, **_use(context, plan))
 
 
 def _use(context: Context, plan: NetworkPlan) -> dict[str, Any]:
@@ -148,11 +152,12 @@ def _use(context: Context, plan: NetworkPlan) -> dict[str, Any]:
 
 
 def _trained(context: Context, plan: NetworkPlan) -> Artifact | None:
-    uri = storage.join(_folder(context, plan), CHECKPOINT)
+    uri = storage.join(training_folder(context, plan), CHECKPOINT)
     return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"]) if has_checkpoint(uri) else None
 
 
-def _folder(context: Context, plan: NetworkPlan) -> str:
+def training_folder(context: Context, plan: NetworkPlan) -> str:
+    """The folder below `out` of a network's training."""
     return storage.join(context.config.out, plan.task.name, digest(plan.provenance()))
 
 

@@ -32,7 +32,7 @@ def lacks_saliency(context: Context) -> bool:
     config = context.config
     if config.classifier.saliency == "none":
         return False
-    unmapped = _unmapped(context)
+    unmapped = unmapped_rows(context)
     missing = count(unmapped)
     if missing and config.saliency.weights is None:
         some = sorted(name for names in drawn_ids(unmapped, 3).values() for name in names)
@@ -60,7 +60,7 @@ def run_saliency(context: Context) -> tuple[Artifact, StreamSummary]:
 
     They come as shards, as `png/<id>.png`, and as the folder `manifest/`, the manifest with their `saliency_uri`.
     """
-    unmapped = _unmapped(context)
+    unmapped = unmapped_rows(context)
     if context.config.saliency.weights:
         stage_weights(context.config.saliency.weights, out=context.config.out)
     maps, summary = context.run(saliency_plan(context, saliency_weights(context)), unmapped, png_column="saliency")
@@ -119,7 +119,7 @@ def saliency_plan(context: Context, weights: Artifact) -> Plan:
     )
 
 
-def _unmapped(context: Context) -> Rows:
+def unmapped_rows(context: Context) -> Rows:
     """Rows of splits.train without a map."""
     columns = (*MANIFEST_COLUMNS, "saliency_uri")
     rows = context.rows(context.config.splits.train, columns=columns)
@@ -135,7 +135,7 @@ def _predicted(maps: Artifact, rows: pa.Table) -> pa.Array:
 def _write_part(context: Context, maps: Artifact, part: Part) -> None:
     """Writes a part of the manifest with the predicted maps where it names none."""
     table = part.read()
-    unmapped = _unmapped(context).read(part)["image_id"]
+    unmapped = unmapped_rows(context).read(part)["image_id"]
     predicted = pc.is_in(table["image_id"], unmapped.combine_chunks())
     uris = pc.if_else(predicted, _predicted(maps, table), table["saliency_uri"])
     index = table.schema.get_field_index("saliency_uri")

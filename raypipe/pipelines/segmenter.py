@@ -50,6 +50,13 @@ def train_segmenter(
     Raises:
         ValueError: if there is nothing to learn from.
     """
+    return run_training(context, segmenter_plan(context, masks=masks, classifier=classifier, own_masks=own_masks))
+
+
+def segmenter_plan(
+    context: Context, *, masks: Artifact | None, classifier: Artifact | None, own_masks: bool = False
+) -> NetworkPlan:
+    """What the segmentation network is trained of; arguments and errors as of `train_segmenter`."""
     config = context.config
     training = config.training("segmenter")
     rows = _rows_to_learn(context, masks=masks, own_masks=own_masks)
@@ -61,7 +68,7 @@ def train_segmenter(
         min_confidence=OWN_MASKS_CONFIDENCE if own_masks else config.segmenter.min_confidence,
         **crop_options(context, training, task),
     )
-    plan = NetworkPlan(
+    return NetworkPlan(
         task=task,
         training=training,
         crops=crops,
@@ -70,7 +77,6 @@ def train_segmenter(
         factors=_factors(rows, mask_share=config.segmenter.mask_share, repeat_threshold=config.repeat_threshold),
         validated_rows=_validated_rows(context),
     )
-    return run_training(context, plan)
 
 
 def segmenter_task(context: Context, *, classifier: Artifact | None) -> SegmenterTask:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe.ops.cooccurrence import Pair
-from raypipe.results import Decision, Score
+from raypipe.results import Decision, LabelPrecision, Score
 
 KINDS = ("best", "worst", "random")
 """Reasons for which an image is in the report."""
@@ -142,6 +142,10 @@ class Report:
     sweeps: Sequence[SweepPlots] = ()
     saliency: Sequence[SaliencySample] = ()
     """Training images with their saliency, if saliency taught the classifier."""
+    known: LabelPrecision | None = None
+    """What the classifier knows of each class; None where nobody knows."""
+    sayings: Sequence[str] = ()
+    """What follows from it: that it is enough, or what has probably gone wrong."""
     streams: Mapping[str, Mapping[str, Any]]
     """num_rows, num_finished, num_quarantined, num_computed and seconds of each stage."""
     quarantine: Sequence[Quarantined]

@@ -6,7 +6,7 @@ config or a URI. An error has the URI as a note, where its own text may lack it.
 
 from raypipe.storage.digests import bytes_digest, digest
 from raypipe.storage.filesystems import arrow_filesystem, awaited, filesystem, patience
-from raypipe.storage.listing import exists, glob, list_files, list_sizes
+from raypipe.storage.listing import exists, glob, list_files, list_folders, list_sizes
 from raypipe.storage.ranges import open_blocks, read_ranges, version
 from raypipe.storage.read import opened, read_bytes, read_many
 from raypipe.storage.write import create_exclusive, delete, delete_many, write_bytes_atomic, writing
@@ -26,6 +26,7 @@ __all__ = [
     "glob",
     "join",
     "list_files",
+    "list_folders",
     "list_sizes",
     "open_blocks",
     "opened",

@@ -83,6 +83,23 @@ def list_sizes(uri: str, *, suffix: str = "", starts: Collection[str] = ("",)) -
     }
 
 
+def list_folders(uri: str) -> list[str]:
+    """Returns the sorted URIs of the folders directly in a folder, by one listing; an absent folder has none.
+
+    Raises:
+        OSError: as of `list_files`.
+    """
+    with about(uri), waiting():
+        fs, path = filesystem(uri)
+        fs.invalidate_cache()
+        try:
+            found = fs.ls(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    folders = (each["name"].rstrip("/") for each in found if each["type"] == "directory")
+    return sorted(_uri(name, absolute(uri), path) for name in folders if name != path.rstrip("/"))
+
+
 def glob(pattern: str) -> list[str]:
     """Returns the sorted absolute forms of the files and folders that a pattern with `*`, `?` and `[…]` matches."""
     with about(pattern), waiting():

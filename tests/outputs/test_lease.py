@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from raypipe import storage
 from raypipe.outputs import lease as module
-from raypipe.outputs.lease import LEASE, FolderInUse, LeaseLost, hold
+from raypipe.outputs.lease import LEASE, FolderInUse, LeaseLost, find_holder, hold
 from raypipe.processes import Process
 
 BEAT, TAKEOVER = 0.2, 2.0
@@ -105,6 +106,18 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 10) -> None:
 
 def files(folder: str) -> list[str]:
     return [uri.rpartition("/")[2] for uri in storage.list_files(storage.join(folder, LEASE))]
+
+
+def test_others_see_who_holds_it_and_that_nobody_does(folder: str) -> None:
+    assert find_holder(folder) is None
+    for epoch in (1, 2):
+        with hold(folder, holder="a test", beat=BEAT, takeover=TAKEOVER):
+            found = find_holder(folder)
+            assert found is not None
+            assert found.text.startswith("a test (process ")
+            assert found.epoch == epoch
+            assert abs((datetime.now(UTC) - found.started).total_seconds()) < 60
+        assert find_holder(folder) is None
 
 
 def test_each_holder_has_the_next_epoch_and_waits_for_nobody(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,21 @@ def test_samples_are_ranked_by_the_last_stage(context: Context, masks: Artifact,
     assert (chosen["best"], chosen["worst"]) == (third, first)
 
 
+def test_a_photograph_that_was_deleted_is_no_sample(
+    context: Context, masks: Artifact, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = context.manifest.table.to_pylist()
+    rows[0]["image_uri"] = str(tmp_path / "deleted.jpg")
+    gone = replace(context, manifest=Manifest.from_rows(rows, context.classes))
+    evaluation = evaluation_of(tmp_path / "e", **{rows[0]["image_id"]: 0.9, rows[1]["image_id"]: 0.5})
+    options = {"affinity": None, "evaluation": evaluation, "scores": [make_score()], "num_samples": 1}
+    samples = list(collect_samples(gone, {"masks": masks}, **options))
+    assert rows[0]["image_id"] not in {sample.image_id for sample in samples}
+    assert len(samples) == 2
+    assert f"no sample of {rows[0]['image_id']} on the page" in caplog.text
+    assert "deleted.jpg" in caplog.text
+
+
 def test_only_the_chosen_rows_are_read(context: Context, masks: Artifact, tmp_path: Path, monkeypatch) -> None:
     seen: list[str] = []
     original = load.read_columns
@@ -161,6 +177,17 @@ def test_quarantined_images_are_counted_by_reason(tmp_path: Path) -> None:
     assert (many.stage, many.num_images, len(many.image_ids)) == ("DecodeImages", 50, 3)
     assert many.reason.startswith("truncated after ")
     assert (one.num_images, len(one.reason)) == (1, 300)
+
+
+def test_an_image_that_several_stages_have_in_quarantine_counts_once(tmp_path: Path) -> None:
+    folders = {"seeds": f"{tmp_path}/seeds", "masks": f"{tmp_path}/masks"}
+    for folder in folders.values():
+        write_quarantine(folder, dict.fromkeys("abc", ("DecodeImages", "broken")))
+    write_quarantine(folders["masks"], {"d": ("EncodeMasks", "late")})
+    assert [(each.stage, each.num_images) for each in count_quarantined(folders)] == [
+        ("DecodeImages", 3),
+        ("EncodeMasks", 1),
+    ]
 
 
 def test_many_reasons_are_cut_off_and_counted(tmp_path: Path) -> None:

@@ -93,9 +93,11 @@ def test_a_classifier_at_chance_is_no_judge(tmp_path: Path) -> None:
     ids=["well", "one class", "too few steps", "too few images"],
 )
 def test_what_has_gone_wrong_is_said(precision: LabelPrecision, warning: str | None) -> None:
-    (level, summary), *warnings = say(precision, training(), num_images=100)
+    (level, summary), (_, by_class), *warnings = say(precision, training(), num_images=100)
     assert level == logging.INFO
     assert summary.startswith("label mAP 0.")
+    first, second = sorted((each.precision, each.name) for each in precision.classes)
+    assert f"first: {first[1]} {first[0]:.2f} (n = 20), {second[1]} {second[0]:.2f} (n = 20)" in by_class
     assert len(warnings) == (warning is not None)
     if warning is not None:
         assert warnings[0][0] == logging.WARNING

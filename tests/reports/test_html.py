@@ -9,7 +9,7 @@ import numpy as np
 from raypipe.ops.cooccurrence import Pair
 from raypipe.reports.content import Confusion, LabelPairs, Quarantined, RiskCurves, SweepPlots
 from raypipe.reports.html import render_report
-from raypipe.results import Decision, Score
+from raypipe.results import ClassPrecision, Decision, LabelPrecision, Score
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -181,6 +181,23 @@ def test_curves_and_their_last_epoch(make_report):
     assert len(page.all("svg")) == 3
     assert "training, affinity – – – 200 1,400.0 0.1" in page.text
     assert "last loss 0.5 images per second 12.3 waiting for data 25 % seconds 1,400 unreadable images 3" in page.text
+
+
+def test_what_the_classifier_knows_of_each_class(make_report):
+    known = LabelPrecision(
+        method="held out",
+        num_images=60,
+        classes=(
+            ClassPrecision(name="<cat>", num_positive=20, precision=0.314, chance=0.3, learned=0.9),
+            ClassPrecision(name="dog", num_positive=0, precision=None, chance=None, learned=None),
+        ),
+    )
+    html = render_report(make_report(known=known, sayings=["label mAP 0.31 & little"]))
+    assert "label mAP 0.31 &amp; little" in html
+    assert "&lt;cat&gt;" in html
+    assert ">0.31<" in html
+    assert "Nobody knows how well the classifier" not in html
+    assert "Nobody knows how well the classifier" in render_report(make_report())
 
 
 def test_streams_and_quarantine(make_report):

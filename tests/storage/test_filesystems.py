@@ -71,3 +71,13 @@ def test_what_an_archive_lacks_is_that_uris_fault(tmp_path: Path) -> None:
 def test_a_scheme_that_nothing_opens_is_named(uri: str) -> None:
     with pytest.raises(ValueError, match=f"^{uri.partition('/')[0]}// can't be opened .* expected a path, s3://"):
         storage.filesystem(uri)
+
+
+def test_the_folders_of_a_folder(folder: str) -> None:
+    """Names that begin alike, files beside, and what lies deeper are no folders of it."""
+    assert storage.list_folders(f"{folder}/absent") == []
+    for name in ("b/deep/file", "a #[1]/file", "file", "ab/file"):
+        storage.write_bytes_atomic(f"{folder}/in/{name}", b"x")
+    names = [storage.absolute(f"{folder}/in/{name}") for name in ("a #[1]", "ab", "b")]
+    assert storage.list_folders(f"{folder}/in") == sorted(names)
+    assert storage.read_bytes(storage.join(storage.list_folders(f"{folder}/in")[0], "file")) == b"x"

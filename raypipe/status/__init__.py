@@ -1,0 +1,1 @@
+"""What is done of a run, what it would compute now and why."""

@@ -1,0 +1,176 @@
+"""Looks at what a run has made, by the digests that it would give it: what is done, what would be computed, and why.
+
+Nothing is computed or written, no image is read, and no Ray is needed; where it is connected, many rows are counted in
+its tasks. As long as a network isn't trained, nobody knows the digest of what is made with it: such steps follow.
+"""
+
+from raypipe import storage
+from raypipe.artifacts import Artifact
+from raypipe.config import to_yaml
+from raypipe.doctor.workload import runs_gate
+from raypipe.pipelines.affinity import affinity_plan, find_frozen
+from raypipe.pipelines.classifier import classifier_plan
+from raypipe.pipelines.context import CONFIG_FILE, Context
+from raypipe.pipelines.evaluate import has_truth, scores_plan, truth_rows
+from raypipe.pipelines.gate import read_gates, sample_rows, undecided
+from raypipe.pipelines.label_knowledge import read_label_precision, say
+from raypipe.pipelines.masks import masks_plan
+from raypipe.pipelines.masks_file import find_masks_file
+from raypipe.pipelines.needs import makes_seeds, uses_classifier
+from raypipe.pipelines.networks import given_checkpoint
+from raypipe.pipelines.saliency_maps import lacks_saliency, saliency_plan, saliency_weights, unmapped_rows
+from raypipe.pipelines.seeds import given_seeds, seeds_plan
+from raypipe.pipelines.segmenter import has_weak_rows, segment_plan, segment_rows, segmenter_plan
+from raypipe.status.content import Status, Step
+from raypipe.status.steps import Steps
+from raypipe.streams.collect import count
+from raypipe.streams.plan import Plan
+from raypipe.training.staging import find_weights
+from raypipe.training.trainer import read_metrics
+from raypipe.uri import parent
+
+
+def look(context: Context) -> Status:
+    """The status of a run: its steps in their order, as `raypipe.run.Run` takes them.
+
+    Args:
+        context: config and manifest; what its `retrain` and `retry_quarantined` renew is to be made.
+
+    Raises:
+        ValueError: as the steps of a run, where the config and the manifest can't be used together.
+    """
+    steps, out = Steps(context), context.config.out
+    classifier = _classifier(steps) if uses_classifier(context) else None
+    maps = given_seeds(context) or classifier
+    seeds = None if maps is None else seeds_plan(context, maps=maps)
+    affinity, has_affinity = _affinity(steps, seeds, classifier)
+    masks = None
+    if maps is None or not has_affinity or (uses_classifier(context) and classifier is None):
+        if runs_gate(context):
+            steps.follow("gate")
+        steps.follow("masks")
+    else:
+        masks = _masks(steps, maps, affinity, classifier)
+    segments = _segments(steps, masks, classifier) if context.config.segmenter.enabled else None
+    if has_truth(context):
+        _scores(steps, masks, seeds, segments)
+    of_masks = steps.get("masks")
+    account = None if of_masks is None else of_masks.account
+    return Status(
+        out=out,
+        steps=steps.found,
+        num_images=count(context.rows(context.config.splits.masks)) if account is None else account.num_rows,
+        at_work=steps.at_work,
+        labels=[] if classifier is None else _labels(context, classifier),
+        differs=[] if steps.last is None else steps.last.differences(context.config),
+        last_masks=find_masks_file(out),
+    )
+
+
+def _classifier(steps: Steps) -> Artifact | None:
+    context = steps.context
+    if given := given_checkpoint(context, task="classifier"):
+        return steps.give("classifier", given)
+    maps = None
+    if lacks_saliency(context):
+        weights = context.config.saliency.weights
+        if weights and find_weights(weights, out=steps.out) is None:
+            steps.follow("saliency", f"{weights} is downloaded first")
+            steps.follow("classifier")
+            return None
+        maps = steps.stream(saliency_plan(context, saliency_weights(context)), unmapped_rows(context))
+    return steps.network(classifier_plan(context, maps=maps))
+
+
+def _affinity(steps: Steps, seeds: Plan | None, classifier: Artifact | None) -> tuple[Artifact | None, bool]:
+    """The network to walk along, None along plain colours; and whether it is known."""
+    context, config = steps.context, steps.context.config
+    if config.walk.affinity == "rgb":
+        return None, True
+    if given := given_checkpoint(context, task="affinity"):
+        return steps.give("affinity", given), True
+    start = classifier if config.affinity.start == "classifier" else None
+    waits = config.affinity.start == "classifier" and classifier is None
+    if not makes_seeds(config):
+        if waits:
+            steps.follow("affinity")
+            return None, False
+        frozen = find_frozen(context, classifier=start)
+        steps.found.append(Step(name="affinity", state="done" if frozen else "missing", artifact=frozen))
+        return frozen, frozen is not None
+    if seeds is None:
+        steps.follow("seeds")
+    else:
+        made = steps.stream(seeds, context.seed_rows())
+        if not waits and steps.has_rows("seeds"):
+            network = steps.network(affinity_plan(context, seeds=made, classifier=start))
+            return network, network is not None
+    steps.follow("affinity")
+    return None, False
+
+
+def _masks(steps: Steps, maps: Artifact, affinity: Artifact | None, judge: Artifact | None) -> Artifact | None:
+    context = steps.context
+    if runs_gate(context):
+        left = undecided(context, maps=maps, affinity=affinity, judge=judge)
+        if left is None:
+            steps.found.append(Step(name="gate", state="done"))
+        elif context.retrain != "none":
+            steps.follow("gate", f"--retrain={context.retrain} decides again")
+        else:
+            steps.stream(left, sample_rows(context))
+        if steps.found[-1].is_left:
+            steps.follow("masks")
+            return None
+    gated = read_gates(context, maps=maps, affinity=affinity, judge=judge).context
+    plan = masks_plan(gated, maps=maps, affinity=affinity, judge=judge)
+    return steps.stream(plan, context.rows(context.config.splits.masks))
+
+
+def _segments(steps: Steps, masks: Artifact | None, classifier: Artifact | None) -> Artifact | None:
+    context, options = steps.context, steps.context.config.segmenter
+    segmenter, learns = given_checkpoint(context, task="segmenter"), has_weak_rows(context)
+    if segmenter is not None:
+        steps.give("segmenter", segmenter)
+    elif (options.start == "classifier" and classifier is None) or (learns and not steps.has_rows("masks")):
+        steps.follow("segmenter")
+    else:
+        start = classifier if options.start == "classifier" else None
+        segmenter = steps.network(segmenter_plan(context, masks=masks if learns else None, classifier=start))
+        if segmenter is not None and learns and options.rounds:
+            # Which network is kept is judged in each run once more, from what is there.
+            if not steps.any_left and _has_ended(context):
+                steps.found.append(Step(name="segments", state="done"))
+            else:
+                steps.follow("segments", "rounds of self-training are judged first")
+            return None
+    if segmenter is None:
+        steps.follow("segments")
+        return None
+    return steps.stream(segment_plan(context, segmenter=segmenter), segment_rows(context))
+
+
+def _has_ended(context: Context) -> bool:
+    """Whether the last whole run that came to its end had these very options."""
+    uri = storage.join(context.config.out, CONFIG_FILE)
+    return storage.exists(uri) and storage.read_bytes(uri) == to_yaml(context.config).encode()
+
+
+def _scores(steps: Steps, masks: Artifact | None, seeds: Plan | None, segments: Artifact | None) -> None:
+    """Of masks and maps; a segmentation network's masks are scored with them."""
+    context = steps.context
+    if masks is None or seeds is None or steps.any_left:
+        steps.follow("scores")
+        return
+    steps.stream(scores_plan(context, masks=masks, seeds=seeds.artifact(steps.out)), truth_rows(context))
+    if segments is not None and not steps.any_left:
+        steps.found.pop()
+        steps.stream(scores_plan(context, masks=segments, seeds=None), truth_rows(context))
+
+
+def _labels(context: Context, classifier: Artifact) -> list[str]:
+    known, epochs = read_label_precision(classifier), read_metrics(parent(classifier.uri))
+    if known is None:
+        return []
+    learned = epochs[-1]["num_images"] if epochs else None
+    return [text for _, text in say(known, context.config.training("classifier"), num_images=learned)]

@@ -1,0 +1,160 @@
+"""Looks at single steps of a run, a stream or a training: what of it is there, what is left and why."""
+
+import json
+import time
+
+from raypipe import storage
+from raypipe.artifacts import Artifact
+from raypipe.data.rows import Rows
+from raypipe.outputs.lease import Holder, find_holder
+from raypipe.outputs.records import RECORD_FILE, read_summary
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.last_run import find_last_run
+from raypipe.pipelines.networks import NetworkPlan, find_network_in_use, find_trained, training_folder
+from raypipe.status.account import Account, account_of
+from raypipe.status.changes import Words, earlier_folders, in_words, nearest_differences
+from raypipe.status.content import State, Step
+from raypipe.streams.moves import PARTS_FILE
+from raypipe.streams.plan import Plan
+from raypipe.training.trainer import read_metrics
+from raypipe.uri import parent
+
+_TRAININGS = ("classifier", "affinity", "segmenter")
+
+
+class Steps:
+    """The steps that were looked at, in their order."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.out = context, context.config.out
+        self.last = find_last_run(self.out)
+        self.found: list[Step] = []
+        self.at_work: list[str] = []
+
+    @property
+    def any_left(self) -> bool:
+        """Whether a run would do something, as far as was looked."""
+        return any(step.is_left for step in self.found)
+
+    def get(self, name: str) -> Step | None:
+        """A step by its name; None where it wasn't looked at."""
+        return next((step for step in self.found if step.name == name), None)
+
+    def has_rows(self, name: str) -> bool:
+        """Whether a stream has made a row that can be learned from."""
+        step = self.get(name)
+        return step is not None and step.account is not None and step.account.num_finished > 0
+
+    def give(self, name: str, given: Artifact) -> Artifact:
+        """Notes what the config names."""
+        self.found.append(Step(name=name, state="given", why=given.uri, artifact=given))
+        return given
+
+    def follow(self, name: str, why: str | None = None) -> None:
+        """Notes a step that is made of what isn't made yet: of the first one that is left, or for another reason."""
+        if why is None:
+            why = f"needs the {next(step.name for step in self.found if step.is_left)} first"
+        renewed, taken = bool(earlier_folders(self.out, name)), self._seconds_of(name)
+        left = self._training_left(name) if name in _TRAININGS else taken and taken[0]
+        self.found.append(Step(name=name, state="follows", why=why, is_renewed=renewed, seconds_left=left))
+
+    def network(self, plan: NetworkPlan) -> Artifact | None:
+        """Looks at a network; None where it is to be trained."""
+        name = plan.task.name
+        if found := find_trained(self.context, plan):
+            seconds = sum(epoch["seconds"] for epoch in read_metrics(parent(found.uri)))
+            used = find_network_in_use(self.context, plan)
+            why = ""
+            if used is not None and not used.is_of_now:
+                why = f"of {used.num_rows:,} images: --retrain=all takes those of now"
+            self.found.append(Step(name=name, state="done", why=why, artifact=found, seconds=seconds))
+            return found
+        state: State = "missing"
+        words, renewed = Words([], []), False
+        why = f"learns from {plan.rows.num_rows:,} images"
+        if storage.exists(storage.join(training_folder(self.context, plan), RECORD_FILE)):
+            state, why = "begun", "its training was begun and goes on from its last state"
+        else:
+            words, renewed = self._differences(name, plan.provenance(), task=name)
+            why = f"{words}: {why}" if str(words) else why
+        left = self._training_left(name)
+        self.found.append(
+            Step(name=name, state=state, why=why, changes=words.options, is_renewed=renewed, seconds_left=left)
+        )
+        return None
+
+    def stream(self, plan: Plan, rows: Rows) -> Artifact:
+        """Looks at a stream; the folder of its outputs, finished or not."""
+        made = plan.artifact(self.out)
+        account, summary = account_of(plan, rows, made.uri), read_summary(made.uri)
+        if self.context.retries(plan.name):
+            account.num_quarantined = 0
+        begun = storage.exists(storage.join(made.uri, RECORD_FILE))
+        holder = find_holder(made.uri) if begun else None
+        if holder is not None:
+            self.at_work.append(holder.text)
+        state: State = "done"
+        words, renewed, why = Words([], []), False, ""
+        if not begun:
+            words, renewed = self._differences(plan.name, plan.provenance())
+            state, why = "missing", str(words)
+        elif account.num_left or summary is None:
+            state, why = "begun", _left_over(made.uri, rows, was_finished=summary is not None, holder=holder)
+        self.found.append(
+            Step(
+                name=plan.name,
+                state=state,
+                why=why,
+                changes=words.options,
+                is_renewed=renewed,
+                artifact=made,
+                account=account,
+                seconds=_elapsed(holder) if holder else summary["seconds"] if summary else 0,
+                seconds_left=self._stream_left(plan.name, account, made.uri, holder),
+            )
+        )
+        return made
+
+    def _differences(self, name: str, provenance: dict[str, object], *, task: str | None = None) -> tuple[Words, bool]:
+        """Why an output isn't one that is there, and whether any is."""
+        found = nearest_differences(earlier_folders(self.out, name), provenance)
+        last = None if self.last is None else self.last.config
+        return in_words(found or [], self.context.config, task=task, last=last), found is not None
+
+    def _training_left(self, name: str) -> float | None:
+        """Seconds of the longest earlier training of a network; other numbers of images or epochs aren't reckoned."""
+        found = [sum(epoch["seconds"] for epoch in read_metrics(folder)) for folder in earlier_folders(self.out, name)]
+        return max(found, default=0.0) or None
+
+    def _stream_left(self, name: str, account: Account, folder: str, holder: Holder | None) -> float | None:
+        """Seconds, by what a row took: in the run that is at work, or in the last one that came to its end."""
+        if not account.num_left:
+            return 0
+        done = account.num_finished + account.num_quarantined
+        if holder is not None and holder.epoch == 1 and done:
+            return account.num_left / done * _elapsed(holder)
+        taken = self._seconds_of(name, first=folder)
+        return None if taken is None else taken[0] / taken[1] * account.num_left
+
+    def _seconds_of(self, name: str, *, first: str | None = None) -> tuple[float, int] | None:
+        """Seconds and rows of a stream's last run, in a folder or, if there was none, in one of other options."""
+        for folder in sorted(earlier_folders(self.out, name), key=lambda each: each != first):
+            summary = read_summary(folder)
+            if summary is not None and summary["num_computed"]:
+                return summary["seconds"], summary["num_computed"]
+        return None
+
+
+def _elapsed(holder: Holder) -> float:
+    return max(0.0, time.time() - holder.started.timestamp())
+
+
+def _left_over(folder: str, rows: Rows, *, was_finished: bool, holder: Holder | None) -> str:
+    """Why a stream that was begun has rows left."""
+    if holder is not None:
+        return "a run is at work"
+    uri = storage.join(folder, PARTS_FILE)
+    before = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+    if before and not before.keys() <= {part.name for part in rows.parts}:
+        return "the manifest has other parts: rows that have only moved between them aren't computed again"
+    return "new or changed images, or shards that were deleted" if was_finished else "was interrupted and goes on"

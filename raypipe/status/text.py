@@ -1,0 +1,109 @@
+"""A status in words: a table of the steps, what a run would compute, quarantined rows by reason, places, times."""
+
+from collections.abc import Iterable, Sequence
+
+from raypipe import storage
+from raypipe.cluster.findings import time_text
+from raypipe.pages.report import REPORT_FILE
+from raypipe.pipelines.masks_file import MASKS_FILE
+from raypipe.status.account import Account
+from raypipe.status.content import Status, Step
+
+_STATES = {"done": "done", "given": "given", "begun": "goes on", "missing": "to do", "follows": "to do"}
+
+_MOST_REASONS = 5
+
+
+def describe(status: Status) -> str:
+    """All that a status says."""
+    lines = [status.out, announcement(status), ""]
+    width = max(len(step.name) for step in status.steps)
+    lines += [f"{step.name:{width}}  {_STATES[step.state]:7}  {_detail(step)}".rstrip() for step in status.steps]
+    lines += ["", *closing(status)]
+    lines += [f"at work: {holder}" for holder in status.at_work]
+    return "\n".join(lines)
+
+
+def announcement(status: Status) -> str:
+    """What a run would compute, and which options have changed for it to do so: one line."""
+    left = [step for step in status.steps if step.is_left]
+    if not left:
+        differs = f" (since the last run: {', '.join(status.differs)})" if status.differs else ""
+        return f"everything is done{differs}"
+    changes = status.differs or list(dict.fromkeys(change for step in left for change in step.changes))
+    names, number = _listed(step.name for step in left), _images(_num_left(status))
+    if changes and all(step.is_renewed for step in left):
+        return f"{', '.join(changes)}: {names} again, {number}"
+    first = left[0]
+    why = ", ".join(changes) or (f"{first.name}: {first.why}" if first.is_renewed or first.state == "begun" else "")
+    return f"{why}; to do: {names}, {number}" if why else f"to do: {names}, {number}"
+
+
+def closing(status: Status) -> list[str]:
+    """What the end of a run says: masks, quarantined rows by reason, where they are, the time."""
+    masks = status.step("masks")
+    lines = []
+    if masks is not None and masks.artifact is not None and masks.account is not None and masks.state != "missing":
+        account = masks.account
+        lines.append(f"masks: {account.num_finished:,} of {_images(account.num_rows)}, {_quarantined(account)}")
+        groups = account.reasons.groups(_MOST_REASONS) if account.num_quarantined else []
+        lines += [f"  {group.num_images:,} x {group.stage}: {group.reason}" for group in groups]
+        named = status.last_masks == masks.artifact.uri
+        files = f", whose files {storage.join(status.out, MASKS_FILE)} names" if named else ""
+        lines.append(f"where: {masks.artifact.uri}{files}")
+    else:
+        last = "" if status.last_masks is None else f"; the last ones are in {status.last_masks}"
+        lines.append(f"masks: none of this config yet{last}")
+    lines += [f"labels: {line}" for line in status.labels]
+    lines.append(f"time: {_times(status.steps)}")
+    if storage.exists(report := storage.join(status.out, REPORT_FILE)):
+        lines.append(f"report: {report}")
+    return lines
+
+
+def _detail(step: Step) -> str:
+    parts = []
+    if step.account is not None and (step.state in ("done", "begun") or step.account.num_finished):
+        account = step.account
+        left = f", {account.num_left:,} left" if account.num_left else ""
+        parts.append(f"{account.num_finished:,} of {_images(account.num_rows)}, {_quarantined(account)}{left}")
+    elif step.account is not None:
+        parts.append(_images(step.account.num_rows))
+    if step.why:
+        parts.append(step.why)
+    return ": ".join(parts)
+
+
+def _quarantined(account: Account) -> str:
+    return f"{account.num_quarantined:,} quarantined" if account.num_quarantined else "none quarantined"
+
+
+def _num_left(status: Status) -> int:
+    """Images that the masks, or else the last step that is known, would be made of."""
+    masks = status.step("masks")
+    if masks is not None and masks.is_left:
+        return status.num_images if masks.account is None else masks.account.num_left
+    known = [step.account.num_left for step in status.steps if step.is_left and step.account is not None]
+    return max(known, default=status.num_images)
+
+
+def _times(steps: Sequence[Step]) -> str:
+    so_far = f"{time_text(sum(step.seconds for step in steps) / 3600)} so far"
+    left = [step for step in steps if step.is_left]
+    if not left:
+        return so_far
+    unknown = [step.name for step in left if step.seconds_left is None]
+    known = time_text(sum(step.seconds_left or 0 for step in left) / 3600)
+    if not unknown:
+        return f"{so_far}, about {known} left"
+    forecast = f"`raypipe doctor CONFIG` forecasts {_listed(unknown)}"
+    return f"{so_far}; {forecast}" if len(unknown) == len(left) else f"{so_far}, about {known} left; {forecast}"
+
+
+def _images(number: int) -> str:
+    return f"{number:,} image{'' if number == 1 else 's'}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last

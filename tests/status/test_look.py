@@ -1,0 +1,235 @@
+"""What a status says of runs in which nothing is computed (`made_runs`), and that a run then does just that."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_runs import BASE, make_nothing, write_inputs
+from typer.testing import CliRunner
+
+from raypipe.cli import app
+from raypipe.cli_config import tell_differences
+from raypipe.cli_status import begin_run
+from raypipe.config import RunConfig, load_config, to_yaml
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import read_manifest, write_manifest
+from raypipe.outputs.lease import hold
+from raypipe.outputs.ledger import INDEX, QUARANTINED, write_entries
+from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.in_use import FOLDER as IN_USE
+from raypipe.run import Run
+from raypipe.status.content import Status, Step
+from raypipe.status.look import look
+from raypipe.status.text import announcement, closing, describe
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("status")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.fixture
+def config(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunConfig]:
+    """Reads a config whose outputs are those of the test."""
+    make_nothing(monkeypatch)
+
+    def read(*overrides: str) -> RunConfig:
+        given = [f"manifest={inputs}/manifest.parquet", f"out={tmp_path / 'out'}", *BASE, *overrides]
+        return load_config("preset: demo", [word.replace("FOLDER", str(inputs)) for word in given])
+
+    return read
+
+
+def run(config: RunConfig) -> None:
+    Run(open_context(config)).evaluate()
+
+
+def made(config: RunConfig) -> dict[str, set[str]]:
+    """The digests of the outputs, by their names."""
+    folders = [path for path in Path(config.out).iterdir() if path.is_dir() and path.name != IN_USE]
+    return {path.name: {each.name for each in path.iterdir()} for path in folders}
+
+
+def states(status: Status) -> dict[str, str]:
+    return {step.name: step.state for step in status.steps}
+
+
+def step_of(status: Status, name: str) -> Step:
+    step = status.step(name)
+    assert step is not None
+    return step
+
+
+STEPS = ["saliency", "classifier", "seeds", "affinity", "gate", "masks", "segmenter", "segments", "scores"]
+
+
+def test_of_nothing_the_first_step_is_missing_and_the_others_follow(config: Callable[..., RunConfig]) -> None:
+    found = look(open_context(config()))
+    assert list(states(found)) == STEPS
+    assert states(found) == {**dict.fromkeys(STEPS, "follows"), "saliency": "missing", "classifier": "missing"}
+    assert not Path(config().out).exists(), "it writes nothing"
+    assert announcement(found) == (
+        "to do: saliency, classifier, seeds, affinity, gate, masks, segmenter, segments and scores, 4 images"
+    )
+
+
+def test_of_a_finished_run_everything_is_done(config: Callable[..., RunConfig]) -> None:
+    run(config())
+    found = look(open_context(config()))
+    assert states(found) == dict.fromkeys(STEPS, "done")
+    assert announcement(found) == "everything is done"
+    text = describe(found)
+    assert "masks: 4 of 4 images, none quarantined" in text
+    assert f"where: {config().out}/masks/" in text
+
+
+def test_a_change_is_announced_with_what_is_computed_again(config: Callable[..., RunConfig]) -> None:
+    run(config())
+    found = look(open_context(config("walk.beta=4")))
+    again = "gate, masks, segmenter, segments and scores"
+    assert announcement(found) == f"walk.beta 8 → 4: {again} again, 4 images"
+    assert states(found)["affinity"] == "done"
+    assert step_of(found, "gate").why == "walk.beta 8 → 4"
+    assert step_of(found, "masks").why == "needs the gate first"
+
+
+OPTIONS = {
+    "walk.alpha=3": "walk.alpha 32 → 3",
+    "trimaps.alpha_low=5": "trimaps.alpha_low 16 → 5",
+    "classifier.lr=0.1": "classifier.lr 0.003 → 0.1",
+    "affinity.epochs=3": "affinity.epochs 14 → 3",
+    "optimizer.weight_decay=0.5": "optimizer.weight_decay 0.0001 → 0.5",
+    "refinement.method=none": None,
+    "refinement.gate=off": None,
+    "segmenter.enabled=false": None,
+    "walk.affinity=rgb": None,
+    "cams.scales=[1.0]": "cams.scales [1.0, 1.5] → [1.0]",
+    "images.max_side=512": "images.max_side 1024 → 512",
+    "checkpoints.classifier=FOLDER/given/classifier": None,
+    "checkpoints.affinity=FOLDER/given/affinity": None,
+    "cluster.num_cpus=8": None,
+}
+"""Changes, and what is said of them; None where it isn't an option of what is there that changes."""
+
+
+@pytest.mark.parametrize("change", OPTIONS)
+def test_a_run_makes_what_its_status_says(change: str, config: Callable[..., RunConfig]) -> None:
+    run(config())
+    changed = config(*change.split(" "))
+    before, found = made(changed), look(open_context(changed))
+    run(changed)
+    renewed = {name for name, digests in made(changed).items() if digests - before.get(name, set())}
+    assert {step.name for step in found.steps if step.is_left} == renewed & set(STEPS)
+    if OPTIONS[change] is not None:
+        assert {text for step in found.steps for text in step.changes} == {OPTIONS[change]}
+    assert all(step.state in ("done", "given") for step in look(open_context(changed)).steps)
+
+
+def test_a_grown_manifest_is_computed_for_its_new_rows(
+    config: Callable[..., RunConfig], inputs: Path, tmp_path: Path
+) -> None:
+    run(config())
+    manifest = read_manifest(str(inputs / "manifest.parquet"))
+    rows = manifest.table.to_pylist()
+    new = {"image_id": "new", "image_uri": "new.jpg", "labels": ["dog"], "split": "train", "supervision": "weak"}
+    write_manifest(Manifest.from_rows([*rows, new], manifest.classes), str(tmp_path / "grown.parquet"))
+    grown = config(f"manifest={tmp_path}/grown.parquet")
+    found = look(open_context(grown))
+    assert states(found)["classifier"] == "done", "the network in use stays"
+    assert step_of(found, "classifier").why == "of 3 images: --retrain=all takes those of now"
+    account = step_of(found, "seeds").account
+    assert account is not None
+    assert (account.num_rows, account.num_finished, account.num_left) == (5, 4, 1)
+    assert "4 of 5 images, none quarantined, 1 left: new or changed images" in describe(found)
+    assert announcement(found).startswith(
+        "saliency: new or changed images, or shards that were deleted; to do: saliency,"
+    )
+    renewed = look(replace(open_context(grown), retrain="all"))
+    assert states(renewed)["classifier"] == "missing"
+    assert step_of(renewed, "classifier").why == "other images to learn from: learns from 4 images"
+
+
+def test_other_classes_are_refused_as_by_a_run(config: Callable[..., RunConfig]) -> None:
+    run(config())
+    context = open_context(config())
+    other = Context(context.config, Manifest(context.manifest.table, ("cat", "dog", "emu")))
+    with pytest.raises(ValueError, match="of the classes"):
+        look(other)
+
+
+def test_options_of_the_last_run_are_remembered(
+    config: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its masks were made with an option of the command line; a command without it says so."""
+    context = open_context(config("walk.beta=4"))
+    with caplog.at_level("INFO"):
+        begin_run(context, reuse_out=False)
+    assert "to do: saliency, classifier" in caplog.text
+    Run(context).evaluate()
+    assert announcement(look(context)) == "everything is done"
+    found = look(open_context(config()))
+    assert announcement(found).startswith("walk.beta 4 → 8: gate, masks, ")
+    assert f"masks: none of this config yet; the last ones are in {config().out}/masks/" in describe(found)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        tell_differences(config())
+    assert caplog.messages == [f"other options than in the last run of {config().out}: walk.beta 4 → 8"]
+    Run(open_context(config())).evaluate()
+    assert announcement(look(context)) == "everything is done"
+
+
+def test_rows_in_quarantine_are_counted_by_reason_and_tried_again_when_told_to(
+    config: Callable[..., RunConfig],
+) -> None:
+    run(config())
+    folder = step_of(look(open_context(config())), "masks").artifact
+    assert folder is not None
+    (entries,) = Path(folder.uri, "index", "all").iterdir()
+    done = pq.read_table(entries)
+    write_entries(folder.uri, INDEX, "all", done.slice(1), run=2)
+    failed = done.slice(0, 1).select(["image_id", "row_digest"]).append_column("stage", pa.array(["DecodeImages"]))
+    failed = failed.append_column("reason", pa.array(["can't be read"]))
+    write_entries(folder.uri, QUARANTINED, "all", failed, run=2)
+    entries.unlink()
+    found = look(open_context(config()))
+    assert not step_of(found, "masks").is_left
+    assert closing(found)[:2] == ["masks: 3 of 4 images, 1 quarantined", "  1 x DecodeImages: can't be read"]
+    again = look(open_context(config(), retry_quarantined="masks"))
+    assert "3 of 4 images, none quarantined, 1 left" in describe(again)
+
+
+def test_of_a_run_that_is_at_work_it_says_who_works_and_what_is_left(config: Callable[..., RunConfig]) -> None:
+    run(config())
+    folder = step_of(look(open_context(config())), "masks").artifact
+    assert folder is not None
+    (entries,) = Path(folder.uri, "index", "all").iterdir()
+    write_entries(folder.uri, INDEX, "all", pq.read_table(entries).slice(1), run=2)
+    entries.unlink()
+    with hold(folder.uri, holder="the stream masks"):
+        found = look(open_context(config()))
+        step = step_of(found, "masks")
+        assert (step.state, step.why) == ("begun", "a run is at work")
+        assert step.seconds_left is not None
+        assert "masks       goes on  3 of 4 images, none quarantined, 1 left: a run is at work" in describe(found)
+        assert "at work: the stream masks (process " in describe(found)
+    assert step_of(look(open_context(config())), "masks").why.startswith("new or changed images")
+
+
+def test_the_command_says_it_without_ray_and_of_a_bucket(
+    config: Callable[..., RunConfig], bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_bucket = config(f"out={bucket}/run")
+    run(in_bucket)
+    (tmp_path / "config.yaml").write_text(to_yaml(in_bucket))
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("it starts no Ray"))
+    commands = (["status"], ["run", "--dry-run"])
+    said = [CliRunner().invoke(app, [*words, str(tmp_path / "config.yaml"), "walk.beta=4"]) for words in commands]
+    assert [each.exit_code for each in said] == [0, 0], said[0].output
+    assert said[0].stdout == said[1].stdout
+    assert "walk.beta 8 → 4: gate, masks, segmenter, segments and scores again, 4 images" in said[0].stdout
+    assert f"the last ones are in {bucket}/run/masks/" in said[0].stdout
