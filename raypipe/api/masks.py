@@ -19,6 +19,7 @@ from raypipe.data.scenes import read_image
 from raypipe.data.shards import Place, RowReader
 from raypipe.outputs.ledger import SHARDS
 from raypipe.outputs.load import Load
+from raypipe.reports.pictures import draw_mask
 from raypipe.schema import CLASSES_KEY, MASKS, SHARD_ROW, SHARD_URI
 from raypipe.streams.collect import loaded_outputs
 
@@ -95,6 +96,14 @@ class Mask:
         """Class ids (H, W) of the walk's own mask; None where nothing was refined."""
         stored = self.row["walk_mask"]
         return None if stored is None else decode_mask(stored, size=self.size)
+
+    def draw(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Draws the classes in their colours, outlined, on the image in grey (H, W, 3); what is ignored is white.
+
+        Args:
+            pixels: the image (H, W, 3), at any scale: the mask follows.
+        """
+        return draw_mask(pixels, self.array)
 
     def _names(self) -> list[str]:
         return ["background" if class_id == 0 else self.classes[class_id - 1] for class_id in self.row["class_ids"]]

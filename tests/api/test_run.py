@@ -4,29 +4,21 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import ray
+from finished_runs import write_run
 
 import raypipe
 from raypipe import storage
 from raypipe.api.masks import Masks, NoMask
 from raypipe.api.run import FinishedRun, open_run
-from raypipe.artifacts import Artifact
-from raypipe.config import ConfigError, load_config, to_yaml
-from raypipe.data.checkpoints import read_metadata
+from raypipe.config import ConfigError
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
-from raypipe.data.rows import ONLY_PART
 from raypipe.data.shards import ShardError
-from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.pages.finished import NotFinished
-from raypipe.pipelines.context import Context, open_context
-from raypipe.pipelines.masks import masks_plan
-from raypipe.schema import CLASSES_KEY, MASKS, ROW_DIGEST
-from raypipe.stages.base import run_stages
-from raypipe.streams.collect import collect
+from raypipe.schema import CLASSES_KEY, MASKS
 
 IMAGES = {"photo_1": ["cat", "dog"], "photo_2": ["dog"], "empty": [], "broken": ["cat"], "late": ["cat"]}
 """The last has no mask yet."""
@@ -40,44 +32,9 @@ def make_run(folder: str, jpeg: bytes, classifier: str, affinity: str) -> str:
         uri = storage.join(folder, f"{image_id}.jpg")
         storage.write_bytes_atomic(uri, b"nothing" if image_id == "broken" else jpeg)
         rows.append({"image_id": image_id, "image_uri": uri, "labels": labels, "split": "train"})
-    write_manifest(Manifest.from_rows(rows, ("cat", "dog")), storage.join(folder, "manifest.parquet"))
-    config = load_config(
-        "",
-        [
-            f"manifest={storage.join(folder, 'manifest.parquet')}",
-            f"out={storage.join(folder, 'out')}",
-            f"checkpoints.classifier={classifier}",
-            f"checkpoints.affinity={affinity}",
-            "cams.scales=[1.0]",
-            "walk.num_steps=20",
-            "walk.alpha=1",
-            "refinement.gate=off",
-            "images.max_side=64",
-        ],
-    )
-    write_masks(open_context(config))
-    uri = storage.join(folder, "config.yaml")
-    storage.write_bytes_atomic(uri, to_yaml(config).encode())
-    return uri
-
-
-def write_masks(context: Context) -> None:
-    """The run's masks, all but the last image's, in two shards; one image is in quarantine."""
-    given = context.config.checkpoints
-    classifier, affinity = (
-        Artifact(uri, read_metadata(uri, task=task)["digest"])
-        for uri, task in ((given.classifier, "classifier"), (given.affinity, "affinity"))
-    )
-    plan = masks_plan(context, maps=classifier, affinity=affinity)
-    for stage in plan.stages:
-        stage.setup("cpu")
-    done = run_stages(plan.stages, collect(context.rows(None)).slice(0, 4))
-    for name, value in ((ROW_DIGEST, "r"), (PART, ONLY_PART), (PART_TODO, 5)):
-        done = done.append_column(name, pa.array([value] * 4))
-    folder = plan.artifact(context.config.out).uri
-    writer = ShardWriter(folder=folder, schema=plan.schema.append(pa.field(ROW_DIGEST, pa.string())), run=1)
-    writer.write(done.slice(0, 2))
-    writer.write(done.slice(2))
+    manifest = storage.join(folder, "manifest.parquet")
+    write_manifest(Manifest.from_rows(rows, ("cat", "dog")), manifest)
+    return write_run(folder, manifest, {"classifier": classifier, "affinity": affinity}, first=len(IMAGES) - 1)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +162,7 @@ def test_a_path_and_what_is_not_there(config: str, tmp_path: Path) -> None:
 
 def test_a_damaged_shard_is_named(tmp_path: Path, jpeg: bytes, classifier_uri: str, affinity_uri: str) -> None:
     run = open_run(make_run(str(tmp_path), jpeg, classifier_uri, affinity_uri))
-    for shard in Path(run.masks.uri).glob("attempts/*/*.parquet"):
+    for shard in Path(run.masks.uri).glob("shards/*/*.parquet"):
         shard.write_bytes(b"nothing")
     with pytest.raises(ShardError, match="can't be read"):
         list(run.masks)
