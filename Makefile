@@ -7,7 +7,7 @@ VOC_WEIGHTS ?= $(VOC_ROOT)/../weights/mobilenet_v2_imagenet.pth
 VOC_OUT ?= runs/voc
 VOC_LIMIT ?=
 
-.PHONY: help install demo demo-rgb test test-slow chaos hosts lint format check voc clean
+.PHONY: help install demo demo-rgb test test-slow chaos hosts lint format check settings voc clean
 
 help: ## Print this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ format: install ## Format the code.
 	$(BIN)/ruff check --fix .
 
 check: lint test ## All that must pass before a change lands.
+
+settings: install ## Write docs/settings.md anew, after an option's text has changed.
+	$(BIN)/python -c "from raypipe.config.reference import settings_page; print(settings_page(), end='')" > docs/settings.md
 
 voc: install ## PASCAL VOC to masks and scores; VOC_ROOT=..., VOC_LIMIT=n for a quick turn.
 	$(BIN)/raypipe import voc $(VOC_ROOT) $(VOC_OUT)/manifest.parquet --labels image_labels.csv $(if $(VOC_LIMIT),--limit $(VOC_LIMIT))

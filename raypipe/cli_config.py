@@ -10,7 +10,8 @@ import typer
 
 from raypipe import storage
 from raypipe.cli_logs import open_log
-from raypipe.config import ConfigError, RunConfig, load_config
+from raypipe.config import RunConfig
+from raypipe.config_file import read_config as read_config
 from raypipe.screen.step import plan_steps
 
 if TYPE_CHECKING:
@@ -26,21 +27,6 @@ logger = logging.getLogger(__name__)
 
 named_seeds: ContextVar[str | None] = ContextVar("named_seeds", default=None)
 """The code that `raypipe --seeds NAME` names; None where the command names none."""
-
-
-def read_config(config: str, overrides: list[str] | None) -> RunConfig:
-    """The resolved config of a file and overrides.
-
-    Raises:
-        ConfigError: if it can't be used.
-    """
-    if config != "-" and not storage.exists(config):
-        raise ConfigError(f"there is no config file {config}; `raypipe config` prints one to start from")
-    try:
-        text = "" if config == "-" else storage.read_bytes(config).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{config} is no YAML file: it isn't text in UTF-8 ({error.reason})") from error
-    return load_config(text, overrides or [])
 
 
 def open_run(config: str, overrides: list[str] | None, *, until: "Step | None" = None) -> Any:

@@ -1,4 +1,4 @@
-"""`raypipe config`: all options, or with --for a short config that fits a dataset, each line with its reason."""
+"""`raypipe config`: all options and what they do, or with --for a short config that fits a dataset, with reasons."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from raypipe.cli_config import Overrides
-from raypipe.config import load_config, to_yaml
+from raypipe.config import load_config
 from raypipe.config.fitting import Fingerprint, Fitted, commented_yaml, fit, notes
 from raypipe.config.overrides import read_override
+from raypipe.config.reference import commented_config
 
 
 def show_config(
@@ -18,12 +19,13 @@ def show_config(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Print a config to start from: every option, or with --for what is other than usual and why."""
+    """Print a config to start from: every option and what it does, or with --for what is other than usual and why."""
     if manifest is not None:
         typer.echo(fitted_config(manifest, preset=preset, overrides=overrides or []), nl=False)
         return
     base = ["manifest=manifest.parquet", "out=out"]
-    typer.echo(to_yaml(load_config(f"preset: {preset}" if preset else "", [*base, *(overrides or [])])))
+    config = load_config(f"preset: {preset}" if preset else "", [*base, *(overrides or [])])
+    typer.echo(commented_config(config), nl=False)
 
 
 def fitted_config(manifest: str, *, preset: str | None, overrides: Sequence[str]) -> str:

@@ -33,4 +33,4 @@ Jitter = tuple[float, float, float, float]
 class Section(BaseModel):
     """A frozen part of the config that refuses unknown names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)

@@ -8,13 +8,16 @@ impossible is refused with what was got, what is allowed and the nearest name.
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from raypipe.config.root import RunConfig
 from raypipe.credentials import refuse_credentials
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 class ConfigError(ValueError):
@@ -35,7 +38,8 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
     """The resolved config of a YAML text and dotted overrides.
 
     Args:
-        text: YAML; `preset: NAME` at the top names the preset that it overlays.
+        text: YAML, each option in its section or at the top by its dotted name; `preset: NAME` names the preset that it
+            overlays.
         overrides: `section.name=value`, applied last; `raypipe.config.overrides` says how they are read.
 
     Raises:
@@ -54,7 +58,7 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"the config isn't YAML: {error}") from error
     if not isinstance(given, DictConfig):
         raise ConfigError(f"the config must be a mapping of sections, got {text.splitlines()[0][:200]!r}")
-    user = given
+    user = _in_sections(given)
     for override in overrides:
         try:
             name, value = read_override(override)
@@ -97,6 +101,28 @@ def _swept(name: str, value: Any) -> Any:
         return value
     *path, option = name.split(".")
     return TypeAdapter(_fields(path)[option].rebuild_annotation()).validate_python(value)
+
+
+def _in_sections(given: "DictConfig") -> "DictConfig":
+    """The config with its dotted names in their sections: `walk.beta: 4` is `walk: {beta: 4}`.
+
+    Raises:
+        ConfigError: an option is there in both forms.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    content: Any = OmegaConf.to_container(given, resolve=False)
+    dotted = [name for name in content if isinstance(name, str) and "." in name]
+    for name in dotted:
+        value = content.pop(name)
+        *path, option = name.split(".")
+        section = content
+        for part in path:
+            section = section.setdefault(part, {}) if isinstance(section, dict) else section
+        if not isinstance(section, dict) or option in section:
+            raise ConfigError(f"{name} is there twice, by its dotted name and in its section: leave one out")
+        section[option] = value
+    return DictConfig(content) if dotted else given
 
 
 def _nested(name: str, value: Any) -> dict[str, Any]:

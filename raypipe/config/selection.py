@@ -37,16 +37,20 @@ class Sweep(Section):
     """Settings of the walk that are compared in one pass: every combination, the config's own and the paper's."""
 
     alphas: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
+    """Values of `walk.alpha` that are compared. More cost little: maps and affinities are computed once."""
     betas: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
+    """Values of `walk.beta` that are compared; each is a walk of its own."""
     steps: tuple[int, ...] = (0, 4, 8, 16, 32, 64, 128, 256, 512)
+    """Values of `walk.num_steps` that are compared; all come from one expansion, so the largest alone costs time."""
     num_images: int | None = Field(1000, ge=1)
-    """Images that are scored, drawn at random; null takes all."""
+    """Images that are scored, drawn at random; null takes all. More make a surer choice."""
     num_labelled: int = Field(0, ge=0)
-    """True masks, of images drawn at random, that the choice may use; 0 chooses by what is known without truth."""
+    """True masks, of images drawn at random, that the choice may use; 0 chooses by what is known without truth.
+    docs/settings-without-truth.md says what fifty are worth."""
     training: Annotated[dict[str, tuple[Any, ...]], NOT_IN_DIGEST] = Field(default_factory=dict)
     """Outer sweep: dotted names of what is trained to values, such as `{classifier.lr: [1e-4, 3e-4]}`. Every
-    combination is a trial of Ray Tune: its networks are trained, then swept. What changes together is a mapping,
-    under any name: `{kind: [{network.backbone: vgg16, network.weights: null}, {classifier.epochs: 30}]}`."""
+    combination is a trial of Ray Tune: its networks are trained, then swept. What changes together is a mapping, under
+    any name: `{kind: [{network.backbone: vgg16, network.weights: null}, {classifier.epochs: 30}]}`."""
 
     @model_validator(mode="after")
     def _values(self) -> "Sweep":
@@ -85,6 +89,8 @@ class Calibration(Section):
     """The masks' confidence made a probability, by a few of the true masks."""
 
     num_images: int = Field(50, ge=1)
-    """Images that the probabilities are fitted on; the other images with true masks measure them."""
+    """Images that the probabilities are fitted on; the other images with true masks measure them. More make a smoother
+    curve; some have to be left."""
     max_risk: float | None = Field(None, ge=0, le=1)
-    """Calibrated masks get 255 (ignore) where a pixel's label is wrong with a larger probability; null keeps all."""
+    """Calibrated masks get 255 (ignore) where a pixel's label is wrong with a larger probability; null keeps all.
+    Lowered, more is ignored and less of what stays is wrong."""

@@ -18,14 +18,15 @@ class Images(Section):
     """How images are read."""
 
     max_side: int = Field(1024, ge=32)
-    """Longer images are reduced to this long side; masks come back at the original size."""
+    """Longer images are reduced to this long side, in pixels; masks come back at the original size. Raised, small
+    objects are found and time and memory grow with the square."""
     bands: tuple[Band, ...] | None = None
     """TIFF: the bands, numbered from 1, that are red, green and blue to the networks, or the one that is grey, such as
     `[3,2,1]`. Values of other than 8 bits are stretched between their 2nd and 98th percentile of the whole image. null
     takes RGB or one band as it is."""
     tile: int | None = Field(None, ge=64, multiple_of=64)
     """TIFF in tiles or strips, longer than this: masks are made at full size, in tiles of this side that overlap. null
-    reduces it as any other image."""
+    reduces it as any other image. Raised, networks see more of a scene at once and take more memory."""
 
     @property
     def by_windows(self) -> bool:
@@ -47,8 +48,11 @@ class Cams(Section):
     """Multi-scale class activation maps (§3.1), of the image and its mirror image."""
 
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    """Scales of the image, relative to its working size, whose maps are added up. Larger ones find smaller parts and
+    objects, smaller ones whole large objects; each costs a pass of the image and its mirror image."""
     out_stride: Literal[1, 4] = 4
-    """Pixels per cell at which the passes are merged, normalised and stored. psa: 1."""
+    """Pixels per cell at which the passes are merged, normalised and stored. 1 is psa's, with sixteen times the cells
+    and bytes; take it to compare with psa."""
 
     @model_validator(mode="after")
     def _scales(self) -> "Cams":
@@ -61,14 +65,17 @@ class Trimaps(Section):
     """Confident areas, from which affinity labels are made (§3.2)."""
 
     alpha_low: float = Field(4.0, gt=0)
-    """Background exponent of the sure objects: a strong background leaves only objects that are sure."""
+    """Background exponent of the sure objects: a strong background leaves only objects that are sure. Raised, more of
+    an image is a sure object; lower it where trimaps show objects that aren't there."""
     alpha_high: float = Field(24.0, gt=0)
-    """Background exponent under which background is taken for sure."""
+    """Background exponent under which background is taken for sure. Raised, less is sure background: do so where
+    trimaps call parts of objects background."""
     crf_stride: Literal[1, 2, 4] = 1
-    """Pixels per cell at which the dense CRF runs. A trimap has cells of 8 pixels: at 4 it came out as good as at 2
-    on VOC, for a quarter of the time."""
+    """Pixels per cell at which the dense CRF runs. A trimap has cells of 8 pixels: at 4 it came out as good as at 2 on
+    VOC, for a quarter of the time."""
     refine: Literal["dcrf", "pamr"] = "dcrf"
-    """What sharpens the maps before they are judged; PAMR at `crf_stride`, too, and its dilations count its cells."""
+    """What sharpens the maps before they are judged; PAMR at `crf_stride`, too, and its dilations count its cells. A
+    matter of trial: compare trimaps in `raypipe explain`."""
 
     @model_validator(mode="after")
     def _order(self) -> "Trimaps":
@@ -81,32 +88,43 @@ class Walk(Section):
     """Random walk on the affinities (§3.4); its steps reach as far as `affinity.radius`."""
 
     affinity: Literal["learned", "frozen", "rgb"] = "learned"
-    """`frozen` trains no AffinityNet: two cells are as alike as what the backbone sees in them, by the weights of
-    `affinity.start`. `rgb` is the baseline: affinities of plain colours."""
+    """`learned` trains an AffinityNet on the trimaps. `frozen` trains none: two cells are as alike as what the backbone
+    sees in them, by the weights of `affinity.start`; take it with strong pretrained weights and little time. `rgb` is
+    the baseline: affinities of plain colours."""
     alpha: float = Field(16.0, gt=0)
+    """Exponent of the walk's background, (1 - maximum of the maps)^alpha. Raised, the background shrinks and masks
+    grow. It depends on the images: `raypipe sweep` chooses it."""
     beta: float = Field(8.0, gt=0)
+    """Exponent of the affinities. Raised, weak links are cut and the walk stops at fainter edges; lowered, it spreads
+    across them. `raypipe sweep` chooses it."""
     num_steps: int = Field(256, ge=0)
+    """Steps of the walk. Raised, maps reach farther along what looks alike; too many let classes run into one another
+    where the affinity is weak. 0 walks nowhere. `raypipe sweep` chooses it."""
     count_padding: bool = False
-    """Averages the padding's zeros into the last cells, as psa does."""
+    """Averages the padding's zeros into the last cells, as psa does. For comparisons with psa alone."""
 
 
 class Refinement(Section):
     """What sharpens the masks after the walk."""
 
     method: Literal["none", "dcrf", "pamr"] = "dcrf"
+    """What sharpens masks after the walk. The dense CRF and PAMR follow the image's colours and take time on the CPUs,
+    or on the GPU with `refinement.device`; `none` keeps the walk's soft outlines."""
     power: float = Field(1.0, gt=0)
     """Exponent of the walked scores before the dense CRF. A walk averages and so flattens the scores: with 1, the CRF's
-    smoothing outweighs them after a short walk along weak affinities (VOC, n = 78: 36.2 mIoU with 1, 41.6 with 16)."""
+    smoothing outweighs them after a short walk along weak affinities (VOC, n = 78: 36.2 mIoU with 1, 41.6 with 16).
+    Raise it where the CRF eats small or thin objects."""
     compat_bilateral: float = Field(10.0, ge=0)
-    """Weight of the dense CRF's term that follows colours, psa's by default."""
+    """Weight of the dense CRF's term that follows colours, psa's by default. Raised, masks snap to colour edges, those
+    inside an object included; lower it where textures tear masks apart."""
     device: Literal["cpu", "gpu"] = "cpu"
     """Where masks are refined, those of the segmentation network and trimaps included. `gpu` does it beside the
-    networks and leaves the CPUs to decoding and encoding; it is refused where networks get no GPU. A few pixels
-    differ."""
+    networks and leaves the CPUs to decoding and encoding; it is refused where networks get no GPU. A few pixels differ.
+    Take it where `raypipe doctor` says that CPUs are short."""
     gate: Literal["off", "run", "image"] = "run"
     """Keeps the walk, and what refines its masks, only where a score that needs no truth says that it helps. `run`
     decides once for all images, on a sample; `image` gives each image the better of its masks, for one more network in
-    the stream. A walk along plain colours has no judge and is left alone."""
+    the stream; `off` keeps everything. A walk along plain colours has no judge and is left alone."""
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -118,10 +136,12 @@ class Segmentation(Section):
     """How the segmentation network is used: on the image and its mirror image."""
 
     splits: tuple[str, ...] | None = None
-    """Splits to segment; null takes those that get masks."""
+    """Splits to segment, labelled or not; null takes those that get masks."""
     scales: tuple[float, ...] = (1.0,)
+    """Scales of the image at which the segmentation network sees it and its mirror image; the mean counts. More cost a
+    pass each."""
     method: Literal["none", "dcrf"] = "none"
-    """What sharpens its masks."""
+    """What sharpens its masks. `dcrf` sharpens outlines and takes CPU time."""
 
 
 class Inference(Section):
@@ -140,10 +160,11 @@ class Saliency(Section):
     """Where the saliency maps of training images come from, if classifier.saliency asks for any."""
 
     weights: Uri | None = None
-    """URI of a saliency network, an ONNX model, that predicts the maps that the manifest lacks; null predicts none."""
+    """URI of a saliency network, an ONNX model, that predicts the maps that the manifest lacks; null predicts none.
+    Needed with `classifier.saliency` where the manifest has no `saliency_uri`."""
     preprocessing: Literal["imagenet", "caffe", "tensorflow"] | tuple[Channels, Channels] = "imagenet"
     """What the network was trained on: a name, or mean and deviation of pixels of 0 to 255, each one number or one a
-    channel. A network of (x - 128) / 256 wants `[128, 256]`."""
+    channel. A network of (x - 128) / 256 wants `[128, 256]`. Its authors say; a wrong one gives pale maps."""
 
     @field_validator("preprocessing", mode="wrap")
     @classmethod

@@ -63,7 +63,7 @@ def write_explanation(context: Context, image_id: str, *, pixel: tuple[int, int]
     explanation = explain(finished, row, pixel=pixel)
     folder = storage.join(context.config.out, "explain", finished.masks.digest)
     uri = storage.join(folder, f"{file_stem(image_id)}.html")
-    storage.write_bytes_atomic(uri, render_explanation(explanation, classes=context.classes).encode())
+    storage.write_bytes_atomic(uri, render_explanation(explanation).encode())
     return uri
 
 
@@ -127,6 +127,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
     class_iou, mean = _scores(truth, mask, context.classes)
     return Explanation(
         image_id=row["image_id"],
+        classes=context.classes,
         labels=tuple(row["labels"]),
         pixels=pixels,
         class_ids=tuple(decoded["class_ids"]),

@@ -1,5 +1,6 @@
 """Renders everything that led to one mask as one HTML file that fetches nothing and has no scripts."""
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,8 @@ class Explanation:
     """One mask and how it was made. Grids have cells of 8 pixels and may reach beyond the image's borders."""
 
     image_id: str
+    classes: tuple[str, ...]
+    """Class names of the class ids 1..C."""
     labels: tuple[str, ...]
     pixels: NDArray[np.uint8]
     """(H, W, 3), RGB, at the working size."""
@@ -78,10 +81,22 @@ class Explanation:
     settings: Sequence[tuple[str, str]]
     provenance: Sequence[tuple[str, str]]
 
+    def __repr__(self) -> str:
+        return f"Explanation({self.image_id!r} of {', '.join(self.labels) or 'no label'})"
 
-def render_explanation(explanation: Explanation, *, classes: Sequence[str]) -> str:
-    """Renders the explanation as a self-contained HTML page; `classes` are the names of the class ids 1..C."""
-    photo = thumbnail(explanation.pixels)
+    def to_html(self) -> str:
+        """The self-contained page that `raypipe explain` writes."""
+        return render_explanation(self)
+
+    def _repr_html_(self) -> str:
+        """The page in a notebook's cell, in a frame of its own: its style is for a whole page."""
+        page = html.escape(self.to_html())
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 40em; border: 0" sandbox></iframe>'
+
+
+def render_explanation(explanation: Explanation) -> str:
+    """Renders the explanation as a self-contained HTML page."""
+    photo, classes = thumbnail(explanation.pixels), explanation.classes
     return render_page(
         "explain.html",
         title=explanation.image_id,

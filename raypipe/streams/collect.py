@@ -126,14 +126,25 @@ def _failed(table: pa.Table) -> pa.Table:
 def _reduce(
     rows: Rows, load: Load, names: Sequence[str], function: Callable[[Iterator[pa.Table], Part], Result], part: Part
 ) -> Result:
-    def tables() -> Iterator[pa.Table]:
-        for table in loaded(rows.read(part), [load], rows_per_table=_ROWS_AT_A_TIME):
-            if failed := table["error_reason"].drop_null().to_pylist():
-                raise ShardError(failed[0])
-            others = [name for name in table.column_names if name not in (*names, *ERRORS.names)]
-            yield table.select([*names, *others])
+    return function(loaded_outputs(rows.read(part), load, names), part)
 
-    return function(tables(), part)
+
+def loaded_outputs(table: pa.Table, load: Load, names: Sequence[str]) -> Iterator[pa.Table]:
+    """What a load reads of rows with their places, some at a time, in the order of its shards.
+
+    Args:
+        table: rows with the columns of `with_places`.
+        load: what to read.
+        names: of the columns that come first, of the load's and `image_id`; the rows' other columns follow.
+
+    Raises:
+        ShardError: a shard is damaged.
+    """
+    for some in loaded(table, [load], rows_per_table=_ROWS_AT_A_TIME):
+        if failed := some["error_reason"].drop_null().to_pylist():
+            raise ShardError(failed[0])
+        others = [name for name in some.column_names if name not in (*names, *ERRORS.names)]
+        yield some.select([*names, *others])
 
 
 def _in_memory(tables: Iterator[pa.Table], _: Part) -> list[pa.Table]:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from doc_pages import PAGES, REPOSITORY, headings, links
 
-LINKING = (*PAGES, *sorted((REPOSITORY / "benchmarks").glob("*.md")), REPOSITORY / "infra/README.md")
-LINKING += tuple(REPOSITORY / name for name in ("CONTRIBUTING.md", "SECURITY.md"))
+LINKING = (*PAGES, *sorted((REPOSITORY / "benchmarks").glob("*.md")))
+LINKING += tuple(
+    REPOSITORY / name for name in ("CONTRIBUTING.md", "SECURITY.md", "infra/README.md", "examples/README.md")
+)
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(REPOSITORY)))

@@ -13,6 +13,7 @@ def make_explanation(**changes: object) -> Explanation:
     mask[5:, 9:] = 1
     plain = {
         "image_id": "a",
+        "classes": ("cat",),
         "labels": ("cat",),
         "pixels": np.full((20, 30, 3), 90, np.uint8),
         "class_ids": (1,),
@@ -42,7 +43,7 @@ def make_explanation(**changes: object) -> Explanation:
 
 
 def test_everything_is_on_the_page() -> None:
-    page = render_explanation(make_explanation(), classes=("cat",))
+    page = render_explanation(make_explanation())
     for text in ("0.46", "75.0", "t = 4", "CAM of cat", "before refinement", "truth", "0.900", "A note.", "somewhere"):
         assert text in page
     assert "pixel by pixel" in page
@@ -58,21 +59,30 @@ def test_without_refinement_truth_and_labels() -> None:
         mean_iou=None,
         class_iou={},
     )
-    page = render_explanation(empty, classes=("cat",))
+    page = render_explanation(empty)
     assert "The image has no label" in page
     assert "before refinement" not in page
     assert "truth</figcaption>" not in page
 
 
 def test_a_mask_that_differs_says_in_how_many_pixels() -> None:
-    page = render_explanation(make_explanation(num_different=1234), classes=("cat",))
+    page = render_explanation(make_explanation(num_different=1234))
     assert "1,234 pixels" in page
     assert "pixel by pixel" not in page
 
 
 def test_what_comes_from_data_is_escaped() -> None:
-    evil = make_explanation(image_id=EVIL, labels=(EVIL,), notes=[EVIL], settings=[(EVIL, EVIL)])
-    assert "<script" not in render_explanation(evil, classes=(EVIL,))
+    evil = make_explanation(image_id=EVIL, classes=(EVIL,), labels=(EVIL,), notes=[EVIL], settings=[(EVIL, EVIL)])
+    assert "<script" not in render_explanation(evil)
+    assert "<script" not in evil._repr_html_()
+
+
+def test_a_notebook_shows_the_page_in_a_frame() -> None:
+    shown = make_explanation()._repr_html_()
+    assert shown.count("<iframe") == 1
+    assert "&lt;html" in shown
+    assert "sandbox" in shown
+    assert repr(make_explanation()) == "Explanation('a' of cat)"
 
 
 @pytest.mark.parametrize("cell", [(0, 0), (2, 1), (3, 4)])

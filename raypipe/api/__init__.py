@@ -1,0 +1,1 @@
+"""What `import raypipe` offers: finished runs, and single images, without Ray."""

@@ -1,0 +1,124 @@
+"""A finished run, as Python reads it: its manifest, its masks, and what led to one of them."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+from raypipe.api.masks import Masks
+from raypipe.config import RunConfig
+from raypipe.config_file import read_config
+from raypipe.data.manifest import Manifest
+from raypipe.data.parts import StoredManifest
+from raypipe.outputs.load import held
+from raypipe.pages.explain import explain, manifest_row
+from raypipe.pages.finished import FinishedMasks, find_masks
+from raypipe.pipelines.context import Context, open_context
+from raypipe.reports.explain import Explanation
+from raypipe.results import Decision
+from raypipe.streams.collect import collect, quarantined
+
+
+def open_run(config: str | os.PathLike[str] | RunConfig, *overrides: str, seeds: str | None = None) -> "FinishedRun":
+    """Opens what `raypipe run CONFIG` has made. Computes nothing, starts no Ray, and writes nothing.
+
+    Everything is found by the digests of the config, as a command finds it: with other overrides than the run had,
+    other masks are meant, which may not be there.
+
+    Args:
+        config: YAML file, path or URI such as `s3://bucket/config.yaml`; or a config that was loaded already.
+        overrides: dotted ones as on the command line, such as `"walk.beta=4"`.
+        seeds: what `raypipe --seeds NAME` named, for a run whose maps code from elsewhere has made.
+
+    Raises:
+        ConfigError: the config can't be used.
+        FileNotFoundError: its manifest isn't there.
+        ValueError: its manifest can't be read.
+    """
+    if isinstance(config, RunConfig):
+        if overrides:
+            raise ValueError(f"got a loaded config and overrides {list(overrides)}: give these to `load_config`")
+        return FinishedRun(open_context(config, seeds=seeds))
+    return FinishedRun(open_context(read_config(os.fspath(config), overrides), seeds=seeds))
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run that is finished, or so far as it is. `open_run` makes it; what is asked for first is then looked for."""
+
+    context: Context
+
+    def __repr__(self) -> str:
+        return f"FinishedRun({self.config.out}: {len(self.manifest):,} images of {len(self.classes)} classes)"
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved config."""
+        return self.context.config
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names of the class ids 1..C."""
+        return self.context.classes
+
+    @property
+    def manifest(self) -> Manifest | StoredManifest:
+        """The images: `len(manifest)`, `manifest.classes`, and `manifest.table`, all rows as Arrow."""
+        return self.context.manifest
+
+    @cached_property
+    def masks(self) -> Masks:
+        """The masks: iterated over, looked up by `masks[image_id]`, or read as Arrow.
+
+        Those of the manifest's rows that are done; as the run itself, this goes on where one was interrupted.
+
+        Raises:
+            NotFinished: there are none of this config; the message says which command makes them.
+        """
+        made, rows = self.finished.masks, self.context.rows(None).select(["image_id", "image_uri"])
+        return Masks(collect(held(rows, made)), made, self.classes, self.config.images)
+
+    @property
+    def quarantine(self) -> pa.Table:
+        """`image_id`, `split`, `error_stage` and `error_reason` of the rows that have no mask because they failed.
+
+        Raises:
+            NotFinished: as of `masks`.
+        """
+        return quarantined(self.finished.masks, self.context.rows(None).select(["image_id", "split"]))
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What the gates let through, and why; empty where `refinement.gate` isn't `run`.
+
+        Raises:
+            NotFinished: as of `masks`.
+        """
+        return self.finished.decisions
+
+    def explain(self, image_id: str, *, pixel: tuple[int, int] | None = None) -> Explanation:
+        """Everything that led to one mask: its row goes once more through the run's own stages, here and on the CPU.
+
+        In a notebook the result shows itself as a page; `to_html` gives the file that `raypipe explain` writes.
+
+        Args:
+            image_id: the mask's.
+            pixel: row and column, in the original image, of the pixel whose cell is looked at closely; None takes the
+                cell with the highest score of an object.
+
+        Raises:
+            ValueError: the image or the pixel isn't there, the image is in quarantine, or the run was one in tiles.
+            NotFinished: there is no mask of it yet.
+        """
+        row = manifest_row(self.context, image_id)
+        return explain(self.finished, row, pixel=pixel)
+
+    @cached_property
+    def finished(self) -> FinishedMasks:
+        """The run's networks, seeds and masks, each with its URI and digest.
+
+        Raises:
+            NotFinished: as of `masks`.
+        """
+        return find_masks(self.context)
