@@ -16,7 +16,7 @@ from raypipe.config import Training
 from raypipe.data.checkpoints import CHECKPOINT, Task, has_checkpoint, read_metadata
 from raypipe.networks.backbones import default_preprocessing
 from raypipe.networks.preprocessing import PREPROCESSINGS
-from raypipe.outputs.records import open_folder, set_digest
+from raypipe.outputs.records import RECORD_FILE, open_folder, set_digest
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
 from raypipe.pipelines.in_use import Use, find_in_use, find_use, put_in_use
@@ -106,14 +106,14 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
     Raises:
         ValueError: if networks in use were trained for other classes.
     """
-    if context.retrain != "all" and (used := find_in_use(context.config.out, plan.task.name, **_use(context, plan))):
+    if context.retrain != "all" and (used := _in_use(context, plan)):
         is_there(plan.task.name)
         return used
     trained = _trained(context, plan)
     if trained is not None:
         is_there(plan.task.name)
     else:
-        folder = training_folder(context, plan)
+        folder = _folder(context, plan)
         open_folder(folder, plan.provenance())
         uri = storage.join(folder, CHECKPOINT)
         if plan.asked is not None:
@@ -140,6 +140,15 @@ def find_network_in_use(context: Context, plan: NetworkPlan) -> Use | None:
     return find_use(context.config.out, plan.task.name, **_use(context, plan))
 
 
+def is_begun(context: Context, plan: NetworkPlan) -> bool:
+    """Whether a network's training was begun, and would go on from its last state."""
+    return storage.exists(storage.join(_folder(context, plan), RECORD_FILE))
+
+
+def _in_use(context: Context, plan: NetworkPlan) -> Artifact | None:
+    return find_in_use(context.config.out, plan.task.name, **_use(context, plan))
+
+
 def _use(context: Context, plan: NetworkPlan) -> dict[str, Any]:
     rows, config = plan.provenance(), context.config
     # These choose rows: as options they renew a network, as rows of a set that grows they don't.
@@ -152,12 +161,11 @@ def _use(context: Context, plan: NetworkPlan) -> dict[str, Any]:
 
 
 def _trained(context: Context, plan: NetworkPlan) -> Artifact | None:
-    uri = storage.join(training_folder(context, plan), CHECKPOINT)
+    uri = storage.join(_folder(context, plan), CHECKPOINT)
     return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"]) if has_checkpoint(uri) else None
 
 
-def training_folder(context: Context, plan: NetworkPlan) -> str:
-    """The folder below `out` of a network's training."""
+def _folder(context: Context, plan: NetworkPlan) -> str:
     return storage.join(context.config.out, plan.task.name, digest(plan.provenance()))
 
 

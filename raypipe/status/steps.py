@@ -10,7 +10,7 @@ from raypipe.outputs.lease import Holder, find_holder
 from raypipe.outputs.records import RECORD_FILE, read_summary
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.last_run import find_last_run
-from raypipe.pipelines.networks import NetworkPlan, find_network_in_use, find_trained, training_folder
+from raypipe.pipelines.networks import NetworkPlan, find_network_in_use, find_trained, is_begun
 from raypipe.status.account import Account, account_of
 from raypipe.status.changes import Words, earlier_folders, in_words, nearest_differences
 from raypipe.status.content import State, Step
@@ -72,7 +72,7 @@ class Steps:
         state: State = "missing"
         words, renewed = Words([], []), False
         why = f"learns from {plan.rows.num_rows:,} images"
-        if storage.exists(storage.join(training_folder(self.context, plan), RECORD_FILE)):
+        if is_begun(self.context, plan):
             state, why = "begun", "its training was begun and goes on from its last state"
         else:
             words, renewed = self._differences(name, plan.provenance(), task=name)

@@ -13,6 +13,9 @@ _STATES = {"done": "done", "given": "given", "begun": "goes on", "missing": "to 
 
 _MOST_REASONS = 5
 
+_NOT_OF_RUNS = ("sweep.", "calibration.")
+"""Options of other commands than `raypipe run`."""
+
 
 def describe(status: Status) -> str:
     """All that a status says."""
@@ -27,10 +30,11 @@ def describe(status: Status) -> str:
 def announcement(status: Status) -> str:
     """What a run would compute, and which options have changed for it to do so: one line."""
     left = [step for step in status.steps if step.is_left]
+    differs = [change for change in status.differs if not change.startswith(_NOT_OF_RUNS)]
     if not left:
-        differs = f" (since the last run: {', '.join(status.differs)})" if status.differs else ""
-        return f"everything is done{differs}"
-    changes = status.differs or list(dict.fromkeys(change for step in left for change in step.changes))
+        since = f" (since the last run: {', '.join(differs)})" if differs else ""
+        return f"everything is done{since}"
+    changes = differs or list(dict.fromkeys(change for step in left for change in step.changes))
     names, number = _listed(step.name for step in left), _images(_num_left(status))
     if changes and all(step.is_renewed for step in left):
         return f"{', '.join(changes)}: {names} again, {number}"

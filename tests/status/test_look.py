@@ -181,6 +181,8 @@ def test_options_of_the_last_run_are_remembered(
     assert caplog.messages == [f"other options than in the last run of {config().out}: walk.beta 4 → 8"]
     Run(open_context(config())).evaluate()
     assert announcement(look(context)) == "everything is done"
+    of_both = open_context(config("sweep.num_labelled=9"))
+    assert announcement(look(of_both)) == "everything is done (since the last run: walk.beta 4 → 8)"
 
 
 def test_rows_in_quarantine_are_counted_by_reason_and_tried_again_when_told_to(
