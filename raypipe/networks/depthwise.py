@@ -91,7 +91,7 @@ def _padded(x: Tensor, padding: tuple[int, int]) -> Tensor:
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Float[Tensor, "B C H W"], weight: Float[Tensor, "C 1 k l"], geometry: _Geometry
     ) -> Float[Tensor, "B C h w"]:
         ctx.save_for_backward(x, weight)
@@ -131,7 +131,7 @@ def _by_weight(gradient: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry)
     )
     images = max(1, CACHED // padded[0].numel())
     total = weight.new_zeros(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32))
-    for part, by_y in zip(padded.split(images), gradient.split(images), strict=True):
+    for part, by_y in zip(torch.split(padded, images), torch.split(gradient, images), strict=True):
         for i, row in enumerate(rows):
             for j, column in enumerate(columns):
                 total[:, 0, i, j] += (part[:, :, row, column] * by_y).sum((0, 2, 3))
