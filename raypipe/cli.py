@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from raypipe import storage
+from raypipe import __version__, storage
 from raypipe.cli_config import ConfigFile, Overrides, connect_run, named_seeds, open_run, read_config, tell_differences
 from raypipe.cli_export import export, export_model, review
 from raypipe.cli_import import import_app
@@ -21,15 +21,27 @@ from raypipe.config import to_yaml
 from raypipe.data.parts import open_manifest
 from raypipe.messages.codes import INTERRUPTED
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+SET_UP, RUN, LOOK, HAND_OVER = "Set up", "Run", "Look", "Hand over"
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 train_app = typer.Typer(no_args_is_help=True, help="Train a network on Ray Train.")
-app.add_typer(import_app, name="import")
-app.add_typer(train_app, name="train")
+app.add_typer(import_app, name="import", rich_help_panel=SET_UP)
+app.add_typer(train_app, name="train", rich_help_panel=RUN)
+app.command(rich_help_panel=SET_UP, name="config")(show_config)  # the first panel is that of the first command
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"raypipe {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
     context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - the callback does what it asks for
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from: its traceback.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show what goes into the log, too: all that Ray and the workers say.")
@@ -46,7 +58,7 @@ def options(
         screen.command = context.invoked_subcommand or screen.command
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -80,7 +92,7 @@ def run(
     show_end(steps.context)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def saliency(config: ConfigFile, overrides: Overrides = None) -> None:
     """Predict saliency maps of the training images that have none; training does so by itself."""
     folder = open_run(config, overrides, until="saliency").predict_saliency().uri
@@ -89,31 +101,31 @@ def saliency(config: ConfigFile, overrides: Overrides = None) -> None:
     typer.echo(f"maps: {folder}\nmanifest with saliency_uri: {storage.join(folder, MANIFEST_FOLDER)}")
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def seeds(config: ConfigFile, overrides: Overrides = None) -> None:
     """Compute class activation maps and trimaps."""
     typer.echo(open_run(config, overrides, until="seeds").make_seeds().uri)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def masks(config: ConfigFile, overrides: Overrides = None) -> None:
     """Compute pseudo-masks."""
     typer.echo(open_run(config, overrides, until="masks").make_masks().uri)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def segment(config: ConfigFile, overrides: Overrides = None) -> None:
     """Segment images, labelled or not, with the segmentation network."""
     typer.echo(open_run(config, overrides, until="segments").segment().uri)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def evaluate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Score maps and masks against true masks, per split and class."""
     _print_scores(open_run(config, overrides, until="scores"), per_class=True)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
     """Score many settings of the walk in one pass and choose one, without true masks if there are none.
 
@@ -139,7 +151,7 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
     typer.echo(f"table and plots: {result.folder}\nconfig for `raypipe masks`: {result.best_config}")
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def calibrate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Write the masks again with the probability of being right as confidence, learned from a few true masks."""
     steps = open_run(config, overrides, until="masks")
@@ -149,7 +161,7 @@ def calibrate(config: ConfigFile, overrides: Overrides = None) -> None:
     typer.echo(calibration_table(steps.fit_confidence()))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def report(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -159,12 +171,12 @@ def report(
     typer.echo(open_run(config, overrides, until="scores").report(num_samples=samples))
 
 
-app.command()(export)
-app.command()(review)
-app.command(name="export-model")(export_model)
+app.command(rich_help_panel=HAND_OVER)(export)
+app.command(rich_help_panel=HAND_OVER, name="export-model")(export_model)
+app.command(rich_help_panel=LOOK)(review)
 
 
-@app.command()
+@app.command(rich_help_panel=SET_UP)
 def labels(
     manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="Manifest's file or folder.")],
     draft_map: Annotated[
@@ -183,7 +195,7 @@ def labels(
         typer.echo(f"draft of a map: {draft_map}. Change its second column, then import with --map")
 
 
-@app.command()
+@app.command(rich_help_panel=SET_UP)
 def describe(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -207,10 +219,10 @@ def describe(
     typer.echo(describe_run(resolved, context.classes, nodes, provider=context.provider))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def explain(
-    image_id: Annotated[str, typer.Argument(metavar="IMAGE_ID", help="The image's, as in the manifest.")],
     config: ConfigFile,
+    image_id: Annotated[str, typer.Argument(metavar="IMAGE_ID", help="The image's, as in the manifest.")],
     overrides: Overrides = None,
     pixel: Annotated[
         str | None, typer.Option(metavar="ROW,COLUMN", help="Pixel whose affinities are shown; else a sure one.")
@@ -229,7 +241,7 @@ def explain(
     typer.echo(write_explanation(open_context(resolved, seeds=named_seeds.get()), image_id, pixel=chosen))
 
 
-@app.command()
+@app.command(rich_help_panel=SET_UP)
 def doctor(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -247,8 +259,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-app.command(name="config")(show_config)
-app.command()(status)
+app.command(rich_help_panel=LOOK)(status)
 
 
 @train_app.command(name="classifier")
@@ -270,11 +281,13 @@ def train_segmenter(config: ConfigFile, overrides: Overrides = None) -> None:
     typer.echo(open_run(config, overrides, until="segmenter").train_segmenter()[0].uri)
 
 
-@app.command()
+@app.command(rich_help_panel=SET_UP)
 def synthetic(
-    out: Annotated[str, typer.Argument(help="Folder or URI to write images, masks and manifest.parquet into.")],
-    num_images: Annotated[int, typer.Option(min=8)] = 320,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="Folder or URI to write images, masks and manifest.parquet into.")
+    ],
+    num_images: Annotated[int, typer.Option(min=8, help="Images to make.")] = 320,
+    seed: Annotated[int, typer.Option(min=0, help="Other images for another number.")] = 0,
     saliency_errors: Annotated[
         float | None, typer.Option(min=0, max=1, help="Write saliency maps, too, with each kind of error at this rate.")
     ] = None,

@@ -11,11 +11,11 @@ Splits = Annotated[list[str] | None, typer.Option("--splits", help="Take this sp
 
 
 def export(
+    config: ConfigFile,
     format_name: Annotated[
         str,
         typer.Argument(metavar="FORMAT", help="coco, voc, yolo, mmseg, huggingface, labelstudio, fiftyone or geotiff."),
     ],
-    config: ConfigFile,
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI to write into.")],
     overrides: Overrides = None,
     source: Annotated[str, typer.Option("--masks", help="masks, calibrated (masks) or truth (true masks).")] = "masks",

@@ -1,15 +1,19 @@
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import typer
 import yaml
 from container_files import write_images, write_tar
+from typer.core import TyperArgument, TyperGroup
 from typer.testing import CliRunner
 
-from raypipe import storage
+from raypipe import __version__, storage
 from raypipe.artifacts import Artifact
-from raypipe.cli import app, main
+from raypipe.cli import HAND_OVER, LOOK, RUN, SET_UP, app, main
 from raypipe.config import load_config
 from raypipe.data.parts import read_manifest
 
@@ -105,7 +109,7 @@ def test_config_prints_what_run_takes(tmp_path: Path) -> None:
         (["import", "parquet", "absent.parquet", "m.parquet"], "absent.parquet"),
         (["import", "coco", "absent.json", "images", "m.parquet"], "absent.json"),
         (["export-model", "-", "model.ts"], "expected a name that ends in .pt2 or .onnx"),
-        (["export", "cocoa", "-", "out"], "unknown format 'cocoa': did you mean 'coco'?"),
+        (["export", "-", "cocoa", "out"], "unknown format 'cocoa': did you mean 'coco'?"),
     ],
 )
 def test_mistakes_are_one_message_without_traceback(
@@ -125,3 +129,37 @@ def test_saliency_names_the_folder_of_the_manifest_that_it_writes(monkeypatch: p
     steps = SimpleNamespace(predict_saliency=lambda: Artifact("/maps", "s"))
     monkeypatch.setattr("raypipe.cli.open_run", lambda *_, **__: steps)
     assert call("saliency", "config.yaml").splitlines() == ["maps: /maps", "manifest with saliency_uri: /maps/manifest"]
+
+
+def _commands(command: Any, name: str = "raypipe") -> Iterator[tuple[str, Any]]:
+    if isinstance(command, TyperGroup):
+        for part, of_part in command.commands.items():
+            yield from _commands(of_part, f"{name} {part}")
+    yield name, command
+
+
+COMMANDS = dict(_commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_what_it_takes_is_described(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help
+    taken = [each for each in command.params if each.name not in ("help", "install_completion", "show_completion")]
+    assert not [each.name for each in taken if not getattr(each, "help", None)]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_config_comes_first(name: str) -> None:
+    arguments = [each.name for each in COMMANDS[name].params if isinstance(each, TyperArgument)]
+    assert "config" not in arguments[1:]
+
+
+def test_every_command_is_in_a_group_of_the_help() -> None:
+    top = [command for name, command in COMMANDS.items() if name.count(" ") == 1]
+    assert {getattr(command, "rich_help_panel", None) for command in top} == {SET_UP, RUN, LOOK, HAND_OVER}
+
+
+def test_version() -> None:
+    result = RUNNER.invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"raypipe {__version__}\n")

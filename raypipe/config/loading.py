@@ -186,7 +186,8 @@ def _explain(error: ValidationError) -> Iterator[str]:
         match problem["type"]:
             case "extra_forbidden":
                 allowed = list(_fields(path[:-1]))
-                yield f"{name}: unknown name; allowed are {', '.join(allowed)}.{_nearest(path[-1], allowed)}"
+                hint = _anywhere(path[-1], allowed)
+                yield f"{name}: unknown name; allowed are {', '.join(allowed)}.{hint}"
             case "missing" if path[-1].isdigit():
                 yield f"{'.'.join(path[:-1])}: got {got}, expected more values."
             case "missing":
@@ -212,6 +213,26 @@ def _fields(path: Sequence[str]) -> dict[str, FieldInfo]:
         section = section.model_fields[part].annotation
     fields: dict[str, FieldInfo] = section.model_fields
     return fields
+
+
+def _anywhere(name: str, allowed: Sequence[str]) -> str:
+    """Asks for the options of this name in other sections, else for the nearest name in this one or in others."""
+    dotted = {each: each.rpartition(".")[2] for each in _dotted(RunConfig)}
+    if name not in dotted.values():
+        if hint := _nearest(name, allowed):
+            return hint
+        name = next(iter(difflib.get_close_matches(name, dotted.values(), n=1)), name)
+    found = [repr(each) for each, its_name in dotted.items() if its_name == name]
+    return f" Did you mean {' or '.join(found)}?" if found else ""
+
+
+def _dotted(section: type[BaseModel]) -> Iterator[str]:
+    """Names of all options in a section and in those below it."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from (f"{name}.{each}" for each in _dotted(field.annotation))
+        else:
+            yield name
 
 
 def _nearest(name: str, choices: Sequence[str]) -> str:

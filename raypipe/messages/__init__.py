@@ -84,5 +84,5 @@ def _bounded(text: str) -> str:
         line for number, line in enumerate(lines) if len("\n".join(lines[: number + 1])) + len(last) < _LONGEST - 50
     ]
     if kept:
-        return "\n".join([*kept, f"… and {len(lines) - len(kept)} more lines", last])
+        return "\n".join([*kept, f"… and {(left := len(lines) - len(kept))} more line{'' if left == 1 else 's'}", last])
     return f"{text[: _LONGEST - 250]} […] {text[-240:]}"

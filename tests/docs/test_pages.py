@@ -128,7 +128,7 @@ def corrected_export(workspace: Workspace) -> None:
         {"data": task["data"], "annotations": task["predictions"]} for task in tasks[::2]
     ]  # half is left as it was
     (workspace.folder / "export.json").write_text(json.dumps(export))
-    workspace.run("raypipe export coco config.yaml coco-of-someone/")
+    workspace.run("raypipe export config.yaml coco coco-of-someone/")
     shutil.copy(workspace.folder / "coco-of-someone/annotations/train.json", workspace.folder / "annotations.json")
 
 

@@ -31,7 +31,7 @@ cluster: {{ rows_per_block: 8, cpu_actors: 1, train_workers: 2, gpus_per_train_w
     [
         (["masks", "absent.yaml", "walk.beta=4"], "there is no config file absent.yaml"),
         (["train", "classifier", "absent.yaml"], "there is no config file absent.yaml"),
-        (["export", "cocoa", "absent.yaml", "out"], "unknown format 'cocoa'"),
+        (["export", "absent.yaml", "cocoa", "out"], "unknown format 'cocoa'"),
     ],
 )
 def test_it_is_the_raypipe_command(

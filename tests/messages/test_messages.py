@@ -312,7 +312,7 @@ def test_of_many_lines_the_first_and_the_last_are_kept() -> None:
     assert said[:20] == lines[:20]
     assert said[-2:] == [f"… and {101 - len(said)} more lines", lines[-1]]
     said = message_of(ConfigError("\n".join([lines[0], "y" * 5000, lines[1]]))).text.splitlines()
-    assert said == [lines[0], "… and 1 more lines", lines[1]]
+    assert said == [lines[0], "… and 1 more line", lines[1]]
 
 
 def test_a_long_text_keeps_its_beginning_and_its_way_out() -> None:

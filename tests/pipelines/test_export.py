@@ -43,7 +43,7 @@ def make_context(manifest: Manifest, *overrides: str) -> Context:
 
 def test_true_masks_by_the_command(local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     out = tmp_path / "coco"
-    words = ["export", "coco", "-", str(out), f"manifest={synthetic[0]}", f"out={tmp_path / 'run'}", "--masks", "truth"]
+    words = ["export", "-", "coco", str(out), f"manifest={synthetic[0]}", f"out={tmp_path / 'run'}", "--masks", "truth"]
     words += ["cluster.cpu_actors=1", "cluster.rows_per_block=8", "--splits", "val"]
     first = CliRunner().invoke(app, words, catch_exceptions=False)
     assert first.exit_code == 0, first.output
