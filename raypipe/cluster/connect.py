@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,12 @@ class NoRay(ConnectionError):  # noqa: N818 - says what is wrong
 def cluster_address(cluster: Cluster) -> str | None:
     """Address of the cluster to run on; None for a local Ray."""
     return cluster.address or os.environ.get("RAY_ADDRESS")
+
+
+def is_connected() -> bool:
+    """Whether this process is connected to a Ray, without importing it for the question."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 def connect(cluster: Cluster) -> None:
