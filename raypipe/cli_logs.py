@@ -90,7 +90,7 @@ class Screen:
             self.console.line(trace)
         if log is not None:
             log.write(trace)
-            if not self._is_copied:
+            if self._is_temporary and not self._is_copied:
                 self._keep(log)
         text = f"error: {message.text}"
         self._say(typer.style(text, fg="red") if self.console.is_live else text)
