@@ -154,7 +154,7 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
 @app.command(rich_help_panel=RUN)
 def calibrate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Write the masks again with the probability of being right as confidence, learned from a few true masks."""
-    steps = open_run(config, overrides, until="masks")
+    steps = open_run(config, overrides, until="masks", mostly_done=True)
     from raypipe.pipelines.calibrate import calibration_table
 
     typer.echo(steps.calibrate().uri)
@@ -168,7 +168,7 @@ def report(
     samples: Annotated[int, typer.Option(min=0, max=100, help="Images of each kind: best, worst, random.")] = 6,
 ) -> None:
     """Write the HTML report."""
-    typer.echo(open_run(config, overrides, until="scores").report(num_samples=samples))
+    typer.echo(open_run(config, overrides, until="scores", mostly_done=True).report(num_samples=samples))
 
 
 app.command(rich_help_panel=HAND_OVER)(export)

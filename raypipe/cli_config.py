@@ -4,6 +4,8 @@ import importlib
 import logging
 import threading
 from contextvars import ContextVar
+from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +18,7 @@ from raypipe.screen.step import plan_steps
 
 if TYPE_CHECKING:
     from raypipe.doctor.workload import Step
-    from raypipe.pipelines.context import Retrain, Retried
+    from raypipe.pipelines.context import Context, Retrain, Retried
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file or URI; - takes the defaults.")]
 Overrides = Annotated[
@@ -29,9 +31,11 @@ named_seeds: ContextVar[str | None] = ContextVar("named_seeds", default=None)
 """The code that `raypipe --seeds NAME` names; None where the command names none."""
 
 
-def open_run(config: str, overrides: list[str] | None, *, until: "Step | None" = None) -> Any:
+def open_run(
+    config: str, overrides: list[str] | None, *, until: "Step | None" = None, mostly_done: bool = False
+) -> Any:
     """The steps of a config file and overrides, a `raypipe.run.Run`, with Ray connected; see `connect_run`."""
-    return connect_run(read_config(config, overrides), until=until)
+    return connect_run(read_config(config, overrides), until=until, mostly_done=mostly_done)
 
 
 def connect_run(
@@ -41,6 +45,7 @@ def connect_run(
     retry_quarantined: "Retried" = "none",
     whole: bool = False,
     until: "Step | None" = None,
+    mostly_done: bool = False,
 ) -> Any:
     """The steps of a config, a `raypipe.run.Run`, with Ray connected and its nodes looked at.
 
@@ -50,6 +55,8 @@ def connect_run(
         retry_quarantined: as of `Context`.
         whole: all steps will be taken: whatever doesn't fit the cluster is refused now.
         until: the step that will be taken, with those before it: the same is refused of them.
+        mostly_done: the command is one for a run that has come to its end: where a Ray would have to be started, and
+            the driver reads the rows itself, that waits until something is to be computed.
 
     Raises:
         ValueError: if the nodes don't agree, or what is asked for doesn't fit.
@@ -70,6 +77,13 @@ def connect_run(
     importing.start()
     from raypipe.cluster.connect import cluster_address, connect
 
+    if mostly_done and not cluster_address(config.cluster):
+        importing.join()
+        from raypipe.run import Run
+        from raypipe.streams.tasks import FEW_ROWS
+
+        if len(context.manifest) <= FEW_ROWS:
+            return Run(replace(context, start=cache(partial(_start, context, until))))
     if cluster_address(config.cluster):
         # A cluster is connected to in no time. And while a submitted job connects, its working directory was seen to be
         # away for a moment, on which torch's import fails.
@@ -96,3 +110,12 @@ def tell_differences(config: "RunConfig") -> None:
     last = find_last_run(config.out)
     if last is not None and (differences := last.differences(config)):
         logger.info("other options than in the last run of %s: %s", config.out, ", ".join(differences))
+
+
+def _start(context: "Context", until: "Step | None") -> None:
+    """Connects to Ray now, and looks at its nodes."""
+    from raypipe.cluster.connect import connect
+    from raypipe.doctor.preflight import preflight_nodes
+
+    connect(context.config.cluster)
+    preflight_nodes(context, until=until)

@@ -1,6 +1,7 @@
 """What a command shows, and its log in `<out>/logs/`, which has all else."""
 
 import logging
+import shutil
 import tempfile
 import time
 import traceback
@@ -89,7 +90,7 @@ class Screen:
             self.console.line(trace)
         if log is not None:
             log.write(trace)
-            if not self._is_copied:
+            if self._is_temporary and not self._is_copied:
                 self._keep(log)
         text = f"error: {message.text}"
         self._say(typer.style(text, fg="red") if self.console.is_live else text)
@@ -103,10 +104,9 @@ class Screen:
         self.save()
         step.at_ends(None)
         step.show_on(None)
-        log = self.handler.log
-        if log is not None and self._is_temporary:
-            log.path.unlink()
-            log.path.parent.rmdir()
+        logging.getLogger("raypipe").setLevel(logging.NOTSET)
+        if self.handler.log is not None and self._is_temporary:
+            shutil.rmtree(self.handler.log.path.parent, ignore_errors=True)
 
     def _say(self, text: str) -> None:
         self.console.line(text)

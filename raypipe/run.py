@@ -205,7 +205,7 @@ class Run:
             scores=scores,
             decisions=[*self.decide_gates().decisions, *rounds],
             num_samples=num_samples,
-            resources=str(self.context.machine),
+            resources=self.context.computed_on,
         )
 
     def _seeds(self) -> Artifact:

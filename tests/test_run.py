@@ -126,6 +126,24 @@ def test_review_queues_masks_by_the_command(finished: Run, tmp_path: Path) -> No
     assert Path(line.rsplit(": ", 1)[1]).read_text().count('<li class="card"') == 3
 
 
+def test_nothing_of_a_finished_run_that_is_only_looked_at_starts_ray(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(_: object) -> None:
+        raise AssertionError("Ray is asked for")
+
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(finished.config))
+    monkeypatch.setattr("raypipe.cluster.connect.connect", connect)
+    monkeypatch.setattr("raypipe.pipelines.context.is_connected", lambda: False)
+    for command in (["review", "--count", "2"], ["report", "--samples", "1"]):
+        result = CliRunner().invoke(app, [command[0], str(config), *command[1:]], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert "nothing was computed" in Path(finished.config.out, "report.html").read_text()
+    with pytest.raises(AssertionError, match="Ray is asked for"):
+        CliRunner().invoke(app, ["report", str(config), "walk.num_steps=2"], catch_exceptions=False)
+
+
 def test_explanation_ends_in_the_mask_that_the_run_wrote(finished: Run) -> None:
     """Networks that were trained here, maps from seeds: what many processes made comes out of this one."""
     masks = find_masks(open_context(finished.config))

@@ -3,10 +3,14 @@
 import logging
 import os
 import re
+import signal
 import socket
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from raypipe.cluster.head import watch_head
 from raypipe.cluster.machines import local_cpus
@@ -52,6 +56,12 @@ def cluster_address(cluster: Cluster) -> str | None:
     return cluster.address or os.environ.get("RAY_ADDRESS")
 
 
+def is_connected() -> bool:
+    """Whether this process is connected to a Ray, without importing it for the question."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
 def connect(cluster: Cluster) -> None:
     """Connects to a Ray cluster, or starts a local one, unless this process has one already.
 
@@ -81,7 +91,8 @@ def connect(cluster: Cluster) -> None:
         f"Look for free memory, for room on the disk of {folder} and at the logs in it; end what else runs (`ray stop` "
         "ends other Rays of this machine), or lower cluster.object_store_memory. Then give the command again"
     )
-    with _explained("a Ray of this machine can't be started", way_out), _temporary_files_beside(folder):
+    failing = _explained("a Ray of this machine can't be started", way_out)
+    with _interrupts_kept(), failing, _temporary_files_beside(folder):
         try:
             _start(cluster, folder)
         except Exception as error:
@@ -117,6 +128,34 @@ def _start(cluster: Cluster, folder: str) -> None:
 def _may_pass(error: Exception) -> bool:
     """Whether a start may have failed for want of time, and not for what it was given or has found on the disk."""
     return not isinstance(error, ValueError | OSError) or isinstance(error, ConnectionError | TimeoutError)
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Lets a first Ctrl-C wait for the end of the block, in which processes are forked.
+
+    In the midst of a fork it would leave a lock of `logging` held, for which all would wait for ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted = False
+    before = signal.getsignal(signal.SIGINT)
+
+    def keep(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, keep)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 @contextmanager

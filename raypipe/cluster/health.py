@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from raypipe.cluster.connect import is_connected
 from raypipe.cluster.watch import Watch
 
 NODE_ID = "ray.io/node-id"
@@ -46,10 +47,10 @@ def _watch_of(node_id: str, job_id: str) -> Any:
 
 def sick_nodes() -> dict[str, str]:
     """Ids of the nodes that are sick, with the reason."""
+    if not is_connected():
+        return {}
     import ray
 
-    if not ray.is_initialized():
-        return {}
     found: dict[str, str] = ray.get(the_watch().sick.remote())
     return found
 

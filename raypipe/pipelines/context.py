@@ -1,7 +1,7 @@
 """What every pipeline needs: the config and the manifest's rows, and how a plan is run with them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, get_args
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.artifacts import Artifact
+from raypipe.cluster.connect import is_connected
 from raypipe.cluster.health import sick_nodes
 from raypipe.cluster.machines import Machine, fewer, machine_here, nodes_here, parse_machine
 from raypipe.cluster.resources import PoolNeed, PoolPlan, StreamPlan, plan_stream
@@ -51,6 +52,8 @@ class Context:
     """Whose rows in quarantine are tried again, with those of the streams after it."""
     provider: SeedProvider | None = None
     """Code from elsewhere that makes the maps; None takes those that the config names, or a classifier's."""
+    start: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+    """Connects to Ray where something is to be computed; None where that is done."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -62,11 +65,18 @@ class Context:
         """The nodes that Ray has, without sick ones, or, with autoscaling, may get, as far as this run may use them."""
         if self.part is not None:
             return self.part
+        if self.start is not None:
+            self.start()
         declared, sick = self.config.cluster.autoscaling, sick_nodes()
         if not declared:
             return machine_here(without=sick)
         found = parse_machine(*declared)
         return fewer(found, nodes_here(sick)) if sick else found
+
+    @property
+    def computed_on(self) -> str:
+        """The nodes in words; where nothing was computed, nobody has asked for any."""
+        return "nothing was computed" if self.start is not None and not is_connected() else str(self.machine)
 
     def rows(self, splits: Sequence[str] | None, *, columns: Sequence[str] = MANIFEST_COLUMNS) -> Rows:
         """Manifest rows of the splits; None means all.
@@ -119,7 +129,7 @@ class Context:
             start_timeout=config.cluster.start_timeout,
             row_timeout=config.cluster.row_timeout,
         )
-        return run_stream(plan, rows, settings, partial(self.pools, plan))
+        return run_stream(plan, rows, settings, partial(self.pools, plan), start=self.start)
 
     def retries(self, stream: str) -> bool:
         """Whether the rows that a stream has in quarantine are tried again."""

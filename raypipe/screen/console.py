@@ -1,8 +1,11 @@
-"""The lines that a person sees, and below them, in a terminal, one bar."""
+"""The lines that a person sees, and below them, in a terminal, one bar.
 
-import contextlib
+Where the terminal is gone, nobody sees them, and the command goes on.
+"""
+
 import os
 import sys
+from contextlib import suppress
 from threading import RLock
 from typing import Any, TextIO
 
@@ -26,7 +29,7 @@ class Console:
 
     def line(self, text: str) -> None:
         """Shows a text, above the bar if there is one."""
-        with self._lock:
+        with self._lock, suppress(OSError):
             if self._bar is not None:
                 self._bar.clear()
             print(text, file=self.stream, flush=True)
@@ -35,7 +38,7 @@ class Console:
 
     def bar(self, text: str, *, done: int, total: int | None) -> None:
         """Shows how far a step is, in place of what was shown before; a terminal's line is cut where it is too long."""
-        with self._lock:
+        with self._lock, suppress(OSError):
             if self._bar is None:
                 self._bar = tqdm(file=self.stream, bar_format=_BAR, leave=False, dynamic_ncols=True)
             self._bar.n, self._bar.total = done, total
@@ -43,7 +46,7 @@ class Console:
 
     def no_bar(self) -> None:
         """Takes the bar away."""
-        with self._lock:
+        with self._lock, suppress(OSError):
             if self._bar is not None:
                 self._bar.close()
                 self._bar = None
@@ -51,7 +54,7 @@ class Console:
 
 def console_of_process() -> Console:
     """The console on the standard error of now, whatever that is redirected to later."""
-    with contextlib.suppress(OSError):  # without a file descriptor, as in a test
+    with suppress(OSError):  # without a file descriptor, as in a test
         copy = os.dup(sys.stderr.fileno())
         return Console(open(copy, "w", encoding=sys.stderr.encoding, errors="backslashreplace"))  # noqa: PTH123
     return Console(sys.stderr)

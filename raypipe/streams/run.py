@@ -81,7 +81,7 @@ class Settings:
 
 
 def run_stream(
-    plan: Plan, rows: Rows, settings: Settings, pools: Callable[[], Pools]
+    plan: Plan, rows: Rows, settings: Settings, pools: Callable[[], Pools], *, start: Callable[[], None] | None = None
 ) -> tuple[Artifact, StreamSummary]:
     """Computes the rows that aren't done yet and checks that all are accounted for.
 
@@ -93,6 +93,7 @@ def run_stream(
         rows: the source, with an `image_id` that no other row has; rows in error go into quarantine as they are.
         settings: how.
         pools: gives those of the plan, with their resources on the nodes that aren't sick.
+        start: connects to Ray where something is to be computed; None where that is done.
 
     Returns:
         The folder and what was done.
@@ -115,21 +116,16 @@ def run_stream(
             source = Source.of(plan, rows, artifact.uri, run=lease.epoch)
         num_computed, on_gpus = 0, False
         while True:
-            sick = sick_nodes()
-            planned = pools()
-            if on_gpus and not any(each.gpus for _, each in planned):
-                raise AllSick(f"no node with a GPU is left that isn't sick: {'; '.join(named_nodes(sick))}")
-            on_gpus = any(each.gpus for _, each in planned)
-            run = _Run(source, settings, planned, lease, num_computed)
+            run = _Run(source, settings, pools, lease, num_computed, start=start, on_gpus=on_gpus)
             try:
                 with step(plan.name) as counted:
                     return artifact, run.finish(counted)
             except Exception as error:
-                if not are_more_sick(sick):
+                if run.sick is None or not are_more_sick(run.sick):
                     raise
                 named = "; ".join(named_nodes(sick_nodes()))
                 logger.warning("%s goes on without sick nodes, after %s: %s", plan.name, type(error).__name__, named)
-            num_computed = run.num_computed
+            num_computed, on_gpus = run.num_computed, run.on_gpus
             source = Source.of(plan, rows, artifact.uri, run=lease.epoch)
 
 
@@ -140,12 +136,17 @@ class _Run:
         self,
         source: Source,
         settings: Settings,
-        pools: Pools,
+        pools: Callable[[], Pools],
         lease: Lease,
         num_computed: int,
+        *,
+        start: Callable[[], None] | None,
+        on_gpus: bool,
     ) -> None:
         self.source, self.settings, self.pools, self.lease = source, settings, pools, lease
-        self.num_computed = num_computed
+        self.num_computed, self.start, self.on_gpus = num_computed, start, on_gpus
+        self.sick: dict[str, str] | None = None
+        """Nodes that were sick when the pools were planned; None as long as there was nothing to plan."""
         self.few = are_few(source.rows)
         # What rows bring along from other streams is tens of kilobytes each.
         self.read_here = self.few and (not source.plan.loads or source.rows.most <= MOST_LOADED_HERE)
@@ -193,6 +194,21 @@ class _Run:
             write_summary(folder, asdict(summary))
         return summary
 
+    def _planned(self) -> Pools:
+        """The pools, with Ray connected.
+
+        Raises:
+            AllSick: if the run has had GPUs, and all that is left has none.
+        """
+        if self.start is not None:
+            self.start()
+        self.sick = sick_nodes()
+        planned = self.pools()
+        if self.on_gpus and not any(each.gpus for _, each in planned):
+            raise AllSick(f"no node with a GPU is left that isn't sick: {'; '.join(named_nodes(self.sick))}")
+        self.on_gpus = any(each.gpus for _, each in planned)
+        return planned
+
     def _compute(self, counted: Step) -> None:
         """Computes what isn't done, and settles the parts that are complete meanwhile."""
         source = self.source
@@ -204,13 +220,13 @@ class _Run:
             blocks = [block for table in todo for block in source.cut(table, rows_per_table=size)]
             if not blocks:
                 return
-        allowed = allowed_rows(self.settings.budget, source.rows.most)
+        pools, allowed = self._planned(), allowed_rows(self.settings.budget, source.rows.most)
         parts = {part.name: part for part in source.rows.read_parts}
         books, settling, waiting = Books(source), Tasks(inline=self.few), deque[str]()
-        with watch_start(source.plan.name, needs_of(self.pools), timeout=self.settings.start_timeout):
+        with watch_start(source.plan.name, needs_of(pools), timeout=self.settings.start_timeout):
             for written in execute(
                 blocks,
-                self.pools,
+                pools,
                 rows_per_block=size,
                 writer=self._writer(),
                 row_timeout=self.settings.row_timeout,

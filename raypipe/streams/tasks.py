@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from raypipe import storage
+from raypipe.cluster.connect import is_connected
 from raypipe.cluster.health import sick_nodes, without_nodes
 from raypipe.data.rows import Rows
 from raypipe.screen.worker import in_worker
@@ -30,10 +31,8 @@ class Tasks:
             cpus: of a task. Most wait for storage; and with CPUs of their own they would wait for the pools that hold
                 them all.
         """
-        import ray  # takes seconds
-
         self.cpus = cpus
-        self.inline = inline or not ray.is_initialized()
+        self.inline = inline or not is_connected()
         self.selector = {} if self.inline else without_nodes(sick_nodes())
         self.started: deque[Any] = deque()
 

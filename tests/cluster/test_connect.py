@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -191,6 +192,33 @@ def test_a_ray_that_starts_too_slowly_is_tried_once_more(
     assert len(ports) == tries
     assert len(caplog.messages) == tries - 1
     assert os.environ["RAY_API_SERVER_ADDRESS"].endswith(f":{ports[-1]}")
+
+
+def test_an_interrupt_while_ray_forks_its_processes_waits_for_them(
+    no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def start(**_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        started.append("all of it")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(ray, "init", start)
+    with pytest.raises(KeyboardInterrupt):
+        connect(Cluster())
+    assert started
+    assert signal.getsignal(signal.SIGINT) is before
+
+    def start_slowly(**_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        started.append("too late")
+
+    monkeypatch.setattr(ray, "init", start_slowly)
+    with pytest.raises(KeyboardInterrupt):
+        connect(Cluster())
+    assert len(started) == 1, "the second one doesn't wait"
 
 
 LONG = """

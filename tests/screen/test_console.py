@@ -1,4 +1,6 @@
 import io
+from contextlib import suppress
+from pathlib import Path
 
 from raypipe.screen.console import Console
 
@@ -30,3 +32,10 @@ def test_without_a_bar_there_are_lines_alone() -> None:
     console.no_bar()
     console.line("one")
     assert stream.getvalue() == "one\n"
+
+
+def test_a_terminal_that_is_gone_fails_nobody() -> None:
+    with Path("/dev/full").open("w", buffering=1) as gone:
+        Console(gone).line("one")
+        with suppress(OSError):
+            gone.close()
