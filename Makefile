@@ -7,7 +7,7 @@ VOC_WEIGHTS ?= $(VOC_ROOT)/../weights/mobilenet_v2_imagenet.pth
 VOC_OUT ?= runs/voc
 VOC_LIMIT ?=
 
-.PHONY: help install demo demo-rgb test test-slow chaos hosts lint format check settings voc clean
+.PHONY: help install demo demo-rgb test test-slow chaos hosts lint format check settings docs voc clean
 
 help: ## Print this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,7 +17,7 @@ install: $(VENV)/installed ## Make the virtual environment.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 demo: install ## Synthetic images to masks and a report, in a few minutes.
@@ -54,6 +54,9 @@ check: lint test ## All that must pass before a change lands.
 
 settings: install ## Write docs/settings.md anew, after an option's text has changed.
 	$(BIN)/python -c "from raypipe.config.reference import settings_page; print(settings_page(), end='')" > docs/settings.md
+
+docs: install ## The documentation as a site, in build/site; a warning is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 voc: install ## PASCAL VOC to masks and scores; VOC_ROOT=..., VOC_LIMIT=n for a quick turn.
 	$(BIN)/raypipe import voc $(VOC_ROOT) $(VOC_OUT)/manifest.parquet --labels image_labels.csv $(if $(VOC_LIMIT),--limit $(VOC_LIMIT))
