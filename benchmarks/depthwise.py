@@ -2,8 +2,8 @@
 
     python benchmarks/depthwise.py [BACKBONE ...]
 
-Random weights. A step is a forward and a backward pass; the optimiser and the loading of crops are apart. Maps are those
-of one pass at stride 8.
+Random weights. A step is a forward and a backward pass; the optimiser and the loading of crops are apart. Maps are
+those of one pass at stride 8.
 """
 
 from collections.abc import Callable
