@@ -1,12 +1,16 @@
 """The distribution's name: `raypipe` on the package index is somebody else's, so nobody may be told to install it."""
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+
+from raypipe import __version__
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["name"]
@@ -55,3 +59,26 @@ def test_no_text_installs_a_package_that_is_not_ours() -> None:
 
 def test_the_import_is_raypipe_and_comes_from_our_distribution() -> None:
     assert OURS in packages_distributions()["raypipe"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_wheel_installs_into_a_bare_environment_and_makes_the_demos_images(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+    def run(*command: object) -> str:
+        words = [str(word) for word in command]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, REPOSITORY)
+    (wheel,) = tmp_path.glob("*.whl")
+    run(sys.executable, "-m", "venv", tmp_path / "bare")
+    run(tmp_path / "bare/bin/python", "-m", "pip", "install", "--constraint", REPOSITORY / "constraints.txt", wheel)
+    assert run(tmp_path / "bare/bin/raypipe", "--version") == f"raypipe {__version__}\n"
+    run(tmp_path / "bare/bin/raypipe", "synthetic", "data", "--num-images", "8")
+    assert (tmp_path / "data/manifest.parquet").exists()
+    assert "walk.alpha: 32" in run(tmp_path / "bare/bin/raypipe", "config", "--preset", "demo"), (
+        "recipes are in the wheel"
+    )
