@@ -113,8 +113,8 @@ class Masks:
     """A run's masks: iterated over, looked up by id, or read as Arrow.
 
     Iteration goes from shard to shard, and a look-up reads the rows around the wanted one only, so neither needs more
-    memory than some hundred masks. The ids of all images are in memory. An instance may be pickled, so it may stand in
-    a PyTorch Dataset whose workers are processes.
+    memory than some shards of 64 MB take. The ids of all images are in memory. An instance may be pickled, so it may
+    stand in a PyTorch Dataset whose workers are processes.
     """
 
     def __init__(self, index: pa.Table, outputs: Artifact, classes: tuple[str, ...], images: Images) -> None:

@@ -48,6 +48,7 @@ class FinishedRun:
     """A run that is finished, or so far as it is. `open_run` makes it; what is asked for first is then looked for."""
 
     context: Context
+    """Config and manifest."""
 
     def __repr__(self) -> str:
         return f"FinishedRun({self.config.out}: {len(self.manifest):,} images of {len(self.classes)} classes)"
@@ -71,7 +72,8 @@ class FinishedRun:
     def masks(self) -> Masks:
         """The masks: iterated over, looked up by `masks[image_id]`, or read as Arrow.
 
-        Those of the manifest's rows that are done; as the run itself, this goes on where one was interrupted.
+        They are those of the manifest's rows that are done when this is first asked for: open a run again that has gone
+        on since.
 
         Raises:
             NotFinished: there are none of this config; the message says which command makes them.

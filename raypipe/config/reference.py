@@ -68,11 +68,9 @@ def commented_config(config: RunConfig) -> str:
     """A config as YAML: every option by its dotted name, behind what it does and its range."""
     values: dict[str, Any] = literal(config.model_dump(mode="json"))
     lines = ["# Every option of a run; what is left out has the default. `raypipe run` takes this file."]
-    for group, heading in HEADINGS.items():
+    for heading, of_group in _grouped():
         lines += ["", f"# == {heading} =="]
-        for option in options():
-            if option.group != group:
-                continue
+        for option in of_group:
             value: Any = values
             for part in option.name.split("."):
                 value = value[part]
@@ -93,20 +91,26 @@ def settings_page() -> str:
         "On the command line an option is an override, such as `walk.beta=4`. In a file it stands under its dotted",
         "name or in its section. `make settings` makes the page of the options' own texts, and a test compares them.",
     ]
-    for group, heading in HEADINGS.items():
-        lines += ["", f"## {heading.partition(':')[0]}", "", f"{heading.partition(': ')[2].capitalize()}.", ""]
+    for heading, of_group in _grouped():
+        title, _, about = heading.partition(": ")
+        lines += ["", f"## {title}", "", f"{about.capitalize()}.", ""]
         lines += ["| option | what it does | allowed | default |", "|---|---|---|---|"]
-        for option in options():
-            if option.group == group:
-                default = "–" if option.required else f"`{shown(option.default)}`"
-                cells = [f"`{option.name}`", option.text, option.allowed, default]
-                lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        for option in of_group:
+            default = "–" if option.required else f"`{shown(option.default)}`"
+            lines.append(f"| `{option.name}` | {option.text} | {option.allowed} | {default} |")
     return "\n".join(lines) + "\n"
 
 
 def shown(value: Any) -> str:
     """A value as YAML and the command line take it."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _grouped() -> Iterator[tuple[str, list[Option]]]:
+    """Heading and options of each group."""
+    found = options()
+    for group, heading in HEADINGS.items():
+        yield heading, [option for option in found if option.group == group]
 
 
 def _options(section: type[BaseModel], prefix: str) -> Iterator[Option]:

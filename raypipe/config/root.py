@@ -98,8 +98,8 @@ class Budget(Section):
     """Share of the rows that may be quarantined before a run fails. Raise it for data that is known to hold broken
     files; 0 counts `max_rows` alone."""
     max_rows: int = Field(100, ge=0)
-    """The same as a number of rows, so that a few broken files don't end the run of a small set. 0 in both ends a run
-    at its first row."""
+    """The same as a number of rows, so that a few broken files don't end the run of a small set. With 0 in both
+    no row may fail."""
 
 
 class RunConfig(Section):

@@ -18,6 +18,7 @@ def test_every_option_has_a_text_of_whole_sentences() -> None:
     for name, option in found.items():
         assert len(option.text) >= 15, name
         assert option.text.endswith("."), name
+        assert "|" not in option.text + option.allowed, f"{name}: it would end a cell of the page's table"
 
 
 def test_the_tables_of_groups_name_what_is_there() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished_runs import write_networks, write_run
 from PIL import Image
 
 import raypipe
@@ -80,6 +81,19 @@ def test_query_masks(
     assert "background" in printed
     assert printed.count("synthetic_000") >= 5
     assert "missed" in printed
+
+
+def test_query_masks_of_a_bucket(
+    bucket: str,
+    synthetic: tuple[str, Manifest],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = write_run(bucket, synthetic[0], write_networks(bucket, synthetic[1].classes))
+    printed = run_here("query_masks.py", config, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert printed.startswith(f"masks: {bucket}/out/masks/")
+    assert printed.count("synthetic_000") >= 5
 
 
 def test_torch_dataset(small_run: Path, tmp_path: Path) -> None:
