@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ OURS = (
     *(r"split  images  stage  mIoU  post-processing", r"(train|val) +\d+ +(cam|walk|dcrf) +\d+\.\d +.*"),
 )
 """All that the demo says."""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs that are kept go with the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def raypipe(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
