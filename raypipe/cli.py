@@ -213,7 +213,6 @@ def describe(
 
     context = open_context(resolved, seeds=named_seeds.get())
     if not machine:
-        open_log(None)
         connect(resolved.cluster)
     nodes = parse_machine(*machine) if machine else context.machine
     typer.echo(describe_run(resolved, context.classes, nodes, provider=context.provider))
@@ -252,7 +251,6 @@ def doctor(
     resolved = read_config(config, overrides)
     from raypipe.doctor.diagnose import diagnose
 
-    open_log(None)
     diagnosis = diagnose(resolved, num_images=sample, seeds=named_seeds.get())
     typer.echo(diagnosis.to_json() if as_json else str(diagnosis))
     if not diagnosis.healthy:

@@ -16,7 +16,7 @@ from raypipe.messages import message_of
 from raypipe.messages.codes import INTERRUPTED
 from raypipe.screen import step
 from raypipe.screen.console import console_of_process
-from raypipe.screen.log import Handler, Log
+from raypipe.screen.log import Handler, Log, before_ray
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Screen:
         for name in _LIBRARIES:
             logging.getLogger(name).setLevel(logging.WARNING)
         step.show_on(self.console)
+        before_ray(lambda: self.open_log(None))
 
     def open_log(self, out: str | None) -> None:
         """Sends into a log what Ray and the libraries say from now on.
@@ -102,6 +103,7 @@ class Screen:
     def close(self) -> None:
         """Ends the log."""
         self.save()
+        before_ray(None)
         step.at_ends(None)
         step.show_on(None)
         logging.getLogger("raypipe").setLevel(logging.NOTSET)

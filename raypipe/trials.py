@@ -37,6 +37,8 @@ from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.seeds import given_seeds
 from raypipe.pipelines.sweep import scored_rows
 from raypipe.run import Run
+from raypipe.screen.step import current
+from raypipe.screen.step import step as counting
 from raypipe.screen.worker import in_worker
 from raypipe.stages.score_settings import Setting
 from raypipe.streams.collect import collect, rows_digest
@@ -189,11 +191,31 @@ def _fit(
             trainable,
             param_space=space,
             tune_config=tune.TuneConfig(max_concurrent_trials=count),
-            run_config=tune.RunConfig(name=name, storage_path=path, storage_filesystem=fs),
+            run_config=tune.RunConfig(name=name, storage_path=path, storage_filesystem=fs, callbacks=[_Ended(number)]),
         )
-    with redirect_stdout(sys.stderr):  # Tune prints tables, which belong into the log
+    with counting(name, unit="trials"), redirect_stdout(sys.stderr):  # Tune prints tables, which belong into the log
         grid = tuner.fit()
     return [grid[index] for index in range(len(grid))]
+
+
+class _Ended(tune.Callback):
+    """Counts trials that have ended, for the person who waits; of a sweep that goes on, those of now."""
+
+    def __init__(self, total: int) -> None:
+        self.done, self.total = 0, total
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Counts one."""
+        self._count()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Counts one that failed."""
+        self._count()
+
+    def _count(self) -> None:
+        self.done += 1
+        if (step := current()) is not None:
+            step.update(self.done, self.total)
 
 
 def _check_truth(context: Context) -> None:

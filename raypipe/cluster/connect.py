@@ -16,6 +16,7 @@ from raypipe.cluster.head import watch_head
 from raypipe.cluster.machines import local_cpus
 from raypipe.config import Cluster
 from raypipe.messages.chains import words_of
+from raypipe.screen.log import ray_begins
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def connect(cluster: Cluster) -> None:
     Raises:
         NoRay: there is none at the address, or it can't be started.
     """
+    ray_begins()
     for name, value in (KEEPALIVE | STARTING).items():
         os.environ.setdefault(name, value)  # Ray reads them as it is imported
     import ray  # takes seconds

@@ -20,6 +20,20 @@ from raypipe.screen.worker import Counted, plain, read
 _STDERR = 2
 
 
+_before_ray: list[Callable[[], None]] = []
+
+
+def before_ray(function: Callable[[], None] | None) -> None:
+    """Says what is to be called before Ray is connected to, which then begins to talk; None: nothing any more."""
+    _before_ray[:] = [] if function is None else [function]
+
+
+def ray_begins() -> None:
+    """Says that Ray is about to be connected to."""
+    for function in _before_ray:
+        function()
+
+
 class Log:
     """The file of one command, of whole lines."""
 
