@@ -78,7 +78,7 @@ class Trimaps(Section):
 
 
 class Walk(Section):
-    """Random walk on the affinities (§3.4); its steps reach as far as `affinity.radius`."""
+    """Random walk on the affinities (§3.4); by default its steps reach as far as `affinity.radius`."""
 
     affinity: Literal["learned", "frozen", "rgb"] = "learned"
     """`frozen` trains no AffinityNet: two cells are as alike as what the backbone sees in them, by the weights of
@@ -86,6 +86,9 @@ class Walk(Section):
     alpha: float = Field(16.0, gt=0)
     beta: float = Field(8.0, gt=0)
     num_steps: int = Field(256, ge=0)
+    radius: int | None = Field(None, ge=1)
+    """Reach of a step in cells, at most `affinity.radius`: pairs that are farther apart are left out. Null leaves out
+    none."""
     count_padding: bool = False
     """Averages the padding's zeros into the last cells, as psa does."""
 

@@ -31,7 +31,8 @@ from raypipe.pipelines.calibrate import ConfidenceMap
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.networks import NetworkPlan
-from raypipe.pipelines.sweep import STRIDE, grid, scored_rows, sweep_folder, sweep_plan
+from raypipe.pipelines.setting_scores import sweep_plan
+from raypipe.pipelines.sweep import STRIDE, grid, scored_rows, sweep_folder
 from raypipe.results import LabelPrecision, StreamSummary
 from raypipe.run import open_run
 from raypipe.schema import ROW_DIGEST, SHARD_DIGEST
@@ -116,6 +117,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "walk.alpha": ("5", WALKED),
     "walk.beta": ("5", WALKED),
     "walk.num_steps": ("5", WALKED),
+    "walk.radius": ("3", WALKED),
     "walk.count_padding": ("true", WALKED),
     "inference.mode": ("throughput", ALL),
     "refinement.method": ("pamr", MASKED),
@@ -140,6 +142,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "segmentation.splits": ("[val]", {"evaluate"}),
     "segmentation.scales": ("[1.0, 2.0]", {"segments", "scores", "evaluate"}),
     "segmentation.method": ("dcrf", {"segments", "scores", "evaluate"}),
+    "sweep.search": ("optuna", {"sweep", "trials"}),
     "sweep.alphas": ("[3.0]", {"sweep", "trials"}),
     "sweep.betas": ("[3.0]", {"sweep", "trials"}),
     "sweep.steps": ("[3]", {"sweep", "trials"}),
