@@ -109,7 +109,15 @@ def main(
         run.context.run(plan, scored_rows(run.context))
     found: dict[str, tuple[Setting, float]] = {"grid": chosen(whole.separations, seed=0)}
     truth = whole.mean_iou(whole.with_truth())
-    print(f"grid's best by truth: {text(settings[truth.argmax()])}, {100 * truth.max():.2f}", flush=True)
+    print(
+        f"grid's best by truth: {text(settings[truth.argmax()])}, {100 * truth.max():.2f}; core-s: {spent}", flush=True
+    )
+    cut = connect_run(with_values(base, sweep=CUT_OFF, walk={"alpha": 4.0, "beta": 32.0, "num_steps": 8}))
+    found["grid, cut off"] = chosen(scored(cut, grid(cut.context)).separations, seed=0)
+    with watch.of("search where the grid is cut off", spent):
+        search = searched(cut, storage.join(base.out, "searches", "cut"))
+    spent["search where the grid is cut off"] += spent["cells"]
+    found["search where the grid is cut off"] = chosen(search.separations, seed=0)
     for seed in range(num_seeds):
         name = f"search, seed {seed}"
         other = connect_run(with_values(base, seed=seed))
@@ -118,12 +126,6 @@ def main(
         found[name] = chosen(search.separations, seed=0)
         print(f"{name}: {text(found[name][0])}, objective {found[name][1]:.4f}, {spent[name]:.1f} core-s", flush=True)
         spent[name] += spent["cells"]
-    cut = connect_run(with_values(base, sweep=CUT_OFF, walk={"alpha": 4.0, "beta": 32.0, "num_steps": 8}))
-    found["grid, cut off"] = chosen(scored(cut, grid(cut.context)).separations, seed=0)
-    with watch.of("search where the grid is cut off", spent):
-        search = searched(cut, storage.join(base.out, "searches", "cut"))
-    spent["search where the grid is cut off"] += spent["cells"]
-    found["search where the grid is cut off"] = chosen(search.separations, seed=0)
     each = list(dict.fromkeys(setting for setting, _ in found.values()))
     last = scored(run, each)
     mean_iou = dict(zip(each, 100 * last.mean_iou(last.with_truth()), strict=True))

@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.ops.separation import COLOUR_WEIGHT
-from raypipe.stages.walk_scores import Setting
-
-NAMES = ("feature_separations", "colour_separations")
-"""Columns of an image's row, or of a setting's."""
+from raypipe.stages.walk_scores import SEPARATIONS, Setting
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Separations:
     def write(self, uri: str) -> None:
         """Writes them as Parquet, a row a setting."""
         rows = [
-            setting._asdict() | dict(zip(NAMES, (feature.tolist(), colour.tolist()), strict=True))
+            setting._asdict() | dict(zip(SEPARATIONS, (feature.tolist(), colour.tolist()), strict=True))
             for setting, feature, colour in zip(self.settings, self.feature.T, self.colour.T, strict=True)
         ]
         buffer = io.BytesIO()
@@ -79,5 +76,5 @@ def read_separations(uris: Sequence[str]) -> Separations:
     for uri in uris:
         for row in pq.read_table(io.BytesIO(storage.read_bytes(uri))).to_pylist():
             setting = Setting(*(row[name] for name in Setting._fields))
-            found[setting] = [row[name] for name in NAMES]
+            found[setting] = [row[name] for name in SEPARATIONS]
     return Separations(tuple(found), *np.array(list(found.values()), np.float64).transpose(1, 2, 0))

@@ -15,11 +15,11 @@ from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import taking_up, with_seeds
-from raypipe.pipelines.separations import NAMES, Separations
+from raypipe.pipelines.separations import Separations
 from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, given_loads, pixels_per_pass
 from raypipe.schema import SETTINGS, columns
 from raypipe.stages.score_settings import ScoreSettings
-from raypipe.stages.walk_scores import SCORES, Setting
+from raypipe.stages.walk_scores import SCORES, SEPARATIONS, Setting
 from raypipe.streams.collect import draw, outputs_of
 from raypipe.streams.plan import Plan
 
@@ -46,7 +46,8 @@ class SettingScores:
         self.rows = rows.to_pylist()
         walked = [row for row in self.rows if row["class_ids"]]
         feature, colour = (
-            np.array([row[name] for row in walked], np.float64).reshape(len(walked), len(settings)) for name in NAMES
+            np.array([row[name] for row in walked], np.float64).reshape(len(walked), len(settings))
+            for name in SEPARATIONS
         )
         self.separations = Separations(tuple(settings), feature, colour)
 

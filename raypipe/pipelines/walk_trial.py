@@ -1,11 +1,11 @@
 """A trial of a search of the walk's settings: one walk of a beta and a radius, on more and more images.
 
-Its expansion gives every number of steps, and all alphas walk along in it. Of its settings the best third sees the next
-images, which shortens the walk; whether the trial itself goes on is the scheduler's choice.
+Its expansion gives every number of steps, and all alphas walk along in it. Of its settings the best quarter sees the
+next images, which shortens the walk; whether the trial itself goes on is the scheduler's choice.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 from ray import tune
 
 from raypipe import storage
-from raypipe.data.shards import Place, RowReader
-from raypipe.pipelines.separations import NAMES, Separations, read_separations
+from raypipe.data.shards import Place
+from raypipe.pipelines.separations import Separations, read_separations
 from raypipe.pipelines.setting_scores import NUM_FINALISTS
-from raypipe.schema import CELLS
-from raypipe.stages.store_cells import stored_image
+from raypipe.stages.store_cells import score_stored
 from raypipe.stages.walk_scores import Setting, WalkScores
 from raypipe.streams.tasks import in_tasks
 
-REDUCTION = 3
-"""Of each rung's trials, and of a trial's settings, one in three goes on to a rung of three times the images."""
+REDUCTION = 4
+"""Of each rung's trials, and of a trial's settings, one in four goes on to a rung of four times the images."""
 
 ALPHAS = tuple(2.0**power for power in range(8))
 STEPS = (0, *(2**power for power in range(1, 10)))
@@ -35,7 +34,7 @@ IMAGES_PER_TASK = 8
 
 
 def rungs(num_images: int) -> list[int]:
-    """Numbers of images after which trials are compared: about a ninth, a third and all."""
+    """Numbers of images after which trials are compared: about a sixteenth, a quarter and all."""
     first = max(1, num_images // REDUCTION**2)
     return [number for number in (first, first * REDUCTION) if number < num_images] + [num_images]
 
@@ -62,7 +61,7 @@ def try_walk(
     for number in rungs(len(places)):
         new = places[seen:number]
         chunks = [new[start : start + IMAGES_PER_TASK] for start in range(0, len(new), IMAGES_PER_TASK)]
-        scoring = partial(_score, replace(walk, settings=found.settings))
+        scoring = partial(score_stored, replace(walk, settings=found.settings))
         found = found.and_images(list(in_tasks(scoring, chunks, inline=False, cpus=1)))
         seen = number
         objective, best = found.objective(), found.settings[int(found.objective().argmax())]
@@ -82,25 +81,10 @@ def _uri(folder: str, beta: float, radius: int) -> str:
 
 
 def _going_on(objective: NDArray[np.float64], num_known: int) -> list[int]:
-    """Indices of the settings that see the next images: the best third, and those that come first and are known."""
+    """Indices of the settings that see the next images: the best quarter, and those that come first and are known."""
     number = max(NUM_FINALISTS, math.ceil(len(objective) / REDUCTION))
     best = np.argsort(-objective, kind="stable")[:number].tolist()
     return sorted({*best, *range(num_known)})
-
-
-def _score(walk: WalkScores, places: Sequence[Place]) -> NDArray[np.float64]:
-    """Separations (2, N, S) of some images, of their features and their colours; runs as a task."""
-    found = [walk.score(stored_image(row)) for row in _rows(places)]
-    return np.array([[row[name] for row in found] for name in NAMES], np.float64)
-
-
-def _rows(places: Sequence[Place]) -> Iterator[dict[str, Any]]:
-    rows = RowReader().read_many(places, columns=[name for name in CELLS.names if name != "image_id"])
-    for place in places:
-        row = rows[place]
-        if isinstance(row, Exception):
-            raise row
-        yield row
 
 
 def rounded(beta: float) -> float:

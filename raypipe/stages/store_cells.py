@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.data.arrays import decode_cam, decode_scores, encode_scores
+from raypipe.data.shards import Place, RowReader
 from raypipe.ops.affinity import within_radius
 from raypipe.schema import CELLS, columns
 from raypipe.stages.base import Row
 from raypipe.stages.decode import pixels_of
 from raypipe.stages.propagate import Cells, WalkStage, cell_colours
-from raypipe.stages.walk_scores import SeenImage
+from raypipe.stages.walk_scores import SEPARATIONS, SeenImage, WalkScores
 
 STORED: pa.Schema = columns(CELLS, "grid_height", "grid_width", "features", "colours", "affinity")
 """Columns that this stage writes."""
@@ -78,3 +79,20 @@ def stored_image(row: Row) -> SeenImage:
         cells = Cells(torch.from_numpy(features), pair)
     cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
     return SeenImage(class_ids=list(row["class_ids"]), cam=cam, truth=None, cells=cells, colours=colours)
+
+
+def score_stored(walk: WalkScores, places: Sequence[Place]) -> NDArray[np.float64]:
+    """Separations (2, N, S) of features and colours, of stored images in shards.
+
+    Raises:
+        ShardError: as for `RowReader.read`.
+    """
+    names = [name for name in CELLS.names if name != "image_id"]
+    rows = RowReader().read_many(places, columns=names)
+    scores = []
+    for place in places:
+        row = rows[place]
+        if isinstance(row, Exception):
+            raise row
+        scores.append(walk.score(stored_image(row)))
+    return np.array([[score[name] for score in scores] for name in SEPARATIONS], np.float64)

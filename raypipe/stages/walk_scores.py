@@ -22,7 +22,8 @@ from raypipe.schema import GRID_STRIDE, IGNORE
 from raypipe.stages.base import Row
 from raypipe.stages.propagate import WALK_TOLERANCE, Cells, without_noise
 
-SCORES = ("feature_separations", "colour_separations", "hits", "predicted", "truth_ids", "truth_pixels")
+SEPARATIONS = ("feature_separations", "colour_separations")
+SCORES = (*SEPARATIONS, "hits", "predicted", "truth_ids", "truth_pixels")
 """Columns of an image's scores."""
 
 
