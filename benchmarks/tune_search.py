@@ -19,7 +19,6 @@ from runs import connect_run, with_values
 
 from raypipe import storage
 from raypipe.config import load_config
-from raypipe.ops.choice import choose_by_objective
 from raypipe.pipelines.separations import Separations
 from raypipe.pipelines.setting_scores import SettingScores, score_settings, sweep_plan
 from raypipe.pipelines.sweep import STRIDE, grid, scored_rows
@@ -66,10 +65,11 @@ class CoreSeconds:
             self._update()
 
 
-def chosen(parted: Separations, *, seed: int) -> tuple[Setting, float]:
+def chosen(parted: Separations) -> tuple[Setting, float]:
     """The setting with the best objective, and that."""
-    choice = choose_by_objective(parted.objective, num_images=parted.num_images, seed=seed)
-    return parted.settings[choice.index], float(choice.scores[choice.index])
+    objective = parted.objective()
+    index = int(objective.argmax())
+    return parted.settings[index], float(objective[index])
 
 
 def scored(run: Run, settings: list[Setting]) -> SettingScores:
@@ -107,23 +107,23 @@ def main(
     with watch.of("cells", spent):
         plan = cells_plan(run.context, maps=run.find_maps(), affinity=run.train_affinity())
         run.context.run(plan, scored_rows(run.context))
-    found: dict[str, tuple[Setting, float]] = {"grid": chosen(whole.separations, seed=0)}
+    found: dict[str, tuple[Setting, float]] = {"grid": chosen(whole.separations)}
     truth = whole.mean_iou(whole.with_truth())
     print(
         f"grid's best by truth: {text(settings[truth.argmax()])}, {100 * truth.max():.2f}; core-s: {spent}", flush=True
     )
     cut = connect_run(with_values(base, sweep=CUT_OFF, walk={"alpha": 4.0, "beta": 32.0, "num_steps": 8}))
-    found["grid, cut off"] = chosen(scored(cut, grid(cut.context)).separations, seed=0)
+    found["grid, cut off"] = chosen(scored(cut, grid(cut.context)).separations)
     with watch.of("search where the grid is cut off", spent):
         search = searched(cut, storage.join(base.out, "searches", "cut"))
     spent["search where the grid is cut off"] += spent["cells"]
-    found["search where the grid is cut off"] = chosen(search.separations, seed=0)
+    found["search where the grid is cut off"] = chosen(search.separations)
     for seed in range(num_seeds):
         name = f"search, seed {seed}"
         other = connect_run(with_values(base, seed=seed))
         with watch.of(name, spent):
             search = searched(other, storage.join(base.out, "searches", str(seed)))
-        found[name] = chosen(search.separations, seed=0)
+        found[name] = chosen(search.separations)
         print(f"{name}: {text(found[name][0])}, objective {found[name][1]:.4f}, {spent[name]:.1f} core-s", flush=True)
         spent[name] += spent["cells"]
     each = list(dict.fromkeys(setting for setting, _ in found.values()))
