@@ -51,14 +51,6 @@ class Separations:
         settings = tuple(self.settings[index] for index in indices)
         return Separations(settings, self.feature[:, indices], self.colour[:, indices])
 
-    def of(self, setting: Setting) -> "Separations":
-        """Of one setting."""
-        return self.only([self.settings.index(setting)])
-
-    def first(self, number: int) -> "Separations":
-        """On so many of the images."""
-        return Separations(self.settings, self.feature[:number], self.colour[:number])
-
     def write(self, uri: str) -> None:
         """Writes them as Parquet, a row a setting."""
         rows = [

@@ -1,9 +1,10 @@
 """Searches settings of the walk beyond a grid: trials of Ray Tune over maps and features that are computed once.
 
 A trial (`raypipe.pipelines.walk_trial`) is one walk, of a beta and a radius, that scores all alphas and numbers of
-steps. Of the trials ASHA lets the best quarter see four times the images. What is compared is the gain over the
-config's own setting on the same images, so that trials of few and of many images are on one scale. Optuna's Gaussian
-process, which a smooth function of two variables suits, proposes the next beta and radius.
+steps. Of the trials ASHA lets the best quarter see four times the images. What is compared is the gain over the first
+trial, the one with the config's own setting, on the same images: the best of many settings on few images owes much to
+chance, which is so left out. Optuna's Gaussian process, which a smooth function of two variables suits, proposes the
+next beta and radius.
 
 Trials come one after the other and each is as wide as the cluster: its images are scored in tasks of a few. So what the
 process knows never depends on which trial was faster, and a search repeats.

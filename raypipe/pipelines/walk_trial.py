@@ -4,6 +4,7 @@ Its expansion gives every number of steps, and all alphas walk along in it. Of i
 next images, which shortens the walk; whether the trial itself goes on is the scheduler's choice.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from ray import tune
 
 from raypipe import storage
 from raypipe.data.shards import Place
-from raypipe.pipelines.separations import Separations, read_separations
+from raypipe.pipelines.separations import Separations
 from raypipe.pipelines.setting_scores import NUM_FINALISTS
 from raypipe.stages.store_cells import score_stored
 from raypipe.stages.walk_scores import Setting, WalkScores
@@ -29,6 +30,9 @@ REDUCTION = 4
 ALPHAS = tuple(2.0**power for power in range(8))
 STEPS = (0, *(2**power for power in range(1, 10)))
 """Alphas up to 128 and numbers of steps up to 512: what every trial scores."""
+
+FIRST = "first.json"
+"""File of the first trial's highest objective on each number of images."""
 
 IMAGES_PER_TASK = 8
 
@@ -56,7 +60,8 @@ def try_walk(
     known = [setting for setting in settings if setting[1::2] == (beta, radius)]
     ladder = [Setting(alpha, beta, num_steps, radius) for alpha, num_steps in product(ALPHAS, STEPS)]
     found = Separations.none(list(dict.fromkeys([*known, *ladder])))
-    own = None if settings[0] in known else read_separations([_uri(folder, *settings[0][1::2])])
+    is_first, uri = settings[0] in known, storage.join(folder, FIRST)
+    first = {} if is_first else json.loads(storage.read_bytes(uri))
     seen = 0
     for number in rungs(len(places)):
         new = places[seen:number]
@@ -65,19 +70,19 @@ def try_walk(
         found = found.and_images(list(in_tasks(scoring, chunks, inline=False, cpus=1)))
         seen = number
         objective, best = found.objective(), found.settings[int(found.objective().argmax())]
-        start = (own or found).of(settings[0]).first(number).objective()
-        report = {"gain": float(objective.max() - start[0]), "objective": float(objective.max()), "scores": ""}
-        report |= {"alpha": best.alpha, "num_steps": best.num_steps, "num_images": number}
+        highest = float(objective.max())
+        if is_first:
+            first[str(number)] = highest
+        report = {"gain": highest - first[str(number)], "objective": highest, "num_images": number, "scores": ""}
+        report |= {"alpha": best.alpha, "num_steps": best.num_steps}
         found = found.only(_going_on(objective, len(known)))
         if number == len(places):
-            report["scores"] = _uri(folder, beta, radius)
-            found.write(_uri(folder, beta, radius))
+            report["scores"] = storage.join(folder, f"{beta:g}_{radius}.parquet")
+            found.write(report["scores"])
+            if is_first:
+                storage.write_bytes_atomic(uri, json.dumps(first).encode())
         if number == len(places) or not known:
             tune.report(report)
-
-
-def _uri(folder: str, beta: float, radius: int) -> str:
-    return storage.join(folder, f"{beta:g}_{radius}.parquet")
 
 
 def _going_on(objective: NDArray[np.float64], num_known: int) -> list[int]:
