@@ -1,7 +1,7 @@
 """Searches settings of the walk beyond a grid: trials of Ray Tune over maps and features that are computed once.
 
 A trial (`raypipe.pipelines.walk_trial`) is one walk, of a beta and a radius, that scores all alphas and numbers of
-steps. Of the trials ASHA lets the best quarter see four times the images. What is compared is the gain over the first
+steps. Of the trials ASHA lets the best third see three times the images. What is compared is the gain over the first
 trial, the one with the config's own setting, on the same images: the best of many settings on few images owes much to
 chance, which is so left out. Optuna's Gaussian process, which a smooth function of two variables suits, proposes the
 next beta and radius.
@@ -168,7 +168,7 @@ def _tune_config(known: Sequence[Setting], num_images: int, *, longest: int, see
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would warn of a package that saves time over many trials
     points = list(dict.fromkeys((setting.beta, setting.radius) for setting in known))
     betas, radii = zip(*points, strict=True)
     space = {

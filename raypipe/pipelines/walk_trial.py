@@ -1,6 +1,6 @@
 """A trial of a search of the walk's settings: one walk of a beta and a radius, on more and more images.
 
-Its expansion gives every number of steps, and all alphas walk along in it. Of its settings the best quarter sees the
+Its expansion gives every number of steps, and all alphas walk along in it. Of its settings the best third sees the
 next images, which shortens the walk; whether the trial itself goes on is the scheduler's choice.
 """
 
@@ -24,8 +24,8 @@ from raypipe.stages.store_cells import score_stored
 from raypipe.stages.walk_scores import Setting, WalkScores
 from raypipe.streams.tasks import in_tasks
 
-REDUCTION = 4
-"""Of each rung's trials, and of a trial's settings, one in four goes on to a rung of four times the images."""
+REDUCTION = 3
+"""Of each rung's trials, and of a trial's settings, one in three goes on to a rung of three times the images."""
 
 ALPHAS = tuple(2.0**power for power in range(8))
 STEPS = (0, *(2**power for power in range(1, 10)))
@@ -38,7 +38,7 @@ IMAGES_PER_TASK = 8
 
 
 def rungs(num_images: int) -> list[int]:
-    """Numbers of images after which trials are compared: about a sixteenth, a quarter and all."""
+    """Numbers of images after which trials are compared: about a ninth, a third and all."""
     first = max(1, num_images // REDUCTION**2)
     return [number for number in (first, first * REDUCTION) if number < num_images] + [num_images]
 
@@ -86,7 +86,7 @@ def try_walk(
 
 
 def _going_on(objective: NDArray[np.float64], num_known: int) -> list[int]:
-    """Indices of the settings that see the next images: the best quarter, and those that come first and are known."""
+    """Indices of the settings that see the next images: the best third, and those that come first and are known."""
     number = max(NUM_FINALISTS, math.ceil(len(objective) / REDUCTION))
     best = np.argsort(-objective, kind="stable")[:number].tolist()
     return sorted({*best, *range(num_known)})

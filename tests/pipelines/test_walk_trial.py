@@ -20,9 +20,9 @@ PLACES = [Place(f"shard{index}", index) for index in range(40)]
 
 
 @pytest.mark.parametrize(
-    ("num_images", "expected"), [(1, [1]), (5, [1, 4, 5]), (40, [2, 8, 40]), (1000, [62, 248, 1000])]
+    ("num_images", "expected"), [(1, [1]), (5, [1, 3, 5]), (40, [4, 12, 40]), (1000, [111, 333, 1000])]
 )
-def test_rungs_have_four_times_the_images(num_images: int, expected: list[int]) -> None:
+def test_rungs_have_three_times_the_images(num_images: int, expected: list[int]) -> None:
     assert rungs(num_images) == expected
 
 
@@ -72,9 +72,9 @@ def test_a_trial_scores_fewer_settings_on_more_images(trials: Trials) -> None:
     trials.scored.clear()
     trials.run(4.0004, 4)
     ladder = len(ALPHAS) * len(STEPS)
-    assert trials.scored == [(2, ladder), (6, 20), (32, NUM_FINALISTS)]
+    assert trials.scored == [(4, ladder), (8, 27), (28, NUM_FINALISTS)]
     _, *reports = trials.reports
-    assert [report["num_images"] for report in reports] == [2, 8, 40]
+    assert [report["num_images"] for report in reports] == [4, 12, 40]
     assert [bool(report["scores"]) for report in reports] == [False, False, True]
     assert reports[0]["gain"] == pytest.approx(reports[2]["gain"])
     assert reports[2]["gain"] == pytest.approx(reports[2]["objective"] - trials.reports[0]["objective"])
