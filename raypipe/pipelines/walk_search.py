@@ -39,6 +39,7 @@ from raypipe.stages.store_cells import StoreCells
 from raypipe.stages.walk_scores import Setting, WalkScores
 from raypipe.streams.collect import collect, draw
 from raypipe.streams.plan import Plan
+from raypipe.uri import name_of
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def search_walk(context: Context, rows: Rows, plan: Plan, *, maps: Artifact, fol
         name=EXPERIMENT,
         verbose=0,
     )
-    ran = [results[index] for index in range(len(results))]
+    ran = sorted((results[index] for index in range(len(results))), key=_number)
     trials = pd.DataFrame([_trial_row(result) for result in ran])
     storage.write_bytes_atomic(storage.join(folder, "trials.csv"), trials.to_csv(index=False).encode())
     done = [result.metrics["scores"] for result in ran if result.metrics and result.metrics.get("scores")]
@@ -193,6 +194,12 @@ def _tune_config(known: Sequence[Setting], num_images: int, *, longest: int, see
     return tune.TuneConfig(
         num_samples=NUM_TRIALS, max_concurrent_trials=1, search_alg=search, scheduler=asha, reuse_actors=True
     )
+
+
+def _number(result: tune.Result) -> int:
+    """Of a trial, from 1, in the order in which they ran: results of a search that went on have none."""
+    folder = name_of(result.path)  # such as try_walk_132c9aad_1_beta=8.0000,radius=5_2026-11-29_22-28-55
+    return int(folder.removeprefix(f"{try_walk.__name__}_").split("_")[1])
 
 
 def _trial_row(result: tune.Result) -> dict[str, Any]:

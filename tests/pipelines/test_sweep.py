@@ -121,7 +121,10 @@ def test_a_search_goes_beyond_the_grid_and_on_where_it_was(swept: Run, monkeypat
     best = load_config(storage.read_bytes(result.best_config).decode())
     assert (best.walk.beta, best.walk.radius) == (result.chosen.beta, result.chosen.radius)
     written = {file: file.stat().st_mtime_ns for file in Path(result.folder, "trials").iterdir()}
-    pd.testing.assert_frame_equal(open_run(config).sweep().table, result.table)
+    again = open_run(config).sweep()
+    pd.testing.assert_frame_equal(again.table, result.table)
+    assert again.search is not None
+    pd.testing.assert_frame_equal(again.search.trials, result.search.trials)
     assert written == {file: file.stat().st_mtime_ns for file in written}
 
 
