@@ -27,7 +27,8 @@ from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.data.truth import read_truth
 from raypipe.outputs.ledger import SHARDS
-from raypipe.pipelines.sweep import grid, sweep_plan
+from raypipe.pipelines.setting_scores import sweep_plan
+from raypipe.pipelines.sweep import grid
 from raypipe.run import Run
 from raypipe.schema import MASKS, SETTINGS
 
@@ -108,8 +109,8 @@ def main(
     checks, few = [], storage.join(tempfile.mkdtemp(), "manifest.parquet")
     write_manifest(read_manifest(base.manifest).limit(NUM_CHECKED_IMAGES), few)
     for position in np.linspace(0, len(finalists) - 1, NUM_CHECKED, dtype=int).tolist():
-        setting = result.table.loc[finalists[position], ["alpha", "beta", "num_steps"]].to_dict()
-        setting["num_steps"] = int(setting["num_steps"])
+        setting = result.table.loc[finalists[position], ["alpha", "beta", "num_steps", "radius"]].to_dict()
+        setting |= {name: int(setting[name]) for name in ("num_steps", "radius")}
         alone = connect_run(with_values(base, manifest=few, out=tempfile.mkdtemp(), walk=setting))
         differing, compared = num_differing(alone, scored, position)
         checks.append((", ".join(f"{name} {value:g}" for name, value in setting.items()), f"{differing} of {compared}"))

@@ -34,14 +34,15 @@ from raypipe.ops.choice import choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.separation import objective, separation
 from raypipe.pipelines.context import open_context
+from raypipe.pipelines.setting_scores import sweep_plan
 from raypipe.pipelines.steps import compute_cams
-from raypipe.pipelines.sweep import sweep_plan
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.passes import run_passes
 from raypipe.stages.propagate import cell_colours
-from raypipe.stages.score_settings import PixelCounts, ScoreSettings, Setting, best_labels, sample_truth
+from raypipe.stages.score_settings import ScoreSettings
+from raypipe.stages.walk_scores import PixelCounts, Setting, best_labels
 from raypipe.streams.collect import collect
 
 STRIDE: Literal[4] = 4
@@ -116,14 +117,13 @@ def compute_cues(
     assert image.truth is not None
     of_cells = stage.source([image.pixels])[0]
     features = of_cells.features
-    size = (-(-image.size[0] // STRIDE), -(-image.size[1] // STRIDE))
+    size = (image.truth.shape[0], image.truth.shape[1])
     num_labels, num_settings = 1 + len(image.class_ids), len(stage.settings)
-    truth = torch.from_numpy(sample_truth(image.truth, size=image.size, stride=STRIDE))
-    counts = PixelCounts(truth, class_ids=image.class_ids, device=features.device)
+    counts = PixelCounts(torch.from_numpy(image.truth), class_ids=image.class_ids, device=features.device)
     labels = torch.zeros(num_settings, *size, dtype=torch.uint8)
     cells = torch.zeros(num_settings, *features.shape[1:], dtype=torch.uint8)
     margins = torch.zeros(num_settings)
-    for indices, maps in stage.walk(image.cam, of_cells):
+    for indices, maps in stage.scores.walk(image.cam, of_cells):
         fine = upsample_to_image(maps, size=size, stride=2)
         labels[indices] = best_labels(fine, num_backgrounds=len(indices))
         cells[indices] = best_labels(maps, num_backgrounds=len(indices))
@@ -226,7 +226,7 @@ class ImageScores:
 def settings_of(config: RunConfig) -> list[Setting]:
     """The grid, without the settings that a sweep adds."""
     sweep = config.sweep
-    return [Setting(*values) for values in product(sweep.alphas, sweep.betas, sweep.steps)]
+    return [Setting(*values, config.radius) for values in product(sweep.alphas, sweep.betas, sweep.steps)]
 
 
 def _score_rows(config: RunConfig, rows: list[Row]) -> list[ImageScores]:
@@ -311,17 +311,17 @@ def cues_table(sets: Mapping[str, Scored]) -> str:
 
 def choices_table(sets: Mapping[str, Scored], settings: list[Setting]) -> str:
     """Mean IoU of the settings that are chosen."""
-    paper = settings.index(Setting(16.0, 8.0, 256))
+    paper = [setting[:3] for setting in settings].index((16.0, 8.0, 256))
     rows = []
     for name, scored in sets.items():
         truth, number = 100 * scored.mean_iou(), len(scored.hits)
         free = choose_by_objective(partial(scored.score, "objective"), num_images=number)
-        alpha, beta, num_steps = settings[free.index]
+        alpha, beta, num_steps, _ = settings[free.index]
         cells = [f"{truth[free.index]:.1f} ({alpha:g}, {beta:g}, {num_steps})"]
         for labelled in NUM_LABELLED:
             found = [100 * iou for iou in _with_labelled(scored, labelled)]
             cells.append(f"{np.mean(found):.1f} ({min(found):.1f})")
-        best = f"{truth.max():.1f} ({', '.join(f'{value:g}' for value in settings[truth.argmax()])})"
+        best = f"{truth.max():.1f} ({', '.join(f'{value:g}' for value in settings[truth.argmax()][:3])})"
         rows.append((name, number, best, *cells, f"{truth[paper]:.1f}", f"{np.median(truth):.1f}"))
     header = ("images", "n", "best (alpha, beta, t)", "chosen without truth")
     return table(
@@ -384,13 +384,13 @@ def main(
     print(choices_table(sets, settings), end="\n\n")
     at = [_nearest(settings, config) for config in (configs[0], *[configs[1]] * 3)]
     with_setting = {name: (scored, index) for (name, scored), index in zip(sets.items(), at, strict=True)}
-    print("predicted IoU at", *(tuple(settings[index]) for index in (at[0], at[-1])))
+    print("predicted IoU at", *(settings[index][:3] for index in (at[0], at[-1])))
     print(predicted_iou_tables(with_setting, ["synthetic train", "VOC train, half A"]))
 
 
 def _nearest(settings: list[Setting], config: RunConfig) -> int:
     own = np.log1p([config.walk.alpha, config.walk.beta, config.walk.num_steps])
-    return int(np.argmin([abs(np.log1p(setting) - own).sum() for setting in settings]))
+    return int(np.argmin([abs(np.log1p(setting[:3]) - own).sum() for setting in settings]))
 
 
 if __name__ == "__main__":

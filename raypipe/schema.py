@@ -134,6 +134,24 @@ SETTINGS = pa.schema(
 each label. `truth_ids`, `truth_pixels`: the classes of the true mask and their pixels. These four are null without a
 true mask. `cam`: as in seeds, so that the next scoring needn't compute it."""
 
+CELLS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("class_ids", pa.list_(pa.uint8())),
+        pa.field("cam", pa.binary()),
+        pa.field("cam_height", pa.int32()),
+        pa.field("cam_width", pa.int32()),
+        pa.field("grid_height", pa.int32()),
+        pa.field("grid_width", pa.int32()),
+        pa.field("features", pa.binary()),
+        pa.field("colours", pa.binary()),
+        pa.field("affinity", pa.binary()),
+    ]
+)
+"""One row for each image whose walks are searched. `cam`: as in seeds. Of the cells of the grid (grid_height,
+grid_width): `features`, float16 bytes of (D, h, w); `colours`, float32 bytes of (3, h, w); `affinity`, float32 bytes of
+(num_offsets, h, w); all null where there is no label."""
+
 GATES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

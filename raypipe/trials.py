@@ -11,10 +11,7 @@ Trials are compared by mean IoU: on all true masks of the scored images, or as e
 import json
 import logging
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,11 +33,10 @@ from raypipe.pipelines.needs import makes_seeds
 from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.seeds import given_seeds
 from raypipe.pipelines.sweep import scored_rows
+from raypipe.pipelines.tuning import run_experiment
 from raypipe.run import Run
-from raypipe.screen.step import current
-from raypipe.screen.step import step as counting
 from raypipe.screen.worker import in_worker
-from raypipe.stages.score_settings import Setting
+from raypipe.stages.walk_scores import Setting
 from raypipe.streams.collect import collect, rows_digest
 from raypipe.training.trainer import read_metrics
 from raypipe.uri import parent
@@ -92,7 +88,6 @@ def run_trials(config: RunConfig) -> TrialsResult:
 @storage.patience()
 def _run(context: Context, folder: str) -> TrialsResult:
     config = context.config
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # what relative paths on sys.path count from
     if groups := sharing(context):
         made = _fit(make_shared, context, folder, SHARED, {"trials": tune.grid_search(groups)})
         if failed := [result.error for result in made if result.error is not None]:
@@ -175,47 +170,19 @@ def _fit(
     step: Callable[..., None], context: Context, folder: str, name: str, space: dict[str, Any]
 ) -> list[tune.Result]:
     """Runs every trial of a space that isn't done yet, as many at once as the cluster holds."""
-    fs, path = storage.arrow_filesystem(folder)
     number = math.prod(len(values["grid_search"]) for values in space.values())
     count, part = trials_at_once(context, number)
     logger.info("%s: %d trials, %d at once, each on %s", name, number, count, part)
-    # A trial waits for what it starts, as a driver does: it belongs where no node goes away and takes no CPU from the
-    # streams.
-    place = tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
-    trainable = tune.with_resources(tune.with_parameters(step, config=context.config, part=part), place)
-    experiment = storage.join(path, name)
-    if tune.Tuner.can_restore(experiment, storage_filesystem=fs):
-        tuner = tune.Tuner.restore(experiment, trainable, restart_errored=True, storage_filesystem=fs)
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space=space,
-            tune_config=tune.TuneConfig(max_concurrent_trials=count),
-            run_config=tune.RunConfig(name=name, storage_path=path, storage_filesystem=fs, callbacks=[_Ended(number)]),
-        )
-    with counting(name, unit="trials"), redirect_stdout(sys.stderr):  # Tune prints tables, which belong into the log
-        grid = tuner.fit()
+    grid = run_experiment(
+        step,
+        known={"config": context.config, "part": part},
+        space=space,
+        settings=tune.TuneConfig(max_concurrent_trials=count),
+        number=number,
+        folder=folder,
+        name=name,
+    )
     return [grid[index] for index in range(len(grid))]
-
-
-class _Ended(tune.Callback):
-    """Counts trials that have ended, for the person who waits; of a sweep that goes on, those of now."""
-
-    def __init__(self, total: int) -> None:
-        self.done, self.total = 0, total
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """Counts one."""
-        self._count()
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """Counts one that failed."""
-        self._count()
-
-    def _count(self) -> None:
-        self.done += 1
-        if (step := current()) is not None:
-            step.update(self.done, self.total)
 
 
 def _check_truth(context: Context) -> None:

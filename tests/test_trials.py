@@ -13,8 +13,7 @@ from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.pipelines.context import open_context
-from raypipe.screen.step import step
-from raypipe.trials import TrialsResult, _Ended, run_trials, sharing, trial_row, trials_at_once, trials_table
+from raypipe.trials import TrialsResult, run_trials, sharing, trial_row, trials_at_once, trials_table
 
 OVERRIDES = [
     "classifier.epochs=1",
@@ -82,14 +81,6 @@ def test_same_command_again_computes_nothing(finished: tuple[RunConfig, TrialsRe
     pd.testing.assert_frame_equal(again.table, before.table)  # the seconds, too
     assert files
     assert modified(config.out) == files
-
-
-def test_trials_that_have_ended_are_counted() -> None:
-    ended = _Ended(8)
-    ended.on_trial_complete(1, [], None)
-    with step("ray_tune", unit="trials") as counted:
-        ended.on_trial_error(2, [], None)
-    assert (counted.done, counted.total) == (2, 8)
 
 
 @pytest.mark.parametrize(("num_labelled", "needed"), [(0, 1), (3, 3)])

@@ -157,6 +157,20 @@ class RunConfig(Section):
             section=getattr(self, task),
         )
 
+    @property
+    def radius(self) -> int:
+        """Reach of the walk's steps in cells."""
+        return self.affinity.radius if self.walk.radius is None else self.walk.radius
+
+    @model_validator(mode="after")
+    def _radius(self) -> "RunConfig":
+        if self.radius > self.affinity.radius:
+            raise ValueError(
+                f"walk.radius is {self.radius}, and the AffinityNet learns pairs of cells that are less than "
+                f"affinity.radius={self.affinity.radius} apart: lower the first, or raise the second"
+            )
+        return self
+
     @model_validator(mode="after")
     def _tiles(self) -> "RunConfig":
         if self.images.tile is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -36,6 +36,9 @@ def flat_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
 class Sweep(Section):
     """Settings of the walk that are compared in one pass: every combination, the config's own and the paper's."""
 
+    search: Literal["grid", "optuna"] = "grid"
+    """`optuna` looks beyond the values below, on as many images: at alphas from 1 to 128, betas from 1 to 64, up to
+    512 steps and radii up to `affinity.radius`, in trials of Ray Tune. It needs the extra `tune`."""
     alphas: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
     """Values of `walk.alpha` that are compared. More cost little: maps and affinities are computed once."""
     betas: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
@@ -71,6 +74,10 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _training(self) -> "Sweep":
+        if self.training and self.search != "grid":
+            raise ValueError(
+                f"training doesn't go with search={self.search}: compare networks by the grid, then search for the best"
+            )
         for name, values in self.training.items():
             if not values:
                 raise ValueError(f"training needs at least one value of {name}")

@@ -85,7 +85,7 @@ class Trimaps(Section):
 
 
 class Walk(Section):
-    """Random walk on the affinities (§3.4); its steps reach as far as `affinity.radius`."""
+    """Random walk on the affinities (§3.4); by default its steps reach as far as `affinity.radius`."""
 
     affinity: Literal["learned", "frozen", "rgb"] = "learned"
     """`learned` trains an AffinityNet on the trimaps. `frozen` trains none: two cells are as alike as what the backbone
@@ -100,6 +100,9 @@ class Walk(Section):
     num_steps: int = Field(256, ge=0)
     """Steps of the walk. Raised, maps reach farther along what looks alike; too many let classes run into one another
     where the affinity is weak. 0 walks nowhere. `raypipe sweep` chooses it."""
+    radius: int | None = Field(None, ge=1)
+    """Reach of a step in cells, at most `affinity.radius`: pairs that are farther apart are left out. Null leaves out
+    none."""
     count_padding: bool = False
     """Averages the padding's zeros into the last cells, as psa does. For comparisons with psa alone."""
 

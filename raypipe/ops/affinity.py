@@ -172,6 +172,23 @@ def pairwise_affinity(
     return affinity.reshape(*batch, *affinity.shape[1:])
 
 
+def within_radius(affinity: Float[Tensor, "num_offsets h w"], *, radius: int) -> Float[Tensor, "num_fewer _h _w"]:
+    """Returns the pairs of a smaller radius, as if they had been computed for it alone.
+
+    Args:
+        affinity: pairs in the order of `pair_offsets` of any radius up to 16.
+        radius: at most that one.
+
+    Raises:
+        ValueError: the radius is larger than that of the pairs.
+    """
+    full = next((size for size in range(1, 17) if len(pair_offsets(size)) == len(affinity)), 0)
+    if radius > full:
+        raise ValueError(f"affinities of {len(affinity)} offsets have the radius {full}, and {radius} was asked for")
+    kept = (pair_offsets(full) ** 2).sum(axis=1) < radius**2
+    return affinity[torch.from_numpy(np.flatnonzero(kept)).to(affinity.device)]
+
+
 def rgb_affinity(
     image: Float[Tensor, "*batch 3 h w"], *, scale: float | int = 5.0, radius: int = 5
 ) -> Float[Tensor, "*batch num_offsets h w"]:

@@ -140,7 +140,7 @@ def _sample(
         pixels=pixels,
         class_ids=tuple(seed["class_ids"]) if seed else (),
         cam=cam,
-        affinity=source([pixels])[0].affinity(radius=context.config.affinity.radius).cpu().numpy(),
+        affinity=source([pixels])[0].affinity(radius=context.config.radius).cpu().numpy(),
         walk_mask=final if walk is None else walk,
         mask=None if walk is None else final,
         segment=None if segment is None else shown_mask(segment, images),

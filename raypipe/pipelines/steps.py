@@ -125,7 +125,7 @@ def _walk(context: Context, affinity: Artifact | None, maps: Artifact) -> Propag
         alpha=config.walk.alpha,
         beta=config.walk.beta,
         num_steps=config.walk.num_steps,
-        radius=config.affinity.radius,
+        radius=config.radius,
         count_padding=config.walk.count_padding,
         skills=class_skills(maps),
         cam_stride=config.cams.out_stride,

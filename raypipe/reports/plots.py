@@ -132,12 +132,14 @@ def setting_charts(table: pd.DataFrame, *, chosen: Mapping[str, float]) -> dict[
     """Draws AffinityNet's Fig. 8 of a sweep: over beta and the number of steps, and over alpha, the rest as chosen.
 
     Args:
-        table: one row for each setting, with `alpha, beta, num_steps`, `objective` and `mean_iou` (nan without truth).
+        table: one row for each setting, with `alpha, beta, num_steps, radius`, `objective` and `mean_iou` (nan without
+            truth).
         chosen: the setting that is marked.
 
     Returns:
         File name to a stand-alone SVG.
     """
+    table = table[table["radius"] == chosen["radius"]]
     same = {name: table[name] == value for name, value in chosen.items()}
     return {
         "beta_and_steps": _setting_chart(table[same["alpha"]], x="num_steps", series="beta", chosen=chosen),

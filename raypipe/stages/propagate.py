@@ -123,11 +123,6 @@ class WalkStage(JointStage[Prepared]):
 
     affinity: Artifact | None
     """The AffinityNet's checkpoint; None walks along plain colours."""
-    radius: int
-    """Reach of a step in cells."""
-    count_padding: bool
-    cam_stride: int
-    """Pixels a cell of the maps that come in."""
     max_side: int
     """Longer images are reduced to this long side, in pixels."""
     precision: Precision
@@ -146,6 +141,11 @@ class PropagateCams(WalkStage[PooledImage]):
     alpha: float
     beta: float
     num_steps: int
+    radius: int
+    """Reach of a step in cells."""
+    count_padding: bool
+    cam_stride: int
+    """Pixels a cell of the maps that come in."""
     skills: tuple[float, ...] | None = None
     """What the classifier knows of each class, for the predicted IoU; None where nobody knows."""
 

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.ops import affinity as module
-from raypipe.ops.affinity import affinity_labels, grid_pairs, pair_offsets, pairwise_affinity, rgb_affinity
+from raypipe.ops.affinity import (
+    affinity_labels,
+    grid_pairs,
+    pair_offsets,
+    pairwise_affinity,
+    rgb_affinity,
+    within_radius,
+)
 
 
 def reference_affinity(features: torch.Tensor, radius: int) -> torch.Tensor:
@@ -146,6 +153,18 @@ class TestRgbAffinity:
     def test_scale_is_an_exponent(self, generator: torch.Generator) -> None:
         image = torch.rand(2, 3, 5, 6, generator=generator)
         torch.testing.assert_close(rgb_affinity(image, scale=4.0), rgb_affinity(image, scale=2.0) ** 2)
+
+
+class TestWithinRadius:
+    @pytest.mark.parametrize("radius", [1, 2, 4, 5])
+    def test_it_is_the_affinity_of_that_radius(self, radius: int) -> None:
+        features = torch.rand(3, 7, 9)
+        far = pairwise_affinity(features, radius=5)
+        torch.testing.assert_close(within_radius(far, radius=radius), pairwise_affinity(features, radius=radius))
+
+    def test_pairs_that_are_farther_apart_are_not_there(self) -> None:
+        with pytest.raises(ValueError, match="have the radius 3, and 4 was asked for"):
+            within_radius(torch.rand(12, 4, 4), radius=4)
 
 
 class TestAffinityLabels:

@@ -14,7 +14,8 @@ from made_runs import BASE, make_nothing, write_inputs, write_metadata
 from raypipe.artifacts import digest
 from raypipe.config import RunConfig, load_config
 from raypipe.pipelines.in_use import FOLDER as IN_USE
-from raypipe.pipelines.sweep import STRIDE, grid, scored_rows, sweep_folder, sweep_plan
+from raypipe.pipelines.setting_scores import sweep_plan
+from raypipe.pipelines.sweep import STRIDE, grid, scored_rows, sweep_folder
 from raypipe.run import open_run
 from raypipe.trials import trials_provenance
 
@@ -77,6 +78,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "walk.alpha": ("5", WALKED),
     "walk.beta": ("5", WALKED),
     "walk.num_steps": ("5", WALKED),
+    "walk.radius": ("3", WALKED),
     "walk.count_padding": ("true", WALKED),
     "inference.mode": ("throughput", ALL),
     "refinement.method": ("pamr", MASKED),
@@ -101,6 +103,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "segmentation.splits": ("[val]", {"evaluate"}),
     "segmentation.scales": ("[1.0, 2.0]", {"segments", "scores", "evaluate"}),
     "segmentation.method": ("dcrf", {"segments", "scores", "evaluate"}),
+    "sweep.search": ("optuna", {"sweep", "trials"}),
     "sweep.alphas": ("[3.0]", {"sweep", "trials"}),
     "sweep.betas": ("[3.0]", {"sweep", "trials"}),
     "sweep.steps": ("[3]", {"sweep", "trials"}),

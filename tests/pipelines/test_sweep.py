@@ -9,9 +9,10 @@ import pytest
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.config import RunConfig, load_config
+from raypipe.config import RunConfig, load_config, to_yaml
 from raypipe.data.manifest import Manifest
 from raypipe.doctor.stage_timing import RandomNetwork
+from raypipe.pipelines import walk_search
 from raypipe.pipelines.affinity import affinity_task
 from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import open_context
@@ -67,7 +68,7 @@ def test_every_setting_is_in_the_table_best_first(swept: Run) -> None:
     assert result.table["score"].is_monotonic_decreasing
     assert result.table["mean_iou"].between(0, 1).all()
     assert result.table["full_mean_iou"].notna().all()  # fewer than finalists
-    assert result.chosen == tuple(result.table.iloc[0][["alpha", "beta", "num_steps"]])
+    assert result.chosen == tuple(result.table.iloc[0][["alpha", "beta", "num_steps", "radius"]])
     text = result_table(result)
     at_the_end = result.chosen.alpha in (4, 32)  # or the paper's 16, between them
     assert ("sweep.alphas could go further" in text) == at_the_end
@@ -100,6 +101,30 @@ def test_a_second_sweep_computes_nothing(swept: Run) -> None:
     assert written
     again = open_run(swept.config)
     pd.testing.assert_frame_equal(again.sweep().table, swept.sweep().table)
+    assert written == {file: file.stat().st_mtime_ns for file in written}
+
+
+def test_a_search_goes_beyond_the_grid_and_on_where_it_was(swept: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk_search, "NUM_TRIALS", 3)
+    overrides = ["sweep.search=optuna", "sweep.num_labelled=5", "sweep.num_images=6"]
+    config = load_config(to_yaml(swept.config), overrides)
+    result = open_run(config).sweep()
+    assert result.search is not None
+    assert len(result.search.results) == len(result.search.trials) == 3
+    assert result.search.trials["status"].iloc[0] == "done"
+    assert set(result.table["note"]) >= {"config", "paper"}
+    assert (
+        result.table.loc[result.choice.index, "full_mean_iou"]
+        == result.table["full_mean_iou"].dropna().loc[result.choice.index]
+    )
+    assert "3 trials of beta and radius" in result_table(result)
+    best = load_config(storage.read_bytes(result.best_config).decode())
+    assert (best.walk.beta, best.walk.radius) == (result.chosen.beta, result.chosen.radius)
+    written = {file: file.stat().st_mtime_ns for file in Path(result.folder, "trials").iterdir()}
+    again = open_run(config).sweep()
+    pd.testing.assert_frame_equal(again.table, result.table)
+    assert again.search is not None
+    pd.testing.assert_frame_equal(again.search.trials, result.search.trials)
     assert written == {file: file.stat().st_mtime_ns for file in written}
 
 

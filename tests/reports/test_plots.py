@@ -58,14 +58,16 @@ def test_settings_over_steps_and_alpha(truth):
             "alpha": a,
             "beta": b,
             "num_steps": t,
+            "radius": radius,
             "objective": a / (b + t + 1),
             "mean_iou": 0.5 if truth else math.nan,
         }
         for a in (2.0, 8.0)
         for b in (4.0, 8.0)
         for t in (0, 16, 64)
+        for radius in (3, 5)
     ]
-    chosen = {"alpha": 8.0, "beta": 4.0, "num_steps": 16}
+    chosen = {"alpha": 8.0, "beta": 4.0, "num_steps": 16, "radius": 5}
     charts = setting_charts(pd.DataFrame(rows), chosen=chosen)
     assert set(charts) == {"alpha", "beta_and_steps"}
     for name, axis, ticks in (("alpha", "alpha", {"2", "8"}), ("beta_and_steps", "steps t", {"0", "16", "64"})):

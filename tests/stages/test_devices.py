@@ -21,15 +21,17 @@ from raypipe.stages.encode import sums_of_classes
 from raypipe.stages.judge import GateMasks, GateWalk
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine_on_device import RefineOnDevice
-from raypipe.stages.score_settings import ScoreSettings, Setting
+from raypipe.stages.score_settings import ScoreSettings
 from raypipe.stages.segment import SegmentImages
+from raypipe.stages.store_cells import StoreCells
 from raypipe.stages.trimaps_on_device import MakeTrimapsOnDevice
+from raypipe.stages.walk_scores import Setting
 
 SIZE = (61, 83)
 IMAGES: dict[str, Any] = {"max_side": 1024, "precision": "fp32"}
-WALK: dict[str, Any] = {"radius": 5, "count_padding": False, "cam_stride": 4, **IMAGES}
-ONE: dict[str, Any] = {"alpha": 4.0, "beta": 8.0, "num_steps": 16, **WALK}
-SETTINGS = tuple(Setting(alpha, beta, t) for alpha in (2.0, 16.0) for beta in (4.0, 8.0) for t in (0, 7))
+WALK: dict[str, Any] = {"count_padding": False, "cam_stride": 4, **IMAGES}
+ONE: dict[str, Any] = {"alpha": 4.0, "beta": 8.0, "num_steps": 16, "radius": 5, **WALK}
+SETTINGS = tuple(Setting(alpha, beta, t, 5) for alpha in (2.0, 16.0) for beta in (4.0, 8.0) for t in (0, 7))
 
 ARRAYS = {"cam": "<f2", "scores": "<f4"}
 """Columns of bytes that are numbers."""
@@ -91,6 +93,9 @@ STAGES: dict[str, Callable[[Uris, int | None], Stage]] = {
         num_classes=3,
         pixels_per_pass=pixels,
         **WALK,
+    ),
+    "StoreCells": lambda uris, pixels: StoreCells(
+        affinity=Artifact(uris["affinity"], "a"), radius=5, pixels_per_pass=pixels, **IMAGES
     ),
     "RefineOnDevice, dense CRF": lambda _, pixels: RefineOnDevice(
         method="dcrf", power=2.0, max_side=1024, pixels_per_pass=pixels

@@ -11,12 +11,12 @@ from raypipe.data.arrays import encode_cam
 from raypipe.data.images import decode_mask, encode_png
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
-from raypipe.stages.score_settings import ScoreSettings, Setting, best_labels, sample_truth
+from raypipe.stages.score_settings import ScoreSettings, sample_truth
+from raypipe.stages.walk_scores import Setting, best_labels
 
-SETTINGS = [Setting(alpha, beta, t) for alpha in (2.0, 16.0) for beta in (4.0, 8.0) for t in (0, 7, 64)]
+SETTINGS = [Setting(alpha, beta, t, 5) for alpha in (2.0, 16.0) for beta in (4.0, 8.0) for t in (0, 7, 64)]
 SIZE = (61, 83)
 WALK: dict[str, Any] = {
-    "radius": 5,
     "count_padding": False,
     "precision": "fp32",
     "cam_stride": 4,
@@ -72,9 +72,9 @@ def test_every_setting_counts_the_very_pixels_of_its_own_run(
         row["cam"] = encode_cam(cam)
     out = score(affinity_uri, row)
     truth = decode_mask(Path(row["mask_uri"]).read_bytes())
-    for index, (alpha, beta, num_steps) in enumerate(SETTINGS):
+    for index, (alpha, beta, num_steps, radius) in enumerate(SETTINGS):
         affinity = Artifact(affinity_uri, "a")
-        walk = PropagateCams(affinity=affinity, alpha=alpha, beta=beta, num_steps=num_steps, **WALK)
+        walk = PropagateCams(affinity=affinity, alpha=alpha, beta=beta, num_steps=num_steps, radius=radius, **WALK)
         walk.setup("cpu")
         mask = RefineMasks(method="none", max_side=1024).process(row | walk.process(row))["labels_array"]
         known = truth != 255
@@ -101,9 +101,10 @@ def test_separations_are_those_of_each_mask(affinity_uri: str, row: dict[str, An
 
 
 def test_another_radius_is_another_walk(affinity_uri: str, row: dict[str, Any]) -> None:
-    settings = [Setting(4.0, 4.0, 32)]
-    near, far = (score(affinity_uri, row, settings=settings, radius=radius) for radius in (2, 8))
+    near, far = (score(affinity_uri, row, settings=[Setting(4.0, 4.0, 32, radius)]) for radius in (2, 8))
     assert near["feature_separations"] != far["feature_separations"]
+    both = score(affinity_uri, row, settings=[Setting(4.0, 4.0, 32, radius) for radius in (2, 8)])
+    assert both["feature_separations"] == [*near["feature_separations"], *far["feature_separations"]]
 
 
 def test_without_truth_nothing_is_counted(affinity_uri: str, row: dict[str, Any]) -> None:
@@ -147,6 +148,6 @@ def test_a_walk_that_gave_nan_is_an_error(
         walked[-1, 0, 0, 0] = torch.nan
         return walked
 
-    monkeypatch.setattr("raypipe.stages.score_settings.propagate_at", spoiled)
+    monkeypatch.setattr("raypipe.stages.walk_scores.propagate_at", spoiled)
     with pytest.raises(ValueError, match="the walk gave NaN or infinity"):
         score(affinity_uri, row if with_truth else row | {"mask_uri": None})
