@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install ## Synthetic images to masks and a report, in a few minutes.
 	@echo "Makes 320 synthetic images, trains all networks on them from random numbers, and makes masks, scores and a report:"
-	@echo "demo/run/report.html. It takes 4 to 6 minutes on two CPU cores."
+	@echo "demo/run/report.html. It takes 2 to 5 minutes on two CPU cores."
 	$(BIN)/raypipe synthetic demo/data
 	$(BIN)/raypipe run raypipe/recipes/demo.yaml manifest=demo/data/manifest.parquet out=demo/run
 

@@ -2,10 +2,9 @@
 
     y_c = w_c * x_c        dL/dx_c = flipped w_c * dL/dy_c        dL/dw_c(i) = sum_p dL/dy_c(p) x_c(s p + d i - pad)
 
-of stride s and dilation d. oneDNN is quick at the gradients of 3x3 without either. Those of EfficientNet's 5x5, of
-strides and of dilations take three quarters of a training step there, by these sums a quarter. And it is slow where it
-pads by itself as widely as 5x5 with dilation 4 wants: of an image in such a network, 5x5 take two thirds of the time
-(benchmarks/speed.md).
+of stride s and dilation d. oneDNN is quick at the gradients of 3x3 without either; those of 5x5, of strides and of
+dilations took most of an EfficientNet's training step. And it is slow where it pads by itself as widely as 5x5 with
+dilation 4 wants (benchmarks/speed.md).
 """
 
 from typing import Any, NamedTuple

@@ -2,7 +2,7 @@
 
 It waits for tasks to have something new, but a task that holds back what nobody takes yet has something in every turn:
 while a training is slower than its loaders, or a pool slower than the one before it, the loop turns without a pause. It
-took half a core (benchmarks/training_scale.md), and Python's lock from the training in the same process.
+was seen to take half a core (benchmarks/training_scale.md), and Python's lock from the training in the same process.
 """
 
 import time
