@@ -19,7 +19,13 @@ MOST_LINES = 60
 
 OURS = (
     *(r"\d+ images of .*: .*manifest\.parquet", r"log: .*/logs/\d{8}-\d{6}-run\.log", r"step \d of 7, \w+: .*"),
-    *(r"labels: .*", r"gate: (walk|dcrf) .*", r"masks: .*/masks/\w{12}", r"report: .*/report\.html"),
+    *(
+        r"to do: classifier, .* 24 images",
+        r"labels: .*",
+        r"gate: (walk|dcrf) .*",
+        r"masks: 24 of 24 images, none quarantined",
+    ),
+    *(r"where: .*/masks/\w{12}, whose files .*/masks\.json names", r"time: .* so far", r"report: .*/report\.html"),
     *(r"split  images  stage  mIoU  post-processing", r"(train|val) +\d+ +(cam|walk|dcrf) +\d+\.\d +.*"),
 )
 """All that the demo says."""
