@@ -7,6 +7,7 @@ dilations took most of an EfficientNet's training step. And it is slow where it 
 dilation 4 wants (benchmarks/speed.md).
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,11 @@ WIDE = 8
 
 CACHED = 2**21
 """Numbers of the maps that are summed at a time: they and their products stay in a core's cache."""
+
+
+def quick_depthwise(device: torch.device) -> AbstractContextManager[object]:
+    """Return `QuickDepthwise` for a CPU; for an accelerator, whose kernels wait for Python, a context of nothing."""
+    return QuickDepthwise() if device.type == "cpu" else nullcontext()
 
 
 class QuickDepthwise(TorchFunctionMode):
@@ -85,7 +91,7 @@ def _has_slow_gradients(weight: Tensor, geometry: _Geometry) -> bool:
 
 def _padded(x: Tensor, padding: tuple[int, int]) -> Tensor:
     top, left = padding
-    return F.pad(x, (left, left, top, top))
+    return F.pad(x, (left, left, top, top)) if top or left else x  # padding by nothing would copy
 
 
 class _Depthwise(torch.autograd.Function):
@@ -93,18 +99,18 @@ class _Depthwise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Float[Tensor, "B C H W"], weight: Float[Tensor, "C 1 k l"], geometry: _Geometry
     ) -> Float[Tensor, "B C h w"]:
-        ctx.save_for_backward(x, weight)
-        ctx.geometry = geometry
         padded = _padded(x, geometry.padding)
+        ctx.save_for_backward(padded, weight)
+        ctx.geometry, ctx.size = geometry, x.shape[2:]
         return F.conv2d(padded, weight, None, geometry.stride, 0, geometry.dilation, x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        padded, weight = ctx.saved_tensors
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         wants_x, wants_weight = ctx.needs_input_grad[:2]
-        by_x = _by_input(gradient, weight, ctx.geometry, size=x.shape[2:]) if wants_x else None
-        by_weight = _by_weight(gradient, x, weight, ctx.geometry) if wants_weight else None
+        by_x = _by_input(gradient, weight, ctx.geometry, size=ctx.size) if wants_x else None
+        by_weight = _by_weight(gradient, padded, weight, ctx.geometry) if wants_weight else None
         return by_x, by_weight, None
 
 
@@ -120,8 +126,7 @@ def _by_input(gradient: Tensor, weight: Tensor, geometry: _Geometry, *, size: tu
     return F.conv2d(gradient, weight.flip(2, 3), None, 1, 0, geometry.dilation, gradient.shape[1])
 
 
-def _by_weight(gradient: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:
-    padded = _padded(x, geometry.padding)
+def _by_weight(gradient: Tensor, padded: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:
     rows, columns = (
         [slice(d * tap, d * tap + stride * (side - 1) + 1, stride) for tap in range(taps)]
         for d, stride, side, taps in zip(

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from raypipe.networks.depthwise import QuickDepthwise
+from raypipe.networks.depthwise import quick_depthwise
 
 
 def use_bf16(device: torch.device, precision: Literal["auto", "fp32", "bf16"]) -> bool:
@@ -54,7 +54,7 @@ def autocasting(
     """Return a function that runs the network as `autocast` says, and gives its output in float32."""
 
     def run(x: Tensor) -> Tensor:
-        with autocast(device, precision), QuickDepthwise():
+        with autocast(device, precision), quick_depthwise(device):
             output = network(x)
         return output.float()
 

@@ -8,7 +8,7 @@ import torch.distributed
 from torch import Tensor
 
 from raypipe.config.base import Precision
-from raypipe.networks.depthwise import QuickDepthwise
+from raypipe.networks.depthwise import quick_depthwise
 from raypipe.networks.precision import autocast
 from raypipe.networks.preprocessing import Preprocessing
 from raypipe.training.batch import Batch
@@ -33,7 +33,7 @@ def loss_terms(
         precision: of convolutions and matrix products; losses are float32.
     """
     crops = preprocessing.normalize(batch.crops).contiguous(memory_format=torch.channels_last)
-    with autocast(crops.device, precision), QuickDepthwise():
+    with autocast(crops.device, precision), quick_depthwise(crops.device):
         output = network(crops)
     return task.loss_terms(output, batch)
 

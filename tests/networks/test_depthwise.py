@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raypipe.networks.depthwise import QuickDepthwise
+from raypipe.networks.depthwise import QuickDepthwise, quick_depthwise
 
 CHANNELS = 6
 
@@ -100,3 +100,8 @@ def test_autocast_casts_as_it_does_elsewhere() -> None:
     (gradient,) = torch.autograd.grad(found.float().square().sum(), conv.weight)
     assert gradient.dtype is torch.float32
     torch.testing.assert_close(gradient, expected_gradient, rtol=0.02, atol=0.5)
+
+
+def test_accelerators_run_nothing_of_it() -> None:
+    assert isinstance(quick_depthwise(torch.device("cpu")), QuickDepthwise)
+    assert not isinstance(quick_depthwise(torch.device("cuda")), QuickDepthwise)
