@@ -11,8 +11,14 @@ PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
 NOT_RUN = {
     "make ": "sets up the environment that the tests run in, or takes many minutes; CI runs it",
     "export AWS_": "the fixture names the S3 server",
-    "ray job submit": "takes a cluster: tests/jobs submits the same file to three raylets",
+    "ray job ": "takes a cluster: tests/jobs submits the same file to three raylets",
+    "ray up ": "takes an AWS account",
+    "ray down ": "the same",
+    "ray dashboard ": "the same",
+    "aws ": "the same",
+    "export RAY_": "the cluster's address and token",
     "fill infra/": "takes a Kubernetes; tests/infra checks the file",
+    "kubectl ": "takes a Kubernetes",
 }
 """Beginnings of documented commands that no test runs, and why."""
 

@@ -147,6 +147,14 @@ def tag_tables(workspace: Workspace) -> None:
     (workspace.folder / "more.csv").write_text(f"file,labels\n{rows[0]['file']},toad|frog\n")
 
 
+def new_photograph(workspace: Workspace) -> None:
+    """`new.csv`, of a photograph that came later."""
+    with (workspace.folder / "labels.csv").open(newline="", encoding="utf-8") as file:
+        row = list(csv.DictReader(file))[2]
+    shutil.copy(workspace.folder / "photos" / row["file"], workspace.folder / "photos/new.jpg")
+    (workspace.folder / "new.csv").write_text(f"file,labels,mask_uri\nnew.jpg,{row['labels']},{row['mask_uri']}\n")
+
+
 def scribbles(workspace: Workspace) -> None:
     """`scribbles.json` of one row of each class's pixels, and the page's programs, the first of which is run."""
     (page,) = (page for page in PAGES if page.name == "seeds.md")
@@ -162,12 +170,14 @@ BEFORE: dict[str, Callable[[Workspace], None]] = {
     "raypipe import labelstudio": corrected_export,
     "raypipe import seeds": scribbles,
     "raypipe import table tags.csv": tag_tables,
+    "raypipe import table new.csv": new_photograph,
 }
 """What a command presupposes that a person brings."""
 
 # README.md names the same commands as the pages, with places of its own; test_commands.py parses them.
-OTHERS = ("README.md", "cluster.md", "file-formats.md")
-"""Pages of which tests of their own run the commands: test_imports.py those of file-formats.md."""
+OTHERS = ("README.md", "cluster.md", "cluster-walk.md", "file-formats.md")
+"""Pages of which tests of their own run the commands: test_imports.py those of file-formats.md. That of a whole walk on
+a cluster has the commands of cluster.md, between those that need one."""
 RUNNABLE = [page for page in PAGES if page.name not in OTHERS and [*commands(page)]]
 
 
