@@ -126,7 +126,8 @@ def opened(source: Source) -> Iterator["TiffFile"]:
         from tifffile import TiffFile
     except ImportError as error:  # a missing library isn't the image's fault
         raise ModuleNotFoundError(
-            "images.bands and images.tile need tifffile and imagecodecs: pip install 'raypipe-masks[raster]'"
+            "images.bands and images.tile need tifffile and imagecodecs: run pip install -e '.[raster]' in raypipe's "
+            "clone"
         ) from error
     with reading(), source.open() as file, TiffFile(file, name="raster") as tiff:
         yield tiff

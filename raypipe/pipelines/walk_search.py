@@ -73,7 +73,7 @@ def check_installed() -> None:
     try:
         import optuna  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ValueError("sweep.search=optuna needs Optuna: pip install 'raypipe-masks[tune]'") from error
+        raise ValueError("sweep.search=optuna needs Optuna: run pip install -e '.[tune]' in raypipe's clone") from error
 
 
 def cells_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -> Plan:

@@ -30,7 +30,7 @@ class GeoTiff(Format):
         try:
             import tifffile  # noqa: F401 - said before hours of masks
         except ImportError as error:
-            raise ValueError("geotiff needs tifffile: pip install 'raypipe-masks[raster]'") from error
+            raise ValueError("geotiff needs tifffile: run pip install -e '.[raster]' in raypipe's clone") from error
 
     def image_folder(self, folder: str) -> str | None:
         """Returns one folder for each split."""
