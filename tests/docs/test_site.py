@@ -1,6 +1,7 @@
 """The documentation as a site: it builds without a warning, and its links lead somewhere."""
 
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -8,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 from doc_pages import REPOSITORY
 
 from raypipe.ops import method
@@ -70,3 +72,15 @@ def test_every_op_is_in_the_reference() -> None:
     page = (REPOSITORY / "docs/api/ops.md").read_text()
     modules = [path.stem for path in (REPOSITORY / "raypipe/ops").glob("*.py") if path.stem != "__init__"]
     assert [name for name in modules if f"::: raypipe.ops.{name}\n" not in page + "\n"] == []
+
+
+def test_site_and_index_have_the_same_pages_of_each_kind() -> None:
+    index = (REPOSITORY / "docs/README.md").read_text()
+    for section in yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"]:
+        for kind, pages in section.items() if isinstance(section, dict) else ():
+            if kind == "Project":  # what isn't documentation of use
+                continue
+            (text,) = re.findall(rf"^## {kind}: (.*?)(?=^## |\Z)", index, re.DOTALL | re.MULTILINE)
+            on_site = set(re.findall(r"(?<![\w/])(?:api/)?[\w-]+\.md", yaml.safe_dump(pages)))
+            in_index = {target for target in re.findall(r"\]\(([^)]+\.md)\)", text) if not target.startswith("..")}
+            assert in_index == on_site, kind
