@@ -152,7 +152,7 @@ def new_photograph(workspace: Workspace) -> None:
     with (workspace.folder / "labels.csv").open(newline="", encoding="utf-8") as file:
         row = list(csv.DictReader(file))[2]
     shutil.copy(workspace.folder / "photos" / row["file"], workspace.folder / "photos/new.jpg")
-    (workspace.folder / "new.csv").write_text(f"file,labels,mask_uri\nnew.jpg,{row['labels']},{row['mask_uri']}\n")
+    (workspace.folder / "new.csv").write_text(f"file,labels\nnew.jpg,{row['labels']}\n")
 
 
 def scribbles(workspace: Workspace) -> None:
