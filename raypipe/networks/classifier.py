@@ -54,12 +54,13 @@ class AnyClassifier(Network):
     def cam(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Return the class activation maps M of normalised images, without the background's."""
 
-    def refit_scores(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1+C h w"]:
+    def refit_scores(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B channels h w"]:
         """Return the scores of the second 1x1 for background and classes, in float32; see `raypipe.ops.refit`."""
-        assert self.refit is not None and (bias := self.refit.bias) is not None
+        assert self.refit is not None
+        assert self.refit.bias is not None
         features = self.unit_features(x)
         with torch.autocast(x.device.type, enabled=False):  # sharpened differences of the scores count
-            return F.conv2d(features, self.refit.weight.float(), bias.float())
+            return F.conv2d(features, self.refit.weight.float(), self.refit.bias.float())
 
     def unit_features(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
         """Return the last map of normalised images, each cell's features of length 1, in float32."""

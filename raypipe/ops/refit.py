@@ -35,12 +35,16 @@ _CELLS_AT_A_TIME = 4096
 """Turned into float64."""
 
 
-def sure_cells(cams: Float[Tensor, "K h w"], class_ids: Iterable[int]) -> UInt8[np.ndarray, "h w"]:
+def sure_cells(
+    cams: Float[Tensor, "K h w"], class_ids: Iterable[int], *, sure: float = SURE, empty: float = EMPTY
+) -> UInt8[np.ndarray, "h w"]:
     """Labels the cells that normalised maps are sure of.
 
     Args:
         cams: maps in [0, 1] of the K classes present.
         class_ids: of the maps.
+        sure: the best map of a cell that surely shows its class lies above.
+        empty: no map of a cell that surely is background lies above.
 
     Returns:
         Class ids, 0 for background, 255 where the maps are unsure. Without any map all is background.
@@ -49,8 +53,8 @@ def sure_cells(cams: Float[Tensor, "K h w"], class_ids: Iterable[int]) -> UInt8[
         return np.full(cams.shape[1:], BACKGROUND, np.uint8)
     best, index = cams.max(dim=0)
     ids = torch.tensor([*class_ids], dtype=torch.uint8)
-    labels = torch.where(best > SURE, ids[index], IGNORE)
-    return labels.masked_fill(best <= EMPTY, BACKGROUND).numpy()
+    labels = torch.where(best > sure, ids[index], IGNORE)
+    return labels.masked_fill(best <= empty, BACKGROUND).numpy()
 
 
 def fit_cells(
@@ -85,7 +89,9 @@ def fit_cells(
     return weights
 
 
-def softmax_maps(scores: Float[Tensor, "1+K h w"], *, sharpness: float = SHARPNESS) -> Float[Tensor, "K h w"]:
+def softmax_maps(
+    scores: Float[Tensor, "channels h w"], *, sharpness: float = SHARPNESS
+) -> Float[Tensor, "channels-1 h w"]:
     """Maps in [0, 1] of the classes present, of scores with the background's first.
 
     Args:

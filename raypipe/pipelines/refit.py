@@ -36,8 +36,8 @@ from raypipe.streams.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-MAX_IMAGES = 2000
-"""Whose cells are drawn, rare classes first: their features are some hundred megabytes in the driver."""
+MAX_IMAGES = 500
+"""Whose cells are drawn, rare classes first. Their maps are computed for this alone."""
 
 CELLS_OF_IMAGE = pa.schema([pa.field("image_id", pa.string()), *CELLS])
 
@@ -116,7 +116,8 @@ def refitted(checkpoint: Checkpoint, cells: pa.Table) -> Checkpoint:
         ValueError: there are no cells.
     """
     labels = np.frombuffer(b"".join(cells["cell_labels"].to_pylist()), np.uint8)
-    features = np.frombuffer(b"".join(cells["cell_features"].to_pylist()), "<f2").reshape(len(labels), -1)
+    features = np.frombuffer(b"".join(cells["cell_features"].to_pylist()), "<f2")
+    features = features.reshape(len(labels), checkpoint.weights["fc8.weight"].shape[1])
     counts = np.bincount(labels, minlength=len(checkpoint.classes) + 1)
     if unseen := [name for name, number in zip(checkpoint.classes, counts[1:], strict=True) if not number]:
         logger.warning("refit: no map is sure of a cell of %s, which no mask will show", ", ".join(unseen))
