@@ -141,6 +141,7 @@ def measure_report(folder: str, num_rows: int) -> tuple[float, float, float, int
     started = time.monotonic()
     uri = write_report(
         Context(config, manifest),
+        maps=classifier,
         seeds=seeds,
         masks=masks,
         segments=None,

@@ -21,6 +21,7 @@ from raypipe.pipelines.masks import run_masks
 from raypipe.pipelines.masks_file import write_masks_file
 from raypipe.pipelines.needs import uses_classifier
 from raypipe.pipelines.networks import given_checkpoint
+from raypipe.pipelines.refit import refit_classifier, refits
 from raypipe.pipelines.saliency_maps import run_saliency
 from raypipe.pipelines.seeds import given_seeds, run_seeds, seeds_plan
 from raypipe.pipelines.segmenter import has_weak_rows, run_segment, train_segmenter
@@ -69,9 +70,11 @@ class Run:
 
     @once
     def find_maps(self) -> Artifact:
-        """What makes the class activation maps: given seeds, or the classifier."""
-        given = given_seeds(self.context)
-        return _log("maps", given) if given else self.train_classifier()
+        """What makes the class activation maps: given seeds, or the classifier, refitted where the config asks."""
+        if given := given_seeds(self.context):
+            return _log("maps", given)
+        classifier = self.train_classifier()
+        return _log("refit", refit_classifier(self.context, classifier)) if refits(self.context) else classifier
 
     @once
     def find_judge(self) -> Artifact | None:
@@ -197,6 +200,7 @@ class Run:
         storage.write_bytes_atomic(storage.join(self.config.out, CONFIG_FILE), to_yaml(self.config).encode())
         return write_report(
             self.context,
+            maps=self.find_maps(),
             seeds=self._seeds(),
             masks=masks,
             segments=segments,

@@ -183,6 +183,8 @@ class RunConfig(Section):
             raise ValueError(
                 f"images.tile doesn't go with classifier.saliency={self.classifier.saliency}: tiles have no saliency"
             )
+        if self.cams.refit:
+            raise ValueError("images.tile doesn't go with cams.refit, which looks at whole images: set it to false")
         return self
 
     @model_validator(mode="after")

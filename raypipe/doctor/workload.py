@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from raypipe.data.checkpoints import Task
 
 Step = Literal[
-    "saliency", "classifier", "labels", "seeds", "affinity", "gate", "masks", "segmenter", "segments", "scores"
+    "saliency", "classifier", "labels", "refit", "seeds", "affinity", "gate", "masks", "segmenter", "segments", "scores"
 ]
 """What a run makes, streams and trained networks, in its order."""
 
@@ -111,6 +111,7 @@ def streams_of(context: Context) -> list[Plan]:
     from raypipe.pipelines.gate import gate_plan
     from raypipe.pipelines.label_precision import labels_plan
     from raypipe.pipelines.masks import masks_plan, taking_up
+    from raypipe.pipelines.refit import refit_plan, refits
     from raypipe.pipelines.saliency_maps import saliency_plan
     from raypipe.pipelines.seeds import seeds_plan
     from raypipe.pipelines.segmenter import segment_plan
@@ -132,6 +133,8 @@ def streams_of(context: Context) -> list[Plan]:
     if trains_classifier(context):
         classifier = checkpoint(config, "classifier")
         plans.append(labels_plan(context, classifier, classifier_task(context), cross_validates=True))
+    if refits(context):
+        plans.append(refit_plan(context, checkpoint(config, "classifier")))
     if makes_seeds(config):
         plans.append(seeds)
     if runs_gate(context):

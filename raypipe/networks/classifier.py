@@ -10,6 +10,7 @@ channel. Maps are not normalised.
 from abc import abstractmethod
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ class AnyClassifier(Network):
     Attributes:
         num_classes: object classes, background not counted.
         num_backgrounds: channels of the 1x1 behind those of the classes.
+        refit: a second 1x1, from the last map, each cell's features of length 1, to background and classes, in the
+            order of class ids. `raypipe.ops.refit` solves for its weights; None without.
     """
 
     heads = ("fc8",)
@@ -36,6 +39,12 @@ class AnyClassifier(Network):
         self.dropout = nn.Dropout2d(backbone.dropout)
         self.fc8 = nn.Conv2d(backbone.channels[backbone.last_depth], num_classes + self.num_backgrounds, 1, bias=False)
         nn.init.xavier_uniform_(self.fc8.weight)
+        self.refit: nn.Conv2d | None = None
+
+    def add_refit(self) -> nn.Conv2d:
+        """Give the network its second 1x1, with random weights."""
+        self.refit = nn.Conv2d(self.backbone.channels[self.backbone.last_depth], self.num_classes + 1, 1)
+        return self.refit
 
     @abstractmethod
     def classify(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
@@ -44,6 +53,18 @@ class AnyClassifier(Network):
     @abstractmethod
     def cam(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Return the class activation maps M of normalised images, without the background's."""
+
+    def refit_scores(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B channels h w"]:
+        """Return the scores of the second 1x1 for background and classes, in float32; see `raypipe.ops.refit`."""
+        assert self.refit is not None
+        assert self.refit.bias is not None
+        features = self.unit_features(x)
+        with torch.autocast(x.device.type, enabled=False):  # sharpened differences of the scores count
+            return F.conv2d(features, self.refit.weight.float(), self.refit.bias.float())
+
+    def unit_features(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
+        """Return the last map of normalised images, each cell's features of length 1, in float32."""
+        return F.normalize(self._features(x).float(), dim=1)
 
     def _features(self, x: Tensor) -> Tensor:
         features: Tensor = self.backbone(x)[self.backbone.last_depth]

@@ -21,7 +21,7 @@ from raypipe.tensors import load_tensors
 
 logger = logging.getLogger(__name__)
 
-HEAD_PREFIXES = ("fc8.", "f8_3.", "f8_4.", "f8_5.", "gn8_3.", "gn8_4.", "gn8_5.", "f9.", "head.")
+HEAD_PREFIXES = ("fc8.", "f8_3.", "f8_4.", "f8_5.", "gn8_3.", "gn8_4.", "gn8_5.", "f9.", "head.", "refit.")
 """A weight whose name begins with one of these belongs to the head of one of this package's networks, or of psa's."""
 
 _CONTAINERS = ("state_dict", "model")

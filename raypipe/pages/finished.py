@@ -11,6 +11,7 @@ from raypipe.pipelines.gate import read_gates
 from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.needs import uses_classifier
 from raypipe.pipelines.networks import find_trained, given_checkpoint
+from raypipe.pipelines.refit import find_refit, refits
 from raypipe.pipelines.saliency_maps import find_saliency
 from raypipe.pipelines.seeds import given_seeds, seeds_plan
 from raypipe.results import Decision
@@ -44,7 +45,7 @@ def find_masks(context: Context) -> FinishedMasks:
     Raises:
         NotFinished: if there are none, with what to run first.
     """
-    maps = given_seeds(context) or _classifier(context)
+    maps = given_seeds(context) or _maps(context)
     judge = _classifier(context) if uses_classifier(context) else None
     seeds = seeds_plan(context, maps=maps).artifact(context.config.out)
     affinity = None if context.config.walk.affinity == "rgb" else _affinity(context, seeds)
@@ -71,6 +72,16 @@ def _classifier(context: Context) -> Artifact:
     if trained := find_trained(context, classifier_plan(context, maps=maps)):
         return trained
     raise _not_finished(context, "classifier")
+
+
+def _maps(context: Context) -> Artifact:
+    """The classifier that makes the maps, refitted where the config asks."""
+    classifier = _classifier(context)
+    if not refits(context):
+        return classifier
+    if refit := find_refit(context, classifier):
+        return refit
+    raise _not_finished(context, "refitted classifier")
 
 
 def _affinity(context: Context, seeds: Artifact) -> Artifact:

@@ -14,7 +14,6 @@ from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pages.samples import collect_samples
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.label_knowledge import label_sayings, read_label_precision
-from raypipe.pipelines.seeds import given_seeds
 from raypipe.reports.html import Report, render_report
 from raypipe.results import Decision, Score
 from raypipe.training.trainer import read_metrics
@@ -26,6 +25,7 @@ REPORT_FILE = "report.html"
 def write_report(
     context: Context,
     *,
+    maps: Artifact,
     seeds: Artifact,
     masks: Artifact,
     segments: Artifact | None,
@@ -40,6 +40,7 @@ def write_report(
 
     Args:
         context: config and manifest.
+        maps: the checkpoint that makes the maps, or what given seeds are known by.
         seeds: folder of seeds; may be missing where the maps were computed in the masks' stream.
         masks: folder of masks.
         segments: folder of the segmentation network's masks, if there are any.
@@ -73,7 +74,7 @@ def write_report(
         confusions=final_confusions(evaluation, list(scores)),
         label_pairs=count_label_pairs((part.read()["labels"] for part in context.manifest.parts), context.classes),
         risks=collect_risks(config.out, masks=masks, evaluation=evaluation, scores=scores),
-        sweeps=collect_sweeps(config.out, maps=given_seeds(context) or classifier, affinity=affinity),
+        sweeps=collect_sweeps(config.out, maps=maps, affinity=affinity),
         saliency=saliency_samples(context, classifier=classifier, num_samples=num_samples) if classifier else (),
         streams={name: summary for name, folder in folders.items() if (summary := read_summary(folder))},
         quarantine=count_quarantined(folders),

@@ -14,7 +14,8 @@ from raypipe.config.base import Precision
 from raypipe.data.arrays import encode_cam
 from raypipe.networks.precision import autocasting
 from raypipe.ops.cam import Pass, merge_cams, normalize_cams
-from raypipe.schema import GRID_STRIDE, SEEDS, columns
+from raypipe.ops.refit import softmax_maps
+from raypipe.schema import BACKGROUND, GRID_STRIDE, SEEDS, columns
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage
 from raypipe.stages.decode import pixels_of
@@ -27,8 +28,8 @@ class LabelledImage:
     """An image and the classes whose maps are wanted."""
 
     pixels: NDArray[np.uint8]
-    channels: list[int]
-    """The classifier's, of the image's labels."""
+    class_ids: list[int]
+    """Of the image's labels."""
 
 
 @dataclass(kw_only=True)
@@ -36,7 +37,8 @@ class ComputeCams(JointStage[LabelledImage]):
     """CAMs (K, cam_height, cam_width) in [0, 1] of the K labelled classes, as float16 bytes.
 
     Every scale is one pass of the image and its mirror image. Without `pixels_per_pass` a pass never holds another
-    image, so that a map depends on nothing but its image and the checkpoint.
+    image, so that a map depends on nothing but its image and the checkpoint. A checkpoint that was refitted gives the
+    maps of `raypipe.ops.refit`.
     """
 
     classifier: Artifact
@@ -56,36 +58,46 @@ class ComputeCams(JointStage[LabelledImage]):
 
     def prepare(self, row: Row) -> LabelledImage:
         """Takes the pixels and the labels."""
-        channels = [class_id - 1 for class_id in row["class_ids"]]
-        return LabelledImage(pixels_of(row, max_side=self.max_side), channels)
+        return LabelledImage(pixels_of(row, max_side=self.max_side), list(row["class_ids"]))
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[LabelledImage]) -> list[Row]:
         """Merges each image's passes and normalises its maps."""
         # All are merged before the first is waited for.
-        merged = [normalize_cams(maps) for maps in self.activations(prepared)]
+        merged = [self.finish(maps) for maps in self.activations(prepared)]
         return [encode_maps(maps.cpu().numpy()) for maps in merged]
 
     @torch.inference_mode()
     def activations(self, prepared: Sequence[LabelledImage]) -> list[Tensor]:
-        """Runs the passes, but for images without labels, and merges each image's; nothing is normalised."""
-        labelled = [image for image in prepared if image.channels]
+        """Runs the passes, but for images without labels, and merges each image's, for `finish`."""
+        refit = self.network.refit is not None
+        labelled = [image for image in prepared if image.class_ids]
         passes = run_passes(
-            autocasting(self.network.cam, self.device, self.precision),
+            autocasting(self.network.refit_scores if refit else self.network.cam, self.device, self.precision),
             [image.pixels for image in labelled],
             preprocessing=self.network.preprocessing,
             device=self.device,
             scales=self.cams.scales,
             mirror=True,
             pixels_per_pass=self.pixels_per_pass,
-            channels=[image.channels for image in labelled],  # all classes' maps of many images are gigabytes
+            # All classes' maps of many images are gigabytes.
+            channels=[
+                [BACKGROUND, *image.class_ids] if refit else [class_id - 1 for class_id in image.class_ids]
+                for image in labelled
+            ],
         )
         of_labelled = iter(passes)
-        return [self._merge(image, next(of_labelled) if image.channels else []) for image in prepared]
+        return [self._merge(image, next(of_labelled) if image.class_ids else []) for image in prepared]
+
+    def finish(self, merged: Tensor) -> Tensor:
+        """Makes maps in [0, 1] of one image's merged activations."""
+        if self.network.refit is None or not len(merged):
+            return normalize_cams(merged)
+        return softmax_maps(merged / (2 * len(self.cams.scales)))
 
     def _merge(self, image: LabelledImage, passes: Sequence[Pass]) -> Tensor:
         size, out_stride = (image.pixels.shape[0], image.pixels.shape[1]), self.cams.out_stride
-        if not image.channels:
+        if not image.class_ids:
             return torch.zeros(0, *(-(-side // out_stride) for side in size))
         return merge_cams(passes, image_size=size, stride=GRID_STRIDE, out_stride=out_stride)
 

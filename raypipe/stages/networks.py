@@ -1,6 +1,7 @@
 """From a checkpoint to a network that is ready for inference."""
 
-from typing import Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -48,8 +49,18 @@ def load_classifier(
     taught_by_saliency = checkpoint.config.get("section", {}).get("saliency", "none") != "none"
     build = build_saliency_classifier if taught_by_saliency else build_classifier
     network = build(checkpoint.backbone, num_classes=len(checkpoint.classes), output_stride=output_stride)
+    if is_refit(checkpoint.config):
+        network.add_refit()
     return _ready(network, checkpoint, device, precision)
 
+
+def is_refit(config: Mapping[str, Any]) -> bool:
+    """Whether a classifier's checkpoint of this config has maps that `raypipe.ops.refit` has refitted."""
+    return REFIT in config
+
+
+REFIT = "refit"
+"""In a checkpoint's config, beside what the classifier's training was told."""
 
 FROZEN = {"frozen": True}
 """What a checkpoint of the task "affinity" says of its training where there was none: it is a backbone as it was."""

@@ -18,9 +18,11 @@ from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.masks_file import find_masks_file
 from raypipe.pipelines.needs import makes_seeds, uses_classifier
 from raypipe.pipelines.networks import given_checkpoint
+from raypipe.pipelines.refit import find_refit, refits
 from raypipe.pipelines.saliency_maps import lacks_saliency, saliency_plan, saliency_weights, unmapped_rows
 from raypipe.pipelines.seeds import given_seeds, seeds_plan
 from raypipe.pipelines.segmenter import has_weak_rows, segment_plan, segment_rows, segmenter_plan
+from raypipe.stages.networks import REFIT
 from raypipe.status.content import Status, Step
 from raypipe.status.steps import Steps
 from raypipe.streams.collect import count
@@ -41,7 +43,7 @@ def look(context: Context) -> Status:
     """
     steps, out = Steps(context), context.config.out
     classifier = _classifier(steps) if uses_classifier(context) else None
-    maps = given_seeds(context) or classifier
+    maps = given_seeds(context) or (_refit(steps, classifier) if refits(context) else classifier)
     seeds = None if maps is None else seeds_plan(context, maps=maps)
     affinity, has_affinity = _affinity(steps, seeds, classifier)
     masks = None
@@ -80,6 +82,19 @@ def _classifier(steps: Steps) -> Artifact | None:
             return None
         maps = steps.stream(saliency_plan(context, saliency_weights(context)), unmapped_rows(context))
     return steps.network(classifier_plan(context, maps=maps))
+
+
+def _refit(steps: Steps, classifier: Artifact | None) -> Artifact | None:
+    """The classifier with refitted maps; None where it is to be made."""
+    if classifier is None:
+        steps.follow(REFIT)
+        return None
+    found = find_refit(steps.context, classifier)
+    if found is not None and steps.context.retrain != "all":
+        steps.found.append(Step(name=REFIT, state="done", artifact=found))
+        return found
+    steps.found.append(Step(name=REFIT, state="missing"))
+    return None
 
 
 def _affinity(steps: Steps, seeds: Plan | None, classifier: Artifact | None) -> tuple[Artifact | None, bool]:

@@ -289,6 +289,7 @@ def test_page_of_a_run_without_truth_and_with_quarantine(
 ) -> None:
     uri = write_report(
         context,
+        maps=Artifact(classifier_uri, "c"),
         seeds=Artifact(masks.uri + "-none", "none"),
         masks=masks,
         segments=None,

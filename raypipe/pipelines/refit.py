@@ -1,0 +1,131 @@
+"""Refits a classifier's maps: cells are drawn in a stream, weights solved for from all of them, a checkpoint written.
+
+The checkpoint is the classifier's with a second layer, and takes its place wherever maps are made. As a network in use
+does, it stays as it is when a set grows: it belongs to the classifier.
+"""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raypipe import storage
+from raypipe.artifacts import Artifact, digest
+from raypipe.data.checkpoints import (
+    CHECKPOINT,
+    Checkpoint,
+    has_checkpoint,
+    read_checkpoint,
+    read_metadata,
+    write_checkpoint,
+)
+from raypipe.data.rows import Rows
+from raypipe.ops.refit import EMPTY, LAM, SHARPNESS, SURE, fit_cells
+from raypipe.pipelines.classifier import labelled_rows
+from raypipe.pipelines.context import Context
+from raypipe.pipelines.label_knowledge import read_label_precision, write_label_precision
+from raypipe.pipelines.learned_rows import draw_to_learn
+from raypipe.pipelines.needs import has_given_seeds
+from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, sample_cells
+from raypipe.stages.networks import REFIT, is_refit
+from raypipe.stages.sample_cells import CELLS, CELLS_PER_LABEL
+from raypipe.streams.collect import draw_rows, outputs_of, with_ids
+from raypipe.streams.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+MAX_IMAGES = 500
+"""Whose cells are drawn, rare classes first. Their maps are computed for this alone."""
+
+CELLS_OF_IMAGE = pa.schema([pa.field("image_id", pa.string()), *CELLS])
+
+_SETTINGS = {"sure": SURE, "empty": EMPTY, "lam": LAM, "sharpness": SHARPNESS, "cells_per_label": CELLS_PER_LABEL}
+
+
+def refits(context: Context) -> bool:
+    """Whether a run refits its classifier's maps."""
+    return context.config.cams.refit and not has_given_seeds(context)
+
+
+def refit_classifier(context: Context, classifier: Artifact) -> Artifact:
+    """The classifier with refitted maps, made unless it is there already.
+
+    Args:
+        context: config and manifest; with `retrain=all` it is made anew.
+        classifier: the checkpoint.
+
+    Raises:
+        ValueError: the maps are sure of no cell.
+    """
+    if (found := find_refit(context, classifier)) and context.retrain != "all":
+        return found
+    plan = refit_plan(context, classifier)
+    rows = _rows(context)
+    made, summary = context.run(plan, rows)
+    logger.info("refit: %s", summary)
+    checkpoint = refitted(read_checkpoint(classifier.uri, task="classifier"), outputs_of(made, rows, CELLS_OF_IMAGE))
+    uri = _uri(context, classifier)
+    write_checkpoint(checkpoint, uri)
+    refit = Artifact(uri, checkpoint.digest)
+    if known := read_label_precision(classifier):
+        write_label_precision(refit, known)
+    return refit
+
+
+def find_refit(context: Context, classifier: Artifact) -> Artifact | None:
+    """The checkpoint that `refit_classifier` has written; a given one that was refitted; None where there is none."""
+    if is_refit(read_metadata(classifier.uri, task="classifier")["config"]):
+        return classifier
+    uri = _uri(context, classifier)
+    return Artifact(uri, read_metadata(uri, task="classifier")["digest"]) if has_checkpoint(uri) else None
+
+
+def refit_plan(context: Context, classifier: Artifact) -> Plan:
+    """FetchImages → DecodeImages → ComputeCams → SampleCells."""
+    return Plan(
+        name=REFIT,
+        stages=(
+            fetch_images(context),
+            decode_images(context),
+            compute_cams(context, classifier),
+            sample_cells(context, classifier),
+        ),
+        schema=CELLS_OF_IMAGE,
+        classes=context.classes,
+    )
+
+
+def _rows(context: Context) -> Rows:
+    """The images whose cells are drawn."""
+    classes, splits = context.classes, context.config.splits.train
+    usable = context.rows(splits).then(lambda table, _: labelled_rows(table, classes))
+    drawn = draw_to_learn(usable, classes=classes, number=MAX_IMAGES, seed=context.config.seed)
+    return draw_rows(with_ids(context.rows(splits), drawn["image_id"].to_pylist()), MAX_IMAGES)
+
+
+def refitted(checkpoint: Checkpoint, cells: pa.Table) -> Checkpoint:
+    """A classifier's checkpoint with the weights that its images' cells give.
+
+    Args:
+        checkpoint: the classifier's.
+        cells: columns `CELLS_OF_IMAGE`, in the order of `image_id`: sums depend on it.
+
+    Raises:
+        ValueError: there are no cells.
+    """
+    labels = np.frombuffer(b"".join(cells["cell_labels"].to_pylist()), np.uint8)
+    features = np.frombuffer(b"".join(cells["cell_features"].to_pylist()), "<f2")
+    features = features.reshape(len(labels), checkpoint.weights["fc8.weight"].shape[1])
+    counts = np.bincount(labels, minlength=len(checkpoint.classes) + 1)
+    if unseen := [name for name, number in zip(checkpoint.classes, counts[1:], strict=True) if not number]:
+        logger.warning("refit: no map is sure of a cell of %s, which no mask will show", ", ".join(unseen))
+    weights = torch.from_numpy(fit_cells(features, labels, num_labels=len(counts)).astype(np.float32))
+    layer = {"refit.weight": weights[:, :-1, None, None].contiguous(), "refit.bias": weights[:, -1].contiguous()}
+    return replace(checkpoint, config=checkpoint.config | {REFIT: _SETTINGS}, weights=checkpoint.weights | layer)
+
+
+def _uri(context: Context, classifier: Artifact) -> str:
+    made_of = digest([classifier.digest, _SETTINGS, context.config.cams, context.config.images.max_side])
+    return storage.join(context.config.out, REFIT, made_of, CHECKPOINT)
