@@ -16,6 +16,7 @@ from raypipe.ops.dense_crf import dense_crf_many
 from raypipe.ops.losses import affinity_loss, affinity_loss_terms, multilabel_soft_margin, pixel_cross_entropy
 from raypipe.ops.metrics import confusion_matrix, iou, mean_iou
 from raypipe.ops.random_walk import propagate, propagate_at, propagate_batch
+from raypipe.ops.refit import fit_cells, softmax_maps, sure_cells
 from raypipe.ops.saliency import eps_loss, foreground_loss, ird_loss
 from raypipe.ops.trimap import make_trimap
 
@@ -28,6 +29,7 @@ __all__ = [
     "confusion_matrix",
     "dense_crf_many",
     "eps_loss",
+    "fit_cells",
     "foreground_loss",
     "iou",
     "ird_loss",
@@ -46,6 +48,8 @@ __all__ = [
     "resize_cam",
     "rgb_affinity",
     "sample_cam",
+    "softmax_maps",
     "stack_background",
+    "sure_cells",
     "upsample_to_image",
 ]

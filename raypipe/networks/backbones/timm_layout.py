@@ -53,8 +53,9 @@ def find_layout(architecture: str, output_stride: int) -> Layout:
     Raises:
         ValueError: it has no maps of three depths, or takes images of one size only.
     """
-    # timm draws random weights, which must not change what a seed gives to those who come after.
-    with torch.random.fork_rng(devices=[]):
+    # timm draws random weights, which must not change what a seed gives to those who come after. Gradients show where
+    # cells look, also where the caller wants none.
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(mode=False), torch.enable_grad():
         return _find(architecture, output_stride)
 
 

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import pytest
 import torch
 from torch import nn
@@ -54,3 +57,14 @@ def test_what_follows_the_last_block_is_read_and_the_head_is_not() -> None:
     assert layout.channels[-1] == 1280
     assert layout.heads == ("classifier",)
     assert find_layout("mobilenetv3_small_050", 8).heads == ("classifier", "conv_head")
+
+
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_a_layout_is_found_where_gradients_are_off(
+    without_gradients: Callable[[], AbstractContextManager[None]],
+) -> None:
+    architecture = "mobilenetv3_small_050"
+    expected = find_layout(architecture, 8)
+    find_layout.cache_clear()
+    with without_gradients():
+        assert find_layout(architecture, 8) == expected
