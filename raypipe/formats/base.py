@@ -57,7 +57,7 @@ class Options:
     suffix: str | None = None
     """The one ending that all images' files get; those of another are converted to PNG. None lets each keep its own."""
     image_root: str | None = None
-    """COCO: URI of the folder that names of images count from, unless they are copied. None names them by their URIs."""
+    """COCO: URI of the folder that names of images count from unless they are copied; None names them by URI."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ from raypipe.ops.review import expected_gain
 from raypipe.outputs.ledger import SHARDS
 from raypipe.outputs.load import held
 from raypipe.outputs.records import open_folder, read_summary, write_summary
+from raypipe.pages.areas import class_areas, class_labels
 from raypipe.pages.shown import shown_mask
 from raypipe.pipelines.context import Context
 from raypipe.reports.review import render_review, review_card
@@ -106,7 +107,7 @@ def rank(rows: Rows, masks: Artifact, *, classes: Sequence[str], num_images: int
     """
     totals, counts = np.zeros(len(classes)), np.zeros(len(classes), np.int64)
     for _, table in iter_shards(storage.join(masks.uri, SHARDS), columns=["class_ids", "areas"]):
-        areas = _areas(table, len(classes))
+        areas = class_areas(table, len(classes))
         totals += areas.sum(axis=0)
         counts += np.count_nonzero(areas, axis=0)
     gain = partial(_rank, tuple(classes), num_images, totals, counts)
@@ -133,13 +134,12 @@ def _rank(
     _: Part,
 ) -> tuple[int, list[Row]]:
     """The number of a part's masks, and those of the largest gain."""
-    names = pa.array(classes, pa.string())
     first: list[Row] = []
     num_masks = 0
     for table in tables:
         num_masks += table.num_rows
-        areas = _areas(table, len(classes))
-        labelled = _dense(table["labels"], pc.index_in(pc.list_flatten(table["labels"]), names), len(classes)) > 0
+        areas = class_areas(table, len(classes))
+        labelled = class_labels(table, classes)
         predicted_iou = table["predicted_iou"].to_numpy().astype(np.float64)
         parts = expected_gain(areas, labelled, predicted_iou, totals=totals, counts=counts)
         gains = parts.sum(axis=1)
@@ -155,24 +155,6 @@ def _rank(
 
 def _order(row: Row) -> tuple[float, str]:
     return -row["gain"], row["image_id"]
-
-
-def _areas(table: pa.Table, num_classes: int) -> NDArray[np.float64]:
-    """Share of each image (rows) of each class, without background."""
-    class_ids = pc.list_flatten(table["class_ids"])
-    areas = pc.list_flatten(table["areas"]).to_numpy().astype(np.float64)
-    return _dense(table["class_ids"], class_ids, num_classes + 1, areas)[:, 1:]
-
-
-def _dense(
-    lists: pa.ChunkedArray, columns: pa.ChunkedArray, width: int, values: NDArray[np.float64] | float = 1.0
-) -> NDArray[np.float64]:
-    """Lists as rows of a matrix: `values` in the `columns` of their elements; those of no column are left out."""
-    row = pc.list_parent_indices(lists.combine_chunks()).to_numpy()
-    known = pc.is_valid(columns).to_numpy(zero_copy_only=False) if columns.null_count else np.ones(len(row), bool)
-    matrix = np.zeros((len(lists), width))
-    matrix[row[known], columns.drop_null().to_numpy()] = values if isinstance(values, float) else values[known]
-    return matrix
 
 
 def _gain(

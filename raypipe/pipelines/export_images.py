@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from os.path import commonprefix
+from itertools import takewhile
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -74,12 +74,12 @@ def _common_folder(rows: Rows) -> str | None:
     """The deepest folder that all images lie in; None where that is none, a whole disk, or of several buckets."""
     rows = rows.select(["image_uri"])
     bounds = in_tasks(partial(_first_and_last, rows), rows.read_parts, inline=are_few(rows))
-    shared = commonprefix([uri for pair in bounds for uri in pair if uri is not None])
-    folder = shared.rpartition("/")[0]
+    uris = [uri for pair in bounds for uri in pair if uri is not None]
+    folders = (min(uris).split("/")[:-1], max(uris).split("/")[:-1]) if uris else ([], [])
+    folder = "/".join(one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(*folders, strict=False)))
     scheme, _, path = folder.rpartition("://")
-    if not path.strip("/") or ("://" in shared) != bool(scheme):
-        return None
-    return folder
+    is_whole = bool(path.strip("/")) and (bool(scheme) or "://" not in uris[0])
+    return folder if is_whole else None
 
 
 def _first_and_last(rows: Rows, part: Part) -> tuple[str | None, str | None]:
