@@ -17,10 +17,10 @@ def dataset_name(manifest: str) -> str:
     return name if name != "manifest" else name_of(parent(manifest)) or name
 
 
-def headline(context: Context) -> tuple[str, dict[str, str]]:
-    """The title of a run's page, and what stands below it: dataset, folder, settings, date."""
+def headline(context: Context, what: str = "Masks") -> tuple[str, dict[str, str]]:
+    """The title of a run's page on `what`, and what stands below it: dataset, folder, settings, date."""
     config, now = context.config, datetime.now(UTC)
-    title = f"Masks of {dataset_name(config.manifest)} in {name_of(config.out) or config.out}, {now:%Y-%m-%d}"
+    title = f"{what} of {dataset_name(config.manifest)} in {name_of(config.out) or config.out}, {now:%Y-%m-%d}"
     number = f"{len(context.manifest):,} images, {len(context.classes)} classes"
     return title, {
         "dataset": f"{config.manifest} ({number})",
