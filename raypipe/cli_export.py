@@ -56,12 +56,20 @@ def review(
     overrides: Overrides = None,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Masks to queue.")] = 100,
     splits: Splits = None,
+    explain: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1000, help="Cards, the first ones, that open what led to their mask; it takes some seconds each."
+        ),
+    ] = 10,
 ) -> None:
     """Queue the masks whose correction probably helps most: a gallery, a table and tasks for Label Studio."""
     steps = open_run(config, overrides, until="masks", mostly_done=True)
     from raypipe.pages.review import GALLERY_FILE, run_review
 
-    folder, num_images = run_review(steps.context, masks=steps.make_masks(), num_images=count, splits=splits)
+    folder, num_images = run_review(
+        steps.context, masks=steps.make_masks(), num_images=count, splits=splits, num_explained=explain
+    )
     typer.echo(f"{num_images} masks to review, tasks for Label Studio beside: {storage.join(folder, GALLERY_FILE)}")
 
 

@@ -56,8 +56,9 @@ class Corrections:
         self._found: dict[str, str] = {}
         self._ids = manifest.table["image_id"].to_pylist()
         self._known = set(self._ids)
+        self._places = dict(zip(self._ids, manifest.table["image_uri"].to_pylist(), strict=True))
         self._by_name: dict[str, set[str]] = {}
-        for image_id, place in zip(self._ids, manifest.table["image_uri"].to_pylist(), strict=True):
+        for image_id, place in self._places.items():
             names = {image_id, file_stem(image_id)}
             if place is not None:
                 base = uri.name_of(place)
@@ -78,6 +79,8 @@ class Corrections:
         base = posixpath.basename(file_name)
         for name in (file_name, posixpath.splitext(file_name)[0], base, posixpath.splitext(base)[0]):
             found = self._by_name.get(name, set())
+            if len(found) > 1:  # a path from a folder further up may tell them apart
+                found = {one for one in found if (self._places[one] or "").endswith(f"/{file_name}")} or found
             if len(found) == 1:
                 return next(iter(found))
             if found:

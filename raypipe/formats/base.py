@@ -56,6 +56,8 @@ class Options:
     """Copy the image files, unchanged unless the tool can't read them so; otherwise the export has their URIs."""
     suffix: str | None = None
     """The one ending that all images' files get; those of another are converted to PNG. None lets each keep its own."""
+    image_root: str | None = None
+    """COCO: URI of the folder that names of images count from unless they are copied; None names them by URI."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,9 @@ class Format(ABC):
     """Whether the tool looks for images of one ending."""
     readable: ClassVar[frozenset[str] | None] = None
     """Endings of images that the tool reads, as `image_suffix` gives them; None reads all."""
+
+    names_from_folder: ClassVar[bool] = False
+    """Whether the tool is told a folder, from which the names of all images count."""
 
     def __init__(self, classes: Sequence[str], options: Options | None = None) -> None:
         self.classes = tuple(classes)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
@@ -107,8 +108,10 @@ def _short(text: str) -> str:
     return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 1]}…"
 
 
-def count_label_pairs(parts: Iterable[pa.ChunkedArray], classes: tuple[str, ...]) -> LabelPairs | None:
-    """Classes that come together more often than by chance; None where no image has a label.
+def count_labels(
+    parts: Iterable[pa.ChunkedArray], classes: tuple[str, ...]
+) -> tuple[NDArray[np.int64], LabelPairs | None]:
+    """Images by class (C), and classes that come together more often than by chance: None where no image has a label.
 
     Args:
         parts: the manifest's labels, part by part; null is not labelled and doesn't count, and unknown names are
@@ -127,9 +130,8 @@ def count_label_pairs(parts: Iterable[pa.ChunkedArray], classes: tuple[str, ...]
         present[rows, index.drop_null().to_numpy()] = True
         counts += label_counts(present)
         num_images += len(some)
-    if not counts.any():
-        return None
-    return LabelPairs(num_images=num_images, pairs=frequent_pairs(counts, num_images=num_images))
+    pairs = LabelPairs(num_images=num_images, pairs=frequent_pairs(counts, num_images=num_images))
+    return np.diagonal(counts), pairs if counts.any() else None
 
 
 def final_confusions(evaluation: Artifact | None, scores: list[Score]) -> list[Confusion]:

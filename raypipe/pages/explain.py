@@ -13,7 +13,7 @@ from torch import Tensor
 
 import raypipe
 from raypipe import storage
-from raypipe.artifacts import identity
+from raypipe.artifacts import Artifact, identity
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import nearest
@@ -61,10 +61,14 @@ def write_explanation(context: Context, image_id: str, *, pixel: tuple[int, int]
     row = manifest_row(context, image_id)
     finished = find_masks(context)
     explanation = explain(finished, row, pixel=pixel)
-    folder = storage.join(context.config.out, "explain", finished.masks.digest)
-    uri = storage.join(folder, f"{file_stem(image_id)}.html")
+    uri = storage.join(context.config.out, page_path(finished.masks, image_id))
     storage.write_bytes_atomic(uri, render_explanation(explanation).encode())
     return uri
+
+
+def page_path(masks: Artifact, image_id: str) -> str:
+    """Where the page of a mask is below the run's folder; its characters need no escape in a URL."""
+    return f"explain/{masks.digest}/{file_stem(image_id)}.html"
 
 
 def manifest_row(context: Context, image_id: str) -> Row:
@@ -267,7 +271,7 @@ def _notes(finished: FinishedMasks, *, from_seeds: bool) -> list[str]:
 def _settings(stages: Sequence[Stage]) -> list[tuple[str, str]]:
     """The settings that the mask depends on, as the stages have them."""
     return [
-        (f"{type(stage).__name__}.{name}", json.dumps(value))
+        (f"{type(stage).__name__}.{name}", json.dumps(value, ensure_ascii=False))
         for stage in stages
         for name, value in identity(stage).items()
         if name != "class"

@@ -4,7 +4,6 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,7 +31,6 @@ def provenance(
     return {
         "raypipe": raypipe.__version__,
         "commit": code_commit() or "unknown: installed without its repository",
-        "report written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "manifest": context.config.manifest,
         "rows in the manifest": f"{len(context.manifest):,}",
         "Python": platform.python_version(),

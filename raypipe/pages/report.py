@@ -7,8 +7,10 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.checkpoints import Task
 from raypipe.outputs.records import read_summary
-from raypipe.pages.counts import count_label_pairs, count_quarantined, final_confusions
+from raypipe.pages.class_counts import count_masks
+from raypipe.pages.counts import count_labels, count_quarantined, final_confusions
 from raypipe.pages.curves import collect_risks, collect_sweeps
+from raypipe.pages.headline import headline
 from raypipe.pages.provenance import provenance
 from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pages.samples import collect_samples
@@ -59,8 +61,13 @@ def write_report(
         name: read_metrics(parent(network.uri)) for name, network in networks.items()
     }
     known = None if classifier is None else read_label_precision(classifier)
+    num_labelled, label_pairs = count_labels(
+        (part.read()["labels"] for part in context.manifest.parts), context.classes
+    )
+    title, about = headline(context)
     report = Report(
-        title="raypipe report",
+        title=title,
+        about=about,
         classes=context.classes,
         scores=scores,
         gate=config.refinement.gate,
@@ -72,7 +79,8 @@ def write_report(
             context, outputs, affinity=affinity, evaluation=evaluation, scores=scores, num_samples=num_samples
         ),
         confusions=final_confusions(evaluation, list(scores)),
-        label_pairs=count_label_pairs((part.read()["labels"] for part in context.manifest.parts), context.classes),
+        counts=count_masks(context.rows(None), masks, classes=context.classes, num_labelled=num_labelled),
+        label_pairs=label_pairs,
         risks=collect_risks(config.out, masks=masks, evaluation=evaluation, scores=scores),
         sweeps=collect_sweeps(config.out, maps=maps, affinity=affinity),
         saliency=saliency_samples(context, classifier=classifier, num_samples=num_samples) if classifier else (),

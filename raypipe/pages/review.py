@@ -32,6 +32,10 @@ from raypipe.ops.review import expected_gain
 from raypipe.outputs.ledger import SHARDS
 from raypipe.outputs.load import held
 from raypipe.outputs.records import open_folder, read_summary, write_summary
+from raypipe.pages.areas import class_areas, class_labels
+from raypipe.pages.explain import page_path, write_explanation
+from raypipe.pages.finished import find_masks
+from raypipe.pages.headline import headline
 from raypipe.pages.shown import shown_mask
 from raypipe.pipelines.context import Context
 from raypipe.reports.review import render_review, review_card
@@ -49,7 +53,12 @@ _RANKED = ("class_ids", "areas", "predicted_iou")
 
 
 def run_review(
-    context: Context, *, masks: Artifact, num_images: int, splits: Sequence[str] | None = None
+    context: Context,
+    *,
+    masks: Artifact,
+    num_images: int,
+    splits: Sequence[str] | None = None,
+    num_explained: int = 0,
 ) -> tuple[str, int]:
     """Writes the queue of a folder of masks, unless that is done already.
 
@@ -58,6 +67,8 @@ def run_review(
         masks: the folder.
         num_images: length of the queue.
         splits: whose masks are ranked; None ranks all that there are.
+        num_explained: of the first ones, the gallery's cards open the page of everything that led to the mask, which
+            is written here, too; none of a run in tiles.
 
     Returns:
         The folder with the queue, and the queue's length.
@@ -67,6 +78,7 @@ def run_review(
     provenance = {
         "masks": masks.digest,
         "num_images": num_images,
+        "num_explained": num_explained,
         "rows": rows_digest(held(rows, masks), [*rows.columns, SHARD_DIGEST]),
     }
     folder = storage.join(config.out, "review", storage.digest(provenance))
@@ -78,8 +90,11 @@ def run_review(
         table = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(queue, schema=REVIEW), table)
         storage.write_bytes_atomic(storage.join(folder, QUEUE_FILE), table.getvalue().to_pybytes())
-        cards = (_card(row, config.images) for row in queue)
-        page = render_review(cards, classes=context.classes, num_masks=num_masks)
+        first = [] if config.images.tile else [row["image_id"] for row in queue[:num_explained]]
+        explained = dict(_explain(context, first))
+        cards = (_card(row, config.images, explained.get(row["image_id"])) for row in queue)
+        title, about = headline(context, "Masks to review")
+        page = render_review(cards, title=title, about=about, classes=context.classes, num_masks=num_masks)
         storage.write_bytes_atomic(storage.join(folder, GALLERY_FILE), page.encode())
         summary = {"num_images": len(queue), "num_masks": num_masks}
         write_summary(folder, summary)
@@ -106,7 +121,7 @@ def rank(rows: Rows, masks: Artifact, *, classes: Sequence[str], num_images: int
     """
     totals, counts = np.zeros(len(classes)), np.zeros(len(classes), np.int64)
     for _, table in iter_shards(storage.join(masks.uri, SHARDS), columns=["class_ids", "areas"]):
-        areas = _areas(table, len(classes))
+        areas = class_areas(table, len(classes))
         totals += areas.sum(axis=0)
         counts += np.count_nonzero(areas, axis=0)
     gain = partial(_rank, tuple(classes), num_images, totals, counts)
@@ -133,13 +148,12 @@ def _rank(
     _: Part,
 ) -> tuple[int, list[Row]]:
     """The number of a part's masks, and those of the largest gain."""
-    names = pa.array(classes, pa.string())
     first: list[Row] = []
     num_masks = 0
     for table in tables:
         num_masks += table.num_rows
-        areas = _areas(table, len(classes))
-        labelled = _dense(table["labels"], pc.index_in(pc.list_flatten(table["labels"]), names), len(classes)) > 0
+        areas = class_areas(table, len(classes))
+        labelled = class_labels(table, classes)
         predicted_iou = table["predicted_iou"].to_numpy().astype(np.float64)
         parts = expected_gain(areas, labelled, predicted_iou, totals=totals, counts=counts)
         gains = parts.sum(axis=1)
@@ -155,24 +169,6 @@ def _rank(
 
 def _order(row: Row) -> tuple[float, str]:
     return -row["gain"], row["image_id"]
-
-
-def _areas(table: pa.Table, num_classes: int) -> NDArray[np.float64]:
-    """Share of each image (rows) of each class, without background."""
-    class_ids = pc.list_flatten(table["class_ids"])
-    areas = pc.list_flatten(table["areas"]).to_numpy().astype(np.float64)
-    return _dense(table["class_ids"], class_ids, num_classes + 1, areas)[:, 1:]
-
-
-def _dense(
-    lists: pa.ChunkedArray, columns: pa.ChunkedArray, width: int, values: NDArray[np.float64] | float = 1.0
-) -> NDArray[np.float64]:
-    """Lists as rows of a matrix: `values` in the `columns` of their elements; those of no column are left out."""
-    row = pc.list_parent_indices(lists.combine_chunks()).to_numpy()
-    known = pc.is_valid(columns).to_numpy(zero_copy_only=False) if columns.null_count else np.ones(len(row), bool)
-    matrix = np.zeros((len(lists), width))
-    matrix[row[known], columns.drop_null().to_numpy()] = values if isinstance(values, float) else values[known]
-    return matrix
 
 
 def _gain(
@@ -228,7 +224,21 @@ def _tasks(rows: Sequence[Row], classes: Sequence[str]) -> Iterator[ExportedRow]
         yield ExportedRow(items=items, height=height, width=width, **common)
 
 
-def _card(row: Row, images: Images) -> dict[str, Any]:
+def _explain(context: Context, image_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Writes the page of each mask; its id, and the page's place as seen from the gallery."""
+    if image_ids:
+        logger.info("review: writing what led to the first %d masks, some seconds each", len(image_ids))
+        masks = find_masks(context).masks
+    for image_id in image_ids:
+        try:
+            write_explanation(context, image_id)
+        except ROW_ERRORS as error:  # such as a photograph that is gone since the mask was made
+            logger.warning("no page on what led to the mask of %s: %s", image_id, error)
+        else:
+            yield image_id, f"../../{page_path(masks, image_id)}"
+
+
+def _card(row: Row, images: Images, explanation: str | None) -> dict[str, Any]:
     """A row in the gallery; without a photograph where that is gone since the mask was made."""
     mask = shown_mask(row, images)
     pixels: NDArray[np.uint8] | None = None
@@ -236,4 +246,4 @@ def _card(row: Row, images: Images) -> dict[str, Any]:
         pixels = read_image(row["image_uri"] or "", images).pixels
     except ROW_ERRORS as error:
         logger.warning("no photograph of %s in the gallery: %s", row["image_id"], error)
-    return review_card(row, pixels=pixels, mask=mask)
+    return review_card(row, pixels=pixels, mask=mask, explanation=explanation)

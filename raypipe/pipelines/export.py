@@ -6,11 +6,8 @@ export goes on where it was interrupted, and rows that can't be exported are qua
 """
 
 import json
-import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,25 +16,24 @@ import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact, digest
-from raypipe.containers.uris import in_containers
 from raypipe.data.images import MAX_PIXELS, decode_image, decode_mask, encode_rgb_png
 from raypipe.data.manifest import in_splits, nearest
 from raypipe.data.names import file_stem
 from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import read_shard
-from raypipe.formats.base import LOSSLESS, NO_SPLIT, ExportedRow, Format, Item, MaskRow, Options, image_suffix
+from raypipe.formats.base import NO_SPLIT, ExportedRow, Format, Item, MaskRow, Options
 from raypipe.formats.registry import FORMATS
 from raypipe.outputs.ledger import SHARDS
 from raypipe.outputs.load import Load, held
 from raypipe.outputs.records import MixedOutputs
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.export_images import fit_images
 from raypipe.results import StreamSummary
 from raypipe.schema import EXPORTS, IGNORE, MASKS, columns
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.collect import count, rows_digest
 from raypipe.streams.plan import Plan
-from raypipe.streams.tasks import are_few, in_tasks
 
 Source = Literal["masks", "calibrated", "truth"]
 """A run's masks, the same calibrated, or the manifest's true masks."""
@@ -47,8 +43,6 @@ WORK = "_raypipe"
 DONE_FILE = "export.json"
 NAME_FILE = "digest"
 """Says which export the folder holds."""
-
-log = logging.getLogger(__name__)
 
 
 def find_format(name: str) -> type[Format]:
@@ -102,9 +96,7 @@ def run_export(
     out = storage.absolute(out)
     rows = export_rows(context, masks=masks, splits=splits)
     known = rows if masks is None else held(rows, masks)
-    options = _with_suffix(make_format(name, context.classes, options), known)
-    if not options.copy_images and (number := count(rows.where(_lies_in_a_container))):
-        log.warning("%d images lie in tar or Parquet files, where other tools don't look: --copy-images", number)
+    options = fit_images(make_format(name, context.classes, options), known, all_rows=context.rows(None))
     made = columns(MASKS, "mask", "confidence", "height", "width")
     load = None if masks is None else Load(outputs=masks, columns=made)
     export = ExportMasks(name=name, classes=context.classes, options=options, out=out, min_confidence=min_confidence)
@@ -163,43 +155,6 @@ def export_rows(context: Context, *, masks: Artifact | None, splits: Sequence[st
     if not count(rows if masks is None else held(rows, masks)):
         raise ValueError(f"no row of {f'splits {splits}' if splits else 'any split'} has {missing}")
     return rows
-
-
-def _with_suffix(format_: Format, rows: Rows) -> Options:
-    """The options, with the one ending of images that a tool wants.
-
-    Raises:
-        ValueError: the tool can't read some images as they are, and they aren't copied.
-    """
-    options, name = format_.options, type(format_).__name__
-    if not format_.one_suffix and format_.readable is None:
-        return options
-    found: Counter[str] = sum(
-        in_tasks(partial(_count_suffixes, rows), rows.read_parts, inline=are_few(rows)), Counter()
-    )
-    if format_.one_suffix:
-        options = replace(options, suffix=next(iter(found)) if len(found) == 1 else LOSSLESS)
-    converted = {suffix for suffix in found if type(format_)((), options).converts(f"image{suffix}")}
-    if converted and not options.copy_images:
-        shown = ", ".join(f"{suffix} {number:,}" for suffix, number in sorted(found.items()))
-        wanted = (
-            "images of one ending"
-            if format_.one_suffix
-            else "none of those that end in " + ", ".join(sorted(converted))
-        )
-        raise ValueError(
-            f"{name} reads {wanted}, but there are {shown}: export with --copy-images, which writes what it can't read "
-            "as PNG, without loss"
-        )
-    return options
-
-
-def _count_suffixes(rows: Rows, part: Part) -> Counter[str]:
-    return Counter(image_suffix(uri or "") for uri in rows.read(part)["image_uri"].to_pylist())
-
-
-def _lies_in_a_container(rows: pa.Table) -> pa.ChunkedArray:
-    return in_containers(rows["image_uri"])
 
 
 @dataclass(kw_only=True)

@@ -85,6 +85,35 @@ class LabelPairs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassCount:
+    """How often a class is named and found."""
+
+    name: str
+    num_labelled: int
+    """Images of the manifest that have the label."""
+    num_masks: int
+    """Those of them that have a mask."""
+    num_shown: int
+    """Those of them whose mask shows the class."""
+    area: float
+    """Mean share of the image in the masks that show it, 0..1; nan where none does."""
+    predicted_iou: float
+    """Mean over the images with the label; nan where it is known of none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What the masks hold, counted without any truth."""
+
+    num_masks: int
+    num_empty: int
+    """Masks of images with labels that show no class at all."""
+    predicted_iou: float
+    """Mean over the masks of images with labels; nan where it is known of none."""
+    classes: Sequence[ClassCount]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RiskCurves:
     """How wrong the remaining masks are when the least sure ones are put aside."""
 
@@ -120,9 +149,11 @@ class Quarantined:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that the page shows. Any part may be empty; the page then says how to get it."""
+    """Everything that the page shows. What is empty has no section."""
 
     title: str
+    about: Mapping[str, str]
+    """What the page is about, for its head: dataset, folder, settings, date."""
     classes: tuple[str, ...]
     """Names of the class ids 1..C."""
     scores: Sequence[Score]
@@ -135,6 +166,7 @@ class Report:
     num_unreadable, and dropped_share where saliency taught."""
     samples: Iterable[Sample]
     """Samples, read one after another, so that only one is in memory."""
+    counts: Counts | None = None
     confusions: Sequence[Confusion] = ()
     label_pairs: LabelPairs | None = None
     """Pairs of classes, or None if no image has a label."""

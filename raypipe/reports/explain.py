@@ -23,6 +23,9 @@ from raypipe.reports.pictures import (
 )
 from raypipe.schema import GRID_STRIDE
 
+MAX_SIDE = 1024
+"""Largest length in pixels of a picture's longer side: these fill the page."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WalkState:
@@ -96,7 +99,7 @@ class Explanation:
 
 def render_explanation(explanation: Explanation) -> str:
     """Renders the explanation as a self-contained HTML page."""
-    photo, classes = thumbnail(explanation.pixels), explanation.classes
+    photo, classes = thumbnail(explanation.pixels, max_side=MAX_SIDE), explanation.classes
     return render_page(
         "explain.html",
         title=explanation.image_id,

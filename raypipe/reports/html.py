@@ -6,7 +6,9 @@ and charts drawn here are marked safe.
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -31,23 +33,49 @@ def render_report(report: Report) -> str:
     results = [(split, [score for score in report.scores if score.split == split]) for split in splits]
     samples, num_left_out = sample_cards(report.samples)
     script = (_FOLDER / "compare.js").read_text()
+    shown = {
+        "results": [(split, scores, tables.best_of(scores)) for split, scores in results],
+        "samples": samples,
+        "class_tables": [tables.class_table(number, *result) for number, result in enumerate(results)],
+        "confusions": [tables.confusion(found, report.classes) for found in report.confusions],
+        "risks": [tables.risk(number, found) for number, found in enumerate(report.risks)],
+        "gates": tables.gates(report.decisions),
+        "saliency": saliency_cards(report.saliency),
+        "curves": [tables.curves(number, *item) for number, item in enumerate(report.curves.items()) if item[1]],
+        "times": tables.time_rows(report.streams, report.curves),
+    }
     return render_page(
         "report.html",
         report=report,
         title=report.title,
+        sections=_sections(report, shown),
         script=Markup(script),  # noqa: S704 - a file of the package
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         legend=class_colors(report.classes),
-        results=[(split, scores, tables.best_of(scores)) for split, scores in results],
-        class_tables=[tables.class_table(number, *result) for number, result in enumerate(results)],
-        confusions=[tables.confusion(found, report.classes) for found in report.confusions],
         inseparable=INSEPARABLE,
         max_pairs=_MAX_PAIRS,
-        risks=[tables.risk(number, found) for number, found in enumerate(report.risks)],
-        samples=samples,
         num_left_out=num_left_out,
         columns=columns_of(samples),
-        saliency=saliency_cards(report.saliency),
-        curves=[tables.curves(number, *item) for number, item in enumerate(report.curves.items()) if item[1]],
-        times=tables.time_rows(report.streams, report.curves),
+        **shown,
     )
+
+
+def _sections(report: Report, shown: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns name of the template and heading of the sections that have something to show."""
+    sections = [
+        ("counts", "Masks", report.counts),
+        ("results", "Results", shown["results"]),
+        ("samples", "Samples", any(shown["samples"].values())),
+        ("classes", "Classes", shown["class_tables"]),
+        ("confusion", "Confusion", shown["confusions"]),
+        ("pairs", "Context", report.label_pairs and report.label_pairs.pairs),
+        ("risk", "Risk", shown["risks"]),
+        ("gates", "Gates", shown["gates"] or report.gate == "image"),
+        ("sweeps", "Sweeps", report.sweeps),
+        ("saliency", "Saliency", shown["saliency"]),
+        ("training", "Training", shown["curves"] or report.known),
+        ("times", "Time", shown["times"]),
+        ("quarantine", "Quarantine", report.quarantine),
+        ("provenance", "Provenance", report.provenance),
+    ]
+    return [(key, heading) for key, heading, content in sections if content]

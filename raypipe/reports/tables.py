@@ -12,7 +12,10 @@ from raypipe.reports.confusions import MAX_CLASSES, biggest_confusions, heat_map
 from raypipe.reports.content import Confusion, RiskCurves
 from raypipe.reports.page import stage_name
 from raypipe.reports.plots import bar_chart, line_chart, risk_chart
-from raypipe.results import Score
+from raypipe.results import Decision, Score
+
+SURE = 2.0
+"""Standard errors from which a difference is hardly chance."""
 
 _MAX_BARS = 40
 """Most classes in a bar chart; of more, the weakest are shown."""
@@ -89,6 +92,45 @@ def confusion(found: Confusion, classes: Sequence[str]) -> dict[str, Any]:
         "max_classes": MAX_CLASSES,
         "rows": biggest_confusions(found.matrix, names),
     }
+
+
+MEANINGS = {
+    "separation": "how well the masks part features and colours",
+    "class consistency": "how much of a class the classifier finds inside its mask, and misses outside",
+}
+"""What the scores of gates are, in words."""
+
+
+def gates(decisions: Sequence[Decision]) -> list[dict[str, Any]]:
+    """Returns the gates' decisions with what they say in words, and as many digits as tell the difference."""
+    return [
+        {
+            "decision": decision,
+            "meaning": MEANINGS.get(decision.judge),
+            "digits": _digits(decision.standard_error or decision.difference),
+            "verdict": _verdict(decision),
+        }
+        for decision in decisions
+    ]
+
+
+def _digits(value: float | None) -> int:
+    """Digits behind the point that show two digits of a value: at least 3, at most 6."""
+    return min(6, max(3, 1 - math.floor(math.log10(abs(value))))) if value else 3
+
+
+def _verdict(decision: Decision) -> str:
+    if decision.difference is None or decision.kept != (decision.difference > 0):
+        return decision.reason
+    if not decision.kept:
+        return "not better with it"
+    error = decision.standard_error
+    if not error:
+        return "better with it"
+    times = decision.difference / error
+    if times < SURE:
+        return f"better with it, but by {times:.1f} standard errors only, which chance alone may do"
+    return f"better with it, by {times:.1f} standard errors"
 
 
 def risk(number: int, found: RiskCurves) -> dict[str, Any]:

@@ -4,7 +4,8 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow as pa
 import raypipe
 from raypipe import storage
 from raypipe.artifacts import Artifact
+from raypipe.cluster.connect import is_connected
 from raypipe.cluster.health import AllSick, are_more_sick, forgive, named_nodes, sick_nodes
 from raypipe.cluster.resources import PoolPlan
 from raypipe.cluster.waiting import watch_start
@@ -29,6 +31,7 @@ from raypipe.screen.step import Step, step
 from raypipe.streams.books import Books
 from raypipe.streams.budget import BudgetExceeded, allowed_rows
 from raypipe.streams.execute import execute
+from raypipe.streams.execute_here import can_run_here, execute_here
 from raypipe.streams.moves import file_moved_rows
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.settle import Settled, settle
@@ -214,23 +217,19 @@ class _Run:
         source = self.source
         size = self.settings.rows_per_block or rows_per_block(source.rows.most)
         blocks: Any = source.parts(rows_per_table=size)
-        if self.read_here:
+        if self.few:
             todo = [table for part in source.rows.read_parts if (table := source.todo(part)).num_rows]
-            size = self.settings.rows_per_block or rows_per_block(sum(table.num_rows for table in todo))
-            blocks = [block for table in todo for block in source.cut(table, rows_per_table=size)]
-            if not blocks:
+            if not todo:
                 return
-        pools, allowed = self._planned(), allowed_rows(self.settings.budget, source.rows.most)
+            if self.read_here:
+                size = self.settings.rows_per_block or rows_per_block(sum(table.num_rows for table in todo))
+                blocks = [block for table in todo for block in source.cut(table, rows_per_table=size)]
+        allowed = allowed_rows(self.settings.budget, source.rows.most)
         parts = {part.name: part for part in source.rows.read_parts}
+        outcomes = self._execute(blocks, rows_per_block=size)
         books, settling, waiting = Books(source), Tasks(inline=self.few), deque[str]()
-        with watch_start(source.plan.name, needs_of(pools), timeout=self.settings.start_timeout):
-            for written in execute(
-                blocks,
-                pools,
-                rows_per_block=size,
-                writer=self._writer(),
-                row_timeout=self.settings.row_timeout,
-            ):
+        with closing(outcomes):
+            for written in outcomes:
                 self.lease.check()
                 self.num_computed += sum(sum(written[name].to_pylist()) for name in ("num_finished", "num_quarantined"))
                 for part in books.add(written):
@@ -243,6 +242,23 @@ class _Run:
                     break
         for account in settling.results():
             self.settled[waiting.popleft()] = account
+
+    def _execute(self, blocks: Any, *, rows_per_block: int) -> Generator[pa.Table, None, None]:
+        """Numbers of rows, block by block as they are written: of Ray, or of this process where that is quicker."""
+        plan, writer = self.source.plan, self._writer()
+        if self.start is not None and not is_connected() and can_run_here(plan, most_rows=self.source.rows.most):
+            tables = blocks if self.read_here else (table for name in blocks.names for table in blocks.read(name))
+            yield from execute_here(tables, plan.pools(gpus=False), writer=writer)
+            return
+        pools = self._planned()
+        with watch_start(plan.name, needs_of(pools), timeout=self.settings.start_timeout):
+            yield from execute(
+                blocks,
+                pools,
+                rows_per_block=rows_per_block,
+                writer=writer,
+                row_timeout=self.settings.row_timeout,
+            )
 
     def _writer(self) -> ShardWriter:
         plan = self.source.plan

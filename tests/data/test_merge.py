@@ -44,7 +44,9 @@ NAMED = Manifest.from_rows(
     [
         ("two", "anything", "two"),
         (None, "s3://b/x/1.jpg", "one"),
-        (None, "y/1.jpg", None),  # two have this name
+        (None, "1.jpg", None),  # two have this name
+        (None, "z/1.jpg", None),
+        (None, "y/1.jpg", "two"),  # of which one lies in such a folder
         (None, "two", "two"),
         (None, "folder/two.png", "two"),
         (7, "sub/3.png", "sub/3.png"),

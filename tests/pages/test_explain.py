@@ -1,5 +1,6 @@
 """Explanations of a run that was made in this process, by its stages; no Ray."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from raypipe.outputs import load
 from raypipe.outputs.sink import PART, PART_TODO, ShardWriter
 from raypipe.pages.explain import explain, manifest_row, write_explanation
 from raypipe.pages.finished import NotFinished, find_masks
+from raypipe.pages.review import rank, reviewable_rows, run_review
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.seeds import seeds_plan
@@ -163,6 +165,23 @@ def test_the_page_is_one_file(context: Context, masks: str) -> None:
     assert "<script" not in page
     assert page.count("<img ") >= 20
     assert "no label" in Path(write_explanation(context, "empty")).read_text()
+
+
+def test_cards_of_the_review_open_the_first_masks_pages(
+    context: Context, masks: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    finished = find_masks(context)
+    (ranked, _) = rank(reviewable_rows(context, None), finished.masks, classes=context.classes, num_images=9)
+    (first,) = (row["image_id"] for row in ranked)
+    folder, _ = run_review(context, masks=finished.masks, num_images=9, num_explained=1)
+    page = Path(folder, "index.html").read_text()
+    links = set(re.findall(r'href="([^"]*)"', page))
+    assert links == {f"../../explain/{finished.masks.digest}/{first}.html"}
+    assert first in Path(folder, *links).read_text()
+    Path(context.config.out).parent.joinpath(f"{first}.jpg").unlink()
+    folder, _ = run_review(context, masks=finished.masks, num_images=9, num_explained=2)
+    assert "href=" not in Path(folder, "index.html").read_text()
+    assert f"no page on what led to the mask of {first}" in caplog.text
 
 
 def test_of_other_images_nothing_is_read(context: Context, masks: str, monkeypatch: pytest.MonkeyPatch) -> None:

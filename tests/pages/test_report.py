@@ -20,7 +20,7 @@ from raypipe.data.images import encode_png, read_shape
 from raypipe.data.manifest import Manifest
 from raypipe.outputs import load
 from raypipe.outputs.load import held
-from raypipe.pages.counts import OTHERS, count_label_pairs, count_quarantined, final_confusions, reason_kind
+from raypipe.pages.counts import OTHERS, count_labels, count_quarantined, final_confusions, reason_kind
 from raypipe.pages.curves import collect_risks, collect_sweeps
 from raypipe.pages.provenance import provenance
 from raypipe.pages.report import write_report
@@ -213,14 +213,16 @@ def test_reasons_alike(reason: str, kind: str) -> None:
 def test_pairs_from_the_labels_column() -> None:
     rows = [["train", "track"]] * 9 + [["car"]] * 80 + [["track", "track"], [], None, ["unknown"]]
     labels = pa.chunked_array([pa.array(rows[:5], pa.list_(pa.string())), pa.array(rows[5:], pa.list_(pa.string()))])
-    found = count_label_pairs([labels, labels.slice(0, 0)], ("track", "train", "car"))
+    single, found = count_labels([labels, labels.slice(0, 0)], ("track", "train", "car"))
+    assert single.tolist() == [10, 9, 80]
     assert found is not None
     assert found.num_images == 92  # all but the one that isn't labelled
     (pair,) = found.pairs
     assert (pair.first, pair.second, pair.num_both, pair.num_first, pair.num_second) == (1, 0, 9, 9, 10)
     halves = [labels.slice(0, 40), labels.slice(40)]
-    assert count_label_pairs(halves, ("track", "train", "car")) == found, "part by part"
-    assert count_label_pairs([pa.chunked_array([pa.array([[], None], pa.list_(pa.string()))])], ("a",)) is None
+    assert count_labels(halves, ("track", "train", "car"))[1] == found, "part by part"
+    none, pairs = count_labels([pa.chunked_array([pa.array([[], None], pa.list_(pa.string()))])], ("a",))
+    assert (none.tolist(), pairs) == ([0], None)
 
 
 def test_confusions_come_back_from_their_file(tmp_path: Path) -> None:
@@ -302,5 +304,9 @@ def test_page_of_a_run_without_truth_and_with_quarantine(
     )
     page = Path(uri).read_text()
     assert page.count("<article") == 2
-    assert "1 images could not be processed" in page
-    assert "There are no scores." in page
+    assert "1 image could not be processed" in page
+    assert "No image was scored" in page
+    assert f"in {Path(context.config.out).name}, 20" in page
+    assert "walk of 256 steps along plain colours, alpha 16, beta 8; refined by dCRF; seed 0" in page
+    for section in ("results", "classes", "confusion", "risk", "gates", "sweeps", "saliency", "training"):
+        assert f'id="{section}"' not in page

@@ -42,6 +42,7 @@ def make_report() -> Callable[..., Report]:
     def make(**changes) -> Report:
         empty = {
             "title": "A report",
+            "about": {},
             "classes": ("dog", "cat"),
             "scores": [],
             "gate": "off",

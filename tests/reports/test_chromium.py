@@ -13,9 +13,9 @@ import pytest
 
 from raypipe.formats.voc.read import VOC_CLASSES
 from raypipe.ops.cooccurrence import Pair
-from raypipe.reports.content import Confusion, LabelPairs, Quarantined, RiskCurves, SweepPlots
+from raypipe.reports.content import ClassCount, Confusion, Counts, LabelPairs, Quarantined, RiskCurves, SweepPlots
 from raypipe.reports.html import render_report
-from raypipe.results import Score
+from raypipe.results import Decision, Score
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -68,6 +68,36 @@ def page(make_report, make_sample) -> str:
     long_id = "folder/" * 20 + "image.jpg"
     return render_report(
         make_report(
+            about={"dataset": "s3://" + "bucket/" * 30, "settings": "walk; " * 40},
+            counts=Counts(
+                num_masks=123456,
+                num_empty=0,
+                predicted_iou=0.5,
+                classes=[
+                    ClassCount(
+                        name=name + " with a long name",
+                        num_labelled=10**6,
+                        num_masks=10**6,
+                        num_shown=9,
+                        area=0.1,
+                        predicted_iou=0.5,
+                    )
+                    for name in VOC_CLASSES
+                ],
+            ),
+            decisions=[
+                Decision(
+                    refinement="walk",
+                    judge="class consistency",
+                    kept=True,
+                    reason="",
+                    num_images=64,
+                    before=0.1,
+                    after=0.2,
+                    difference=0.1,
+                    standard_error=0.00001,
+                )
+            ],
             classes=VOC_CLASSES,
             scores=[score, replace(score, stage="walk")],
             curves={"classifier": [epoch | {"num_images": 5, "num_unreadable": 0}]},
@@ -100,12 +130,12 @@ def browse(folder: Path, html: str, *options: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 1280, 1920])
 def test_everything_loads_and_fits(page: str, tmp_path: Path, width: int, scheme: str) -> None:
     # A window can't be as narrow as a phone, a frame can; without a source of its own it may be looked into.
     frame = f'<iframe style="width: {width}px; height: 900px; border: 0" srcdoc="{escape(page)}"></iframe>'
     wrapper = f"<!doctype html><body>{frame}<script>{MEASURE}</script>"
-    options = ["--window-size=1400,1000"]
+    options = ["--window-size=2000,1000"]
     if scheme == "dark":
         options.append("--blink-settings=preferredColorScheme=0")
     document, log = browse(tmp_path, wrapper, *options)

@@ -5,9 +5,10 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 
 from raypipe.ops.cooccurrence import Pair
-from raypipe.reports.content import Confusion, LabelPairs, Quarantined, RiskCurves, SweepPlots
+from raypipe.reports.content import ClassCount, Confusion, Counts, LabelPairs, Quarantined, RiskCurves, SweepPlots
 from raypipe.reports.html import render_report
 from raypipe.results import ClassPrecision, Decision, LabelPrecision, Score
 
@@ -80,13 +81,52 @@ def epoch(number, **changes):
     return {**plain, **changes}
 
 
-def test_empty_report_says_which_commands_make_it(make_report):
+def count(name="dog", **changes):
+    plain = {"num_labelled": 1500, "num_masks": 300, "num_shown": 240, "area": 0.1234, "predicted_iou": 0.56}
+    return ClassCount(name=name, **{**plain, **changes})
+
+
+def test_what_is_empty_has_no_section(make_report):
     page = Page(render_report(make_report()))
-    commands = ["evaluate", "masks", "train classifier", "train affinity", "seeds"]
-    assert all(f"raypipe {command} CONFIG.yaml" in page.text for command in commands)
-    assert "No image was quarantined." in page.text
-    assert page.all("img") == page.all("svg") == page.all("table") == []
-    assert "No image has a label." in page.text
+    assert page.all("section") == page.all("a") == page.all("table") == page.all("img") == page.all("svg") == []
+    assert "missing" not in {name for _, tag in page.tags for name in (tag.get("class") or "").split()}
+
+
+def test_sections_are_those_of_the_navigation_and_have_content(make_report, make_sample):
+    report = make_report(
+        counts=Counts(num_masks=1, num_empty=0, predicted_iou=0.5, classes=[count()]),
+        samples=[make_sample(kind="random", iou=None)],
+        provenance={"raypipe": "1"},
+    )
+    page = Page(render_report(report))
+    ids = [section["id"] for section in page.all("section")]
+    assert ids == [link["href"].removeprefix("#") for link in page.all("a")] == ["counts", "samples", "provenance"]
+
+
+def test_the_head_says_what_the_page_is_about(make_report):
+    page = Page(
+        render_report(make_report(title="Masks of birds", about={"folder": "runs/<first>", "written": "today"}))
+    )
+    assert page.text.startswith("Masks of birds Masks of birds Segmentation masks")  # title and heading
+    assert "folder runs/<first> written today" in page.text
+
+
+def test_counts_come_first_and_say_what_can_be_said_without_truth(make_report):
+    never = count("cat", num_masks=0, num_shown=0, area=math.nan, predicted_iou=math.nan)
+    counts = Counts(num_masks=1234, num_empty=7, predicted_iou=0.456, classes=[count(), never])
+    summary = {"num_rows": 1235, "num_finished": 1234, "num_quarantined": 1, "num_computed": 9, "seconds": 1.0}
+    quarantine = [Quarantined(stage="DecodeImages", reason="truncated", num_images=1, image_ids=("x",))]
+    streams = {"masks": summary}
+    page = Page(render_report(make_report(counts=counts, streams=streams, quarantine=quarantine)))
+    assert page.all("section")[0]["id"] == "counts"
+    assert "masks 1,234 of 1,235 images; 1 in quarantine" in page.text
+    assert "mean predicted IoU 0.46" in page.text
+    assert "masks without any object 7" in page.text
+    assert "dog 1,500 300 240 80 12.3 0.56" in page.text
+    assert "cat 1,500 0 0 – – –" in page.text
+    assert "No image was scored" in page.text
+    assert "1 image could not be processed" in page.text
+    assert "No image was scored" not in Page(render_report(make_report(counts=counts, scores=[score()]))).text
 
 
 def test_results_by_split_and_stage(make_report):
@@ -106,24 +146,40 @@ def test_results_by_split_and_stage(make_report):
     assert "cat – – –" in text
 
 
+def decision(**changes):
+    plain = {
+        "refinement": "dcrf",
+        "judge": "class consistency",
+        "kept": False,
+        "reason": "",
+        "num_images": 64,
+        "before": 0.186,
+        "after": 0.009,
+        "difference": -0.177,
+        "standard_error": 0.0204,
+    }
+    return Decision(**{**plain, **changes})
+
+
 def test_gates_say_what_was_kept_and_why(make_report):
-    decision = Decision(
-        refinement="dcrf",
-        judge="class consistency",
-        kept=False,
-        reason="",
-        num_images=64,
-        before=0.186,
-        after=0.009,
-        difference=-0.177,
-        standard_error=0.0204,
-    )
     walk = Decision(refinement="walk", judge="separation", kept=True, reason="no image <b>", num_images=0)
-    text = Page(render_report(make_report(gate="run", decisions=[walk, decision]))).text
-    assert "random walk separation – – – 0 kept no image <b>" in text
-    assert "dCRF class consistency 0.186 0.009 −0.177 ± 0.020 64 rejected" in text
-    assert "No refinement was judged" in Page(render_report(make_report())).text
+    text = Page(render_report(make_report(gate="run", decisions=[walk, decision()]))).text
+    assert "random walk separation how well the masks part features and colours – – – 0 kept no image <b>" in text
+    assert "0.186 0.009 −0.177 ± 0.020 64 rejected not better with it" in text
     assert "Each image has the better of its masks" in Page(render_report(make_report(gate="image"))).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"difference": 0.00083, "standard_error": 0.00031}, "+0.00083 ± 0.00031 64 kept better with it, by 2.7"),
+        ({"difference": 0.0078, "standard_error": 0.0075}, "+0.0078 ± 0.0075 64 kept better with it, but by 1.0"),
+        ({"difference": 0.25, "standard_error": None}, "+0.250 64 kept better with it"),
+        ({"difference": -0.1, "reason": "not judged"}, "−0.100 ± 0.020 64 kept not judged"),
+    ],
+)
+def test_gates_have_the_digits_that_tell_a_difference(make_report, changes, words):
+    assert words in Page(render_report(make_report(decisions=[decision(kept=True, **changes)]))).text
 
 
 def test_all_scores_are_nan(make_report):
@@ -156,16 +212,17 @@ def test_sample_pictures_have_alternative_texts_and_sizes(make_report, make_samp
 def test_samples_stand_in_their_sections(make_report, make_sample):
     samples = [make_sample("c", kind="random", iou=None, truth=None), make_sample("a"), make_sample("b", kind="worst")]
     text = Page(render_report(make_report(samples=samples))).text
-    positions = [text.index(word) for word in ("Best a", "Worst b", "Random c")]
+    positions = [text.index(word) for word in ("Best a", "Worst b", "Chosen at random c")]
     assert positions == sorted(positions)
     assert text.count("none truth") == 1  # a place is kept for c's missing truth
 
 
-def test_without_truth_the_ranking_says_so(make_report, make_sample):
+def test_without_truth_there_is_no_ranking(make_report, make_sample):
     samples = [make_sample(kind="random", iou=None, truth=None, mask=None, segment=None, affinity=None)]
     page = Page(render_report(make_report(samples=samples)))
     assert len(page.all("img")) == 3
-    assert page.text.count("Images are ranked by IoU") == 2
+    assert "Best" not in page.text
+    assert "Worst" not in page.text
 
 
 def test_images_without_labels_and_classes(make_report, make_sample):
@@ -197,7 +254,8 @@ def test_what_the_classifier_knows_of_each_class(make_report):
     assert "&lt;cat&gt;" in html
     assert ">0.31<" in html
     assert "Nobody knows how well the classifier" not in html
-    assert "Nobody knows how well the classifier" in render_report(make_report())
+    unknown = render_report(make_report(curves={"affinity": [epoch(0)]}))
+    assert "Nobody knows how well the classifier" in unknown
 
 
 def test_streams_and_quarantine(make_report):
@@ -257,6 +315,8 @@ def test_provenance(make_report):
 def test_whatever_comes_from_data_is_escaped(make_report, make_sample):
     report = make_report(
         title=EVIL,
+        about={EVIL: EVIL},
+        counts=Counts(num_masks=1, num_empty=0, predicted_iou=0.5, classes=[count(EVIL)]),
         classes=(EVIL, "cat"),
         scores=[score(EVIL, EVIL, class_iou={EVIL: 0.5}, post_processing=EVIL, truth_digest=EVIL)],
         curves={EVIL: [epoch(0, **{f"loss_{EVIL}": 1.0})]},

@@ -7,7 +7,9 @@ confidence.
 Ignored pixels become a crowd region (`iscrowd` 1) of each class in the image, or of the first class if the image has
 none: COCO's evaluation counts what is found of a class in its crowd regions neither as right nor as wrong. The field
 `raypipe_id` keeps the `image_id`, `raypipe_labels` and `raypipe_split` labels and split as the manifest has them, and
-`coco_url` the image's URI; `id` is the position in the manifest, from 1.
+`coco_url` the image's URI; `id` is the position in the manifest, from 1. `file_name` counts from `images/` where images
+are copied, else from the folder that all photographs lie in, which `info.image_folder` names; where they share none, it
+is the URI.
 """
 
 import json
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from raypipe.formats.base import Format, Item, MaskRow, Rendered, Rows, SplitFiles
 from raypipe.formats.components import Region, class_regions, components
 from raypipe.schema import IGNORE
+from raypipe.uri import relative
 
 IMAGE, ANNOTATION = "image", "annotation"
 
@@ -31,6 +34,8 @@ class Coco(Format):
     Raises:
         ValueError: pycocotools isn't installed.
     """
+
+    names_from_folder = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -46,7 +51,7 @@ class Coco(Format):
         height, width = row.mask.shape
         image = {
             "id": row.number,
-            "file_name": self.image_name(row) if self.options.copy_images else self.image_path(row),
+            "file_name": self._file_name(row),
             "height": height,
             "width": width,
             "coco_url": row.image_uri,
@@ -74,9 +79,18 @@ class Coco(Format):
             for file in files.files.values():
                 file.write(b"]}\n")
 
+    def _file_name(self, row: MaskRow) -> str:
+        """The image's path from the folder that COCO's tools are told: of the copies, or of the photographs."""
+        if self.options.copy_images:
+            return self.image_name(row)
+        path, root = self.image_path(row), self.options.image_root
+        return (root and relative(path, root)) or path
+
     def _head(self) -> bytes:
         categories = [{"id": number, "name": name} for number, name in enumerate(self.classes, start=1)]
         info = {"description": "Exported by raypipe"}
+        if self.options.image_root is not None:
+            info["image_folder"] = self.options.image_root
         return b'{"info": %s,\n"categories": %s,\n"images": [\n' % (_json(info), _json(categories))
 
     def _annotations(self, row: MaskRow) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from raypipe.formats.base import ExportRow, Format, MaskRow, Rendered, Rows, write_lists, write_text
+from raypipe.formats.base import ExportRow, Format, MaskRow, Rendered, Rows, write_text
 from raypipe.formats.components import Region, components
 from raypipe.formats.yolo.polygons import outline
 
@@ -31,7 +31,10 @@ _RESERVED = ("path", "names", "nc", "channels", "download", "yaml_file", "kpt_sh
 
 
 class Yolo(Format):
-    """`labels/<split>/`, `<split>.txt`, `data.yaml`; images, if exported, in `images/<split>/`, where YOLO looks."""
+    """`labels/<split>/`, `data.yaml`; images, if exported, in `images/<split>/`, which `data.yaml` names.
+
+    A list of images would name some that aren't there, where they aren't copied; of a folder YOLO takes what it holds.
+    """
 
     readable = frozenset({".jpg", ".png", ".webp", ".tif", ".bmp", ".avif", ".jp2"})
 
@@ -50,14 +53,11 @@ class Yolo(Format):
         return Rendered(files={self.mask_file(row): "".join(lines).encode()})
 
     def finish(self, rows: Rows, out: str) -> None:
-        """Writes lists and names; images that weren't copied must be fetched by `images.csv` before YOLO starts."""
-        write_lists(
-            rows, out, path="{split}.txt", line=lambda row: f"./{self.image_folder(row.folder)}/{self.image_name(row)}"
-        )
+        """Writes `data.yaml`; images that weren't copied must be fetched by `images.csv` before YOLO starts."""
         folders = sorted({row.folder for row in rows()})
-        content: dict[str, Any] = {folder: f"{folder}.txt" for folder in folders if folder not in _RESERVED}
+        content: dict[str, Any] = {name: self.image_folder(name) for name in folders if name not in _RESERVED}
         # YOLO doesn't start without the splits train and val.
-        content |= {needed: f"{folders[0]}.txt" for needed in ("train", "val") if needed not in folders}
+        content |= {needed: self.image_folder(folders[0]) for needed in ("train", "val") if needed not in folders}
         content["names"] = dict(enumerate(self.classes))
         text = yaml.dump(content, Dumper=_Quoting, allow_unicode=True, sort_keys=False, width=float("inf"))
         write_text(out, "data.yaml", text)

@@ -69,6 +69,17 @@ def test_annotations_have_their_own_ids_and_images_their_place(export: Export) -
     assert images[1]["coco_url"] == "s3://bucket/images/plain.PNG"
 
 
+@pytest.mark.parametrize(
+    ("root", "name"),
+    [("s3://bucket/images", "plain.PNG"), ("s3://bucket", "images/plain.PNG"), (None, "s3://bucket/images/plain.PNG")],
+)
+def test_names_count_from_the_folder_of_the_photographs(export: Export, root: str | None, name: str) -> None:
+    content = json.loads((export("coco", image_root=root) / "annotations/val.json").read_text())
+    (image,) = (image for image in content["images"] if image["raypipe_id"] == "plain")
+    assert (image["file_name"], image["coco_url"]) == (name, "s3://bucket/images/plain.PNG")
+    assert content["info"].get("image_folder") == root
+
+
 def test_small_components_may_be_left_out() -> None:
     mask = np.array([[1, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 2], [1, 0, 0, 0]], np.uint8)
     found = [(one.class_id, one.top, one.left, one.area) for one in components(mask, [1, 2], min_area=2)]

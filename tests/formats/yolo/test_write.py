@@ -71,17 +71,20 @@ def test_a_tolerance_is_held_and_shortens(export: Export) -> None:
     assert len(short) < len(exact) / 5
 
 
-def test_names_and_lists(export: Export) -> None:
-    root = export("yolo")
+@pytest.mark.parametrize("copies", [False, True])
+def test_names_and_folders_that_hold_what_is_there(export: Export, copies: bool) -> None:
+    root = export("yolo", make_rows(image=b"png") if copies else None, copy_images=copies)
     data = yaml.safe_load((root / "data.yaml").read_text())
     assert data["names"] == dict(enumerate(CLASSES))
+    assert not list(root.glob("*.txt"))
     for split in SPLITS:
-        images = [Path(line) for line in (root / data[split]).read_text().splitlines()]
+        images = {path.relative_to(root) for path in (root / data[split]).glob("*")}
         labels = {path.relative_to(root) for path in (root / "labels" / split).iterdir()}
-        assert {Path(str(path).replace("images", "labels")).with_suffix(".txt") for path in images} == labels
+        beside = {Path(str(path).replace("images", "labels")).with_suffix(".txt") for path in images}
+        assert beside == (labels if copies else set())
 
 
 def test_both_splits_are_named_where_there_is_one(export: Export) -> None:
     root = export("yolo", [row for row in make_rows() if row.split == "val"])
     data = yaml.safe_load((root / "data.yaml").read_text())
-    assert (data["train"], data["val"]) == ("val.txt", "val.txt")
+    assert (data["train"], data["val"]) == ("images/val", "images/val")
