@@ -15,7 +15,7 @@ from raypipe.ops.mean_field import mean_field
 from raypipe.ops.pamr import pamr
 from raypipe.ops.saliency import eps_loss, ird_loss
 from raypipe.stages.base import Row
-from raypipe.stages.propagate import affinity_source
+from raypipe.stages.cells import affinity_source
 
 GRIDS = [(7, 9), (4, 20), (12, 3), (7, 9), (24, 31)]
 TINY_GRIDS = [(1, 1), (1, 9), (9, 1), (2, 1), (1, 1)]
