@@ -186,7 +186,7 @@ def test_a_harmful_refinement_is_rejected_once_for_the_run(
 
     steps = [] if decisions["walk"].kept else ["walk.num_steps=0"]
     plain = open_run(
-        make_config(given, tmp_path / "gated", *HARMFUL, "refinement.gate=off", "refinement.method=none", *steps)
+        make_config(given, tmp_path / "gated", *HARMFUL, "refinement.gate=image", "refinement.method=none", *steps)
     )
     assert plain.make_masks() == run.make_masks()  # the same folder: nothing is computed again
     masks = read_masks(run, "mask", "walk_mask")
