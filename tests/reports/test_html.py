@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from raypipe.ops.cooccurrence import Pair
-from raypipe.reports.content import Confusion, LabelPairs, Quarantined, RiskCurves, SweepPlots
+from raypipe.reports.content import Confusion, LabelPairs, OwnWalks, Quarantined, RiskCurves, SweepPlots
 from raypipe.reports.html import render_report
 from raypipe.results import ClassPrecision, Decision, LabelPrecision, Score
 
@@ -124,6 +124,16 @@ def test_gates_say_what_was_kept_and_why(make_report):
     assert "dCRF class consistency 0.186 0.009 −0.177 ± 0.020 64 rejected" in text
     assert "No refinement was judged" in Page(render_report(make_report())).text
     assert "Each image has the better of its masks" in Page(render_report(make_report(gate="image"))).text
+
+
+def test_walks_of_images_are_told(make_report):
+    walks = OwnWalks(
+        alpha=2.5, num_steps=16, num_images=1200, num_others=700, num_smaller_alpha=600, num_shorter=80, num_longer=90
+    )
+    text = Page(render_report(make_report(walks=walks))).text
+    assert "Of 1,200 walked images 700 took another walk than the run's (alpha 2.5, 16 steps)" in text
+    assert "600 with a smaller alpha, which leaves more background, 80 with fewer steps, 90 with more." in text
+    assert "took another walk" not in Page(render_report(make_report())).text
 
 
 def test_all_scores_are_nan(make_report):
