@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from measure import machine, table
 from numpy.typing import NDArray
@@ -97,7 +96,6 @@ def counts(mask: NDArray[np.uint8], truth: NDArray[np.uint8], num_classes: int) 
     return [np.bincount(values, minlength=num_classes) for values in (true[given == true], given, true)]
 
 
-@torch.inference_mode()
 def score(config: RunConfig, *, limit: int | None) -> Scored:
     """Makes and scores both ways' masks."""
     context = open_context(config)
