@@ -17,11 +17,11 @@ Source: a least-squares fit on synthetic images and one half of VOC's (benchmark
 classifier that has learned nothing (benchmarks/small_sets.md).
 """
 
-MARGIN_WEIGHT = 0.24
-SEPARATION_WEIGHT = 0.34
-SINGLE_CLASS_WEIGHT = 0.16
-INTERCEPT = 0.19
-BORDER_WEIGHT = -0.3
+MARGIN_WEIGHT = 0.06
+SEPARATION_WEIGHT = 0.32
+SINGLE_CLASS_WEIGHT = 0.20
+INTERCEPT = 0.33
+BORDER_WEIGHT = -1.04
 FREE_BORDER = 0.5
 """Share of the border that objects may cover without being a flood."""
 UNKNOWING_WEIGHT = 0.8
