@@ -1,7 +1,7 @@
 """Predicts the IoU of one image's mask without a true mask.
 
-    predicted IoU = s * v + (1 - s) * w_0 / (K + 1),   cut to [0, 1]
-    v = b + w_m * margin + w_s * eta^2 + w_k / K + w_b * max(0, border - 1/2)
+    predicted IoU = s * v + (1 - s) * w_0 / (K + 1)
+    v = b + w_m * margin + w_s * eta^2 + w_k / K + w_b * max(0, border - 1/2),   cut to [0, 1]
 
 with the mean margin of the walked scores, the separation eta^2 of the features by the mask (`raypipe.ops.separation`),
 the number K of classes that the image is labelled with, and the share of the border that objects cover
@@ -50,5 +50,4 @@ def predicted_iou(
     value = INTERCEPT + MARGIN_WEIGHT * margin + SEPARATION_WEIGHT * separation + SINGLE_CLASS_WEIGHT / num_classes
     value += BORDER_WEIGHT * max(0.0, border - FREE_BORDER)
     trust = 1.0 if skill is None else min(1.0, skill / ENOUGH_SKILL)
-    value = trust * value + (1 - trust) * UNKNOWING_WEIGHT / (num_classes + 1)
-    return min(1.0, max(0.0, value))
+    return trust * min(1.0, max(0.0, value)) + (1 - trust) * UNKNOWING_WEIGHT / (num_classes + 1)
