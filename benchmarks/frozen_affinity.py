@@ -33,11 +33,12 @@ from raypipe.networks.preprocessing import PREPROCESSINGS
 from raypipe.ops.affinity import rgb_affinity
 from raypipe.ops.cam import normalize_cams, stack_background
 from raypipe.ops.cosine_affinity import cosine_affinity
+from raypipe.ops.floods import covered_border
 from raypipe.ops.metrics import confusion_matrix, mean_iou
 from raypipe.ops.predicted_iou import predicted_iou
 from raypipe.ops.random_walk import propagate_at
 from raypipe.ops.separation import objective, separation
-from raypipe.stages.propagate import cell_colours
+from raypipe.stages.cells import cell_colours
 
 ALPHAS, BETAS, STEPS = (2.0, 4.0, 8.0, 16.0), (2.0, 4.0, 8.0, 16.0), (0, 8, 32, 128)
 RADIUS = 5
@@ -119,7 +120,8 @@ def walk(
             labels = scores.argmax(0, keepdim=True).to(torch.uint8)
             own, of_colours = (separation(features, labels, num_labels=num + 1)[0] for features in cells)
             best = (scores / scores.sum(0).clamp(min=1e-12)).topk(2, dim=0).values
-            predicted = predicted_iou(margin=float((best[0] - best[1]).mean()), separation=float(own), num_classes=num)
+            cues = {"separation": float(own), "border": float(covered_border(labels)[0])}
+            predicted = predicted_iou(margin=float((best[0] - best[1]).mean()), **cues, num_classes=num)
             confusion = scored(labels[0], truth, class_ids)
             numbers = float(objective(own, of_colours)), float(of_colours), predicted, mean_iou(confusion)
             yield (alpha, beta, steps), confusion, numbers

@@ -126,7 +126,7 @@ def main(
 
         def all_settings() -> list[Tensor]:
             edges = walk.source([setting.pixels])[0].affinity(radius=5)
-            grids = [grid_scores(cam, alpha=alpha, cam_stride=4) for alpha in ALPHAS]
+            grids = [grid_scores(cam, alphas=[alpha], cam_stride=4) for alpha in ALPHAS]
             maps = torch.cat([*(scores[:1] for scores in grids), grids[0][1:]])
             return [propagate_at(maps, edges, beta=beta, steps=STEPS) for beta in BETAS]
 

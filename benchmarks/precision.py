@@ -29,7 +29,8 @@ from raypipe.pipelines.steps import compute_cams, encode_masks, propagate_cams, 
 from raypipe.stages import networks
 from raypipe.stages.base import ROWS_PER_CHUNK, Row
 from raypipe.stages.cams import ComputeCams
-from raypipe.stages.propagate import NetworkAffinity, PropagateCams
+from raypipe.stages.cells import NetworkAffinity
+from raypipe.stages.propagate import PropagateCams
 from raypipe.streams.collect import collect
 
 

@@ -1,11 +1,11 @@
-"""Scores of masks that need no truth, against the truth: which choose a good setting, which say how good a mask is.
+"""Scores of masks that need no truth, against the truth: which choose a good setting.
 
     python benchmarks/truth_free.py synthetic/config.yaml voc/config.yaml
 
 Each config is that of a finished run (its networks are given as `checkpoints`, or found under its `out`); the first is
-the synthetic dataset's. Settings are those of `sweep`, masks are compared at a quarter of the resolution, without
-post-processing. Whatever is chosen by truth is chosen on the synthetic images and on one half of VOC's train (every
-second image_id), and reported on the other half and on val.
+the synthetic dataset's. Settings are those of `sweep`, each the same for all images, masks are compared at a quarter of
+the resolution, without post-processing. Whatever is chosen by truth is chosen on the synthetic images and on one half
+of VOC's train (every second image_id), and reported on the other half and on val.
 """
 
 import os
@@ -31,18 +31,20 @@ from raypipe.networks.precision import autocast
 from raypipe.ops.affinity import grid_pairs
 from raypipe.ops.cam import merge_cams, normalize_cams, resize_cam, upsample_to_image
 from raypipe.ops.choice import choose_by_objective, choose_with_truth
+from raypipe.ops.floods import covered_border, covered_share
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.separation import objective, separation
+from raypipe.ops.walk_choice import best_labels
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.setting_scores import sweep_plan
 from raypipe.pipelines.steps import compute_cams
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.cams import ComputeCams
+from raypipe.stages.cells import cell_colours
 from raypipe.stages.passes import run_passes
-from raypipe.stages.propagate import cell_colours
 from raypipe.stages.score_settings import ScoreSettings
-from raypipe.stages.walk_scores import PixelCounts, Setting, best_labels
+from raypipe.stages.walk_scores import PixelCounts, Setting
 from raypipe.streams.collect import collect
 
 STRIDE: Literal[4] = 4
@@ -73,23 +75,17 @@ class Scored:
     """(N, S, C), as `predicted`; `truth` is (N, C)."""
     predicted: NDArray[np.float64]
     truth: NDArray[np.float64]
-    num_labels: NDArray[np.int64]
 
     def take(self, index: Any) -> "Scored":
         """A part of the images."""
         cues = {name: values[index] for name, values in self.cues.items()}
-        return Scored(cues, self.hits[index], self.predicted[index], self.truth[index], self.num_labels[index])
+        return Scored(cues, self.hits[index], self.predicted[index], self.truth[index])
 
     def mean_iou(self, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Of each setting, over the weighted images."""
         weights = np.ones(len(self.hits)) if weights is None else weights
         sums = [np.tensordot(weights, counts, 1) for counts in (self.hits, self.predicted, self.truth)]
         return mean_iou_of_counts(*sums)
-
-    def image_iou(self, setting: int) -> NDArray[np.float64]:
-        """Of each image."""
-        parts = zip(self.hits[:, setting], self.predicted[:, setting], self.truth, strict=True)
-        return np.array([mean_iou_of_counts(*counts) for counts in parts])
 
     def score(self, name: str, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """A cue's mean of each setting."""
@@ -123,13 +119,13 @@ def compute_cues(
     labels = torch.zeros(num_settings, *size, dtype=torch.uint8)
     cells = torch.zeros(num_settings, *features.shape[1:], dtype=torch.uint8)
     margins = torch.zeros(num_settings)
-    for indices, maps in stage.scores.walk(image.cam, of_cells):
+    colours = cell_colours(image.pixels)
+    for indices, maps in stage.scores.walk(image.cam, of_cells, colours):
         fine = upsample_to_image(maps, size=size, stride=2)
         labels[indices] = best_labels(fine, num_backgrounds=len(indices))
         cells[indices] = best_labels(maps, num_backgrounds=len(indices))
         counts.add(indices, labels[indices])
         margins[indices] = _margins(maps, len(indices))
-    colours = cell_colours(image.pixels)
     pixels = F.adaptive_avg_pool2d(torch.from_numpy(image.pixels).permute(2, 0, 1).float()[None] / 255, size)[0]
     grid = (len({s.alpha for s in stage.settings}), len({s.beta for s in stage.settings}), -1)
     by_setting = labels.reshape(*grid, *size)
@@ -140,13 +136,13 @@ def compute_cues(
         "image edges": _edge_contrast(labels, pixels),
         "cut": -_relative_cut(cells, of_cells.affinity(radius=stage.radius)),
         "margin": margins,
-        "area": -(labels > 0).float().mean(dim=(1, 2)),
-        "border": -torch.cat([labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]], 1).gt(0).float().mean(1),
+        "area": -covered_share(labels),
+        "border": -covered_border(labels),
         "stable in t": _stability(by_setting, dim=2).flatten(),
         "stable in beta": _stability(by_setting, dim=1).flatten(),
         "mirror": torch.zeros(num_settings),
     }
-    both = zip(stage.walk(plain_cam, of_cells), stage.walk(mirror_cam, of_cells), strict=True)
+    both = zip(*(stage.scores.walk(cam, of_cells, colours) for cam in (plain_cam, mirror_cam)), strict=True)
     for (indices, plain), (_, mirrored) in both:
         sides = [best_labels(maps, num_backgrounds=len(indices)) for maps in (plain, mirrored)]
         cues["mirror"][indices] = _agreement(*sides)
@@ -220,7 +216,6 @@ class ImageScores:
     hits: NDArray[np.float64]
     predicted: NDArray[np.float64]
     truth: NDArray[np.float64]
-    num_labels: int
 
 
 def settings_of(config: RunConfig) -> list[Setting]:
@@ -251,7 +246,7 @@ def _score_rows(config: RunConfig, rows: list[Row]) -> list[ImageScores]:
         truth = np.zeros(num_classes)
         truth[counts.truth_ids] = counts.truth_pixels
         found = {name: values.numpy() for name, values in cues.items()}
-        results.append(ImageScores(found, hits, predicted, truth, len(row["class_ids"])))
+        results.append(ImageScores(found, hits, predicted, truth))
     return results
 
 
@@ -293,7 +288,6 @@ def score_split(config: RunConfig, split: str, *, limit: int | None) -> Scored:
         hits=np.stack([result.hits for result in results]),
         predicted=np.stack([result.predicted for result in results]),
         truth=np.stack([result.truth for result in results]),
-        num_labels=np.array([result.num_labels for result in results]),
     )
 
 
@@ -339,30 +333,6 @@ def _with_labelled(scored: Scored, number: int) -> Iterator[float]:
         yield truth[choice.index]
 
 
-def predicted_iou_tables(sets: Mapping[str, tuple[Scored, int]], fitted_on: list[str]) -> str:
-    """The weights of `predicted_iou` by least squares, and what they are good for."""
-
-    def design(scored: Scored, setting: int) -> NDArray[np.float64]:
-        margin, parted = (scored.cues[name][:, setting] for name in ("margin", "feature separation"))
-        return np.stack([np.ones(len(margin)), margin, parted, 1 / scored.num_labels], axis=1)
-
-    x = np.concatenate([design(*sets[name]) for name in fitted_on])
-    y = np.concatenate([sets[name][0].image_iou(sets[name][1]) for name in fitted_on])
-    weights = np.linalg.lstsq(x, y)[0]
-    rows = []
-    for name, (scored, setting) in sets.items():
-        iou = scored.image_iou(setting)
-        errors = design(scored, setting) @ weights - iou
-        cues = {"margin alone": design(scored, setting)[:, 1], "separation alone": design(scored, setting)[:, 2]}
-        ranks = [spearmanr(values, iou)[0] for values in (errors + iou, *cues.values())]
-        rows.append(
-            (name, len(iou), *(f"{rank:.2f}" for rank in ranks), f"{errors.mean():+.2f}", f"{abs(errors).mean():.2f}")
-        )
-    names = ("constant", "margin", "separation", "1 / K")
-    header = ("images", "n", "Spearman", "of the margin alone", "of the separation alone", "bias", "mean error")
-    return f"weights: {', '.join(f'{n} {w:.3f}' for n, w in zip(names, weights, strict=True))}\n\n{table(header, rows)}"
-
-
 def main(
     synthetic: Annotated[str, typer.Argument(help="config of a run on the synthetic dataset")],
     voc: Annotated[str, typer.Argument(help="config of a run on VOC")],
@@ -370,7 +340,7 @@ def main(
 ) -> None:
     """Prints the tables of benchmarks/sweep.md."""
     print(machine(), end="\n\n")
-    configs = [load_config(storage.read_bytes(uri).decode()) for uri in (synthetic, voc)]
+    configs = [load_config(storage.read_bytes(uri).decode(), ["refinement.gate=off"]) for uri in (synthetic, voc)]
     train = score_split(configs[1], "train", limit=limit)
     sets = {
         "synthetic train": score_split(configs[0], "train", limit=limit),
@@ -381,16 +351,7 @@ def main(
     settings = settings_of(configs[0])
     print("rank correlation over the settings with mIoU, mIoU lost by the setting that the score chooses\n")
     print(cues_table(sets), end="\n\n")
-    print(choices_table(sets, settings), end="\n\n")
-    at = [_nearest(settings, config) for config in (configs[0], *[configs[1]] * 3)]
-    with_setting = {name: (scored, index) for (name, scored), index in zip(sets.items(), at, strict=True)}
-    print("predicted IoU at", *(settings[index][:3] for index in (at[0], at[-1])))
-    print(predicted_iou_tables(with_setting, ["synthetic train", "VOC train, half A"]))
-
-
-def _nearest(settings: list[Setting], config: RunConfig) -> int:
-    own = np.log1p([config.walk.alpha, config.walk.beta, config.walk.num_steps])
-    return int(np.argmin([abs(np.log1p(setting[:3]) - own).sum() for setting in settings]))
+    print(choices_table(sets, settings))
 
 
 if __name__ == "__main__":

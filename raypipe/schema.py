@@ -107,12 +107,15 @@ MASKS = pa.schema(
         pa.field("mean_confidences", pa.list_(pa.float32())),
         pa.field("walk_mask", pa.binary()),
         pa.field("predicted_iou", pa.float32()),
+        pa.field("walk_alpha", pa.float32()),
+        pa.field("walk_steps", pa.int32()),
     ]
 )
 """One row for each image, at its original size. `class_ids`: the classes in the mask, with background and without
 ignore; `areas` (share of the image) and `mean_confidences` (0..1) have the same order. `mask`, `confidence`: 8-bit PNG.
 `walk_mask`: the mask before refinement, null if nothing was refined. `predicted_iou`: an estimate of the walked mask's
-IoU that needs no true mask."""
+IoU that needs no true mask. `walk_alpha`, `walk_steps`: exponent of the background and number of steps that the mask
+was made with; null without labels, and of masks that no walk has made."""
 
 SETTINGS = pa.schema(
     [

@@ -50,7 +50,7 @@ goes on from there."""
 _NOT_IN_TRIALS: Mapping[str, bool | set[str]] = {
     **dict.fromkeys(("manifest", "out", "cluster", "budget", "checkpoints"), True),
     **dict.fromkeys(("evaluation", "segmenter", "segmentation", "calibration"), True),
-    "refinement": {"method", "power", "compat_bilateral", "gate"},  # trimaps are made where its device says
+    "refinement": {"method", "power", "compat_bilateral"},  # trimaps are made where its device says
 }
 """Parts of the config that no trial depends on: where things are, and what comes after the walk."""
 

@@ -15,13 +15,13 @@ from raypipe.ops.mean_field import mean_field
 from raypipe.ops.pamr import pamr
 from raypipe.ops.saliency import eps_loss, ird_loss
 from raypipe.stages.base import Row
-from raypipe.stages.propagate import affinity_source
+from raypipe.stages.cells import affinity_source
 
 GRIDS = [(7, 9), (4, 20), (12, 3), (7, 9), (24, 31)]
 TINY_GRIDS = [(1, 1), (1, 9), (9, 1), (2, 1), (1, 1)]
 GRADIENT_ERROR = 5e-3
 """Of the norm: in float32, a pixel of EPS++ may be dropped on one device only."""
-_WALK = {"beta": CONFIG.walk.beta, "num_steps": CONFIG.walk.num_steps, "tol": 1e-5}
+_WALK = {"beta": CONFIG.walk.beta, "steps": (CONFIG.walk.num_steps, 7, 0), "tol": 1e-5}
 
 
 def check_walk(report: Report, setting: Setting) -> None:
@@ -35,7 +35,7 @@ def check_walk(report: Report, setting: Setting) -> None:
     for grids, name in ((GRIDS, "grids of many sizes"), (TINY_GRIDS, "grids of 1x1, 1xN and Nx1 cells")):
         cams, affinities = random_grids(grids)
         pairs = list(zip(cams, affinities, strict=True))
-        expected = [random_walk.propagate(cam, affinity) for cam, affinity in pairs]
+        expected = [random_walk.propagate_at(cam, affinity, **_WALK) for cam, affinity in pairs]
         ours = [[each.to(setting.device) for each in both] for both in (cams, affinities)]
         for way, walk in ways.items():
             report.close(f"walk, {way}, {name}", walk(*ours, **_WALK), expected, atol=1e-12)

@@ -16,8 +16,8 @@ from raypipe.data.images import decode_image
 from raypipe.networks import AffinityNet, AnyClassifier, build_affinity_net, build_classifier
 from raypipe.stages.base import Row, Stage, run_stages
 from raypipe.stages.encode import EncodeMasks
-from raypipe.stages.propagate import encode_grid
 from raypipe.stages.refine import RefineMasks
+from raypipe.stages.walked import encode_grid
 
 TIMES_FASTER = 10
 BUSY_SHARE = 0.85
@@ -99,7 +99,7 @@ def run_recipe(table: pa.Table, classifier: AnyClassifier, affinity_net: Affinit
             scores = walk_densely(affinity_net, image.pixels, cam, device=device).cpu().numpy()
             height, width = image.pixels.shape[:2]
             sizes = {"height": height, "width": width, "original_height": height, "original_width": width}
-            whole = row | sizes | encode_grid(scores, None)
+            whole = row | sizes | encode_grid(scores)
             encode.process(whole | refine.process(whole))
 
 

@@ -139,9 +139,7 @@ class FinishMasks(_Sleeping):
     """Stands for RefineMasks and EncodeMasks."""
 
     reads = ("image", "walk_mask")
-    writes = columns(
-        MASKS, "height", "width", "mask", "confidence", "areas", "mean_confidences", "walk_mask", "predicted_iou"
-    )
+    writes = columns(MASKS, *(name for name in MASKS.names if name not in ("image_id", "class_ids")))
 
     def process(self, row: Row) -> Row:
         """One row."""
@@ -154,6 +152,8 @@ class FinishMasks(_Sleeping):
             "mean_confidences": [1.0],
             "walk_mask": row["walk_mask"],
             "predicted_iou": 0.5,
+            "walk_alpha": 16.0,
+            "walk_steps": 256,
         }
 
 

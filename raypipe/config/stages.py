@@ -130,8 +130,10 @@ class Refinement(Section):
     Take it where `raypipe doctor` says that CPUs are short."""
     gate: Literal["off", "run", "image"] = "run"
     """Keeps the walk, and what refines its masks, only where a score that needs no truth says that it helps. `run`
-    decides once for all images, on a sample; `image` gives each image the better of its masks, for one more network in
-    the stream; `off` keeps everything. A walk along plain colours has no judge and is left alone."""
+    decides once for all images, on a sample; `image` gives each image the better of its masks before and after what
+    refines them, for one more network in the stream; `off` keeps everything. With `run` and `image` each image takes,
+    of the walks around `walk`, the one whose mask parts it best. A walk along plain colours has no judge and is left
+    alone."""
 
     @field_validator("gate", mode="before")
     @classmethod

@@ -138,10 +138,10 @@ def propagate_batch(
     affinities: Sequence[Float[Tensor, "num_offsets _h _w"]],
     *,
     beta: float | int = 8.0,
-    num_steps: int = 256,
+    steps: Sequence[int] = (256,),
     tol: float = 1e-5,
-) -> list[Float[Tensor, "_K _h _w"]]:
-    """Walks several images of any sizes at once, since a single one would leave an accelerator idle; see `propagate`.
+) -> list[Float[Tensor, "num_steps _K _h _w"]]:
+    """Walks several images of any sizes at once, since a single one would leave an accelerator idle.
 
     On an accelerator all images take as many kernels as one: of a stencil, or of one matrix whose blocks they are.
     Each image has the degree of its own size, so its result doesn't depend on the other images. A CPU's caches hold one
@@ -151,11 +151,11 @@ def propagate_batch(
         cams: as in `propagate`, for each image; the numbers of maps may differ.
         affinities: as in `propagate`, for each image, all of one radius and on one device.
         beta: as in `propagate`.
-        num_steps: as in `propagate`.
-        tol: as in `propagate`.
+        steps: values of t, those of every image, in any order.
+        tol: as in `propagate`, for each t.
 
     Returns:
-        The result of `propagate` for each image.
+        The result of `propagate_at` for each image.
 
     Raises:
         ValueError: as in `propagate`, or the numbers of cams and affinities differ, or the numbers of offsets do.
@@ -166,10 +166,10 @@ def propagate_batch(
         raise ValueError(f"expected affinities of one radius in a batch, got {sorted(counts)} offsets")
     if all(affinity.device.type == "cpu" for affinity in affinities):
         pairs = zip(cams, affinities, strict=True)
-        return [propagate(cam, affinity, beta=beta, num_steps=num_steps, tol=tol) for cam, affinity in pairs]
+        return [propagate_at(cam, affinity, beta=beta, steps=steps, tol=tol) for cam, affinity in pairs]
     if _has_stencil(affinities[0].device):
-        return _propagate_stencil(cams, affinities, beta=beta, num_steps=num_steps, tol=tol)
-    return _propagate_blocks(cams, affinities, beta=beta, num_steps=num_steps, tol=tol)
+        return _propagate_stencil(cams, affinities, beta=beta, steps=steps, tol=tol)
+    return _propagate_blocks(cams, affinities, beta=beta, steps=steps, tol=tol)
 
 
 def check_walked(walked: Sequence[Tensor]) -> None:
@@ -214,25 +214,25 @@ def _walk_by_stencil(
 
 
 def _propagate_stencil(
-    cams: Sequence[Tensor], affinities: Sequence[Tensor], *, beta: float | int, num_steps: int, tol: float
+    cams: Sequence[Tensor], affinities: Sequence[Tensor], *, beta: float | int, steps: Sequence[int], tol: float
 ) -> list[Tensor]:
     """Computes `propagate_batch` by the kernels of `raypipe.ops.stencil`."""
     for cam, affinity in zip(cams, affinities, strict=True):
-        _check(cam, affinity, beta, [num_steps], tol)
+        _check(cam, affinity, beta, steps, tol)
     filled = [(cam.to(edges.device), edges) for cam, edges in zip(cams, affinities, strict=True) if cam.numel()]
-    walked = iter(_walk_by_stencil(*zip(*filled, strict=True), beta=beta, steps=[num_steps], tol=tol) if filled else [])
-    return [next(walked)[0].to(cam.device) if cam.numel() else cam.detach().clone() for cam in cams]
+    walked = iter(_walk_by_stencil(*zip(*filled, strict=True), beta=beta, steps=steps, tol=tol) if filled else [])
+    return [next(walked).to(cam.device) if cam.numel() else cam.new_empty(len(steps), *cam.shape) for cam in cams]
 
 
 def _propagate_blocks(
-    cams: Sequence[Tensor], affinities: Sequence[Tensor], *, beta: float | int, num_steps: int, tol: float
+    cams: Sequence[Tensor], affinities: Sequence[Tensor], *, beta: float | int, steps: Sequence[int], tol: float
 ) -> list[Tensor]:
     """Computes `propagate_batch` by one block-diagonal matrix."""
     for cam, affinity in zip(cams, affinities, strict=True):
-        radius = _check(cam, affinity, beta, [num_steps], tol)
-    walked = [cam.detach().clone() for cam in cams]
+        radius = _check(cam, affinity, beta, steps, tol)
+    walked = [cam.detach().expand(len(steps), *cam.shape).clone() for cam in cams]
     filled = [index for index, cam in enumerate(cams) if cam.numel()]
-    if num_steps == 0 or not filled:
+    if not any(steps) or not filled:
         return walked
     device = affinities[0].device
     sizes = [cams[index][0].numel() for index in filled]
@@ -242,21 +242,23 @@ def _propagate_blocks(
         for index, block in zip(filled, torch.split(maps, sizes, dim=1), strict=True)
     ]
     twice_s, root_degree = block_transition([affinities[index].detach() for index in filled], beta=beta, radius=radius)
-    coefficients = [
-        chebyshev_coefficients(num_steps, max_tail=_max_tail(tol, num_offsets=len(affinities[0]), num_cells=size))
-        for size in sizes
-    ]
-    num_terms = max(map(len, coefficients))
-    weights = torch.from_numpy(np.stack([np.pad(c, (0, num_terms - len(c))) for c in coefficients], axis=1)).to(device)
+    max_tails = [_max_tail(tol, num_offsets=len(affinities[0]), num_cells=size) for size in sizes]
+    coefficients = [[chebyshev_coefficients(t, max_tail=max_tail) for max_tail in max_tails] for t in steps]
+    num_terms = max(len(of_block) for of_step in coefficients for of_block in of_step)
+    padded = [[np.pad(c, (0, num_terms - len(c))) for c in of_step] for of_step in coefficients]
+    weights = torch.from_numpy(np.array(padded)).to(device)
     block_of_cell = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)).to(device)
-    total = torch.zeros_like(maps)
+    totals = torch.zeros(len(steps), *maps.shape, dtype=maps.dtype, device=device)
     for k, vector in enumerate(_chebyshev_vectors(twice_s, maps * root_degree, num_terms)):
-        if k % 2 == num_steps % 2:
-            total.addcmul_(vector, weights[k][block_of_cell])
-    total /= root_degree
-    for index, block, result in zip(filled, blocks, torch.split(total, sizes, dim=1), strict=True):
+        for t, total, of_step in zip(steps, totals, weights, strict=True):
+            if k % 2 == t % 2:
+                total.addcmul_(vector, of_step[:, k][block_of_cell])
+    totals /= root_degree
+    for index, block, result in zip(filled, blocks, torch.split(totals, sizes, dim=2), strict=True):
         low, high = block.amin(dim=1, keepdim=True), block.amax(dim=1, keepdim=True)
-        walked[index].copy_(result[: len(block)].clamp(low, high).reshape(cams[index].shape))
+        for t, one, of_step in zip(steps, walked[index], result, strict=True):
+            if t:  # step 0 is the identity, as in `propagate_at`
+                one.copy_(of_step[: len(block)].clamp(low, high).reshape(cams[index].shape))
     return walked
 
 

@@ -1,4 +1,4 @@
-"""What a report counts over all rows, in flat memory: quarantined images by reason, labels by pair, confusions."""
+"""What a report counts over all rows, in flat memory: quarantined images by reason, labels, walks, confusions."""
 
 import heapq
 import re
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
-from raypipe.data.shards import read_shards
+from raypipe.config.stages import Walk
+from raypipe.data.shards import iter_shards, read_shards
 from raypipe.ops.cooccurrence import frequent_pairs, label_counts
-from raypipe.outputs.ledger import QUARANTINED
+from raypipe.outputs.ledger import QUARANTINED, SHARDS
 from raypipe.pipelines.evaluate import read_confusions
-from raypipe.reports.content import Confusion, LabelPairs, Quarantined
+from raypipe.reports.content import Confusion, LabelPairs, OwnWalks, Quarantined
 from raypipe.results import Score
 from raypipe.schema import QUARANTINE
 from raypipe.uri import name_of, parent
@@ -132,6 +133,31 @@ def count_labels(
         num_images += len(some)
     pairs = LabelPairs(num_images=num_images, pairs=frequent_pairs(counts, num_images=num_images))
     return np.diagonal(counts), pairs if counts.any() else None
+
+
+def count_walks(masks: str, walk: Walk) -> OwnWalks | None:
+    """Images that took another walk than the run's; None if none did.
+
+    Args:
+        masks: folder of masks.
+        walk: the run's.
+    """
+    taken: Counter[tuple[float, int]] = Counter()
+    for _, table in iter_shards(storage.join(masks, SHARDS), columns=["walk_alpha", "walk_steps"]):
+        known = table.filter(pc.is_valid(table["walk_steps"]))
+        taken.update(zip(known["walk_alpha"].to_pylist(), known["walk_steps"].to_pylist(), strict=True))
+    run = float(np.float32(walk.alpha)), walk.num_steps
+    if taken.keys() <= {run}:
+        return None
+    return OwnWalks(
+        alpha=walk.alpha,
+        num_steps=walk.num_steps,
+        num_images=taken.total(),
+        num_others=taken.total() - taken[run],
+        num_smaller_alpha=sum(number for (alpha, _), number in taken.items() if alpha < run[0]),
+        num_shorter=sum(number for (_, steps), number in taken.items() if steps < run[1]),
+        num_longer=sum(number for (_, steps), number in taken.items() if steps > run[1]),
+    )
 
 
 def final_confusions(evaluation: Artifact | None, scores: list[Score]) -> list[Confusion]:

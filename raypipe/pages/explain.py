@@ -122,8 +122,11 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
     pixels: NDArray[np.uint8] = decoded["pixels"]
     cam = decode_cam(decoded["cam"], height=decoded["cam_height"], width=decoded["cam_width"])
     affinity = walker.source([pixels])[0].affinity(radius=walker.radius)
+    taken = walker
+    if decoded["walk_steps"] is not None:
+        taken = replace(walker, alpha=decoded["walk_alpha"], num_steps=decoded["walk_steps"])
     start = grid_scores(
-        torch.from_numpy(cam), alpha=walker.alpha, count_padding=walker.count_padding, cam_stride=walker.cam_stride
+        torch.from_numpy(cam), alphas=[taken.alpha], count_padding=taken.count_padding, cam_stride=taken.cam_stride
     ).to(affinity.device)
     cell = _cell(pixel, start, decoded)
     mask = decode_mask(final["mask"])
@@ -141,7 +144,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         affinity=affinity.cpu().numpy(),
         radius=walker.radius,
         beta=walker.beta,
-        walk=_walk(walker, start, affinity, cell, decoded),
+        walk=_walk(taken, start, affinity, cell, decoded),
         walk_mask=None if final["walk_mask"] is None else decode_mask(final["walk_mask"]),
         mask_png=final["mask"],
         mask=mask,
@@ -151,7 +154,7 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         class_iou=class_iou,
         mean_iou=mean,
         num_different=int(np.count_nonzero(decode_mask(stored["mask"]) != mask)),
-        notes=_notes(finished, from_seeds=seed is not None),
+        notes=_notes(finished, given=walker, taken=taken, from_seeds=seed is not None),
         settings=_settings(plan.stages),
         provenance=_provenance(finished),
     )
@@ -252,13 +255,17 @@ def _scores(
     return {name: float(value) for name, value in values if not np.isnan(value)}, mean_iou(confusion)
 
 
-def _notes(finished: FinishedMasks, *, from_seeds: bool) -> list[str]:
+def _notes(finished: FinishedMasks, *, given: PropagateCams, taken: PropagateCams, from_seeds: bool) -> list[str]:
     config = finished.context.config
     notes = [f"Gate of the run: {decision}." for decision in finished.decisions]
+    if (taken.alpha, taken.num_steps) != (given.alpha, given.num_steps):
+        notes.append(
+            f"This image's walk has {taken.num_steps} steps and alpha {taken.alpha:g}, where the run's has "
+            f"{given.num_steps} and {given.alpha:g}: its mask parts the image's features and colours better."
+        )
     if config.refinement.gate == "image":
         notes.append(
-            "The run keeps the better of an image's masks before and after each refinement (refinement.gate=image): "
-            "the mask may be that of t = 0, or the one before refinement."
+            "The run keeps the better of an image's masks before and after what refines them (refinement.gate=image)."
         )
     if config.inference.mode == "throughput":
         notes.append("The run let images share passes (inference.mode=throughput), so a few pixels may differ.")

@@ -8,7 +8,7 @@ from raypipe.artifacts import Artifact
 from raypipe.data.checkpoints import Task
 from raypipe.outputs.records import read_summary
 from raypipe.pages.class_counts import count_masks
-from raypipe.pages.counts import count_labels, count_quarantined, final_confusions
+from raypipe.pages.counts import count_labels, count_quarantined, count_walks, final_confusions
 from raypipe.pages.curves import collect_risks, collect_sweeps
 from raypipe.pages.headline import headline
 from raypipe.pages.provenance import provenance
@@ -72,6 +72,7 @@ def write_report(
         scores=scores,
         gate=config.refinement.gate,
         decisions=decisions,
+        walks=count_walks(masks.uri, config.walk),
         curves=curves,
         known=known,
         sayings=[] if known is None else label_sayings(config, known, epochs=curves["classifier"]),

@@ -24,7 +24,7 @@ from raypipe.pipelines.tally import read_image_scores
 from raypipe.reports.content import KINDS, Sample
 from raypipe.results import Score
 from raypipe.schema import MASKS, SEEDS, columns
-from raypipe.stages.propagate import AffinitySource, affinity_source
+from raypipe.stages.cells import AffinitySource, affinity_source
 from raypipe.streams.collect import collect, draw, drawn_ids, outputs_of, with_ids
 
 logger = logging.getLogger(__name__)

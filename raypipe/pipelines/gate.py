@@ -77,10 +77,7 @@ def gate_plan(context: Context, *, maps: Artifact, affinity: Artifact | None, ju
 
     A walk along colours has no judge, nor has a mask that isn't refined, nor has its refinement without a classifier.
     """
-    if affinity:
-        walk = gate_walk(context, affinity, maps=maps, keep_better=False)
-    else:
-        walk = propagate_cams(context, affinity, maps=maps)
+    walk = (gate_walk if affinity else propagate_cams)(context, affinity, maps=maps)
     judge, judges = judge_of(context, maps=maps, judge=judge), list[Stage]()
     if context.config.refinement.method != "none" and judge is not None:
         judges = [*refine_masks(context), encode_masks(), gate_masks(context, judge, keep_better=False)]

@@ -9,6 +9,7 @@ from raypipe.pipelines.label_knowledge import knows_nothing
 from raypipe.pipelines.needs import judge_of
 from raypipe.pipelines.seeds import find_seeds, run_seeds
 from raypipe.pipelines.steps import (
+    chooses_walks,
     compute_cams,
     decode_images,
     encode_masks,
@@ -28,8 +29,8 @@ from raypipe.streams.plan import Plan
 def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None) -> Plan:
     """FetchImages → DecodeImages → ComputeCams → PropagateCams → RefineMasks → EncodeMasks.
 
-    With `refinement.gate=image`, GateWalk is in the place of PropagateCams, and GateMasks comes last, unless the
-    classifier knows nothing. With `refinement.device=gpu`, RefineOnDevice comes before RefineMasks.
+    With a gate, GateWalk is in the place of PropagateCams. With `refinement.gate=image`, GateMasks comes last, unless
+    the classifier knows nothing. With `refinement.device=gpu`, RefineOnDevice comes before RefineMasks.
 
     Args:
         context: config and manifest.
@@ -37,14 +38,10 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None, j
         affinity: the AffinityNet's checkpoint, or that of a frozen backbone; None with `walk.affinity=rgb`.
         judge: of given seeds, the classifier that `refinement.gate` asks; None asks none.
     """
-    gated = context.config.refinement.gate == "image"
-    # Nothing judges a walk along colours.
-    if gated and affinity:
-        walk = gate_walk(context, affinity, maps=maps, keep_better=True)
-    else:
-        walk = propagate_cams(context, affinity, maps=maps)
     judge = judge_of(context, maps=maps, judge=judge)
-    if not gated or context.config.refinement.method == "none" or (judge is not None and knows_nothing(judge)):
+    walk = gate_walk if chooses_walks(context.config, affinity) else propagate_cams
+    refinement = context.config.refinement
+    if refinement.gate != "image" or refinement.method == "none" or (judge is not None and knows_nothing(judge)):
         judge = None
     return Plan(
         name="masks",
@@ -53,7 +50,7 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None, j
             fetch_images(context),
             decode_images(context),
             compute_cams(context, maps),
-            walk,
+            walk(context, affinity, maps=maps),
             *refine_masks(context),
             encode_masks(),
             *([gate_masks(context, judge, keep_better=True)] if judge else []),

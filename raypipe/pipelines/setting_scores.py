@@ -16,7 +16,14 @@ from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import taking_up, with_seeds
 from raypipe.pipelines.separations import Separations
-from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, given_loads, pixels_per_pass
+from raypipe.pipelines.steps import (
+    chooses_walks,
+    compute_cams,
+    decode_images,
+    fetch_images,
+    given_loads,
+    pixels_per_pass,
+)
 from raypipe.schema import SETTINGS, columns
 from raypipe.stages.score_settings import ScoreSettings
 from raypipe.stages.walk_scores import SCORES, SEPARATIONS, Setting
@@ -122,6 +129,7 @@ def sweep_plan(
         affinity=affinity,
         count_padding=config.walk.count_padding,
         cam_stride=config.cams.out_stride,
+        chosen=chooses_walks(config, affinity),
         max_side=config.images.max_side,
         precision=config.precision,
         pixels_per_pass=pixels_per_pass(config),

@@ -126,6 +126,11 @@ def propagate_cams(context: Context, affinity: Artifact | None, *, maps: Artifac
     return _walking(context, _walk(context, affinity, maps))
 
 
+def chooses_walks(config: RunConfig, affinity: Artifact | None) -> bool:
+    """Whether each image takes the walk that suits it, which nothing judges along colours."""
+    return config.refinement.gate != "off" and affinity is not None
+
+
 def _walking(context: Context, walk: PropagateCams | GateWalk) -> Stage:
     images = context.config.images
     return walk if images.tile is None else WalkOverTiles(stage=walk, images=images)
@@ -148,10 +153,10 @@ def _walk(context: Context, affinity: Artifact | None, maps: Artifact) -> Propag
     )
 
 
-def gate_walk(context: Context, affinity: Artifact | None, *, maps: Artifact, keep_better: bool) -> Stage:
-    """The random walk, judged; arguments as of `propagate_cams` and `GateWalk`."""
-    walk = _walk(context, affinity, maps)
-    return _walking(context, GateWalk(walk=walk, keep_better=keep_better, pixels_per_pass=walk.pixels_per_pass))
+def gate_walk(context: Context, affinity: Artifact | None, *, maps: Artifact) -> Stage:
+    """The random walk, judged, and the one that suits each image; arguments as of `propagate_cams`."""
+    walk, chosen = _walk(context, affinity, maps), chooses_walks(context.config, affinity)
+    return _walking(context, GateWalk(walk=walk, chosen=chosen, pixels_per_pass=walk.pixels_per_pass))
 
 
 def refine_masks(context: Context) -> tuple[Stage, ...]:

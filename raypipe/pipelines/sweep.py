@@ -159,8 +159,8 @@ def _searched(context: Context, rows: Rows, *, maps: Artifact, affinity: Artifac
     num_known, number = len(truth) - truth.null_count, context.config.sweep.num_labelled
     check_labelled(number, num_known=num_known, num_images=len(truth))
     plan = cells_plan(context, maps=maps, affinity=affinity)
-    folder = sweep_folder(context, plan, rows, search_space(context))
-    search = search_walk(context, rows, plan, maps=maps, folder=folder)
+    folder = sweep_folder(context, plan, rows, search_space(context, affinity))
+    search = search_walk(context, rows, plan, maps=maps, affinity=affinity, folder=folder)
     parted = search.separations
     choice = choose_by_objective(parted.objective, num_images=parted.num_images, seed=context.config.seed)
     full = None

@@ -31,7 +31,14 @@ from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import with_seeds
 from raypipe.pipelines.separations import Separations, read_separations
 from raypipe.pipelines.setting_scores import NUM_FINALISTS, known_settings
-from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, given_loads, pixels_per_pass
+from raypipe.pipelines.steps import (
+    chooses_walks,
+    compute_cams,
+    decode_images,
+    fetch_images,
+    given_loads,
+    pixels_per_pass,
+)
 from raypipe.pipelines.tuning import run_experiment
 from raypipe.pipelines.walk_trial import ALPHAS, REDUCTION, STEPS, rounded, rungs, try_walk
 from raypipe.schema import CELLS, SHARD_ROW, SHARD_URI
@@ -95,10 +102,11 @@ def cells_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -
     )
 
 
-def search_space(context: Context) -> dict[str, Any]:
-    """What a search depends on beside its rows, its cells and `sweep`."""
+def search_space(context: Context, affinity: Artifact | None) -> dict[str, Any]:
+    """What a search depends on beside its rows, its cells and `sweep`; the affinity as of `masks_plan`."""
     return {
         "count_padding": context.config.walk.count_padding,
+        "chosen": chooses_walks(context.config, affinity),
         "alphas": ALPHAS,
         "steps": STEPS,
         "betas": BETAS,
@@ -107,7 +115,9 @@ def search_space(context: Context) -> dict[str, Any]:
     }
 
 
-def search_walk(context: Context, rows: Rows, plan: Plan, *, maps: Artifact, folder: str) -> Search:
+def search_walk(
+    context: Context, rows: Rows, plan: Plan, *, maps: Artifact, affinity: Artifact | None, folder: str
+) -> Search:
     """Stores the cells of the rows, and searches.
 
     Args:
@@ -115,6 +125,7 @@ def search_walk(context: Context, rows: Rows, plan: Plan, *, maps: Artifact, fol
         rows: to score on.
         plan: `cells_plan`.
         maps: as of `masks_plan`.
+        affinity: as of `masks_plan`.
         folder: URI of the folder that holds the experiment.
 
     Raises:
@@ -137,6 +148,7 @@ def search_walk(context: Context, rows: Rows, plan: Plan, *, maps: Artifact, fol
                 stride=4,
                 count_padding=config.walk.count_padding,
                 cam_stride=config.cams.out_stride,
+                chosen=chooses_walks(config, affinity),
             ),
             "folder": storage.join(folder, "trials"),
         },

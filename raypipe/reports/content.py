@@ -114,6 +114,23 @@ class Counts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnWalks:
+    """Numbers of images that took another walk than the run's; some are in several."""
+
+    alpha: float
+    """The run's, as `num_steps`."""
+    num_steps: int
+    num_images: int
+    """Those that were walked."""
+    num_others: int
+    """Those with another walk."""
+    num_smaller_alpha: int
+    num_shorter: int
+    """Those with fewer steps, or none."""
+    num_longer: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RiskCurves:
     """How wrong the remaining masks are when the least sure ones are put aside."""
 
@@ -161,6 +178,8 @@ class Report:
     gate: str
     """off | run | image: what a decision to keep a refinement is made for."""
     decisions: Sequence[Decision]
+    walks: OwnWalks | None = None
+    """None where all images took the same."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]]
     """Network name to metrics per epoch: epoch, loss, loss_*, lr, images_per_second, share_waiting, seconds,
     num_unreadable, and dropped_share where saliency taught."""

@@ -63,7 +63,7 @@ class Explanation:
     radius: int
     beta: float
     walk: Sequence[WalkState]
-    """States of the walk by number of steps; the last is the run's."""
+    """States of the walk by number of steps; the last is the one that the mask is made of."""
     walk_mask: NDArray[np.uint8] | None
     """Mask before refinement at the original size, or None if nothing was refined."""
     mask_png: bytes
@@ -182,7 +182,12 @@ def _parts(explanation: Explanation, photo: NDArray[np.uint8], classes: Sequence
             "Dark where neighbouring cells differ, so lines are boundaries.",
             {"mean affinity to the neighbours": edges},
         ),
-        row("walk", "Random walk", "Best score of each pixel after t steps; the last is the run's.", walk),
+        row(
+            "walk",
+            "Random walk",
+            "Best score of each pixel after t steps; the last is the one that the mask is made of.",
+            walk,
+        ),
         row(
             "reach",
             "Reach of the chosen cell",

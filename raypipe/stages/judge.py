@@ -24,14 +24,15 @@ from raypipe.networks import network_input
 from raypipe.networks.cuda import to_device
 from raypipe.networks.precision import autocasting
 from raypipe.ops.consistency import class_consistency, masked_copies
-from raypipe.ops.separation import objective, separation
+from raypipe.ops.walk_choice import alphas_around, steps_around
 from raypipe.schema import GATES, MASKS, columns
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage, in_passes
 from raypipe.stages.decode import pixels_of
 from raypipe.stages.encode import sums_of_classes
 from raypipe.stages.networks import load_classifier
-from raypipe.stages.propagate import PooledImage, PropagateCams, WalkedImage, cell_colours, encode_walks
+from raypipe.stages.propagate import PropagateCams
+from raypipe.stages.walked import PooledImage, TakenWalk, compared, encode_walks
 
 WALK_SCORES = columns(GATES, "walk_before", "walk_after")
 REFINED_SCORES = columns(GATES, "refined_before", "refined_after")
@@ -47,8 +48,8 @@ class GateWalk(JointStage[PooledImage]):
     """
 
     walk: PropagateCams
-    keep_better: bool
-    """An image takes its scores from before the walk unless the walk parts it better."""
+    chosen: bool
+    """An image takes of the walks around this one the one that suits it (`raypipe.ops.walk_choice`)."""
 
     reads = PropagateCams.reads
     writes = pa.schema([*PropagateCams.writes, *WALK_SCORES])
@@ -58,45 +59,23 @@ class GateWalk(JointStage[PooledImage]):
         self.walk.setup(device)
 
     def prepare(self, row: Row) -> PooledImage:
-        """Pools the maps."""
-        return self.walk.prepare(row)
+        """Pools the maps, with the backgrounds that the image chooses among."""
+        return self.walk.pooled(row, alphas_around(self.walk.alpha) if self.chosen else (self.walk.alpha,))
 
     def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
-        """Walks the images and judges their walks."""
-        walked = self.walk.propagate(prepared)
-        objectives = [
-            _objectives(walk, image.pixels)
-            for walk, image in zip(walked, prepared, strict=True)
-            if walk is not None and image.pixels is not None and not image.is_partial
-        ]
-        found = iter(torch.stack(objectives).tolist() if objectives else ())  # a device is waited for once
-        judged = [
-            None if walk is None or image.is_partial else next(found)
-            for walk, image in zip(walked, prepared, strict=True)
-        ]
-        chosen = [
-            None if walk is None else walk.start if self._falls(scores) else walk.scores
-            for walk, scores in zip(walked, judged, strict=True)
-        ]
-        return [
-            row | dict(zip(WALK_SCORES.names, scores or (None, None), strict=True))
-            for row, scores in zip(encode_walks(prepared, walked, chosen), judged, strict=True)
-        ]
-
-    def _falls(self, scores: Sequence[float] | None) -> bool:
-        if scores is None:
-            return False
-        before, after = scores
-        return self.keep_better and after <= before
-
-
-def _objectives(walk: WalkedImage, pixels: NDArray[np.uint8]) -> Tensor:
-    """Computes the objective of an image's labelling before and after its walk, (2,)."""
-    labels = torch.stack([walk.start, walk.scores]).argmax(dim=1).to(torch.uint8)
-    features = walk.cells.features
-    colours = to_device(cell_colours(pixels), features.device)
-    parted = [separation(of_cells, labels, num_labels=len(walk.scores)) for of_cells in (features, colours)]
-    return objective(*parted)
+        """Walks the images, judges the walk as it is given, and takes one walk of each image."""
+        num_steps = self.walk.num_steps
+        walked = self.walk.propagate(prepared, steps=steps_around(num_steps) if self.chosen else (num_steps, 0))
+        taken, judged = list[TakenWalk | None](), list[Row]()
+        for walk, objectives in zip(walked, compared(prepared, walked), strict=True):
+            step, alpha, before, after = 0, 0, None, None
+            if objectives is not None:
+                before, after = objectives[-1, 0].item(), objectives[0, 0].item()
+                if self.chosen:
+                    step, alpha = divmod(int(objectives.argmax()), objectives.shape[1])
+            taken.append(None if walk is None else walk.taken(step, alpha))
+            judged.append({"walk_before": before, "walk_after": after})
+        return [row | scores for row, scores in zip(encode_walks(prepared, walked, taken), judged, strict=True)]
 
 
 @dataclass

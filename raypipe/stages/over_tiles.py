@@ -6,7 +6,7 @@ make of them, are in memory at a time. An image that isn't worked on in tiles go
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -24,13 +24,14 @@ from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Kind, Row, Stage
 from raypipe.stages.cams import ComputeCams, encode_maps
 from raypipe.stages.judge import WALK_SCORES, GateWalk
-from raypipe.stages.propagate import PropagateCams, encode_grid
+from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.refine_on_device import RefineOnDevice
 from raypipe.stages.scenes import is_tiled, scene_of
 from raypipe.stages.segment import SegmentImages
 from raypipe.stages.trimaps import MakeTrimaps
 from raypipe.stages.trimaps_on_device import MakeTrimapsOnDevice
+from raypipe.stages.walked import encode_grid
 
 Inner = TypeVar("Inner", bound=Stage)
 
@@ -159,7 +160,13 @@ class WalkOverTiles(OverTiles[PropagateCams | GateWalk]):
             found = self.on_tile(tile, row, pixels=len(cam) > 0, cam=part.tobytes(), **size)
             scores[:, *tile.kept(GRID_STRIDE)] = _scores(found)[:, *tile.inside(GRID_STRIDE)]
             means.add(found, tile.share)
-        return encode_grid(scores, None) | means.columns()
+        made = (self._walk.alpha, self._walk.num_steps) if len(cam) else (None, None)
+        return encode_grid(scores, alpha=made[0], num_steps=made[1]) | means.columns()
+
+    def run(self, row: Row) -> Row:
+        """Walks in one tile as in all others: tiles that chose their walks would not fit together."""
+        stage = replace(self.stage, chosen=False) if isinstance(self.stage, GateWalk) else self.stage
+        return stage.process(row)
 
     @property
     def _walk(self) -> PropagateCams:
@@ -180,7 +187,7 @@ class SegmentOverTiles(OverTiles[SegmentImages]):
                 plane = planes.setdefault(class_id, np.zeros(size, np.float32))
                 plane[tile.kept(GRID_STRIDE)] = part[tile.inside(GRID_STRIDE)]
         present = sorted(planes)
-        return {"class_ids": present[1:], **encode_grid(np.stack([planes[each] for each in present]), None)}
+        return {"class_ids": present[1:], **encode_grid(np.stack([planes[each] for each in present]))}
 
 
 @dataclass(kw_only=True)

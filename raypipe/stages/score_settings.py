@@ -13,8 +13,9 @@ from raypipe.data.arrays import decode_cam
 from raypipe.data.truth import as_shown, read_truth
 from raypipe.schema import SETTINGS, columns
 from raypipe.stages.base import Row
+from raypipe.stages.cells import Cells, cell_colours
 from raypipe.stages.decode import pixels_of
-from raypipe.stages.propagate import Cells, WalkStage, cell_colours
+from raypipe.stages.propagate import WalkStage
 from raypipe.stages.walk_scores import SCORES, SeenImage, Setting, WalkScores
 
 
@@ -41,6 +42,8 @@ class ScoreSettings(WalkStage[ScoredImage]):
     count_padding: bool
     cam_stride: int
     """Pixels a cell of the maps that come in."""
+    chosen: bool
+    """See `WalkScores`."""
 
     reads = (
         *("image", "class_ids", "height", "width", "original_height", "original_width"),
@@ -78,7 +81,11 @@ class ScoreSettings(WalkStage[ScoredImage]):
     def scores(self) -> WalkScores:
         """What is scored of each image."""
         return WalkScores(
-            settings=self.settings, stride=self.stride, count_padding=self.count_padding, cam_stride=self.cam_stride
+            settings=self.settings,
+            stride=self.stride,
+            count_padding=self.count_padding,
+            cam_stride=self.cam_stride,
+            chosen=self.chosen,
         )
 
 

@@ -19,7 +19,7 @@ from raypipe.stages.batching import JointStage
 from raypipe.stages.decode import pixels_of
 from raypipe.stages.networks import load_segmenter
 from raypipe.stages.passes import run_passes
-from raypipe.stages.propagate import SCORES, encode_grid
+from raypipe.stages.walked import SCORES, encode_grid
 
 _LEAST = 0.01
 """A class that no cell gives so much probability isn't in the image."""
@@ -38,7 +38,7 @@ class SegmentImages(JointStage[ReadImage]):
     """Scores (1 + K, grid_height, grid_width) as float32 bytes: probabilities of the background and of K classes.
 
     The mean over scales and mirror images. `class_ids` are the K classes that some cell takes for possible.
-    `predicted_iou` is null: only walks have one.
+    `predicted_iou`, `walk_alpha` and `walk_steps` are null: they are of walks.
     """
 
     segmenter: Artifact
@@ -90,4 +90,4 @@ class SegmentImages(JointStage[ReadImage]):
         scores = (merged / len(passes)).cpu().numpy()
         possible = [int(class_id) for class_id in np.flatnonzero(scores[1:].max(axis=(1, 2)) >= _LEAST) + 1]
         present = possible if image.allowed is None else image.allowed
-        return {"class_ids": present, **encode_grid(scores[[0, *present]], None)}
+        return {"class_ids": present, **encode_grid(scores[[0, *present]])}

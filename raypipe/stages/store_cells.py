@@ -14,8 +14,9 @@ from raypipe.data.shards import Place, RowReader
 from raypipe.ops.affinity import within_radius
 from raypipe.schema import CELLS, columns
 from raypipe.stages.base import Row
+from raypipe.stages.cells import Cells, cell_colours
 from raypipe.stages.decode import pixels_of
-from raypipe.stages.propagate import Cells, WalkStage, cell_colours
+from raypipe.stages.propagate import WalkStage
 from raypipe.stages.walk_scores import SEPARATIONS, SeenImage, WalkScores
 
 STORED: pa.Schema = columns(CELLS, "grid_height", "grid_width", "features", "colours", "affinity")

@@ -6,6 +6,7 @@ whole grid costs a few times one walk.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,13 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypipe.networks.cuda import to_device
-from raypipe.ops.cam import background_score, pool_to_grid, upsample_to_image
+from raypipe.ops.cam import upsample_to_image
 from raypipe.ops.random_walk import check_walked, propagate_at
 from raypipe.ops.separation import separation
-from raypipe.ops.unknown import evidence, has_blind_cells
+from raypipe.ops.unknown import has_blind_cells
+from raypipe.ops.walk_choice import alphas_around, best_labels, steps_around, walk_objectives
 from raypipe.schema import GRID_STRIDE, IGNORE
 from raypipe.stages.base import Row
-from raypipe.stages.propagate import WALK_TOLERANCE, Cells, without_noise
+from raypipe.stages.cells import Cells
+from raypipe.stages.propagate import WALK_TOLERANCE, grid_scores, without_noise
 
 SEPARATIONS = ("feature_separations", "colour_separations")
 SCORES = (*SEPARATIONS, "hits", "predicted", "truth_ids", "truth_pixels")
@@ -56,7 +59,8 @@ class WalkScores:
     """Separations and, where there is a true mask, pixel counts of an image's masks, one a setting.
 
     The separations are those of the grid's cells. Pixels are counted at a stride: 1 counts each of the working size,
-    exactly as in the masks that `PropagateCams` and `RefineMasks` make with that setting; 4 counts one in 16.
+    exactly as in the masks that `PropagateCams` or `GateWalk` and `RefineMasks` make with that setting; 4 counts one in
+    16.
     """
 
     settings: tuple[Setting, ...]
@@ -64,6 +68,8 @@ class WalkScores:
     count_padding: bool
     cam_stride: int
     """Pixels a cell of the maps."""
+    chosen: bool
+    """An image takes of the walks around a setting the one that suits it, as in `GateWalk`."""
 
     @torch.inference_mode()
     def score(self, image: SeenImage) -> Row:
@@ -78,9 +84,10 @@ class WalkScores:
             if counts is not None and truth is not None:
                 counts.add([*range(len(self.settings))], torch.zeros(1, *truth.shape, dtype=torch.uint8))
         else:
+            colours = to_device(image.colours, cells.features.device)
             order, labels = [], []
             sums = []  # finite where all scores are
-            for indices, maps in self.walk(image.cam, cells):
+            for indices, maps in self.walk(image.cam, cells, colours):
                 sums.append(maps.sum())
                 order += indices
                 labels.append(best_labels(maps, num_backgrounds=len(indices)))
@@ -91,8 +98,7 @@ class WalkScores:
                     counts.add(indices, best_labels(fine, num_backgrounds=len(indices)))
             check_walked(sums)
             num_labels = 1 + len(image.class_ids)
-            maps_of = (cells.features, to_device(image.colours, cells.features.device))
-            found = [separation(each, torch.cat(labels), num_labels=num_labels) for each in maps_of]
+            found = [separation(each, torch.cat(labels), num_labels=num_labels) for each in (cells.features, colours)]
             parted = torch.stack(found).cpu().numpy()[:, np.argsort(order)]
         return {
             "feature_separations": parted[0].tolist(),
@@ -100,50 +106,75 @@ class WalkScores:
             **(_NO_TRUTH if counts is None else counts.columns()),
         }
 
-    def walk(self, cam: Tensor, cells: Cells) -> Iterator[tuple[list[int], Tensor]]:
+    def walk(self, cam: Tensor, cells: Cells, colours: Tensor) -> Iterator[tuple[list[int], Tensor]]:
         """Walked scores of all settings.
 
         Args:
             cam: (K, h, w) at `cam_stride`, NaN where unknown.
             cells: the image's.
+            colours: (3, h, w), where the cells' features are.
 
         Yields:
-            Indices of A settings that differ in alpha alone, and maps (A + K, h, w): their backgrounds, then the
+            Indices of A settings whose walks differ in alpha alone, and maps (A + K, h, w): their backgrounds, then the
             classes, which they share.
         """
-        stride = GRID_STRIDE // self.cam_stride
+        expansions = list(self._expansions(cam, cells))
+        taken = iter(torch.cat([each.taken(cells.features, colours) for each in expansions]).tolist())  # waits once
+        for each in expansions:
+            places = [divmod(next(taken), len(each.alphas)) for _ in each.members]
+            for step, maps in enumerate(each.maps):
+                found = [(index, alpha) for index, (at, alpha) in zip(each.members, places, strict=True) if at == step]
+                if found:
+                    indices, alphas = map(list, zip(*found, strict=True))
+                    # One by one: an index that is a list would be copied to the device, which would be waited for.
+                    yield indices, torch.cat([*(maps[alpha, None] for alpha in alphas), maps[len(each.alphas) :]])
+
+    def _expansions(self, cam: Tensor, cells: Cells) -> Iterator["_Expansion"]:
         partial = has_blind_cells(cam)  # on the CPU
         for radius in sorted({setting.radius for setting in self.settings}):
             affinity = cells.affinity(radius=radius)
             for beta in sorted({setting.beta for setting in self.settings if setting.radius == radius}):
                 members = [index for index, each in enumerate(self.settings) if each[1::2] == (beta, radius)]
-                alphas = sorted({self.settings[index].alpha for index in members})
-                backgrounds = torch.stack([background_score(cam, alpha=alpha) for alpha in alphas])
-                stacked = torch.cat([backgrounds, evidence(cam)])
-                pooled = pool_to_grid(stacked, stride=stride, count_padding=self.count_padding)
-                steps = sorted({self.settings[index].num_steps for index in members})
+                around = self.chosen and not partial
+                walks = [walks_of(self.settings[index], around=around) for index in members]
+                steps, alphas = (sorted(set(values)) for values in zip(*chain(*walks), strict=True))
+                pooled = grid_scores(cam, alphas=alphas, count_padding=self.count_padding, cam_stride=self.cam_stride)
                 scores = to_device(pooled, affinity.device)
                 walked = propagate_at(scores, affinity, beta=beta, steps=steps, tol=WALK_TOLERANCE)
-                for num_steps, scored in zip(steps, walked, strict=True):
-                    maps = without_noise(scored) if partial else scored
-                    indices = [index for index in members if self.settings[index].num_steps == num_steps]
-                    wanted = [alphas.index(self.settings[index].alpha) for index in indices]
-                    # One by one: an index that is a list would be copied to the device, which would be waited for.
-                    yield indices, torch.cat([*(maps[index, None] for index in wanted), maps[len(alphas) :]])
+                yield _Expansion(members, walks, steps, alphas, without_noise(walked) if partial else walked)
 
 
-def best_labels(maps: Tensor, *, num_backgrounds: int) -> Tensor:
-    """Index of the best score in each cell, 0 for background, one labelling a background.
+def walks_of(setting: Setting, *, around: bool) -> list[tuple[int, float]]:
+    """Number of steps and alpha of each walk that an image may take with a setting, in the order of `GateWalk`."""
+    if not around:
+        return [(setting.num_steps, setting.alpha)]
+    return list(product(steps_around(setting.num_steps), alphas_around(setting.alpha)))
 
-    Args:
-        maps: (A + K, h, w), A backgrounds before the K >= 1 classes.
-        num_backgrounds: A.
 
-    Returns:
-        (A, h, w) uint8, as the argmax of [background, classes] gives it: the first of equals wins.
-    """
-    best, index = maps[num_backgrounds:].max(dim=0)
-    return torch.where(maps[:num_backgrounds] >= best, 0, index + 1).to(torch.uint8)
+@dataclass
+class _Expansion:
+    """All walks of settings that share beta and radius."""
+
+    members: list[int]
+    """Indices of the settings."""
+    walks: list[list[tuple[int, float]]]
+    """Of each of them, as of `walks_of`."""
+    steps: list[int]
+    alphas: list[float]
+    maps: Tensor
+    """(T, A + K, h, w)."""
+
+    def taken(self, features: Tensor, colours: Tensor) -> Tensor:
+        """Returns which walk each setting takes, as an index into (T, A) that is flat."""
+        steps, alphas = ({value: place for place, value in enumerate(values)} for values in (self.steps, self.alphas))
+        places = [[steps[step] * len(alphas) + alphas[alpha] for step, alpha in walks] for walks in self.walks]
+        longest = max(map(len, places))
+        table = torch.tensor([[*row, *row[:1] * (longest - len(row))] for row in places])
+        if longest == 1:
+            return table[:, 0]
+        values = walk_objectives(self.maps, num_backgrounds=len(alphas), features=features, colours=colours)
+        table = to_device(table, values.device)
+        return table.gather(1, values.flatten()[table].argmax(dim=1, keepdim=True))[:, 0]
 
 
 _NO_TRUTH = {"hits": None, "predicted": None, "truth_ids": None, "truth_pixels": None}

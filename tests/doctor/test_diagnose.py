@@ -41,7 +41,7 @@ def test_all_is_well_and_nothing_is_left_behind(local_ray: None, synthetic: tupl
         "DecodeImages",
         "ComputeCams",
         "MakeTrimaps",
-        "PropagateCams",
+        "GateWalk",
         "RefineMasks",
         "EncodeMasks",
     ):

@@ -138,7 +138,7 @@ def test_a_sample_is_timed_through_both_streams(
         ["FetchImages", "DecodeImages", "ComputeCams", "MakeTrimaps"]
     ]
     assert [[stage.name for stage in pool.stages] for pool in sample.times["masks"]] == [
-        ["FetchImages", "DecodeImages", "PropagateCams", "RefineMasks", "EncodeMasks"]
+        ["FetchImages", "DecodeImages", "GateWalk", "RefineMasks", "EncodeMasks"]
     ]
     assert all(stage.seconds > 0 for pools in sample.times.values() for pool in pools for stage in pool.stages)
     assert all(size > 0 for size in sample.output_bytes.values())

@@ -303,19 +303,20 @@ class TestPropagateBatch:
         return cams, [block_affinity(*size) for size in SIZES]
 
     def test_each_image_equals_its_single_run(self, images: tuple[list[Tensor], list[Tensor]]) -> None:
-        for cam, affinity, walked in zip(*images, propagate_batch(*images, beta=4.0, num_steps=100), strict=True):
-            assert torch.equal(walked, propagate(cam, affinity, beta=4.0, num_steps=100))
+        for cam, affinity, walked in zip(*images, propagate_batch(*images, beta=4.0, steps=[100, 0, 7]), strict=True):
+            assert torch.equal(walked, propagate_at(cam, affinity, beta=4.0, steps=[100, 0, 7]))
 
-    @pytest.mark.parametrize("num_steps", [0, 1, 7, 256])
+    @pytest.mark.parametrize("steps", [[0], [1, 256, 0, 7]])
     def test_path_of_accelerators_gives_the_same(
-        self, images: tuple[list[Tensor], list[Tensor]], num_steps: int
+        self, images: tuple[list[Tensor], list[Tensor]], steps: list[int]
     ) -> None:
-        batch = random_walk._propagate_blocks(*images, beta=8.0, num_steps=num_steps, tol=1e-5)
+        batch = random_walk._propagate_blocks(*images, beta=8.0, steps=steps, tol=1e-5)
         for cam, affinity, walked in zip(*images, batch, strict=True):
-            torch.testing.assert_close(walked, propagate(cam, affinity, num_steps=num_steps), rtol=0, atol=1e-7)
+            torch.testing.assert_close(walked, propagate_at(cam, affinity, steps=steps), rtol=0, atol=1e-7)
+            assert torch.equal(walked[steps.index(0)], cam)
 
     def test_company_changes_nothing(self, images: tuple[list[Tensor], list[Tensor]]) -> None:
-        options = {"beta": 8.0, "num_steps": 64, "tol": 1e-2}
+        options = {"beta": 8.0, "steps": [64], "tol": 1e-2}
         together = random_walk._propagate_blocks(*images, **options)
         for cam, affinity, walked in zip(*images, together, strict=True):
             assert torch.equal(random_walk._propagate_blocks([cam], [affinity], **options)[0], walked)
@@ -324,8 +325,8 @@ class TestPropagateBatch:
         cams = [torch.zeros(0, 4, 5), torch.zeros(2, 0, 5), torch.ones(1, 2, 2)]
         affinities = [torch.zeros(34, *cam.shape[1:]) for cam in cams]
         for walk in (propagate_batch, random_walk._propagate_blocks):
-            walked = walk(cams, affinities, beta=8.0, num_steps=9, tol=1e-5)  # type: ignore[operator]
-            assert [cam.shape for cam in walked] == [cam.shape for cam in cams]
+            walked = walk(cams, affinities, beta=8.0, steps=[9], tol=1e-5)  # type: ignore[operator]
+            assert [maps.shape for maps in walked] == [(1, *cam.shape) for cam in cams]
         assert propagate_batch([], []) == []
 
     def test_counts_differ(self) -> None:
@@ -341,7 +342,7 @@ class TestPropagateBatch:
     def test_on_a_gpu(self, images: tuple[list[Tensor], list[Tensor]]) -> None:
         batch = propagate_batch([cam.cuda() for cam in images[0]], [affinity.cuda() for affinity in images[1]])
         for cam, affinity, walked in zip(*images, batch, strict=True):
-            torch.testing.assert_close(walked.cpu(), propagate(cam, affinity), rtol=0, atol=1e-7)
+            torch.testing.assert_close(walked[0].cpu(), propagate(cam, affinity), rtol=0, atol=1e-7)
 
 
 class TestCheckWalked:

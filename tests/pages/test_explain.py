@@ -125,6 +125,24 @@ def test_the_walk_starts_at_the_maps_and_ends_in_the_mask_before_refinement(cont
     assert start.sum() == 1
 
 
+def test_an_image_with_a_walk_of_its_own_is_explained_by_that_walk(context: Context) -> None:
+    """The page shows the walk that the mask is made with, and says in which way it is another than the run's."""
+    sections = {"refinement": {"gate": "image"}, "walk": {"num_steps": 160}}
+    changed = {name: getattr(context.config, name).model_copy(update=each) for name, each in sections.items()}
+    gated = replace(context, config=context.config.model_copy(update=changed))
+    row = stored(write_masks(gated), "photo_1")
+    alpha, num_steps = row["walk_alpha"], row["walk_steps"]
+    assert (alpha, num_steps) != (1, 160)
+    found = explain(find_masks(gated), manifest_row(gated, "photo_1"))
+    assert found.mask_png == row["mask"]
+    assert found.walk[-1].num_steps == num_steps
+    (note,) = (note for note in found.notes if "This image's walk" in note)
+    assert f"has {num_steps} steps and alpha {alpha:g}, where the run's has 160 and 1: its mask parts" in note
+    assert found.walk_mask is not None
+    rows = (np.arange(61) * found.walk[-1].mask.shape[0] // 61)[:, None]
+    assert np.mean(found.walk[-1].mask[rows, np.arange(83) * 64 // 83] == found.walk_mask) > 0.95
+
+
 def test_the_cell_of_a_pixel(context: Context, masks: str) -> None:
     """The image has 61 x 83 pixels and is seen with 47 x 64: row 60 becomes 46, column 82 becomes 63."""
     row = manifest_row(context, "photo_1")

@@ -15,12 +15,20 @@ from stream_outputs import write_outputs, write_quarantine
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
+from raypipe.config.stages import Walk
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import encode_png, read_shape
 from raypipe.data.manifest import Manifest
 from raypipe.outputs import load
 from raypipe.outputs.load import held
-from raypipe.pages.counts import OTHERS, count_labels, count_quarantined, final_confusions, reason_kind
+from raypipe.pages.counts import (
+    OTHERS,
+    count_labels,
+    count_quarantined,
+    count_walks,
+    final_confusions,
+    reason_kind,
+)
 from raypipe.pages.curves import collect_risks, collect_sweeps
 from raypipe.pages.provenance import provenance
 from raypipe.pages.report import write_report
@@ -28,6 +36,7 @@ from raypipe.pages.samples import choose_samples, collect_samples
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.evaluate import CONFUSION_FILE, _confusions_file, read_confusions
 from raypipe.pipelines.tally import IMAGE_SCORES
+from raypipe.reports.content import OwnWalks
 from raypipe.results import Score
 from raypipe.schema import MASKS, SEEDS
 
@@ -223,6 +232,21 @@ def test_pairs_from_the_labels_column() -> None:
     assert count_labels(halves, ("track", "train", "car"))[1] == found, "part by part"
     none, pairs = count_labels([pa.chunked_array([pa.array([[], None], pa.list_(pa.string()))])], ("a",))
     assert (none.tolist(), pairs) == ([0], None)
+
+
+def test_images_with_a_walk_of_their_own_are_counted(tmp_path: Path) -> None:
+    """Of five images, one of them without labels, two took the run's."""
+    taken = [(2.3, 16), (1.15, 4), (None, None), (2.3, 16), (2.3, 32)]
+    rows = [
+        {"image_id": str(number), "walk_alpha": alpha, "walk_steps": steps}
+        for number, (alpha, steps) in enumerate(taken)
+    ]
+    masks = write_outputs(str(tmp_path / "masks"), MASKS, rows, digest="0", rows_per_shard=2)
+    walk = Walk(alpha=2.3, num_steps=16)
+    counted = {"num_images": 4, "num_others": 2, "num_smaller_alpha": 1, "num_shorter": 1, "num_longer": 1}
+    assert count_walks(masks.uri, walk) == OwnWalks(alpha=2.3, num_steps=16, **counted)
+    same = write_outputs(str(tmp_path / "same"), MASKS, [rows[0], rows[2]], digest="1", rows_per_shard=2)
+    assert count_walks(same.uri, walk) is None
 
 
 def test_confusions_come_back_from_their_file(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "refinement.power": ("3", MASKED),
     "refinement.compat_bilateral": ("3", MASKED),
     "refinement.device": ("gpu", SEEDED),
-    "refinement.gate": ("off", {"gate"}),
+    "refinement.gate": ("off", WALKED),
     "evaluation.splits": ("[val]", {"evaluate"}),
     "segmenter.epochs": ("3", SEGMENTED),
     "segmenter.batch_size": ("3", SEGMENTED),

@@ -146,10 +146,13 @@ def test_gates_of_images_are_stages_of_the_masks(given: list[str], tmp_path: Pat
         stages = masks_plan(context, maps=Artifact("c", "c"), affinity=affinity).stages
         return " ".join(type(stage).__name__ for stage in stages)
 
-    assert "Gate" not in plan()
+    assert "Gate" not in plan("refinement.gate=off")
+    assert "GateWalk" in plan(), "each image has its own walk"
+    assert "GateMasks" not in plan(), "what refines masks is decided for all of them"
     assert "GateWalk" in plan("refinement.gate=image")
     assert "GateMasks" in plan("refinement.gate=image")
     assert "GateMasks" not in plan("refinement.gate=image", "refinement.method=none")
+    assert "GateWalk" not in plan("walk.affinity=rgb")
     assert "GateWalk" not in plan("refinement.gate=image", "walk.affinity=rgb")
 
 
@@ -183,7 +186,7 @@ def test_a_harmful_refinement_is_rejected_once_for_the_run(
 
     steps = [] if decisions["walk"].kept else ["walk.num_steps=0"]
     plain = open_run(
-        make_config(given, tmp_path / "gated", *HARMFUL, "refinement.gate=off", "refinement.method=none", *steps)
+        make_config(given, tmp_path / "gated", *HARMFUL, "refinement.gate=image", "refinement.method=none", *steps)
     )
     assert plain.make_masks() == run.make_masks()  # the same folder: nothing is computed again
     masks = read_masks(run, "mask", "walk_mask")

@@ -51,7 +51,7 @@ def test_seeds_are_finished_first_and_taken_up(context: Context, monkeypatch: py
     assert finished == [MAPS]
     assert reusing.digest == plan.digest, "masks don't depend on who computes their maps"
     assert reusing.row_columns() == plan.row_columns(), "nor do rows"
-    assert [type(stage).__name__ for stage in reusing.steps][:3] == ["FetchImages", "DecodeImages", "PropagateCams"]
+    assert [type(stage).__name__ for stage in reusing.steps][:3] == ["FetchImages", "DecodeImages", "GateWalk"]
 
     source = Source.of(reusing, context.rows(None), plan.artifact(context.config.out).uri, run=1)
     (part,) = source.rows.parts

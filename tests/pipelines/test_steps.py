@@ -54,7 +54,8 @@ def names(plan: Plan) -> list[str]:
 def test_the_stages_of_seeds_and_masks() -> None:
     first = ["FetchImages", "DecodeImages", "ComputeCams"]
     assert names(make_seeds()) == [*first, "MakeTrimaps"]
-    assert names(make_masks()) == [*first, "PropagateCams", "RefineMasks", "EncodeMasks"]
+    assert names(make_masks()) == [*first, "GateWalk", "RefineMasks", "EncodeMasks"]
+    assert names(make_masks("refinement.gate=off")) == [*first, "PropagateCams", "RefineMasks", "EncodeMasks"]
     gated = [*first, "GateWalk", "RefineMasks", "EncodeMasks", "GateMasks"]
     assert names(make_masks("refinement.gate=image")) == gated
     assert names(make_masks("refinement.gate=image", "refinement.method=none")) == gated[:-1], "nothing to judge"
@@ -91,7 +92,7 @@ def test_masks_do_not_depend_on_what_their_refinement_does_not_use(option: str) 
 @pytest.mark.parametrize("method", ["dcrf", "pamr"])
 def test_what_refines_moves_to_the_networks(method: str) -> None:
     on_gpu = make_masks("refinement.device=gpu", f"refinement.method={method}")
-    assert names(on_gpu)[3:] == ["PropagateCams", "RefineOnDevice", "RefineMasks", "EncodeMasks"]
+    assert names(on_gpu)[3:] == ["GateWalk", "RefineOnDevice", "RefineMasks", "EncodeMasks"]
     assert on_gpu.digest != make_masks(f"refinement.method={method}").digest
     assert names(make_seeds("refinement.device=gpu"))[-1] == "MakeTrimapsOnDevice"
     segments = segment_plan(make_context("refinement.device=gpu", "segmentation.method=dcrf"), segmenter=MAPS)
@@ -184,7 +185,7 @@ def test_seeds_that_are_there_cost_no_pool() -> None:
     reused = taking_up(plan, Artifact("seeds", "s"), plan.stages[2])
     fetch, device, _ = reused.pools(gpus=True)
     assert [type(stage).__name__ for stage in fetch.stages] == ["FetchImages"]
-    assert [type(stage).__name__ for stage in device.stages] == ["DecodeImages", "PropagateCams"]
+    assert [type(stage).__name__ for stage in device.stages] == ["DecodeImages", "GateWalk"]
     assert [load.outputs for load in reused.loads] == [Artifact("seeds", "s")]
     assert reused.digest == plan.digest
 
@@ -365,8 +366,9 @@ def test_seeds_decode_and_encode_no_more_than_they_must(
 
 def test_a_gate_judges_what_the_masks_are_made_of() -> None:
     gate = gate_plan(make_context(), maps=MAPS, affinity=AFFINITY)
-    judged = [stage for stage in gate.stages if isinstance(stage, GateWalk | GateMasks)]
-    assert [stage.keep_better for stage in judged] == [False, False], "it decides for all images"
     masks = make_masks("refinement.gate=image")
-    assert [stage.keep_better for stage in masks.stages if isinstance(stage, GateWalk | GateMasks)] == [True, True]
-    assert [replace(stage, keep_better=True) for stage in judged] == [masks.stages[3], masks.stages[6]]
+    assert gate.stages[:6] == masks.stages[:6] == (*make_masks().stages,)
+    judges = [plan.stages[6] for plan in (gate, masks)]
+    assert all(isinstance(judge, GateMasks) for judge in judges)
+    assert [judge.keep_better for judge in judges] == [False, True], "it decides for all images, or for each"  # type: ignore[attr-defined]
+    assert replace(judges[0], keep_better=True) == judges[1]  # type: ignore[type-var]

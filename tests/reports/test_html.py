@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from raypipe.ops.cooccurrence import Pair
-from raypipe.reports.content import ClassCount, Confusion, Counts, LabelPairs, Quarantined, RiskCurves, SweepPlots
+from raypipe.reports.content import (
+    ClassCount,
+    Confusion,
+    Counts,
+    LabelPairs,
+    OwnWalks,
+    Quarantined,
+    RiskCurves,
+    SweepPlots,
+)
 from raypipe.reports.html import render_report
 from raypipe.results import ClassPrecision, Decision, LabelPrecision, Score
 
@@ -180,6 +189,16 @@ def test_gates_say_what_was_kept_and_why(make_report):
 )
 def test_gates_have_the_digits_that_tell_a_difference(make_report, changes, words):
     assert words in Page(render_report(make_report(decisions=[decision(kept=True, **changes)]))).text
+
+
+def test_walks_of_images_are_told(make_report):
+    walks = OwnWalks(
+        alpha=2.5, num_steps=16, num_images=1200, num_others=700, num_smaller_alpha=600, num_shorter=80, num_longer=90
+    )
+    text = Page(render_report(make_report(walks=walks))).text
+    assert "Of 1,200 walked images 700 took another walk than the run's (alpha 2.5, 16 steps)" in text
+    assert "600 with a smaller alpha, which leaves more background, 80 with fewer steps, 90 with more." in text
+    assert "took another walk" not in Page(render_report(make_report())).text
 
 
 def test_all_scores_are_nan(make_report):

@@ -116,7 +116,7 @@ def test_a_row_that_fails_when_computed_holds_up_nobody(monkeypatch: pytest.Monk
 
     def spoiled(cams: list[Tensor], affinities: list[Tensor], **options: Any) -> list[Tensor]:
         walked = propagate_batch(cams, affinities, **options)
-        return [maps * (torch.nan if maps.shape[2] == 8 else 1) for maps in walked]
+        return [maps * (torch.nan if maps.shape[3] == 8 else 1) for maps in walked]
 
     cam = encode_cam(np.random.default_rng(0).random((2, 16, 22)).astype(np.float32))
     narrow = encode_cam(np.random.default_rng(1).random((2, 16, 16)).astype(np.float32))

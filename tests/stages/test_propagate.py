@@ -13,8 +13,9 @@ from raypipe.networks import build_frozen_features
 from raypipe.ops.cam import pool_to_grid, stack_background
 from raypipe.ops.cosine_affinity import cosine_affinity
 from raypipe.ops.random_walk import propagate
+from raypipe.stages.cells import affinity_source
 from raypipe.stages.networks import FROZEN
-from raypipe.stages.propagate import PropagateCams, affinity_source, grid_scores
+from raypipe.stages.propagate import PropagateCams, grid_scores
 
 ARGS: dict[str, Any] = {
     "radius": 5,
@@ -51,7 +52,7 @@ def test_scores_of_background_and_classes_on_the_grid(affinity_uri: str, row: di
 def test_zero_steps_leave_the_input(affinity_uri: str, row: dict[str, Any]) -> None:
     scores = walk(affinity_uri, row, num_steps=0)
     cam = torch.from_numpy(np.frombuffer(row["cam"], np.float16).reshape(2, 16, 21).astype(np.float32))
-    np.testing.assert_array_equal(scores, grid_scores(cam, alpha=4, cam_stride=4).numpy())
+    np.testing.assert_array_equal(scores, grid_scores(cam, alphas=[4], cam_stride=4).numpy())
 
 
 def test_a_walk_along_colours_needs_no_checkpoint(row: dict[str, Any]) -> None:
@@ -121,9 +122,9 @@ def test_what_a_walk_hardly_reaches_has_no_score(row: dict[str, Any]) -> None:
 def test_convention_background_comes_before_pooling() -> None:
     cam = torch.zeros(1, 2, 2)
     cam[0, 0, 0] = 1
-    scores = grid_scores(cam, alpha=2, cam_stride=4)
-    np.testing.assert_allclose(scores.flatten(), [0.75, 0.25])  # (1 - mean)^2 would be 0.5625
-    torch.testing.assert_close(scores, pool_to_grid(stack_background(cam, alpha=2), stride=2))
+    scores = grid_scores(cam, alphas=[2, 1], cam_stride=4)
+    np.testing.assert_allclose(scores.flatten(), [0.75, 0.75, 0.25])  # (1 - mean)^2 would be 0.5625
+    torch.testing.assert_close(scores[[0, 2]], pool_to_grid(stack_background(cam, alpha=2), stride=2))
 
 
 def test_rgb_affinity_is_one_inside_a_plain_area() -> None:

@@ -9,10 +9,11 @@ import torch
 from raypipe.artifacts import Artifact
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import decode_mask, encode_png
+from raypipe.stages.judge import GateWalk
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.score_settings import ScoreSettings, sample_truth
-from raypipe.stages.walk_scores import Setting, best_labels
+from raypipe.stages.walk_scores import Setting
 
 SETTINGS = [Setting(alpha, beta, t, 5) for alpha in (2.0, 16.0) for beta in (4.0, 8.0) for t in (0, 7, 64)]
 SIZE = (61, 83)
@@ -22,6 +23,7 @@ WALK: dict[str, Any] = {
     "cam_stride": 4,
     "max_side": 1024,
 }
+"""Of all walks."""
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def score(
         stride=stride,
         num_classes=9,
         affinity=Artifact(checkpoint, "a"),
-        **{**WALK, **changes},
+        **{**WALK, "chosen": False, **changes},
     )
     stage.setup("cpu")
     return stage.process(row)
@@ -62,26 +64,30 @@ def counts(data: bytes) -> np.ndarray:
     return np.frombuffer(data, "<i4").reshape(len(SETTINGS), 3)
 
 
-@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize(("chosen", "partial"), [(False, False), (False, True), (True, False), (True, True)])
 def test_every_setting_counts_the_very_pixels_of_its_own_run(
-    affinity_uri: str, row: dict[str, Any], *, partial: bool
+    affinity_uri: str, row: dict[str, Any], *, chosen: bool, partial: bool
 ) -> None:
     if partial:  # known along two columns alone
         cam = np.full((2, 16, 21), np.nan, np.float32)
         cam[:, :, 3], cam[:, :, 15] = [[1], [0]], [[0], [1]]
         row["cam"] = encode_cam(cam)
-    out = score(affinity_uri, row)
-    truth = decode_mask(Path(row["mask_uri"]).read_bytes())
+    out = score(affinity_uri, row, chosen=chosen)
+    truth, taken = decode_mask(Path(row["mask_uri"]).read_bytes()), set()
     for index, (alpha, beta, num_steps, radius) in enumerate(SETTINGS):
         affinity = Artifact(affinity_uri, "a")
         walk = PropagateCams(affinity=affinity, alpha=alpha, beta=beta, num_steps=num_steps, radius=radius, **WALK)
-        walk.setup("cpu")
-        mask = RefineMasks(method="none", max_side=1024).process(row | walk.process(row))["labels_array"]
+        stage = GateWalk(walk=walk, chosen=True) if chosen else walk
+        stage.setup("cpu")
+        walked = stage.process(row)
+        taken.add((walked["walk_alpha"] / alpha, walked["walk_steps"] - num_steps))
+        mask = RefineMasks(method="none", max_side=1024).process(row | walked)["labels_array"]
         known = truth != 255
         predicted = [(mask[known] == label).sum() for label in (0, 2, 7)]
         hits = [((mask == label) & (truth == label)).sum() for label in (0, 2, 7)]
         assert counts(out["predicted"])[index].tolist() == predicted
         assert counts(out["hits"])[index].tolist() == hits
+    assert (len(taken) > 1) == (chosen and not partial)
     values, pixels = np.unique(truth[truth != 255], return_counts=True)
     assert (out["truth_ids"], out["truth_pixels"]) == (values.tolist(), pixels.tolist())
 
@@ -92,10 +98,11 @@ def test_a_quarter_counts_one_pixel_in_sixteen(affinity_uri: str, row: dict[str,
     np.testing.assert_allclose(16 * counts(quarter["predicted"]), counts(full["predicted"]), atol=0.12 * SIZE[0] * 83)
 
 
-def test_separations_are_those_of_each_mask(affinity_uri: str, row: dict[str, Any]) -> None:
-    together = score(affinity_uri, row)
+@pytest.mark.parametrize("chosen", [False, True])
+def test_separations_are_those_of_each_mask(affinity_uri: str, row: dict[str, Any], *, chosen: bool) -> None:
+    together = score(affinity_uri, row, chosen=chosen)
     for index in (0, 4, 11):
-        alone = score(affinity_uri, row, settings=[SETTINGS[index]])
+        alone = score(affinity_uri, row, settings=[SETTINGS[index]], chosen=chosen)
         for name in ("feature_separations", "colour_separations"):
             assert alone[name][0] == pytest.approx(together[name][index], rel=1e-5)
 
@@ -124,11 +131,6 @@ def test_no_label_is_background_in_every_setting(affinity_uri: str, row: dict[st
 def test_a_true_mask_of_another_size_is_refused(affinity_uri: str, row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="the true mask is"):
         score(affinity_uri, row | {"original_height": 60})
-
-
-def test_best_labels_take_the_first_of_equals() -> None:
-    maps = torch.tensor([[0.5, 0.1], [0.2, 0.1], [0.5, 0.3], [0.5, 0.3]]).reshape(4, 1, 2)
-    assert best_labels(maps, num_backgrounds=2).tolist() == [[[0, 1]], [[1, 1]]]
 
 
 def test_truth_is_sampled_at_the_cells_centres() -> None:
