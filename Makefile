@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 VOC_ROOT ?= ../shared/voc
-VOC_WEIGHTS ?= $(VOC_ROOT)/../weights/mobilenet_v2_imagenet.pth
+VOC_WEIGHTS ?= $(VOC_ROOT)/../weights/tf_efficientnet_lite2.pth
 VOC_OUT ?= runs/voc
 VOC_LIMIT ?=
 
@@ -62,7 +62,7 @@ docs: install ## The documentation as a site, in build/site; a warning is an err
 
 voc: install ## PASCAL VOC to masks and scores; VOC_ROOT=..., VOC_LIMIT=n for a quick turn.
 	$(BIN)/raypipe import voc $(VOC_ROOT) $(VOC_OUT)/manifest.parquet --labels image_labels.csv $(if $(VOC_LIMIT),--limit $(VOC_LIMIT))
-	$(BIN)/raypipe run raypipe/recipes/voc_mobilenet_v2.yaml manifest=$(VOC_OUT)/manifest.parquet out=$(VOC_OUT) \
+	$(BIN)/raypipe run raypipe/recipes/voc_efficientnet_lite2.yaml manifest=$(VOC_OUT)/manifest.parquet out=$(VOC_OUT) \
 	  network.weights=$(VOC_WEIGHTS)
 
 clean: ## Delete the environment and the demo's output.

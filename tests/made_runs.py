@@ -23,7 +23,7 @@ from raypipe.outputs.ledger import INDEX, SHARDS, write_entries
 from raypipe.outputs.load import held
 from raypipe.outputs.records import open_folder, write_summary
 from raypipe.outputs.sink import write_shard
-from raypipe.pipelines import calibrate, label_precision, networks
+from raypipe.pipelines import calibrate, label_precision, networks, refit
 from raypipe.pipelines.calibrate import ConfidenceMap
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.networks import NetworkPlan
@@ -78,6 +78,10 @@ class Made:
         """In the place of a training."""
         write_metadata(storage.join(folder, CHECKPOINT), plan.task.name, digest(plan.provenance()))
 
+    def refit(self, classifier: Artifact, cells: pa.Table, uri: str, *, rows: str) -> None:  # noqa: ARG002 - as the real one
+        """In the place of the weights of refitted maps."""
+        write_metadata(uri, "classifier", digest(["refit", classifier, rows]), config={"refit": {"rows": rows}})
+
     def know(self, *_: Any, **__: Any) -> LabelPrecision:
         """In the place of what a classifier knows: nobody can tell."""
         return LabelPrecision(method="cross-validation", num_images=0, classes=())
@@ -106,8 +110,8 @@ def _column(field: pa.Field, number: int) -> pa.Array:
     return pa.nulls(number, field.type)
 
 
-def write_metadata(uri: str, task: str, found: str) -> None:
-    metadata = {"task": task, "backbone": "tiny", "classes": CLASSES, "preprocessing": {}, "config": {}}
+def write_metadata(uri: str, task: str, found: str, *, config: dict[str, Any] | None = None) -> None:
+    metadata = {"task": task, "backbone": "tiny", "classes": CLASSES, "preprocessing": {}, "config": config or {}}
     storage.write_bytes_atomic(storage.join(uri, METADATA_FILE), json.dumps(metadata | {"digest": found}).encode())
 
 
@@ -116,6 +120,7 @@ def make_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Made()
     monkeypatch.setattr(Context, "run", lambda context, *args, **options: made.run(context, *args, **options))
     monkeypatch.setattr(networks, "_train", made.train)
+    monkeypatch.setattr(refit, "_write", made.refit)
     monkeypatch.setattr(label_precision, "label_precision", made.know)
     monkeypatch.setattr(calibrate, "_count", made.count)
     monkeypatch.setattr(calibrate, "_fit", made.fit)

@@ -1,7 +1,7 @@
 """Refits a classifier's maps: cells are drawn in a stream, weights solved for from all of them, a checkpoint written.
 
 The checkpoint is the classifier's with a second layer, and takes its place wherever maps are made. As a network in use
-does, it stays as it is when a set grows: it belongs to the classifier.
+does, it stays as it is when a set grows, until networks are renewed.
 """
 
 import logging
@@ -24,14 +24,14 @@ from raypipe.data.checkpoints import (
 from raypipe.data.rows import Rows
 from raypipe.ops.refit import EMPTY, LAM, SHARPNESS, SURE, fit_cells
 from raypipe.pipelines.classifier import labelled_rows
-from raypipe.pipelines.context import Context
+from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
 from raypipe.pipelines.label_knowledge import read_label_precision, write_label_precision
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.needs import has_given_seeds
 from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, sample_cells
 from raypipe.stages.networks import REFIT, is_refit
 from raypipe.stages.sample_cells import CELLS, CELLS_PER_LABEL
-from raypipe.streams.collect import draw_rows, outputs_of, with_ids
+from raypipe.streams.collect import draw_rows, outputs_of, rows_digest, with_ids
 from raypipe.streams.plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,9 @@ MAX_IMAGES = 500
 """Whose cells are drawn, rare classes first. Their maps are computed for this alone."""
 
 CELLS_OF_IMAGE = pa.schema([pa.field("image_id", pa.string()), *CELLS])
+
+_ROWS = "rows"
+"""In the checkpoint's config: digest of the images that it has learned from."""
 
 _SETTINGS = {"sure": SURE, "empty": EMPTY, "lam": LAM, "sharpness": SHARPNESS, "cells_per_label": CELLS_PER_LABEL}
 
@@ -53,33 +56,44 @@ def refit_classifier(context: Context, classifier: Artifact) -> Artifact:
     """The classifier with refitted maps, made unless it is there already.
 
     Args:
-        context: config and manifest; with `retrain=all` it is made anew.
+        context: config and manifest.
         classifier: the checkpoint.
 
     Raises:
         ValueError: the maps are sure of no cell.
     """
-    if (found := find_refit(context, classifier)) and context.retrain != "all":
+    if found := find_refit(context, classifier):
         return found
-    plan = refit_plan(context, classifier)
-    rows = _rows(context)
+    plan, rows = refit_plan(context, classifier), _rows(context)
     made, summary = context.run(plan, rows)
     logger.info("refit: %s", summary)
-    checkpoint = refitted(read_checkpoint(classifier.uri, task="classifier"), outputs_of(made, rows, CELLS_OF_IMAGE))
     uri = _uri(context, classifier)
-    write_checkpoint(checkpoint, uri)
-    refit = Artifact(uri, checkpoint.digest)
+    _write(classifier, outputs_of(made, rows, CELLS_OF_IMAGE), uri, rows=_digest_of(rows))
+    return Artifact(uri, read_metadata(uri, task="classifier")["digest"])
+
+
+def _write(classifier: Artifact, cells: pa.Table, uri: str, *, rows: str) -> None:
+    checkpoint = refitted(read_checkpoint(classifier.uri, task="classifier"), cells)
+    checkpoint.config[REFIT][_ROWS] = rows
     if known := read_label_precision(classifier):
-        write_label_precision(refit, known)
-    return refit
+        write_label_precision(Artifact(uri, checkpoint.digest), known)
+    write_checkpoint(checkpoint, uri)
 
 
 def find_refit(context: Context, classifier: Artifact) -> Artifact | None:
-    """The checkpoint that `refit_classifier` has written; a given one that was refitted; None where there is none."""
+    """The checkpoint that `refit_classifier` has written, or a given one that was refitted.
+
+    None where there is none, or `retrain=all` asks for one of other images than it has learned from.
+    """
     if is_refit(read_metadata(classifier.uri, task="classifier")["config"]):
         return classifier
     uri = _uri(context, classifier)
-    return Artifact(uri, read_metadata(uri, task="classifier")["digest"]) if has_checkpoint(uri) else None
+    if not has_checkpoint(uri):
+        return None
+    found = read_metadata(uri, task="classifier")
+    if context.retrain == "all" and found["config"][REFIT][_ROWS] != _digest_of(_rows(context)):
+        return None
+    return Artifact(uri, found["digest"])
 
 
 def refit_plan(context: Context, classifier: Artifact) -> Plan:
@@ -105,6 +119,10 @@ def _rows(context: Context) -> Rows:
     return draw_rows(with_ids(context.rows(splits), drawn["image_id"].to_pylist()), MAX_IMAGES)
 
 
+def _digest_of(rows: Rows) -> str:
+    return rows_digest(rows, MANIFEST_COLUMNS)
+
+
 def refitted(checkpoint: Checkpoint, cells: pa.Table) -> Checkpoint:
     """A classifier's checkpoint with the weights that its images' cells give.
 
@@ -123,7 +141,7 @@ def refitted(checkpoint: Checkpoint, cells: pa.Table) -> Checkpoint:
         logger.warning("refit: no map is sure of a cell of %s, which no mask will show", ", ".join(unseen))
     weights = torch.from_numpy(fit_cells(features, labels, num_labels=len(counts)).astype(np.float32))
     layer = {"refit.weight": weights[:, :-1, None, None].contiguous(), "refit.bias": weights[:, -1].contiguous()}
-    return replace(checkpoint, config=checkpoint.config | {REFIT: _SETTINGS}, weights=checkpoint.weights | layer)
+    return replace(checkpoint, config=checkpoint.config | {REFIT: dict(_SETTINGS)}, weights=checkpoint.weights | layer)
 
 
 def _uri(context: Context, classifier: Artifact) -> str:

@@ -70,7 +70,7 @@ def _sections(report: Report, shown: Mapping[str, Any]) -> list[tuple[str, str]]
         ("confusion", "Confusion", shown["confusions"]),
         ("pairs", "Context", report.label_pairs and report.label_pairs.pairs),
         ("risk", "Risk", shown["risks"]),
-        ("gates", "Gates", shown["gates"] or report.gate == "image"),
+        ("gates", "Gates", shown["gates"] or report.walks or report.gate == "image"),
         ("sweeps", "Sweeps", report.sweeps),
         ("saliency", "Saliency", shown["saliency"]),
         ("training", "Training", shown["curves"] or report.known),

@@ -90,11 +90,8 @@ def _refit(steps: Steps, classifier: Artifact | None) -> Artifact | None:
         steps.follow(REFIT)
         return None
     found = find_refit(steps.context, classifier)
-    if found is not None and steps.context.retrain != "all":
-        steps.found.append(Step(name=REFIT, state="done", artifact=found))
-        return found
-    steps.found.append(Step(name=REFIT, state="missing"))
-    return None
+    steps.found.append(Step(name=REFIT, state="missing" if found is None else "done", artifact=found))
+    return found
 
 
 def _affinity(steps: Steps, seeds: Plan | None, classifier: Artifact | None) -> tuple[Artifact | None, bool]:

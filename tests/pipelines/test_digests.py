@@ -61,6 +61,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "classifier.saliency_loss.stride": ("4", CLASSIFIED),
     "cams.scales": ("[1.0]", SEEDED),
     "cams.out_stride": ("1", SEEDED),
+    "cams.refit": ("true", SEEDED),
     "trimaps.alpha_low": ("2", SEEDED),
     "trimaps.alpha_high": ("200", SEEDED),
     "trimaps.crf_stride": ("4", SEEDED),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
-from raypipe.artifacts import Artifact, digest
+from raypipe.artifacts import NOT_IN_DIGEST, Artifact, digest
 from raypipe.config import ConfigError, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.outputs.sink import PART, PART_TODO
@@ -195,7 +195,8 @@ def variants(value: Any) -> Iterator[Any]:
     if isinstance(value, Artifact):
         yield Artifact(value.uri, value.digest + "x")
     elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
+        known = [name for name, field in type(value).model_fields.items() if NOT_IN_DIGEST not in field.metadata]
+        for name in known:
             yield from (value.model_copy(update={name: part}) for part in variants(getattr(value, name)))
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):

@@ -235,3 +235,19 @@ def test_the_command_says_it_without_ray_and_of_a_bucket(
     assert said[0].stdout == said[1].stdout
     assert "walk.beta 8 → 4: gate, masks, segmenter, segments and scores again, 4 images" in said[0].stdout
     assert f"the last ones are in {bucket}/run/masks/" in said[0].stdout
+
+
+def test_refitted_maps_are_a_step_and_what_is_made_of_them_follows(config: Callable[..., RunConfig]) -> None:
+    refitted = config("cams.refit=true")
+    assert states(look(open_context(refitted)))["refit"] == "follows"
+    run(config())
+    found = states(look(open_context(refitted)))
+    assert (found["classifier"], found["refit"], found["seeds"]) == ("done", "missing", "follows")
+    run(refitted)
+    assert set(states(look(open_context(refitted))).values()) == {"done"}
+    first = step_of(look(open_context(refitted)), "classifier").artifact
+    assert first is not None
+    assert states(look(open_context(refitted, retrain="all")))["refit"] == "done"
+    more = config("cams.refit=true", "splits.train=[train,more]", f"checkpoints.classifier={first.uri}")
+    assert states(look(open_context(more)))["refit"] == "done"
+    assert states(look(open_context(more, retrain="all")))["refit"] == "missing"
