@@ -51,20 +51,25 @@ class AnyClassifier(Network):
         """Return the logits z of normalised images."""
 
     @abstractmethod
+    def maps(self, features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C h w"]:
+        """Return the class activation maps M of the backbone's last map, without the background's."""
+
     def cam(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Return the class activation maps M of normalised images, without the background's."""
+        """Return the class activation maps M of normalised images; see `maps`."""
+        return self.maps(self._features(x))
+
+    def maps_and_features(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B channels h w"]:
+        """Return the class activation maps M of normalised images and, behind them, what `refit` reads, in float32."""
+        features = self._features(x)
+        return torch.cat([self.maps(features).float(), F.normalize(features.float(), dim=1)], dim=1)
 
     def refit_scores(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B channels h w"]:
         """Return the scores of the second 1x1 for background and classes, in float32; see `raypipe.ops.refit`."""
         assert self.refit is not None
         assert self.refit.bias is not None
-        features = self.unit_features(x)
+        features = F.normalize(self._features(x).float(), dim=1)
         with torch.autocast(x.device.type, enabled=False):  # sharpened differences of the scores count
             return F.conv2d(features, self.refit.weight.float(), self.refit.bias.float())
-
-    def unit_features(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
-        """Return the last map of normalised images, each cell's features of length 1, in float32."""
-        return F.normalize(self._features(x).float(), dim=1)
 
     def _features(self, x: Tensor) -> Tensor:
         features: Tensor = self.backbone(x)[self.backbone.last_depth]
@@ -85,9 +90,9 @@ class Classifier(AnyClassifier):
         logits: Tensor = self(x)
         return logits
 
-    def cam(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+    def maps(self, features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C h w"]:
         """Return the class activation maps M, not normalised; for vgg16 their square roots, as in psa."""
-        maps = F.relu(self.fc8(self._features(x)))
+        maps = F.relu(self.fc8(features))
         return maps.sqrt() if self.backbone.sqrt_cam else maps
 
 

@@ -31,9 +31,9 @@ class SaliencyClassifier(AnyClassifier):
         logits: Tensor = self(x)[0]
         return logits
 
-    def cam(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+    def maps(self, features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C h w"]:
         """Return the maps M of the classes, without the background's."""
-        scores: Tensor = self(x)[1]
+        scores: Tensor = self.fc8(features)
         return scores.float().softmax(dim=1)[:, :-1]
 
 

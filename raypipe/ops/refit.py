@@ -1,7 +1,7 @@
 r"""Refits class activation maps: a linear layer learns, of all images together, from the cells that they are sure of.
 
-    y_i = e_c           if class c has the best map in cell i, and that map exceeds 0.7
-    y_i = e_background  if no map exceeds 0.3; other cells teach nothing
+    y_i = e_c           if class c has the best map in cell i, and that map exceeds 0.6
+    y_i = e_background  if no map exceeds 0.25; other cells teach nothing
     W   = argmin_W  sum_i |W x_i - y_i|^2 + lambda N |W|^2,       M_c = softmax_c(8 W x)   over background and labels
 
 x: the features of a cell and a one; N: cells that teach. A class activation map says what tells an image's class; what
@@ -22,9 +22,9 @@ from torch import Tensor
 
 from raypipe.schema import BACKGROUND, IGNORE
 
-SURE = 0.7
+SURE = 0.6
 """Normalised map above which a cell surely shows the class."""
-EMPTY = 0.3
+EMPTY = 0.25
 """Value that no map exceeds where a cell surely is background."""
 LAM = 1e-3
 """Strength of the ridge for each cell that teaches."""

@@ -28,7 +28,7 @@ from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
 from raypipe.pipelines.label_knowledge import read_label_precision, write_label_precision
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.needs import has_given_seeds
-from raypipe.pipelines.steps import compute_cams, decode_images, fetch_images, sample_cells
+from raypipe.pipelines.steps import decode_images, fetch_images, sample_cells
 from raypipe.stages.networks import REFIT, is_refit
 from raypipe.stages.sample_cells import CELLS, CELLS_PER_LABEL
 from raypipe.streams.collect import draw_rows, outputs_of, rows_digest, with_ids
@@ -36,8 +36,8 @@ from raypipe.streams.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-MAX_IMAGES = 500
-"""Whose cells are drawn, rare classes first. Their maps are computed for this alone."""
+MAX_IMAGES = 2000
+"""Whose cells are drawn, rare classes first: their features are some hundred megabytes in the driver."""
 
 CELLS_OF_IMAGE = pa.schema([pa.field("image_id", pa.string()), *CELLS])
 
@@ -97,13 +97,12 @@ def find_refit(context: Context, classifier: Artifact) -> Artifact | None:
 
 
 def refit_plan(context: Context, classifier: Artifact) -> Plan:
-    """FetchImages → DecodeImages → ComputeCams → SampleCells."""
+    """FetchImages → DecodeImages → SampleCells."""
     return Plan(
         name=REFIT,
         stages=(
             fetch_images(context),
             decode_images(context),
-            compute_cams(context, classifier),
             sample_cells(context, classifier),
         ),
         schema=CELLS_OF_IMAGE,
@@ -145,5 +144,5 @@ def refitted(checkpoint: Checkpoint, cells: pa.Table) -> Checkpoint:
 
 
 def _uri(context: Context, classifier: Artifact) -> str:
-    made_of = digest([classifier.digest, _SETTINGS, context.config.cams, context.config.images.max_side])
+    made_of = digest([classifier.digest, _SETTINGS, context.config.images.max_side])
     return storage.join(context.config.out, REFIT, made_of, CHECKPOINT)

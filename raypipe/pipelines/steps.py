@@ -87,7 +87,6 @@ def sample_cells(context: Context, classifier: Artifact) -> Stage:
     config = context.config
     return SampleCells(
         classifier=classifier,
-        cam_stride=config.cams.out_stride,
         max_side=config.images.max_side,
         precision=config.precision,
         pixels_per_pass=pixels_per_pass(config),

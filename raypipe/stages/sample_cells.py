@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 
 from raypipe.artifacts import Artifact
 from raypipe.config.base import Precision
-from raypipe.data.arrays import decode_cam
 from raypipe.networks import network_input
-from raypipe.networks.cuda import to_device
 from raypipe.networks.precision import autocasting
-from raypipe.ops.cam import pool_to_grid
+from raypipe.ops.cam import normalize_cams
 from raypipe.ops.refit import sure_cells
-from raypipe.schema import GRID_STRIDE, IGNORE
+from raypipe.schema import IGNORE
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage, in_passes
+from raypipe.stages.cams import LabelledImage
 from raypipe.stages.decode import pixels_of
 from raypipe.stages.networks import load_classifier
 
@@ -29,30 +28,20 @@ CELLS_PER_LABEL = 16
 """Of an image, of each class and of its background. Ten were as good as 150 (benchmarks/refit.md)."""
 
 
-@dataclass(frozen=True)
-class SureImage:
-    """An image and cells of its grid."""
-
-    pixels: NDArray[np.uint8]
-    cells: NDArray[np.int64]
-    """(N,) indices into the grid, row by row."""
-    labels: NDArray[np.uint8]
-    """(N,) of these cells."""
-
-
 @dataclass(kw_only=True)
-class SampleCells(JointStage[SureImage]):
-    """Labels and features of up to 16 cells of each label, evenly spread over those that the maps are sure of."""
+class SampleCells(JointStage[LabelledImage]):
+    """Labels and features of up to 16 cells of each label, evenly spread over those that the maps are sure of.
+
+    One pass of the image as it is gives both. Maps of more scales taught no better (benchmarks/refit.md).
+    """
 
     classifier: Artifact
     """The checkpoint, whose last map gives the features, each cell's of length 1."""
-    cam_stride: int
-    """Pixels a cell of the maps."""
     max_side: int
     """Longer images are reduced to this long side, in pixels."""
     precision: Precision
 
-    reads = ("image", "class_ids", "cam", "cam_height", "cam_width")
+    reads = ("image", "class_ids")
     writes = CELLS
 
     def setup(self, device: str) -> None:
@@ -60,29 +49,26 @@ class SampleCells(JointStage[SureImage]):
         self.network = load_classifier(self.classifier.uri, device=device, precision=self.precision)
         self.device = torch.device(device)
 
-    def prepare(self, row: Row) -> SureImage:
-        """Takes the pixels, and chooses cells."""
-        cam = torch.from_numpy(decode_cam(row["cam"], height=row["cam_height"], width=row["cam_width"]))
-        pooled = pool_to_grid(cam, stride=GRID_STRIDE // self.cam_stride)
-        labels = sure_cells(pooled, row["class_ids"]).reshape(-1)
-        cells = spread_cells(labels, number=CELLS_PER_LABEL)
-        return SureImage(pixels_of(row, max_side=self.max_side), cells, labels[cells])
+    def prepare(self, row: Row) -> LabelledImage:
+        """Takes the pixels and the labels."""
+        return LabelledImage(pixels_of(row, max_side=self.max_side), list(row["class_ids"]))
 
     @torch.inference_mode()
-    def compute(self, prepared: Sequence[SureImage]) -> list[Row]:
-        """Passes the images and takes their cells."""
+    def compute(self, prepared: Sequence[LabelledImage]) -> list[Row]:
+        """Passes the images, then draws their cells."""
         preprocessing = self.network.preprocessing
         inputs = [network_input(one.pixels, preprocessing=preprocessing, device=self.device)[0] for one in prepared]
-        network = autocasting(self.network.unit_features, self.device, self.precision)
-        maps = in_passes(network, inputs, pixels_per_pass=self.pixels_per_pass)
-        taken = [
-            features[0].flatten(1).index_select(1, to_device(torch.from_numpy(one.cells), self.device)).T.half()
-            for features, one in zip(maps, prepared, strict=True)
-        ]
-        return [
-            {"cell_labels": one.labels.tobytes(), "cell_features": features.cpu().numpy().astype("<f2").tobytes()}
-            for one, features in zip(prepared, taken, strict=True)
-        ]
+        network = autocasting(self.network.maps_and_features, self.device, self.precision)
+        passed = in_passes(network, inputs, pixels_per_pass=self.pixels_per_pass)
+        return [self._draw(one, maps[0].cpu()) for one, maps in zip(prepared, passed, strict=True)]
+
+    def _draw(self, image: LabelledImage, passed: torch.Tensor) -> Row:
+        maps, features = passed[: self.network.num_classes], passed[self.network.num_classes :]
+        wanted = maps[[class_id - 1 for class_id in image.class_ids]]
+        labels = sure_cells(normalize_cams(wanted), image.class_ids).reshape(-1)
+        cells = spread_cells(labels, number=CELLS_PER_LABEL)
+        drawn = features.flatten(1)[:, cells].T.numpy().astype("<f2")
+        return {"cell_labels": labels[cells].tobytes(), "cell_features": drawn.tobytes()}
 
 
 def spread_cells(labels: NDArray[np.uint8], *, number: int) -> NDArray[np.int64]:

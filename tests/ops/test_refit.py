@@ -8,7 +8,7 @@ from raypipe.ops.refit import fit_cells, softmax_maps, sure_cells
 
 
 def test_sure_cells_by_hand() -> None:
-    cams = torch.tensor([[[0.9, 0.5, 0.2], [0.71, 0.3, 0.0]], [[0.8, 0.4, 0.3], [0.95, 0.2, 0.0]]])
+    cams = torch.tensor([[[0.9, 0.5, 0.2], [0.61, 0.25, 0.0]], [[0.8, 0.4, 0.25], [0.95, 0.2, 0.0]]])
     expected = [[7, 255, 0], [9, 0, 0]]
     np.testing.assert_array_equal(sure_cells(cams, [7, 9]), expected)
 
