@@ -56,7 +56,8 @@ class Cams(Section):
     and bytes; take it to compare with psa."""
     refit: Annotated[bool, NOT_IN_DIGEST] = False  # the checkpoint that makes the maps holds it
     """Maps of a linear layer that learns, background included, from the cells of all images that the classifier's maps
-    are sure of. Sharper, for one pass of up to 2,000 images; the published methods have none."""
+    are sure of; one pass of up to 2,000 images. Better where the maps show most of an object, as on photographs; where
+    they show a small part, the rest is learned as background. Compare masks with and without."""
 
     @model_validator(mode="after")
     def _scales(self) -> "Cams":
