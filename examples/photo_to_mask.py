@@ -3,7 +3,7 @@
     python examples/photo_to_mask.py PHOTO LABEL[,LABEL…] [CONFIG]
 
 The networks are those of a finished run, `make demo`'s by default. `raypipe.segment_image` does the same in one call,
-and knows what else a config may ask for, such as maps that are refitted.
+and knows what else a config may ask for: a walk of each photograph's own (`refinement.gate`), maps that are refitted.
 """
 
 import sys

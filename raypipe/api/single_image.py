@@ -23,6 +23,7 @@ from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.segmenter import segment_plan
 from raypipe.schema import MASKS
 from raypipe.stages.base import Row, Stage
+from raypipe.stages.networks import is_refit
 
 Picture = str | os.PathLike[str] | bytes | NDArray[np.uint8]
 """A path or URI, a file's content, or pixels (H, W, 3), RGB."""
@@ -45,16 +46,17 @@ def segment_image(
     """The mask of one picture, in this process and without Ray.
 
     With a classifier and an AffinityNet the mask is a run's pseudo-mask: class activation maps of the labels, walked
-    and refined. It equals a run's own with the same config and device, but for `refinement.gate=run`, which is decided
-    on a run's sample of images: here the walk and its refinement stay as configured. With a segmentation network no
-    labels are needed; where some are given, no other class is possible.
+    and refined. It equals a run's own with the same config and device, unless the run's gate has rejected the walk or
+    its refinement: that is decided on a sample of its images, and here both stay as configured. With a segmentation
+    network no labels are needed; where some are given, no other class is possible.
 
     The networks of the last call are kept, so that a loop over pictures loads them once.
 
     Args:
         image: a path or URI, a file's content, or pixels (H, W, 3), RGB.
         labels: names of the classes that the picture shows; an empty list is a picture of nothing but background.
-        classifier: folder or URI of its checkpoint, such as `out/classifier/…/checkpoint`.
+        classifier: folder or URI of its checkpoint, such as `out/classifier/…/checkpoint`; with `cams.refit` that of
+            `out/refit`.
         affinity: that of the AffinityNet. It may be missing where `walk.num_steps` is 0 or `walk.affinity` is `rgb`.
         segmenter: that of the segmentation network, instead of the other two.
         config: YAML file whose settings are used; `-` takes the defaults. Its manifest, `out` and checkpoints don't
@@ -66,7 +68,7 @@ def segment_image(
         The mask at the picture's own size.
 
     Raises:
-        ValueError: checkpoints or labels are missing or don't go together, or the picture can't be decoded.
+        ValueError: checkpoints, config or labels are missing or don't go together, or the picture can't be decoded.
         TypeError: labels are one text.
         OSError: the picture or a checkpoint can't be fetched.
     """
@@ -115,10 +117,7 @@ def _for_one(config: RunConfig) -> RunConfig:
     """
     if config.images.by_windows:
         raise ValueError("images.bands and images.tile are a run's: give the pixels as an array, or leave them null")
-    refinement = config.refinement
-    if refinement.gate == "run":
-        refinement = refinement.model_copy(update={"gate": "off"})
-    return config.model_copy(update={"refinement": refinement, "checkpoints": Checkpoints()})
+    return config.model_copy(update={"checkpoints": Checkpoints()})
 
 
 def _artifact(uri: str, task: Task) -> Artifact:
@@ -152,6 +151,11 @@ def _ready(
         plan = segment_plan(context, segmenter=by_task[first], within_labels=labelled)
     else:
         _check_same(by_task, classes)
+        if context.config.cams.refit and not is_refit(read_metadata(by_task["classifier"].uri, task=first)["config"]):
+            raise ValueError(
+                f"cams.refit wants a classifier with refitted maps, and {by_task['classifier'].uri} has none: give the "
+                "checkpoint in the run's `refit` folder, or overrides=['cams.refit=false']"
+            )
         affinity = None if context.config.walk.affinity == "rgb" else by_task.get("affinity")
         plan = masks_plan(context, maps=by_task["classifier"], affinity=affinity)
     stages = plan.stages[1:]

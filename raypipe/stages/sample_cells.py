@@ -32,7 +32,7 @@ CELLS_PER_LABEL = 16
 class SampleCells(JointStage[LabelledImage]):
     """Labels and features of up to 16 cells of each label, evenly spread over those that the maps are sure of.
 
-    One pass of the image as it is gives both. Maps of more scales taught no better (benchmarks/refit.md).
+    One pass of the image as it is gives both. Maps of more scales taught little more (benchmarks/refit.md).
     """
 
     classifier: Artifact

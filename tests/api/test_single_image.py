@@ -138,3 +138,26 @@ def test_exif_rotation_is_followed(tmp_path: Path, networks: dict[str, str]) -> 
     exif[0x0112] = 6
     Image.new("RGB", (80, 40)).save(tmp_path / "turned.jpg", exif=exif)
     assert segment(tmp_path / "turned.jpg", ["dog"], **networks).array.shape == (80, 40)
+
+
+def test_it_takes_the_walk_of_its_own_that_a_run_would_take(jpeg: bytes, networks: dict[str, str]) -> None:
+    """With a gate the mask's walk is one of those around the config's, and the config's where there is none."""
+    own, given = (
+        segment_image(
+            jpeg,
+            ["cat", "dog"],
+            overrides=[*SMALL, "walk.alpha=1", f"refinement.gate={gate}"],
+            device="cpu",
+            **networks,
+        )
+        for gate in ("run", "off")
+    )
+    assert (given.row["walk_alpha"], given.row["walk_steps"]) == (1, 20)
+    assert own.row["walk_alpha"] in (1, 0.5, 0.25)
+    assert (own.row["walk_alpha"], own.row["walk_steps"]) != (1, 20)
+    assert own.png != given.png
+
+
+def test_refitted_maps_need_a_refitted_classifier(jpeg: bytes, networks: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"cams\.refit wants a classifier with refitted maps, and .* has none"):
+        segment_image(jpeg, ["dog"], overrides=[*SMALL, "cams.refit=true"], device="cpu", **networks)
