@@ -26,21 +26,20 @@ from raypipe.data.images import decode_mask
 from raypipe.data.manifest import class_ids_of
 from raypipe.networks import network_input
 from raypipe.networks.precision import autocasting
-from raypipe.ops.cam import normalize_cams, pool_to_grid, stack_background, upsample_to_image
+from raypipe.ops.cam import normalize_cams, stack_background, upsample_to_image
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.random_walk import propagate_at
-from raypipe.ops.refit import fit_cells, softmax_maps, sure_cells
+from raypipe.ops.refit import EMPTY, LAM, SURE, fit_cells, softmax_maps, sure_cells
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines.context import Context, open_context
-from raypipe.pipelines.steps import compute_cams
 from raypipe.schema import BACKGROUND, GRID_STRIDE, IGNORE
-from raypipe.stages.cams import ComputeCams
+from raypipe.stages.cells import NetworkAffinity
 from raypipe.stages.decode import pixels_of
-from raypipe.stages.propagate import NetworkAffinity
-from raypipe.stages.sample_cells import spread_cells
+from raypipe.stages.networks import load_classifier
+from raypipe.stages.sample_cells import CELLS_PER_LABEL, spread_cells
 from raypipe.streams.collect import collect, draw
 
-LAMS, SURES, EMPTIES, NUMBERS = (1e-5, 1e-4, 1e-3, 1e-2), (0.5, 0.7, 0.85), (0.2, 0.3, 0.4), (10, 16, 150)
+LAMS, SURES, EMPTIES, NUMBERS = (1e-5, 1e-4, 1e-3, 1e-2), (0.5, 0.6, 0.75), (0.15, 0.25, 0.35), (10, 16, 150)
 
 
 @dataclass
@@ -49,7 +48,7 @@ class Image:
 
     class_ids: list[int]
     cam: Tensor
-    """(K, h, w) of the classifier, normalised."""
+    """(K, h, w) of the classifier's pass of the image as it is, normalised."""
     features: Tensor
     """(D, h, w) in float16."""
     affinity: Tensor
@@ -79,7 +78,9 @@ def main(
                 counts[row] += np.bincount(of, minlength=num_labels)
         return 100 * float(mean_iou_of_counts(*counts))
 
-    def fit(labels_of: Callable[[Image], NDArray[np.uint8]], *, lam: float = 1e-3, number: int = 16) -> Tensor:
+    def fit(
+        labels_of: Callable[[Image], NDArray[np.uint8]], *, lam: float = LAM, number: int = CELLS_PER_LABEL
+    ) -> Tensor:
         labels, features = [], []
         for image in images:
             flat = labels_of(image).reshape(-1)
@@ -98,7 +99,7 @@ def main(
 
         return of
 
-    def sure(image: Image, *, above: float = 0.7, below: float = 0.3) -> NDArray[np.uint8]:
+    def sure(image: Image, *, above: float = SURE, below: float = EMPTY) -> NDArray[np.uint8]:
         return sure_cells(image.cam, image.class_ids, sure=above, empty=below)
 
     rows: list[list[str]] = []
@@ -144,25 +145,22 @@ def read(context: Context, num_images: int) -> list[Image]:
     found = find_masks(context)
     assert found.judge is not None
     assert found.affinity is not None
-    cams = compute_cams(context, found.judge)
-    assert isinstance(cams, ComputeCams)
-    cams.setup("cpu")
     config, device = context.config, torch.device("cpu")
+    network = load_classifier(found.judge.uri, device="cpu", precision=config.precision)
     source = NetworkAffinity(found.affinity.uri, precision=config.precision, device="cpu", pixels_per_pass=None)
-    features_of = autocasting(cams.network.unit_features, device, config.precision)
+    passed = autocasting(network.maps_and_features, device, config.precision)
     rows = [row for row in collect(context.rows(config.splits.masks)).to_pylist() if row["mask_uri"]]
     chosen = draw([row["image_id"] for row in rows], num_images)
     images = []
     for row in read_images(context, [rows[index] for index in chosen]):
         pixels, ids = pixels_of(row, max_side=config.images.max_side), class_ids_of(row["labels"], context.classes)
-        (activations,) = cams.activations([cams.prepare(row | {"class_ids": ids})])
-        x, _ = network_input(pixels, preprocessing=cams.network.preprocessing, device=device)
-        cells = source([pixels])[0]
+        x, _ = network_input(pixels, preprocessing=network.preprocessing, device=device)
+        both, cells = passed(x)[0], source([pixels])[0]
         images.append(
             Image(
                 ids,
-                pool_to_grid(normalize_cams(activations), stride=GRID_STRIDE // config.cams.out_stride),
-                features_of(x)[0].half(),
+                normalize_cams(both[[class_id - 1 for class_id in ids]]),
+                both[network.num_classes :].half(),
                 cells.affinity(radius=config.radius),
                 decode_mask(storage.read_bytes(row["mask_uri"])),
             )
