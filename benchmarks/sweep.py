@@ -28,6 +28,7 @@ from raypipe.data.shards import read_shards
 from raypipe.data.truth import read_truth
 from raypipe.outputs.ledger import SHARDS
 from raypipe.pipelines.setting_scores import sweep_plan
+from raypipe.pipelines.steps import chooses_walks
 from raypipe.pipelines.sweep import grid
 from raypipe.run import Run
 from raypipe.schema import MASKS, SETTINGS
@@ -46,12 +47,14 @@ def seconds(config: RunConfig, step: Callable[[Run], object]) -> tuple[float, Ru
 def finalists_folder(swept: Run, finalists: list[int]) -> str:
     """Where a sweep has scored its best settings at full resolution; given are their indices in the grid."""
     settings = grid(swept.context)
+    affinity = swept.train_affinity()
     plan = sweep_plan(
         swept.context,
         [settings[index] for index in finalists],
         maps=swept.find_maps(),
-        affinity=swept.train_affinity(),
+        affinity=affinity,
         stride=1,
+        chosen=chooses_walks(swept.config, affinity),
     )
     return plan.artifact(swept.config.out).uri
 
@@ -104,7 +107,8 @@ def main(
     print(f"\nsweep / masks: {', '.join(f'{ratio:.2f}' for ratio in ratios)}\n")
     result = swept.sweep()
     print(f"{len(result.table)} settings, {result.num_images} images, {result.table['full_mean_iou'].count()} in full")
-    finalists = list(result.table.index[result.table["full_mean_iou"].notna()])  # in the order of their scoring
+    in_full = result.table[result.table["full_mean_iou"].notna()].sort_index()
+    finalists = list(in_full.sort_values("objective", ascending=False, kind="stable").index)  # as they were scored
     scored = finalists_folder(swept, finalists)
     checks, few = [], storage.join(tempfile.mkdtemp(), "manifest.parquet")
     write_manifest(read_manifest(base.manifest).limit(NUM_CHECKED_IMAGES), few)

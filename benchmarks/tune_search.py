@@ -75,7 +75,7 @@ def chosen(parted: Separations) -> tuple[Setting, float]:
 def scored(run: Run, settings: list[Setting]) -> SettingScores:
     """Scores of settings at a quarter of the resolution."""
     maps, affinity = run.find_maps(), run.train_affinity()
-    plan = sweep_plan(run.context, settings, maps=maps, affinity=affinity, stride=STRIDE)
+    plan = sweep_plan(run.context, settings, maps=maps, affinity=affinity, stride=STRIDE, chosen=False)
     return score_settings(run.context, plan, scored_rows(run.context), settings, maps=maps)[1]
 
 

@@ -1,7 +1,6 @@
 """Scores of settings of the walk by the networks' own stream, and the choice of a setting by them."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -17,7 +16,6 @@ from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import taking_up, with_seeds
 from raypipe.pipelines.separations import Separations
 from raypipe.pipelines.steps import (
-    chooses_walks,
     compute_cams,
     decode_images,
     fetch_images,
@@ -89,18 +87,21 @@ def check_labelled(number: int, *, num_known: int, num_images: int) -> None:
 
 
 def choose(scores: SettingScores, config: RunConfig) -> Choice:
-    """The choice by the objective, or by `sweep.num_labelled` true masks of the settings that are best by it.
+    """The choice among the first ten settings, by the objective or by `sweep.num_labelled` true masks.
 
     Raises:
-        ValueError: if no image has a label, or fewer have a true mask than are asked for.
+        ValueError: if no image has a label.
     """
-    number, seed, parted = config.sweep.num_labelled, config.seed, scores.separations
+    number, seed = config.sweep.num_labelled, config.seed
+    parted = scores.separations.only(range(min(NUM_FINALISTS, len(scores.settings))))
     if not number:
         return choose_by_objective(parted.objective, num_images=parted.num_images, seed=seed)
     known = scores.with_truth()
-    check_labelled(number, num_known=len(known), num_images=len(scores.rows))
     labelled = [known[i] for i in draw([scores.rows[i]["image_id"] for i in known], number, seed=seed)]
-    mean_iou = partial(scores.mean_iou, labelled)
+
+    def mean_iou(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return scores.mean_iou(labelled, weights)[: len(parted.settings)]
+
     return choose_with_truth(parted.objective(), mean_iou, num_images=number, num_candidates=NUM_FINALISTS, seed=seed)
 
 
@@ -111,6 +112,7 @@ def sweep_plan(
     maps: Artifact,
     affinity: Artifact | None,
     stride: Literal[1, 4],
+    chosen: bool,
 ) -> Plan:
     """FetchImages → DecodeImages → ComputeCams → ScoreSettings.
 
@@ -120,6 +122,7 @@ def sweep_plan(
         maps: as of `masks_plan`.
         affinity: as of `masks_plan`.
         stride: pixels per counted pixel, in both directions.
+        chosen: each image takes of the walks around a setting the one that suits it.
     """
     config = context.config
     score = ScoreSettings(
@@ -129,7 +132,7 @@ def sweep_plan(
         affinity=affinity,
         count_padding=config.walk.count_padding,
         cam_stride=config.cams.out_stride,
-        chosen=chooses_walks(config, affinity),
+        chosen=chosen,
         max_side=config.images.max_side,
         precision=config.precision,
         pixels_per_pass=pixels_per_pass(config),

@@ -1,8 +1,11 @@
 """Sweep: many settings of the walk on a sample of images, and the choice of one, without truth if need be.
 
 A grid is scored inside the actors that hold the AffinityNet, so the cluster sees one stream, which resumes as the
-masks' does; `sweep.search=optuna` looks beyond it (`raypipe.pipelines.walk_search`). Where there are true masks, the
-best settings are scored again at full resolution.
+masks' does; `sweep.search=optuna` looks beyond it (`raypipe.pipelines.walk_search`). Settings are compared with one
+walk for all images, the ten best of them once more by the masks that a run would make, in which each image takes a walk
+of its own: the objective or true masks choose one of the ten. To compare all by such masks would cost more and choose
+worse: the further a setting reaches, the more walks an image has to choose among, of which it takes the one with the
+highest objective (benchmarks/sweep.md).
 """
 
 import json
@@ -19,19 +22,19 @@ from raypipe import storage
 from raypipe.artifacts import Artifact, digest
 from raypipe.config import to_yaml
 from raypipe.data.rows import Rows
-from raypipe.ops.choice import Choice, choose_by_objective
+from raypipe.ops.choice import Choice
 from raypipe.outputs.load import placed
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.separations import Separations
 from raypipe.pipelines.setting_scores import (
     NUM_FINALISTS,
-    SettingScores,
     check_labelled,
     choose,
     known_settings,
     score_settings,
     sweep_plan,
 )
+from raypipe.pipelines.steps import chooses_walks
 from raypipe.reports.plots import setting_charts
 from raypipe.stages.walk_scores import Setting
 from raypipe.streams.collect import collect, draw_rows, rows_digest
@@ -89,14 +92,25 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
             "a sweep scores whole images, images.tile has none: sweep images of a tile's size, or cut some"
         )
     rows = scored_rows(context)
-    scoring = _scored_grid if config.sweep.search == "grid" else _searched
-    scored = scoring(context, rows, maps=maps, affinity=affinity)
-    choice, folder, table = scored.choice, scored.folder, scored.table
+    truth = collect(rows.select(["mask_uri"]))["mask_uri"]
+    check_labelled(config.sweep.num_labelled, num_known=len(truth) - truth.null_count, num_images=len(truth))
+    candidates = (_of_grid if config.sweep.search == "grid" else _of_search)(
+        context, rows, maps=maps, affinity=affinity
+    )
+    folder, settings = candidates.folder, candidates.separations.settings
+    finalists = _finalists(context, candidates.separations)
+    best = [settings[index] for index in finalists]
+    plan = sweep_plan(context, best, maps=maps, affinity=affinity, stride=1, chosen=chooses_walks(config, affinity))
+    _, full = score_settings(context, plan, rows, best, maps=maps, scored=candidates.scored)
+    choice = _of_all(choose(full, config), finalists, len(settings))
+    table = _table(candidates, choice)
+    if full.with_truth():
+        table.loc[finalists, "full_mean_iou"] = full.mean_iou(full.with_truth())
     known = known_settings(context)
-    notes = [", ".join(name for name in known if known[name] == setting) for setting in scored.settings]
+    notes = [", ".join(name for name in known if known[name] == setting) for setting in settings]
     table.insert(0, "note", notes)
     table = table.sort_values(["score", "objective"], ascending=False, kind="stable")
-    chosen = scored.settings[choice.index]
+    chosen = settings[choice.index]
     values = config.model_dump()
     values["walk"] |= chosen._asdict()
     best_config = storage.join(folder, "best.yaml")
@@ -104,7 +118,11 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
     _write_table(folder, table)
     for name, svg in setting_charts(table, chosen=chosen._asdict()).items():
         storage.write_bytes_atomic(storage.join(folder, f"{name}.svg"), svg.encode())
-    found = {"chosen": chosen._asdict(), "num_images": scored.num_images, "num_labelled": config.sweep.num_labelled}
+    found = {
+        "chosen": chosen._asdict(),
+        "num_images": full.separations.num_images,
+        "num_labelled": config.sweep.num_labelled,
+    }
     found |= {"score": choice.scores[choice.index], "low": choice.low, "high": choice.high, "regret": choice.regret}
     found["networks"] = {"maps": maps.digest, "affinity": affinity.digest if affinity else None}
     storage.write_bytes_atomic(storage.join(folder, CHOICE_FILE), json.dumps(found, indent=1).encode())
@@ -113,107 +131,59 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
         table=table,
         choice=choice,
         chosen=chosen,
-        num_images=scored.num_images,
+        num_images=full.separations.num_images,
         num_labelled=config.sweep.num_labelled,
         best_config=best_config,
-        search=scored.search,
+        search=candidates.search,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """Settings, and what is known of them."""
+class _Candidates:
+    """Settings that were scored with one walk for all images."""
 
     folder: str
-    settings: Sequence[Setting]
-    table: pd.DataFrame
-    """One row a setting, in their order."""
-    choice: Choice
-    num_images: int
+    scored: Artifact
+    """Folder of the stream that holds the maps."""
+    separations: Separations
+    mean_iou: NDArray[np.float64] | None = None
     search: "Search | None" = None
 
 
-def _scored_grid(context: Context, rows: Rows, *, maps: Artifact, affinity: Artifact | None) -> _Scored:
+def _of_grid(context: Context, rows: Rows, *, maps: Artifact, affinity: Artifact | None) -> _Candidates:
     """Every setting of the grid in one stream."""
     settings = grid(context)
-    plan = sweep_plan(context, settings, maps=maps, affinity=affinity, stride=STRIDE)
+    plan = sweep_plan(context, settings, maps=maps, affinity=affinity, stride=STRIDE, chosen=False)
     scored, scores = score_settings(context, plan, rows, settings, maps=maps)
-    choice = choose(scores, context.config)
+    if not scores.separations.num_images:
+        raise ValueError("expected at least one image with a label to choose a setting by, got none")
     known = scores.with_truth()
-    table = _table(scores.separations, choice, mean_iou=scores.mean_iou(known) if known else None)
-    if known:
-        order = table.sort_values(["score", "objective"], ascending=False, kind="stable").index
-        finalists = _finalists(context, order.tolist(), settings)
-        full = _in_full(context, rows, [settings[index] for index in finalists], scored, maps=maps, affinity=affinity)
-        table.loc[finalists, "full_mean_iou"] = full.mean_iou(full.with_truth())
-    folder = sweep_folder(context, plan, rows)
-    return _Scored(folder=folder, settings=settings, table=table, choice=choice, num_images=len(scores.rows))
-
-
-def _searched(context: Context, rows: Rows, *, maps: Artifact, affinity: Artifact | None) -> _Scored:
-    """Those settings that Ray Tune's trials brought to the end; true masks are looked at for the best of them alone."""
-    from raypipe.pipelines.walk_search import cells_plan, check_installed, search_space, search_walk
-
-    check_installed()
-    truth = collect(rows.select(["mask_uri"]))["mask_uri"]
-    num_known, number = len(truth) - truth.null_count, context.config.sweep.num_labelled
-    check_labelled(number, num_known=num_known, num_images=len(truth))
-    plan = cells_plan(context, maps=maps, affinity=affinity)
-    folder = sweep_folder(context, plan, rows, search_space(context, affinity))
-    search = search_walk(context, rows, plan, maps=maps, affinity=affinity, folder=folder)
-    parted = search.separations
-    choice = choose_by_objective(parted.objective, num_images=parted.num_images, seed=context.config.seed)
-    full = None
-    if num_known:
-        finalists = _finalists(context, np.argsort(-parted.objective(), kind="stable").tolist(), parted.settings)
-        best = [parted.settings[index] for index in finalists]
-        full = _in_full(context, rows, best, search.scored, maps=maps, affinity=affinity)
-        if number:
-            choice = _of_more(choose(full, context.config), finalists, len(parted.settings))
-    table = _table(parted, choice)
-    if full is not None:
-        table.loc[finalists, "full_mean_iou"] = full.mean_iou(full.with_truth())
-    return _Scored(
-        folder=folder,
-        settings=parted.settings,
-        table=table,
-        choice=choice,
-        num_images=parted.num_images,
-        search=search,
+    return _Candidates(
+        folder=sweep_folder(context, plan, rows, chooses_walks(context.config, affinity)),
+        scored=scored,
+        separations=scores.separations,
+        mean_iou=scores.mean_iou(known) if known else None,
     )
 
 
-def _of_more(choice: Choice, indices: Sequence[int], number: int) -> Choice:
-    """A choice among some settings as one among all of them."""
-    scores = np.full(number, np.nan)
-    scores[list(indices)] = choice.scores
-    return replace(choice, index=indices[choice.index], scores=scores)
+def _of_search(context: Context, rows: Rows, *, maps: Artifact, affinity: Artifact | None) -> _Candidates:
+    """Those settings that Ray Tune's trials brought to the end."""
+    from raypipe.pipelines.walk_search import cells_plan, check_installed, search_space, search_walk
+
+    check_installed()
+    plan = cells_plan(context, maps=maps, affinity=affinity)
+    folder = sweep_folder(context, plan, rows, chooses_walks(context.config, affinity), search_space(context))
+    search = search_walk(context, rows, plan, maps=maps, folder=folder)
+    return _Candidates(folder=folder, scored=search.scored, separations=search.separations, search=search)
 
 
-def _finalists(context: Context, order: Sequence[int], settings: Sequence[Setting]) -> list[int]:
-    """Indices of the best settings and of those that are known, each once.
-
-    Args:
-        context: config and manifest.
-        order: all indices, the best first.
-        settings: all of them.
-    """
+def _finalists(context: Context, separations: Separations) -> list[int]:
+    """Indices of the settings with the highest objective, the best first, and then of those that are known."""
+    order = np.argsort(-separations.objective(), kind="stable").tolist()
     known = set(known_settings(context).values())
-    return list(dict.fromkeys([*order[:NUM_FINALISTS], *(index for index in order if settings[index] in known)]))
-
-
-def _in_full(
-    context: Context,
-    rows: Rows,
-    best: Sequence[Setting],
-    scored: Artifact,
-    *,
-    maps: Artifact,
-    affinity: Artifact | None,
-) -> SettingScores:
-    """Scores settings at full resolution; the other arguments as of `score_settings`."""
-    plan = sweep_plan(context, best, maps=maps, affinity=affinity, stride=1)
-    return score_settings(context, plan, rows, best, maps=maps, scored=scored)[1]
+    return list(
+        dict.fromkeys([*order[:NUM_FINALISTS], *(index for index in order if separations.settings[index] in known)])
+    )
 
 
 def sweep_folder(context: Context, plan: Plan, rows: Rows, *others: object) -> str:
@@ -228,7 +198,15 @@ def sweep_folder(context: Context, plan: Plan, rows: Rows, *others: object) -> s
     return storage.join(context.config.out, "sweep", digest(depends_on))
 
 
-def _table(parted: Separations, choice: Choice, *, mean_iou: NDArray[np.float64] | None = None) -> pd.DataFrame:
+def _of_all(choice: Choice, indices: Sequence[int], number: int) -> Choice:
+    """A choice among some settings as one among all of them, of which the others have no score."""
+    scores = np.full(number, np.nan)
+    scores[list(indices[: len(choice.scores)])] = choice.scores
+    return replace(choice, index=indices[choice.index], scores=scores)
+
+
+def _table(candidates: _Candidates, choice: Choice) -> pd.DataFrame:
+    parted, mean_iou = candidates.separations, candidates.mean_iou
     return pd.DataFrame(
         {
             **{name: [getattr(setting, name) for setting in parted.settings] for name in Setting._fields},

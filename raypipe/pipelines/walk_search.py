@@ -32,7 +32,6 @@ from raypipe.pipelines.masks import with_seeds
 from raypipe.pipelines.separations import Separations, read_separations
 from raypipe.pipelines.setting_scores import NUM_FINALISTS, known_settings
 from raypipe.pipelines.steps import (
-    chooses_walks,
     compute_cams,
     decode_images,
     fetch_images,
@@ -102,11 +101,10 @@ def cells_plan(context: Context, *, maps: Artifact, affinity: Artifact | None) -
     )
 
 
-def search_space(context: Context, affinity: Artifact | None) -> dict[str, Any]:
-    """What a search depends on beside its rows, its cells and `sweep`; the affinity as of `masks_plan`."""
+def search_space(context: Context) -> dict[str, Any]:
+    """What a search depends on beside its rows, its cells and `sweep`."""
     return {
         "count_padding": context.config.walk.count_padding,
-        "chosen": chooses_walks(context.config, affinity),
         "alphas": ALPHAS,
         "steps": STEPS,
         "betas": BETAS,
@@ -115,9 +113,7 @@ def search_space(context: Context, affinity: Artifact | None) -> dict[str, Any]:
     }
 
 
-def search_walk(
-    context: Context, rows: Rows, plan: Plan, *, maps: Artifact, affinity: Artifact | None, folder: str
-) -> Search:
+def search_walk(context: Context, rows: Rows, plan: Plan, *, maps: Artifact, folder: str) -> Search:
     """Stores the cells of the rows, and searches.
 
     Args:
@@ -125,7 +121,6 @@ def search_walk(
         rows: to score on.
         plan: `cells_plan`.
         maps: as of `masks_plan`.
-        affinity: as of `masks_plan`.
         folder: URI of the folder that holds the experiment.
 
     Raises:
@@ -148,7 +143,7 @@ def search_walk(
                 stride=4,
                 count_padding=config.walk.count_padding,
                 cam_stride=config.cams.out_stride,
-                chosen=chooses_walks(config, affinity),
+                chosen=False,
             ),
             "folder": storage.join(folder, "trials"),
         },

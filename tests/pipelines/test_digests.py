@@ -15,6 +15,7 @@ from raypipe.artifacts import digest
 from raypipe.config import RunConfig, load_config
 from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.setting_scores import sweep_plan
+from raypipe.pipelines.steps import chooses_walks
 from raypipe.pipelines.sweep import STRIDE, grid, scored_rows, sweep_folder
 from raypipe.run import open_run
 from raypipe.trials import trials_provenance
@@ -165,11 +166,11 @@ def outputs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         run.calibrate()
         affinity = run.train_affinity()
         rows, context = scored_rows(run.context), run.context
-        plan = sweep_plan(context, grid(context), maps=run.find_maps(), affinity=affinity, stride=STRIDE)
+        plan = sweep_plan(context, grid(context), maps=run.find_maps(), affinity=affinity, stride=STRIDE, chosen=False)
         folders = [path for path in Path(run.config.out).iterdir() if path.is_dir() and path.name != IN_USE]
         found = {path.name: {each.name for each in path.iterdir()} for path in folders}
         return found | {
-            "sweep": {sweep_folder(context, plan, rows)[-12:]},
+            "sweep": {sweep_folder(context, plan, rows, chooses_walks(context.config, affinity))[-12:]},
             "trials": {digest(trials_provenance(context))},
         }
 
