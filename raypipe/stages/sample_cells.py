@@ -8,18 +8,14 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from raypipe.artifacts import Artifact
-from raypipe.config.base import Precision
 from raypipe.networks import network_input
 from raypipe.networks.precision import autocasting
 from raypipe.ops.cam import normalize_cams
 from raypipe.ops.refit import EMPTY, LAM, SHARPNESS, SURE, sure_cells
 from raypipe.schema import IGNORE
 from raypipe.stages.base import Row
-from raypipe.stages.batching import JointStage, in_passes
-from raypipe.stages.cams import LabelledImage
-from raypipe.stages.decode import pixels_of
-from raypipe.stages.networks import load_classifier
+from raypipe.stages.batching import in_passes
+from raypipe.stages.labelled_images import LabelledImage, OnLabelledImages
 
 CELLS = pa.schema([pa.field("cell_labels", pa.binary()), pa.field("cell_features", pa.binary())])
 """Class ids (N,) in uint8, 0 for background, and features (N, D) in float16."""
@@ -43,30 +39,16 @@ class RefitSettings:
 
 
 @dataclass(kw_only=True)
-class SampleCells(JointStage[LabelledImage]):
+class SampleCells(OnLabelledImages):
     """Labels and features of some cells of each label, evenly spread over those that the maps are sure of.
 
-    One pass of the image as it is gives both. Maps of more scales taught little more (benchmarks/refit.md).
+    One pass of the image as it is gives both; features are those of the last map, each cell's of length 1. Maps of more
+    scales taught little more (benchmarks/refit.md).
     """
 
-    classifier: Artifact
-    """The checkpoint, whose last map gives the features, each cell's of length 1."""
-    max_side: int
-    """Longer images are reduced to this long side, in pixels."""
-    precision: Precision
     settings: RefitSettings
 
-    reads = ("image", "class_ids")
     writes = CELLS
-
-    def setup(self, device: str) -> None:
-        """Loads the classifier."""
-        self.network = load_classifier(self.classifier.uri, device=device, precision=self.precision)
-        self.device = torch.device(device)
-
-    def prepare(self, row: Row) -> LabelledImage:
-        """Takes the pixels and the labels."""
-        return LabelledImage(pixels_of(row, max_side=self.max_side), list(row["class_ids"]))
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[LabelledImage]) -> list[Row]:
