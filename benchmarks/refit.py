@@ -36,7 +36,7 @@ from raypipe.schema import BACKGROUND, GRID_STRIDE, IGNORE
 from raypipe.stages.cells import NetworkAffinity
 from raypipe.stages.decode import pixels_of
 from raypipe.stages.networks import load_classifier
-from raypipe.stages.sample_cells import CELLS_PER_LABEL, spread_cells
+from raypipe.stages.sample_cells import RefitSettings, spread_cells
 from raypipe.streams.collect import collect, draw
 
 LAMS, SURES, EMPTIES, NUMBERS = (1e-5, 1e-4, 1e-3, 1e-2), (0.5, 0.6, 0.75), (0.15, 0.25, 0.35), (10, 16, 150)
@@ -79,7 +79,10 @@ def main(
         return 100 * float(mean_iou_of_counts(*counts))
 
     def fit(
-        labels_of: Callable[[Image], NDArray[np.uint8]], *, lam: float = LAM, number: int = CELLS_PER_LABEL
+        labels_of: Callable[[Image], NDArray[np.uint8]],
+        *,
+        lam: float = LAM,
+        number: int = RefitSettings().cells_per_label,
     ) -> Tensor:
         labels, features = [], []
         for image in images:

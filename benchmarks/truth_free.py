@@ -134,7 +134,7 @@ def compute_cues(
         "colour separation": separation(colours, cells, num_labels=num_labels),
         "class evidence": _class_evidence(labels, resize_cam(image.cam, size=size)),
         "image edges": _edge_contrast(labels, pixels),
-        "cut": -_relative_cut(cells, of_cells.affinity(radius=stage.radius)),
+        "cut": -_relative_cut(cells, of_cells.affinity(radius=stage.settings[0].radius)),
         "margin": margins,
         "area": -covered_share(labels),
         "border": -covered_border(labels),

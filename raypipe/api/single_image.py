@@ -56,7 +56,7 @@ def segment_image(
         image: a path or URI, a file's content, or pixels (H, W, 3), RGB.
         labels: names of the classes that the picture shows; an empty list is a picture of nothing but background.
         classifier: folder or URI of its checkpoint, such as `out/classifier/…/checkpoint`; with `cams.refit` that of
-            `out/refit`.
+            `out/refit/…/checkpoint`.
         affinity: that of the AffinityNet. It may be missing where `walk.num_steps` is 0 or `walk.affinity` is `rgb`.
         segmenter: that of the segmentation network, instead of the other two.
         config: YAML file whose settings are used; `-` takes the defaults. Its manifest, `out` and checkpoints don't

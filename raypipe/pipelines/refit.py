@@ -5,14 +5,14 @@ does, it stays as it is when a set grows, until networks are renewed.
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from raypipe import storage
-from raypipe.artifacts import Artifact, digest
+from raypipe.artifacts import Artifact
 from raypipe.data.checkpoints import (
     CHECKPOINT,
     Checkpoint,
@@ -22,7 +22,7 @@ from raypipe.data.checkpoints import (
     write_checkpoint,
 )
 from raypipe.data.rows import Rows
-from raypipe.ops.refit import EMPTY, LAM, SHARPNESS, SURE, fit_cells
+from raypipe.ops.refit import fit_cells
 from raypipe.pipelines.classifier import labelled_rows
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
 from raypipe.pipelines.label_knowledge import read_label_precision, write_label_precision
@@ -30,21 +30,18 @@ from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.needs import has_given_seeds
 from raypipe.pipelines.steps import decode_images, fetch_images, sample_cells
 from raypipe.stages.networks import REFIT, is_refit
-from raypipe.stages.sample_cells import CELLS, CELLS_PER_LABEL
+from raypipe.stages.sample_cells import CELLS, RefitSettings
 from raypipe.streams.collect import draw_rows, outputs_of, rows_digest, with_ids
 from raypipe.streams.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-MAX_IMAGES = 2000
-"""Whose cells are drawn, rare classes first: their features are some hundred megabytes in the driver."""
+SETTINGS = RefitSettings()
 
 CELLS_OF_IMAGE = pa.schema([pa.field("image_id", pa.string()), *CELLS])
 
 _ROWS = "rows"
 """In the checkpoint's config: digest of the images that it has learned from."""
-
-_SETTINGS = {"sure": SURE, "empty": EMPTY, "lam": LAM, "sharpness": SHARPNESS, "cells_per_label": CELLS_PER_LABEL}
 
 
 def refits(context: Context) -> bool:
@@ -67,7 +64,7 @@ def refit_classifier(context: Context, classifier: Artifact) -> Artifact:
     plan, rows = refit_plan(context, classifier), _rows(context)
     made, summary = context.run(plan, rows)
     logger.info("refit: %s", summary)
-    uri = _uri(context, classifier)
+    uri = storage.join(made.uri, CHECKPOINT)
     _write(classifier, outputs_of(made, rows, CELLS_OF_IMAGE), uri, rows=_digest_of(rows))
     return Artifact(uri, read_metadata(uri, task="classifier")["digest"])
 
@@ -87,7 +84,7 @@ def find_refit(context: Context, classifier: Artifact) -> Artifact | None:
     """
     if is_refit(read_metadata(classifier.uri, task="classifier")["config"]):
         return classifier
-    uri = _uri(context, classifier)
+    uri = storage.join(refit_plan(context, classifier).artifact(context.config.out).uri, CHECKPOINT)
     if not has_checkpoint(uri):
         return None
     found = read_metadata(uri, task="classifier")
@@ -103,7 +100,7 @@ def refit_plan(context: Context, classifier: Artifact) -> Plan:
         stages=(
             fetch_images(context),
             decode_images(context),
-            sample_cells(context, classifier),
+            sample_cells(context, classifier, SETTINGS),
         ),
         schema=CELLS_OF_IMAGE,
         classes=context.classes,
@@ -114,8 +111,8 @@ def _rows(context: Context) -> Rows:
     """The images whose cells are drawn."""
     classes, splits = context.classes, context.config.splits.train
     usable = context.rows(splits).then(lambda table, _: labelled_rows(table, classes))
-    drawn = draw_to_learn(usable, classes=classes, number=MAX_IMAGES, seed=context.config.seed)
-    return draw_rows(with_ids(context.rows(splits), drawn["image_id"].to_pylist()), MAX_IMAGES)
+    drawn = draw_to_learn(usable, classes=classes, number=SETTINGS.max_images, seed=context.config.seed)
+    return draw_rows(with_ids(context.rows(splits), drawn["image_id"].to_pylist()), SETTINGS.max_images)
 
 
 def _digest_of(rows: Rows) -> str:
@@ -138,11 +135,8 @@ def refitted(checkpoint: Checkpoint, cells: pa.Table) -> Checkpoint:
     counts = np.bincount(labels, minlength=len(checkpoint.classes) + 1)
     if unseen := [name for name, number in zip(checkpoint.classes, counts[1:], strict=True) if not number]:
         logger.warning("refit: no map is sure of a cell of %s, which no mask will show", ", ".join(unseen))
-    weights = torch.from_numpy(fit_cells(features, labels, num_labels=len(counts)).astype(np.float32))
+    solved = fit_cells(features, labels, num_labels=len(counts), lam=SETTINGS.lam)
+    weights = torch.from_numpy(solved.astype(np.float32))
     layer = {"refit.weight": weights[:, :-1, None, None].contiguous(), "refit.bias": weights[:, -1].contiguous()}
-    return replace(checkpoint, config=checkpoint.config | {REFIT: dict(_SETTINGS)}, weights=checkpoint.weights | layer)
-
-
-def _uri(context: Context, classifier: Artifact) -> str:
-    made_of = digest([classifier.digest, _SETTINGS, context.config.images.max_side])
-    return storage.join(context.config.out, REFIT, made_of, CHECKPOINT)
+    config = checkpoint.config | {REFIT: asdict(SETTINGS)}
+    return replace(checkpoint, config=config, weights=checkpoint.weights | layer)

@@ -26,7 +26,7 @@ from raypipe.stages.over_tiles import (
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
 from raypipe.stages.refine_on_device import RefineOnDevice
-from raypipe.stages.sample_cells import SampleCells
+from raypipe.stages.sample_cells import RefitSettings, SampleCells
 from raypipe.stages.scenes import DecodeScenes, FetchScenes
 from raypipe.stages.segment import SegmentImages
 from raypipe.stages.trimaps import MakeTrimaps
@@ -82,13 +82,14 @@ def compute_cams(context: Context, maps: Artifact) -> Stage:
     return cams if config.images.tile is None else CamsOverTiles(stage=cams, images=config.images)
 
 
-def sample_cells(context: Context, classifier: Artifact) -> Stage:
+def sample_cells(context: Context, classifier: Artifact, settings: RefitSettings) -> Stage:
     """Cells that the maps of a classifier are sure of."""
     config = context.config
     return SampleCells(
         classifier=classifier,
         max_side=config.images.max_side,
         precision=config.precision,
+        settings=settings,
         pixels_per_pass=pixels_per_pass(config),
     )
 

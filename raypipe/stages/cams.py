@@ -8,32 +8,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raypipe.artifacts import Artifact
 from raypipe.config import Cams
-from raypipe.config.base import Precision
 from raypipe.data.arrays import encode_cam
 from raypipe.networks.precision import autocasting
 from raypipe.ops.cam import Pass, merge_cams, normalize_cams
 from raypipe.ops.refit import softmax_maps
 from raypipe.schema import BACKGROUND, GRID_STRIDE, SEEDS, columns
 from raypipe.stages.base import Row
-from raypipe.stages.batching import JointStage
-from raypipe.stages.decode import pixels_of
-from raypipe.stages.networks import load_classifier
+from raypipe.stages.labelled_images import LabelledImage, OnLabelledImages
 from raypipe.stages.passes import run_passes
 
 
-@dataclass(frozen=True)
-class LabelledImage:
-    """An image and the classes whose maps are wanted."""
-
-    pixels: NDArray[np.uint8]
-    class_ids: list[int]
-    """Of the image's labels."""
-
-
 @dataclass(kw_only=True)
-class ComputeCams(JointStage[LabelledImage]):
+class ComputeCams(OnLabelledImages):
     """CAMs (K, cam_height, cam_width) in [0, 1] of the K labelled classes, as float16 bytes.
 
     Every scale is one pass of the image and its mirror image. Without `pixels_per_pass` a pass never holds another
@@ -41,24 +28,9 @@ class ComputeCams(JointStage[LabelledImage]):
     maps of `raypipe.ops.refit`.
     """
 
-    classifier: Artifact
-    """The checkpoint."""
     cams: Cams
-    max_side: int
-    """Longer images are reduced to this long side, in pixels."""
-    precision: Precision
 
-    reads = ("image", "class_ids")
     writes = columns(SEEDS, "cam", "cam_height", "cam_width")
-
-    def setup(self, device: str) -> None:
-        """Loads the classifier."""
-        self.network = load_classifier(self.classifier.uri, device=device, precision=self.precision)
-        self.device = torch.device(device)
-
-    def prepare(self, row: Row) -> LabelledImage:
-        """Takes the pixels and the labels."""
-        return LabelledImage(pixels_of(row, max_side=self.max_side), list(row["class_ids"]))
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[LabelledImage]) -> list[Row]:

@@ -8,50 +8,47 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from raypipe.artifacts import Artifact
-from raypipe.config.base import Precision
 from raypipe.networks import network_input
 from raypipe.networks.precision import autocasting
 from raypipe.ops.cam import normalize_cams
-from raypipe.ops.refit import sure_cells
+from raypipe.ops.refit import EMPTY, LAM, SHARPNESS, SURE, sure_cells
 from raypipe.schema import IGNORE
 from raypipe.stages.base import Row
-from raypipe.stages.batching import JointStage, in_passes
-from raypipe.stages.cams import LabelledImage
-from raypipe.stages.decode import pixels_of
-from raypipe.stages.networks import load_classifier
+from raypipe.stages.batching import in_passes
+from raypipe.stages.labelled_images import LabelledImage, OnLabelledImages
 
 CELLS = pa.schema([pa.field("cell_labels", pa.binary()), pa.field("cell_features", pa.binary())])
 """Class ids (N,) in uint8, 0 for background, and features (N, D) in float16."""
 
-CELLS_PER_LABEL = 16
-"""Of an image, of each class and of its background. Ten were as good as 150 (benchmarks/refit.md)."""
+
+@dataclass(frozen=True, kw_only=True)
+class RefitSettings:
+    """All that a refit depends on beside its classifier and its images; the checkpoint's config holds them.
+
+    The stage has all of them, so that cells and what is learned from them share the digest of one plan.
+    """
+
+    sure: float = SURE
+    empty: float = EMPTY
+    cells_per_label: int = 16
+    """Of an image, of each class and of its background. Ten were as good as 150 (benchmarks/refit.md)."""
+    max_images: int = 2000
+    """Whose cells are drawn, rare classes first: their features are some hundred megabytes in the driver."""
+    lam: float = LAM
+    sharpness: float = SHARPNESS
 
 
 @dataclass(kw_only=True)
-class SampleCells(JointStage[LabelledImage]):
-    """Labels and features of up to 16 cells of each label, evenly spread over those that the maps are sure of.
+class SampleCells(OnLabelledImages):
+    """Labels and features of some cells of each label, evenly spread over those that the maps are sure of.
 
-    One pass of the image as it is gives both. Maps of more scales taught little more (benchmarks/refit.md).
+    One pass of the image as it is gives both; features are those of the last map, each cell's of length 1. Maps of more
+    scales taught little more (benchmarks/refit.md).
     """
 
-    classifier: Artifact
-    """The checkpoint, whose last map gives the features, each cell's of length 1."""
-    max_side: int
-    """Longer images are reduced to this long side, in pixels."""
-    precision: Precision
+    settings: RefitSettings
 
-    reads = ("image", "class_ids")
     writes = CELLS
-
-    def setup(self, device: str) -> None:
-        """Loads the classifier."""
-        self.network = load_classifier(self.classifier.uri, device=device, precision=self.precision)
-        self.device = torch.device(device)
-
-    def prepare(self, row: Row) -> LabelledImage:
-        """Takes the pixels and the labels."""
-        return LabelledImage(pixels_of(row, max_side=self.max_side), list(row["class_ids"]))
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[LabelledImage]) -> list[Row]:
@@ -65,8 +62,9 @@ class SampleCells(JointStage[LabelledImage]):
     def _draw(self, image: LabelledImage, passed: torch.Tensor) -> Row:
         maps, features = passed[: self.network.num_classes], passed[self.network.num_classes :]
         wanted = maps[[class_id - 1 for class_id in image.class_ids]]
-        labels = sure_cells(normalize_cams(wanted), image.class_ids).reshape(-1)
-        cells = spread_cells(labels, number=CELLS_PER_LABEL)
+        sure, empty = self.settings.sure, self.settings.empty
+        labels = sure_cells(normalize_cams(wanted), image.class_ids, sure=sure, empty=empty).reshape(-1)
+        cells = spread_cells(labels, number=self.settings.cells_per_label)
         drawn = features.flatten(1)[:, cells].T.numpy().astype("<f2")
         return {"cell_labels": labels[cells].tobytes(), "cell_features": drawn.tobytes()}
 

@@ -205,6 +205,12 @@ STALE = {
     ),
     "true masks that choose a segmenter's epoch": ([], "segmenter.validation_splits=[more]", {"segmenter"}, {"masks"}),
     "the precision of a segmenter's training": ([], "precision=fp32", {"segmenter"}, {"saliency"}),
+    "the precision of the pass that a given classifier's maps are refitted from": (
+        ["checkpoints.classifier=FOLDER/given/classifier", "cams.refit=true"],
+        "precision=fp32",
+        {"refit", "seeds"},
+        set(),
+    ),
 }
 """What was once taken for the same: the config, what changes, what has to follow, and what stays."""
 

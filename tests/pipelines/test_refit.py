@@ -1,6 +1,6 @@
 """A classifier's maps are refitted, in streams without Ray."""
 
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ from raypipe.data.arrays import decode_cam
 from raypipe.data.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from raypipe.data.manifest import Manifest
 from raypipe.networks import build_classifier
+from raypipe.pipelines import refit as pipeline
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.label_knowledge import class_skills, write_label_precision
-from raypipe.pipelines.refit import CELLS_OF_IMAGE, find_refit, refit_classifier, refits, refitted
+from raypipe.pipelines.refit import CELLS_OF_IMAGE, SETTINGS, find_refit, refit_classifier, refit_plan, refits, refitted
 from raypipe.pipelines.seeds import run_seeds
 from raypipe.results import ClassPrecision, LabelPrecision
 from raypipe.schema import SEEDS
@@ -56,6 +57,9 @@ def test_it_is_made_once_and_makes_the_maps(
     assert find_refit(context, classifier) is None
     refit = refit_classifier(context, classifier)
     assert refit.digest != classifier.digest
+    (folder,) = Path(context.config.out, "refit").iterdir()
+    assert folder.name == refit_plan(context, classifier).digest, "cells and checkpoint are in one folder"
+    assert refit.uri == f"{folder}/checkpoint"
     before, after = (read_checkpoint(each.uri, task="classifier") for each in (classifier, refit))
     added = {name: after.weights[name] for name in after.weights.keys() - before.weights.keys()}
     assert added.keys() == {"refit.weight", "refit.bias"}
@@ -72,6 +76,15 @@ def test_it_is_made_once_and_makes_the_maps(
     assert find_refit(context, classifier) == refit_classifier(context, classifier) == refit
     assert refit_classifier(context, refit) == refit, "a given checkpoint that was refitted stays as it is"
     assert find_refit(replace(context, retrain="all"), classifier) == refit, "of the same images"
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(SETTINGS)])
+def test_a_refit_by_other_settings_is_another(
+    name: str, context: Context, classifier: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = refit_plan(context, classifier).digest
+    monkeypatch.setattr(pipeline, "SETTINGS", replace(SETTINGS, **{name: asdict(SETTINGS)[name] / 2}))
+    assert refit_plan(context, classifier).digest != before
 
 
 def cells_of(context: Context, labels: list[int], features: np.ndarray) -> pa.Table:

@@ -9,12 +9,17 @@ from raypipe.networks import build_classifier, network_input
 from raypipe.ops.cam import normalize_cams
 from raypipe.ops.refit import EMPTY, SURE
 from raypipe.stages.networks import load_classifier
-from raypipe.stages.sample_cells import SampleCells, spread_cells
+from raypipe.stages.sample_cells import RefitSettings, SampleCells, spread_cells
 
 
 @pytest.fixture(scope="module")
 def stage(classifier_uri: str) -> SampleCells:
-    made = SampleCells(classifier=Artifact(classifier_uri, "c"), max_side=1024, precision="fp32")
+    return stage_of(classifier_uri, RefitSettings())
+
+
+def stage_of(classifier_uri: str, settings: RefitSettings) -> SampleCells:
+    classifier = Artifact(classifier_uri, "c")
+    made = SampleCells(classifier=classifier, max_side=1024, precision="fp32", settings=settings)
     made.setup("cpu")
     return made
 
@@ -46,6 +51,12 @@ def test_cells_are_labelled_by_the_image_s_own_map_and_have_the_features_beside_
         cell = (of_cells - drawn).norm(dim=1).argmin()
         torch.testing.assert_close(of_cells[cell], drawn, atol=1e-3, rtol=0)
         assert map_of_class[cell] > SURE if label else map_of_class[cell] <= EMPTY
+
+
+def test_settings_say_which_cells_are_sure_and_how_many_are_drawn(classifier_uri: str, jpeg: bytes) -> None:
+    settings = RefitSettings(sure=1.0, empty=0.1, cells_per_label=2)
+    found = stage_of(classifier_uri, settings).process(row(jpeg, [2]))
+    assert list(found["cell_labels"]) == [0, 0], "no map exceeds 1"
 
 
 def test_an_image_without_labels_gives_background(stage: SampleCells, jpeg: bytes) -> None:

@@ -33,8 +33,8 @@ def test_a_mask_lies_where_its_image_does(tmp_path: Path, options: dict[str, obj
     assert path.startswith("masks/train/")
     assert path.endswith(".tif")
     assert geotags(InMemory(content)) == geotags(InMemory(image.read_bytes()))
-    with TiffFile(io.BytesIO(content)) as file:
-        assert file.geotiff_metadata == TiffFile(image).geotiff_metadata
+    with TiffFile(io.BytesIO(content)) as file, TiffFile(image) as original:
+        assert file.geotiff_metadata == original.geotiff_metadata
         assert file.pages.first.is_tiled
         assert file.pages.first.nodata == 255
     assert np.array_equal(decode_mask(content), MASK)
