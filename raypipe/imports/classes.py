@@ -84,7 +84,8 @@ def decide_classes(
         labels: of all rows, as the data have them.
         draft: where they come from.
         options: what was asked for.
-        known: classes of the manifest that the rows are added to: they keep their ids.
+        known: classes of the manifest that the rows are added to: they keep their ids, and are what the ids in masks
+            mean where neither the data nor the options say it.
         account: gets what is odd.
 
     Raises:
@@ -112,8 +113,11 @@ def decide_classes(
     names = choose_names(counts, final, options, stated=by, known=known, account=account)
     labels = labels.moved({name: None for name in labels.names if name not in names})
     numbers = {name: number for number, name in enumerate(names, start=1)}
-    by_name = {name: numbers.get(new_names.get(name, name) or "", options.dropped) for name in masked}
-    return Classes(names, labels.ordered(names), by_name, masked)
+    before = masked
+    if known and not (stated or given):
+        before = (*known, *(name for name in masked if new_names.get(name, name) not in known))
+    by_name = {name: numbers.get(new_names.get(name, name) or "", options.dropped) for name in {*masked, *before}}
+    return Classes(names, labels.ordered(names), by_name, before)
 
 
 def choose_names(
