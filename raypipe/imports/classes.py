@@ -155,7 +155,6 @@ def choose_names(
         )
     _say_twins(names, account)
     _say_lists(names, account)
-    _say_rare(counts, names, account)
     return names
 
 
@@ -257,7 +256,14 @@ def _say_lists(names: Sequence[str], account: Account) -> None:
             )
 
 
-def _say_rare(counts: Counter[str], names: Sequence[str], account: Account) -> None:
+def say_rare(counts: Mapping[str, int], names: Sequence[str], account: Account) -> None:
+    """Says which classes have so few images that they can hardly be learned.
+
+    Args:
+        counts: images of each class in the whole manifest, with 0 for those that have none.
+        names: the classes.
+        account: gets the line.
+    """
     rare = [
         f"{shown(name)} {counts[name]}" for name in sorted(names, key=counts.__getitem__) if counts[name] < FEW_IMAGES
     ]
