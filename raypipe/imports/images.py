@@ -226,7 +226,8 @@ class _Search:
             f"such as {quote(self.names[wrong[0]])}, which {self.problems[wrong[0]]}"
         )
         if not skip_missing and len(wrong) > ALLOWED_SHARE * len(drawn):
-            raise ValueError(f"{told}. Mend such files, or leave those that were found out by --skip-missing")
+            unseen = "; a run that meets others puts them into quarantine" if len(drawn) < len(others) else ""
+            raise ValueError(f"{told}. Mend such files, or leave their rows out by --skip-missing{unseen}")
         if self.draft.are_there:  # `judge` says it of others
             account.say(f"left out: {told}")
 
