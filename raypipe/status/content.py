@@ -30,7 +30,7 @@ class Step:
     account: Account | None = None
     """Of a stream's rows."""
     seconds: float = 0
-    """That the last run of it took, as far as it is known."""
+    """That all runs of it took, as far as they came to their end or are at work."""
     seconds_left: float | None = 0
     """None where nobody knows."""
 

@@ -18,6 +18,7 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.outputs.lease import hold
 from raypipe.outputs.ledger import INDEX, QUARANTINED, write_entries
+from raypipe.outputs.records import read_summary, write_summary
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.in_use import OtherClasses
@@ -239,6 +240,17 @@ def test_rows_in_quarantine_are_counted_by_reason_and_tried_again_when_told_to(
     assert closing(found)[:2] == ["masks: 3 of 4 images, 1 quarantined", "  1 x DecodeImages: can't be read"]
     again = look(open_context(config(), retry_quarantined="masks"))
     assert "3 of 4 images, none quarantined, 1 left" in describe(again)
+
+
+def test_the_time_so_far_is_that_of_all_runs(config: Callable[..., RunConfig]) -> None:
+    """A run of ten new images takes less than the first one, and adds to it."""
+    run(config())
+    masks = step_of(look(open_context(config())), "masks").artifact
+    assert masks is not None
+    summary = read_summary(masks.uri)
+    assert summary is not None
+    write_summary(masks.uri, summary | {"seconds": 60.0, "total_seconds": 480.0})
+    assert "time: 8 minutes so far" in closing(look(open_context(config())))
 
 
 def test_of_a_run_that_is_at_work_it_says_who_works_and_what_is_left(config: Callable[..., RunConfig]) -> None:
