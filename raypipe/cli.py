@@ -17,7 +17,7 @@ from raypipe.cli_import import import_app
 from raypipe.cli_logs import Screen, open_log, the_screen
 from raypipe.cli_set_up import describe, doctor, labels, synthetic
 from raypipe.cli_show_config import show_config
-from raypipe.cli_status import begin_run, show_end, show_status, status
+from raypipe.cli_status import begin_run, show_dry_run, show_end, status
 from raypipe.config import to_yaml
 from raypipe.messages.codes import INTERRUPTED
 
@@ -81,7 +81,8 @@ def run(
         typer.echo(to_yaml(read_config(config, overrides)))
         return
     if dry_run:
-        show_status(read_config(config, overrides), retrain=retrain, retry_quarantined=retry_quarantined)
+        read = read_config(config, overrides)
+        show_dry_run(read, retrain=retrain, retry_quarantined=retry_quarantined, reuse_out=reuse_out)
         return
     steps = connect_run(
         read_config(config, overrides), retrain=retrain, retry_quarantined=retry_quarantined, whole=True

@@ -51,13 +51,15 @@ def fitted_config(manifest: str, *, preset: str | None, overrides: Sequence[str]
     entries = [Fitted(name, value, "") for name, value in ({"preset": preset} if preset else {}).items()]
     entries += [Fitted(name, value, "") for name, value in given.items()]
     entries += [each for each in fit(config, found) if each.name not in given]
-    text = commented_yaml(entries, heading=[_summary(found), *notes(found)])
+    text = commented_yaml(entries, heading=[_summary(found, max_side=config.images.max_side), *notes(found)])
     load_config(text)  # what is written can be read
     return text
 
 
-def _summary(found: Fingerprint) -> str:
-    size = "" if found.long_side is None else f", half of them longer than {found.long_side} pixels"
+def _summary(found: Fingerprint, *, max_side: int) -> str:
+    size = "" if found.long_side is None else f", a long side of {found.long_side} pixels (median)"
+    if found.long_side == max_side:
+        size = f", at least half of them {max_side} pixels long or more (images.max_side)"
     return (
         f"{found.num_images} images with labels, {len(found.class_images)} classes, {found.labels_an_image:.1f} labels "
         f"an image{size}"

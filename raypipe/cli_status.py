@@ -18,23 +18,34 @@ logger = logging.getLogger(__name__)
 
 def status(config: ConfigFile, overrides: Overrides = None) -> None:
     """Say what is done, what `raypipe run` would compute now and why, where the masks are; starts and reads nothing."""
-    show_status(read_config(config, overrides))
+    from raypipe.pipelines.context import open_context
+    from raypipe.status.look import look_whatever  # torch takes seconds
+    from raypipe.status.text import describe
+
+    typer.echo(describe(look_whatever(open_context(read_config(config, overrides), seeds=named_seeds.get()))))
 
 
-def show_status(config: "RunConfig", *, retrain: "Retrain" = "none", retry_quarantined: "Retried" = "none") -> None:
-    """Prints the status of a run.
+def show_dry_run(config: "RunConfig", *, retrain: "Retrain", retry_quarantined: "Retried", reuse_out: bool) -> None:
+    """Prints the status of a run that isn't started, and refuses what that would refuse of its folder.
 
     Args:
         config: of the run.
         retrain: as of `Context`.
         retry_quarantined: as of `Context`.
+        reuse_out: as of `begin_run`.
+
+    Raises:
+        ValueError: as `begin_run`.
     """
     from raypipe.pipelines.context import open_context
+    from raypipe.pipelines.last_run import check_manifest
     from raypipe.status.look import look  # torch takes seconds
     from raypipe.status.text import describe
 
     seeds = named_seeds.get()
-    typer.echo(describe(look(open_context(config, retrain=retrain, retry_quarantined=retry_quarantined, seeds=seeds))))
+    context = open_context(config, retrain=retrain, retry_quarantined=retry_quarantined, seeds=seeds)
+    check_manifest(context, reuse=reuse_out)
+    typer.echo(describe(look(context)))
 
 
 def begin_run(context: "Context", *, reuse_out: bool) -> None:

@@ -142,7 +142,7 @@ def _sizes(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
         return
     crop = max(32, min(config.classifier.crop_size, -(-found.long_side // 8) * 8))
     if crop < config.classifier.crop_size:
-        reason = f"half of the images are no longer than {found.long_side} pixels"
+        reason = f"the images' median long side is {found.long_side} pixels"
         for name in ("classifier", "affinity"):
             yield Fitted(f"{name}.crop_size", crop, reason)
         yield Fitted("classifier.long_side", [crop, round(WIDEST * crop)], "from the crop's size to the maps' largest")

@@ -179,7 +179,7 @@ def check_images(places: Mapping[str, View], *, num_sampled: int, allowed_share:
         "images",
         "warning" if everywhere and number <= allowed_share * num_sampled else "problem",
         f"can't be read {from_places(texts)}",
-        needed=f"images that every node can read; the budget allows {100 * allowed_share:.3g} % that can't",
+        needed=f"images that every node can read; {what_may_fail(allowed_share)}",
         way_out="mend the manifest's image_uri" if everywhere else "the same credentials and mounts on every node",
     )
 
@@ -190,13 +190,25 @@ def check_sample(sample: Sample, *, allowed_share: float) -> Finding:
     if not number:
         return Finding("sample", "ok", f"{sample.num_images} images went through all stages")
     first = "; ".join(f"{name}: {reason}" for name, reason in list(sample.quarantined.items())[:3])
+    too_many = number > allowed_share * sample.num_images
     return Finding(
         "sample",
-        "problem" if number > allowed_share * sample.num_images else "warning",
-        f"{number} of {sample.num_images} rows would be quarantined: {first}",
-        needed=f"the budget allows {100 * allowed_share:.3g} %",
-        way_out="mend such rows, or raise budget.max_rows",
+        "problem" if too_many else "warning",
+        f"{number} of {sample.num_images} images can't be used and would get no mask: {first}",
+        needed=f"images that can be used; {what_may_fail(allowed_share)}",
+        way_out="mend such images, or raise budget.max_rows"
+        if too_many
+        else "mend such images, or leave them as they are: a run puts them into quarantine",
     )
+
+
+def what_may_fail(share: float) -> str:
+    """What the budget means, as a part of what is needed.
+
+    Args:
+        share: of the rows that may fail.
+    """
+    return f"a run goes on while at most {100 * share:.3g} % of all images fail (budget.max_rows, budget.max_fraction)"
 
 
 def allowed_share(context: Context) -> float:

@@ -14,7 +14,7 @@ from raypipe.data.content import HEAD, image_kind, what_helps
 from raypipe.data.images import ImageError
 from raypipe.data.rows import Rows
 from raypipe.data.truth import check_truth, unnamed_classes
-from raypipe.doctor.data_checks import allowed_share
+from raypipe.doctor.data_checks import allowed_share, what_may_fail
 from raypipe.doctor.forecast import evenly_spaced_rows
 from raypipe.pipelines.context import Context
 
@@ -58,7 +58,7 @@ def check_images(uris: Sequence[str | None], *, allowed: float) -> Finding:
         "first look at images",
         found if number else f"{len(uris)} of a sample are there",
         status="ok" if not number else "problem" if number > allowed * len(uris) else "warning",
-        needed=f"images that are there; the budget allows {100 * allowed:.3g} % that aren't",
+        needed=f"images that are there; {what_may_fail(allowed)}",
         way_out="mend the manifest's image_uri, or import the dataset again: importers look for images",
     )
 

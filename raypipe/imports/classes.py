@@ -84,7 +84,8 @@ def decide_classes(
         labels: of all rows, as the data have them.
         draft: where they come from.
         options: what was asked for.
-        known: classes of the manifest that the rows are added to: they keep their ids.
+        known: classes of the manifest that the rows are added to: they keep their ids, and are what the ids in masks
+            mean where neither the data nor the options say it.
         account: gets what is odd.
 
     Raises:
@@ -112,8 +113,11 @@ def decide_classes(
     names = choose_names(counts, final, options, stated=by, known=known, account=account)
     labels = labels.moved({name: None for name in labels.names if name not in names})
     numbers = {name: number for number, name in enumerate(names, start=1)}
-    by_name = {name: numbers.get(new_names.get(name, name) or "", options.dropped) for name in masked}
-    return Classes(names, labels.ordered(names), by_name, masked)
+    before = masked
+    if known and not (stated or given):
+        before = (*known, *(name for name in masked if new_names.get(name, name) not in known))
+    by_name = {name: numbers.get(new_names.get(name, name) or "", options.dropped) for name in {*masked, *before}}
+    return Classes(names, labels.ordered(names), by_name, before)
 
 
 def choose_names(
@@ -151,7 +155,6 @@ def choose_names(
         )
     _say_twins(names, account)
     _say_lists(names, account)
-    _say_rare(counts, names, account)
     return names
 
 
@@ -253,7 +256,14 @@ def _say_lists(names: Sequence[str], account: Account) -> None:
             )
 
 
-def _say_rare(counts: Counter[str], names: Sequence[str], account: Account) -> None:
+def say_rare(counts: Mapping[str, int], names: Sequence[str], account: Account) -> None:
+    """Says which classes have so few images that they can hardly be learned.
+
+    Args:
+        counts: images of each class in the whole manifest, with 0 for those that have none.
+        names: the classes.
+        account: gets the line.
+    """
     rare = [
         f"{shown(name)} {counts[name]}" for name in sorted(names, key=counts.__getitem__) if counts[name] < FEW_IMAGES
     ]

@@ -1,5 +1,6 @@
 """From a draft to a manifest: the steps that all layouts share, in their order."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from raypipe import schema, uri
 from raypipe.data.manifest import Manifest
 from raypipe.formats.draft import NUMBER, Draft
 from raypipe.imports.account import Account
-from raypipe.imports.classes import ClassOptions, decide_classes
+from raypipe.imports.classes import ClassOptions, decide_classes, say_rare
 from raypipe.imports.grow import add_rows
 from raypipe.imports.ids import Ids, make_ids, make_unique
 from raypipe.imports.images import Check, find_images
@@ -65,7 +66,12 @@ def finish(draft: Draft, options: ImportOptions | None = None, *, into: Manifest
         raise ValueError(f"{draft.source} has no rows")
     images = None if options.images is None else uri.absolute(options.images)
     uris, keep = find_images(
-        draft, images=images, check=options.check, skip_missing=options.skip_missing, account=account
+        draft,
+        images=images,
+        check=options.check,
+        skip_missing=options.skip_missing,
+        account=account,
+        known=() if into is None else into.table["image_uri"].to_pylist(),
     )
     table = draft.table.set_column(draft.table.column_names.index("image_uri"), "image_uri", uris)
     table = table.filter(pa.array(keep)).combine_chunks()
@@ -106,9 +112,12 @@ def finish(draft: Draft, options: ImportOptions | None = None, *, into: Manifest
     empty = pc.sum(pc.equal(pc.list_value_length(manifest.table["labels"]), 0)).as_py() or 0
     if empty:
         account.say(f"{empty:,} images of none of the classes: they are counterexamples")
-    return Imported(
-        manifest if into is None else add_rows(into, manifest, replace=options.replace, account=account), account
-    )
+    if into is not None:
+        manifest = add_rows(into, manifest, replace=options.replace, account=account)
+    labels = LabelColumn.of(manifest.table["labels"])
+    counts = Counter(dict(zip(labels.names, labels.counts().tolist(), strict=True)))
+    say_rare(counts, manifest.classes, account)
+    return Imported(manifest, account)
 
 
 def _absolute(column: pa.ChunkedArray, root: str) -> list[str | None]:

@@ -5,7 +5,7 @@ and accents may be written in either way. Where folders can't be listed, or that
 is looked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -44,7 +44,13 @@ _SHOWN = 3
 
 
 def find_images(
-    draft: Draft, *, images: str | None, check: Check, skip_missing: bool, account: Account
+    draft: Draft,
+    *,
+    images: str | None,
+    check: Check,
+    skip_missing: bool,
+    account: Account,
+    known: Collection[str] = (),
 ) -> tuple[pa.Array, NDArray[np.bool_]]:
     """Finds each row's image.
 
@@ -55,6 +61,7 @@ def find_images(
         check: whose images are looked for.
         skip_missing: leave rows without an image out, however many they are.
         account: is told what was found.
+        known: URIs of images that the manifest names already: they aren't told as such that no row names.
 
     Returns:
         The URIs, and which of the rows stay (N,).
@@ -71,7 +78,7 @@ def find_images(
         search.look_inside(account, skip_missing=skip_missing)
         search.judge(account, skip_missing=skip_missing)
         if listing is not None:
-            unnamed = set(listing.images.values()) - set(search.uris)
+            unnamed = set(listing.images.values()) - set(search.uris) - set(known)
             paths = sorted(uri.relative(one, search.root) or one for one in unnamed)
             account.leave_out("images that no row names", paths)
     else:
@@ -219,7 +226,8 @@ class _Search:
             f"such as {quote(self.names[wrong[0]])}, which {self.problems[wrong[0]]}"
         )
         if not skip_missing and len(wrong) > ALLOWED_SHARE * len(drawn):
-            raise ValueError(f"{told}. Mend such files, or leave those that were found out by --skip-missing")
+            unseen = "; a run that meets others puts them into quarantine" if len(drawn) < len(others) else ""
+            raise ValueError(f"{told}. Mend such files, or leave their rows out by --skip-missing{unseen}")
         if self.draft.are_there:  # `judge` says it of others
             account.say(f"left out: {told}")
 

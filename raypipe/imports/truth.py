@@ -158,8 +158,8 @@ def _value_table(classes: Classes, options: MaskOptions) -> NDArray[np.int16]:
     for value, name in options.values.items():
         if name in _SPECIAL:
             table[value] = _SPECIAL[name]
-        elif name in classes.before:
-            table[value] = classes.ids[classes.before.index(name) + 1]
+        elif name in classes.by_name:
+            table[value] = classes.by_name[name]
         else:
             raise ValueError(
                 f"--mask-values names {name!r}, which is no class: known are {', '.join(classes.before[:10])}"
@@ -243,4 +243,6 @@ def _look(
             raise ValueError(f"{told}: {way_out}")
         account.say(told)
     shown = ", ".join(f"{value} in {values[value]}" for value in sorted(values)[:8])
-    account.say(f"true masks: {number} of {len(rows):,} looked at; ids {shown}{', …' if len(values) > 8 else ''}")
+    shown += ", …" if len(values) > 8 else ""
+    taken = "" if options.values or reader.colors else f"; they are taken as {order}"
+    account.say(f"true masks: {number} of {len(rows):,} looked at; ids {shown}{taken}")

@@ -15,7 +15,7 @@ from raypipe.data.parts import ROWS_PER_PART, delete_other_parts, part_place
 from raypipe.formats.draft import NUMBER, Draft, draft_table
 from raypipe.formats.table.files import COMPRESSED
 from raypipe.imports.account import Account
-from raypipe.imports.classes import ClassOptions, choose_names, natural_order
+from raypipe.imports.classes import ClassOptions, choose_names, natural_order, say_rare
 from raypipe.imports.images import MOST_ROWS, find_images
 from raypipe.imports.long_tables import LongOptions, Seen, gather, part_table, read_gathered, scatter
 from raypipe.streams.tasks import in_tasks
@@ -144,6 +144,7 @@ def write_long(
             )
     order = classes.classes or natural_order(tuple(found.seen.counts))
     names = choose_names(found.seen.counts, order, classes, stated="--classes", account=account)
+    say_rare(found.seen.counts, names, account)
     writing = partial(_write, found=found, target=target, root=root, names=names, split=split, without=missing)
     places = [one for some in in_tasks(writing, range(found.partitions), inline=found.inline, cpus=1) for one in some]
     if target.endswith(".parquet"):

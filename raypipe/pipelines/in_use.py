@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 FOLDER = "in_use"
 
 
+class OtherClasses(ValueError):  # noqa: N818 - says what is wrong
+    """The networks in use were trained for other classes than the manifest's."""
+
+
 @dataclass(frozen=True)
 class Use:
     """A network in use."""
@@ -42,13 +46,13 @@ def find_use(out: str, task: Task, *, options: str, classes: Sequence[str], rows
         rows: digest of the rows that it would be trained on now.
 
     Raises:
-        ValueError: if networks in use were trained for other classes.
+        OtherClasses: if networks in use were trained for other classes.
     """
     found = _read(out, task)
     if found is None:
         return None
     if found["classes"] != list(classes):
-        raise ValueError(
+        raise OtherClasses(
             f"{out} uses a {task} of the classes {found['classes']}, and the manifest has {list(classes)}: "
             "`raypipe run --retrain=all` trains anew, and another `out` leaves what is there as it is"
         )

@@ -104,7 +104,7 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
         The checkpoint.
 
     Raises:
-        ValueError: if networks in use were trained for other classes.
+        OtherClasses: if networks in use were trained for other classes.
     """
     if context.retrain != "all" and (used := _in_use(context, plan)):
         is_there(plan.task.name)

@@ -30,7 +30,7 @@ class Step:
     account: Account | None = None
     """Of a stream's rows."""
     seconds: float = 0
-    """That the last run of it took, as far as it is known."""
+    """That all runs of it took, as far as they came to their end or are at work."""
     seconds_left: float | None = 0
     """None where nobody knows."""
 
@@ -55,6 +55,8 @@ class Status:
     """What the classifier knows, and where that is little, what has probably gone wrong."""
     differs: Sequence[str] = ()
     """Options that are others than those of the last run in `out`, as `walk.beta 8 → 4`."""
+    refused: str | None = None
+    """Why a run would be refused, and the ways out."""
     last_masks: str | None = None
     """URI of the folder of masks that `masks.json` names, of whatever options."""
 

@@ -4,6 +4,8 @@ Nothing is computed or written, no image is read, and no Ray is needed; where it
 its tasks. As long as a network isn't trained, nobody knows the digest of what is made with it: such steps follow.
 """
 
+from dataclasses import replace
+
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import to_yaml
@@ -13,7 +15,9 @@ from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import CONFIG_FILE, Context
 from raypipe.pipelines.evaluate import has_truth, scores_plan, truth_rows
 from raypipe.pipelines.gate import read_gates, sample_rows, undecided
+from raypipe.pipelines.in_use import OtherClasses
 from raypipe.pipelines.label_knowledge import read_label_precision, say
+from raypipe.pipelines.last_run import OtherManifest, check_manifest
 from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.masks_file import find_masks_file
 from raypipe.pipelines.needs import makes_seeds, uses_classifier
@@ -67,6 +71,24 @@ def look(context: Context) -> Status:
         differs=[] if steps.last is None else steps.last.differences(context.config),
         last_masks=find_masks_file(out),
     )
+
+
+def look_whatever(context: Context) -> Status:
+    """The status of a run, also of one that would be refused because of what its folder holds.
+
+    Where networks in use are of other classes, its steps are those of a run that trains anew.
+    """
+    refusals = []
+    try:
+        check_manifest(context, reuse=False)
+    except OtherManifest as error:
+        refusals.append(str(error))
+    try:
+        found = look(context)
+    except OtherClasses as error:
+        refusals.append(str(error))
+        found = look(replace(context, retrain="all"))
+    return replace(found, refused=refusals[0]) if refusals else found
 
 
 def _classifier(steps: Steps) -> Artifact | None:

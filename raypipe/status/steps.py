@@ -11,6 +11,7 @@ from raypipe.outputs.records import RECORD_FILE, read_summary
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.last_run import find_last_run
 from raypipe.pipelines.networks import NetworkPlan, find_network_in_use, find_trained, is_begun
+from raypipe.results import StreamSummary
 from raypipe.status.account import Account, account_of
 from raypipe.status.changes import Words, earlier_folders, in_words, nearest_differences
 from raypipe.status.content import State, Step
@@ -109,7 +110,8 @@ class Steps:
                 is_renewed=renewed,
                 artifact=made,
                 account=account,
-                seconds=_elapsed(holder) if holder else summary["seconds"] if summary else 0,
+                seconds=(_elapsed(holder) if holder else 0)
+                + (StreamSummary(**summary).total_seconds if summary else 0),
                 seconds_left=self._stream_left(plan.name, account, made.uri, holder),
             )
         )

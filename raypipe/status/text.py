@@ -19,7 +19,8 @@ _NOT_OF_RUNS = ("sweep.", "calibration.")
 
 def describe(status: Status) -> str:
     """All that a status says."""
-    lines = [status.out, announcement(status), ""]
+    refused = [] if status.refused is None else [f"`raypipe run` refuses this: {status.refused}"]
+    lines = [status.out, announcement(status), *refused, ""]
     width = max(len(step.name) for step in status.steps)
     lines += [f"{step.name:{width}}  {_STATES[step.state]:7}  {_detail(step)}".rstrip() for step in status.steps]
     lines += ["", *closing(status)]

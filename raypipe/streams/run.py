@@ -181,18 +181,20 @@ class _Run:
         self._check_budget(rows, quarantined)
         if finished + quarantined != rows:
             raise RowsLost(f"{folder}: {finished} finished + {quarantined} quarantined rows for {rows} rows")
+        before, seconds = read_summary(folder), time.monotonic() - started
+        earlier = 0 if before is None else StreamSummary(**before).total_seconds
         summary = StreamSummary(
             num_rows=rows,
             num_finished=finished,
             num_quarantined=quarantined,
             num_computed=self.num_computed,
-            seconds=round(time.monotonic() - started, 2),
+            seconds=round(seconds, 2),
+            total_seconds=round(earlier + seconds, 2),
         )
         counted.is_needed = self.num_computed > 0
         if rows != self.num_computed:
             counted.note = f"{self.num_computed:,} of them now" if counted.is_needed else "made before"
         counted.update(rows, rows, quarantined=quarantined)
-        before = read_summary(folder)
         if self.num_computed or before is None or before["num_rows"] != summary.num_rows:
             write_summary(folder, asdict(summary))
         return summary

@@ -148,7 +148,11 @@ def test_sample(quarantined: dict[str, str], allowed: float, status: str) -> Non
     sample = Sample(
         num_images=16, quarantined=quarantined, largest=(1, 1), image_bytes=1, random=[], times={}, output_bytes={}
     )
-    assert data_checks.check_sample(sample, allowed_share=allowed).status == status
+    found = data_checks.check_sample(sample, allowed_share=allowed)
+    assert found.status == status
+    if quarantined:
+        assert f"a run goes on while at most {100 * allowed:g} % of all images fail (budget.max_rows" in found.needed
+        assert ("raise budget.max_rows" in found.way_out) == (status == "problem")
 
 
 def test_share_that_may_fail(tmp_path: Path) -> None:

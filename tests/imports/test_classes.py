@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raypipe.formats.draft import Draft, draft_table
 from raypipe.imports.account import Account
-from raypipe.imports.classes import Classes, ClassOptions, decide_classes, natural_order
+from raypipe.imports.classes import Classes, ClassOptions, decide_classes, natural_order, say_rare
 from raypipe.imports.label_column import LabelColumn
 
 
@@ -187,7 +187,9 @@ def test_rare_classes_are_dropped_and_others_named() -> None:
     account = Account()
     found = decide([["a"], ["b"], ["b"]], min_images=2, account=account)
     assert found.names == ("b",)
-    assert "classes with fewer than 10 images: b 2" in account.lines
+    assert account.lines == ["1 classes dropped: 'a'; their images stay"]
+    say_rare({"a": 1, "b": 9, "c": 10, "d": 0}, "abcd", account)
+    assert account.lines[1:] == ["classes with fewer than 10 images: d 0, a 1, b 9"]
 
 
 def test_more_classes_than_ids_are_fine_if_few_stay() -> None:

@@ -161,12 +161,15 @@ def test_a_manifest_grows(photos: list[str]) -> None:
     for number in range(3):
         make_mask(Path(f"masks/{number}.png"), number % 2 + 1)
     write("1.csv", "file,labels,mask_uri\na.jpg,dog,masks/0.png\n")
-    write("2.csv", "file,labels,mask_uri\nb.jpg,cat,masks/0.png\nsub/c.jpg,dog,masks/1.png\n")
+    write("2.csv", "file,labels,mask_uri\nb.jpg,cat,masks/1.png\nsub/c.jpg,dog,masks/0.png\n")
     images = ["--images", "photos"]
     imported("table", "1.csv", *images, "m.parquet")
     said = run("table", "2.csv", *images, "--into", "m.parquet")
     assert "new classes, after those of the manifest: cat" in said
     assert "2 rows added to the 1 of the manifest, 0 replaced" in said
+    assert "they are taken as 1 dog, 2 cat" in said
+    assert "no row names: 'a.jpg'" not in said
+    assert "classes with fewer than 10 images: cat 1, dog 2" in said
     manifest = read_manifest("m.parquet")
     assert manifest.classes == ("dog", "cat")
     values = [decode_mask(storage.read_bytes(place))[30, 40] for place in column(manifest, "mask_uri")]

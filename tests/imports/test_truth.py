@@ -109,7 +109,7 @@ def test_masks_that_agree_stay_as_they_are(tmp_path: Path, values: Any, labels: 
         (["absent", square(1)], [["cat"], ["cat"]], {}, r"1 of 2 .* can't be read.*read/0\.png.*mend the column"),
         ([square(1)], [["cat"]], {"values": {1: "cow"}}, r"names 'cow', which is no class: known are cat"),
         ([square(2)], [["cat"]], {"values": {1: "cat"}}, r"the values \[2\]"),
-        ([square(1)], [["cat"]], {"classes": {"map": {"cat": "pet"}}, "known": ["x"], "folder": None}, "--masks"),
+        ([square(1)], [["cat"]], {"stated": ["cat"], "known": ["x"], "folder": None}, "--masks"),
     ],
 )  # fmt: skip
 def test_masks_that_contradict(tmp_path: Path, masks: Any, labels: Any, options: Any, message: str) -> None:
@@ -142,9 +142,10 @@ def test_a_few_contradictions_are_said(tmp_path: Path) -> None:
         ({"classes": {"top": 1, "dropped": 255}}, [1, 2], [1, 255]),
         ({"classes": {"map": {"cat": "zebra"}}}, [1, 2], [2, 1]),
         ({"stated": ["dog", "cat"], "classes": {"classes": ("cat", "dog")}}, [2, 1], [1, 2]),
-        ({"known": ["dog"]}, [1, 2], [2, 1]),
-        ({"known": ["x", "cat", "dog"]}, [1, 2], [2, 3]),
+        ({"known": ["dog"], "classes": {"classes": ("cat", "dog")}}, [1, 2], [2, 1]),
+        ({"known": ["x", "cat", "dog"], "stated": ["cat", "dog"]}, [1, 2], [2, 3]),
         ({"known": ["x"], "classes": {"map": {"cat": "x", "dog": None}, "dropped": 255}}, [1, 2], [1, 255]),
+        ({"values": {7: "cat", 8: "dog"}, "classes": {"map": {"cat": "pet"}}, "known": ["dog"]}, [7, 8], [2, 1]),
         ({"values": {7: "cat", 8: "dog"}, "known": ["dog"]}, [7, 8], [2, 1]),
     ],
 )
@@ -161,18 +162,42 @@ def test_ids_are_written_anew(tmp_path: Path, options: Any, values: list[int], e
         assert mask[0][0] == (1 if inverted else 0)
 
 
+@pytest.mark.parametrize(
+    ("known", "values", "labels", "options", "meaning"),
+    [
+        (["dog", "cup", "cat"], [3, 1], [["cat"], ["dog"]], {}, "1 dog, 2 cup, 3 cat"),
+        (["dog"], [2, 1], [["cat"], ["dog"]], {}, "1 dog, 2 cat"),
+        (["dog", "cat"], [2, 1], [["kitty"], ["dog"]], {"map": {"kitty": "cat"}}, "1 dog, 2 cat"),
+    ],
+)
+def test_ids_of_rows_for_a_manifest_are_its_own(
+    tmp_path: Path, known: list[str], values: list[int], labels: Any, options: Any, meaning: str
+) -> None:
+    masks = [square(value) for value in values]
+    found, account = check(tmp_path, masks, labels, known=known, classes=options)
+    assert found == masks
+    assert not (tmp_path / "written").exists()
+    assert f"; they are taken as {meaning}" in account
+    with pytest.raises(ValueError, match=rf"ids are taken as {meaning}\..*--classes a,b,c"):
+        check(tmp_path, masks[::-1], labels, known=known, classes=options)
+
+
 def test_rows_without_a_mask_stay_so(tmp_path: Path) -> None:
     found, account = check(
-        tmp_path, [None, square(1), None], [["cat"], ["cat"], None], classes={"map": {"cat": "pet"}}, known=["x"]
+        tmp_path,
+        [None, square(1), None],
+        [["cat"], ["cat"], None],
+        classes={"map": {"cat": "pet"}, "classes": ("cat",)},
+        known=["x"],
     )
     assert [one and one[1][1] for one in found] == [None, 2, None]
     assert "1 masks with the manifest's ids were written into" in account
-    assert check(tmp_path, [None], [["cat"]]) == ([None], "classes with fewer than 10 images: cat 1")
+    assert check(tmp_path, [None], [["cat"]]) == ([None], "")
 
 
 def test_masks_that_fail_when_they_are_written_anew(tmp_path: Path) -> None:
     masks = [square(1)] * 39 + ["absent"]
-    found, account = check(tmp_path, masks, [["cat"]] * 40, known=["x"])
+    found, account = check(tmp_path, masks, [["cat"]] * 40, known=["x"], stated=["cat"])
     assert [one is None for one in found] == [False] * 39 + [True]
     assert "masks that can't be used; their rows have none" in account
 
@@ -180,7 +205,7 @@ def test_masks_that_fail_when_they_are_written_anew(tmp_path: Path) -> None:
 def test_masks_that_are_read_are_never_overwritten(tmp_path: Path) -> None:
     masks = [square(1), square(1)]
     with pytest.raises(ValueError, match=r"holds some that are read, such as .*read/0\.png: name another folder"):
-        check(tmp_path, masks, [["cat"]] * 2, known=["x"], folder=str(tmp_path / "read"))
+        check(tmp_path, masks, [["cat"]] * 2, known=["x"], stated=["cat"], folder=str(tmp_path / "read"))
     assert (tmp_path / "read/0.png").read_bytes() == encoded(square(1))
 
 

@@ -18,8 +18,10 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.outputs.lease import hold
 from raypipe.outputs.ledger import INDEX, QUARANTINED, write_entries
+from raypipe.outputs.records import read_summary, write_summary
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.in_use import FOLDER as IN_USE
+from raypipe.pipelines.in_use import OtherClasses
 from raypipe.run import Run
 from raypipe.status.content import Status, Step
 from raypipe.status.look import look
@@ -158,8 +160,43 @@ def test_other_classes_are_refused_as_by_a_run(config: Callable[..., RunConfig])
     run(config())
     context = open_context(config())
     other = Context(context.config, Manifest(context.manifest.table, ("cat", "dog", "emu")))
-    with pytest.raises(ValueError, match="of the classes"):
+    with pytest.raises(OtherClasses, match="of the classes"):
         look(other)
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "reason", "way_out"),
+    [
+        (("cat", "dog", "emu"), "image_id", "uses a classifier of the classes ['cat', 'dog']", "--retrain=all"),
+        (("dog", "cat"), "image_id", "holds a run of another manifest", "--reuse-out"),
+        (("cat", "dog"), "other", "holds a run of another manifest", "--reuse-out"),
+    ],
+    ids=["one more", "another order", "other images"],
+)
+def test_the_status_of_a_run_that_would_be_refused_says_so_and_a_dry_run_is_refused(
+    classes: tuple[str, ...], names: str, reason: str, way_out: str, config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    context = open_context(config())
+    begin_run(context, reuse_out=False)
+    run(config())
+    rows = context.manifest.table.to_pylist()
+    others = [row if names == "image_id" else row | {"image_id": f"x{row['image_id']}"} for row in rows]
+    write_manifest(Manifest.from_rows(others, classes), str(tmp_path / "other.parquet"))
+    (tmp_path / "config.yaml").write_text(to_yaml(config(f"manifest={tmp_path}/other.parquet")))
+    said = CliRunner().invoke(app, ["status", str(tmp_path / "config.yaml")])
+    assert said.exit_code == 0, said.output
+    (line,) = (line for line in said.stdout.splitlines() if line.startswith("`raypipe run` refuses this: "))
+    assert reason in line
+    assert way_out in line
+    assert "another `out`" in line
+    if classes != ("cat", "dog"):
+        assert "classifier  to do" in said.stdout
+        assert f"the last ones are in {config().out}/masks/" in said.stdout
+    refused = CliRunner().invoke(app, ["run", "--dry-run", str(tmp_path / "config.yaml")])
+    assert isinstance(refused.exception, ValueError)
+    assert reason in str(refused.exception)
+    ways_out = ["--reuse-out", "--retrain=all"]
+    assert CliRunner().invoke(app, ["run", "--dry-run", *ways_out, str(tmp_path / "config.yaml")]).exit_code == 0
 
 
 def test_options_of_the_last_run_are_remembered(
@@ -203,6 +240,17 @@ def test_rows_in_quarantine_are_counted_by_reason_and_tried_again_when_told_to(
     assert closing(found)[:2] == ["masks: 3 of 4 images, 1 quarantined", "  1 x DecodeImages: can't be read"]
     again = look(open_context(config(), retry_quarantined="masks"))
     assert "3 of 4 images, none quarantined, 1 left" in describe(again)
+
+
+def test_the_time_so_far_is_that_of_all_runs(config: Callable[..., RunConfig]) -> None:
+    """A run of ten new images takes less than the first one, and adds to it."""
+    run(config())
+    masks = step_of(look(open_context(config())), "masks").artifact
+    assert masks is not None
+    summary = read_summary(masks.uri)
+    assert summary is not None
+    write_summary(masks.uri, summary | {"seconds": 60.0, "total_seconds": 480.0})
+    assert "time: 8 minutes so far" in closing(look(open_context(config())))
 
 
 def test_of_a_run_that_is_at_work_it_says_who_works_and_what_is_left(config: Callable[..., RunConfig]) -> None:

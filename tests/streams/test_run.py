@@ -145,9 +145,10 @@ def test_an_interrupted_stream_goes_on_where_it_was(
 
 
 def test_a_manifest_grows_and_a_row_that_changes_is_computed_again(local_ray: None, tmp_path: Path) -> None:
-    run(tmp_path, make_rows(NAMES[:10]))
+    first = run(tmp_path, make_rows(NAMES[:10]))
     summary = run(tmp_path, make_rows(NAMES))
     assert (summary.num_rows, summary.num_finished, summary.num_computed) == (21, 21, 11)
+    assert summary.total_seconds == pytest.approx(first.seconds + summary.seconds, abs=0.02)
     changed = pa.concat_tables([make_rows(NAMES[:3], "longer.jpg"), make_rows(NAMES[3:])])
     summary = run(tmp_path, changed)
     assert (summary.num_finished, summary.num_computed) == (21, 3)
