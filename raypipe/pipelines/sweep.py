@@ -120,7 +120,7 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
         storage.write_bytes_atomic(storage.join(folder, f"{name}.svg"), svg.encode())
     found = {
         "chosen": chosen._asdict(),
-        "num_images": full.separations.num_images,
+        "num_images": len(full.rows),
         "num_labelled": config.sweep.num_labelled,
     }
     found |= {"score": choice.scores[choice.index], "low": choice.low, "high": choice.high, "regret": choice.regret}
@@ -131,7 +131,7 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
         table=table,
         choice=choice,
         chosen=chosen,
-        num_images=full.separations.num_images,
+        num_images=len(full.rows),
         num_labelled=config.sweep.num_labelled,
         best_config=best_config,
         search=candidates.search,

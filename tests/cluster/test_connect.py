@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -194,8 +195,16 @@ def test_a_ray_that_starts_too_slowly_is_tried_once_more(
     assert os.environ["RAY_API_SERVER_ADDRESS"].endswith(f":{ports[-1]}")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt; a shell starts what it runs in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_while_ray_forks_its_processes_waits_for_them(
-    no_ray: None, monkeypatch: pytest.MonkeyPatch
+    no_ray: None, interruptible: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
 
