@@ -92,8 +92,9 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
             "a sweep scores whole images, images.tile has none: sweep images of a tile's size, or cut some"
         )
     rows = scored_rows(context)
-    truth = collect(rows.select(["mask_uri"]))["mask_uri"]
-    check_labelled(config.sweep.num_labelled, num_known=len(truth) - truth.null_count, num_images=len(truth))
+    if config.sweep.num_labelled:  # before anything is computed
+        truth = collect(rows.select(["mask_uri"]))["mask_uri"]
+        check_labelled(config.sweep.num_labelled, num_known=len(truth) - truth.null_count, num_images=len(truth))
     candidates = (_of_grid if config.sweep.search == "grid" else _of_search)(
         context, rows, maps=maps, affinity=affinity
     )
