@@ -30,7 +30,7 @@ from raypipe.formats.containers import find_containers
 from raypipe.formats.webdataset.read import WebDatasetReader
 from raypipe.imports.classes import ClassOptions
 from raypipe.imports.finish import ImportOptions, finish
-from raypipe.pipelines.import_containers import read_containers
+from raypipe.pipelines.imports.containers import read_containers
 from raypipe.run import open_run
 from raypipe.schema import MASKS
 

@@ -26,7 +26,7 @@ from raypipe.data.manifest import Manifest
 from raypipe.formats.base import Options
 from raypipe.outputs.ledger import SHARDS
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.export import ExportMasks, make_format, read_exported, run_export
+from raypipe.pipelines.exports.datasets import ExportMasks, make_format, read_exported, run_export
 from raypipe.schema import EXPORTS, MASKS
 
 CLASSES = ("cat", "dog")

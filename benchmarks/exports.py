@@ -29,7 +29,7 @@ from raypipe.formats.base import NO_SPLIT, Options
 from raypipe.formats.voc.read import read_voc
 from raypipe.imports.finish import finish
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.export import run_export
+from raypipe.pipelines.exports.datasets import run_export
 from raypipe.schema import IGNORE
 
 Mask = NDArray[np.uint8]

@@ -30,7 +30,7 @@ from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.data.shards import iter_shards
 from raypipe.ops.predicted_iou import ENOUGH_SKILL, UNKNOWING_WEIGHT
 from raypipe.outputs.ledger import SHARDS
-from raypipe.pipelines.label_knowledge import class_skills, read_label_precision
+from raypipe.pipelines.labels.knowledge import class_skills, read_label_precision
 from raypipe.pipelines.tally import read_image_scores
 from raypipe.run import Run
 from raypipe.schema import IGNORE

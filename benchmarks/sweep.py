@@ -27,9 +27,9 @@ from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.data.truth import read_truth
 from raypipe.outputs.ledger import SHARDS
-from raypipe.pipelines.setting_scores import sweep_plan
 from raypipe.pipelines.steps import chooses_walks
-from raypipe.pipelines.sweep import grid
+from raypipe.pipelines.walk.setting_scores import sweep_plan
+from raypipe.pipelines.walk.sweep import grid
 from raypipe.run import Run
 from raypipe.schema import MASKS, SETTINGS
 

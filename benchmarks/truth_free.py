@@ -36,8 +36,8 @@ from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.separation import objective, separation
 from raypipe.ops.walk_choice import best_labels
 from raypipe.pipelines.context import open_context
-from raypipe.pipelines.setting_scores import sweep_plan
 from raypipe.pipelines.steps import compute_cams
+from raypipe.pipelines.walk.setting_scores import sweep_plan
 from raypipe.schema import GRID_STRIDE
 from raypipe.stages.base import Row
 from raypipe.stages.cams import ComputeCams

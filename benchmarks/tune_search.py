@@ -19,10 +19,10 @@ from runs import connect_run, with_values
 
 from raypipe import storage
 from raypipe.config import load_config
-from raypipe.pipelines.separations import Separations
-from raypipe.pipelines.setting_scores import SettingScores, score_settings, sweep_plan
-from raypipe.pipelines.sweep import STRIDE, grid, scored_rows
-from raypipe.pipelines.walk_search import Search, cells_plan, search_walk
+from raypipe.pipelines.walk.search import Search, cells_plan, search_walk
+from raypipe.pipelines.walk.separations import Separations
+from raypipe.pipelines.walk.setting_scores import SettingScores, score_settings, sweep_plan
+from raypipe.pipelines.walk.sweep import STRIDE, grid, scored_rows
 from raypipe.run import Run
 from raypipe.stages.walk_scores import Setting
 

@@ -146,7 +146,7 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
         typer.echo(f"table: {trials.folder}\nconfig for `raypipe run`: {trials.best_config}")
         return
     result = connect_run(resolved, until="affinity").sweep()
-    from raypipe.pipelines.sweep import result_table
+    from raypipe.pipelines.walk.sweep import result_table
 
     typer.echo(result_table(result))
     typer.echo(f"table and plots: {result.folder}\nconfig for `raypipe masks`: {result.best_config}")

@@ -38,7 +38,7 @@ def export(
     if source not in ("masks", "calibrated", "truth"):
         raise typer.BadParameter(f"got {source!r}, allowed are masks, calibrated, truth", param_hint="--masks")
     from raypipe.formats.base import Options
-    from raypipe.pipelines.export import make_format, run_export
+    from raypipe.pipelines.exports.datasets import make_format, run_export
 
     options = Options(instances=instances, min_area=min_area, tolerance=tolerance, copy_images=copy_images)
     make_format(format_name, (), options)  # before Ray starts and hours of masks: a library may be missing
@@ -83,7 +83,7 @@ def export_model(
 
     find_model_format(out)  # before hours of training
     steps = open_run(config, overrides, until="segmenter")
-    from raypipe.pipelines.export_model import export_model as write
+    from raypipe.pipelines.exports.model import export_model as write
 
     difference = write(steps.context, segmenter=steps.train_segmenter()[0], uri=out)
     typer.echo(f"{out}: probabilities differ by {difference:.2g} at most from the checkpoint's")

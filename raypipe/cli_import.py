@@ -147,7 +147,7 @@ def seeds(
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI to write into, of this source alone.")],
 ) -> None:
     """Maps of another program (image_id, classes, maps in [0, 1]) for checkpoints.seeds."""
-    from raypipe.pipelines.import_seeds import import_seeds
+    from raypipe.pipelines.imports.seeds import import_seeds
 
     typer.echo(str(import_seeds(source, manifest, out)))
     typer.echo(f"seeds: {out}. In a config: checkpoints.seeds={out}")
@@ -241,7 +241,7 @@ def webdataset(
         reader=LabelReader(names=names, separator=separator, empty=empty_labels.value),
     )
     containers = find_containers(source, suffix=".tar", split=split, splits_from=splits_from)
-    from raypipe.pipelines.import_containers import read_containers
+    from raypipe.pipelines.imports.containers import read_containers
 
     return read_containers(reader, containers, source=source)
 
@@ -273,6 +273,6 @@ def parquet(
         reader=LabelReader(names=names, separator=separator, empty=empty_labels.value),
     )
     containers = find_containers(source, suffix=".parquet", split=split, splits_from=splits_from)
-    from raypipe.pipelines.import_containers import read_containers
+    from raypipe.pipelines.imports.containers import read_containers
 
     return read_containers(reader, containers, source=source)

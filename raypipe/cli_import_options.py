@@ -127,7 +127,7 @@ class LongImport:
 
 
 def _write_long(found: LongImport, common: dict[str, Any], target: str, *, images: str | None) -> None:
-    from raypipe.pipelines.import_long import draft_of, gather_tables, is_large, write_long
+    from raypipe.pipelines.imports.long_tables import draft_of, gather_tables, is_large, write_long
 
     options = _class_options(common)
     new_names = clean_map(options.map)

@@ -30,7 +30,7 @@ from raypipe.results import Decision, Score, StreamSummary
 
 if TYPE_CHECKING:
     from raypipe.pipelines.calibrate import ConfidenceMap
-    from raypipe.pipelines.sweep import SweepResult
+    from raypipe.pipelines.walk.sweep import SweepResult
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Run:
     @once
     def sweep(self) -> "SweepResult":
         """Scores of many settings of the walk, and the chosen one."""
-        from raypipe.pipelines.sweep import run_sweep  # pandas and matplotlib take seconds
+        from raypipe.pipelines.walk.sweep import run_sweep  # pandas and matplotlib take seconds
 
         result = run_sweep(self.context, maps=self.find_maps(), affinity=self.train_affinity())
         logger.info("sweep: %s", result.folder)

@@ -32,8 +32,8 @@ from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.needs import makes_seeds
 from raypipe.pipelines.networks import given_checkpoint
 from raypipe.pipelines.seeds import given_seeds
-from raypipe.pipelines.sweep import scored_rows
 from raypipe.pipelines.tuning import run_experiment
+from raypipe.pipelines.walk.sweep import scored_rows
 from raypipe.run import Run
 from raypipe.screen.worker import in_worker
 from raypipe.stages.walk_scores import Setting

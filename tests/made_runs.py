@@ -23,9 +23,10 @@ from raypipe.outputs.ledger import INDEX, SHARDS, write_entries
 from raypipe.outputs.load import held
 from raypipe.outputs.records import open_folder, write_summary
 from raypipe.outputs.sink import write_shard
-from raypipe.pipelines import calibrate, label_precision, networks, refit
+from raypipe.pipelines import calibrate, networks, refit
 from raypipe.pipelines.calibrate import ConfidenceMap
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.labels import precision as label_precision
 from raypipe.pipelines.networks import NetworkPlan
 from raypipe.results import LabelPrecision, StreamSummary
 from raypipe.schema import ROW_DIGEST, SHARD_DIGEST

@@ -20,7 +20,7 @@ from raypipe.data.shards import read_shards
 from raypipe.pages.explain import explain, manifest_row
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines.context import open_context
-from raypipe.pipelines.import_seeds import import_seeds
+from raypipe.pipelines.imports.seeds import import_seeds
 from raypipe.pipelines.score_tables import scores_table
 from raypipe.run import Run, open_run
 from raypipe.schema import MASKS, QUARANTINE, SEEDS

@@ -109,7 +109,7 @@ def streams_of(context: Context) -> list[Plan]:
     from raypipe.pipelines.classifier import classifier_task
     from raypipe.pipelines.evaluate import scores_plan
     from raypipe.pipelines.gate import gate_plan
-    from raypipe.pipelines.label_precision import labels_plan
+    from raypipe.pipelines.labels.precision import labels_plan
     from raypipe.pipelines.masks import masks_plan, taking_up
     from raypipe.pipelines.refit import refit_plan, refits
     from raypipe.pipelines.saliency_maps import saliency_plan

@@ -11,8 +11,8 @@ from raypipe.data.shards import iter_shards
 from raypipe.ops.risk import risk_at_coverage
 from raypipe.outputs.ledger import SHARDS
 from raypipe.pipelines.calibrate import CALIBRATION_FILE
-from raypipe.pipelines.sweep import CHOICE_FILE
 from raypipe.pipelines.tally import read_image_scores
+from raypipe.pipelines.walk.sweep import CHOICE_FILE
 from raypipe.reports.content import RiskCurves, SweepPlots
 from raypipe.results import Measured, Score
 from raypipe.uri import name_of, parent

@@ -15,7 +15,7 @@ from raypipe.pages.provenance import provenance
 from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pages.samples import collect_samples
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.label_knowledge import label_sayings, read_label_precision
+from raypipe.pipelines.labels.knowledge import label_sayings, read_label_precision
 from raypipe.reports.html import Report, render_report
 from raypipe.results import Decision, Score
 from raypipe.training.trainer import read_metrics

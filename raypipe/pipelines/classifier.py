@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from raypipe.artifacts import Artifact
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
-from raypipe.pipelines.label_precision import measure_labels
+from raypipe.pipelines.labels.precision import measure_labels
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
 from raypipe.pipelines.saliency_maps import lacks_saliency, run_saliency, with_saliency

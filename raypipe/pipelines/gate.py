@@ -20,7 +20,7 @@ from raypipe.artifacts import Artifact
 from raypipe.config import Budget
 from raypipe.data.rows import Rows
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.label_knowledge import knows_nothing
+from raypipe.pipelines.labels.knowledge import knows_nothing
 from raypipe.pipelines.masks import with_seeds
 from raypipe.pipelines.needs import has_given_seeds, judge_of
 from raypipe.pipelines.steps import (

@@ -5,7 +5,7 @@ from dataclasses import replace
 from raypipe.artifacts import Artifact
 from raypipe.outputs.load import Load
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.label_knowledge import knows_nothing
+from raypipe.pipelines.labels.knowledge import knows_nothing
 from raypipe.pipelines.needs import judge_of
 from raypipe.pipelines.seeds import find_seeds, run_seeds
 from raypipe.pipelines.steps import (

@@ -25,7 +25,7 @@ from raypipe.data.rows import Rows
 from raypipe.ops.refit import fit_cells
 from raypipe.pipelines.classifier import labelled_rows
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
-from raypipe.pipelines.label_knowledge import read_label_precision, write_label_precision
+from raypipe.pipelines.labels.knowledge import read_label_precision, write_label_precision
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.needs import has_given_seeds
 from raypipe.pipelines.steps import decode_images, fetch_images, sample_cells

@@ -15,7 +15,7 @@ from raypipe.data.rows import Part
 from raypipe.outputs.load import Load, held
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
 from raypipe.pipelines.gate import CONSISTENCY, SAMPLE_SIZE, is_labelled, weigh
-from raypipe.pipelines.label_knowledge import knows_nothing
+from raypipe.pipelines.labels.knowledge import knows_nothing
 from raypipe.pipelines.segmenter import segment_plan, train_segmenter
 from raypipe.pipelines.steps import decode_images, fetch_images, gate_masks
 from raypipe.results import Decision

@@ -8,7 +8,7 @@ from raypipe.ops.dense_crf import COMPAT_BILATERAL
 from raypipe.outputs.imported import load_imported
 from raypipe.outputs.load import Load
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.label_knowledge import class_skills
+from raypipe.pipelines.labels.knowledge import class_skills
 from raypipe.stages.base import Stage
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.decode import DecodeImages

@@ -16,7 +16,7 @@ from raypipe.pipelines.context import CONFIG_FILE, Context
 from raypipe.pipelines.evaluate import has_truth, scores_plan, truth_rows
 from raypipe.pipelines.gate import read_gates, sample_rows, undecided
 from raypipe.pipelines.in_use import OtherClasses
-from raypipe.pipelines.label_knowledge import read_label_precision, say
+from raypipe.pipelines.labels.knowledge import read_label_precision, say
 from raypipe.pipelines.last_run import OtherManifest, check_manifest
 from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.masks_file import find_masks_file

@@ -14,9 +14,9 @@ from made_runs import BASE, make_nothing, write_inputs, write_metadata
 from raypipe.artifacts import digest
 from raypipe.config import RunConfig, load_config
 from raypipe.pipelines.in_use import FOLDER as IN_USE
-from raypipe.pipelines.setting_scores import sweep_plan
 from raypipe.pipelines.steps import chooses_walks
-from raypipe.pipelines.sweep import STRIDE, grid, scored_rows, sweep_folder
+from raypipe.pipelines.walk.setting_scores import sweep_plan
+from raypipe.pipelines.walk.sweep import STRIDE, grid, scored_rows, sweep_folder
 from raypipe.run import open_run
 from raypipe.trials import trials_provenance
 

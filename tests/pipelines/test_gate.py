@@ -18,7 +18,7 @@ from raypipe.pages.finished import find_masks
 from raypipe.pipelines import gate
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.gate import run_gates, sample_rows, weigh
-from raypipe.pipelines.label_knowledge import write_label_precision
+from raypipe.pipelines.labels.knowledge import write_label_precision
 from raypipe.pipelines.masks import masks_plan
 from raypipe.results import ClassPrecision, LabelPrecision
 from raypipe.run import Run, open_run

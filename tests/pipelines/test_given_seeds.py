@@ -16,7 +16,7 @@ from raypipe.pages.explain import explain, manifest_row
 from raypipe.pages.finished import find_masks
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.gate import NO_CLASSIFIER, PARTIAL
-from raypipe.pipelines.import_seeds import import_seeds
+from raypipe.pipelines.imports.seeds import import_seeds
 from raypipe.run import Run
 from raypipe.schema import MASKS, SEEDS
 from raypipe.streams.collect import outputs_of, quarantined

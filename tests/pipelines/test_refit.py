@@ -16,7 +16,7 @@ from raypipe.data.manifest import Manifest
 from raypipe.networks import build_classifier
 from raypipe.pipelines import refit as pipeline
 from raypipe.pipelines.context import Context, open_context
-from raypipe.pipelines.label_knowledge import class_skills, write_label_precision
+from raypipe.pipelines.labels.knowledge import class_skills, write_label_precision
 from raypipe.pipelines.refit import CELLS_OF_IMAGE, SETTINGS, find_refit, refit_classifier, refit_plan, refits, refitted
 from raypipe.pipelines.seeds import run_seeds
 from raypipe.results import ClassPrecision, LabelPrecision

@@ -18,7 +18,7 @@ from raypipe.formats.base import Options
 from raypipe.formats.voc.write import Voc
 from raypipe.outputs.load import Load
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.export import run_export
+from raypipe.pipelines.exports.datasets import run_export
 from raypipe.schema import MASKS, columns
 from raypipe.stages.base import Row, Stage
 from raypipe.streams import run

@@ -22,7 +22,7 @@ from raypipe.data.shards import read_shards
 from raypipe.data.tiff import InMemory, geotags
 from raypipe.formats.base import Options
 from raypipe.pages.review import run_review
-from raypipe.pipelines.export import run_export
+from raypipe.pipelines.exports.datasets import run_export
 from raypipe.run import open_run
 from raypipe.schema import MASKS, QUARANTINE
 

@@ -18,8 +18,8 @@ from raypipe.data.parts import open_manifest, write_manifest
 from raypipe.data.rows import Rows
 from raypipe.outputs.imported import find_imported, load_imported
 from raypipe.outputs.load import Load
-from raypipe.pipelines import import_seeds as module
-from raypipe.pipelines.import_seeds import import_seeds
+from raypipe.pipelines.imports import seeds as module
+from raypipe.pipelines.imports.seeds import import_seeds
 from raypipe.schema import GIVEN_SEEDS
 from raypipe.stages.base import Row, Stage
 from raypipe.streams.collect import with_imported

@@ -14,8 +14,8 @@ from raypipe.formats.base import Options
 from raypipe.formats.coco.read import read_coco_files
 from raypipe.formats.coco.write import Coco
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.export import run_export
-from raypipe.pipelines.export_images import fit_images
+from raypipe.pipelines.exports.datasets import run_export
+from raypipe.pipelines.exports.images import fit_images
 
 
 def make_context(uris: list[str], mask: str | None = None) -> Context:

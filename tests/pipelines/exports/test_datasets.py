@@ -28,10 +28,10 @@ from raypipe.formats.webdataset.read import WebDatasetReader
 from raypipe.imports.classes import ClassOptions
 from raypipe.imports.finish import ImportOptions, finish
 from raypipe.outputs.records import MixedOutputs
-from raypipe.pipelines import export
 from raypipe.pipelines.context import Context, open_context
-from raypipe.pipelines.export import ExportMasks, export_rows, find_format, run_export
-from raypipe.pipelines.import_containers import read_containers
+from raypipe.pipelines.exports import datasets as export
+from raypipe.pipelines.exports.datasets import ExportMasks, export_rows, find_format, run_export
+from raypipe.pipelines.imports.containers import read_containers
 from raypipe.stages.base import Row, with_error_columns
 from raypipe.streams.collect import collect
 

@@ -14,8 +14,8 @@ from raypipe.data.manifest import Manifest
 from raypipe.networks import build_classifier
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context, open_context
-from raypipe.pipelines.label_knowledge import class_skills, read_label_precision
-from raypipe.pipelines.label_precision import label_precision, labels_plan, measure_labels
+from raypipe.pipelines.labels.knowledge import class_skills, read_label_precision
+from raypipe.pipelines.labels.precision import label_precision, labels_plan, measure_labels
 from raypipe.training.held_out import Asked, write_asked
 from raypipe.training.tasks import ClassifierTask
 

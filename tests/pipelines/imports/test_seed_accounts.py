@@ -5,7 +5,7 @@ import pytest
 
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import StoredManifest, open_manifest, write_manifest
-from raypipe.pipelines.seed_accounts import Seen, account_of
+from raypipe.pipelines.imports.seed_accounts import Seen, account_of
 
 CLASSES = ("cat", "dog", "cow")
 

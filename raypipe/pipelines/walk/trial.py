@@ -18,8 +18,8 @@ from ray import tune
 
 from raypipe import storage
 from raypipe.data.shards import Place
-from raypipe.pipelines.separations import Separations
-from raypipe.pipelines.setting_scores import NUM_FINALISTS
+from raypipe.pipelines.walk.separations import Separations
+from raypipe.pipelines.walk.setting_scores import NUM_FINALISTS
 from raypipe.stages.store_cells import score_stored
 from raypipe.stages.walk_scores import Setting, WalkScores
 from raypipe.streams.tasks import in_tasks

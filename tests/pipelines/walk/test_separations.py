@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypipe.pipelines.separations import Separations, read_separations
+from raypipe.pipelines.walk.separations import Separations, read_separations
 from raypipe.stages.walk_scores import Setting
 
 SETTINGS = tuple(Setting(alpha, 4.0, 8, 5) for alpha in (2.0, 4.0, 8.0))

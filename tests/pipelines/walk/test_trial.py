@@ -8,10 +8,10 @@ import pytest
 from ray import tune
 
 from raypipe.data.shards import Place
-from raypipe.pipelines import walk_trial
-from raypipe.pipelines.separations import read_separations
-from raypipe.pipelines.setting_scores import NUM_FINALISTS
-from raypipe.pipelines.walk_trial import ALPHAS, STEPS, rungs, try_walk
+from raypipe.pipelines.walk import trial as walk_trial
+from raypipe.pipelines.walk.separations import read_separations
+from raypipe.pipelines.walk.setting_scores import NUM_FINALISTS
+from raypipe.pipelines.walk.trial import ALPHAS, STEPS, rungs, try_walk
 from raypipe.stages.walk_scores import Setting, WalkScores
 
 OWN, PAPER = Setting(32.0, 8.0, 16, 5), Setting(16.0, 8.0, 256, 5)

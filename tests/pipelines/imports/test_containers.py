@@ -6,8 +6,8 @@ from container_files import picture, write_tar
 from raypipe import storage
 from raypipe.formats.containers import find_containers
 from raypipe.formats.webdataset.read import WebDatasetReader
-from raypipe.pipelines import import_containers
-from raypipe.pipelines.import_containers import read_containers
+from raypipe.pipelines.imports import containers as import_containers
+from raypipe.pipelines.imports.containers import read_containers
 
 
 def write(folder: Path, number: int) -> None:

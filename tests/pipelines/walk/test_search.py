@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from raypipe.data.rows import Rows
-from raypipe.pipelines.walk_search import labelled_places
+from raypipe.pipelines.walk.search import labelled_places
 
 
 def test_places_are_those_of_labelled_images_in_one_order() -> None:

@@ -1,7 +1,7 @@
 """Sweep: many settings of the walk on a sample of images, and the choice of one, without truth if need be.
 
 A grid is scored inside the actors that hold the AffinityNet, so the cluster sees one stream, which resumes as the
-masks' does; `sweep.search=optuna` looks beyond it (`raypipe.pipelines.walk_search`). Settings are compared with one
+masks' does; `sweep.search=optuna` looks beyond it (`raypipe.pipelines.walk.search`). Settings are compared with one
 walk for all images, the ten best of them once more by the masks that a run would make, in which each image takes a walk
 of its own: the objective or true masks choose one of the ten. To compare all by such masks would cost more and choose
 worse: the further a setting reaches, the more walks an image has to choose among, of which it takes the one with the
@@ -25,8 +25,9 @@ from raypipe.data.rows import Rows
 from raypipe.ops.choice import Choice
 from raypipe.outputs.load import placed
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.separations import Separations
-from raypipe.pipelines.setting_scores import (
+from raypipe.pipelines.steps import chooses_walks
+from raypipe.pipelines.walk.separations import Separations
+from raypipe.pipelines.walk.setting_scores import (
     NUM_FINALISTS,
     check_labelled,
     choose,
@@ -34,14 +35,13 @@ from raypipe.pipelines.setting_scores import (
     score_settings,
     sweep_plan,
 )
-from raypipe.pipelines.steps import chooses_walks
 from raypipe.reports.plots import setting_charts
 from raypipe.stages.walk_scores import Setting
 from raypipe.streams.collect import collect, draw_rows, rows_digest
 from raypipe.streams.plan import Plan
 
 if TYPE_CHECKING:
-    from raypipe.pipelines.walk_search import Search
+    from raypipe.pipelines.walk.search import Search
 
 CHOICE_FILE = "choice.json"
 
@@ -169,7 +169,7 @@ def _of_grid(context: Context, rows: Rows, *, maps: Artifact, affinity: Artifact
 
 def _of_search(context: Context, rows: Rows, *, maps: Artifact, affinity: Artifact | None) -> _Candidates:
     """Those settings that Ray Tune's trials brought to the end."""
-    from raypipe.pipelines.walk_search import cells_plan, check_installed, search_space, search_walk
+    from raypipe.pipelines.walk.search import cells_plan, check_installed, search_space, search_walk
 
     check_installed()
     plan = cells_plan(context, maps=maps, affinity=affinity)

@@ -17,7 +17,7 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest
 from raypipe.formats.draft import Draft
 from raypipe.imports import images, long_tables
-from raypipe.pipelines import import_long
+from raypipe.pipelines.imports import long_tables as import_long
 
 ROWS = [
     ("a.jpg", "cat", 1.0),

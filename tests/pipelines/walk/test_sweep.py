@@ -12,11 +12,11 @@ from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig, load_config, to_yaml
 from raypipe.data.manifest import Manifest
 from raypipe.doctor.stage_timing import RandomNetwork
-from raypipe.pipelines import walk_search
 from raypipe.pipelines.affinity import affinity_task
 from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import open_context
-from raypipe.pipelines.sweep import result_table
+from raypipe.pipelines.walk import search as walk_search
+from raypipe.pipelines.walk.sweep import result_table
 from raypipe.run import Run, open_run
 
 SWEEP = [

@@ -1,6 +1,6 @@
 """Searches settings of the walk beyond a grid: trials of Ray Tune over maps and features that are computed once.
 
-A trial (`raypipe.pipelines.walk_trial`) is one walk, of a beta and a radius, that scores all alphas and numbers of
+A trial (`raypipe.pipelines.walk.trial`) is one walk, of a beta and a radius, that scores all alphas and numbers of
 steps. Of the trials ASHA lets the best third see three times the images. What is compared is the gain over the first
 trial, the one with the config's own setting, on the same images: the best of many settings on few images owes much to
 chance, which is so left out. Optuna's Gaussian process, which a smooth function of two variables suits, proposes the
@@ -29,8 +29,6 @@ from raypipe.data.shards import Place
 from raypipe.outputs.load import held
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import with_seeds
-from raypipe.pipelines.separations import Separations, read_separations
-from raypipe.pipelines.setting_scores import NUM_FINALISTS, known_settings
 from raypipe.pipelines.steps import (
     compute_cams,
     decode_images,
@@ -39,7 +37,9 @@ from raypipe.pipelines.steps import (
     pixels_per_pass,
 )
 from raypipe.pipelines.tuning import run_experiment
-from raypipe.pipelines.walk_trial import ALPHAS, REDUCTION, STEPS, rounded, rungs, try_walk
+from raypipe.pipelines.walk.separations import Separations, read_separations
+from raypipe.pipelines.walk.setting_scores import NUM_FINALISTS, known_settings
+from raypipe.pipelines.walk.trial import ALPHAS, REDUCTION, STEPS, rounded, rungs, try_walk
 from raypipe.schema import CELLS, SHARD_ROW, SHARD_URI
 from raypipe.stages.store_cells import StoreCells
 from raypipe.stages.walk_scores import Setting, WalkScores

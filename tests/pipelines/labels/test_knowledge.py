@@ -8,7 +8,7 @@ import pytest
 
 from raypipe.artifacts import Artifact
 from raypipe.config import Training, load_config
-from raypipe.pipelines.label_knowledge import (
+from raypipe.pipelines.labels.knowledge import (
     class_skills,
     knows_nothing,
     read_label_precision,

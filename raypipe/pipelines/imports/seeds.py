@@ -26,7 +26,7 @@ from raypipe.outputs.imported import read_source, write_seeds_file
 from raypipe.outputs.lease import hold
 from raypipe.outputs.ledger import ENTRIES, INDEX, QUARANTINED, SETTLED, SHARDS, write_entries
 from raypipe.outputs.sink import write_shard
-from raypipe.pipelines.seed_accounts import Seen, account_of
+from raypipe.pipelines.imports.seed_accounts import Seen, account_of
 from raypipe.schema import GIVEN_SEEDS, ROW_DIGEST
 from raypipe.streams.tasks import in_tasks
 from raypipe.uri import is_local, name_of

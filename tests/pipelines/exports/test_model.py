@@ -9,9 +9,9 @@ from raypipe.config import load_config
 from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.data.manifest import Manifest
 from raypipe.networks import build_segmenter
-from raypipe.pipelines import export_model as module
 from raypipe.pipelines.context import Context, open_context
-from raypipe.pipelines.export_model import export_model
+from raypipe.pipelines.exports import model as module
+from raypipe.pipelines.exports.model import export_model
 
 
 @pytest.fixture

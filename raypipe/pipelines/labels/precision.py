@@ -17,7 +17,7 @@ from raypipe.config import Budget
 from raypipe.ops.average_precision import average_precision, chance_precision
 from raypipe.ops.cross_validation import cross_validated_scores
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.label_knowledge import read_label_precision, say, write_label_precision
+from raypipe.pipelines.labels.knowledge import read_label_precision, say, write_label_precision
 from raypipe.pipelines.networks import NetworkPlan
 from raypipe.pipelines.steps import decode_images, fetch_images, pixels_per_pass
 from raypipe.results import ClassPrecision, LabelPrecision

@@ -27,7 +27,7 @@ from raypipe.outputs.ledger import SHARDS
 from raypipe.outputs.load import Load, held
 from raypipe.outputs.records import MixedOutputs
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.export_images import fit_images
+from raypipe.pipelines.exports.images import fit_images
 from raypipe.results import StreamSummary
 from raypipe.schema import EXPORTS, IGNORE, MASKS, columns
 from raypipe.stages.base import Row, Stage

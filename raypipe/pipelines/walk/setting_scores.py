@@ -14,7 +14,6 @@ from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import taking_up, with_seeds
-from raypipe.pipelines.separations import Separations
 from raypipe.pipelines.steps import (
     compute_cams,
     decode_images,
@@ -22,6 +21,7 @@ from raypipe.pipelines.steps import (
     given_loads,
     pixels_per_pass,
 )
+from raypipe.pipelines.walk.separations import Separations
 from raypipe.schema import SETTINGS, columns
 from raypipe.stages.score_settings import ScoreSettings
 from raypipe.stages.walk_scores import SCORES, SEPARATIONS, Setting
