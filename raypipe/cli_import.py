@@ -23,7 +23,7 @@ from raypipe.formats.table.read import TableOptions, read_table
 from raypipe.formats.voc.read import read_voc
 from raypipe.formats.webdataset.read import WebDatasetReader
 from raypipe.formats.yolo.read import read_yolo
-from raypipe.imports.long_tables import LongOptions
+from raypipe.imports.long_rows import LongOptions
 
 import_app = typer.Typer(no_args_is_help=True, help="Write a manifest of a dataset in another layout.")
 

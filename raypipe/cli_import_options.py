@@ -20,7 +20,7 @@ from raypipe.imports.class_names import class_colors, parse_classes
 from raypipe.imports.classes import ClassOptions, clean, clean_map, renamed_classes
 from raypipe.imports.draft_map import write_draft_map
 from raypipe.imports.finish import ImportOptions, finish
-from raypipe.imports.long_tables import LongOptions
+from raypipe.imports.long_rows import LongOptions
 from raypipe.imports.truth import MaskOptions
 from raypipe.schema import BACKGROUND, IGNORE
 

@@ -9,7 +9,7 @@ depends on neither the number of rows nor that of tables. What comes out is the 
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,55 +18,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from raypipe import storage, uri
-from raypipe.data.manifest import nearest
 from raypipe.data.names import hash_names
-from raypipe.formats.labels import PLAIN, LabelReader
-from raypipe.formats.table.files import (
-    PARQUETS,
-    TEXTS,
-    Dialect,
-    ending,
-    read_header,
-    read_records,
-    unpacked_stream,
-)
-from raypipe.formats.table.read import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
 from raypipe.imports.classes import clean
 from raypipe.imports.images import SAMPLE
 from raypipe.imports.label_column import LabelColumn
+from raypipe.imports.long_rows import LongOptions, tag_batches
 from raypipe.schema import MANIFEST
 from raypipe.uri_columns import absolute_all
 
-CONFIDENCE_COLUMNS = ("confidence", "score")
-LONG_IMAGE_COLUMNS = (*IMAGE_COLUMNS, "imageid", "image_id", "photo_id", "id")
-LONG_LABEL_COLUMNS = (*LABEL_COLUMNS, "tag", "labelname", "label_name", "name")
-
-BYTES_AT_A_TIME = 4 * 2**20
-"""Of a text that are parsed at a time."""
-RECORDS_AT_A_TIME = 50_000
-
 _SCATTERED = pa.schema([("image", pa.string()), ("label", pa.string())])
 _GATHERED = pa.schema([("image", pa.string()), ("labels", pa.list_(pa.string()))])
-
-
-@dataclass(frozen=True, kw_only=True)
-class LongOptions:
-    """How tables of one tag a row are read; None finds a column by its usual names."""
-
-    root: str
-    """Absolute URI of the folder that images' names count from."""
-    image_column: str | None = None
-    label_column: str | None = None
-    confidence_column: str | None = None
-    min_confidence: float | None = None
-    """Tags of less are left out, and those of 0 or less in any case: such a tag says that the class isn't there."""
-    image_suffix: str = ""
-    """What is appended to images' names."""
-    dialect: Dialect = field(default_factory=Dialect)
-    labels: LabelReader = PLAIN
 
 
 @dataclass
@@ -117,7 +80,7 @@ def scatter(table: str, number: int, options: LongOptions, scratch: str, partiti
     names: dict[str | None, list[str] | None] = {}
     with ExitStack() as stack:
         writers: dict[int, Any] = {}
-        for batch in _batches(table, options):
+        for batch in tag_batches(table, options):
             rows, part_of_row = _rows_of(batch, table, options, names, seen, partitions)
             order = np.argsort(part_of_row, kind="stable")
             ends = np.cumsum(np.bincount(part_of_row, minlength=partitions))
@@ -252,94 +215,6 @@ def _by_confidence(column: pa.Array, lists: pa.Array, table: str, options: LongO
     seen.negatives += pc.sum(negative).as_py() or 0
     seen.unsure += pc.sum(unsure).as_py() or 0
     return pc.if_else(pc.or_(negative, unsure), pa.scalar([], pa.list_(pa.string())), lists)
-
-
-def _batches(table: str, options: LongOptions) -> Iterator[pa.RecordBatch]:
-    """Image, label and, if there is one, confidence of the rows of a table, some at a time."""
-    kind = ending(table)
-    if kind in PARQUETS:
-        with storage.opened(table) as file:
-            try:
-                parquet = pq.ParquetFile(file, pre_buffer=True)
-                columns = _columns(parquet.schema_arrow.names, table, options)
-                for batch in parquet.iter_batches(batch_size=RECORDS_AT_A_TIME, columns=columns):
-                    yield batch.select(columns)
-            except pa.ArrowException as error:
-                raise ValueError(f"{table} is not a Parquet file, or a damaged one ({str(error)[:200]})") from error
-    elif kind in TEXTS:
-        yield from _csv_batches(table, options)
-    else:
-        yield from _record_batches(table, options)
-
-
-def _csv_batches(table: str, options: LongOptions) -> Iterator[pa.RecordBatch]:
-    header = read_header(table, options.dialect)
-    names = {name.strip(): name for name in header.names}
-    columns = [names[name] for name in _columns(list(names), table, options)]
-    kinds = dict(zip(columns, (pa.string(), pa.string(), pa.float64()), strict=False))
-    with unpacked_stream(table) as stream:
-        try:
-            reader = pa.csv.open_csv(
-                stream,
-                read_options=pa.csv.ReadOptions(
-                    block_size=BYTES_AT_A_TIME, encoding=header.encoding, use_threads=False
-                ),
-                parse_options=pa.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types=kinds, include_columns=columns, strings_can_be_null=False
-                ),
-            )
-            yield from reader
-        except pa.ArrowInvalid as error:
-            raise ValueError(
-                f"{table} can't be read as a CSV with {header.delimiter!r} between cells: {str(error)[:300]}"
-            ) from error
-
-
-def _record_batches(table: str, options: LongOptions) -> Iterator[pa.RecordBatch]:
-    columns: list[str] | None = None
-    rows: list[list[Any]] = []
-    for record in read_records(table, options.dialect):
-        columns = columns or _columns(list(record.values), table, options)
-        rows.append([record.values.get(name) for name in columns])
-        if len(rows) == RECORDS_AT_A_TIME:
-            yield _record_batch(rows, columns, table)
-            rows = []
-    if columns and rows:
-        yield _record_batch(rows, columns, table)
-
-
-def _record_batch(rows: list[list[Any]], columns: list[str], table: str) -> pa.RecordBatch:
-    try:
-        return pa.record_batch(
-            [
-                pa.array([row[index] if index == 2 else _text(row[index]) for row in rows])
-                for index in range(len(columns))
-            ],
-            names=columns,
-        )
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"{table}: a cell is of another kind than those before ({str(error)[:200]})") from error
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _columns(names: list[str], table: str, options: LongOptions) -> list[str]:
-    found = [
-        find_column(names, options.image_column, LONG_IMAGE_COLUMNS, "--image-column", table),
-        find_column(names, options.label_column, LONG_LABEL_COLUMNS, "--label-column", table),
-    ]
-    usual = {name.lower(): name for name in names}
-    confidence = options.confidence_column or next((usual[one] for one in CONFIDENCE_COLUMNS if one in usual), None)
-    if confidence is not None and confidence not in names:
-        raise ValueError(f"{table} has no column {confidence!r} (--confidence-column){nearest(confidence, names)}")
-    if confidence is None and options.min_confidence is not None:
-        raise ValueError(f"{table} has no column of confidences: name it (--confidence-column)")
-    if found[0] == found[1]:
-        raise ValueError(f"{table}: the column {found[0]!r} can't hold both images and labels")
-    return [*found, confidence] if confidence else found
 
 
 def part_table(

@@ -43,7 +43,7 @@ Approximation Theory", 2014, §3.
 import logging
 import math
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -52,7 +52,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raypipe.ops.affinity import pair_offsets
-from raypipe.ops.transition import Product, block_transition, symmetric_transition
+from raypipe.ops.chebyshev import chebyshev_coefficients, chebyshev_vectors
+from raypipe.ops.transition import block_transition, symmetric_transition
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def propagate_at(
     max_tail = _max_tail(tol, num_offsets=len(affinity), num_cells=maps.shape[1])
     coefficients = [chebyshev_coefficients(t, max_tail=max_tail).tolist() for t in steps]
     sums = [torch.zeros_like(maps) for _ in steps]
-    for k, vector in enumerate(_chebyshev_vectors(twice_s, maps * root_degree, max(map(len, coefficients)))):
+    for k, vector in enumerate(chebyshev_vectors(twice_s, maps * root_degree, max(map(len, coefficients)))):
         for total, weights in zip(sums, coefficients, strict=True):
             if k < len(weights) and weights[k] > 0:
                 total.add_(vector, alpha=weights[k])
@@ -249,7 +250,7 @@ def _propagate_blocks(
     weights = torch.from_numpy(np.array(padded)).to(device)
     block_of_cell = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)).to(device)
     totals = torch.zeros(len(steps), *maps.shape, dtype=maps.dtype, device=device)
-    for k, vector in enumerate(_chebyshev_vectors(twice_s, maps * root_degree, num_terms)):
+    for k, vector in enumerate(chebyshev_vectors(twice_s, maps * root_degree, num_terms)):
         for t, total, of_step in zip(steps, totals, weights, strict=True):
             if k % 2 == t % 2:
                 total.addcmul_(vector, of_step[:, k][block_of_cell])
@@ -260,36 +261,6 @@ def _propagate_blocks(
             if t:  # step 0 is the identity, as in `propagate_at`
                 one.copy_(of_step[: len(block)].clamp(low, high).reshape(cams[index].shape))
     return walked
-
-
-def chebyshev_coefficients(num_steps: int, *, max_tail: float) -> Float[np.ndarray, " num_terms"]:
-    """Computes the weights of the shortest Chebyshev expansion of x^t whose dropped terms sum to at most `max_tail`.
-
-    The kept weights are divided by their sum, so that q(1) = 1: constant maps stay fixed. Neighbouring weights have the
-    ratio c_(k+2) / c_k = (t - k) / (t + k + 2); they are computed from an arbitrary start by this ratio and
-    divided by their sum, which must be 1. So no t needs a large binomial, and nothing cancels.
-
-    Args:
-        num_steps: t >= 0.
-        max_tail: in (0, 1); below 1e-30 it is taken as 1e-30.
-
-    Returns:
-        c_0 .. c_d, zero where k and t differ in parity. The expansion is exact where d = t.
-
-    Source: Sachdeva and Vishnoi, 2014, §3.1.
-    """
-    # Hoeffding: the sum of c_k over k >= m is at most 2 exp(-m^2 / 2t), so nothing beyond this matters.
-    last = min(num_steps, math.ceil(math.sqrt(2 * num_steps * math.log(2 / 1e-30))))
-    k = np.arange(num_steps % 2, last + 1, 2)
-    weights = np.cumprod(np.concatenate([[1.0], (num_steps - k[:-1]) / (num_steps + k[:-1] + 2)]))
-    if k[0] == 0:
-        weights[0] = 0.5
-    weights /= weights.sum()
-    tails = np.append(np.cumsum(weights[:0:-1])[::-1], 0.0)
-    num_kept = int(np.argmax(tails <= max_tail)) + 1
-    coefficients = np.zeros(k[num_kept - 1] + 1)
-    coefficients[k[:num_kept]] = weights[:num_kept] / weights[:num_kept].sum()
-    return coefficients
 
 
 def _check(cams: Tensor, affinity: Tensor, beta: float | int, steps: Sequence[int], tol: float) -> int:
@@ -321,14 +292,3 @@ def _check(cams: Tensor, affinity: Tensor, beta: float | int, steps: Sequence[in
 def _max_tail(tol: float, *, num_offsets: int, num_cells: int) -> float:
     """Returns the sum of dropped coefficients that keeps the error within `tol`, by the bound above."""
     return tol / (2 * math.sqrt((2 * num_offsets + 1) * num_cells))
-
-
-def _chebyshev_vectors(twice_s: Product, start: Tensor, num_terms: int) -> Iterator[Tensor]:
-    """Yields T_k(S) v for k = 0 .. num_terms - 1, by T_(k+1) = 2 S T_k - T_(k-1)."""
-    previous, current = start, start
-    for k in range(num_terms):
-        if k == 1:
-            current = twice_s(start).mul_(0.5)
-        elif k > 1:
-            previous, current = current, twice_s(current).sub_(previous)
-        yield current

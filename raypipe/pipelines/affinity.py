@@ -15,8 +15,8 @@ from raypipe.outputs.load import held
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
-from raypipe.stages.crops import LoadAffinityCrops
 from raypipe.stages.networks import FROZEN
+from raypipe.stages.shard_crops import LoadAffinityCrops
 from raypipe.training.staging import stage_weights
 from raypipe.training.tasks import AffinityTask
 

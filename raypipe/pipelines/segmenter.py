@@ -16,7 +16,7 @@ from raypipe.pipelines.networks import NetworkPlan, crop_options, network_option
 from raypipe.pipelines.steps import decode_images, encode_masks, fetching, refining, segment_images
 from raypipe.results import StreamSummary
 from raypipe.schema import MASKS, SHARD_DIGEST, SHARD_ROW, SHARD_URI, SUPERVISED, UNSUPERVISED, WEAK
-from raypipe.stages.crops import LoadSegmenterCrops
+from raypipe.stages.shard_crops import LoadSegmenterCrops
 from raypipe.streams.collect import collect, count
 from raypipe.streams.plan import Plan
 from raypipe.training.order import repeat_factors

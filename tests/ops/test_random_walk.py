@@ -2,7 +2,6 @@ import logging
 import math
 import sys
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from raypipe import ops
 from raypipe.ops import random_walk, transition
 from raypipe.ops.affinity import pair_offsets, pairwise_affinity
-from raypipe.ops.random_walk import chebyshev_coefficients, check_walked, propagate, propagate_at, propagate_batch
+from raypipe.ops.random_walk import check_walked, propagate, propagate_at, propagate_batch
 
 STEPS = [0, 1, 2, 3, 7, 16, 64, 255, 256, 1000]
 
@@ -33,51 +32,6 @@ def random_affinity(height: int, width: int) -> Tensor:
 def dense_walk(cams: Tensor, matrix: np.ndarray, num_steps: int) -> np.ndarray:
     flat = cams.double().reshape(len(cams), -1).numpy()
     return (np.linalg.matrix_power(matrix, num_steps) @ flat.T).T.reshape(cams.shape)
-
-
-class TestChebyshevCoefficients:
-    @pytest.mark.parametrize("num_steps", [0, 1, 2, 3, 8, 31, 256])
-    def test_closed_form(self, num_steps: int) -> None:
-        """c_k = 2^(1-t) binom(t, (t-k)/2), half of it at k = 0, in exact arithmetic."""
-        exact = [
-            Fraction((1 if k == 0 else 2) * math.comb(num_steps, (num_steps - k) // 2), 2**num_steps)
-            if (num_steps - k) % 2 == 0
-            else Fraction(0)
-            for k in range(num_steps + 1)
-        ]
-        assert sum(exact) == 1
-        ours = chebyshev_coefficients(num_steps, max_tail=1e-30)
-        np.testing.assert_allclose(ours, [float(c) for c in exact[: len(ours)]], rtol=1e-12)
-        assert float(sum(exact[len(ours) :])) <= 1e-28
-
-    def test_hand_worked(self) -> None:
-        assert chebyshev_coefficients(3, max_tail=1e-9).tolist() == pytest.approx([0, 3 / 4, 0, 1 / 4])
-        assert chebyshev_coefficients(4, max_tail=1e-9).tolist() == pytest.approx([3 / 8, 0, 1 / 2, 0, 1 / 8])
-        assert chebyshev_coefficients(4, max_tail=0.2).tolist() == pytest.approx([3 / 7, 0, 4 / 7])
-
-    def test_degree_is_the_smallest_within_the_tail(self) -> None:
-        full = chebyshev_coefficients(256, max_tail=1e-30)
-        for max_tail in (1e-2, 8.1e-6, 1e-8):
-            degree = len(chebyshev_coefficients(256, max_tail=max_tail)) - 1
-            assert full[degree + 1 :].sum() <= max_tail < full[degree - 1 :].sum()
-        assert len(chebyshev_coefficients(256, max_tail=8.1e-6)) - 1 == 70
-
-    @pytest.mark.parametrize("num_steps", [10**3, 10**5, 10**7])
-    def test_stable_for_many_steps(self, num_steps: int) -> None:
-        coefficients = chebyshev_coefficients(num_steps, max_tail=1e-12)
-        assert coefficients.sum() == pytest.approx(1, abs=1e-12)
-        assert len(coefficients) < math.sqrt(2 * num_steps * math.log(2e12)) + 2
-        for x in (1.0, 0.9999, 1 - 1 / num_steps):
-            approximation = np.polynomial.chebyshev.chebval(x, coefficients)
-            assert approximation == pytest.approx(x**num_steps, abs=1e-10)
-
-    @settings(max_examples=50, deadline=None, derandomize=True)
-    @given(st.integers(0, 600), st.floats(1e-12, 0.5))
-    def test_polynomial_error_is_at_most_twice_the_tail(self, num_steps: int, max_tail: float) -> None:
-        x = np.linspace(-1, 1, 401)
-        coefficients = chebyshev_coefficients(num_steps, max_tail=max_tail)
-        error = np.abs(np.polynomial.chebyshev.chebval(x, coefficients) - x**num_steps).max()
-        assert error <= 2 * max_tail + 1e-12
 
 
 class TestPropagate:
@@ -286,9 +240,6 @@ class TestPropagateAt:
         propagate_at(cams, affinity, steps=[1, 4, 16, 64, 256])
         assert single < 100
         assert len(calls) == 2 * single
-
-    def test_small_numbers_of_steps_need_no_more_products(self) -> None:
-        assert len(chebyshev_coefficients(5, max_tail=1e-9)) - 1 == 5
 
     def test_no_steps(self) -> None:
         assert propagate_at(torch.zeros(2, 3, 4), torch.zeros(34, 3, 4), steps=[]).shape == (0, 2, 3, 4)

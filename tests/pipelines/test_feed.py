@@ -15,7 +15,8 @@ from raypipe.data.images import encode_png
 from raypipe.pipelines import feed as module
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
 from raypipe.stages.base import columns_after, run_stages
-from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops
+from raypipe.stages.crops import LoadClassifierCrops
+from raypipe.stages.shard_crops import LoadAffinityCrops
 from raypipe.streams.job import INDEX
 from raypipe.streams.plan import Pool
 from raypipe.training.order import Position, epoch_order

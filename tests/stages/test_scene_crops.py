@@ -16,7 +16,8 @@ from raypipe.artifacts import Artifact
 from raypipe.config import Images
 from raypipe.data.images import encode_png
 from raypipe.schema import SEEDS, columns
-from raypipe.stages.crops import LoadAffinityCrops, LoadClassifierCrops, LoadSegmenterCrops
+from raypipe.stages.crops import LoadClassifierCrops
+from raypipe.stages.shard_crops import LoadAffinityCrops, LoadSegmenterCrops
 
 HEIGHT, WIDTH = 320, 404
 IMAGES = Images(tile=64, max_side=128)

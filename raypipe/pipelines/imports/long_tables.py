@@ -17,7 +17,8 @@ from raypipe.formats.table.files import COMPRESSED
 from raypipe.imports.account import Account
 from raypipe.imports.classes import ClassOptions, choose_names, natural_order, say_rare
 from raypipe.imports.images import MOST_ROWS, find_images
-from raypipe.imports.long_tables import LongOptions, Seen, gather, part_table, read_gathered, scatter
+from raypipe.imports.long_rows import LongOptions
+from raypipe.imports.long_tables import Seen, gather, part_table, read_gathered, scatter
 from raypipe.streams.tasks import in_tasks
 
 BYTES_PER_PARTITION = 24 * 2**20
