@@ -206,7 +206,7 @@ def ratio_to_the_slower(decoding: float, computing: float, *, calls: int) -> flo
 @pytest.mark.parametrize("calls", [1, 3])
 @pytest.mark.parametrize(("decoding", "computing"), [(0.01, 0.005), (0.005, 0.01), (0.01, 0.01)])
 def test_the_network_never_waits_for_the_decoder(decoding: float, computing: float, calls: int) -> None:
-    tries = (ratio_to_the_slower(decoding, computing, calls=calls) for _ in range(3))
+    tries = (ratio_to_the_slower(decoding, computing, calls=calls) for _ in range(10))
     assert any(ratio <= 1.15 for ratio in tries)  # the machine may be busy with something else
 
 
