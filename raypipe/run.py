@@ -108,10 +108,7 @@ class Run:
     def decide_gates(self) -> Gated:
         """The refinements that are kept, and why."""
         affinity, judge = self.train_affinity(), self.find_judge()
-        gated = run_gates(self.context, maps=self.find_maps(), affinity=affinity, judge=judge)
-        for decision in gated.decisions:
-            logger.info("gate: %s", decision)
-        return gated
+        return run_gates(self.context, maps=self.find_maps(), affinity=affinity, judge=judge)
 
     @once
     def make_masks(self) -> Artifact:

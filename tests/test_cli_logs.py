@@ -73,6 +73,13 @@ def test_the_demo_without_a_terminal_says_what_is_ours_in_few_lines(tmp_path: Pa
     assert "dropped the head of another network" in text, "what workers remark, too"
     assert set(ends) <= {line.split("raypipe.screen.step: ")[-1] for line in text.splitlines()}
     assert "__raypipe__" not in text
+    known = {line for line in lines if line.startswith(("labels: label mAP", "labels: AP by class", "gate: "))}
+    assert len(known) == 4, done.stdout
+    again = raypipe("report", recipe, "manifest=data/manifest.parquet", "out=run", *small, cwd=tmp_path)
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert known.isdisjoint(again.stdout.splitlines()), "a second command doesn't say it again"
+    (log,) = (tmp_path / "run/logs").glob("*-report.log")
+    assert all(line in log.read_text() for line in known)
 
 
 def test_a_failure_names_its_cause_and_the_log(tmp_path: Path) -> None:

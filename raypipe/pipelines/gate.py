@@ -101,9 +101,21 @@ def run_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, ju
     """Decides what isn't decided yet; nothing unless `refinement.gate` is `run`. Arguments as of `masks_plan`.
 
     One stream judges the walk and the refinement of walked masks. Only where the walk is rejected, another one judges
-    the refinement of masks without it.
+    the refinement of masks without it. What is decided now is shown; the log alone has what was so before.
     """
-    return _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=_decide)
+    new: list[Decision] = []
+
+    def decide(context: Context, networks: _Networks) -> dict[str, Decision]:
+        if context.retrain == "none" and (stored := _stored(context, networks)):
+            return stored
+        decided = _decide(context, networks)
+        new.extend(decided.values())
+        return decided
+
+    gated = _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=decide)
+    for decision in gated.decisions:
+        logger.log(logging.INFO if decision in new else logging.DEBUG, "gate: %s", decision)
+    return gated
 
 
 def read_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None) -> Gated:
@@ -215,9 +227,7 @@ def weigh(before: Sequence[float], after: Sequence[float], *, refinement: str, j
 
 
 def _decide(context: Context, networks: _Networks) -> dict[str, Decision]:
-    """The decisions in use, or those from the scores of a stream, which are then in use where images were judged."""
-    if context.retrain == "none" and (stored := _stored(context, networks)):
-        return stored
+    """The decisions from the scores of a stream, which are in use from now on where images were judged."""
     plan, sample = networks.plan(context), sample_rows(context)
     try:
         context.run(with_seeds(context, plan, maps=networks.maps), sample, budget=Budget(max_fraction=1))

@@ -63,12 +63,12 @@ def find_use(out: str, task: Task, *, options: str, classes: Sequence[str], rows
 
 
 def find_in_use(out: str, task: Task, *, options: str, classes: Sequence[str], rows: str) -> Artifact | None:
-    """The network of `find_use`, for a run: where it was trained on other rows, the log says so."""
+    """The network of `find_use`, for a run: where it was trained on other rows, the log says so, and a status."""
     used = find_use(out, task, options=options, classes=classes, rows=rows)
     if used is None:
         return None
     if not used.is_of_now:
-        logger.info(
+        logger.debug(
             "%s: in use is the one that was trained on %d images; those of the manifest are others now, and "
             "`raypipe run --retrain=all` trains on them",
             task,

@@ -18,7 +18,7 @@ from raypipe.pipelines.gate import CONSISTENCY, SAMPLE_SIZE, is_labelled, weigh
 from raypipe.pipelines.labels.knowledge import knows_nothing
 from raypipe.pipelines.segmenter import segment_plan, train_segmenter
 from raypipe.pipelines.steps import decode_images, fetch_images, gate_masks
-from raypipe.results import Decision
+from raypipe.results import Decision, StreamSummary
 from raypipe.schema import GATES, MASKS, UNSUPERVISED, WEAK, columns
 from raypipe.streams.collect import drawn_ids, outputs_of
 from raypipe.streams.plan import Plan
@@ -66,7 +66,7 @@ def _segment(context: Context, segmenter: Artifact) -> Artifact:
     rows = rows.where(lambda table: pc.is_in(table["supervision"], pa.array([WEAK, UNSUPERVISED])))
     rows = rows.then(_with_labels_that_teach)
     own_masks, summary = context.run(segment_plan(context, segmenter=segmenter, within_labels=True), rows)
-    logger.info("self-training: %s", summary)
+    logger.log(_level(summary), "self-training: %s", summary)
     return own_masks
 
 
@@ -90,9 +90,14 @@ def _decide(context: Context, name: str, before: Artifact, after: Artifact, clas
         schema=pa.schema([field for field in GATES if not field.name.startswith("walk")]),
         classes=context.classes,
     )
-    judged, _ = context.run(plan, sample, budget=Budget(max_fraction=1))
+    judged, summary = context.run(plan, sample, budget=Budget(max_fraction=1))
     scores = outputs_of(judged, sample, plan.schema)
     values = (scores[name].to_pylist() for name in ("refined_before", "refined_after"))
     decision = weigh(*values, refinement=name, judge=CONSISTENCY)
-    logger.info("self-training: %s", decision)
+    logger.log(_level(summary), "self-training: %s", decision)
     return decision
+
+
+def _level(summary: StreamSummary) -> int:
+    """The level at which the log has what a stream says: where it computed nothing, that was said before."""
+    return logging.INFO if summary.num_computed else logging.DEBUG

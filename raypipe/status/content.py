@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raypipe.artifacts import Artifact
+from raypipe.results import Decision
 from raypipe.status.account import Account
 
 State = Literal["done", "given", "begun", "missing", "follows"]
@@ -52,7 +53,9 @@ class Status:
     at_work: Sequence[str] = ()
     """Who writes to the folders now."""
     labels: Sequence[str] = ()
-    """What the classifier knows, and where that is little, what has probably gone wrong."""
+    """What the classifier knows, in short, then by class; and where that is little, what has probably gone wrong."""
+    gates: Sequence[Decision] = ()
+    """Which refinements the gates keep and reject; none as long as that isn't decided."""
     differs: Sequence[str] = ()
     """Options that are others than those of the last run in `out`, as `walk.beta 8 → 4`."""
     refused: str | None = None

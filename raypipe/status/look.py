@@ -26,6 +26,7 @@ from raypipe.pipelines.refit import find_refit, refits
 from raypipe.pipelines.saliency_maps import lacks_saliency, saliency_plan, saliency_weights, unmapped_rows
 from raypipe.pipelines.seeds import given_seeds, seeds_plan
 from raypipe.pipelines.segmenter import has_weak_rows, segment_plan, segment_rows, segmenter_plan
+from raypipe.results import Decision
 from raypipe.stages.networks import REFIT
 from raypipe.status.content import Status, Step
 from raypipe.status.steps import Steps
@@ -50,13 +51,13 @@ def look(context: Context) -> Status:
     maps = given_seeds(context) or (_refit(steps, classifier) if refits(context) else classifier)
     seeds = None if maps is None else seeds_plan(context, maps=maps)
     affinity, has_affinity = _affinity(steps, seeds, classifier)
-    masks = None
+    masks, decisions = None, list[Decision]()
     if maps is None or not has_affinity or (uses_classifier(context) and classifier is None):
         if runs_gate(context):
             steps.follow("gate")
         steps.follow("masks")
     else:
-        masks = _masks(steps, maps, affinity, classifier)
+        masks, decisions = _masks(steps, maps, affinity, classifier)
     segments = _segments(steps, masks, classifier) if context.config.segmenter.enabled else None
     if has_truth(context):
         _scores(steps, masks, seeds, segments)
@@ -68,6 +69,7 @@ def look(context: Context) -> Status:
         num_images=count(context.rows(context.config.splits.masks)) if account is None else account.num_rows,
         at_work=steps.at_work,
         labels=[] if classifier is None else _labels(context, classifier),
+        gates=decisions,
         differs=[] if steps.last is None else steps.last.differences(context.config),
         last_masks=find_masks_file(out),
     )
@@ -143,7 +145,10 @@ def _affinity(steps: Steps, seeds: Plan | None, classifier: Artifact | None) -> 
     return None, False
 
 
-def _masks(steps: Steps, maps: Artifact, affinity: Artifact | None, judge: Artifact | None) -> Artifact | None:
+def _masks(
+    steps: Steps, maps: Artifact, affinity: Artifact | None, judge: Artifact | None
+) -> tuple[Artifact | None, list[Decision]]:
+    """The masks and what the gates let through to them; None where that is to be decided."""
     context = steps.context
     if runs_gate(context):
         left = undecided(context, maps=maps, affinity=affinity, judge=judge)
@@ -155,10 +160,10 @@ def _masks(steps: Steps, maps: Artifact, affinity: Artifact | None, judge: Artif
             steps.stream(left, sample_rows(context))
         if steps.found[-1].is_left:
             steps.follow("masks")
-            return None
-    gated = read_gates(context, maps=maps, affinity=affinity, judge=judge).context
-    plan = masks_plan(gated, maps=maps, affinity=affinity, judge=judge)
-    return steps.stream(plan, context.rows(context.config.splits.masks))
+            return None, []
+    gated = read_gates(context, maps=maps, affinity=affinity, judge=judge)
+    plan = masks_plan(gated.context, maps=maps, affinity=affinity, judge=judge)
+    return steps.stream(plan, context.rows(context.config.splits.masks)), gated.decisions
 
 
 def _segments(steps: Steps, masks: Artifact | None, classifier: Artifact | None) -> Artifact | None:

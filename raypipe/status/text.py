@@ -23,7 +23,7 @@ def describe(status: Status) -> str:
     lines = [status.out, announcement(status), *refused, ""]
     width = max(len(step.name) for step in status.steps)
     lines += [f"{step.name:{width}}  {_STATES[step.state]:7}  {_detail(step)}".rstrip() for step in status.steps]
-    lines += ["", *closing(status)]
+    lines += ["", *_ending(status, labels=status.labels)]
     lines += [f"at work: {holder}" for holder in status.at_work]
     return "\n".join(lines)
 
@@ -45,7 +45,14 @@ def announcement(status: Status) -> str:
 
 
 def closing(status: Status) -> list[str]:
-    """What the end of a run says: masks, quarantined rows by reason, where they are, the time."""
+    """What the end of a run says: masks, quarantined rows by reason, where they are, labels and gates, the time.
+
+    What the classifier knows is there in short: the step that measures it says more, and so does the whole status.
+    """
+    return _ending(status, labels=status.labels[:1])
+
+
+def _ending(status: Status, *, labels: Sequence[str]) -> list[str]:
     masks = status.step("masks")
     lines = []
     if masks is not None and masks.artifact is not None and masks.account is not None and masks.state != "missing":
@@ -59,7 +66,8 @@ def closing(status: Status) -> list[str]:
     else:
         last = "" if status.last_masks is None else f"; the last ones are in {status.last_masks}"
         lines.append(f"masks: none of this config yet{last}")
-    lines += [f"labels: {line}" for line in status.labels]
+    lines += [f"labels: {line}" for line in labels]
+    lines += [f"gate: {decision}" for decision in status.gates]
     lines.append(f"time: {_times(status.steps)}")
     if storage.exists(report := storage.join(status.out, REPORT_FILE)):
         lines.append(f"report: {report}")

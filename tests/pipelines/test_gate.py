@@ -1,7 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -24,6 +26,7 @@ from raypipe.results import ClassPrecision, LabelPrecision
 from raypipe.run import Run, open_run
 from raypipe.schema import MASKS
 from raypipe.stages.judge import GateMasks
+from raypipe.status.look import look
 from raypipe.streams.collect import collect
 
 HARMFUL = [
@@ -176,11 +179,15 @@ def test_a_harmful_refinement_is_rejected_once_for_the_run(
     assert "rejected" in Path(run.report(num_samples=1)).read_text()
 
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "gated/gate").rglob("*.*")}
-    assert open_run(run.config).decide_gates().decisions == gated.decisions
+    caplog.clear()
+    with caplog.at_level("DEBUG"):
+        assert open_run(run.config).decide_gates().decisions == gated.decisions
+    assert said(caplog, "INFO") == [], "it was said when it was decided"
+    assert said(caplog, "DEBUG") == [f"gate: {decision}" for decision in gated.decisions]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "gated/gate").rglob("*.*")} == files
 
     found = find_masks(open_context(run.config))  # without Ray, from what is stored
-    assert found.decisions == gated.decisions
+    assert found.decisions == look(open_context(run.config)).gates == gated.decisions
     assert found.context.config == gated.context.config
     assert found.masks == run.make_masks()
 
@@ -192,6 +199,46 @@ def test_a_harmful_refinement_is_rejected_once_for_the_run(
     masks = read_masks(run, "mask", "walk_mask")
     assert len(masks) == 24
     assert all(row["walk_mask"] is None for row in masks)
+
+
+def said(caplog: pytest.LogCaptureFixture, level: str) -> list[str]:
+    """What the log has of gates at a level."""
+    of_gates = [record for record in caplog.records if record.getMessage().startswith("gate: ")]
+    return [record.getMessage() for record in of_gates if record.levelname == level]
+
+
+def test_what_is_decided_again_is_said_again(
+    given: list[str],
+    synthetic: tuple[str, Manifest],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the walk is rejected, what was judged of walked masks isn't said: that of masks without it is."""
+    judged = {"walk": [0.4, 0.4], "refined": [0.6, 0.7]}
+    monkeypatch.setattr(Context, "run", lambda *_, **__: None)
+    monkeypatch.setattr(gate, "outputs_of", lambda _folder, _rows, schema: scores(judged, schema))
+    maps, affinity = Artifact(str(tmp_path), "c"), Artifact("affinity", "a")
+    context = open_context(make_config(given, tmp_path / "out"))
+    for retrain, level, other in (("none", "INFO", "DEBUG"), ("none", "DEBUG", "INFO"), ("decisions", "INFO", "DEBUG")):
+        caplog.clear()
+        with caplog.at_level("DEBUG"):
+            run_gates(replace(context, retrain=retrain), maps=maps, affinity=affinity)
+        assert said(caplog, level) == [
+            "gate: walk rejected: separation 0.4000 → 0.4000, +0.0000 ± 0.0000, n = 2",
+            "gate: dcrf kept: class consistency 0.6000 → 0.7000, +0.1000 ± 0.0000, n = 2",
+        ]
+        assert said(caplog, other) == []
+
+
+def scores(judged: dict[str, list[float]], schema: pa.Schema) -> pa.Table:
+    """Of two images, before and after each refinement that is judged."""
+    names = {
+        f"{name}_{when}": value
+        for name, values in judged.items()
+        for when, value in zip(("before", "after"), values, strict=True)
+    }
+    return pa.table({name: [names[name]] * 2 for name in schema.names if name in names})
 
 
 def test_an_image_keeps_the_better_mask(local_ray: None, given: list[str], tmp_path: Path) -> None:

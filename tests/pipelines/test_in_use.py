@@ -40,10 +40,12 @@ def test_a_network_is_in_use_until_an_option_changes(tmp_path: Path, caplog: pyt
     put_in_use(out, "classifier", network, **USE, num_rows=7)
     assert find_in_use(out, "classifier", **USE) == network
     assert not caplog.records
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, logger="raypipe"):
         assert find_in_use(out, "classifier", **USE | {"rows": "more"}) == network
-    assert "trained on 7 images" in caplog.text
-    assert "--retrain=all" in caplog.text
+    (record,) = caplog.records
+    assert record.levelno == logging.DEBUG, "it is so from command to command"
+    assert "trained on 7 images" in record.getMessage()
+    assert "--retrain=all" in record.getMessage()
     assert find_in_use(out, "classifier", **USE | {"options": "others"}) is None
     assert find_in_use(out, "affinity", **USE) is None
     second = write_network(tmp_path, "second")

@@ -36,15 +36,15 @@ def context(tmp_path: Path) -> Context:
 class Rounds:
     """In the place of streams and trainings: own masks whose judged scores rise as they are told to."""
 
-    def __init__(self, folder: Path, rises: Sequence[float]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, rises: Sequence[float], *, computed: int) -> None:
+        self.folder, self.computed = folder, computed
         self.rises = list(rises)
         self.segmented: list[dict[str, Any]] = []
         self.judged: list[list[str]] = []
         self.trained_on: list[Artifact] = []
 
     def run(self, _context: Context, plan: Plan, rows: Rows, **_options: Any) -> tuple[Artifact, StreamSummary]:
-        summary = StreamSummary(num_rows=0, num_finished=0, num_quarantined=0, num_computed=0, seconds=0)
+        summary = StreamSummary(num_rows=0, num_finished=0, num_quarantined=0, num_computed=self.computed, seconds=0)
         table = collect(rows)
         ids = table["image_id"].to_pylist()
         if plan.name == "segments":
@@ -66,9 +66,9 @@ class Rounds:
 
 
 def run_rounds(
-    context: Context, folder: Path, monkeypatch: pytest.MonkeyPatch, rises: Sequence[float]
+    context: Context, folder: Path, monkeypatch: pytest.MonkeyPatch, rises: Sequence[float], *, computed: int = 1
 ) -> tuple[Rounds, Artifact, list[Decision]]:
-    rounds = Rounds(folder, rises)
+    rounds = Rounds(folder, rises, computed=computed)
     monkeypatch.setattr(Context, "run", lambda context, *args, **options: rounds.run(context, *args, **options))
     monkeypatch.setattr(self_training, "train_segmenter", rounds.train)
     pseudo = write_masks(str(folder / "pseudo"), [{"image_id": name} for name in KINDS])
@@ -113,6 +113,21 @@ def test_only_labels_that_teach_are_looked_at(
     labels = {row["image_id"]: row["labels"] for row in rounds.segmented}
     assert labels == {"weak": ["cat"], "weak too": ["cat"], "nothing in it": [], "free": None}
     assert rounds.judged == [["weak", "weak too"]]
+
+
+@pytest.mark.parametrize(("computed", "level"), [(1, "INFO"), (0, "DEBUG")], ids=["now", "before"])
+def test_what_was_judged_before_is_in_the_log_alone(
+    computed: int,
+    level: str,
+    context: Context,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG", logger="raypipe.pipelines.self_training")
+    _, _, (decision,) = run_rounds(context, tmp_path, monkeypatch, [0.0], computed=computed)
+    assert [record.levelname for record in caplog.records] == [level, level]
+    assert caplog.messages[1] == f"self-training: {decision}"
 
 
 def test_a_classifier_that_knows_nothing_ends_it(

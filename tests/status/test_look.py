@@ -87,7 +87,47 @@ def test_of_a_finished_run_everything_is_done(config: Callable[..., RunConfig]) 
     assert announcement(found) == "everything is done"
     text = describe(found)
     assert "masks: 4 of 4 images, none quarantined" in text
+    gates = ["gate: walk kept: separation 0.0000 → 1.0000, +1.0000 ± 0.0000, n = 4"]
+    gates += [gates[0].replace("walk", "dcrf").replace("separation", "class consistency")]
+    for lines in (closing(found), text.splitlines()):
+        assert [line for line in lines if line.startswith("gate: ")] == gates
     assert f"where: {config().out}/masks/" in text
+
+
+def test_the_end_of_a_run_has_labels_in_short_and_a_status_all_of_it(config: Callable[..., RunConfig]) -> None:
+    labels = ["label mAP 0.25 where chance has 0.20", "AP by class, the least first: cat", "it hasn't learned"]
+    found = replace(look(open_context(config())), labels=labels)
+    assert [line for line in closing(found) if line.startswith("labels: ")] == [f"labels: {labels[0]}"]
+    shown = [line for line in describe(found).splitlines() if line.startswith("labels: ")]
+    assert shown == [f"labels: {line}" for line in labels]
+
+
+def test_a_second_command_says_nothing_of_what_the_first_one_has_said(
+    config: Callable[..., RunConfig], inputs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="raypipe")
+    run(config())
+    text = "\n".join(record.getMessage() for record in caplog.records if record.levelname == "INFO")
+    assert all(words in text for words in ("labels: no class can be told", "gate: walk kept", "gate: dcrf kept"))
+    manifest = read_manifest(str(inputs / "manifest.parquet"))
+    fewer = Manifest.from_rows(manifest.table.to_pylist()[1:], manifest.classes)
+    for context in (open_context(config()), Context(config(), fewer)):
+        caplog.clear()
+        Run(context).evaluate()
+        records = [record for record in caplog.records if record.name != "raypipe.screen.step"]
+        assert {record.levelname for record in records} == {"DEBUG"}, caplog.text
+        in_log = [record.getMessage() for record in records]
+        assert sum(line.startswith(("labels: ", "gate: ")) for line in in_log) == 3
+    assert any("in use is the one that was trained on 3 images" in line for line in in_log)
+
+
+def test_as_long_as_gates_have_decided_nothing_a_status_has_nothing_of_them(config: Callable[..., RunConfig]) -> None:
+    run(config())
+    assert len(look(open_context(config())).gates) == 2
+    assert look(open_context(config("walk.beta=4"))).gates == []
+    assert look(open_context(config(), retrain="decisions")).gates == []
+    assert look(open_context(config("walk.affinity=rgb"))).gates == [], "the refinement is still to be judged"
+    assert look(open_context(config("refinement.gate=off"))).gates == []
 
 
 def test_a_change_is_announced_with_what_is_computed_again(config: Callable[..., RunConfig]) -> None:

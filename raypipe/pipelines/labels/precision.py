@@ -44,7 +44,7 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
         None where the checkpoint doesn't say which images it hasn't learned from.
     """
     if known := read_label_precision(classifier):
-        _say(known, trained)
+        _say(known, trained, is_new=False)
         return known
     asked = read_asked(classifier.uri)
     if asked is None:
@@ -66,14 +66,14 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
     found = outputs_of(plan.artifact(context.config.out), rows, plan.schema)
     measured = label_precision(found, asked, classes=context.classes)
     write_label_precision(classifier, measured)
-    _say(measured, trained)
+    _say(measured, trained, is_new=True)
     return measured
 
 
-def _say(known: LabelPrecision, trained: NetworkPlan) -> None:
-    """Says in each run what is known: a warning is no less true in the next one."""
+def _say(known: LabelPrecision, trained: NetworkPlan, *, is_new: bool) -> None:
+    """Shows what was measured now; of what was known before the warnings alone, which are no less true than then."""
     for level, line in say(known, trained.training, num_images=trained.rows.num_rows):
-        logger.log(level, "labels: %s", line)
+        logger.log(level if is_new or level == logging.WARNING else logging.DEBUG, "labels: %s", line)
 
 
 def labels_plan(context: Context, classifier: Artifact, task: ClassifierTask, *, cross_validates: bool) -> Plan:

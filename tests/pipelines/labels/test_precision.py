@@ -90,9 +90,14 @@ def random_classifier(context: Context, tmp_path: Path) -> Artifact:
     return Artifact(str(tmp_path / "classifier"), checkpoint.digest)
 
 
-def test_a_random_classifier_is_measured_once(
-    context: Context, random_classifier: Artifact, in_this_process: None, monkeypatch: pytest.MonkeyPatch
+def test_a_random_classifier_is_measured_and_what_it_knows_said_once(
+    context: Context,
+    random_classifier: Artifact,
+    in_this_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("DEBUG", logger="raypipe.pipelines.labels.precision")
     trained = classifier_plan(context, maps=None)
     assert measure_labels(context, random_classifier, trained) is None, "nobody knows which images it has learned from"
     assert trained.asked is not None
@@ -104,8 +109,15 @@ def test_a_random_classifier_is_measured_once(
     skills = class_skills(random_classifier)
     assert skills is not None
     assert len(skills) == len(context.classes)
+    first = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in first] == ["INFO", "INFO", "WARNING"]
+    assert first[0][1].startswith("labels: label mAP 0.")
+    assert first[1][1].startswith("labels: AP by class, ")
     monkeypatch.setattr(Context, "run", lambda *_, **__: pytest.fail("it is known already"))
+    caplog.clear()
     assert measure_labels(context, random_classifier, trained) == known
+    again = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert again == [("DEBUG", first[0][1]), ("DEBUG", first[1][1]), first[2]], "the warning is no less true"
 
 
 def test_features_are_those_before_the_training_where_it_had_weights(context: Context, tmp_path: Path) -> None:
