@@ -29,7 +29,7 @@ EMPTY = 0.25
 LAM = 1e-3
 """Strength of the ridge for each cell that teaches."""
 TARGET = 8.0
-"""Score that a cell's own label is to have, where the others are to have 0: of scores near 0 and 1 a softmax is flat."""
+"""Score that a cell's own label aims at, where the others aim at 0: the softmax of scores up to 1 would be flat."""
 
 _CELLS_AT_A_TIME = 4096
 """Turned into float64."""
