@@ -31,7 +31,7 @@ from raypipe.ops.random_walk import propagate_at
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.steps import compute_cams, propagate_cams
 from raypipe.stages.base import Row
-from raypipe.stages.propagate import grid_scores
+from raypipe.stages.propagate import PropagateCams, grid_scores
 from raypipe.synthetic.generate import CLASSES, draw_scene
 
 SIZE = (376, 504)
@@ -93,6 +93,7 @@ def main(
         maps = Artifact(f"{setting.folder}/classifier", "random")
         compute = compute_cams(setting.context, maps)
         walk = propagate_cams(setting.context, Artifact(f"{setting.folder}/affinity", "random"), maps=maps)
+        assert isinstance(walk, PropagateCams)
         for stage in (compute, walk):
             stage.setup("cpu")
         row = setting.row | compute.process(setting.row)

@@ -27,7 +27,7 @@ from raypipe.ops.metrics import confusion_matrix, mean_iou
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.steps import compute_cams, encode_masks, propagate_cams, refine_masks
 from raypipe.stages import networks
-from raypipe.stages.base import ROWS_PER_CHUNK, Row
+from raypipe.stages.base import ROWS_PER_CHUNK, Row, Stage
 from raypipe.stages.cams import ComputeCams
 from raypipe.stages.cells import NetworkAffinity
 from raypipe.stages.propagate import PropagateCams
@@ -45,7 +45,8 @@ class Path:
 
     def masks(self, rows: list[Row], context: Context) -> list[dict[str, NDArray[np.uint8]]]:
         """Masks of the walk and of the refinement, image by image."""
-        for stage in (self.cams, self.walk, *refine_masks(context), encode_masks()):
+        stages: list[Stage] = [self.cams, self.walk, *refine_masks(context), encode_masks()]
+        for stage in stages:
             rows = stage.process_all(rows)
         failed = [row for row in rows if row.get("error_reason")]
         if failed:
@@ -60,6 +61,7 @@ def make_path(
     changed = replace(context, config=with_values(context.config, precision=precision, inference={"mode": mode}))
     cams, walk = compute_cams(changed, found[0]), propagate_cams(changed, found[1], maps=found[0])
     assert isinstance(cams, ComputeCams)
+    assert isinstance(walk, PropagateCams)
     for stage in (cams, walk):
         stage.setup(default_device().type)
     return Path(cams, walk)

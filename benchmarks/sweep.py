@@ -107,7 +107,7 @@ def main(
     print(f"\nsweep / masks: {', '.join(f'{ratio:.2f}' for ratio in ratios)}\n")
     result = swept.sweep()
     print(f"{len(result.table)} settings, {result.num_images} images, {result.table['full_mean_iou'].count()} in full")
-    in_full = result.table[result.table["full_mean_iou"].notna()].sort_index()
+    in_full = result.table[result.table["mask_mean_iou"].notna()].sort_index()
     finalists = list(in_full.sort_values("objective", ascending=False, kind="stable").index)  # as they were scored
     scored = finalists_folder(swept, finalists)
     checks, few = [], storage.join(tempfile.mkdtemp(), "manifest.parquet")

@@ -83,7 +83,7 @@ def searched(run: Run, folder: str) -> Search:
     """A search of its own; the cells that it walks on are those of the first one."""
     maps, affinity, context = run.find_maps(), run.train_affinity(), run.context
     plan = cells_plan(context, maps=maps, affinity=affinity)
-    return search_walk(context, scored_rows(context), plan, maps=maps, affinity=affinity, folder=folder)
+    return search_walk(context, scored_rows(context), plan, maps=maps, folder=folder)
 
 
 def text(setting: Setting) -> str:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def status(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Say what is done, what `raypipe run` would compute now and why, where the masks are; starts and reads nothing."""
+    """Say what is done, what `raypipe run` would compute now and why, where the masks are; computes nothing."""
     from raypipe.pipelines.context import open_context
     from raypipe.status.look import look_whatever  # torch takes seconds
     from raypipe.status.text import describe
@@ -63,9 +63,9 @@ def begin_run(context: "Context", *, reuse_out: bool) -> None:
     from raypipe.status.text import announcement
 
     with storage.patience():
-        image_ids = check_manifest(context, reuse=reuse_out)
+        uris = check_manifest(context, reuse=reuse_out)
         logger.info("%s", announcement(look(context)))
-        remember_run(context, image_ids)
+        remember_run(context, uris)
 
 
 def show_end(context: "Context") -> None:

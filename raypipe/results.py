@@ -18,7 +18,7 @@ class StreamSummary:
     """Rows of the last run; the others were done before."""
     seconds: float
     """Wall time of the last run."""
-    total_seconds: float = 0
+    total_seconds: float
     """Wall time of all runs that came to their end, the last one among them."""
 
     def __str__(self) -> str:

@@ -143,15 +143,15 @@ def run_trial(changes: dict[str, Any], *, config: RunConfig, part: Machine) -> N
     run = _open(trial_config(config, flat_changes(changes)), part)
     sweep = run.sweep()
     choice = sweep.choice
-    found = sweep.table.loc[choice.index, ["score", "full_mean_iou", "objective"]].astype(float).to_dict()
+    found = sweep.table.loc[choice.index, ["score", "mask_mean_iou", "objective"]].astype(float).to_dict()
     estimated = config.sweep.num_labelled > 0
     epochs = [] if given_seeds(run.context) else read_metrics(parent(run.train_classifier().uri))
     tune.report(
         {
-            "score": found["score" if estimated else "full_mean_iou"],
+            "score": found["score" if estimated else "mask_mean_iou"],
             "low": choice.low if estimated else math.nan,
             "high": choice.high if estimated else math.nan,
-            "mean_iou": found["full_mean_iou"],
+            "mean_iou": found["mask_mean_iou"],
             "objective": found["objective"],
             **sweep.chosen._asdict(),
             "loss": epochs[-1]["loss"] if epochs else math.nan,  # a given classifier has none

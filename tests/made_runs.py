@@ -71,7 +71,7 @@ class Made:
             )
             number += wanted.num_rows
         counts = {"num_rows": number, "num_finished": number, "num_quarantined": 0, "num_computed": number}
-        summary = StreamSummary(**counts, seconds=0)
+        summary = StreamSummary(**counts, seconds=0, total_seconds=0)
         write_summary(made.uri, asdict(summary))
         return made, summary
 

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ READ, WRITE, FETCH = "read a part", "write a block", "fetch images"
 AHEAD = 2
 """An operator stops while the next one has so many times the blocks before it that it can run."""
 
-Block = pa.Table | Repeated
+Block: TypeAlias = pa.Table | Repeated
 
 
 class _Station:

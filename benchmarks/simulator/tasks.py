@@ -82,6 +82,7 @@ class Costs:
         part = next((each.name for each in arguments if isinstance(each, Part)), arguments[2:3] and arguments[2])
         key: tuple[Any, ...] = (name, "")
         if plain is settle:
+            assert isinstance(function, partial)
             folder = function.args[0].folder
             key = (name, folder, (folder, part) in self.settled)
             self.settled.add((folder, part))

@@ -68,7 +68,7 @@ class AnyClassifier(Network):
         assert self.refit is not None
         assert self.refit.bias is not None
         features = F.normalize(self._features(x).float(), dim=1)
-        with torch.autocast(x.device.type, enabled=False):  # sharpened differences of the scores count
+        with torch.autocast(x.device.type, enabled=False):  # small differences of the scores count
             return F.conv2d(features, self.refit.weight.float(), self.refit.bias.float())
 
     def _features(self, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 r"""Refits class activation maps: a linear layer learns, of all images together, from the cells that they are sure of.
 
-    y_i = e_c           if class c has the best map in cell i, and that map exceeds 0.6
-    y_i = e_background  if no map exceeds 0.25; other cells teach nothing
-    W   = argmin_W  sum_i |W x_i - y_i|^2 + lambda N |W|^2,       M_c = softmax_c(8 W x)   over background and labels
+    y_i = 8 e_c           if class c has the best map in cell i, and that map exceeds 0.6
+    y_i = 8 e_background  if no map exceeds 0.25; other cells teach nothing
+    W   = argmin_W  sum_i |W x_i - y_i|^2 + lambda N |W|^2,       M_c = softmax_c(W x)   over background and labels
 
 x: the features of a cell and a one; N: cells that teach. A class activation map says what tells an image's class; what
 its surroundings look like it says nowhere. In many images together the cells without any map show that, so that a part
@@ -28,8 +28,8 @@ EMPTY = 0.25
 """Value that no map exceeds where a cell surely is background."""
 LAM = 1e-3
 """Strength of the ridge for each cell that teaches."""
-SHARPNESS = 8.0
-"""The scores are those of a regression on zeros and ones: their differences are made sharp before the softmax."""
+TARGET = 8.0
+"""Score that a cell's own label aims at, where the others aim at 0: the softmax of scores up to 1 would be flat."""
 
 _CELLS_AT_A_TIME = 4096
 """Turned into float64."""
@@ -58,7 +58,12 @@ def sure_cells(
 
 
 def fit_cells(
-    features: Float[np.ndarray, "N D"], labels: UInt8[np.ndarray, " N"], *, num_labels: int, lam: float = LAM
+    features: Float[np.ndarray, "N D"],
+    labels: UInt8[np.ndarray, " N"],
+    *,
+    num_labels: int,
+    lam: float = LAM,
+    target: float = TARGET,
 ) -> Float[np.ndarray, "num_labels D+1"]:
     """Solves for the weights.
 
@@ -67,6 +72,7 @@ def fit_cells(
         labels: 0 for background, c for the class of id c.
         num_labels: classes and background.
         lam: strength of the ridge for each cell.
+        target: score of a cell's own label.
 
     Returns:
         W; the last of each row is the one's. Rows of labels that no cell has are zero but for rounding.
@@ -84,21 +90,18 @@ def fit_cells(
             raise ValueError("some cells' features are infinite or nan: look at the classifier's precision")
         x = np.concatenate([some, np.ones((len(some), 1))], axis=1)
         squares += x.T @ x
-        products += x.T @ np.eye(num_labels)[labels[start : start + _CELLS_AT_A_TIME]]
+        products += x.T @ (target * np.eye(num_labels))[labels[start : start + _CELLS_AT_A_TIME]]
     weights: Float[np.ndarray, "num_labels D+1"] = solve(squares, products, assume_a="pos").T
     return weights
 
 
-def softmax_maps(
-    scores: Float[Tensor, "channels h w"], *, sharpness: float = SHARPNESS
-) -> Float[Tensor, "channels-1 h w"]:
+def softmax_maps(scores: Float[Tensor, "channels h w"]) -> Float[Tensor, "channels-1 h w"]:
     """Maps in [0, 1] of the classes present, of scores with the background's first.
 
     Args:
         scores: W x of the background and the K classes.
-        sharpness: factor of the scores.
 
     Returns:
         The softmax without the background's: where the maps' sum is below one half, background is likelier than not.
     """
-    return (sharpness * scores).softmax(dim=0)[1:]
+    return scores.softmax(dim=0)[1:]

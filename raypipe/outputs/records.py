@@ -6,7 +6,8 @@ beta changes the masks' digest and nothing before it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe import storage
+from raypipe.results import StreamSummary
 
 RECORD_FILE = "record.json"
 SUMMARY_FILE = "summary.json"
@@ -48,6 +50,35 @@ def read_summary(folder: str) -> dict[str, Any] | None:
         return None
     summary: dict[str, Any] = json.loads(storage.read_bytes(uri))
     return summary
+
+
+def read_stream_summary(folder: str) -> StreamSummary | None:
+    """The summary of a stream's folder; None where the stream hasn't come to its end.
+
+    Raises:
+        ValueError: as `stream_summary`.
+    """
+    found = read_summary(folder)
+    return None if found is None else stream_summary(found, uri=storage.join(folder, SUMMARY_FILE))
+
+
+def stream_summary(content: Mapping[str, Any], *, uri: str) -> StreamSummary:
+    """A stream's summary as it was written.
+
+    Args:
+        content: its fields.
+        uri: of the file that holds it.
+
+    Raises:
+        ValueError: another version of raypipe wrote it, with other fields.
+    """
+    needed = {each.name for each in fields(StreamSummary)}
+    if content.keys() != needed:
+        raise ValueError(
+            f"{uri}: expected a stream's {', '.join(sorted(needed))}, found {', '.join(sorted(content))}: another "
+            "version of raypipe wrote it. Delete this file: the same command then writes it anew"
+        )
+    return StreamSummary(**content)
 
 
 def write_summary(folder: str, summary: dict[str, Any]) -> None:

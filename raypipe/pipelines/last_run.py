@@ -1,8 +1,8 @@
-"""What an output folder remembers of its last run, `<out>/run.json`: the config as it was, classes and some ids.
+"""What an output folder remembers of its last run, `<out>/run.json`: the config as it was, classes and some images.
 
 So a command of the same `out` can say what it is asked otherwise, and a run of another manifest is refused before it
 replaces report and config. Of the ids those with the least hashes are kept: the same ones however a manifest grows,
-but for the new ones among them.
+but for the new ones among them. Of the first of them it is kept, too, which images they stand for.
 """
 
 import json
@@ -22,6 +22,7 @@ from raypipe.config.differences import changed_options, flat
 from raypipe.data.names import hash_names
 from raypipe.data.rows import Part, Rows
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.same_images import NUM_IMAGES, KnownImage, know_images, other_images
 from raypipe.streams.tasks import are_few, in_tasks
 
 RUN_FILE = "run.json"
@@ -44,6 +45,8 @@ class LastRun:
     manifest: str
     classes: tuple[str, ...]
     image_ids: tuple[str, ...]
+    images: Mapping[str, KnownImage]
+    """Those of some of the ids."""
     config: Mapping[str, Any]
     """Its options by their dotted names."""
 
@@ -57,26 +60,38 @@ class LastRun:
 
 
 def find_last_run(out: str) -> LastRun | None:
-    """What a folder remembers; None where there was no run."""
+    """What a folder remembers; None where there was no run.
+
+    Raises:
+        ValueError: another version of raypipe wrote it.
+    """
     uri = storage.join(out, RUN_FILE)
     if not storage.exists(uri):
         return None
     found = json.loads(storage.read_bytes(uri))
-    return LastRun(found["manifest"], tuple(found["classes"]), tuple(found["image_ids"]), found["config"])
+    try:
+        images = {image_id: KnownImage(**image) for image_id, image in found["images"].items()}
+        classes, image_ids = tuple(found["classes"]), tuple(found["image_ids"])
+        return LastRun(found["manifest"], classes, image_ids, images, found["config"])
+    except KeyError as error:
+        raise ValueError(
+            f"{uri} has no {error}: another version of raypipe wrote it. Delete this file; outputs stay, but the next "
+            "run can't see whether they are of another manifest"
+        ) from error
 
 
-def check_manifest(context: Context, *, reuse: bool) -> list[str]:
+def check_manifest(context: Context, *, reuse: bool) -> dict[str, str | None]:
     """Makes sure that a folder's last run was of this manifest, or there was none.
 
     A manifest that has grown is the same, under any name: it has at least half of the ids, and the classes, with new
-    ones behind them.
+    ones behind them. Nor are more than half of the remembered images others.
 
     Args:
         context: config and manifest.
         reuse: whatever manifest the folder's last run was of.
 
     Returns:
-        The ids to remember.
+        The ids to remember, with their images' URIs.
 
     Raises:
         OtherManifest: if it was of another one.
@@ -86,25 +101,46 @@ def check_manifest(context: Context, *, reuse: bool) -> list[str]:
         how = f"of the classes {_some(last.classes)}, and this manifest has {_some(context.classes)}"
         raise _refusal(context, last, how)
     known = () if last is None else last.image_ids
-    rows = context.rows(None, columns=("image_id",))
+    rows = context.rows(None, columns=("image_id", "image_uri"))
     found = list(in_tasks(partial(_of_part, rows, known), rows.read_parts, inline=are_few(rows)))
-    number = sum(present for _, present in found)
-    if last is not None and 2 * number < len(known):
-        raise _refusal(context, last, f"and of {len(known)} of its images this one has {number}")
-    return [image_id for _, image_id in sorted(pair for pairs, _ in found for pair in pairs)[:NUM_IDS]]
+    present = {image_id: uri for _, of_part in found for image_id, uri in of_part.items()}
+    if last is not None:
+        if 2 * len(present) < len(known):
+            raise _refusal(context, last, f"and of {len(known)} of its images this one has {len(present)}")
+        _check_images(context, last, {image_id: uri for image_id, uri in present.items() if image_id in last.images})
+    least = sorted(each for of_part, _ in found for each in of_part)[:NUM_IDS]
+    return {image_id: uri for _, image_id, uri in least}
 
 
-def remember_run(context: Context, image_ids: Sequence[str]) -> None:
-    """Remembers a run that begins; the ids are those of `check_manifest`."""
+def remember_run(context: Context, uris: Mapping[str, str | None]) -> None:
+    """Remembers a run that begins; ids and URIs are those of `check_manifest`."""
+    images = know_images(dict(list(uris.items())[:NUM_IMAGES]))
     content = {
         "raypipe": raypipe.__version__,
         "manifest": context.config.manifest,
         "classes": context.classes,
-        "image_ids": image_ids,
+        "image_ids": list(uris),
+        "images": {image_id: image._asdict() for image_id, image in images.items()},
         "config": flat(context.config.model_dump(mode="json")),
     }
     encoded = json.dumps(content, indent=1, ensure_ascii=False).encode()
     storage.write_bytes_atomic(storage.join(context.config.out, RUN_FILE), encoded)
+
+
+def _check_images(context: Context, last: LastRun, uris: Mapping[str, str | None]) -> None:
+    others = other_images(last.images, uris)
+    if 2 * len(others) <= len(uris):
+        return
+    image_id, now = next(iter(others.items()))
+    then = last.images[image_id]
+    unread = now.content is None or then.content is None
+    how = "and the two can't be compared, as one couldn't be read" if unread else "which holds something else"
+    raise _refusal(
+        context,
+        last,
+        f"and of {len(uris)} images that have the same ids, {len(others)} are others, such as {image_id}: "
+        f"{then.uri} then, {now.uri} now, {how}",
+    )
 
 
 def _refusal(context: Context, last: LastRun, how: str) -> OtherManifest:
@@ -118,10 +154,17 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
 
 
-def _of_part(rows: Rows, known: Sequence[str], part: Part) -> tuple[list[tuple[int, str]], int]:
-    """The ids with the least hashes, and how many of the known ones a part has."""
-    image_ids = rows.read(part)["image_id"].combine_chunks()
-    hashes = hash_names(image_ids, "last run")
+def _of_part(
+    rows: Rows, known: Sequence[str], part: Part
+) -> tuple[list[tuple[int, str, str | None]], dict[str, str | None]]:
+    """The least hashes with their ids and URIs, and the known ids that a part has with their URIs."""
+    table = rows.read(part)
+    hashes = hash_names(table["image_id"], "last run")
     order = np.argsort(hashes, kind="stable")[:NUM_IDS]
-    least = list(zip(hashes[order].tolist(), image_ids.take(pa.array(order)).to_pylist(), strict=True))
-    return least, pc.sum(pc.is_in(image_ids, pa.array(known, pa.string()))).as_py() or 0
+    least = table.take(pa.array(order))
+    there = table.filter(pc.is_in(table["image_id"], pa.array(known, pa.string())))
+    return list(zip(hashes[order].tolist(), *_columns(least), strict=True)), dict(zip(*_columns(there), strict=True))
+
+
+def _columns(table: pa.Table) -> tuple[list[str], list[str | None]]:
+    return table["image_id"].to_pylist(), table["image_uri"].to_pylist()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.outputs.ledger import QUARANTINED, SHARDS
-from raypipe.outputs.records import read_summary
+from raypipe.outputs.records import read_stream_summary
 
 MASKS_FILE = "masks.json"
 
@@ -23,7 +23,7 @@ def write_masks_file(out: str, masks: Artifact, *, classes: Sequence[str]) -> st
         masks: folder of the masks, which is finished.
         classes: the dataset's, in class-id order.
     """
-    summary = read_summary(masks.uri)
+    summary = read_stream_summary(masks.uri)
     assert summary is not None, "a stream ends with its summary"
     shards, quarantine = (
         storage.list_files(storage.join(masks.uri, kind), suffix=".parquet") for kind in (SHARDS, QUARANTINED)
@@ -32,8 +32,8 @@ def write_masks_file(out: str, masks: Artifact, *, classes: Sequence[str]) -> st
         "folder": masks.uri,
         "digest": masks.digest,
         "classes": list(classes),
-        "num_masks": summary["num_finished"],
-        "num_quarantined": summary["num_quarantined"],
+        "num_masks": summary.num_finished,
+        "num_quarantined": summary.num_quarantined,
         "shards": shards,
         "quarantine": quarantine,
     }

@@ -135,7 +135,7 @@ def refitted(checkpoint: Checkpoint, cells: pa.Table) -> Checkpoint:
     counts = np.bincount(labels, minlength=len(checkpoint.classes) + 1)
     if unseen := [name for name, number in zip(checkpoint.classes, counts[1:], strict=True) if not number]:
         logger.warning("refit: no map is sure of a cell of %s, which no mask will show", ", ".join(unseen))
-    solved = fit_cells(features, labels, num_labels=len(counts), lam=SETTINGS.lam)
+    solved = fit_cells(features, labels, num_labels=len(counts), lam=SETTINGS.lam, target=SETTINGS.target)
     weights = torch.from_numpy(solved.astype(np.float32))
     layer = {"refit.weight": weights[:, :-1, None, None].contiguous(), "refit.bias": weights[:, -1].contiguous()}
     config = checkpoint.config | {REFIT: asdict(SETTINGS)}

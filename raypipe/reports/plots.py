@@ -132,8 +132,8 @@ def setting_charts(table: pd.DataFrame, *, chosen: Mapping[str, float]) -> dict[
     """Draws AffinityNet's Fig. 8 of a sweep: over beta and the number of steps, and over alpha, the rest as chosen.
 
     Args:
-        table: one row for each setting, with `alpha, beta, num_steps, radius`, `objective` and `mean_iou` (nan without
-            truth).
+        table: one row for each setting, with `alpha, beta, num_steps, radius`, `objective` and `one_walk_mean_iou`
+            (nan without truth).
         chosen: the setting that is marked.
 
     Returns:
@@ -150,8 +150,8 @@ def setting_charts(table: pd.DataFrame, *, chosen: Mapping[str, float]) -> dict[
 def _setting_chart(table: pd.DataFrame, *, x: str, series: str, chosen: Mapping[str, float]) -> str:
     names = {"num_steps": "steps t", "alpha": "alpha", "beta": "beta"}
     panels = {"objective (no truth)": table["objective"]}
-    if table["mean_iou"].notna().any():
-        panels["mIoU, %"] = 100 * table["mean_iou"]
+    if table["one_walk_mean_iou"].notna().any():
+        panels["mIoU of one walk, %"] = 100 * table["one_walk_mean_iou"]
     colors = mpl.colormaps["viridis"]
     with mpl.rc_context(_STYLE | {name: "#444444" for name, value in _STYLE.items() if value in (_INK, _GRID)}):
         figure = Figure(figsize=(0.8 + 3.9 * len(panels), 3.2), layout="constrained")

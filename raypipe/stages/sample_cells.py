@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from raypipe.networks import network_input
 from raypipe.networks.precision import autocasting
 from raypipe.ops.cam import normalize_cams
-from raypipe.ops.refit import EMPTY, LAM, SHARPNESS, SURE, sure_cells
+from raypipe.ops.refit import EMPTY, LAM, SURE, TARGET, sure_cells
 from raypipe.schema import IGNORE
 from raypipe.stages.base import Row
 from raypipe.stages.batching import in_passes
@@ -35,7 +35,7 @@ class RefitSettings:
     max_images: int = 2000
     """Whose cells are drawn, rare classes first: their features are some hundred megabytes in the driver."""
     lam: float = LAM
-    sharpness: float = SHARPNESS
+    target: float = TARGET
 
 
 @dataclass(kw_only=True)

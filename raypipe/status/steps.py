@@ -7,11 +7,10 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import Rows
 from raypipe.outputs.lease import Holder, find_holder
-from raypipe.outputs.records import RECORD_FILE, read_summary
+from raypipe.outputs.records import RECORD_FILE, read_stream_summary
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.last_run import find_last_run
 from raypipe.pipelines.networks import NetworkPlan, find_network_in_use, find_trained, is_begun
-from raypipe.results import StreamSummary
 from raypipe.status.account import Account, account_of
 from raypipe.status.changes import Words, earlier_folders, in_words, nearest_differences
 from raypipe.status.content import State, Step
@@ -87,7 +86,7 @@ class Steps:
     def stream(self, plan: Plan, rows: Rows) -> Artifact:
         """Looks at a stream; the folder of its outputs, finished or not."""
         made = plan.artifact(self.out)
-        account, summary = account_of(plan, rows, made.uri), read_summary(made.uri)
+        account, summary = account_of(plan, rows, made.uri), read_stream_summary(made.uri)
         if self.context.retries(plan.name):
             account.num_quarantined = 0
         begun = storage.exists(storage.join(made.uri, RECORD_FILE))
@@ -110,8 +109,7 @@ class Steps:
                 is_renewed=renewed,
                 artifact=made,
                 account=account,
-                seconds=(_elapsed(holder) if holder else 0)
-                + (StreamSummary(**summary).total_seconds if summary else 0),
+                seconds=(_elapsed(holder) if holder else 0) + (summary.total_seconds if summary else 0),
                 seconds_left=self._stream_left(plan.name, account, made.uri, holder),
             )
         )
@@ -141,9 +139,9 @@ class Steps:
     def _seconds_of(self, name: str, *, first: str | None = None) -> tuple[float, int] | None:
         """Seconds and rows of a stream's last run, in a folder or, if there was none, in one of other options."""
         for folder in sorted(earlier_folders(self.out, name), key=lambda each: each != first):
-            summary = read_summary(folder)
-            if summary is not None and summary["num_computed"]:
-                return summary["seconds"], summary["num_computed"]
+            summary = read_stream_summary(folder)
+            if summary is not None and summary.num_computed:
+                return summary.seconds, summary.num_computed
         return None
 
 

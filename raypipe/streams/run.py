@@ -23,7 +23,7 @@ from raypipe.config import Budget
 from raypipe.data.rows import Rows
 from raypipe.outputs.lease import Lease, hold
 from raypipe.outputs.ledger import QUARANTINED, forget_quarantined
-from raypipe.outputs.records import open_folder, read_summary, write_summary
+from raypipe.outputs.records import open_folder, read_stream_summary, write_summary
 from raypipe.outputs.sink import ShardWriter
 from raypipe.results import StreamSummary
 from raypipe.schema import CLASSES_KEY, PROVENANCE_KEY, ROW_DIGEST
@@ -148,6 +148,8 @@ class _Run:
     ) -> None:
         self.source, self.settings, self.pools, self.lease = source, settings, pools, lease
         self.num_computed, self.start, self.on_gpus = num_computed, start, on_gpus
+        self.before = read_stream_summary(source.folder)
+        """Of the stream's last run that came to its end."""
         self.sick: dict[str, str] | None = None
         """Nodes that were sick when the pools were planned; None as long as there was nothing to plan."""
         self.few = are_few(source.rows)
@@ -181,8 +183,8 @@ class _Run:
         self._check_budget(rows, quarantined)
         if finished + quarantined != rows:
             raise RowsLost(f"{folder}: {finished} finished + {quarantined} quarantined rows for {rows} rows")
-        before, seconds = read_summary(folder), time.monotonic() - started
-        earlier = 0 if before is None else StreamSummary(**before).total_seconds
+        before, seconds = self.before, time.monotonic() - started
+        earlier = 0 if before is None else before.total_seconds
         summary = StreamSummary(
             num_rows=rows,
             num_finished=finished,
@@ -195,7 +197,7 @@ class _Run:
         if rows != self.num_computed:
             counted.note = f"{self.num_computed:,} of them now" if counted.is_needed else "made before"
         counted.update(rows, rows, quarantined=quarantined)
-        if self.num_computed or before is None or before["num_rows"] != summary.num_rows:
+        if self.num_computed or before is None or before.num_rows != summary.num_rows:
             write_summary(folder, asdict(summary))
         return summary
 

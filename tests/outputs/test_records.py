@@ -9,6 +9,7 @@ import pytest
 from raypipe.outputs.records import (
     MixedOutputs,
     open_folder,
+    read_stream_summary,
     read_summary,
     row_digests,
     set_digest,
@@ -16,6 +17,7 @@ from raypipe.outputs.records import (
     sum_digest,
     write_summary,
 )
+from raypipe.results import StreamSummary
 
 PROVENANCE = {"stream": "masks", "stages": [{"class": "Walk", "beta": 8.0}], "classes": ("cat",)}
 
@@ -40,6 +42,17 @@ def test_summary_marks_a_folder_finished(tmp_path: Path) -> None:
     assert read_summary(str(tmp_path)) is None
     write_summary(str(tmp_path), {"num_rows": 3})
     assert read_summary(str(tmp_path)) == {"num_rows": 3}
+
+
+def test_a_summary_of_another_version_ends_in_one_message(tmp_path: Path) -> None:
+    assert read_stream_summary(str(tmp_path)) is None
+    counts = {"num_rows": 3, "num_finished": 2, "num_quarantined": 1, "num_computed": 3}
+    write_summary(str(tmp_path), counts | {"seconds": 1.5, "total_seconds": 2.5})
+    assert read_stream_summary(str(tmp_path)) == StreamSummary(**counts, seconds=1.5, total_seconds=2.5)
+    for other in ({"seconds": 1.5}, {"seconds": 1.5, "total_seconds": 2.5, "new": 0}):
+        write_summary(str(tmp_path), counts | other)
+        with pytest.raises(ValueError, match=r"summary\.json: expected .*total_seconds, found .* Delete this file"):
+            read_stream_summary(str(tmp_path))
 
 
 ROWS: dict[str, list[Any]] = {

@@ -1,5 +1,6 @@
 """What an output folder remembers of its last run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,13 @@ import pytest
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.last_run import OtherManifest, check_manifest, find_last_run, remember_run
+from raypipe.pipelines.last_run import RUN_FILE, OtherManifest, check_manifest, find_last_run, remember_run
 
 
-def make_context(out: Path, ids: range, *options: str, classes: tuple[str, ...] = ("cat", "dog")) -> Context:
-    rows = [{"image_id": f"{number}", "image_uri": f"{number}.jpg", "labels": ["cat"]} for number in ids]
+def make_context(
+    out: Path, ids: range, *options: str, classes: tuple[str, ...] = ("cat", "dog"), images: Path = Path("/absent")
+) -> Context:
+    rows = [{"image_id": f"{number}", "image_uri": f"{images}/{number}.jpg", "labels": ["cat"]} for number in ids]
     return Context(load_config("", ["manifest=m.parquet", f"out={out}", *options]), Manifest.from_rows(rows, classes))
 
 
@@ -25,8 +28,9 @@ def first(tmp_path: Path) -> Path:
 
 
 def test_a_grown_manifest_goes_on(first: Path) -> None:
-    image_ids = check_manifest(make_context(first, range(100_000)), reuse=False)
-    assert len(set(image_ids)) == 256
+    uris = check_manifest(make_context(first, range(100_000)), reuse=False)
+    assert len(uris) == 256
+    assert {uri == f"/absent/{image_id}.jpg" for image_id, uri in uris.items()} == {True}
     check_manifest(make_context(first, range(400, 2000)), reuse=False)
     check_manifest(make_context(first, range(1000), classes=("cat", "dog", "emu")), reuse=False)
 
@@ -46,6 +50,72 @@ def test_another_manifest_is_refused(first: Path, ids: range, classes: tuple[str
         check_manifest(context, reuse=False)
     remember_run(context, check_manifest(context, reuse=True))
     assert check_manifest(context, reuse=False)
+
+
+def make_images(folder: Path, *, of: str, number: int = 40) -> Path:
+    folder.mkdir()
+    for each in range(number):
+        (folder / f"{each}.jpg").write_text(f"{of} {each}")
+    return folder
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """An `out` with a run of 40 images that are there."""
+    context = make_context(tmp_path / "out", range(40), images=make_images(tmp_path / "old", of="photograph"))
+    remember_run(context, check_manifest(context, reuse=False))
+    return tmp_path / "out"
+
+
+def test_a_dataset_that_was_moved_goes_on_and_another_one_of_the_same_ids_is_refused(
+    second: Path, tmp_path: Path
+) -> None:
+    moved = make_images(tmp_path / "moved", of="photograph")
+    check_manifest(make_context(second, range(40), images=moved), reuse=False)
+    other = make_context(second, range(40), images=make_images(tmp_path / "other", of="drawing"))
+    with pytest.raises(
+        OtherManifest, match=r"of 16 images that have the same ids, 16 are others, such as \d+: .*/old/"
+    ) as e:
+        check_manifest(other, reuse=False)
+    assert "/other/" in str(e.value)
+    assert "which holds something else: give another `out`" in str(e.value)
+    assert "`raypipe run --reuse-out`" in str(e.value)
+    remember_run(other, check_manifest(other, reuse=True))
+    assert check_manifest(other, reuse=False)
+    with pytest.raises(OtherManifest, match=r"/moved/\d+\.jpg now, which holds something else"):
+        check_manifest(make_context(second, range(40), images=moved), reuse=False)
+
+
+def test_images_that_cannot_be_compared_count_as_others(second: Path, first: Path, tmp_path: Path) -> None:
+    there = make_images(tmp_path / "there", of="photograph")
+    with pytest.raises(OtherManifest, match=r"can't be compared, as one couldn't be read: .*--reuse-out"):
+        check_manifest(make_context(second, range(40), images=tmp_path / "absent"), reuse=False)
+    with pytest.raises(OtherManifest, match="can't be compared, as one couldn't be read"):
+        check_manifest(make_context(first, range(1000), images=there), reuse=False)
+
+
+def test_some_images_may_be_others_and_files_of_unchanged_uris_are_not_read(second: Path, tmp_path: Path) -> None:
+    context = make_context(second, range(40), images=tmp_path / "old")
+    last = find_last_run(str(second))
+    assert last is not None
+    mended = list(last.images)[:8]
+    rows = [
+        row | {"image_uri": f"/mended/{row['image_id']}.png"} if row["image_id"] in mended else row
+        for row in context.manifest.table.to_pylist()
+    ]
+    check_manifest(Context(context.config, Manifest.from_rows(rows, context.classes)), reuse=False)
+    for path in (tmp_path / "old").iterdir():
+        path.unlink()
+    check_manifest(context, reuse=False)
+
+
+def test_a_file_of_another_version_ends_in_one_message(first: Path) -> None:
+    path = first / RUN_FILE
+    content = json.loads(path.read_text())
+    del content["images"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"run\.json has no 'images': another version .* Delete this file"):
+        find_last_run(str(first))
 
 
 def test_options_that_change_nothing_are_no_difference(first: Path) -> None:

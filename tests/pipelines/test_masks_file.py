@@ -10,7 +10,7 @@ from stream_outputs import write_masks, write_quarantine
 from raypipe.outputs.records import write_summary
 from raypipe.pipelines.masks_file import find_masks_file, write_masks_file
 
-SUMMARY = {"num_rows": 4, "num_finished": 3, "num_quarantined": 1, "num_computed": 4, "seconds": 1}
+SUMMARY = {"num_rows": 4, "num_finished": 3, "num_quarantined": 1, "num_computed": 4, "seconds": 1, "total_seconds": 1}
 
 
 def test_it_names_the_masks_of_the_last_setting_alone(tmp_path: Path) -> None:

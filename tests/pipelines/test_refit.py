@@ -99,6 +99,8 @@ def test_cells_become_a_layer(context: Context, classifier: Artifact, caplog: py
     with caplog.at_level("WARNING"):
         made = refitted(checkpoint, cells_of(context, [0, 0, 1, 1], features))
     weight = made.weights["refit.weight"][:, :, 0, 0]
+    scores = weight[:, [0, 3]] + made.weights["refit.bias"][:, None]
+    torch.testing.assert_close(scores[:2], 8 * torch.eye(2), atol=0.1, rtol=0)
     assert weight[0].argmax() == 0
     assert weight[1].argmax() == 3
     assert float(weight[2:].abs().max()) < 1e-6

@@ -44,7 +44,9 @@ class Rounds:
         self.trained_on: list[Artifact] = []
 
     def run(self, _context: Context, plan: Plan, rows: Rows, **_options: Any) -> tuple[Artifact, StreamSummary]:
-        summary = StreamSummary(num_rows=0, num_finished=0, num_quarantined=0, num_computed=self.computed, seconds=0)
+        summary = StreamSummary(
+            num_rows=0, num_finished=0, num_quarantined=0, num_computed=self.computed, seconds=0, total_seconds=0
+        )
         table = collect(rows)
         ids = table["image_id"].to_pylist()
         if plan.name == "segments":

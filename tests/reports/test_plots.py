@@ -60,7 +60,7 @@ def test_settings_over_steps_and_alpha(truth):
             "num_steps": t,
             "radius": radius,
             "objective": a / (b + t + 1),
-            "mean_iou": 0.5 if truth else math.nan,
+            "one_walk_mean_iou": 0.5 if truth else math.nan,
         }
         for a in (2.0, 8.0)
         for b in (4.0, 8.0)
@@ -73,5 +73,5 @@ def test_settings_over_steps_and_alpha(truth):
     for name, axis, ticks in (("alpha", "alpha", {"2", "8"}), ("beta_and_steps", "steps t", {"0", "16", "64"})):
         texts = {element.text for element in ET.fromstring(charts[name]).iter() if element.tag.endswith("text")}  # noqa: S314
         assert ticks | {axis, "objective (no truth)", "chosen"} <= texts
-        assert ("mIoU, %" in texts) == truth
+        assert ("mIoU of one walk, %" in texts) == truth
         assert "#010101" not in charts[name]

@@ -12,7 +12,7 @@ from raypipe.artifacts import Artifact
 from raypipe.config import Cams
 from raypipe.data.arrays import decode_cam
 from raypipe.data.checkpoints import Checkpoint, write_checkpoint
-from raypipe.networks import build_saliency_classifier
+from raypipe.networks import build_classifier, build_saliency_classifier
 from raypipe.stages.cams import ComputeCams
 
 
@@ -83,6 +83,28 @@ def test_maps_of_a_classifier_taught_by_saliency(tmp_path: Path, jpeg: bytes) ->
     np.testing.assert_array_equal(cam[0], cam[1])
     assert cam.min() > 0
     assert cam.max() == pytest.approx(1, abs=1e-3)
+
+
+def test_maps_of_a_refitted_checkpoint_are_the_softmax_of_its_layer_alone(tmp_path: Path, jpeg: bytes) -> None:
+    """Scores log 1, log 2 and log 5 of background, cat and dog everywhere: no constant of the code changes them."""
+    network = build_classifier("tiny", num_classes=2)
+    layer = network.add_refit()
+    layer.weight.data.zero_()
+    assert layer.bias is not None
+    layer.bias.data = torch.tensor([1.0, 2.0, 5.0]).log()
+    checkpoint = Checkpoint(
+        task="classifier",
+        backbone="tiny",
+        classes=("cat", "dog"),
+        preprocessing=network.preprocessing.to_dict(),
+        config={"refit": {}},
+        weights=network.state_dict(),
+    )
+    write_checkpoint(checkpoint, str(tmp_path))
+    stage = make_stage(str(tmp_path))
+    for class_ids, expected in (([1, 2], [2 / 8, 5 / 8]), ([2], [5 / 6])):
+        cam = compute(stage, jpeg, class_ids)
+        np.testing.assert_allclose(cam, np.broadcast_to(np.reshape(expected, (-1, 1, 1)), cam.shape), atol=1e-3)
 
 
 def test_no_labels_no_maps(stage: ComputeCams, jpeg: bytes) -> None:

@@ -25,7 +25,7 @@ from raypipe.formats.base import NO_SPLIT, ExportedRow, Format, Item, MaskRow, O
 from raypipe.formats.registry import FORMATS
 from raypipe.outputs.ledger import SHARDS
 from raypipe.outputs.load import Load, held
-from raypipe.outputs.records import MixedOutputs
+from raypipe.outputs.records import MixedOutputs, stream_summary
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.exports.images import fit_images
 from raypipe.results import StreamSummary
@@ -115,7 +115,7 @@ def run_export(
     _refuse_mixing(out, exported)
     summary_uri = storage.join(work, DONE_FILE)
     if storage.exists(summary_uri):
-        return out, StreamSummary(**json.loads(storage.read_bytes(summary_uri))["summary"])
+        return out, stream_summary(json.loads(storage.read_bytes(summary_uri))["summary"], uri=summary_uri)
     storage.write_bytes_atomic(storage.join(work, NAME_FILE), exported.encode())
     folder, summary = context.run(plan, rows, out=work)
     shards = storage.list_files(storage.join(folder.uri, SHARDS), suffix=".parquet")

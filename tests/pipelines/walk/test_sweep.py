@@ -66,8 +66,8 @@ def test_every_setting_is_in_the_table_best_first(swept: Run) -> None:
     assert len(result.table) == 2 * 2 * 2 + 1  # the config's own is in the grid, the paper's isn't
     assert set(result.table["note"]) == {"", "config", "paper"}
     assert result.table["score"].is_monotonic_decreasing
-    assert result.table["mean_iou"].between(0, 1).all()
-    assert result.table["full_mean_iou"].notna().all()  # fewer than finalists
+    assert result.table["one_walk_mean_iou"].between(0, 1).all()
+    assert result.table["mask_mean_iou"].notna().all()  # fewer than finalists
     assert result.chosen == tuple(result.table.iloc[0][["alpha", "beta", "num_steps", "radius"]])
     text = result_table(result)
     at_the_end = result.chosen.alpha in (4, 32)  # or the paper's 16, between them
@@ -93,7 +93,7 @@ def test_masks_of_the_best_config_have_the_iou_of_the_table(swept: Run) -> None:
     table = swept.sweep().table
     row = table[(table[list(swept.sweep().chosen._fields)] == pd.Series(swept.sweep().chosen._asdict())).all(axis=1)]
     assert walked.split == "val"
-    assert row["full_mean_iou"].item() == pytest.approx(walked.mean_iou, abs=1e-9)
+    assert row["mask_mean_iou"].item() == pytest.approx(walked.mean_iou, abs=1e-9)
 
 
 def test_a_second_sweep_computes_nothing(swept: Run) -> None:
@@ -114,8 +114,8 @@ def test_a_search_goes_beyond_the_grid_and_on_where_it_was(swept: Run, monkeypat
     assert result.search.trials["status"].iloc[0] == "done"
     assert set(result.table["note"]) >= {"config", "paper"}
     assert (
-        result.table.loc[result.choice.index, "full_mean_iou"]
-        == result.table["full_mean_iou"].dropna().loc[result.choice.index]
+        result.table.loc[result.choice.index, "mask_mean_iou"]
+        == result.table["mask_mean_iou"].dropna().loc[result.choice.index]
     )
     assert "3 trials of beta and radius" in result_table(result)
     best = load_config(storage.read_bytes(result.best_config).decode())
