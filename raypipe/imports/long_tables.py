@@ -8,6 +8,7 @@ Rows are scattered over partitions by their image, table by table, and each part
 depends on neither the number of rows nor that of tables. What comes out is the same in any order of the rows.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
@@ -47,6 +48,9 @@ LONG_LABEL_COLUMNS = (*LABEL_COLUMNS, "tag", "labelname", "label_name", "name")
 BYTES_AT_A_TIME = 4 * 2**20
 """Of a text that are parsed at a time."""
 RECORDS_AT_A_TIME = 50_000
+
+_NO_NUMBER = re.compile(r"Row #(?P<row>\d+): CSV conversion error to double: invalid value '(?P<value>.*)'", re.DOTALL)
+"""What pyarrow says of a cell in a column of numbers; rows count from 1, the header's."""
 
 _SCATTERED = pa.schema([("image", pa.string()), ("label", pa.string())])
 _GATHERED = pa.schema([("image", pa.string()), ("labels", pa.list_(pa.string()))])
@@ -242,7 +246,7 @@ def _rows_of(
 
 
 def _by_confidence(column: pa.Array, lists: pa.Array, table: str, options: LongOptions, seen: Seen) -> pa.Array:
-    """Empties the lists of tags that aren't there, or aren't sure."""
+    """Empties the lists of tags that aren't there; of those that aren't sure, nobody knows."""
     try:
         values = column.cast(pa.float64())
     except pa.ArrowInvalid as error:
@@ -251,7 +255,8 @@ def _by_confidence(column: pa.Array, lists: pa.Array, table: str, options: LongO
     unsure = pc.and_not(pc.fill_null(pc.less(values, options.min_confidence or 0.0), False), negative)  # noqa: FBT003
     seen.negatives += pc.sum(negative).as_py() or 0
     seen.unsure += pc.sum(unsure).as_py() or 0
-    return pc.if_else(pc.or_(negative, unsure), pa.scalar([], pa.list_(pa.string())), lists)
+    known = pc.if_else(unsure, pa.scalar(None, pa.list_(pa.string())), lists)
+    return pc.if_else(negative, pa.scalar([], pa.list_(pa.string())), known)
 
 
 def _batches(table: str, options: LongOptions) -> Iterator[pa.RecordBatch]:
@@ -291,6 +296,11 @@ def _csv_batches(table: str, options: LongOptions) -> Iterator[pa.RecordBatch]:
             )
             yield from reader
         except pa.ArrowInvalid as error:
+            if (cell := _NO_NUMBER.search(str(error))) is not None:
+                raise ValueError(
+                    f"{table}, row {cell['row']}, column {columns[-1]!r}: {cell['value'][:100]!r} is no number. Mend "
+                    "the cell, or empty it: a tag without a confidence counts as sure"
+                ) from error
             raise ValueError(
                 f"{table} can't be read as a CSV with {header.delimiter!r} between cells: {str(error)[:300]}"
             ) from error
