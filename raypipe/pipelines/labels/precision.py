@@ -44,7 +44,7 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
         None where the checkpoint doesn't say which images it hasn't learned from.
     """
     if known := read_label_precision(classifier):
-        _say(known, trained)
+        _say(known, trained, least=logging.WARNING)  # which is no less true in the next command
         return known
     asked = read_asked(classifier.uri)
     if asked is None:
@@ -70,10 +70,9 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
     return measured
 
 
-def _say(known: LabelPrecision, trained: NetworkPlan) -> None:
-    """Says in each run what is known: a warning is no less true in the next one."""
+def _say(known: LabelPrecision, trained: NetworkPlan, *, least: int = logging.INFO) -> None:
     for level, line in say(known, trained.training, num_images=trained.rows.num_rows):
-        logger.log(level, "labels: %s", line)
+        logger.log(level if level >= least else logging.DEBUG, "labels: %s", line)
 
 
 def labels_plan(context: Context, classifier: Artifact, task: ClassifierTask, *, cross_validates: bool) -> Plan:

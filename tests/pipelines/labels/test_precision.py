@@ -91,13 +91,19 @@ def random_classifier(context: Context, tmp_path: Path) -> Artifact:
 
 
 def test_a_random_classifier_is_measured_once(
-    context: Context, random_classifier: Artifact, in_this_process: None, monkeypatch: pytest.MonkeyPatch
+    context: Context,
+    random_classifier: Artifact,
+    in_this_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     trained = classifier_plan(context, maps=None)
     assert measure_labels(context, random_classifier, trained) is None, "nobody knows which images it has learned from"
     assert trained.asked is not None
     write_asked(trained.asked, random_classifier.uri)
-    known = measure_labels(context, random_classifier, trained)
+    with caplog.at_level("INFO"):
+        known = measure_labels(context, random_classifier, trained)
+    assert any("label mAP" in message for message in caplog.messages)
     assert known is not None
     assert known == read_label_precision(random_classifier)
     assert (known.method, known.num_images) == ("cross-validation", trained.rows.num_rows)
@@ -105,7 +111,11 @@ def test_a_random_classifier_is_measured_once(
     assert skills is not None
     assert len(skills) == len(context.classes)
     monkeypatch.setattr(Context, "run", lambda *_, **__: pytest.fail("it is known already"))
-    assert measure_labels(context, random_classifier, trained) == known
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert measure_labels(context, random_classifier, trained) == known
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING", "what is wrong is said once more, nothing else"
 
 
 def test_features_are_those_before_the_training_where_it_had_weights(context: Context, tmp_path: Path) -> None:
