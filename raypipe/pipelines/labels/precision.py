@@ -28,6 +28,7 @@ from raypipe.streams.plan import Plan
 from raypipe.training.held_out import Asked, folds_of, read_asked
 from raypipe.training.staging import stage_weights
 from raypipe.training.tasks import ClassifierTask
+from raypipe.uri import parent
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
         None where the checkpoint doesn't say which images it hasn't learned from.
     """
     if known := read_label_precision(classifier):
-        _say(known, trained, least=logging.WARNING)  # which is no less true in the next command
+        _say(classifier, known, trained, least=logging.WARNING)  # which is no less true in the next command
         return known
     asked = read_asked(classifier.uri)
     if asked is None:
@@ -66,12 +67,16 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
     found = outputs_of(plan.artifact(context.config.out), rows, plan.schema)
     measured = label_precision(found, asked, classes=context.classes)
     write_label_precision(classifier, measured)
-    _say(measured, trained)
+    _say(classifier, measured, trained)
     return measured
 
 
-def _say(known: LabelPrecision, trained: NetworkPlan, *, least: int = logging.INFO) -> None:
-    for level, line in say(known, trained.training, num_images=trained.rows.num_rows):
+def _say(classifier: Artifact, known: LabelPrecision, trained: NetworkPlan, *, least: int = logging.INFO) -> None:
+    from raypipe.training.trainer import read_metrics  # TensorBoard takes seconds
+
+    epochs = read_metrics(parent(classifier.uri))  # a set may have grown since: it has learned from fewer images
+    num_images = epochs[-1]["num_images"] if epochs else trained.rows.num_rows
+    for level, line in say(known, trained.training, num_images=num_images):
         logger.log(level if level >= least else logging.DEBUG, "labels: %s", line)
 
 

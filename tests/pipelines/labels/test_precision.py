@@ -18,6 +18,8 @@ from raypipe.pipelines.labels.knowledge import class_skills, read_label_precisio
 from raypipe.pipelines.labels.precision import label_precision, labels_plan, measure_labels
 from raypipe.training.held_out import Asked, write_asked
 from raypipe.training.tasks import ClassifierTask
+from raypipe.training.trainer import write_metrics
+from raypipe.uri import parent
 
 
 def outputs(
@@ -116,6 +118,11 @@ def test_a_random_classifier_is_measured_once(
         assert measure_labels(context, random_classifier, trained) == known
     (warning,) = caplog.records
     assert warning.levelname == "WARNING", "what is wrong is said once more, nothing else"
+    write_metrics([{"num_images": 32, "epoch": 1}], parent(random_classifier.uri))
+    caplog.clear()
+    assert measure_labels(context, random_classifier, trained) == known
+    (warning,) = caplog.messages
+    assert f" {2 * context.config.classifier.epochs} steps may be too few" in warning, "of the images of its training"
 
 
 def test_features_are_those_before_the_training_where_it_had_weights(context: Context, tmp_path: Path) -> None:
