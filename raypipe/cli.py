@@ -239,6 +239,7 @@ def main() -> None:
     """Entry point: an error is one message with a way out, and a traceback with `--debug` alone."""
     screen = Screen()
     token = the_screen.set(screen)
+    screen.interrupt_on_sigterm()
     try:
         app()
     except SystemExit as end:

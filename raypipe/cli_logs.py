@@ -2,11 +2,16 @@
 
 import logging
 import shutil
+import signal
 import tempfile
+import threading
 import time
 import traceback
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import typer
 
@@ -38,7 +43,9 @@ class Screen:
         self.verbose = self.debug = False
         self.place: str | None = None
         """Of the log, once there is one."""
-        self._is_temporary = self._is_copied = False
+        self._is_temporary = self._is_copied = self._said_interrupted = False
+        self._sigterm_before: Any = None
+        """What the process does on SIGTERM elsewhere."""
         logging.basicConfig(level=logging.INFO, handlers=[self.handler])
         for name in _LIBRARIES:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -84,7 +91,7 @@ class Screen:
         """Shows what is said of an error, and where there is more; returns the command's exit code."""
         message = message_of(error)
         if message.exit_code == INTERRUPTED:
-            self._say(message.text)
+            self._say_interrupted()
             return INTERRUPTED
         trace, log = "".join(traceback.format_exception(error)).rstrip(), self.handler.log
         if self.debug:
@@ -100,8 +107,24 @@ class Screen:
             self.console.line(f"log: {self.place}")
         return message.exit_code
 
+    def interrupt_on_sigterm(self) -> None:
+        """Makes SIGTERM the interrupt that Ctrl-C is, until `close`; `ray job stop`, Kubernetes and `kill` send it.
+
+        What is said of it is said at once: whoever sends it may soon end the process for good, Ray after 3 seconds.
+        """
+
+        def interrupt(_signal: int, _frame: FrameType | None) -> None:
+            with suppress(RuntimeError):  # a line was being written: it is said at the end, as it is of Ctrl-C
+                self._say_interrupted()
+            raise KeyboardInterrupt
+
+        if threading.current_thread() is threading.main_thread():
+            self._sigterm_before = signal.signal(signal.SIGTERM, interrupt)
+
     def close(self) -> None:
         """Ends the log."""
+        if self._sigterm_before is not None:
+            signal.signal(signal.SIGTERM, self._sigterm_before)
         self.save()
         before_ray(None)
         step.at_ends(None)
@@ -109,6 +132,11 @@ class Screen:
         logging.getLogger("raypipe").setLevel(logging.NOTSET)
         if self.handler.log is not None and self._is_temporary:
             shutil.rmtree(self.handler.log.path.parent, ignore_errors=True)
+
+    def _say_interrupted(self) -> None:
+        if not self._said_interrupted:
+            self._say(message_of(KeyboardInterrupt()).text)
+            self._said_interrupted = True
 
     def _say(self, text: str) -> None:
         self.console.line(text)

@@ -112,6 +112,30 @@ cli.main()
         (tmp_path / log).unlink()
 
 
+def test_sigterm_is_an_interrupt_that_is_said_at_once(tmp_path: Path) -> None:
+    program = """
+import signal, sys
+from raypipe import cli
+def stopped(*_, **__):
+    from raypipe.cli_logs import open_log
+    open_log("out")
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        print("whatever runs is ended")
+cli.open_run = stopped
+sys.argv = ["raypipe", "masks", "-"]
+cli.main()
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path]), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-c", program]
+    options = {"cwd": tmp_path, "env": environment, "text": True, "check": False}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    _, *lines = done.stdout.splitlines()
+    assert lines == ["interrupted; the same command goes on", "whatever runs is ended"]
+    assert done.returncode == 130
+
+
 def test_a_log_gets_into_the_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen()
     screen.command = "masks"

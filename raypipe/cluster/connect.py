@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -78,7 +78,7 @@ def connect(cluster: Cluster) -> None:
         return
     if address := cluster_address(cluster):
         way_out = "Start it, mend cluster.address or RAY_ADDRESS, or leave both out for a Ray of this machine alone"
-        with _explained(f"no Ray cluster answers at {address[:200]}", way_out):
+        with _sigterm_kept(), _explained(f"no Ray cluster answers at {address[:200]}", way_out):
             _wait_for(address)
             ray.init(address=address, log_to_driver=True)
         watch_head()
@@ -94,11 +94,11 @@ def connect(cluster: Cluster) -> None:
         "ends other Rays of this machine), or lower cluster.object_store_memory. Then give the command again"
     )
     failing = _explained("a Ray of this machine can't be started", way_out)
-    with _interrupts_kept(), failing, _temporary_files_beside(folder):
+    with _sigterm_kept(), _interrupts_kept() as is_interrupted, failing, _temporary_files_beside(folder):
         try:
             _start(cluster, folder)
         except Exception as error:
-            if not _may_pass(error):
+            if is_interrupted() or not _may_pass(error):
                 raise
             logger.warning("Ray doesn't start in time (%s), which is tried once more", words_of(error))
             ray.shutdown()
@@ -133,13 +133,13 @@ def _may_pass(error: Exception) -> bool:
 
 
 @contextmanager
-def _interrupts_kept() -> Iterator[None]:
-    """Lets a first Ctrl-C wait for the end of the block, in which processes are forked.
+def _interrupts_kept() -> Iterator[Callable[[], bool]]:
+    """Lets a first Ctrl-C wait for the end of the block, in which processes are forked; yields whether one waits.
 
     In the midst of a fork it would leave a lock of `logging` held, for which all would wait for ever.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: False
         return
     interrupted = False
     before = signal.getsignal(signal.SIGINT)
@@ -153,11 +153,33 @@ def _interrupts_kept() -> Iterator[None]:
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, keep)
     try:
-        yield
+        yield lambda: interrupted
+    except Exception as error:
+        if interrupted:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
     if interrupted:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keeps what the process does on SIGTERM, if that isn't to end at once.
+
+    Ray has a handler of its own, for the time of its start and afterwards, which ends the process without a word.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        yield
+    except SystemExit as end:
+        raise KeyboardInterrupt from end
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
     try:
         given = OmegaConf.create(text or "{}")
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
-        raise ConfigError(f"the config isn't YAML: {error}") from error
+        raise ConfigError(f"the config isn't YAML: {_where(error)}; `raypipe config` prints one") from error
     if not isinstance(given, DictConfig):
         raise ConfigError(f"the config must be a mapping of sections, got {text.splitlines()[0][:200]!r}")
     user = _in_sections(given)
@@ -91,6 +91,17 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
         trial_config(config, changes)
     training = {name: tuple(_swept(name, value) for value in values) for name, values in config.sweep.training.items()}
     return config.model_copy(update={"sweep": config.sweep.model_copy(update={"training": training})})
+
+
+def _where(error: Exception) -> str:
+    """What is wrong with a YAML text, and in which lines."""
+    marks = (getattr(error, name, None) for name in ("context_mark", "problem_mark"))
+    lines = sorted({mark.line + 1 for mark in marks if mark is not None})
+    if not lines:
+        return str(error)
+    return (
+        f"{'line' if len(lines) == 1 else 'lines'} {' to '.join(map(str, lines))}: {getattr(error, 'problem', error)}"
+    )
 
 
 def _swept(name: str, value: Any) -> Any:

@@ -114,7 +114,12 @@ def _initial_weights(context: Context) -> Iterator[str]:
 
 
 def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
-    """Checkpoints and weights are there and fit the classes."""
+    """Checkpoints and weights are there and fit the classes.
+
+    Args:
+        context: config and manifest.
+        places: what machines of the cluster see; with none, this process looks for files alone.
+    """
     plan, problems, downloads = [], [], []
     for task, given, weights in _networks(context):
         from_classifier = task != "classifier" and getattr(context.config, task).start == "classifier"
@@ -132,16 +137,16 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
         problems.append(str(error))
     for weights in _initial_weights(context):
         try:
-            if find_weights(weights, out=context.config.out):
+            found = find_weights(weights, out=context.config.out)
+            if found is not None and storage.exists(found):
                 continue
-            if weights.startswith(TORCHVISION_SCHEME):
+            if not is_published(weights):
+                problems += [] if places else [f"{weights}: there is no such file"]
+            elif weights.startswith(TORCHVISION_SCHEME):
                 if not cached_file(weights).exists():
                     downloads.append(f"{weights} isn't in torch's cache here ({cached_file(weights)})")
-            elif weights.startswith((TIMM_SCHEME, HUB_SCHEME)):
-                if not is_cached(weights):
-                    downloads.append(f"{weights} isn't in the Hugging Face hub's cache here")
-            elif not storage.exists(weights):
-                problems.append(f"{weights}: there is no such file")
+            elif weights.startswith((TIMM_SCHEME, HUB_SCHEME)) and not is_cached(weights):
+                downloads.append(f"{weights} isn't in the Hugging Face hub's cache here")
         except Exception as error:  # noqa: BLE001 - as above
             problems.append(f"{type(error).__name__}: {error}")
     absent = {place: ", ".join(map(" - ".join, view.absent.items())) for place, view in places.items() if view.absent}

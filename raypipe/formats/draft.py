@@ -42,6 +42,8 @@ class Draft:
     """As `DRAFT`."""
     source: str
     """What was read, for messages."""
+    num_read: int | None = None
+    """Rows that it has, where several make one row of the draft."""
     root: str
     """URI of the folder that images' names count from."""
     place: Callable[[int], str] = field(default="row {}".format, repr=False)

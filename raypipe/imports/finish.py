@@ -57,7 +57,7 @@ def finish(draft: Draft, options: ImportOptions | None = None, *, into: Manifest
     """
     options = options or ImportOptions()
     account = Account()
-    account.say(f"{draft.source}: {draft.table.num_rows:,} rows")
+    account.say(f"{draft.source}: {draft.num_read or draft.table.num_rows:,} rows")
     for note in draft.notes:
         account.say(note)
     for reason, names in draft.skipped.items():

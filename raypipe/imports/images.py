@@ -39,8 +39,8 @@ LOOKS = 100
 MOST_LOOKS = 10_000
 """Files of unknown endings that are looked into."""
 
-_SHOWN = 3
-"""Missing images that a message names."""
+_SHOWN = 5
+"""Images that can't be used and that a message names."""
 
 
 def find_images(
@@ -182,10 +182,7 @@ class _Search:
         examples = []
         for row, reason in list(self.problems.items())[:_SHOWN]:
             near = None if reason != "isn't there" else self._nearest(self.uris[row] or "")
-            place = self.draft.place(self.draft.table[NUMBER][row].as_py())
-            examples.append(
-                f"{quote(self.names[row])} ({place}) {reason}{f'; the nearest name is {near!r}' if near else ''}"
-            )
+            examples.append(f"{self._named(row)} {reason}{f'; the nearest name is {near!r}' if near else ''}")
         of_sample = " of the sample" if sample else ""
         told = f"{number:,} of {looked:,} images{of_sample} can't be used: {'. '.join(examples)}"
         if not skip_missing and number > ALLOWED_SHARE * looked:
@@ -196,6 +193,12 @@ class _Search:
         if number >= len(self.uris):
             raise ValueError(f"{told}. No row is left")
         account.say(f"left out: {told}")
+
+    def _named(self, row: int) -> str:
+        """A row's image, counted from the root, and where the row stands, if that is known."""
+        name, place = self.names[row], self.draft.place(self.draft.table[NUMBER][row].as_py())
+        shown = quote(name and name.removeprefix(f"{self.root.rstrip('/')}/"))
+        return shown if place == self.draft.source else f"{shown} ({place})"
 
     def _nearest(self, wanted: str) -> str | None:
         if uri.protocol(wanted) in UNLISTED:
@@ -221,9 +224,10 @@ class _Search:
         wrong = self._look_inside(drawn)
         if not wrong:
             return
+        examples = ". ".join(f"{self._named(row)} {self.problems[row]}" for row in wrong[:_SHOWN])
         told = (
-            f"{len(wrong):,} of {len(drawn):,} files that were looked into can't be used, whatever their names say, "
-            f"such as {quote(self.names[wrong[0]])}, which {self.problems[wrong[0]]}"
+            f"{len(wrong):,} of {len(drawn):,} files that were looked into can't be used, whatever their names say: "
+            f"{examples}"
         )
         if not skip_missing and len(wrong) > ALLOWED_SHARE * len(drawn):
             unseen = "; a run that meets others puts them into quarantine" if len(drawn) < len(others) else ""

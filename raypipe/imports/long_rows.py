@@ -1,5 +1,6 @@
 """Reads tables of one tag a row, some rows at a time: which columns hold image, label and confidence."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,9 @@ LONG_LABEL_COLUMNS = (*LABEL_COLUMNS, "tag", "labelname", "label_name", "name")
 BYTES_AT_A_TIME = 4 * 2**20
 """Of a text that are parsed at a time."""
 RECORDS_AT_A_TIME = 50_000
+
+_NO_NUMBER = re.compile(r"Row #(?P<row>\d+): CSV conversion error to double: invalid value '(?P<value>.*)'", re.DOTALL)
+"""What pyarrow says of a cell in a column of numbers; rows count from 1, the header's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,11 @@ def _csv_batches(table: str, options: LongOptions) -> Iterator[pa.RecordBatch]:
             )
             yield from reader
         except pa.ArrowInvalid as error:
+            if (cell := _NO_NUMBER.search(str(error))) is not None:
+                raise ValueError(
+                    f"{table}, row {cell['row']}, column {columns[-1]!r}: {cell['value'][:100]!r} is no number. Mend "
+                    "the cell, or empty it: a tag without a confidence counts as sure"
+                ) from error
             raise ValueError(
                 f"{table} can't be read as a CSV with {header.delimiter!r} between cells: {str(error)[:300]}"
             ) from error

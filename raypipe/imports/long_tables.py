@@ -205,7 +205,7 @@ def _rows_of(
 
 
 def _by_confidence(column: pa.Array, lists: pa.Array, table: str, options: LongOptions, seen: Seen) -> pa.Array:
-    """Empties the lists of tags that aren't there, or aren't sure."""
+    """Empties the lists of tags that aren't there; of those that aren't sure, nobody knows."""
     try:
         values = column.cast(pa.float64())
     except pa.ArrowInvalid as error:
@@ -214,7 +214,8 @@ def _by_confidence(column: pa.Array, lists: pa.Array, table: str, options: LongO
     unsure = pc.and_not(pc.fill_null(pc.less(values, options.min_confidence or 0.0), False), negative)  # noqa: FBT003
     seen.negatives += pc.sum(negative).as_py() or 0
     seen.unsure += pc.sum(unsure).as_py() or 0
-    return pc.if_else(pc.or_(negative, unsure), pa.scalar([], pa.list_(pa.string())), lists)
+    known = pc.if_else(unsure, pa.scalar(None, pa.list_(pa.string())), lists)
+    return pc.if_else(negative, pa.scalar([], pa.list_(pa.string())), known)
 
 
 def part_table(

@@ -38,10 +38,7 @@ def join_repeats(table: pa.Table, ids: Sequence[str], account: Account) -> tuple
                 differing.setdefault(name, []).append(own)
     account.leave_out("rows that name an image again", same)
     if joined:
-        account.say(
-            f"{some(joined, 'rows name an image again with other labels')}; they were joined (a table of one tag a row "
-            "is read with --long)"
-        )
+        account.say(f"{some(joined, 'rows name an image again with other labels')}; they were joined")
     for name, rows in differing.items():
         account.say(f"{some(rows, f'rows name an image again with another {name}')}; the first one stays")
     return pa.Table.from_pylist(list(firsts.values()), schema=table.schema), list(firsts)

@@ -1,6 +1,8 @@
 """Finds pretrained weights in torchvision's registry by a URI such as `torchvision://resnet50/IMAGENET1K_V2`."""
 
 import difflib
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +22,8 @@ def load_torchvision_weights(uri: str) -> dict[str, Tensor]:
     """
     weights, cached = _find(uri)
     try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        with redirect_stdout(sys.stderr):  # torch.hub says that it downloads, among a command's results
+            state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise FileNotFoundError(
             f"{uri} can't be downloaded from {weights.url} ({error}). Bring the file {cached.name} from a machine "

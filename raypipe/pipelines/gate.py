@@ -123,23 +123,23 @@ def read_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, j
     return _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=_stored)
 
 
-def undecided(
+def gate_streams(
     context: Context, *, maps: Artifact, affinity: Artifact | None, judge: Artifact | None = None
-) -> Plan | None:
-    """The first stream whose scores a run would decide by now; None where all is decided. Arguments as of `masks_plan`.
+) -> tuple[list[Plan], list[Plan]]:
+    """The streams whose scores a run has decided by, and those that it would decide by now, as far as they are known.
 
-    Where a run renews its decisions, that is its first stream, whatever was decided.
+    Where a run renews its decisions, it has decided nothing. Arguments as of `masks_plan`.
     """
-    missing: list[Plan] = []
+    decided: list[Plan] = []
+    left: list[Plan] = []
 
     def note(context: Context, networks: _Networks) -> dict[str, Decision]:
         stored = _stored(context, networks)
-        if not stored or context.retrain != "none":
-            missing.append(networks.plan(context))
+        (decided if stored and context.retrain == "none" else left).append(networks.plan(context))
         return stored
 
     _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=note)
-    return missing[0] if missing else None
+    return decided, left
 
 
 class _Networks(NamedTuple):

@@ -14,7 +14,7 @@ from raypipe.pipelines.affinity import affinity_plan, find_frozen
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import CONFIG_FILE, Context
 from raypipe.pipelines.evaluate import has_truth, scores_plan, truth_rows
-from raypipe.pipelines.gate import read_gates, sample_rows, undecided
+from raypipe.pipelines.gate import gate_streams, read_gates, sample_rows
 from raypipe.pipelines.in_use import OtherClasses
 from raypipe.pipelines.labels.knowledge import read_label_precision, say
 from raypipe.pipelines.last_run import OtherManifest, check_manifest
@@ -151,13 +151,14 @@ def _masks(
     """The masks and what the gates let through to them; None where that is to be decided."""
     context = steps.context
     if runs_gate(context):
-        left = undecided(context, maps=maps, affinity=affinity, judge=judge)
-        if left is None:
-            steps.found.append(Step(name="gate", state="done"))
+        decided, left = gate_streams(context, maps=maps, affinity=affinity, judge=judge)
+        if not left:
+            seconds = sum(steps.seconds_of(plan) for plan in decided)
+            steps.found.append(Step(name="gate", state="done", seconds=seconds))
         elif context.retrain != "none":
             steps.follow("gate", f"--retrain={context.retrain} decides again")
         else:
-            steps.stream(left, sample_rows(context))
+            steps.stream(left[0], sample_rows(context))
         if steps.found[-1].is_left:
             steps.follow("masks")
             return None, []

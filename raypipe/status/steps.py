@@ -115,6 +115,11 @@ class Steps:
         )
         return made
 
+    def seconds_of(self, plan: Plan) -> float:
+        """What all runs of a stream took that came to their end."""
+        summary = read_stream_summary(plan.artifact(self.out).uri)
+        return summary.total_seconds if summary else 0
+
     def _differences(self, name: str, provenance: dict[str, object], *, task: str | None = None) -> tuple[Words, bool]:
         """Why an output isn't one that is there, and whether any is."""
         found = nearest_differences(earlier_folders(self.out, name), provenance)

@@ -43,26 +43,26 @@ def fit_until_done(
             cause, failure = _in_words(error), error
         state = last_state()
         failures = failures + 1 if _path(state) == before else 1
-        before = _path(state)
+        before, place = _path(state), place_of(state, folder)
         if failures > max_failures:
+            last = f"The last state is {place}; the same command goes on from there" if place else "No state was saved"
             raise NoProgress(
-                f"{name}: {failures} failures in a row without a new state; the last one: {cause}. "
-                f"The last state is {place_of(state, folder)}; the same command goes on from there. A worker that "
-                "ends without an error of its own mostly lacked memory: take a smaller batch_size or crop_size. Where "
-                "nodes are lost faster than states come, lower cluster.state_minutes"
+                f"{name}: {failures} failures in a row without a new state; the last one: {cause}. {last}. A worker "
+                "that ends without an error of its own mostly lacked memory: take a smaller batch_size or crop_size. "
+                "Where nodes are lost faster than states come, lower cluster.state_minutes"
             ) from failure
-        logger.warning("%s goes on from %s: %s", name, place_of(state, folder), cause)
+        logger.warning("%s %s: %s", name, f"goes on from {place}" if place else "begins again", cause)
 
 
 def _path(state: Result | None) -> str | None:
     return None if state is None or state.checkpoint is None else state.checkpoint.path
 
 
-def place_of(state: Result | None, folder: str) -> str:
-    """Which epoch and step a state is of, and its URI, in words."""
+def place_of(state: Result | None, folder: str) -> str | None:
+    """Which epoch and step a state is of, and its URI, in words; None where nothing is saved."""
     path = _path(state)
     if state is None or path is None or state.metrics is None:
-        return "none, so its start"
+        return None
     uri = storage.join(folder, PurePosixPath(path).name)
     return f"epoch {state.metrics['epoch']}, step {state.metrics['step']} ({uri})"
 

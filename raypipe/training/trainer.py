@@ -99,7 +99,7 @@ def train(
     result = fit_until_done(fit, last_state, name=name, folder=states, max_failures=max_failures)
     stopped: Stopped | None = result.return_value  # type: ignore[attr-defined] # the same
     if stopped is not None:
-        good = None if result.checkpoint is None else place_of(result, states)
+        good = place_of(result, states)
         raise _diverged(settings, good, stopped) if _can_see(stopped) else _blind(settings, stopped)
     assert result.checkpoint is not None, "the last epoch ends with a state"
     with result.checkpoint.as_directory() as state_folder:

@@ -229,6 +229,41 @@ def test_an_interrupt_while_ray_forks_its_processes_waits_for_them(
         connect(Cluster())
     assert len(started) == 1, "the second one doesn't wait"
 
+    def start_in_vain(**_: object) -> None:
+        started.append("in vain")
+        signal.raise_signal(signal.SIGINT)
+        raise TimeoutError("too slow")
+
+    monkeypatch.setattr(ray, "init", start_in_vain)
+    with pytest.raises(KeyboardInterrupt):
+        connect(Cluster())
+    assert started[1:] == ["in vain"], "it isn't tried once more"
+
+
+def test_ray_does_not_take_sigterm_from_a_process_that_has_a_use_for_it(
+    no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def own(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def rays(*_: object, **__: object) -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, rays))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for handler, after in ((own, own), (signal.SIG_DFL, rays)):
+            signal.signal(signal.SIGTERM, handler)
+            connect(Cluster())
+            assert signal.getsignal(signal.SIGTERM) is after
+        signal.signal(signal.SIGTERM, own)
+        monkeypatch.setattr(ray, "init", rays)
+        with pytest.raises(KeyboardInterrupt):
+            connect(Cluster())
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
 
 LONG = """
 import sys

@@ -69,6 +69,9 @@ def test_a_frozen_backbone_needs_its_weights(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"weights")
     found = data_checks.check_networks(make_context(tmp_path, *frozen), {"the driver": view()})
     assert f"affinity: frozen, as in {tmp_path}/weights.pth" in found.found
+    (tmp_path / "weights.pth").unlink()
+    found = data_checks.check_networks(make_context(tmp_path, *frozen), {})
+    assert (found.status, found.found) == ("problem", f"{tmp_path}/weights.pth: there is no such file")
 
 
 def test_weights_of_a_saliency_network(tmp_path: Path) -> None:

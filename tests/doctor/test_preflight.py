@@ -63,6 +63,16 @@ def test_data_that_cannot_be_used(local_ray: None, tmp_path: Path, monkeypatch: 
     )  # a run that has come to its end goes on, whatever was deleted meanwhile
 
 
+def test_weights_that_are_not_there_are_no_reason_to_try_a_training(local_ray: None, tmp_path: Path) -> None:
+    absent = make_context(tmp_path, f"network.weights={tmp_path}/absent.pth")
+    with pytest.raises(
+        ValueError, match=r"what the config names can't be used:\nnetworks: .*absent.pth: there is no such"
+    ):
+        preflight(absent)
+    (tmp_path / "config.yaml").touch()
+    preflight(absent)
+
+
 def test_one_node_is_not_asked(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(*_: Any, **__: Any) -> None:
         raise AssertionError("one machine is shared with itself")

@@ -1,6 +1,7 @@
 """The documented commands: a run submitted to a cluster of three raylets, everything in a bucket."""
 
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,10 +39,12 @@ def test_it_is_the_raypipe_command(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["jobs/submit.py", *arguments])
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(REPOSITORY / "jobs/submit.py"), run_name="__main__")
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow

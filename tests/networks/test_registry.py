@@ -24,13 +24,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "checkpoints"
 
 
-def test_offline_names_the_file_to_bring_and_its_place(hub: Path) -> None:
+def test_offline_names_the_file_to_bring_and_its_place(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FileNotFoundError, match="Bring the file") as error:
         load_torchvision_weights("torchvision://resnet18/IMAGENET1K_V1")
     message = str(error.value)
     assert f"https://download.pytorch.org/models/{FILE}" in message
     assert str(hub / FILE) in message
     assert "no route to host" in message
+    assert capsys.readouterr().out == "", "torch.hub's words are no results of a command"
 
 
 def test_reads_the_cache(hub: Path) -> None:

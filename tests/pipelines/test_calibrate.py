@@ -1,6 +1,10 @@
-"""Calibration of masks that are made by hand: right with a known probability that their confidence hides."""
+"""Calibration of masks that are made by hand: right with a known probability that their confidence hides.
+
+So few rows need no Ray, and it isn't started; one test compares with what Ray makes of them.
+"""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +31,20 @@ HALF = 12
 """Images to calibrate on; as many are left."""
 
 
-def make_context(manifest: Manifest, out: Path, *overrides: str) -> Context:
-    cluster = ["cluster.rows_per_block=8", "cluster.cpu_actors=1"]
-    values = [f"out={out}", "manifest=m", f"calibration.num_images={HALF}", *cluster, *overrides]
-    return Context(load_config("", values), manifest)
+def started(*_: object) -> None:
+    pytest.fail("Ray was wanted")
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray isn't there, though other tests may have connected to one, and must not be started."""
+    monkeypatch.setattr("raypipe.streams.run.is_connected", lambda: False)
+    monkeypatch.setattr("raypipe.cluster.connect.connect", started)
+
+
+def make_context(manifest: Manifest, out: Path, *overrides: str, start: Callable[[], None] | None = started) -> Context:
+    values = [f"out={out}", "manifest=m", f"calibration.num_images={HALF}", "cluster.rows_per_block=8", *overrides]
+    return Context(load_config("", values), manifest, start=start)
 
 
 def corrupted(row: dict[str, str], index: int) -> dict[str, object]:
@@ -59,7 +73,7 @@ def masks(synthetic: tuple[str, Manifest], tmp_path_factory: pytest.TempPathFact
 
 
 def test_calibrated_masks_say_how_often_they_are_right(
-    local_ray: None, synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path
+    synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path
 ) -> None:
     context = make_context(synthetic[1], tmp_path, "calibration.max_risk=0.25")
     folder, fitted = run_calibration(context, masks=masks)
@@ -100,7 +114,7 @@ def test_images_are_drawn_by_the_seed_whatever_the_cluster(
     shuffled = Manifest(synthetic[1].table.take(list(range(24))[::-1]), synthetic[1].classes)
     contexts = (
         make_context(synthetic[1], tmp_path / "a"),
-        make_context(shuffled, tmp_path / "b", "cluster.cpu_actors=2"),
+        make_context(shuffled, tmp_path / "b", "cluster.cpu_actors=2", start=None),
         make_context(synthetic[1], tmp_path / "c", "seed=1"),
     )
     first, again, other = (run_calibration(context, masks=masks)[1] for context in contexts)
@@ -110,7 +124,7 @@ def test_images_are_drawn_by_the_seed_whatever_the_cluster(
 
 
 def test_broken_truth_is_passed_over_and_all_truth_may_be_used(
-    local_ray: None, synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path
+    synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path
 ) -> None:
     rows = synthetic[1].table.to_pylist()
     (tmp_path / "broken.png").write_bytes(b"not an image")
@@ -133,7 +147,7 @@ def test_broken_truth_is_passed_over_and_all_truth_may_be_used(
 
 
 def test_the_command_prints_the_folder_and_what_was_measured(
-    local_ray: None, synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthetic: tuple[str, Manifest], masks: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Run, "make_masks", lambda _: masks)
     words = ["calibrate", "-", f"manifest={synthetic[0]}", f"out={tmp_path}", f"calibration.num_images={HALF}"]
@@ -144,9 +158,7 @@ def test_the_command_prints_the_folder_and_what_was_measured(
     assert any(line.startswith(f"measured on {24 - HALF} others") for line in lines)
 
 
-def test_without_true_masks_nothing_is_computed(
-    local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path
-) -> None:
+def test_without_true_masks_nothing_is_computed(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     rows = [row | {"mask_uri": None} for row in synthetic[1].table.to_pylist()]
     uri = str(tmp_path / "manifest.parquet")
     write_manifest(Manifest.from_rows(rows, synthetic[1].classes), uri)
@@ -166,6 +178,6 @@ def test_without_true_masks_it_says_what_is_needed(
         rows_with_truth(make_context(synthetic[1], tmp_path, "splits.masks=[absent]"))
 
 
-def test_masks_that_are_not_there_are_named(local_ray: None, synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
+def test_masks_that_are_not_there_are_named(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no mask could be compared"):
         run_calibration(make_context(synthetic[1], tmp_path), masks=Artifact(str(tmp_path / "absent"), "m"))

@@ -291,6 +291,13 @@ def test_the_time_so_far_is_that_of_all_runs(config: Callable[..., RunConfig]) -
     assert summary is not None
     write_summary(masks.uri, summary | {"seconds": 60.0, "total_seconds": 480.0})
     assert "time: 8 minutes so far" in closing(look(open_context(config())))
+    gates = [folder for folder in Path(config().out, "gate").iterdir() if read_summary(str(folder))]
+    assert gates
+    for folder in gates:
+        summary = read_summary(str(folder))
+        assert summary is not None
+        write_summary(str(folder), summary | {"seconds": 60.0, "total_seconds": 120.0})
+    assert f"time: {8 + 2 * len(gates)} minutes so far" in closing(look(open_context(config())))
 
 
 def test_of_a_run_that_is_at_work_it_says_who_works_and_what_is_left(config: Callable[..., RunConfig]) -> None:

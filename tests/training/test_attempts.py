@@ -55,10 +55,11 @@ def test_failures_in_a_row_end_it() -> None:
     assert attempts.run() == "done", "the same command counts anew"
 
 
-def test_failures_before_the_first_state_count() -> None:
-    with pytest.raises(NoProgress, match=r"1 failures .* The last state is none"):
+def test_failures_before_the_first_state_count(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(NoProgress, match=r"1 failures .* No state was saved\. A worker"):
         Attempts(None, None).run(max_failures=0)
     assert Attempts(None, None, 1, 1).run() == "done"
+    assert "training of x begins again: " in caplog.text
 
 
 @pytest.mark.parametrize("error", [ControllerError(OSError("disk")), ActorDiedError()])

@@ -77,12 +77,19 @@ def draft_of(found: Gathered, *, source: str, root: str) -> Draft:
     table = pa.table(
         [columns.get(field.name, pa.nulls(number, field.type)) for field in table.schema], schema=table.schema
     )
-    return Draft(table=table, source=source, root=root, place=lambda _: source, notes=notes_of(found.seen))
+    return Draft(
+        table=table,
+        source=source,
+        num_read=found.seen.rows,
+        root=root,
+        place=lambda _: source,
+        notes=notes_of(found.seen),
+    )
 
 
 def notes_of(seen: Seen) -> list[str]:
     """What is said of rows that are left out."""
-    notes = [f"{seen.rows:,} rows of one tag, {seen.images:,} images"]
+    notes = [f"one tag a row, of {seen.images:,} images"]
     if seen.nameless:
         notes.append(f"{seen.nameless:,} rows that name no image left out")
     if seen.negatives:

@@ -28,6 +28,7 @@ from raypipe.streams.plan import Plan
 from raypipe.training.held_out import Asked, folds_of, read_asked
 from raypipe.training.staging import stage_weights
 from raypipe.training.tasks import ClassifierTask
+from raypipe.uri import parent
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
         None where the checkpoint doesn't say which images it hasn't learned from.
     """
     if known := read_label_precision(classifier):
-        _say(known, trained, is_new=False)
+        _say(classifier, known, trained, is_new=False)
         return known
     asked = read_asked(classifier.uri)
     if asked is None:
@@ -66,13 +67,17 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
     found = outputs_of(plan.artifact(context.config.out), rows, plan.schema)
     measured = label_precision(found, asked, classes=context.classes)
     write_label_precision(classifier, measured)
-    _say(measured, trained, is_new=True)
+    _say(classifier, measured, trained, is_new=True)
     return measured
 
 
-def _say(known: LabelPrecision, trained: NetworkPlan, *, is_new: bool) -> None:
+def _say(classifier: Artifact, known: LabelPrecision, trained: NetworkPlan, *, is_new: bool) -> None:
     """Shows what was measured now; of what was known before the warnings alone, which are no less true than then."""
-    for level, line in say(known, trained.training, num_images=trained.rows.num_rows):
+    from raypipe.training.trainer import read_metrics  # TensorBoard takes seconds
+
+    epochs = read_metrics(parent(classifier.uri))  # a set may have grown since: it has learned from fewer images
+    num_images = epochs[-1]["num_images"] if epochs else trained.rows.num_rows
+    for level, line in say(known, trained.training, num_images=num_images):
         logger.log(level if is_new or level == logging.WARNING else logging.DEBUG, "labels: %s", line)
 
 

@@ -87,9 +87,23 @@ def test_any_table(kind: str) -> None:
 def test_what_is_left_out_is_counted() -> None:
     write(ROWS)
     said = run("table", "t.csv", "--long", "--min-confidence", "0.5", "m.parquet")
+    assert "t.csv: 8 rows\none tag a row, of 4 images\n" in said
     assert "2 tags of confidence 0" in said
     assert "1 tags below" in said
     assert read_manifest("m.parquet").classes == ("007", "cat", "dog")
+
+
+def test_an_image_with_unsure_tags_alone_is_none_that_somebody_has_looked_at() -> None:
+    write([("a.jpg", "cat", 1.0), ("a.jpg", "dog", 0.3), ("b.jpg", "cat", 0.3), ("c.jpg", "cat", 0.0)])
+    manifest = imported("table", "t.csv", "--long", "--min-confidence", "0.5", "m.parquet")
+    assert labels_of(manifest) == {"a.jpg": ["cat"], "b.jpg": None, "c.jpg": []}
+
+
+def test_two_names_of_an_image_are_one(tmp_path: Path) -> None:
+    write([("a.jpg", "cat", 1.0), ("a", "dog", 1.0), ("b.jpg", "cat", 1.0)])
+    said = run("table", "t.csv", "--long", "--images", ".", "m.parquet")
+    assert "1 rows name an image again with other labels: 'a.jpg'; they were joined\n" in said
+    assert labels_of(read_manifest("m.parquet")) == {"a.jpg": ["cat", "dog"], "b.jpg": ["cat"]}
 
 
 def test_names_are_merged_and_rare_ones_dropped() -> None:
@@ -106,7 +120,9 @@ def test_a_suffix_makes_names_of_ids() -> None:
 
 def test_a_missing_image_is_refused() -> None:
     write([*ROWS, ("d.jpg", "cat", 1.0)])
-    with pytest.raises(Said, match=r"1 of 5 images.*d\.jpg"):
+    with pytest.raises(
+        Said, match=r"1 of 5 images can't be used: 'd\.jpg' isn't there; the nearest name is '.\.jpg'\."
+    ):
         run("table", "t.csv", "--long", "m.parquet")
     assert not list(Path().glob("*scratch*"))
 
@@ -141,7 +157,7 @@ def test_the_order_of_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     ("text", "message"),
     [
         ("file,tag\na.jpg,cat\na.jpg,cat,dog\n", "Expected 2 columns, got 3"),
-        ("file,tag,confidence\na.jpg,cat,high\n", "conversion error"),
+        ("file,tag,confidence\nb.jpg,cat,\na.jpg,cat,high\n", "t.csv, row 3, column 'confidence': 'high' is no number"),
         ("photo,tag\na.jpg,cat\n", "--image-column"),
         ("file,tag\n", "no rows"),
         ("file,tag\na.jpg,\n", "no image has a label"),

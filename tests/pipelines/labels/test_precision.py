@@ -18,6 +18,8 @@ from raypipe.pipelines.labels.knowledge import class_skills, read_label_precisio
 from raypipe.pipelines.labels.precision import label_precision, labels_plan, measure_labels
 from raypipe.training.held_out import Asked, write_asked
 from raypipe.training.tasks import ClassifierTask
+from raypipe.training.trainer import write_metrics
+from raypipe.uri import parent
 
 
 def outputs(
@@ -102,7 +104,9 @@ def test_a_random_classifier_is_measured_and_what_it_knows_said_once(
     assert measure_labels(context, random_classifier, trained) is None, "nobody knows which images it has learned from"
     assert trained.asked is not None
     write_asked(trained.asked, random_classifier.uri)
-    known = measure_labels(context, random_classifier, trained)
+    with caplog.at_level("INFO"):
+        known = measure_labels(context, random_classifier, trained)
+    assert any("label mAP" in message for message in caplog.messages)
     assert known is not None
     assert known == read_label_precision(random_classifier)
     assert (known.method, known.num_images) == ("cross-validation", trained.rows.num_rows)
@@ -118,6 +122,11 @@ def test_a_random_classifier_is_measured_and_what_it_knows_said_once(
     assert measure_labels(context, random_classifier, trained) == known
     again = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert again == [("DEBUG", first[0][1]), ("DEBUG", first[1][1]), first[2]], "the warning is no less true"
+    write_metrics([{"num_images": 32, "epoch": 1}], parent(random_classifier.uri))
+    caplog.clear()
+    assert measure_labels(context, random_classifier, trained) == known
+    warning = caplog.messages[-1]
+    assert f" {2 * context.config.classifier.epochs} steps may be too few" in warning, "of the images of its training"
 
 
 def test_features_are_those_before_the_training_where_it_had_weights(context: Context, tmp_path: Path) -> None:
