@@ -19,20 +19,20 @@ def test_an_image_of_no_class_is_background() -> None:
 
 def test_weights_by_hand() -> None:
     """Cells at 0 and 1 of one feature: without a ridge the line through both, which tells them exactly."""
-    weights = fit_cells(np.array([[0.0], [1.0]]), np.array([0, 1], np.uint8), num_labels=2, lam=1e-12, target=1)
+    weights = fit_cells(np.array([[0.0], [1.0]]), np.array([0, 1], np.uint8), num_labels=2, lam=1e-12, target=1.0)
     np.testing.assert_allclose(weights, [[-1, 1], [1, 0]], atol=1e-6)
 
 
 def test_weights_with_a_ridge_by_hand() -> None:
     """One cell x = 1 with the one: (A + lam I) w = x y with A of ones, so w = 1 / (2 + lam) twice."""
-    weights = fit_cells(np.array([[1.0]]), np.array([1], np.uint8), num_labels=2, lam=0.5, target=1)
+    weights = fit_cells(np.array([[1.0]]), np.array([1], np.uint8), num_labels=2, lam=0.5, target=1.0)
     np.testing.assert_allclose(weights, [[0, 0], [0.4, 0.4]], atol=1e-12)
 
 
 def test_they_minimise_what_they_should() -> None:
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(5000, 3)), rng.integers(0, 4, 5000).astype(np.uint8)  # more than one chunk
-    weights = fit_cells(features, labels, num_labels=5, lam=0.1, target=3)
+    weights = fit_cells(features, labels, num_labels=5, lam=0.1, target=3.0)
     x, y = np.concatenate([features, np.ones((5000, 1))], axis=1), 3 * np.eye(5)[labels]
 
     def loss(tried: np.ndarray) -> float:
@@ -44,7 +44,7 @@ def test_they_minimise_what_they_should() -> None:
 
 def test_a_target_scales_the_weights() -> None:
     features, labels = np.random.default_rng(2).normal(size=(20, 4)), np.arange(20).astype(np.uint8) % 3
-    once, eightfold = (fit_cells(features, labels, num_labels=3, target=target) for target in (1, 8))
+    once, eightfold = (fit_cells(features, labels, num_labels=3, target=target) for target in (1.0, 8.0))
     np.testing.assert_array_equal(eightfold, 8 * once, err_msg="a power of two doesn't round")
 
 
