@@ -106,7 +106,7 @@ def main(
     ratios = [sweep / masks for masks, sweep in zip(times["masks"], times["sweep"], strict=True)]
     print(f"\nsweep / masks: {', '.join(f'{ratio:.2f}' for ratio in ratios)}\n")
     result = swept.sweep()
-    print(f"{len(result.table)} settings, {result.num_images} images, {result.table['full_mean_iou'].count()} in full")
+    print(f"{len(result.table)} settings, {result.num_images} images, {result.table['mask_mean_iou'].count()} in full")
     in_full = result.table[result.table["mask_mean_iou"].notna()].sort_index()
     finalists = list(in_full.sort_values("objective", ascending=False, kind="stable").index)  # as they were scored
     scored = finalists_folder(swept, finalists)

@@ -135,11 +135,11 @@ class Screen:
 
     def _say_interrupted(self) -> None:
         if not self._said_interrupted:
-            self._say(message_of(KeyboardInterrupt()).text)
-            self._said_interrupted = True
+            self._say(message_of(KeyboardInterrupt()).text, interrupted=True)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, *, interrupted: bool = False) -> None:
         self.console.line(text)
+        self._said_interrupted |= interrupted  # before the log, whose line the signal may have come in
         if self.handler.log is not None:
             self.handler.log.write(text)
 

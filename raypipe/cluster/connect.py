@@ -103,6 +103,8 @@ def connect(cluster: Cluster) -> None:
             logger.warning("Ray doesn't start in time (%s), which is tried once more", words_of(error))
             ray.shutdown()
             time.sleep(PAUSE_SECONDS)
+            if is_interrupted():
+                raise
             _start(cluster, folder)
 
 

@@ -24,8 +24,8 @@ NUM_IMAGES = 2
 def preflight(context: Context) -> dict[str, str]:
     """Checks that everything that a whole run starts fits, and looks at the nodes as `preflight_nodes` does.
 
-    Until a whole run has come to its end, it also looks for weights and checkpoints, and at some images and true masks;
-    later runs go on, whatever was deleted meanwhile.
+    Until a whole run has come to its end, it also looks at some images and true masks and, where there is one node, for
+    weights and checkpoints; later runs go on, whatever was deleted meanwhile.
 
     Returns:
         The nodes that are left out, by Ray's id, each with its reason.
@@ -39,9 +39,8 @@ def preflight(context: Context) -> dict[str, str]:
         from raypipe.doctor.data_checks import check_networks  # torch takes seconds
         from raypipe.doctor.first_look import look_at_data
 
-        if (
-            networks := check_networks(context, {})
-        ).status == "problem":  # trainings would try in vain, again and again
+        # Trainings would try in vain, again and again. On several nodes a local path may be on the workers' alone.
+        if len(alive_nodes()) < 2 and (networks := check_networks(context, {})).status == "problem":
             _tell([networks], of="what the config names can't be used:")
         _tell(list(look_at_data(context)), of="what the manifest names can't be used:")
     check_unique(context.rows(None, columns=("image_id",)))

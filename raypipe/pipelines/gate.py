@@ -101,7 +101,8 @@ def run_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, ju
     """Decides what isn't decided yet; nothing unless `refinement.gate` is `run`. Arguments as of `masks_plan`.
 
     One stream judges the walk and the refinement of walked masks. Only where the walk is rejected, another one judges
-    the refinement of masks without it. What is decided now is shown; the log alone has what was so before.
+    the refinement of masks without it. What is decided now is shown, and each time what nobody can judge; the log alone
+    has what was decided before.
     """
     new: list[Decision] = []
 
@@ -114,7 +115,8 @@ def run_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, ju
 
     gated = _gated(context, _Networks(maps, affinity, judge_of(context, maps=maps, judge=judge)), decide=decide)
     for decision in gated.decisions:
-        logger.log(logging.INFO if decision in new else logging.DEBUG, "gate: %s", decision)
+        is_shown = decision in new or not decision.num_images
+        logger.log(logging.INFO if is_shown else logging.DEBUG, "gate: %s", decision)
     return gated
 
 

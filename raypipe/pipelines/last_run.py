@@ -108,7 +108,7 @@ def check_manifest(context: Context, *, reuse: bool) -> dict[str, str | None]:
         if 2 * len(present) < len(known):
             raise _refusal(context, last, f"and of {len(known)} of its images this one has {len(present)}")
         _check_images(context, last, {image_id: uri for image_id, uri in present.items() if image_id in last.images})
-    least = sorted(each for of_part, _ in found for each in of_part)[:NUM_IDS]
+    least = sorted((each for of_part, _ in found for each in of_part), key=lambda each: each[:2])[:NUM_IDS]
     return {image_id: uri for _, image_id, uri in least}
 
 

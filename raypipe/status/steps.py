@@ -7,7 +7,7 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.rows import Rows
 from raypipe.outputs.lease import Holder, find_holder
-from raypipe.outputs.records import RECORD_FILE, read_stream_summary
+from raypipe.outputs.records import RECORD_FILE, read_stream_summary, read_summary
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.last_run import find_last_run
 from raypipe.pipelines.networks import NetworkPlan, find_network_in_use, find_trained, is_begun
@@ -144,9 +144,9 @@ class Steps:
     def _seconds_of(self, name: str, *, first: str | None = None) -> tuple[float, int] | None:
         """Seconds and rows of a stream's last run, in a folder or, if there was none, in one of other options."""
         for folder in sorted(earlier_folders(self.out, name), key=lambda each: each != first):
-            summary = read_stream_summary(folder)
-            if summary is not None and summary.num_computed:
-                return summary.seconds, summary.num_computed
+            summary = read_summary(folder) or {}  # perhaps of another version: this is a guess, and needs no more
+            if summary.get("num_computed") and "seconds" in summary:
+                return summary["seconds"], summary["num_computed"]
         return None
 
 

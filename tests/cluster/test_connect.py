@@ -239,6 +239,16 @@ def test_an_interrupt_while_ray_forks_its_processes_waits_for_them(
         connect(Cluster())
     assert started[1:] == ["in vain"], "it isn't tried once more"
 
+    def start_too_slowly(**_: object) -> None:
+        started.append("slow")
+        raise TimeoutError("too slow")
+
+    monkeypatch.setattr(ray, "init", start_too_slowly)
+    monkeypatch.setattr("time.sleep", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        connect(Cluster())
+    assert started[2:] == ["slow"], "nor after an interrupt in the pause"
+
 
 def test_ray_does_not_take_sigterm_from_a_process_that_has_a_use_for_it(
     no_ray: None, monkeypatch: pytest.MonkeyPatch

@@ -270,14 +270,20 @@ def test_a_sample_that_fails_decides_nothing(
     assert run.decide_gates().context.config == run.context.config
 
 
-def test_a_classifier_that_knows_nothing_judges_no_mask(given: list[str], tmp_path: Path) -> None:
+def test_a_classifier_that_knows_nothing_judges_no_mask(
+    given: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     known = known_classes(precision=0.22, chance=0.2)
     maps, affinity = Artifact(str(tmp_path), "c"), Artifact("affinity", "a")
     config = make_config(given, tmp_path / "out", "walk.num_steps=0")
     write_label_precision(maps, known)
-    gated = run_gates(open_context(config), maps=maps, affinity=affinity)
-    assert gated.context.config == config
-    (decision,) = gated.decisions
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("DEBUG"):
+            gated = run_gates(open_context(config), maps=maps, affinity=affinity)
+        assert gated.context.config == config
+        (decision,) = gated.decisions
+        assert said(caplog, "INFO") == [f"gate: {decision}"], "each command says what it can't judge"
     assert (decision.refinement, decision.kept, decision.num_images) == ("dcrf", True, 0)
     assert "knows nothing and so is no judge (label mAP 0.22 where chance has 0.20" in decision.reason
     image = open_context(make_config(given, tmp_path / "out", "refinement.gate=image"))

@@ -7,7 +7,8 @@ import pytest
 
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
-from raypipe.pipelines.context import Context
+from raypipe.data.parts import write_manifest
+from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.last_run import RUN_FILE, OtherManifest, check_manifest, find_last_run, remember_run
 
 
@@ -50,6 +51,14 @@ def test_another_manifest_is_refused(first: Path, ids: range, classes: tuple[str
         check_manifest(context, reuse=False)
     remember_run(context, check_manifest(context, reuse=True))
     assert check_manifest(context, reuse=False)
+
+
+def test_an_id_in_two_parts_is_left_to_the_check_of_ids(tmp_path: Path) -> None:
+    for number, uri in enumerate(("/absent/a.jpg", None)):
+        rows = [{"image_id": "a", "image_uri": uri, "labels": ["cat"]}]
+        write_manifest(Manifest.from_rows(rows, ("cat",)), f"{tmp_path}/m/{number}.parquet")
+    context = open_context(load_config("", [f"manifest={tmp_path}/m", f"out={tmp_path}/out"]))
+    assert list(check_manifest(context, reuse=False)) == ["a"]
 
 
 def make_images(folder: Path, *, of: str, number: int = 40) -> Path:

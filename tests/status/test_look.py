@@ -300,6 +300,13 @@ def test_the_time_so_far_is_that_of_all_runs(config: Callable[..., RunConfig]) -
     assert f"time: {8 + 2 * len(gates)} minutes so far" in closing(look(open_context(config())))
 
 
+def test_a_guess_of_the_time_left_needs_no_summary_of_this_version(config: Callable[..., RunConfig]) -> None:
+    run(config())
+    for folder in Path(config().out, "masks").iterdir():
+        write_summary(str(folder), {"num_computed": 0, "rows": 7})
+    assert step_of(look(open_context(config("walk.beta=3"))), "masks").is_left
+
+
 def test_of_a_run_that_is_at_work_it_says_who_works_and_what_is_left(config: Callable[..., RunConfig]) -> None:
     run(config())
     folder = step_of(look(open_context(config())), "masks").artifact

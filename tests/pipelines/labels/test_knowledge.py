@@ -1,4 +1,4 @@
-"""What follows from what a classifier knows; measuring it is in test_label_precision.py."""
+"""What follows from what a classifier knows; measuring it is in test_precision.py."""
 
 import logging
 import re
