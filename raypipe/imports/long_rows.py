@@ -91,8 +91,8 @@ def _csv_batches(table: str, options: LongOptions) -> Iterator[pa.RecordBatch]:
         except pa.ArrowInvalid as error:
             if (cell := _NO_NUMBER.search(str(error))) is not None:
                 raise ValueError(
-                    f"{table}, row {cell['row']}, column {columns[-1]!r}: {cell['value'][:100]!r} is no number. Mend "
-                    "the cell, or empty it: a tag without a confidence counts as sure"
+                    f"{table}, row {cell['row']} without empty ones, column {columns[-1]!r}: {cell['value'][:100]!r} "
+                    "is no number. Mend the cell, or empty it: a tag without a confidence counts as sure"
                 ) from error
             raise ValueError(
                 f"{table} can't be read as a CSV with {header.delimiter!r} between cells: {str(error)[:300]}"

@@ -1,24 +1,15 @@
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from crop_inputs import ARGS
 
 from raypipe import storage
 from raypipe.artifacts import digest
 from raypipe.ops.jitter import ColourChange, change_colours
 from raypipe.stages.crops import LoadClassifierCrops
-
-ARGS: dict[str, Any] = {"crop_size": 32, "fill": (1, 2, 3), "jitter": (0.3, 0.3, 0.3, 0.1), "seed": 0, "max_side": 1024}
-
-
-@pytest.fixture
-def row(tmp_path: Path, jpeg: bytes) -> dict[str, Any]:
-    (tmp_path / "a.jpg").write_bytes(jpeg)
-    uri = str(tmp_path / "a.jpg")
-    return {"image_id": "a", "epoch": 3, "repeat": 0, "image_uri": uri, "labels": ["dog"]}
 
 
 def test_classifier_crop_and_labels(row: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 from container_files import places_in, write_images, write_tar
+from crop_inputs import ARGS
 from PIL import Image
 from stream_outputs import write_masks, write_outputs
 
@@ -13,15 +14,6 @@ from raypipe.data import shards
 from raypipe.data.images import encode_png
 from raypipe.schema import IGNORE, SEEDS, columns
 from raypipe.stages.shard_crops import LoadAffinityCrops, LoadSegmenterCrops
-
-ARGS: dict[str, Any] = {"crop_size": 32, "fill": (1, 2, 3), "jitter": (0.3, 0.3, 0.3, 0.1), "seed": 0, "max_side": 1024}
-
-
-@pytest.fixture
-def row(tmp_path: Path, jpeg: bytes) -> dict[str, Any]:
-    (tmp_path / "a.jpg").write_bytes(jpeg)
-    uri = str(tmp_path / "a.jpg")
-    return {"image_id": "a", "epoch": 3, "repeat": 0, "image_uri": uri, "labels": ["dog"]}
 
 
 def affinity_stage() -> LoadAffinityCrops:

@@ -157,7 +157,10 @@ def test_the_order_of_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     ("text", "message"),
     [
         ("file,tag\na.jpg,cat\na.jpg,cat,dog\n", "Expected 2 columns, got 3"),
-        ("file,tag,confidence\nb.jpg,cat,\na.jpg,cat,high\n", "t.csv, row 3, column 'confidence': 'high' is no number"),
+        (
+            "file,tag,confidence\nb.jpg,cat,\n\na.jpg,cat,high\n",
+            "t.csv, row 3 without empty ones, column 'confidence': 'high' is no number",
+        ),
         ("photo,tag\na.jpg,cat\n", "--image-column"),
         ("file,tag\n", "no rows"),
         ("file,tag\na.jpg,\n", "no image has a label"),
