@@ -43,7 +43,10 @@ def pack(table: pa.Table) -> pa.Table:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return pa.table({_PACKED: pa.array([memoryview(sink.getvalue())], pa.large_binary())})
+    packed = sink.getvalue()
+    # Not `pa.array([memoryview(packed)])`: of a memoryview pyarrow 26 keeps the memory for as long as the process lives.
+    ends = pa.py_buffer(np.array([0, packed.size], np.int64))
+    return pa.table({_PACKED: pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, packed])})
 
 
 def unpack(table: pa.Table) -> pa.Table:

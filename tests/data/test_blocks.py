@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from raypipe.containers.place import cell_uri
-from raypipe.data.blocks import cut
+from raypipe.data.blocks import cut, pack, unpack
 
 
 def sizes(uris: list[str | None], rows_per_block: int) -> list[int]:
@@ -39,3 +39,22 @@ def test_row_groups_stay_whole(groups: tuple[int, ...], expected: list[int]) -> 
 
 def test_the_same_group_of_two_files_is_two() -> None:
     assert sizes(cells(40) + cells(40, file="q.parquet") + ["a.jpg"] * 33, 32) == [40, 40, 32, 1]
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 3])
+def test_a_packed_table_comes_out_as_it_was(num_rows: int) -> None:
+    table = pa.table({"image_id": [str(row) for row in range(num_rows)], "crop": [b"abc"] * num_rows})
+    packed = pack(table)
+    assert packed.num_rows == 1
+    packed.validate(full=True)
+    assert unpack(packed).equals(table)
+    assert unpack(table).equals(table)
+
+
+def test_what_was_packed_is_freed() -> None:
+    table = pa.table({"crop": [bytes(1_000_000)]})
+    unpack(pack(table))
+    before = pa.total_allocated_bytes()
+    for _ in range(5):
+        unpack(pack(table))
+    assert pa.total_allocated_bytes() < before + 1_000_000
