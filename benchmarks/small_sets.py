@@ -81,7 +81,6 @@ def measure(config: RunConfig) -> dict[str, object]:
     plain = {"refinement": {"method": "none", "gate": "off"}}
     run = connect_run(config)
     classifier = run.train_classifier()
-    run.train_affinity()
     shipped = scored(run, without_maps=True)
     precision = read_label_precision(classifier)
     assert precision is not None

@@ -19,6 +19,9 @@ STEPS = 360
 benchmarks/voc12.md)."""
 MOST_EPOCHS = 100
 """More passes than these over the same images teach them by heart."""
+FEW = 500
+"""Images below which the maps are refitted and no AffinityNet is trained: on three classes of VOC, 100 images, the walk
+along learned affinities was worse than no walk, along frozen ones better (benchmarks/small_sets.md)."""
 RARE = 0.5
 """Share of an even distribution below which a class is rare: its images come more often."""
 WIDEST = 1.5
@@ -60,9 +63,11 @@ def fit(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
         config: to start from, such as a preset's.
         found: of the dataset.
     """
+    few = list(_few(config, found))
     yield from _splits(config, found)
-    for name in ("classifier", "affinity"):
+    for name in ("classifier",) if few else ("classifier", "affinity"):
         yield from _epochs(config, found, name)
+    yield from few
     yield from _sampling(config, found)
     yield from _sizes(config, found)
 
@@ -124,6 +129,15 @@ def _epochs(config: RunConfig, found: Fingerprint, name: str) -> Iterator[Fitted
     if epochs > section.epochs:
         reason = f"{steps} steps of {section.batch_size} an epoch, of which a training wants {wanted}"
         yield Fitted(f"{name}.epochs", epochs, reason + (f"; {MOST_EPOCHS} at most" if epochs == MOST_EPOCHS else ""))
+
+
+def _few(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
+    suits = config.network.weights is not None and config.images.tile is None and config.walk.affinity == "learned"
+    if found.num_images >= FEW or not suits:
+        return
+    yield Fitted("cams.refit", True, "maps of few images cover what surrounds an object, too: a layer learns what doesn't")
+    yield Fitted("walk.affinity", "frozen", f"an AffinityNet wants more images, {FEW} or so")
+    yield Fitted("walk.alpha", 1.0, "refitted maps know the background: its exponent needs to make up for nothing")
 
 
 def _sampling(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:

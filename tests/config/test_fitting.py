@@ -35,6 +35,29 @@ def test_a_large_set_is_left_as_the_preset_has_it() -> None:
     assert fitted(10_000) == {}
 
 
+WEIGHTS = "network.weights=w.pth"
+
+
+def test_few_images_train_no_affinity_net() -> None:
+    options = fitted(100, WEIGHTS)
+    assert (options["cams.refit"], options["walk.affinity"], options["walk.alpha"]) == (True, "frozen", 1)
+    assert "affinity.epochs" not in options
+    assert options["classifier.epochs"] == 52
+    entries = [Fitted("manifest", "m", ""), *fit(config(WEIGHTS), found(100))]
+    assert load_config(commented_yaml(entries, heading=[]), ["out=o", WEIGHTS]).walk.affinity == "frozen"
+
+
+@pytest.mark.parametrize(
+    ("number", "overrides"),
+    [(500, [WEIGHTS]), (100, []), (100, [WEIGHTS, "images.tile=256"]), (100, [WEIGHTS, "walk.affinity=rgb"])],
+    ids=["many", "no pretrained weights", "tiles", "another affinity"],
+)
+def test_others_keep_the_walk_of_their_preset(number: int, overrides: list[str]) -> None:
+    options = fitted(number, *overrides)
+    assert not {"cams.refit", "walk.affinity", "walk.alpha"} & set(options)
+    assert "affinity.epochs" in options
+
+
 def test_no_image_comes_too_often() -> None:
     assert fitted(10)["classifier.epochs"] == 100
 
