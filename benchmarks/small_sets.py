@@ -81,14 +81,13 @@ def measure(config: RunConfig) -> dict[str, object]:
     plain = {"refinement": {"method": "none", "gate": "off"}}
     run = connect_run(config)
     classifier = run.train_classifier()
-    shipped = scored(run, without_maps=True)
+    shipped = scored(run)
     precision = read_label_precision(classifier)
     assert precision is not None
     correlations = _correlations(run, classifier_skills=class_skills(classifier))
     ungated = with_values(config, refinement={"gate": "off"})
     return {
         "classes": run.context.classes,
-        "best_cam": scored(run, without_maps=False),
         "cam": scored(connect_run(with_values(config, walk={"num_steps": 0}, **plain))),
         "walk": scored(connect_run(with_values(config, **plain))),
         "ungated": scored(connect_run(ungated)),
@@ -101,11 +100,10 @@ def measure(config: RunConfig) -> dict[str, object]:
     }
 
 
-def scored(run: Run, *, without_maps: bool = True) -> float:
-    """Mean IoU in % of a run's masks, refined if they are; or of its maps at the constant background that is best."""
+def scored(run: Run) -> float:
+    """Mean IoU in % of a run's masks, refined if they are."""
     _, scores = run.evaluate()
-    wanted = [score for score in scores if (score.stage != "cam") == without_maps]
-    return round(100 * wanted[-1].mean_iou, 2)
+    return round(100 * [score for score in scores if score.stage != "cam"][-1].mean_iou, 2)
 
 
 def _correlations(run: Run, *, classifier_skills: Sequence[float] | None) -> dict[str, float]:
@@ -149,16 +147,10 @@ def results_table(folder: Path) -> str:
         found = json.loads(file.read_text())
         gains.append(found["shipped"] - found["cam"])
         precision = f"{found['label_map']:.2f} ({found['label_chance']:.2f})"
-        numbers = (found[name] for name in ("best_cam", "cam", "walk", "ungated", "shipped"))
+        numbers = (found[name] for name in ("cam", "walk", "ungated", "shipped"))
         spearman = f"{found['spearman']} ({found['spearman_trusted']})"
         rows.append((file.parent.name, ", ".join(found["classes"]), precision, *numbers, f"{gains[-1]:+.1f}", spearman))
-    names = (
-        "label mAP (chance)",
-        "CAM at its best background",
-        "CAM at the pipeline's",
-        "walk",
-        "walk + CRF, no gates",
-    )
+    names = ("label mAP (chance)", "CAM at the pipeline's background", "walk", "walk + CRF, no gates")
     spearman = "Spearman of predicted IoU (trusting the classifier)"
     text = table(("subset", "classes", *names, "shipped", "shipped − CAM", spearman), rows)
     return f"{text}\n\nshipped − CAM: mean {statistics.mean(gains):+.1f}, lowest {min(gains):+.1f}, n = {len(gains)}"

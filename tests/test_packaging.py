@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,17 @@ def test_no_text_installs_a_package_that_is_not_ours() -> None:
 
 
 def test_the_import_is_raypipe_and_comes_from_our_distribution() -> None:
-    assert OURS in packages_distributions()["raypipe"]
+    assert version(OURS) == __version__
+
+
+def test_above_a_clone_its_folder_does_not_hide_the_package(tmp_path: Path) -> None:
+    (tmp_path / "raypipe" / "raypipe").mkdir(parents=True)
+    (tmp_path / "script.py").write_text("import raypipe; print(raypipe.__version__)")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"{__version__}\n", done.stderr
 
 
 @pytest.mark.slow
