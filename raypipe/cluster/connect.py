@@ -70,11 +70,13 @@ def connect(cluster: Cluster) -> None:
     ray_begins()
     for name, value in (KEEPALIVE | STARTING).items():
         os.environ.setdefault(name, value)  # Ray reads them as it is imported
+    if is_connected():
+        return
+    address = cluster_address(cluster)
+    logger.info("%s", f"connecting to Ray at {address[:200]}" if address else "starting Ray on this machine")
     import ray  # takes seconds
 
-    if ray.is_initialized():
-        return
-    if address := cluster_address(cluster):
+    if address:
         way_out = "Start it, mend cluster.address or RAY_ADDRESS, or leave both out for a Ray of this machine alone"
         with own_sigterm(), _explained(f"no Ray cluster answers at {address[:200]}", way_out):
             _wait_for(address)

@@ -115,6 +115,26 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS")
 
 
+@pytest.mark.parametrize(
+    ("address", "line"), [(None, "starting Ray on this machine"), ("auto", "connecting to Ray at auto")]
+)
+def test_what_may_take_long_is_said_before_it_begins_and_once(
+    no_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    address: str | None,
+    line: str,
+) -> None:
+    caplog.set_level("INFO", logger="raypipe")
+    said: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda **_: said.extend(caplog.messages))
+    connect(Cluster(address=address))
+    assert said == [line]
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    connect(Cluster(address=address))
+    assert caplog.messages == [line], "a Ray that is there isn't started"
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nosuchhost.invalid:6379", "[::1]:9"])
 def test_a_cluster_that_does_not_answer_is_missed_soon(no_ray: None, address: str) -> None:
     started = time.monotonic()
