@@ -32,6 +32,7 @@ def preflight(context: Context) -> dict[str, str]:
 
     Raises:
         ValueError: with all problems, what is needed and the ways out; or two parts of the manifest have the same id.
+        Exception: storage can't be asked; each has errors of its own.
     """
     findings, sick = _look(context)
     _tell([*findings, *check_fit(context)])
@@ -42,7 +43,7 @@ def preflight(context: Context) -> dict[str, str]:
         # Trainings would try in vain, again and again. On several nodes a local path may be on the workers' alone.
         if len(alive_nodes()) < 2 and (networks := check_networks(context, {})).status == "problem":
             _tell([networks], of="what the config names can't be used:")
-        _tell(list(look_at_data(context)), of="what the manifest names can't be used:")
+        _tell(list(look_at_data(context, raise_outages=True)), of="what the manifest names can't be used:")
     check_unique(context.rows(None, columns=("image_id",)))
     return sick
 
