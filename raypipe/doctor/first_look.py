@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from raypipe import storage
 from raypipe.cluster.findings import Finding, judge, problem
 from raypipe.data.content import HEAD, image_kind, what_helps
-from raypipe.data.images import ImageError
+from raypipe.data.opening import ImageError
 from raypipe.data.rows import Rows
 from raypipe.data.truth import check_truth, unnamed_classes
 from raypipe.doctor.data_checks import allowed_share, is_outage, what_may_fail

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import Images
-from raypipe.data.images import MAX_PIXELS, decode_mask
+from raypipe.data.images import decode_mask
 from raypipe.data.names import file_stem
+from raypipe.data.opening import MAX_PIXELS
 from raypipe.data.rows import Part, Rows
 from raypipe.data.scenes import read_image
 from raypipe.data.shards import iter_shards
