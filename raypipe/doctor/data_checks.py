@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from raypipe import storage
+from raypipe import uri as uris
 from raypipe.cluster.findings import Finding, from_places, judge, problem
 from raypipe.cluster.survey import View
 from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
@@ -114,13 +115,14 @@ def _initial_weights(context: Context) -> Iterator[str]:
         yield config.saliency.weights
 
 
-def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
+def check_networks(context: Context, places: Mapping[str, View], *, local_weights: bool = True) -> Finding:
     """Checkpoints and weights are there and fit the classes.
 
     Args:
         context: config and manifest.
         places: what machines of the cluster see; with none, this process looks for files alone, as a run does before
             its start: then storage that can't be asked is an error, and no finding.
+        local_weights: weights at local paths are looked for, too, which workers on other machines may have alone.
     """
     plan, problems, downloads = [], [], []
 
@@ -144,6 +146,8 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
     except ValueError as error:  # timm has no such network
         problems.append(str(error))
     for weights in _initial_weights(context):
+        if uris.is_local(weights) and not local_weights:
+            continue
         try:
             found = find_weights(weights, out=context.config.out)
             if found is not None and storage.exists(found):

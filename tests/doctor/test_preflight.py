@@ -74,6 +74,12 @@ def test_weights_that_are_not_there_are_no_reason_to_try_a_training(local_ray: N
     preflight(absent)
 
 
+def test_weights_that_other_machines_may_have_alone_are_not_missed(nodes: list[Node], tmp_path: Path) -> None:
+    preflight(make_context(tmp_path, FITTING, f"network.weights={tmp_path}/absent.pth"))
+    with pytest.raises(ValueError, match=r"networks: memory://absent.pth: there is no such"):
+        preflight(make_context(tmp_path, FITTING, "network.weights=memory://absent.pth"))
+
+
 def test_storage_that_is_away_is_not_taken_for_weights_that_are_not_there(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
