@@ -59,12 +59,11 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(given, DictConfig):
         raise ConfigError(f"the config must be a mapping of sections, got {text.splitlines()[0][:200]!r}")
     user = _in_sections(given)
-    for override in overrides:
-        try:
-            name, value = read_override(override)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        user = DictConfig(OmegaConf.merge(user, _nested(name, value)))
+    try:
+        changes = [_nested(*read_override(override)) for override in overrides]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    user = DictConfig(OmegaConf.merge(user, *changes))  # at once: each merge copies the whole config
     preset = user.pop("preset", None)
     if preset is not None:
         names = presets()

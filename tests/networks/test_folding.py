@@ -83,8 +83,8 @@ def test_folding_leaves_the_labels_of_the_pixels(backbone: str) -> None:
     torch.manual_seed(0)
     network = build_classifier(backbone, num_classes=3)
     with_statistics(network)
-    coarse = torch.randn(4, 3, 12, 16)
-    images = F.interpolate(coarse, size=(144, 192), mode="bicubic")
+    coarse = torch.randn(2, 3, 8, 12)
+    images = F.interpolate(coarse, size=(96, 144), mode="bicubic")
 
     def labels() -> Tensor:
         cams = F.interpolate(network.cam(images), scale_factor=8, mode="bilinear")

@@ -27,7 +27,7 @@ from raypipe.run import open_run
 from raypipe.schema import MASKS, QUARANTINE
 
 CLASSES = ("field", "water")
-HEIGHT, WIDTH = 200, 280
+HEIGHT, WIDTH = 136, 200
 
 OPTIONS = [
     "images.bands=[4,3,2]",
@@ -49,7 +49,7 @@ def scene(seed: int) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     rng = np.random.default_rng(seed)
     bands = rng.integers(300, 900, (HEIGHT, WIDTH, 5), dtype=np.uint16)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[:90, 40:200], mask[120:, 100:] = 1, 2
+    mask[:60, 30:140], mask[80:, 70:] = 1, 2
     bands[..., 3] += 2000 * (mask == 1).astype(np.uint16)
     bands[..., 1] += 1500 * (mask == 2).astype(np.uint16)
     return bands, mask

@@ -1,5 +1,6 @@
 """The loop's parts without Ray; real process groups check that workers add up to the whole batch."""
 
+import multiprocessing
 import os
 import socket
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch.multiprocessing as mp
 
 from raypipe.networks.preprocessing import IMAGENET, TENSORFLOW
 from raypipe.training.batch import Batch
-from raypipe.training.loop import EpochTotals
+from raypipe.training.loop import EpochTotals, _is_blind
 from raypipe.training.saliency_task import SaliencyTask
 from raypipe.training.step import distributed_loss
 from raypipe.training.tasks import AffinityTask, ClassifierTask, SegmenterTask, TrainingTask
@@ -98,12 +99,16 @@ def run_worker(rank: int, world_size: int, port: int, results: Path) -> None:
 
 @pytest.fixture(scope="module", params=[3, 4])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What so many workers find, a file a task: starting processes takes most of the time. Four have uneven shares."""
+    """What so many workers find, a file a task. Four have uneven shares.
+
+    A server that has imported all of it starts them: importing takes most of the time.
+    """
+    multiprocessing.set_forkserver_preload(["raypipe.training.tasks", "raypipe.training.saliency_task"])
     folder = tmp_path_factory.mktemp("results")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(run_worker, (request.param, port, folder), nprocs=request.param)
+    mp.start_processes(run_worker, (request.param, port, folder), nprocs=request.param, start_method="forkserver")
     return folder
 
 
@@ -142,6 +147,11 @@ def test_totals_are_means_over_the_epoch() -> None:
     assert metrics["loss"] == 2
     assert (metrics["num_images"], metrics["num_unreadable"]) == (4, 1)
     assert metrics["images_per_second"] > 0
+
+
+def test_a_training_is_blind_without_more_than_half_of_the_images() -> None:
+    assert not _is_blind({"num_images": 12, "num_unreadable": 6})
+    assert _is_blind({"num_images": 12, "num_unreadable": 7})
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -72,8 +72,8 @@ def make_feed(section: TrainingSection, *, log: Path | None = None, fault: str |
     Args:
         section: the training's.
         log: tells where each start of a worker began.
-        fault: `worker` or `controller` are killed once, `error` is raised at each start; `half` or `most` of each
-            batch's images can't be read.
+        fault: `worker` or `controller` are killed once, `error` is raised at each start; `most` of each batch's
+            images can't be read.
     """
 
     def feed(begin: Position, rank: int, world_size: int) -> Iterator[pa.Table]:
@@ -97,7 +97,7 @@ def make_feed(section: TrainingSection, *, log: Path | None = None, fault: str |
                     if fault == "error":
                         raise OverflowError("this image can't be drawn")
                 some = indices[step * num_rows : (step + 1) * num_rows]
-                yield make_batch(some, unreadable={"half": 2, "most": 3}.get(fault or "", 0))
+                yield make_batch(some, unreadable=3 if fault == "most" else 0)
 
     return feed
 
@@ -243,7 +243,6 @@ def test_a_training_without_images_ends_in_its_first_epoch(local_ray: None, tmp_
     with pytest.raises(TrainingBlind, match=r"9 of 12 images of epoch 0 couldn't be read.*raypipe doctor"):
         run(tmp_path, fault="most", state_seconds=600)
     assert not (tmp_path / "checkpoint").exists()
-    run(tmp_path / "half", fault="half", state_seconds=600)
 
 
 def test_divergence_names_the_last_good_state_and_which_knob_to_turn(local_ray: None, tmp_path: Path) -> None:
