@@ -183,7 +183,7 @@ def base() -> dict[str, set[str]]:
     return {}
 
 
-@pytest.mark.parametrize("option", CHANGES)
+@pytest.mark.parametrize("option", [option for option, (_, changed) in CHANGES.items() if changed])
 def test_an_option_changes_what_it_can_change_and_no_more(
     option: str, outputs: Callable[..., dict[str, set[str]]], base: dict[str, set[str]]
 ) -> None:
@@ -194,6 +194,14 @@ def test_an_option_changes_what_it_can_change_and_no_more(
     first, *more = value.split(" ") if option in ("images.tile",) else [value]
     found = outputs([f"{option}={first}", *more])
     assert {name for name in ALL if found.get(name) != base.get(name)} == expected
+
+
+def test_options_that_change_nothing_change_nothing_together(
+    outputs: Callable[..., dict[str, set[str]]], base: dict[str, set[str]]
+) -> None:
+    base |= {} if base else outputs([])
+    found = outputs([f"{option}={value}" for option, (value, changed) in CHANGES.items() if not changed])
+    assert {name for name in ALL if found.get(name) != base.get(name)} == set()
 
 
 STALE = {
