@@ -135,7 +135,8 @@ def _few(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
     suits = config.network.weights is not None and config.images.tile is None and config.walk.affinity == "learned"
     if found.num_images >= FEW or not suits:
         return
-    yield Fitted("cams.refit", True, "maps of few images cover what surrounds an object, too: a layer learns what doesn't")
+    reason = "maps of few images cover an object's surroundings, too: a layer learns what is background"
+    yield Fitted(name="cams.refit", value=True, reason=reason)
     yield Fitted("walk.affinity", "frozen", f"an AffinityNet wants more images, {FEW} or so")
     yield Fitted("walk.alpha", 1.0, "refitted maps know the background: its exponent needs to make up for nothing")
 

@@ -60,10 +60,10 @@ def load_config(text: str = "", overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"the config must be a mapping of sections, got {text.splitlines()[0][:200]!r}")
     user = _in_sections(given)
     try:
-        changes = [_nested(*read_override(override)) for override in overrides]
+        given_last = [_nested(*read_override(override)) for override in overrides]
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    user = DictConfig(OmegaConf.merge(user, *changes))  # at once: each merge copies the whole config
+    user = DictConfig(OmegaConf.merge(user, *given_last))  # at once: each merge copies the whole config
     preset = user.pop("preset", None)
     if preset is not None:
         names = presets()
