@@ -68,7 +68,12 @@ def review(
     from raypipe.pages.review import GALLERY_FILE, run_review
 
     folder, num_images = run_review(
-        steps.context, masks=steps.make_masks(), num_images=count, splits=splits, num_explained=explain
+        steps.context,
+        masks=steps.make_masks(),
+        decisions=steps.decide_gates().decisions,
+        num_images=count,
+        splits=splits,
+        num_explained=explain,
     )
     typer.echo(f"{num_images} masks to review, tasks for Label Studio beside: {storage.join(folder, GALLERY_FILE)}")
 

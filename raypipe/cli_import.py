@@ -18,7 +18,8 @@ from raypipe.formats.label_studio.tasks import read_tasks
 from raypipe.formats.labels import LabelReader
 from raypipe.formats.mmseg.read import read_mmseg
 from raypipe.formats.parquet.read import ParquetReader
-from raypipe.formats.table.files import Dialect, find_tables, folder_of
+from raypipe.formats.table.dialect import Dialect
+from raypipe.formats.table.files import find_tables, folder_of
 from raypipe.formats.table.read import TableOptions, read_table
 from raypipe.formats.voc.read import read_voc
 from raypipe.formats.webdataset.read import WebDatasetReader

@@ -20,6 +20,7 @@ MOST_LINES = 60
 OURS = (
     *(r"\d+ images of .*: .*manifest\.parquet", r"log: .*/logs/\d{8}-\d{6}-run\.log", r"step \d of 7, \w+: .*"),
     *(
+        r"starting Ray on this machine",
         r"to do: classifier, .* 24 images",
         r"labels: .*",
         r"gate: (walk|dcrf) .*",
@@ -63,6 +64,7 @@ def test_the_demo_without_a_terminal_says_what_is_ours_in_few_lines(tmp_path: Pa
     assert done.returncode == 0, done.stdout[-3000:]
     assert len(lines) <= MOST_LINES, done.stdout
     assert [line for line in lines if not any(re.fullmatch(ours, line) for ours in OURS)] == []
+    assert lines.count("starting Ray on this machine") == 1
     ends = [line for line in lines if re.match(r"step \d of 7, .* \d+ s$", line)]
     assert [line.split(":")[0].split()[-1] for line in ends] == [
         *("classifier", "labels", "seeds", "affinity", "gate", "masks", "scores"),

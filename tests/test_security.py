@@ -169,7 +169,8 @@ def test_a_pixel_bomb_costs_no_memory(tmp_path: Path) -> None:
     """A real one, of 18 KB; in a process of its own, whose largest size is known."""
     (tmp_path / "bomb.png").write_bytes(png_of(12_000, 12_000))
     code = (
-        "import resource, sys; from pathlib import Path; from raypipe.data.images import ImageError, decode_image\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from raypipe.data.images import decode_image; from raypipe.data.opening import ImageError\n"
         "data, before = Path(sys.argv[1]).read_bytes(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: decode_image(data)\n"
         "except ImageError: print(len(data), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

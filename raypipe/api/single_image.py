@@ -16,8 +16,9 @@ from raypipe.config import RunConfig, load_config, to_yaml
 from raypipe.config.root import Checkpoints
 from raypipe.config_file import read_config
 from raypipe.data.checkpoints import Task, read_metadata
-from raypipe.data.images import check_header, encode_rgb_png
+from raypipe.data.images import encode_rgb_png
 from raypipe.data.manifest import Manifest, class_ids_of
+from raypipe.data.opening import check_header
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.segmenter import segment_plan

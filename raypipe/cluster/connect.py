@@ -3,16 +3,14 @@
 import logging
 import os
 import re
-import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from raypipe.cluster.head import watch_head
+from raypipe.cluster.interrupts import interrupts_wait, own_sigterm
 from raypipe.cluster.machines import local_cpus
 from raypipe.config import Cluster
 from raypipe.messages.chains import words_of
@@ -72,13 +70,15 @@ def connect(cluster: Cluster) -> None:
     ray_begins()
     for name, value in (KEEPALIVE | STARTING).items():
         os.environ.setdefault(name, value)  # Ray reads them as it is imported
+    if is_connected():
+        return
+    address = cluster_address(cluster)
+    logger.info("%s", f"connecting to Ray at {address[:200]}" if address else "starting Ray on this machine")
     import ray  # takes seconds
 
-    if ray.is_initialized():
-        return
-    if address := cluster_address(cluster):
+    if address:
         way_out = "Start it, mend cluster.address or RAY_ADDRESS, or leave both out for a Ray of this machine alone"
-        with _sigterm_kept(), _explained(f"no Ray cluster answers at {address[:200]}", way_out):
+        with own_sigterm(), _explained(f"no Ray cluster answers at {address[:200]}", way_out):
             _wait_for(address)
             ray.init(address=address, log_to_driver=True)
         watch_head()
@@ -94,7 +94,7 @@ def connect(cluster: Cluster) -> None:
         "ends other Rays of this machine), or lower cluster.object_store_memory. Then give the command again"
     )
     failing = _explained("a Ray of this machine can't be started", way_out)
-    with _sigterm_kept(), _interrupts_kept() as is_interrupted, failing, _temporary_files_beside(folder):
+    with own_sigterm(), interrupts_wait() as is_interrupted, failing, _temporary_files_beside(folder):
         try:
             _start(cluster, folder)
         except Exception as error:
@@ -132,56 +132,6 @@ def _start(cluster: Cluster, folder: str) -> None:
 def _may_pass(error: Exception) -> bool:
     """Whether a start may have failed for want of time, and not for what it was given or has found on the disk."""
     return not isinstance(error, ValueError | OSError) or isinstance(error, ConnectionError | TimeoutError)
-
-
-@contextmanager
-def _interrupts_kept() -> Iterator[Callable[[], bool]]:
-    """Lets a first Ctrl-C wait for the end of the block, in which processes are forked; yields whether one waits.
-
-    In the midst of a fork it would leave a lock of `logging` held, for which all would wait for ever.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    interrupted = False
-    before = signal.getsignal(signal.SIGINT)
-
-    def keep(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if interrupted:
-            raise KeyboardInterrupt
-        interrupted = True
-
-    if before is signal.default_int_handler:
-        signal.signal(signal.SIGINT, keep)
-    try:
-        yield lambda: interrupted
-    except Exception as error:
-        if interrupted:
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupted:
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Keeps what the process does on SIGTERM, if that isn't to end at once.
-
-    Ray has a handler of its own, for the time of its start and afterwards, which ends the process without a word.
-    """
-    before = signal.getsignal(signal.SIGTERM)
-    if before is signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    try:
-        yield
-    except SystemExit as end:
-        raise KeyboardInterrupt from end
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from raypipe.data.images import ImageError, decode_image, decode_mask
+from raypipe.data.images import decode_image, decode_mask
+from raypipe.data.opening import ImageError
 from raypipe.schema import BACKGROUND, IGNORE
 
 BORDER = (224, 224, 192)

@@ -4,21 +4,14 @@ Conventions: pixels are RGB, 8 bit, rows first, after EXIF rotation. Transparent
 class ids, never colours.
 """
 
-import importlib.util
 import io
 import math
-import re
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from raypipe.data.depth import (
     Statement,
@@ -29,39 +22,15 @@ from raypipe.data.depth import (
     low_bytes_mode,
     read_statement,
 )
-from raypipe.data.metadata import Bare, without_metadata
-
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
-"""Pillow's readers that may be used. Others are not meant for untrusted files: EPS starts a PostScript interpreter."""
-
-if importlib.util.find_spec("pillow_heif") is not None:  # HEIC, of whoever has installed its reader
-    import pillow_heif
-
-    pillow_heif.register_heif_opener(thumbnails=False)
-    FORMATS += ("HEIF",)
-
-MAX_PIXELS = 89_478_485
-"""Most pixels of an image: 256 MiB as RGB. A larger one is refused by its header, before anything is decoded."""
-
-MAX_SCENE_PIXELS = 1_000_000_000
-"""Most pixels of an image that is read by windows, and of its mask, which is in memory as a whole."""
-
-DECODER_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+from raypipe.data.opening import (
+    DECODER_ERRORS,
+    ImageError,
+    load_pixels,
+    open_image,
+    open_mask,
+    quiet_pillow,
+    reason_of,
 )
-"""Errors that Pillow's readers have been observed to raise on damaged bytes."""
 
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSES = {
@@ -77,10 +46,6 @@ _SWAPPING = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
 _TURNED_BY_PILLOW = ("TIFF",)
 """Formats whose reader states the size as it is shown, and turns the pixels while it loads them."""
-
-
-class ImageError(ValueError):
-    """Bytes can't be used as an image or a mask; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +83,14 @@ def decode_image(data: bytes, *, max_side: int | None = 1024, guess_depth: bool 
         ImageError: the bytes are no complete image of a supported format, it has more than `MAX_PIXELS`, or its values
             have no known range.
     """
-    with _quiet_pillow():
-        image, bare = _open(data)
+    with quiet_pillow():
+        image, bare = open_image(data)
         statement = read_statement(image, significant_bits=bare.significant_bits)
         low_bytes = low_bytes_mode(image)
         width, height = image.size
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which saves most of a large photograph's memory.
         drafted = image.draft(None, reduced_size(width, height, max_side))
-        _load(image)
+        load_pixels(image)
         if drafted is None:
             width, height = image.size  # some readers (TIFF) already rotate while loading
         pixels = _to_rgb(image, bare.data, statement, low_bytes, guess_depth=guess_depth)
@@ -140,24 +105,14 @@ def decode_image(data: bytes, *, max_side: int | None = 1024, guess_depth: bool 
     return DecodedImage(pixels=np.array(pixels), original_height=height, original_width=width)
 
 
-def check_header(data: bytes) -> None:
-    """Makes sure that bytes begin as an image of a supported format and an allowed size; decodes no pixel.
-
-    Raises:
-        ImageError: if they don't.
-    """
-    with _quiet_pillow():
-        _open(data)
-
-
 def read_shape(data: bytes) -> Shape:
     """Reads an image's header; decodes no pixel.
 
     Raises:
         ImageError: as `check_header`.
     """
-    with _quiet_pillow():
-        image, bare = _open(data)
+    with quiet_pillow():
+        image, bare = open_image(data)
         orientation = bare.orientation or _orientation(image)
     width, height = image.size
     if orientation in _SWAPPING and image.format not in _TURNED_BY_PILLOW:
@@ -184,13 +139,13 @@ def decode_mask(data: bytes, *, size: tuple[int, int] | None = None) -> NDArray[
         ImageError: the file is damaged, or its values aren't class ids: colour, 16 bit, or grey of fewer than 8 bits
             (which image programs stretch to 0..255).
     """
-    with _quiet_pillow():
-        image = _open(data)[0] if size is None or size[0] * size[1] <= MAX_PIXELS else _open_large_png(data, size)
+    with quiet_pillow():
+        image = open_mask(data, size=size)
         raw_mode = str(image.tile[0][3]) if image.tile else ""
         if image.mode not in ("P", "L") or (image.mode == "L" and any(f"L;{bits}" in raw_mode for bits in (2, 4))):
             kind = "grey of fewer than 8 bits" if image.mode in ("1", "L") else f"mode {image.mode}"
             raise ImageError(f"the mask is {kind}: its values aren't class ids. Save it as 8-bit grey or palette PNG")
-        _load(image)
+        load_pixels(image)
         return np.array(image, dtype=np.uint8)
 
 
@@ -239,85 +194,6 @@ def reduced_size(width: int, height: int, max_side: int | None) -> tuple[int, in
     return max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5))
 
 
-def check_size(height: int, width: int) -> None:
-    """Checks a size that a file claims, before memory is taken for it.
-
-    Raises:
-        ImageError: the size has no pixels, or more than `MAX_PIXELS`.
-    """
-    if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise ImageError(f"{width} x {height} pixels; allowed are 1 to {MAX_PIXELS:,}")
-
-
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silences Pillow's warnings of harmless damage (a broken EXIF block), which don't name the image."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _open(data: bytes) -> tuple[ImageFile.ImageFile, Bare]:
-    """Reads the header only; returns the file without metadata, too."""
-    if not data:
-        raise ImageError("the file is empty")
-    bare = without_metadata(data)
-    try:
-        image = Image.open(io.BytesIO(bare.data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise ImageError(_unidentified(bare.data)) from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"more than {MAX_PIXELS:,} pixels: reduce the image first") from error
-    except DECODER_ERRORS as error:
-        raise ImageError(f"the header can't be read: {_reason(error)}") from error
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels: reduce the image first")
-    if width < 1 or height < 1:
-        raise ImageError(f"{width} x {height} has no pixels")
-    return image, bare
-
-
-def _unidentified(data: bytes) -> str:
-    """Returns why no reader takes a file: that of its format says it, where the first bytes name one."""
-    for name in FORMATS:
-        factory, accepts = Image.OPEN.get(name, (None, None))
-        try:
-            if factory and accepts and accepts(data[:16]) is True:
-                factory(io.BytesIO(data), "")
-        except DECODER_ERRORS as error:
-            return f"the header of the {name} can't be read: {_reason(error)}"
-    return f"not an image in a supported format ({', '.join(FORMATS)}), or its header is damaged"
-
-
-def _open_large_png(data: bytes, size: tuple[int, int]) -> ImageFile.ImageFile:
-    """Reads the header of a PNG of a known size, which `Image.open` may refuse for it."""
-    try:
-        image = PngImagePlugin.PngImageFile(io.BytesIO(data))
-    except DECODER_ERRORS as error:
-        raise ImageError(f"not a PNG, or its header is damaged: {_reason(error)}") from error
-    if image.size != size[::-1] or size[0] * size[1] > MAX_SCENE_PIXELS:
-        raise ImageError(f"a mask of {image.size[0]} x {image.size[1]} pixels isn't the image's, {size[1]} x {size[0]}")
-    return image
-
-
-def _load(image: ImageFile.ImageFile) -> None:
-    try:
-        image.load()
-    except DECODER_ERRORS as error:
-        raise ImageError(f"damaged or truncated {image.format}: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """Returns one line without the file's bytes, which some readers quote."""
-    # The texts of these are the readers' own; those of others, such as KeyError, are what was looked for.
-    if isinstance(error, OSError | SyntaxError | ValueError | RuntimeError | EOFError | struct.error | zlib.error):
-        text = re.sub(r"""b(['"]).*?\1""", "…", str(error), flags=re.DOTALL)
-        if text.strip(" …") and text.isprintable() and not isinstance(error, UnicodeError):
-            return text[:100]
-    return type(error).__name__
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
@@ -336,7 +212,7 @@ def _to_rgb(
             return grey_from_wide(image, statement, guess=guess_depth).convert("RGB")
         keyed = isinstance(image.info.get("transparency"), tuple)
         if low_bytes and (keyed or (guess_depth and is_dark(image)) or statement != Statement()):
-            again, _ = _open(data)
+            again, _ = open_image(data)
             shown = colours_from_deep(image, again, low_bytes, statement, guess=guess_depth)
         if shown.has_transparency_data:
             shown = shown.convert("RGBA")
@@ -347,4 +223,4 @@ def _to_rgb(
     except DECODER_ERRORS as error:
         if isinstance(error, ImageError):
             raise
-        raise ImageError(f"mode {image.mode} can't be shown as RGB: {_reason(error)}") from error
+        raise ImageError(f"mode {image.mode} can't be shown as RGB: {reason_of(error)}") from error

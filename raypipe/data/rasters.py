@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from raypipe.data.images import ImageError, reduced_size
+from raypipe.data.images import reduced_size
+from raypipe.data.opening import ImageError
 from raypipe.data.tiff import (
     Plane,
     Source,

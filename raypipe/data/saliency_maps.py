@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from raypipe.data.images import ImageError, decode_image, read_shape, turn
+from raypipe.data.images import decode_image, read_shape, turn
+from raypipe.data.opening import ImageError
 
 _TOLERANCE = 0.02
 """Largest relative difference of the aspect ratio from the image's, beyond a pixel of rounding."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import index as as_index
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from raypipe.data.images import MAX_PIXELS, MAX_SCENE_PIXELS, ImageError
+from raypipe.data.opening import MAX_PIXELS, MAX_SCENE_PIXELS, ImageError
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage

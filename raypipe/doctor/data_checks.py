@@ -8,12 +8,14 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from raypipe import storage
+from raypipe import uri as uris
 from raypipe.cluster.findings import Finding, from_places, judge, problem
 from raypipe.cluster.survey import View
 from raypipe.data.checkpoints import METADATA_FILE, WEIGHTS_FILE, Task
 from raypipe.data.rows import Part, Rows
 from raypipe.doctor.forecast import Sample
 from raypipe.doctor.workload import trains_classifier
+from raypipe.faults import blame
 from raypipe.networks.backbones import default_preprocessing
 from raypipe.networks.registry import TORCHVISION_SCHEME, cached_file
 from raypipe.networks.timm_registry import HUB_SCHEME, TIMM_SCHEME, is_cached
@@ -113,14 +115,22 @@ def _initial_weights(context: Context) -> Iterator[str]:
         yield config.saliency.weights
 
 
-def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
+def check_networks(context: Context, places: Mapping[str, View], *, local_weights: bool = True) -> Finding:
     """Checkpoints and weights are there and fit the classes.
 
     Args:
         context: config and manifest.
-        places: what machines of the cluster see; with none, this process looks for files alone.
+        places: what machines of the cluster see; with none, this process looks for files alone, as a run does before
+            its start: then storage that can't be asked is an error, and no finding.
+        local_weights: weights at local paths are looked for, too, which workers on other machines may have alone.
     """
     plan, problems, downloads = [], [], []
+
+    def note(error: Exception) -> None:
+        if not places and is_outage(error):
+            raise error
+        problems.append(f"{type(error).__name__}: {error}")
+
     for task, given, weights in _networks(context):
         from_classifier = task != "classifier" and getattr(context.config, task).start == "classifier"
         start = "the classifier" if from_classifier else weights or "random numbers"
@@ -129,13 +139,15 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
         try:
             if given is not None:
                 given_checkpoint(context, task=task)
-        except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and all of them are findings
-            problems.append(f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - each storage has errors of its own
+            note(error)
     try:
         default_preprocessing(context.config.network.backbone)
     except ValueError as error:  # timm has no such network
         problems.append(str(error))
     for weights in _initial_weights(context):
+        if uris.is_local(weights) and not local_weights:
+            continue
         try:
             found = find_weights(weights, out=context.config.out)
             if found is not None and storage.exists(found):
@@ -148,7 +160,7 @@ def check_networks(context: Context, places: Mapping[str, View]) -> Finding:
             elif weights.startswith((TIMM_SCHEME, HUB_SCHEME)) and not is_cached(weights):
                 downloads.append(f"{weights} isn't in the Hugging Face hub's cache here")
         except Exception as error:  # noqa: BLE001 - as above
-            problems.append(f"{type(error).__name__}: {error}")
+            note(error)
     absent = {place: ", ".join(map(" - ".join, view.absent.items())) for place, view in places.items() if view.absent}
     if absent:
         problems.append(f"not found {from_places(absent)}")
@@ -205,6 +217,11 @@ def check_sample(sample: Sample, *, allowed_share: float) -> Finding:
         if too_many
         else "mend such images, or leave them as they are: a run puts them into quarantine",
     )
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether storage, or this machine's way to it, has failed, and nothing is known of what was asked for."""
+    return blame(error) in ("storage", "node")
 
 
 def what_may_fail(share: float) -> str:

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from raypipe import storage
 from raypipe.config.fitting import Fingerprint
-from raypipe.data.images import ImageError, read_shape
+from raypipe.data.images import read_shape
+from raypipe.data.opening import ImageError
 from raypipe.data.rows import Part, Rows
 from raypipe.doctor.forecast import evenly_spaced_rows
 from raypipe.pipelines.classifier import labelled_rows

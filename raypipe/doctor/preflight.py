@@ -24,14 +24,15 @@ NUM_IMAGES = 2
 def preflight(context: Context) -> dict[str, str]:
     """Checks that everything that a whole run starts fits, and looks at the nodes as `preflight_nodes` does.
 
-    Until a whole run has come to its end, it also looks at some images and true masks and, where there is one node, for
-    weights and checkpoints; later runs go on, whatever was deleted meanwhile.
+    Until a whole run has come to its end, it also looks at some images and true masks and for weights and checkpoints;
+    later runs go on, whatever was deleted meanwhile.
 
     Returns:
         The nodes that are left out, by Ray's id, each with its reason.
 
     Raises:
         ValueError: with all problems, what is needed and the ways out; or two parts of the manifest have the same id.
+        Exception: storage can't be asked; each has errors of its own.
     """
     findings, sick = _look(context)
     _tell([*findings, *check_fit(context)])
@@ -39,10 +40,10 @@ def preflight(context: Context) -> dict[str, str]:
         from raypipe.doctor.data_checks import check_networks  # torch takes seconds
         from raypipe.doctor.first_look import look_at_data
 
-        # Trainings would try in vain, again and again. On several nodes a local path may be on the workers' alone.
-        if len(alive_nodes()) < 2 and (networks := check_networks(context, {})).status == "problem":
+        networks = check_networks(context, {}, local_weights=len(alive_nodes()) < 2)
+        if networks.status == "problem":  # trainings would try in vain, again and again
             _tell([networks], of="what the config names can't be used:")
-        _tell(list(look_at_data(context)), of="what the manifest names can't be used:")
+        _tell(list(look_at_data(context, raise_outages=True)), of="what the manifest names can't be used:")
     check_unique(context.rows(None, columns=("image_id",)))
     return sick
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from raypipe import storage, uri
 from raypipe.data.color_masks import decode_color_mask
 from raypipe.data.content import HEAD
-from raypipe.data.images import ImageError, decode_mask, encode_png
+from raypipe.data.images import decode_mask, encode_png
 from raypipe.data.names import file_stem, hash_names
+from raypipe.data.opening import ImageError
 from raypipe.data.truth import unnamed_classes
 from raypipe.formats.draft import Draft
 from raypipe.imports.account import Account

@@ -18,15 +18,13 @@ def dataset_name(manifest: str) -> str:
     return name if name != "manifest" else name_of(parent(manifest)) or name
 
 
-def headline(
-    context: Context, what: str = "Masks", *, decisions: Sequence[Decision] = ()
-) -> tuple[str, dict[str, str]]:
+def headline(context: Context, what: str, *, decisions: Sequence[Decision]) -> tuple[str, dict[str, str]]:
     """The title of a run's page on `what`, and what stands below it: dataset, folder, settings, date.
 
     Args:
         context: config and manifest.
         what: the page shows.
-        decisions: of the gates; none are named where they aren't known.
+        decisions: of the gates.
     """
     config, now = context.config, datetime.now(UTC)
     title = f"{what} of {dataset_name(config.manifest)} in {name_of(config.out) or config.out}, {now:%Y-%m-%d}"
@@ -39,7 +37,7 @@ def headline(
     }
 
 
-def settings_in_words(config: RunConfig, decisions: Sequence[Decision] = ()) -> Iterator[str]:
+def settings_in_words(config: RunConfig, decisions: Sequence[Decision]) -> Iterator[str]:
     """The settings that one asks for first, and what gates rejected of them; the page has all of them at its end."""
     rejected = {decision.refinement for decision in decisions if not decision.kept}
     yield config.network.backbone

@@ -64,7 +64,7 @@ def write_report(
     num_labelled, label_pairs = count_labels(
         (part.read()["labels"] for part in context.manifest.parts), context.classes
     )
-    title, about = headline(context, decisions=decisions)
+    title, about = headline(context, "Masks", decisions=decisions)
     report = Report(
         title=title,
         about=about,

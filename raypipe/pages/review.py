@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import Images
-from raypipe.data.images import MAX_PIXELS, decode_mask
+from raypipe.data.images import decode_mask
 from raypipe.data.names import file_stem
+from raypipe.data.opening import MAX_PIXELS
 from raypipe.data.rows import Part, Rows
 from raypipe.data.scenes import read_image
 from raypipe.data.shards import iter_shards
@@ -39,6 +40,7 @@ from raypipe.pages.headline import headline
 from raypipe.pages.shown import shown_mask
 from raypipe.pipelines.context import Context
 from raypipe.reports.review import render_review, review_card
+from raypipe.results import Decision
 from raypipe.schema import MASKS, REVIEW, SHARD_DIGEST, SUPERVISED, columns
 from raypipe.stages.base import Row
 from raypipe.streams.collect import outputs_of, reduce_outputs, rows_digest, with_ids
@@ -56,6 +58,7 @@ def run_review(
     context: Context,
     *,
     masks: Artifact,
+    decisions: Sequence[Decision],
     num_images: int,
     splits: Sequence[str] | None = None,
     num_explained: int = 0,
@@ -65,6 +68,7 @@ def run_review(
     Args:
         context: config and manifest.
         masks: the folder.
+        decisions: of the gates, by which the masks were made.
         num_images: length of the queue.
         splits: whose masks are ranked; None ranks all that there are.
         num_explained: of the first ones, the gallery's cards open the page of everything that led to the mask, which
@@ -93,7 +97,7 @@ def run_review(
         first = [] if config.images.tile else [row["image_id"] for row in queue[:num_explained]]
         explained = dict(_explain(context, first))
         cards = (_card(row, config.images, explained.get(row["image_id"])) for row in queue)
-        title, about = headline(context, "Masks to review")
+        title, about = headline(context, "Masks to review", decisions=decisions)
         page = render_review(cards, title=title, about=about, classes=context.classes, num_masks=num_masks)
         storage.write_bytes_atomic(storage.join(folder, GALLERY_FILE), page.encode())
         summary = {"num_images": len(queue), "num_masks": num_masks}

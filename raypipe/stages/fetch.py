@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from raypipe import storage
-from raypipe.data.images import check_header
 from raypipe.data.manifest import class_ids_of
+from raypipe.data.opening import check_header
 from raypipe.stages.base import Row, Stage
 
 

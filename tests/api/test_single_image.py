@@ -10,8 +10,9 @@ from PIL import Image
 from raypipe.api.masks import Mask
 from raypipe.api.single_image import segment_image
 from raypipe.data.checkpoints import Checkpoint, CheckpointError, write_checkpoint
-from raypipe.data.images import ImageError, decode_image
+from raypipe.data.images import decode_image
 from raypipe.data.manifest import UnknownLabel
+from raypipe.data.opening import ImageError
 from raypipe.networks import build_affinity_net, build_segmenter
 
 SMALL = ["cams.scales=[1.0]", "walk.num_steps=20", "images.max_side=64"]

@@ -1,13 +1,11 @@
 import errno
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -117,6 +115,26 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS")
 
 
+@pytest.mark.parametrize(
+    ("address", "line"), [(None, "starting Ray on this machine"), ("auto", "connecting to Ray at auto")]
+)
+def test_what_may_take_long_is_said_before_it_begins_and_once(
+    no_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    address: str | None,
+    line: str,
+) -> None:
+    caplog.set_level("INFO", logger="raypipe")
+    said: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda **_: said.extend(caplog.messages))
+    connect(Cluster(address=address))
+    assert said == [line]
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    connect(Cluster(address=address))
+    assert caplog.messages == [line], "a Ray that is there isn't started"
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nosuchhost.invalid:6379", "[::1]:9"])
 def test_a_cluster_that_does_not_answer_is_missed_soon(no_ray: None, address: str) -> None:
     started = time.monotonic()
@@ -191,106 +209,43 @@ def test_a_ray_that_starts_too_slowly_is_tried_once_more(
     else:
         connect(Cluster())
     assert len(ports) == tries
-    assert len(caplog.messages) == tries - 1
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == tries - 1
     assert os.environ["RAY_API_SERVER_ADDRESS"].endswith(f":{ports[-1]}")
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt; a shell starts what it runs in the background with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_an_interrupt_while_ray_forks_its_processes_waits_for_them(
-    no_ray: None, interruptible: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[str] = []
-
-    def start(**_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-        started.append("all of it")
-
-    before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(ray, "init", start)
-    with pytest.raises(KeyboardInterrupt):
-        connect(Cluster())
-    assert started
-    assert signal.getsignal(signal.SIGINT) is before
-
-    def start_slowly(**_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        started.append("too late")
-
-    monkeypatch.setattr(ray, "init", start_slowly)
-    with pytest.raises(KeyboardInterrupt):
-        connect(Cluster())
-    assert len(started) == 1, "the second one doesn't wait"
-
-    def start_in_vain(**_: object) -> None:
-        started.append("in vain")
-        signal.raise_signal(signal.SIGINT)
-        raise TimeoutError("too slow")
-
-    monkeypatch.setattr(ray, "init", start_in_vain)
-    with pytest.raises(KeyboardInterrupt):
-        connect(Cluster())
-    assert started[1:] == ["in vain"], "it isn't tried once more"
-
-    def start_too_slowly(**_: object) -> None:
-        started.append("slow")
-        raise TimeoutError("too slow")
-
-    monkeypatch.setattr(ray, "init", start_too_slowly)
-    monkeypatch.setattr("time.sleep", lambda _: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        connect(Cluster())
-    assert started[2:] == ["slow"], "nor after an interrupt in the pause"
-
-
-def test_ray_does_not_take_sigterm_from_a_process_that_has_a_use_for_it(
-    no_ray: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def own(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    def rays(*_: object, **__: object) -> None:
-        raise SystemExit(1)
-
-    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, rays))
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        for handler, after in ((own, own), (signal.SIG_DFL, rays)):
-            signal.signal(signal.SIGTERM, handler)
-            connect(Cluster())
-            assert signal.getsignal(signal.SIGTERM) is after
-        signal.signal(signal.SIGTERM, own)
-        monkeypatch.setattr(ray, "init", rays)
-        with pytest.raises(KeyboardInterrupt):
-            connect(Cluster())
-        assert signal.getsignal(signal.SIGTERM) is own
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 LONG = """
-import sys
+import signal, subprocess, sys
 from raypipe.cluster.connect import connect
 from raypipe.config import Cluster
-connect(Cluster(num_cpus=1, object_store_memory=80 * 2**20))
+
+def ended(*_):
+    print("ended")
+    raise KeyboardInterrupt
+
+class Popen(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        signal.raise_signal(signal.SIGTERM)
+        subprocess.Popen = before
+        super().__init__(*arguments, **options)
+
+signal.signal(signal.SIGTERM, ended)
+before, subprocess.Popen = subprocess.Popen, Popen
+try:
+    connect(Cluster(num_cpus=1, object_store_memory=80 * 2**20))
+except KeyboardInterrupt:
+    assert subprocess.Popen is before
+    assert signal.getsignal(signal.SIGTERM) is ended
 import ray
 print(ray._private.worker._global_node.get_session_dir_path())
 """
 
 
-def test_a_ray_starts_below_a_long_folder(tmp_path: Path) -> None:
+def test_a_ray_starts_below_a_long_folder_and_whole_in_spite_of_sigterm(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 80)
     folder.mkdir()
     environment = os.environ | {"TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("RAY_TMPDIR", None)
     command = [sys.executable, "-c", LONG]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
-    assert done.stdout.startswith(f"{SHORT}/session_")
+    assert re.fullmatch(rf"ended\n{SHORT}/session_\S+\n", done.stdout)
     assert "RAY_TMPDIR names another short folder" in done.stderr

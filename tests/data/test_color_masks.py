@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from raypipe.data.color_masks import decode_color_mask
-from raypipe.data.images import ImageError
+from raypipe.data.opening import ImageError
 
 COLORS = {(0, 0, 0): 0, (128, 0, 0): 1, (0, 128, 0): 2, (255, 255, 255): 3}
 ROWS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (255, 255, 255)]

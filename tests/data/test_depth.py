@@ -10,7 +10,8 @@ from corpus import chunk, encode
 from PIL import Image
 
 from raypipe.data.depth import Statement, UnknownRange, find_range, to_bytes
-from raypipe.data.images import ImageError, decode_image, encode_png
+from raypipe.data.images import decode_image, encode_png
+from raypipe.data.opening import ImageError
 from raypipe.data.saliency_maps import decode_saliency
 
 RAMP = np.linspace(0, 1, 24 * 40).reshape(24, 40)

@@ -1,5 +1,6 @@
 """Decoding: every kind of image becomes RGB as a person would expect it, or an error that names the reason."""
 
+import importlib.util
 import io
 import zlib
 from typing import Any
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raypipe.data import images
-from raypipe.data.images import MAX_PIXELS, ImageError, decode_image, decode_mask, encode_png
+from raypipe.data import opening
+from raypipe.data.images import decode_image, decode_mask, encode_png
+from raypipe.data.opening import MAX_PIXELS, ImageError
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -248,7 +250,7 @@ def test_real_photograph_and_mask(voc_root: Any) -> None:
 
 def test_a_large_mask_is_that_of_its_image_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if 100 pixels were the limit."""
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 100)
     mask = np.arange(15 * 20, dtype=np.uint16).reshape(15, 20).astype(np.uint8)
     png = encode_png(mask)
     with pytest.raises(ImageError, match="20 x 15 is more than 100 pixels"):
@@ -262,6 +264,22 @@ def test_a_large_mask_is_that_of_its_image_or_refused(monkeypatch: pytest.Monkey
     for data in (b"", b"GIF89a" + bytes(30), png[:20]):
         with pytest.raises(ImageError, match=r"not a PNG|empty"):
             decode_mask(data, size=(15, 20))
-    monkeypatch.setattr(images, "MAX_SCENE_PIXELS", 200)
+    monkeypatch.setattr(opening, "MAX_SCENE_PIXELS", 200)
     with pytest.raises(ImageError, match="isn't the image's"):
         decode_mask(png, size=(15, 20))
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "^HEIC images need pillow-heif on every machine$"),
+        (b"\xff\x0a\0\0", "^JPEG XL images need to be saved as JPEG, PNG or WebP$"),
+        (b"<html>", "^not an image in a supported format"),
+    ],
+)
+def test_formats_without_a_reader_are_named_with_what_helps(
+    head: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ImageError, match=message):
+        decode_image(head + bytes(100))

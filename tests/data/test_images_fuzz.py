@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raypipe.data.images import MAX_PIXELS, ImageError, decode_image, decode_mask, encode_png
+from raypipe.data.images import decode_image, decode_mask, encode_png
+from raypipe.data.opening import MAX_PIXELS, ImageError
 
 MAX_SIDE = 48
 NUM_MUTATIONS = 2000

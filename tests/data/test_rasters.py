@@ -17,7 +17,8 @@ pytest.importorskip("imagecodecs")
 from rasters import PLACE, nodata, tiff
 
 from raypipe.data import rasters
-from raypipe.data.images import MAX_SCENE_PIXELS, ImageError, decode_image
+from raypipe.data.images import decode_image
+from raypipe.data.opening import MAX_SCENE_PIXELS, ImageError
 from raypipe.data.rasters import Raster
 from raypipe.data.tiff import InMemory, geotags, is_tiff
 

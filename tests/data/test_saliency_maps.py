@@ -6,7 +6,8 @@ import pytest
 from corpus import encode
 from PIL import Image
 
-from raypipe.data.images import ImageError, encode_png, turn
+from raypipe.data.images import encode_png, turn
+from raypipe.data.opening import ImageError
 from raypipe.data.saliency_maps import decode_saliency as decode
 
 

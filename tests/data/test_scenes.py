@@ -13,7 +13,8 @@ from rasters import PLACE, tiff
 from raypipe import storage
 from raypipe.config import Images
 from raypipe.data import scenes
-from raypipe.data.images import ImageError, decode_image
+from raypipe.data.images import decode_image
+from raypipe.data.opening import ImageError
 from raypipe.data.scenes import Window, find_scenes, open_scene, read_geotags, read_image
 
 RNG = np.random.default_rng(0)

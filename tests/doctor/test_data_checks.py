@@ -2,6 +2,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3fs
+from botocore.exceptions import EndpointConnectionError
 
 from raypipe.cluster.survey import View
 from raypipe.config import load_config
@@ -9,6 +11,7 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.doctor import data_checks
 from raypipe.doctor.forecast import Sample
+from raypipe.messages import message_of
 from raypipe.pipelines.context import Context, open_context
 
 ROWS: list[dict[str, Any]] = [
@@ -72,6 +75,26 @@ def test_a_frozen_backbone_needs_its_weights(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").unlink()
     found = data_checks.check_networks(make_context(tmp_path, *frozen), {})
     assert (found.status, found.found) == ("problem", f"{tmp_path}/weights.pth: there is no such file")
+
+
+@pytest.mark.parametrize("option", ["network.weights", "checkpoints.classifier"])
+def test_storage_that_is_away_has_no_say_on_what_a_run_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    aws = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**aws, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    context = make_context(tmp_path, f"{option}=s3://bucket/network")
+    with pytest.raises(EndpointConnectionError) as away:
+        data_checks.check_networks(context, {})
+    message = message_of(away.value)
+    assert message.exit_code == 3
+    assert message.text.startswith("s3://bucket/network")
+    assert "can't be reached" in message.text
+    for_doctor = data_checks.check_networks(context, {"the driver": view(absent={"s3://bucket/network": "away"})})
+    assert for_doctor.status == "problem"
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_weights_of_a_saliency_network(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from import_cases import make_image, make_mask
 
+from raypipe import storage
 from raypipe.doctor.first_look import check_images, check_masks
 
 CLASSES = ("cat", "dog")
@@ -64,3 +65,26 @@ def test_masks(tmp_path: Path, values: list[int], labels: list[list[str] | None]
 def test_masks_that_are_not_there(tmp_path: Path) -> None:
     rows = pa.table({"mask_uri": [str(tmp_path / "absent.png")], "labels": [["cat"]]})
     assert check_masks(rows, CLASSES).status == "problem"
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_storage_that_is_away_says_nothing_of_what_the_manifest_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: bool
+) -> None:
+    """Unless some of it certainly isn't there."""
+    uris = [f"s3://bucket/{number}.jpg" for number in range(4)]
+    contents: dict[str, Exception] = dict.fromkeys(uris, ConnectionError("the store is away"))
+    if absent:
+        contents[uris[0]] = FileNotFoundError(uris[0])
+    monkeypatch.setattr(storage, "read_many", lambda *_, **__: contents)
+    rows = pa.table({"mask_uri": uris, "labels": [["cat"]] * 4})
+    if absent:
+        assert check_images(uris, allowed=0, raise_outages=True).status == "problem"
+        assert check_masks(rows, CLASSES, raise_outages=True).status == "problem"
+    else:
+        with pytest.raises(ConnectionError):
+            check_images(uris, allowed=0, raise_outages=True)
+        with pytest.raises(ConnectionError):
+            check_masks(rows, CLASSES, raise_outages=True)
+        assert check_images(uris, allowed=1, raise_outages=True).status == "warning"
+    assert check_images(uris, allowed=0).status == check_masks(rows, CLASSES).status == "problem"

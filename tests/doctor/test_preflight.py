@@ -13,6 +13,7 @@ import pytest
 import ray
 from clusters import start_cluster
 
+from raypipe import storage
 from raypipe.cluster import preflight as cluster_preflight
 from raypipe.cluster.survey import Node, View
 from raypipe.config import load_config
@@ -46,7 +47,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
 
 @pytest.fixture(autouse=True)
 def _data_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raypipe.doctor.first_look.look_at_data", lambda _: [])
+    monkeypatch.setattr("raypipe.doctor.first_look.look_at_data", lambda *_, **__: [])
 
 
 def test_data_that_cannot_be_used(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +72,27 @@ def test_weights_that_are_not_there_are_no_reason_to_try_a_training(local_ray: N
         preflight(absent)
     (tmp_path / "config.yaml").touch()
     preflight(absent)
+
+
+def test_weights_that_other_machines_may_have_alone_are_not_missed(nodes: list[Node], tmp_path: Path) -> None:
+    preflight(make_context(tmp_path, FITTING, f"network.weights={tmp_path}/absent.pth"))
+    with pytest.raises(ValueError, match=r"networks: memory://absent.pth: there is no such"):
+        preflight(make_context(tmp_path, FITTING, "network.weights=memory://absent.pth"))
+
+
+def test_storage_that_is_away_is_not_taken_for_weights_that_are_not_there(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = storage.exists
+
+    def away(uri: str) -> bool:
+        if uri.startswith("s3://"):
+            raise ConnectionError("the store is away")
+        return exists(uri)
+
+    monkeypatch.setattr(storage, "exists", away)
+    with pytest.raises(ConnectionError, match="the store is away"):
+        preflight(make_context(tmp_path, "network.weights=s3://bucket/weights.pth"))
 
 
 def test_one_node_is_not_asked(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

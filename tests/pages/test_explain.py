@@ -191,13 +191,13 @@ def test_cards_of_the_review_open_the_first_masks_pages(
     finished = find_masks(context)
     (ranked, _) = rank(reviewable_rows(context, None), finished.masks, classes=context.classes, num_images=9)
     (first,) = (row["image_id"] for row in ranked)
-    folder, _ = run_review(context, masks=finished.masks, num_images=9, num_explained=1)
+    folder, _ = run_review(context, masks=finished.masks, decisions=[], num_images=9, num_explained=1)
     page = Path(folder, "index.html").read_text()
     links = set(re.findall(r'href="([^"]*)"', page))
     assert links == {f"../../explain/{finished.masks.digest}/{first}.html"}
     assert first in Path(folder, *links).read_text()
     Path(context.config.out).parent.joinpath(f"{first}.jpg").unlink()
-    folder, _ = run_review(context, masks=finished.masks, num_images=9, num_explained=2)
+    folder, _ = run_review(context, masks=finished.masks, decisions=[], num_images=9, num_explained=2)
     assert "href=" not in Path(folder, "index.html").read_text()
     assert f"no page on what led to the mask of {first}" in caplog.text
 

@@ -33,7 +33,7 @@ def test_a_set_is_called_after_its_file_or_folder(manifest: str, name: str) -> N
     ],
 )
 def test_settings_in_words(overrides: list[str], words: str) -> None:
-    assert words in "; ".join(settings_in_words(load_config("", ["manifest=m", "out=o", *overrides])))
+    assert words in "; ".join(settings_in_words(load_config("", ["manifest=m", "out=o", *overrides]), []))
 
 
 def test_what_a_gate_rejected_is_no_setting_of_the_masks() -> None:

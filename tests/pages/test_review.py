@@ -18,6 +18,7 @@ from raypipe.formats.label_studio.read import import_label_studio
 from raypipe.outputs import load
 from raypipe.pages.review import QUEUE_FILE, rank, reviewable_rows, run_review
 from raypipe.pipelines.context import Context
+from raypipe.results import Decision
 from raypipe.schema import REVIEW
 from raypipe.stages.encode import sums_of_classes
 
@@ -31,6 +32,8 @@ IMAGES = {  # labels, columns of the mask (of 10) that are cat and dog, predicte
     "unlabelled": ([], 0, 0, 1.0),
     "true": (["cat"], 4, 0, 0.1),
 }
+
+WALK = Decision(refinement="walk", judge="separation", kept=False, reason="lower", num_images=64)
 
 
 @pytest.fixture
@@ -121,7 +124,7 @@ def test_only_small_columns_are_read_to_rank_and_then_the_masks_of_the_first(
 
 
 def test_gallery_table_and_tasks(context: Context, masks: Artifact, tmp_path: Path) -> None:
-    folder, number = run_review(context, masks=masks, num_images=5)
+    folder, number = run_review(context, masks=masks, decisions=[WALK], num_images=5)
     assert number == 5
     table = pq.read_table(Path(folder, QUEUE_FILE))
     assert table.schema.equals(REVIEW)
@@ -134,14 +137,15 @@ def test_gallery_table_and_tasks(context: Context, masks: Artifact, tmp_path: Pa
     page = Path(folder, "index.html").read_text()
     assert page.count("<img ") == 9  # two each, but for the photograph that is gone
     assert "http://" not in page
+    assert "beta 8 (rejected by the gate); refined by dCRF; seed 0" in page
     before = {path: path.stat().st_mtime_ns for path in Path(folder).iterdir()}
-    assert run_review(context, masks=masks, num_images=5) == (folder, 5)
+    assert run_review(context, masks=masks, decisions=[WALK], num_images=5) == (folder, 5)
     assert {path: path.stat().st_mtime_ns for path in Path(folder).iterdir()} == before
 
 
 def test_tasks_come_back_as_masks(context: Context, masks: Artifact, tmp_path: Path) -> None:
     """What Label Studio exports where the pre-annotation was accepted as it is."""
-    folder, _ = run_review(context, masks=masks, num_images=100)
+    folder, _ = run_review(context, masks=masks, decisions=[], num_images=100)
     tasks = json.loads(Path(folder, "tasks-00000.json").read_text())
     for task in tasks:
         task["annotations"] = [{"result": task.pop("predictions")[0]["result"]}]
@@ -153,6 +157,6 @@ def test_tasks_come_back_as_masks(context: Context, masks: Artifact, tmp_path: P
 
 
 def test_other_masks_get_another_folder(context: Context, masks: Artifact) -> None:
-    first, _ = run_review(context, masks=masks, num_images=100)
-    assert run_review(context, masks=Artifact(masks.uri, "n"), num_images=100)[0] != first
-    assert run_review(context, masks=masks, num_images=99)[0] != first
+    first, _ = run_review(context, masks=masks, decisions=[], num_images=100)
+    assert run_review(context, masks=Artifact(masks.uri, "n"), decisions=[], num_images=100)[0] != first
+    assert run_review(context, masks=masks, decisions=[], num_images=99)[0] != first

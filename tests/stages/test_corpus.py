@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from corpus import CASES, CLASSES, GOOD, Case
 
-from raypipe.data.images import check_header, decode_image, decode_mask
+from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.manifest import Manifest
+from raypipe.data.opening import check_header
 from raypipe.stages.base import Row, Stage, run_stages
 from raypipe.stages.decode import DecodeImages
 from raypipe.stages.encode import EncodeMasks

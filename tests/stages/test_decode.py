@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.images import ImageError, decode_image
+from raypipe.data.images import decode_image
+from raypipe.data.opening import ImageError
 from raypipe.stages import decode
 from raypipe.stages.decode import DecodeImages, pixels_of
 

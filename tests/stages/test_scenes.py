@@ -11,7 +11,8 @@ from rasters import tiff
 
 from raypipe import storage
 from raypipe.config import Images
-from raypipe.data.images import MAX_PIXELS, decode_image
+from raypipe.data.images import decode_image
+from raypipe.data.opening import MAX_PIXELS
 from raypipe.stages.base import Row, run_stages
 from raypipe.stages.scenes import DecodeScenes, FetchScenes, is_tiled, scene_of
 

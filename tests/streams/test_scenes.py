@@ -88,7 +88,7 @@ def test_scenes_from_training_to_export(local_ray: None, bucket: str, tmp_path: 
         assert (left_out["image_id"], left_out["stage"]) == ("damaged.tif", "FetchScenes")
         assert "TIFF" in left_out["reason"]
     assert all(score.num_images == 3 for score in run.evaluate()[1])
-    folder, count = run_review(run.context, masks=run.make_masks(), num_images=4)
+    folder, count = run_review(run.context, masks=run.make_masks(), decisions=[], num_images=4)
     assert count
     assert "data:image/" in storage.read_bytes(f"{folder}/index.html").decode()
 

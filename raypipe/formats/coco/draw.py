@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe import storage, uri
-from raypipe.data.images import check_size, decode_image
+from raypipe.data.images import decode_image
 from raypipe.data.merge import write_mask
+from raypipe.data.opening import check_size
 from raypipe.formats.coco.content import Coco
 from raypipe.formats.coco.regions import decode_segmentation
 from raypipe.formats.draft import Drawn

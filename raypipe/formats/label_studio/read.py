@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe import storage
-from raypipe.data.images import check_size, read_shape
+from raypipe.data.images import read_shape
 from raypipe.data.manifest import Manifest, UnknownLabel, class_ids_of
 from raypipe.data.merge import Corrections
+from raypipe.data.opening import check_size
 from raypipe.formats.json_file import read_json, take
 from raypipe.formats.label_studio.brush import decode_brush
 from raypipe.formats.label_studio.names import BRUSH_LABELS, IMAGE_KEY, ignore_label

@@ -15,16 +15,9 @@ from raypipe.formats.hugging_face.features import class_names, features_of
 from raypipe.formats.labels import PLAIN, LabelReader, is_missing
 from raypipe.formats.listing import IMAGE_SUFFIXES
 from raypipe.formats.quote import quote
-from raypipe.formats.table.files import (
-    TEXTS,
-    Dialect,
-    Record,
-    ending,
-    find_tables,
-    folder_of,
-    parquet_schema,
-    read_records,
-)
+from raypipe.formats.table.dialect import Dialect
+from raypipe.formats.table.files import TEXTS, ending, find_tables, folder_of
+from raypipe.formats.table.records import Record, parquet_schema, read_records
 from raypipe.schema import CLASSES_KEY
 
 IMAGE_COLUMNS = (

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe.data.color_masks import decode_color_mask
-from raypipe.data.images import ImageError, decode_mask
+from raypipe.data.images import decode_mask
 from raypipe.data.manifest import Manifest, class_ids_of
 from raypipe.data.merge import Corrections
+from raypipe.data.opening import ImageError
 from raypipe.formats.archive import open_archive
 from raypipe.formats.labelmap import LabelMap, parse_labelmap
 from raypipe.formats.listing import without_suffix

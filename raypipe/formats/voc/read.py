@@ -13,7 +13,8 @@ from raypipe.formats.exported import read_exported
 from raypipe.formats.labelmap import LabelMap, read_labelmap
 from raypipe.formats.labels import LabelReader
 from raypipe.formats.listing import IMAGE_SUFFIXES, without_suffix
-from raypipe.formats.table.files import Dialect, read_records
+from raypipe.formats.table.dialect import Dialect
+from raypipe.formats.table.records import read_records
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),

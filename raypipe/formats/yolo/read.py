@@ -17,8 +17,9 @@ import yaml
 from numpy.typing import NDArray
 
 from raypipe import storage, uri
-from raypipe.data.images import check_size, read_shape
+from raypipe.data.images import read_shape
 from raypipe.data.merge import write_mask
+from raypipe.data.opening import check_size
 from raypipe.formats.draft import Draft, Drawn, draft_table
 from raypipe.formats.exported import READERS, read_exported
 from raypipe.formats.listing import list_images, without_suffix

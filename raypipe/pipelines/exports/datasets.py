@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe.artifacts import NOT_IN_DIGEST, Artifact, digest
-from raypipe.data.images import MAX_PIXELS, decode_image, decode_mask, encode_rgb_png
+from raypipe.data.images import decode_image, decode_mask, encode_rgb_png
 from raypipe.data.manifest import in_splits, nearest
 from raypipe.data.names import file_stem
+from raypipe.data.opening import MAX_PIXELS
 from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import read_shard
 from raypipe.formats.base import NO_SPLIT, ExportedRow, Format, Item, MaskRow, Options

@@ -13,8 +13,9 @@ from corpus import chunk, encode, photo
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from raypipe.data.images import ImageError, check_header, decode_image, decode_mask
+from raypipe.data.images import decode_image, decode_mask
 from raypipe.data.metadata import without_metadata
+from raypipe.data.opening import ImageError, check_header
 
 HEADER_END = 33
 """Of a PNG: where its first chunk ends."""
