@@ -200,7 +200,7 @@ class _Search:
     def _told(self, *, of_sample: bool) -> str:
         """How many images can't be used, and of each kind of reason the first one and the number."""
         kinds: dict[str, list[int]] = {}
-        for row, reason in self.problems.items():
+        for row, reason in sorted(self.problems.items()):
             kinds.setdefault(_kind(reason), []).append(row)
         examples = []
         for rows in list(kinds.values())[:_SHOWN]:
