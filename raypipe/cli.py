@@ -19,7 +19,7 @@ from raypipe.cli_set_up import describe, doctor, labels, synthetic
 from raypipe.cli_show_config import show_config
 from raypipe.cli_status import begin_run, show_dry_run, show_end, status
 from raypipe.config import to_yaml
-from raypipe.messages.codes import INTERRUPTED
+from raypipe.messages.codes import INTERRUPTED, WRONG_INPUT
 
 SET_UP, RUN, LOOK, HAND_OVER = "Set up", "Run", "Look", "Hand over"
 
@@ -241,12 +241,13 @@ def main() -> None:
     token = the_screen.set(screen)
     screen.interrupt_on_sigterm()
     try:
-        app()
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer has taken the interrupt
+        code = app(standalone_mode=False)  # whose frames around errors would be other than all else that is said
+        if code == INTERRUPTED:  # typer has taken the interrupt
             screen.fail(KeyboardInterrupt())
-        raise
+        sys.exit(code)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last to hear of it
+        if type(error).__name__ == "NoArgsIsHelpError":  # typer has printed the help, and has no public name for it
+            sys.exit(WRONG_INPUT)
         sys.exit(screen.fail(error))
     finally:
         the_screen.reset(token)

@@ -23,6 +23,7 @@ from raypipe.imports.finish import ImportOptions, finish
 from raypipe.imports.long_rows import LongOptions
 from raypipe.imports.truth import MaskOptions
 from raypipe.schema import BACKGROUND, IGNORE
+from raypipe.words import counted
 
 
 def _common(
@@ -161,7 +162,7 @@ def _write_long(found: LongImport, common: dict[str, Any], target: str, *, image
         if uri.is_local(scratch):
             shutil.rmtree(scratch, ignore_errors=True)
     unlabelled = gathered.seen.unlabelled
-    typer.echo(f"{number} images, {len(names)} classes, {unlabelled} without labels: {target}")
+    typer.echo(f"{counted(number, 'images')}, {counted(len(names), 'classes')}, {unlabelled} without labels: {target}")
     typer.echo(str(account))
 
 
@@ -178,7 +179,9 @@ def _class_options(common: dict[str, Any]) -> ClassOptions:
 def _write(draft: Draft, common: dict[str, Any], classes: ClassOptions, target: str, *, images: str | None) -> None:
     if common["draft_map"] is not None:
         number = write_draft_map(draft, common["draft_map"])
-        typer.echo(f"{number} names: {common['draft_map']}. Change its second column, then give it as --map")
+        typer.echo(
+            f"{counted(number, 'names')}: {common['draft_map']}. Change its second column, then give it as --map"
+        )
         return
     into = None if common["into"] is None else _read_into(common["into"])
     options = ImportOptions(
@@ -210,7 +213,8 @@ def save(manifest: Manifest, target: str) -> None:
     """Writes a manifest, and says what it is."""
     write_manifest(manifest, target)
     unlabelled = manifest.table["labels"].null_count
-    typer.echo(f"{len(manifest)} images, {len(manifest.classes)} classes, {unlabelled} without labels: {target}")
+    number, classes = counted(len(manifest), "images"), counted(len(manifest.classes), "classes")
+    typer.echo(f"{number}, {classes}, {unlabelled} without labels: {target}")
 
 
 def _mask_values(text: str) -> dict[int, str]:

@@ -7,13 +7,15 @@ import typer
 
 from raypipe.cli_config import Overrides
 from raypipe.config import load_config
-from raypipe.config.fitting import Fingerprint, Fitted, commented_yaml, fit, notes
+from raypipe.config.fitting import Fingerprint, Fitted, commented_yaml, fit, notes, workload
+from raypipe.config.loading import presets
 from raypipe.config.overrides import read_override
 from raypipe.config.reference import commented_config
+from raypipe.words import counted
 
 
 def show_config(
-    preset: Annotated[str | None, typer.Option(help="Start from this preset.")] = None,
+    preset: Annotated[str | None, typer.Option(help=f"Start from this preset: {', '.join(presets())}.")] = None,
     manifest: Annotated[
         str | None, typer.Option("--for", metavar="MANIFEST", help="Fit it to this dataset, with reasons.")
     ] = None,
@@ -51,9 +53,9 @@ def fitted_config(manifest: str, *, preset: str | None, overrides: Sequence[str]
     entries = [Fitted(name, value, "") for name, value in ({"preset": preset} if preset else {}).items()]
     entries += [Fitted(name, value, "") for name, value in given.items()]
     entries += [each for each in fit(config, found) if each.name not in given]
-    text = commented_yaml(entries, heading=[_summary(found, max_side=config.images.max_side), *notes(found)])
-    load_config(text)  # what is written can be read
-    return text
+    about = [_summary(found, max_side=config.images.max_side), *notes(found)]
+    fitted = load_config(commented_yaml(entries, heading=about))  # what is written can be read
+    return commented_yaml(entries, heading=[*about, workload(fitted, found)])
 
 
 def _summary(found: Fingerprint, *, max_side: int) -> str:
@@ -61,6 +63,6 @@ def _summary(found: Fingerprint, *, max_side: int) -> str:
     if found.long_side == max_side:
         size = f", at least half of them {max_side} pixels long or more (images.max_side)"
     return (
-        f"{found.num_images} images with labels, {len(found.class_images)} classes, {found.labels_an_image:.1f} labels "
-        f"an image{size}"
+        f"{counted(found.num_images, 'images')} with labels, {counted(len(found.class_images), 'classes')}, "
+        f"{found.labels_an_image:.1f} labels an image{size}"
     )

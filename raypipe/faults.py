@@ -104,6 +104,11 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def sentence(reason: str) -> str:
+    """A reason of `in_words` without the error's name, which is a programmer's word."""
+    return re.sub(r"^(?=\w*[a-z])(?=[A-Z]\w*[A-Z])\w+: (?=\S)", "", reason)
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """An error, what it was raised from, and so on."""
     found: BaseException | None = error

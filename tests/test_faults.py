@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from raypipe.faults import Blame, blame, is_denied
+from raypipe.faults import Blame, blame, is_denied, sentence
 
 
 class ClientError(Exception):
@@ -108,3 +108,19 @@ def test_chains_that_are_circles_end() -> None:
 @pytest.mark.parametrize(("code", "denied"), [("AccessDenied", True), ("403", True), ("ExpiredToken", False)])
 def test_denied_is_what_may_be_one_objects_fault(code: str, *, denied: bool) -> None:
     assert is_denied(caused(PermissionError("no"), ClientError(code))) is denied
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("ValueError: labels are null", "labels are null"),
+        ("OSError: disk: full", "disk: full"),
+        ("UnknownLabel: unknown label 'a'", "unknown label 'a'"),
+        ("ImageError: ", "ImageError: "),
+        ("JPEG: cut off", "JPEG: cut off"),
+        ("Reason: it failed", "Reason: it failed"),
+        ("it failed: ValueError: x", "it failed: ValueError: x"),
+    ],
+)
+def test_a_reason_without_its_error(reason: str, said: str) -> None:
+    assert sentence(reason) == said

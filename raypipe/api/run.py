@@ -3,9 +3,12 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pyarrow as pa
 
+from raypipe import storage
+from raypipe import uri as uris
 from raypipe.api.masks import Masks
 from raypipe.config import RunConfig
 from raypipe.config_file import read_config
@@ -33,14 +36,22 @@ def open_run(config: str | os.PathLike[str] | RunConfig, *overrides: str, seeds:
 
     Raises:
         ConfigError: the config can't be used.
-        FileNotFoundError: its manifest isn't there.
+        FileNotFoundError: its manifest isn't there; relative paths in a config count from the working directory.
         ValueError: its manifest can't be read.
     """
     if isinstance(config, RunConfig):
         if overrides:
             raise ValueError(f"got a loaded config and overrides {list(overrides)}: give these to `load_config`")
-        return FinishedRun(open_context(config, seeds=seeds))
-    return FinishedRun(open_context(read_config(os.fspath(config), overrides), seeds=seeds))
+        resolved = config
+    else:
+        resolved = read_config(os.fspath(config), overrides)
+    if uris.is_local(resolved.manifest) and not storage.exists(resolved.manifest):
+        raise FileNotFoundError(
+            f"there is no manifest {resolved.manifest}. Relative paths in a config count from the working directory, "
+            f"{Path.cwd()}: change to the folder that the run was started in, or give manifest=… and out=… with their "
+            "whole paths as overrides"
+        )
+    return FinishedRun(open_context(resolved, seeds=seeds))
 
 
 @dataclass(frozen=True, eq=False)

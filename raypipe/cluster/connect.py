@@ -90,8 +90,8 @@ def connect(cluster: Cluster) -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     folder = short_folder()
     way_out = (
-        f"Look for free memory, for room on the disk of {folder} and at the logs in it; end what else runs (`ray stop` "
-        "ends other Rays of this machine), or lower cluster.object_store_memory. Then give the command again"
+        f"Look for free memory, for room on the disk of {folder} and at the logs in it; wait until the machine is less "
+        "busy, end what you run beside it, or lower cluster.object_store_memory. Then give the command again"
     )
     failing = _explained("a Ray of this machine can't be started", way_out)
     with own_sigterm(), interrupts_wait() as is_interrupted, failing, _temporary_files_beside(folder):

@@ -1,11 +1,14 @@
 """What Ctrl-C and SIGTERM do while a process starts Ray or connects to it."""
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -36,8 +39,8 @@ def interrupts_wait() -> Iterator[Callable[[], bool]]:
     """Lets a first Ctrl-C or SIGTERM wait for the end of the block, in which processes are forked.
 
     In the midst of a fork it would leave a lock of `logging` held, for which all would wait for ever. What the process
-    does on the signal it does at once, as far as that is to say something; what it raises is raised at the end. A
-    second signal doesn't wait.
+    does on the signal it does at once, as far as that is to say something; what it raises is raised at the end, and a
+    line says so. A second signal doesn't wait.
 
     Yields:
         Whether one waits.
@@ -56,6 +59,8 @@ def interrupts_wait() -> Iterator[Callable[[], bool]]:
             handle(number, frame)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it waits
             waiting = error
+            with suppress(RuntimeError):  # a line was being written
+                logger.info("stopping, as soon as Ray has started or is down again")
 
     replaced = [number for number, handler in before.items() if callable(handler)]
     if threading.current_thread() is not threading.main_thread():

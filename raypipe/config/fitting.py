@@ -112,6 +112,18 @@ def notes(found: Fingerprint) -> Iterator[str]:
         yield f"fewer than 20 images show {', '.join(few[:5])}: their maps will be rough"
 
 
+def workload(config: RunConfig, found: Fingerprint) -> str:
+    """How many steps the trainings of a config take on a dataset, in a line."""
+    steps = {}
+    trained = {"affinity": config.walk.affinity == "learned", "segmenter": config.segmenter.enabled}
+    for name in ("classifier", *(name for name, wanted in trained.items() if wanted)):
+        section = getattr(config, name)
+        num_images = min(found.num_images, section.max_images or found.num_images)
+        steps[name] = section.epochs * -(-num_images // section.batch_size)
+    each = ", ".join(f"{name} {number:,}" for name, number in steps.items())
+    return f"steps of training: {sum(steps.values()):,} ({each}); `raypipe doctor CONFIG` forecasts how long they take"
+
+
 def _splits(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
     for name in ("splits.train", "splits.masks", "evaluation.splits", "segmentation.splits"):
         section, option = name.split(".")

@@ -72,7 +72,8 @@ class Optimizer(Section):
     """Not applied to biases and one-dimensional parameters. Raised, small sets are learned by heart less; too much
     keeps networks from learning."""
     warmup_steps: int = Field(0, ge=0)
-    """Linear warm-up before the polynomial decay. Raise it where a loss jumps or becomes NaN in the first steps."""
+    """Linear warm-up before the polynomial decay, for a quarter of a training's steps at most. Raise it where a loss
+    jumps or becomes NaN in the first steps."""
 
 
 class TrainingSection(Section):

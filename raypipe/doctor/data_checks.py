@@ -26,6 +26,7 @@ from raypipe.pipelines.networks import given_checkpoint
 from raypipe.streams.budget import allowed_rows
 from raypipe.streams.tasks import in_tasks
 from raypipe.training.staging import find_weights, is_published
+from raypipe.words import counted
 
 
 def check_manifest(context: Context) -> Finding:
@@ -34,7 +35,7 @@ def check_manifest(context: Context) -> Finding:
     everything = context.rows(None, columns=("split", "labels"))
     splits: Counter[str] = sum(in_tasks(partial(_count_splits, everything), everything.parts, inline=True), Counter())
     counts = ", ".join(f"{name} {number}" for name, number in sorted(splits.items()))
-    found = f"{splits.total()} rows ({counts}), {len(context.classes)} classes"
+    found = f"{counted(splits.total(), 'rows')} ({counts}), {counted(len(context.classes), 'classes')}"
     try:
         rows = context.seed_rows()
         context.rows(config.splits.masks)
@@ -46,14 +47,26 @@ def check_manifest(context: Context) -> Finding:
     if unknown:
         found += f"; unknown labels: {', '.join(unknown[:5])}"
     num_rows, unlabelled = sum(look.num_rows for look in looks), sum(look.unlabelled for look in looks)
-    bad = unlabelled + sum(look.misnamed for look in looks)
-    allowed = allowed_rows(config.budget, num_rows)
+    misnamed = sum(look.misnamed for look in looks)
+    bad, allowed = unlabelled + misnamed, allowed_rows(config.budget, num_rows)
+    too_many = bad > allowed or bad == num_rows
+    if unlabelled and not misnamed and not too_many:
+        without = f"{counted(unlabelled, 'images have no label')}, and no mask is made of such images; nothing to do"
+        return Finding("manifest", "ok", f"{found}; {without}")
+    splits_out = ", leave their split out" if context.manifest.splits else ""
     return judge(
         "manifest",
-        f"{found}; {unlabelled} rows without labels; {bad} rows would be quarantined" if bad else found,
-        status="ok" if not bad else "problem" if bad > allowed or bad == num_rows else "warning",
-        needed=f"at most {allowed} such rows, by the budget",
-        way_out="give these rows labels of the manifest's classes, leave their split out, or raise budget.max_rows",
+        f"{found}; {counted(unlabelled, 'rows')} without labels; {counted(bad, 'rows')} would be quarantined"
+        if bad
+        else found,
+        status="ok" if not bad else "problem" if too_many else "warning",
+        needed=f"at most {counted(allowed, 'such rows')}, by the budget",
+        way_out="give these rows labels of the manifest's classes"
+        + (
+            f"{splits_out}, or raise budget.max_rows"
+            if too_many
+            else ", or leave them: a run puts them into quarantine"
+        ),
     )
 
 
@@ -185,7 +198,7 @@ def check_images(places: Mapping[str, View], *, num_sampled: int, allowed_share:
     """Images of the sample can be read from everywhere."""
     unread = {place: view.unread for place, view in places.items() if view.unread}
     if not unread:
-        return Finding("images", "ok", f"{num_sampled} of the sample read from every machine")
+        return Finding("images", "ok", f"a sample of {num_sampled} is read from every machine")
     everywhere = len({frozenset(view.unread) for view in places.values()}) == 1
     number = max(map(len, unread.values()))
     texts = {
@@ -205,7 +218,7 @@ def check_sample(sample: Sample, *, allowed_share: float) -> Finding:
     """Rows of the sample went through all stages."""
     number = len(sample.quarantined)
     if not number:
-        return Finding("sample", "ok", f"{sample.num_images} images went through all stages")
+        return Finding("sample", "ok", f"a sample of {counted(sample.num_images, 'images')} went through all stages")
     first = "; ".join(f"{name}: {reason}" for name, reason in list(sample.quarantined.items())[:3])
     too_many = number > allowed_share * sample.num_images
     return Finding(

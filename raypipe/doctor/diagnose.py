@@ -26,6 +26,7 @@ from raypipe.doctor.forecast import (
     forecast,
     time_sample,
 )
+from raypipe.doctor.photographs import read_photographs
 from raypipe.doctor.training_forecast import TrainingForecast, forecast_trainings
 from raypipe.pipelines.context import Context, open_context
 
@@ -78,7 +79,7 @@ def diagnose(config: RunConfig, *, num_images: int = 16, seeds: str | None = Non
     findings = [data_checks.check_manifest(context)]
     if findings[0].status == "problem":
         return Diagnosis(findings=findings)
-    findings += look_at_data(context)
+    findings += [*look_at_data(context), *read_photographs(context)]
     try:
         connect(context.config.cluster)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:

@@ -25,6 +25,7 @@ from raypipe.data.checkpoints import Task
 from raypipe.data.rows import Rows
 from raypipe.doctor.stage_timing import PoolTime, RandomNetwork, time_pool
 from raypipe.doctor.workload import checkpoint, streams_of, trains_classifier
+from raypipe.faults import sentence
 from raypipe.pipelines.affinity import affinity_task
 from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import Context, plan_pools
@@ -160,7 +161,7 @@ def time_sample(context: Context, rows: pa.Table) -> Sample:
             times[plan.name].append(taken)
         output_bytes[plan.name] = _shard_bytes(table, plan.schema)
         bad = table.filter(pc.is_valid(table["error_stage"])).select(["image_id", *ERRORS.names]).to_pylist()
-        failed |= {row["image_id"]: f"{row['error_stage']}: {row['error_reason']}" for row in bad}
+        failed |= {row["image_id"]: sentence(row["error_reason"]) for row in bad}
         if plan.name == "seeds":  # the next stream's rows are the manifest's with the seeds' maps
             table = table.select([*rows.column_names, "cam", "cam_height", "cam_width", *ERRORS.names])
     good = table.filter(pc.is_null(table["error_stage"]))

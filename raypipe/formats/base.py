@@ -182,6 +182,11 @@ class Format(ABC):
         """Returns the name of an image's file."""
         return row.stem + self.suffix(row.image_uri)
 
+    def listed_file(self, row: ExportRow) -> str:
+        """Returns what `images.csv` names as an image's file: where it is, or where a tool wants it to be brought."""
+        folder = self.image_folder(row.folder)
+        return "" if folder is None else f"{folder}/{self.image_name(row)}"
+
     def image_path(self, row: ExportRow) -> str:
         """Returns where other tools find an image: its path or URI.
 
@@ -207,10 +212,9 @@ class Format(ABC):
         with storage.writing(storage.join(out, IMAGE_LIST)) as file:
             file.write(_csv_line(IMAGE_LIST_COLUMNS))
             for row in rows():
-                folder = self.image_folder(row.folder)
                 values = {
                     "image_id": row.image_id,
-                    "file": "" if folder is None else f"{folder}/{self.image_name(row)}",
+                    "file": self.listed_file(row),
                     "image_uri": row.image_uri,
                     "split": row.split or "",
                     "labels": "" if row.labels is None else json.dumps(row.labels, ensure_ascii=False),

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from raypipe.words import counted
+
 _EXAMPLES = 3
 _LONGEST = 60
 """Characters of a name."""
@@ -27,6 +29,11 @@ class Account:
         return "\n".join(self.lines)
 
 
+def unlabelled_text(number: int) -> str:
+    """What is said of images that nobody has labelled."""
+    return f"{counted(number, 'images')} without labels: nothing is learned from such images, and they get no mask"
+
+
 def shown(name: str) -> str:
     """A name as a message shows it: short, and without what a terminal would obey."""
     return (
@@ -37,4 +44,4 @@ def shown(name: str) -> str:
 def some(names: Sequence[str], what: str) -> str:
     """Returns how many there are, with examples: "5 hidden files, such as 'a', 'b', 'c'"."""
     shown = ", ".join(repr(name[:120]) for name in names[:_EXAMPLES])
-    return f"{len(names):,} {what}, such as {shown}" if len(names) > _EXAMPLES else f"{len(names):,} {what}: {shown}"
+    return f"{counted(len(names), what)}{', such as' if len(names) > _EXAMPLES else ':'} {shown}"

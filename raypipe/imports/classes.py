@@ -19,6 +19,7 @@ from raypipe.imports.class_map import final_names
 from raypipe.imports.draft_map import form
 from raypipe.imports.label_column import LabelColumn
 from raypipe.schema import BACKGROUND, IGNORE
+from raypipe.words import counted
 
 _BACKGROUND = "background"
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?")
@@ -206,9 +207,13 @@ def _check_given(source: Sequence[str], masked: Sequence[str], draft: Draft) -> 
 def _check_known(counts: Counter[str], final: Sequence[str], stated: str) -> None:
     there = set(final)
     if unknown := [name for name, count in counts.items() if name not in there and count]:
+        which = f"the label {shown(unknown[0])!r} isn't"
+        if len(unknown) > 1:
+            which = f"{len(unknown):,} labels, such as {', '.join(repr(shown(name)) for name in unknown[:3])}, aren't"
+        near = nearest(unknown[0], final)
         raise ValueError(
-            f"{some(unknown, 'labels')} aren't among the {len(final)} classes of {stated}"
-            f"{nearest(unknown[0], final)}: complete {stated}, or rename or drop them by --map"
+            f"{which} among the {counted(len(final), 'classes')} of {stated}{near}{'' if near.endswith('?') else '.'} "
+            f"Complete {stated}, or rename or drop by --map"
         )
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from raypipe import schema, uri
 from raypipe.data.manifest import Manifest
 from raypipe.formats.draft import NUMBER, Draft
-from raypipe.imports.account import Account
+from raypipe.imports.account import Account, unlabelled_text
 from raypipe.imports.classes import ClassOptions, decide_classes, say_rare
 from raypipe.imports.grow import add_rows
 from raypipe.imports.ids import Ids, make_ids, make_unique
@@ -19,6 +19,7 @@ from raypipe.imports.label_column import LabelColumn
 from raypipe.imports.repeats import join_repeats
 from raypipe.imports.truth import MaskOptions, check_maps, check_masks
 from raypipe.schema import SUPERVISED
+from raypipe.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def finish(draft: Draft, options: ImportOptions | None = None, *, into: Manifest
     """
     options = options or ImportOptions()
     account = Account()
-    account.say(f"{draft.source}: {draft.num_read or draft.table.num_rows:,} rows")
+    account.say(f"{draft.source}: {counted(draft.num_read or draft.table.num_rows, 'rows')}")
     for note in draft.notes:
         account.say(note)
     for reason, names in draft.skipped.items():
@@ -92,7 +93,7 @@ def finish(draft: Draft, options: ImportOptions | None = None, *, into: Manifest
             account.leave_out(reason, names)
         mask_uris = drawn.uris
         supervision = [SUPERVISED if one else None for one in mask_uris]
-        account.say(f"{sum(one is not None for one in mask_uris):,} masks were drawn")
+        account.say(f"masks drawn: {sum(one is not None for one in mask_uris):,}")
     saliency_uris = _absolute(table["saliency_uri"], draft.root)
     check_maps(saliency_uris)
     columns = {
@@ -108,10 +109,10 @@ def finish(draft: Draft, options: ImportOptions | None = None, *, into: Manifest
         pa.table([columns[name] for name in schema.MANIFEST.names], schema.MANIFEST.names), classes.names
     )
     if unlabelled := manifest.table["labels"].null_count:
-        account.say(f"{unlabelled:,} images without labels: they teach nothing and get no mask")
+        account.say(unlabelled_text(unlabelled))
     empty = pc.sum(pc.equal(pc.list_value_length(manifest.table["labels"]), 0)).as_py() or 0
     if empty:
-        account.say(f"{empty:,} images of none of the classes: they are counterexamples")
+        account.say(f"{counted(empty, 'images')} of none of the classes: such images are counterexamples")
     if into is not None:
         manifest = add_rows(into, manifest, replace=options.replace, account=account)
     labels = LabelColumn.of(manifest.table["labels"])

@@ -5,6 +5,7 @@ import pyarrow.compute as pc
 
 from raypipe.data.manifest import Manifest
 from raypipe.imports.account import Account, some
+from raypipe.words import counted
 
 
 def add_rows(into: Manifest, new: Manifest, *, replace: bool, account: Account) -> Manifest:
@@ -36,5 +37,7 @@ def add_rows(into: Manifest, new: Manifest, *, replace: bool, account: Account) 
         own = pa.array(range(len(into)), pa.int64())
         rows = both.take(pc.if_else(numbers.is_valid(), pc.add(pc.cast(numbers, pa.int64()), len(into)), own))
     added = new.table.filter(pc.invert(there))
-    account.say(f"{added.num_rows:,} rows added to the {len(into):,} of the manifest, {len(repeated):,} replaced")
+    account.say(
+        f"{counted(added.num_rows, 'rows')} added to the {len(into):,} of the manifest, {len(repeated):,} replaced"
+    )
     return Manifest(pa.concat_tables([rows, added]), new.classes)

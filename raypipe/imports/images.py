@@ -5,6 +5,7 @@ and accents may be written in either way. Where folders can't be listed, or that
 is looked for.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Literal
 
@@ -21,6 +22,7 @@ from raypipe.formats.listing import IMAGE_SUFFIXES, NO_FILES, Listing, list_imag
 from raypipe.formats.quote import quote
 from raypipe.imports.account import Account
 from raypipe.imports.folders import UNLISTED, Folders
+from raypipe.words import counted
 
 Check = Literal["auto", "all", "sample"]
 """Whose images are looked for: those of all rows, of a sample, or of a sample above `MOST_ROWS` rows."""
@@ -40,7 +42,7 @@ MOST_LOOKS = 10_000
 """Files of unknown endings that are looked into."""
 
 _SHOWN = 5
-"""Images that can't be used and that a message names."""
+"""Kinds of reasons that a message names, each with its first image."""
 
 
 def find_images(
@@ -68,21 +70,23 @@ def find_images(
 
     Raises:
         FileNotFoundError: there is no folder `images`.
-        ValueError: more than `ALLOWED_SHARE` of the rows lack their image.
+        ValueError: more than `ALLOWED_SHARE` of the rows lack their image, or of the files that were looked into are
+            none; one message names all kinds of reasons.
     """
     in_folder = images is not None or draft.any_ending
     search = _Search(draft, images or draft.root, any_ending=in_folder)
     if not draft.are_there:
         listing = search.list_root() if in_folder and uri.protocol(search.root) not in UNLISTED else None
         search.look(check)
-        search.look_inside(account, skip_missing=skip_missing)
+        search.look_inside(account)
         search.judge(account, skip_missing=skip_missing)
         if listing is not None:
             unnamed = set(listing.images.values()) - set(search.uris) - set(known)
             paths = sorted(uri.relative(one, search.root) or one for one in unnamed)
             account.leave_out("images that no row names", paths)
     else:
-        search.look_inside(account, skip_missing=skip_missing)
+        search.look_inside(account)
+        search.judge(account, skip_missing=skip_missing)
     keep = np.ones(len(search.uris), bool)
     keep[list(search.problems)] = False
     return pa.array(search.uris, pa.string()), keep
@@ -102,6 +106,10 @@ class _Search:
         """Reasons, by row."""
         self.looked: set[int] = set()
         """Rows whose image was looked for."""
+        self.num_looked_into = self.num_damaged = 0
+        """Of the files whose endings are those of images: a sample, and those of it that are none."""
+        self.is_partly_seen = False
+        """Whether some of the sample are none, and not all files were looked into."""
         for row, name in enumerate(self.names):
             if draft.are_there:
                 self.uris.append(name)
@@ -173,26 +181,47 @@ class _Search:
                 self.problems[row] = "isn't there"
 
     def judge(self, account: Account, *, skip_missing: bool) -> None:
-        """Refuses too many missing images, else names those that are left out."""
+        """Refuses too many images that are missing or can't be used, else names those that are left out."""
         number, looked = len(self.problems), len(self.looked)
         sample = f"in a sample of {looked:,} rows, " if looked < len(self.uris) else ""
-        account.say(f"images: {sample}{looked - number:,} found, {number:,} missing or unusable")
+        if not self.draft.are_there:
+            account.say(f"images: {sample}{looked - number:,} found, {number:,} missing or unusable")
         if not number:
             return
-        examples = []
-        for row, reason in list(self.problems.items())[:_SHOWN]:
-            near = None if reason != "isn't there" else self._nearest(self.uris[row] or "")
-            examples.append(f"{self._named(row)} {reason}{f'; the nearest name is {near!r}' if near else ''}")
-        of_sample = " of the sample" if sample else ""
-        told = f"{number:,} of {looked:,} images{of_sample} can't be used: {'. '.join(examples)}"
-        if not skip_missing and number > ALLOWED_SHARE * looked:
-            raise ValueError(
-                f"{told}. Mend the names, or name the folder that they count from (now {self.root}), or leave such "
-                "rows out by --skip-missing"
-            )
+        told = self._told(of_sample=bool(sample))
+        if not skip_missing and (
+            number > ALLOWED_SHARE * looked or self.num_damaged > ALLOWED_SHARE * self.num_looked_into
+        ):
+            raise ValueError(f"{told}. {self._way_out()}")
         if number >= len(self.uris):
             raise ValueError(f"{told}. No row is left")
         account.say(f"left out: {told}")
+
+    def _told(self, *, of_sample: bool) -> str:
+        """How many images can't be used, and of each kind of reason the first one and the number."""
+        kinds: dict[str, list[int]] = {}
+        for row, reason in sorted(self.problems.items()):
+            kinds.setdefault(_kind(reason), []).append(row)
+        examples = []
+        for rows in list(kinds.values())[:_SHOWN]:
+            row, reason = rows[0], self.problems[rows[0]]
+            near = None if reason != "isn't there" else self._nearest(self.uris[row] or "")
+            more = f" (and {counted(len(rows) - 1, 'others')} like it)" if len(rows) > 1 else ""
+            examples.append(f"{self._named(row)} {reason}{f'; the nearest name is {near!r}' if near else ''}{more}")
+        number, looked = len(self.problems), len(self.looked)
+        damaged = ""
+        if self.num_damaged and self.num_looked_into < looked:
+            damaged = f", {self.num_damaged:,} of them among {self.num_looked_into:,} files that were looked into"
+        return (
+            f"{number:,} of {counted(looked, 'images')}{' of the sample' if of_sample else ''} can't be used{damaged}: "
+            f"{'. '.join(examples)}"
+        )
+
+    def _way_out(self) -> str:
+        names = f"Mend the names, or name the folder that they count from (now {self.root}), or"
+        mend = names if len(self.problems) > self.num_damaged else "Mend such files, or"
+        unseen = "; a run that meets others puts them into quarantine" if self.is_partly_seen else ""
+        return f"{mend} leave {'such' if mend == names else 'their'} rows out by --skip-missing{unseen}"
 
     def _named(self, row: int) -> str:
         """A row's image, counted from the root, and where the row stands, if that is known."""
@@ -206,7 +235,7 @@ class _Search:
         near = self.folders.nearest(wanted)
         return None if near is None else (uri.relative(near, self.root) or near)
 
-    def look_inside(self, account: Account, *, skip_missing: bool) -> None:
+    def look_inside(self, account: Account) -> None:
         """Looks at what files hold: those of unknown endings, and some of the others."""
         rows = [
             row
@@ -221,19 +250,8 @@ class _Search:
         others = sorted(set(rows) - set(odd))
         hashes = hash_names(pa.array([self.uris[row] for row in others], pa.string()), "content")
         drawn = sorted(others[index] for index in np.argsort(hashes, kind="stable")[:LOOKS].tolist())
-        wrong = self._look_inside(drawn)
-        if not wrong:
-            return
-        examples = ". ".join(f"{self._named(row)} {self.problems[row]}" for row in wrong[:_SHOWN])
-        told = (
-            f"{len(wrong):,} of {len(drawn):,} files that were looked into can't be used, whatever their names say: "
-            f"{examples}"
-        )
-        if not skip_missing and len(wrong) > ALLOWED_SHARE * len(drawn):
-            unseen = "; a run that meets others puts them into quarantine" if len(drawn) < len(others) else ""
-            raise ValueError(f"{told}. Mend such files, or leave their rows out by --skip-missing{unseen}")
-        if self.draft.are_there:  # `judge` says it of others
-            account.say(f"left out: {told}")
+        self.num_looked_into, self.num_damaged = len(drawn), len(self._look_inside(drawn))
+        self.is_partly_seen = bool(self.num_damaged) and len(drawn) < len(others)
 
     def _look_inside(self, rows: Sequence[int]) -> list[int]:
         """Returns the rows, of some, whose files are no images."""
@@ -255,6 +273,11 @@ def _heads(uris: Sequence[str | None]) -> list[bytes | Exception]:
     """The first bytes of files, or the errors of those that can't be read."""
     heads = storage.read_many([one or "" for one in uris], end=HEAD)
     return [heads[one or ""] for one in uris]
+
+
+def _kind(reason: str) -> str:
+    """A reason without what differs from image to image."""
+    return "may be" if reason.startswith("may be ") else re.sub(r"'[^']*'|\S*[/\\]\S*", "*", reason).partition(": ")[0]
 
 
 def _unusable(head: bytes) -> str | None:

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from raypipe.imports.classes import FEW_IMAGES
 from raypipe.imports.draft_map import merge_twins
 from raypipe.imports.label_column import LabelColumn
+from raypipe.words import counted
 
 _MOST_PAIRS = 10
 _OFTEN = 0.7
@@ -62,8 +63,8 @@ def report(found: LabelCounts) -> str:
     names = sorted({*found.classes, *found.counts}, key=lambda name: (-found.counts[name], name))
     width = max(len(name) for name in names)
     lines = [
-        f"{found.images:,} images, {len(found.classes)} classes, {found.unlabelled:,} without labels, "
-        f"{found.empty:,} of none of the classes",
+        f"{counted(found.images, 'images')}, {counted(len(found.classes), 'classes')}, "
+        f"{found.unlabelled:,} without labels, {found.empty:,} of none of the classes",
         *(
             f"  {name:{width}}  {found.counts[name]:>9,}  {found.counts[name] / max(1, found.images):6.1%}"
             f"{'' if name in found.classes else '  is no class'}"

@@ -45,6 +45,16 @@ def _interrupted(chain: Chain) -> Found:
     return None
 
 
+def _of_usage(chain: Chain) -> Found:
+    """Options, arguments and commands that there are not, in the words of the command line's library."""
+    error = chain[0]
+    if not any(each.__name__ == "UsageError" for each in type(error).__mro__):
+        return None
+    said = error.format_message()  # type: ignore[attr-defined]
+    command = getattr(getattr(error, "ctx", None), "command_path", None) or "raypipe"
+    return f"{said.rstrip('.')}. `{command} --help` lists what there is", WRONG_INPUT
+
+
 def _said_already(chain: Chain) -> Found:
     """Errors of raypipe's own, which say what is wrong and what to do."""
     error = chain[0]
@@ -65,7 +75,18 @@ def _own_fault(chain: Chain) -> tuple[str, int]:
 
 
 _RULES: tuple[Callable[[Chain], Found], ...] = (
-    *(_interrupted, _said_already, of_memory, of_ray, of_credentials, of_denial, of_absence, of_network, of_files),
+    *(
+        _interrupted,
+        _of_usage,
+        _said_already,
+        of_memory,
+        of_ray,
+        of_credentials,
+        of_denial,
+        of_absence,
+        of_network,
+        of_files,
+    ),
     *(of_content, of_storage),
 )
 """From what is known best to what is known least; the first that has something to say is heard."""

@@ -1,5 +1,6 @@
 """What is said of storage that refuses, is away, or doesn't have what is asked for."""
 
+import difflib
 import os
 import re
 
@@ -23,6 +24,8 @@ _UNREACHABLE = re.compile(
     r"gaierror|Endpoint(Connection)?Error|Connect|Timeout|ServerDisconnected|ClientOSError|ClientPayload|Proxy"
     r"|IncompleteRead|ResponseStreaming|HTTPClientError|TransportError|TooManyRedirects"
 )
+_MOST_NAMES = 5_000
+"""In a folder in which a name is looked for."""
 _NO_REGION = re.compile(r"(No|Invalid|Unknown)RegionError|ServiceNotInRegionError")
 
 
@@ -57,9 +60,20 @@ def of_absence(chain: Chain) -> Found:
     error = chain[0]
     if isinstance(error, FileNotFoundError) or status_of(error) in (404, 410):
         named = path_of(chain)
-        said = f"there is no file or folder {named}" if named else words_of(error)
+        said = f"there is no file or folder {named}{_nearest(named)}" if named else words_of(error)
         return f"{said}. Mend the path, or make what it names", WRONG_INPUT
     return None
+
+
+def _nearest(path: str) -> str:
+    """The name in the same folder of this machine that is most like that of a path, as a part of a message."""
+    folder, name = os.path.split(path.rstrip("/"))
+    try:
+        there = sorted(os.listdir(folder or "."))[:_MOST_NAMES]  # noqa: PTH208 - names, not paths
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(name, there, n=1)
+    return f"; the nearest name there is {near[0]!r}" if near else ""
 
 
 def of_network(chain: Chain) -> Found:

@@ -15,6 +15,7 @@ from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config.stages import Walk
 from raypipe.data.shards import iter_shards, read_shards
+from raypipe.faults import sentence
 from raypipe.ops.cooccurrence import frequent_pairs, label_counts
 from raypipe.outputs.ledger import QUARANTINED, SHARDS
 from raypipe.pipelines.evaluate import read_confusions
@@ -43,7 +44,7 @@ class Reasons:
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Counts rows of `schema.QUARANTINE`."""
         for row in rows:
-            reason = row["reason"] or ""
+            reason = sentence(row["reason"] or "")
             self._add((row["stage"] or "", reason_kind(reason)), 1, _short(reason), [_short(row["image_id"])])
 
     def merge(self, other: "Reasons") -> None:

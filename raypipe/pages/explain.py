@@ -18,6 +18,7 @@ from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import nearest
 from raypipe.data.names import file_stem
+from raypipe.faults import sentence
 from raypipe.ops.cam import upsample_to_image
 from raypipe.ops.metrics import confusion_matrix, iou, mean_iou
 from raypipe.ops.random_walk import propagate_at
@@ -172,9 +173,7 @@ def _stored_mask(finished: FinishedMasks, image_id: str) -> Row:
         row: Row = stored
         return row
     for failed in quarantined(finished.masks, this).to_pylist():
-        raise ValueError(
-            f"{image_id} has no mask, it is in quarantine: {failed['error_stage']}: {failed['error_reason']}"
-        )
+        raise ValueError(f"{image_id} has no mask, it is in quarantine: {sentence(failed['error_reason'])}")
     raise NotFinished(f"{image_id} has no mask yet: the run was interrupted; `raypipe masks CONFIG` goes on")
 
 
@@ -186,7 +185,7 @@ def _through(stages: Sequence[Stage], row: Row) -> list[Row]:
         if state.get("error_stage") is not None:
             raise ValueError(
                 f"{row['image_id']} can't be computed again, although the run has a mask of it: "
-                f"{state['error_stage']}: {state['error_reason']}"
+                + sentence(state["error_reason"])
             )
         states.append(state)
     return states

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from threading import RLock
 
 from raypipe.screen.console import Console
+from raypipe.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Step:
         if not self.total:
             return "starting"
         quarantined = f", {self.quarantined:,} quarantined" if self.quarantined else ""
-        return f"{self.done:,} of {self.total:,} {self.unit}{quarantined}"
+        return f"{self.done:,} of {counted(self.total, self.unit)}{quarantined}"
 
     def _pace(self) -> Iterator[str]:
         if self._first is None:

@@ -8,6 +8,7 @@ from raypipe.pages.report import REPORT_FILE
 from raypipe.pipelines.masks_file import MASKS_FILE
 from raypipe.status.account import Account
 from raypipe.status.content import Status, Step
+from raypipe.words import counted
 
 _STATES = {"done": "done", "given": "given", "begun": "goes on", "missing": "to do", "follows": "to do"}
 
@@ -36,7 +37,7 @@ def announcement(status: Status) -> str:
         since = f" (since the last run: {', '.join(differs)})" if differs else ""
         return f"everything is done{since}"
     changes = differs or list(dict.fromkeys(change for step in left for change in step.changes))
-    names, number = _listed(step.name for step in left), _images(_num_left(status))
+    names, number = _listed(step.name for step in left), counted(_num_left(status), "images")
     if changes and all(step.is_renewed for step in left):
         return f"{', '.join(changes)}: {names} again, {number}"
     first = left[0]
@@ -57,9 +58,9 @@ def _ending(status: Status, *, labels: Sequence[str]) -> list[str]:
     lines = []
     if masks is not None and masks.artifact is not None and masks.account is not None and masks.state != "missing":
         account = masks.account
-        lines.append(f"masks: {account.num_finished:,} of {_images(account.num_rows)}, {_quarantined(account)}")
+        lines.append(f"masks: {_finished(account)}, {_quarantined(account)}")
         groups = account.reasons.groups(_MOST_REASONS) if account.num_quarantined else []
-        lines += [f"  {group.num_images:,} x {group.stage}: {group.reason}" for group in groups]
+        lines += [f"  {group.num_images:,} x {group.reason}" for group in groups]
         named = status.last_masks == masks.artifact.uri
         files = f", whose files {storage.join(status.out, MASKS_FILE)} names" if named else ""
         lines.append(f"where: {masks.artifact.uri}{files}")
@@ -79,12 +80,16 @@ def _detail(step: Step) -> str:
     if step.account is not None and (step.state in ("done", "begun") or step.account.num_finished):
         account = step.account
         left = f", {account.num_left:,} left" if account.num_left else ""
-        parts.append(f"{account.num_finished:,} of {_images(account.num_rows)}, {_quarantined(account)}{left}")
+        parts.append(f"{_finished(account)}, {_quarantined(account)}{left}")
     elif step.account is not None:
-        parts.append(_images(step.account.num_rows))
+        parts.append(counted(step.account.num_rows, "images"))
     if step.why:
         parts.append(step.why)
     return ": ".join(parts)
+
+
+def _finished(account: Account) -> str:
+    return f"{account.num_finished:,} of {counted(account.num_rows, 'images')}"
 
 
 def _quarantined(account: Account) -> str:
@@ -111,10 +116,6 @@ def _times(steps: Sequence[Step]) -> str:
         return f"{so_far}, about {known} left"
     forecast = f"`raypipe doctor CONFIG` forecasts {_listed(unknown)}"
     return f"{so_far}; {forecast}" if len(unknown) == len(left) else f"{so_far}, about {known} left; {forecast}"
-
-
-def _images(number: int) -> str:
-    return f"{number:,} image{'' if number == 1 else 's'}"
 
 
 def _listed(names: Iterable[str]) -> str:

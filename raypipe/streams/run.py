@@ -195,7 +195,7 @@ class _Run:
         )
         counted.is_needed = self.num_computed > 0
         if rows != self.num_computed:
-            counted.note = f"{self.num_computed:,} of them now" if counted.is_needed else "made before"
+            counted.note = f"{self.num_computed:,} computed now" if counted.is_needed else "made before"
         counted.update(rows, rows, quarantined=quarantined)
         if self.num_computed or before is None or before.num_rows != summary.num_rows:
             write_summary(folder, asdict(summary))

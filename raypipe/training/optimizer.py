@@ -9,6 +9,8 @@ from raypipe.networks import Network
 
 POWER = 0.9
 """Exponent of the polynomial decay in DeepLab, psa and irn."""
+LONGEST_WARMUP = 0.25
+"""Of a training's steps: the warm-up of a large set's recipe would last longer than a small set's training."""
 
 
 def parameter_groups(
@@ -44,6 +46,13 @@ def build_optimizer(groups: list[dict[str, Any]], *, name: str, momentum: float)
 
 
 def poly_factor(step: int, *, num_steps: int, warmup_steps: int) -> float:
-    """Returns the factor of the learning rate at a step: linear warm-up times (1 - step / num_steps)^0.9."""
+    """Returns the factor of the learning rate at a step: linear warm-up times (1 - step / num_steps)^0.9.
+
+    Args:
+        step: counted from 0.
+        num_steps: of the whole training.
+        warmup_steps: of the warm-up, which takes no more than `LONGEST_WARMUP` of the training, however many these are.
+    """
+    warmup_steps = min(warmup_steps, int(LONGEST_WARMUP * num_steps))
     warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     return float(warmup * (1 - min(step, num_steps) / num_steps) ** POWER)

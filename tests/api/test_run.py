@@ -179,3 +179,15 @@ def test_a_run_on_an_object_store(bucket: str, jpeg: bytes, classifier_uri: str,
     assert run.masks["photo_1"].png
     assert run.masks.image("photo_1").shape == (61, 83, 3)
     assert run.explain("photo_1").num_different == 0
+
+
+def test_relative_paths_count_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("manifest: manifest.parquet\nout: out\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(
+        FileNotFoundError, match=r"no manifest .*elsewhere/manifest\.parquet\. Relative paths"
+    ) as refused:
+        open_run(str(config))
+    assert "count from the working directory, " + str(tmp_path / "elsewhere") in str(refused.value)

@@ -53,6 +53,13 @@ def test_the_first_interrupt_is_said_at_once_and_waits_for_the_end(number: signa
     assert signal.getsignal(number) is own
 
 
+def test_a_line_says_at_once_that_an_interrupt_waits(said: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="raypipe")
+    with pytest.raises(KeyboardInterrupt):
+        take(said, signal.SIGINT)
+    assert caplog.messages == ["stopping, as soon as Ray has started or is down again"]
+
+
 @both
 def test_the_second_interrupt_does_not_wait(number: signal.Signals, said: list[str]) -> None:
     with pytest.raises(KeyboardInterrupt):

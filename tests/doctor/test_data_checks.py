@@ -47,7 +47,7 @@ def test_a_manifest_of_several_parts_is_counted_part_by_part(tmp_path: Path) -> 
     write_manifest(Manifest.from_rows(rows, ("cat", "dog")), str(tmp_path / "parts"), rows_per_part=4)
     found = data_checks.check_manifest(make_context(tmp_path, f"manifest={tmp_path}/parts", "budget.max_rows=2"))
     assert found.status == "warning"
-    assert found.found.startswith("12 rows (train 9, val 3), 2 classes; unknown labels: unicorn; 1 rows without labels")
+    assert found.found.startswith("12 rows (train 9, val 3), 2 classes; unknown labels: unicorn; 1 row without labels")
     assert "2 rows would be quarantined" in found.found
 
 
@@ -56,7 +56,30 @@ def test_rows_without_usable_labels(tmp_path: Path, max_rows: int, status: str) 
     rows = [*ROWS, ROWS[0] | {"image_id": "a", "labels": None}, ROWS[0] | {"image_id": "b", "labels": ["unicorn"]}]
     found = data_checks.check_manifest(make_context(tmp_path, f"budget.max_rows={max_rows}", rows=rows))
     assert found.status == status
-    assert "unknown labels: unicorn; 1 rows without labels; 2 rows would be quarantined" in found.found
+    assert "unknown labels: unicorn; 1 row without labels; 2 rows would be quarantined" in found.found
+
+
+def test_images_without_labels_within_the_budget_are_a_remark(tmp_path: Path) -> None:
+    rows = [*ROWS, ROWS[0] | {"image_id": "a", "labels": None}]
+    found = data_checks.check_manifest(make_context(tmp_path, rows=rows))
+    assert (found.status, found.way_out) == ("ok", "")
+    assert found.found.endswith("1 image has no label, and no mask is made of such images; nothing to do")
+    beyond = data_checks.check_manifest(make_context(tmp_path, "budget.max_rows=0", "budget.max_fraction=0", rows=rows))
+    assert beyond.status == "problem"
+    assert "leave their split out, or raise budget.max_rows" in beyond.way_out
+
+
+def test_rows_without_splits_have_none_to_leave_out(tmp_path: Path) -> None:
+    rows = [{**row, "split": None} for row in ROWS] + [
+        {**ROWS[0], "image_id": "b", "labels": ["unicorn"], "split": None}
+    ]
+    warned = data_checks.check_manifest(make_context(tmp_path, rows=rows))
+    assert warned.status == "warning"
+    assert warned.way_out.endswith("or leave them: a run puts them into quarantine")
+    refused = data_checks.check_manifest(
+        make_context(tmp_path, "budget.max_rows=0", "budget.max_fraction=0", rows=rows)
+    )
+    assert refused.way_out == "give these rows labels of the manifest's classes, or raise budget.max_rows"
 
 
 def test_networks_from_random_numbers(tmp_path: Path) -> None:

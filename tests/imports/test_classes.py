@@ -99,7 +99,7 @@ def test_who_says_the_order(
         (
             [["cat"], ["cow"]],
             {"stated": ["cat", "dog"]},
-            r"1 labels: 'cow' aren't among the 2 classes of labelmap\.txt",
+            r"the label 'cow' isn't among the 2 classes of labelmap\.txt: known are dog, cat\. Complete labelmap\.txt",
         ),
         ([["cat"], ["cow"]], {"classes": ("cat", "cw")}, r"--classes: did you mean 'cw'\?: complete --classes"),
         ([["cat"], ["cow"]], {"stated": ["x"], "usual": True, "classes": ("cat",)}, r"1 classes of --classes"),

@@ -45,6 +45,14 @@ def test_the_most_frequent_spelling_stays(tmp_path: Path) -> None:
     assert read_class_map(str(path)) == {"dog": "dog", "cat, small": "cat, small", "Dog": "dog", 'a "b"': 'a "b"'}
 
 
+def test_spellings_are_merged_whatever_images_they_are_on(tmp_path: Path) -> None:
+    rows = [{"image_uri": "a", "labels": ["Cat", "cat", "Dog", "dog"]}, {"image_uri": "b", "labels": ["cat", "dog "]}]
+    draft = Draft(table=draft_table(rows), source="c.csv", root="/")
+    write_draft_map(draft, str(tmp_path / "map.csv"))
+    assert read_class_map(str(tmp_path / "map.csv"))["Cat"] == "cat"
+    assert read_class_map(str(tmp_path / "map.csv"))["dog"] == read_class_map(str(tmp_path / "map.csv"))["Dog"]
+
+
 def test_groups_are_proposed_and_classes_without_images_are_there(tmp_path: Path) -> None:
     rows = [{"image_uri": "a", "labels": ["Felis catus"]}, {"image_uri": "b", "labels": None}]
     draft = Draft(

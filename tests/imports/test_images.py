@@ -123,12 +123,21 @@ def test_rows_that_name_none(photos: str, name: str | None, reason: str) -> None
 def test_what_files_hold_counts(photos: str, name: str, reason: str) -> None:
     for are_there in (True, False):
         names = [f"{photos}/{one}" for one in ("a.jpg", name)]
-        with pytest.raises(
-            ValueError, match=f"1 of 2 files that were looked into can't be used.*'{name}' \\(row 1\\) {reason}"
-        ) as refused:
+        with pytest.raises(ValueError, match=f"1 of 2 images can't be used: '{name}' \\(row 1\\) {reason}") as refused:
             find(names, photos, are_there=are_there)
         assert str(refused.value).endswith("Mend such files, or leave their rows out by --skip-missing")
         assert find(names, photos, are_there=are_there, skip_missing=True)[1] == [True, False]
+
+
+def test_one_refusal_names_all_kinds(photos: str) -> None:
+    names = ["a.jpg", "zzzzzzzz.jpg", "text.jpg", "empty.jpg", "page.jpg", "lost.jpg", "gone.jpg", ""]
+    with pytest.raises(ValueError, match="7 of 8 images can't be used, 3 of them among 4 files") as refused:
+        find(names, photos)
+    said = str(refused.value)
+    assert "'zzzzzzzz.jpg' (row 1) isn't there (and 2 others like it)" in said
+    assert "'text.jpg' (row 2) is no image (and 1 other like it)" in said
+    assert "'empty.jpg' (row 3) is empty. " in said
+    assert "(row 7) names no image. Mend the names" in said
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ def row(name: str, labels: list[str] | None, **values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("labels", "expected", "said"),
     [
-        ([["cat"], ["cat"]], ["cat"], "left out: 1 rows that name an image again: 'a'"),
-        ([["cat"], ["dog"]], ["cat", "dog"], "1 rows name an image again with other labels: 'a'; they were joined"),
+        ([["cat"], ["cat"]], ["cat"], "left out: 1 row that names an image again: 'a'"),
+        ([["cat"], ["dog"]], ["cat", "dog"], "1 row names an image again with other labels: 'a'; they were joined"),
         ([["cat", "dog"], ["dog", "cow"]], ["cat", "dog", "cow"], "joined"),
         ([None, ["cat"]], ["cat"], "joined"),
         ([["cat"], None], ["cat"], "left out"),
@@ -52,7 +52,7 @@ def test_nothing_is_said_of_rows_that_differ() -> None:
 def test_other_columns(name: str) -> None:
     found, account = join(row("a", ["x"], **{name: "one"}), row("a", ["x"], **{name: "two"}))
     assert found[0][name] == "one"
-    assert f"1 rows name an image again with another {name}: 'a'; the first one stays" in account
+    assert f"1 row names an image again with another {name}: 'a'; the first one stays" in account
     found, account = join(row("a", ["x"]), row("a", ["x"], **{name: "two"}))
     assert found[0][name] == "two"
     assert "another" not in account

@@ -55,6 +55,13 @@ def command(
         ("run file/config.yaml", "there is no config file file/config.yaml"),
         ("run empty.yaml", "/empty has no Parquet files"),
         ("run absent.yaml", "there is no file or folder .*/absent.parquet"),
+        ("run - manifest=foldr.parquet out=o", "/foldr.parquet; the nearest name there is 'folder.parquet'. Mend"),
+        ("nosuch --clases", r"^error: No such command 'nosuch'\. `raypipe --help` lists what there is\n$"),
+        (
+            "import table t.csv m --clases a",
+            r"^error: No such option: --clases \(.*--classes.*`raypipe import table --h",
+        ),
+        ("explain", r"^error: Missing argument 'CONFIG'\. `raypipe explain --help`"),
         ("run - manifest=file out=o", "/file is not a Parquet file"),
         ("run - manifest=empty out=o", "/empty has no Parquet files"),
         ("describe absent.yaml --machine nodes=1,cpus=2,memory=8", "/absent.parquet"),

@@ -76,9 +76,9 @@ def test_a_step_ends_with_one_line_and_what_is_to_be_done_then(said: Said) -> No
     at_ends(lambda: ends.append(said.messages[-1]))
     with step("seeds") as seeds:
         seeds.update(40, 40, quarantined=2)
-        seeds.note = "12 of them now"
+        seeds.note = "12 computed now"
     at_ends(None)
-    assert said.messages == ["step 2 of 2, seeds: 40 of 40 images, 2 quarantined, 12 of them now, 0 s"] == ends
+    assert said.messages == ["step 2 of 2, seeds: 40 of 40 images, 2 quarantined, 12 computed now, 0 s"] == ends
     assert module.current() is None
 
 

@@ -29,3 +29,12 @@ def test_poly_by_hand() -> None:
     assert poly_factor(75, num_steps=100, warmup_steps=0) == pytest.approx(0.25**0.9)
     assert poly_factor(100, num_steps=100, warmup_steps=0) == 0
     assert poly_factor(4, num_steps=100, warmup_steps=10) == pytest.approx(0.5 * 0.96**0.9)
+
+
+def test_a_short_training_is_warm_after_a_quarter_of_its_steps() -> None:
+    """Ten epochs of sixty images have 40 steps, the recipes for PASCAL VOC a warm-up of 50."""
+    factors = [poly_factor(step, num_steps=40, warmup_steps=50) for step in range(40)]
+    assert factors[4] == pytest.approx(0.5 * 0.9**0.9)
+    assert factors[9] == pytest.approx((31 / 40) ** 0.9)
+    assert max(factors) == factors[9]
+    assert poly_factor(0, num_steps=3, warmup_steps=50) == 1

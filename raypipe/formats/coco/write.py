@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raypipe.formats.base import Format, Item, MaskRow, Rendered, Rows, SplitFiles
+from raypipe.formats.base import ExportRow, Format, Item, MaskRow, Rendered, Rows, SplitFiles
 from raypipe.formats.components import Region, class_regions, components
 from raypipe.schema import IGNORE
 from raypipe.uri import relative
@@ -79,7 +79,11 @@ class Coco(Format):
             for file in files.files.values():
                 file.write(b"]}\n")
 
-    def _file_name(self, row: MaskRow) -> str:
+    def listed_file(self, row: ExportRow) -> str:
+        """Returns the name of the copy, or the name that the JSON file has."""
+        return super().listed_file(row) if self.options.copy_images else self._file_name(row)
+
+    def _file_name(self, row: ExportRow) -> str:
         """The image's path from the folder that COCO's tools are told: of the copies, or of the photographs."""
         if self.options.copy_images:
             return self.image_name(row)

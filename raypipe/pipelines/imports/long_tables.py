@@ -14,12 +14,13 @@ from raypipe.data.manifest import manifest_bytes
 from raypipe.data.parts import ROWS_PER_PART, delete_other_parts, part_place
 from raypipe.formats.draft import NUMBER, Draft, draft_table
 from raypipe.formats.table.files import COMPRESSED
-from raypipe.imports.account import Account
+from raypipe.imports.account import Account, unlabelled_text
 from raypipe.imports.classes import ClassOptions, choose_names, natural_order, say_rare
 from raypipe.imports.images import MOST_ROWS, find_images
 from raypipe.imports.long_rows import LongOptions
 from raypipe.imports.long_tables import Seen, gather, part_table, read_gathered, scatter
 from raypipe.streams.tasks import in_tasks
+from raypipe.words import counted
 
 BYTES_PER_PARTITION = 24 * 2**20
 """Of unpacked tables, as far as their sizes tell it."""
@@ -89,15 +90,19 @@ def draft_of(found: Gathered, *, source: str, root: str) -> Draft:
 
 def notes_of(seen: Seen) -> list[str]:
     """What is said of rows that are left out."""
-    notes = [f"one tag a row, of {seen.images:,} images"]
+    notes = [f"one tag a row, of {counted(seen.images, 'images')}"]
     if seen.nameless:
-        notes.append(f"{seen.nameless:,} rows that name no image left out")
+        notes.append(f"{counted(seen.nameless, 'rows that name no image')} left out")
     if seen.negatives:
         notes.append(
-            f"{seen.negatives:,} tags of confidence 0 left out: they say what isn't there, as an absent label does"
+            f"{counted(seen.negatives, 'tags of confidence 0')} left out: such tags say what isn't there, as an absent "
+            "label does"
         )
     if seen.unsure:
-        notes.append(f"{seen.unsure:,} tags below --min-confidence left out")
+        notes.append(
+            f"{counted(seen.unsure, 'tags below --min-confidence')} left out; an image that has no others counts as "
+            "one without labels"
+        )
     return notes
 
 
@@ -129,7 +134,7 @@ def write_long(
         ValueError: too many images of the sample are missing, or the classes can't be used.
     """
     account = Account()
-    account.say(f"{source}: {found.seen.rows:,} rows")
+    account.say(f"{source}: {counted(found.seen.rows, 'rows')}")
     for note in notes_of(found.seen):
         account.say(note)
     sample = [place for _, place in found.seen.sample]
@@ -160,7 +165,7 @@ def write_long(
     else:
         delete_other_parts(target, places)
     if found.seen.unlabelled:
-        account.say(f"{found.seen.unlabelled:,} images without labels: they teach nothing and get no mask")
+        account.say(unlabelled_text(found.seen.unlabelled))
     return found.seen.images - len(missing), names, account
 
 

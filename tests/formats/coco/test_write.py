@@ -1,5 +1,6 @@
 """COCO, read back by pycocotools."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,18 @@ def test_names_count_from_the_folder_of_the_photographs(export: Export, root: st
     (image,) = (image for image in content["images"] if image["raypipe_id"] == "plain")
     assert (image["file_name"], image["coco_url"]) == (name, "s3://bucket/images/plain.PNG")
     assert content["info"].get("image_folder") == root
+
+
+def test_the_table_of_images_names_the_files_that_the_json_names(export: Export) -> None:
+    for options in ({"image_root": "s3://bucket"}, {"copy_images": True}):
+        folder = export("coco", **options)
+        with (folder / "images.csv").open(newline="") as file:
+            listed = {row["image_id"]: row["file"] for row in csv.DictReader(file)}
+        contents = [json.loads((folder / f"annotations/{split}.json").read_text()) for split in SPLITS]
+        named = {image["raypipe_id"]: image["file_name"] for content in contents for image in content["images"]}
+        assert listed == {
+            image_id: ("images/" if "copy_images" in options else "") + name for image_id, name in named.items()
+        }
 
 
 def test_small_components_may_be_left_out() -> None:

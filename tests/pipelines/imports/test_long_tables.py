@@ -102,7 +102,7 @@ def test_an_image_with_unsure_tags_alone_is_none_that_somebody_has_looked_at() -
 def test_two_names_of_an_image_are_one(tmp_path: Path) -> None:
     write([("a.jpg", "cat", 1.0), ("a", "dog", 1.0), ("b.jpg", "cat", 1.0)])
     said = run("table", "t.csv", "--long", "--images", ".", "m.parquet")
-    assert "1 rows name an image again with other labels: 'a.jpg'; they were joined\n" in said
+    assert "1 row names an image again with other labels: 'a.jpg'; they were joined\n" in said
     assert labels_of(read_manifest("m.parquet")) == {"a.jpg": ["cat", "dog"], "b.jpg": ["cat"]}
 
 
@@ -209,7 +209,7 @@ def test_classes_are_decided_alike_whatever_the_size(most: int, monkeypatch: pyt
     assert labels_of(manifest) == {"a.jpg": ["tree", "pet"], "b.jpg": ["pet"], "c.jpg": [], "é#%+.jpg": ["007"]}
     said = run("table", "t.csv", "--long", *MERGED, "m.parquet")
     assert "classes with fewer than 10 images: cow 0" in said
-    with pytest.raises(Said, match=r"1 labels: '007' aren't among the 3 classes of --classes"):
+    with pytest.raises(Said, match=r"the label '007' isn't among the 3 classes of --classes"):
         run("table", "t.csv", "--long", "--classes", "tree,cat,dog", "m.parquet")
     write([*ROWS, ("a.jpg", "Background", 1.0)])
     with pytest.raises(Said, match="can't be a class"):
