@@ -38,6 +38,7 @@ def test_steps_of_all_trainings_by_hand() -> None:
     assert workload(config(*epochs), found(100)) == text
     assert "(classifier 20, affinity 26)" in workload(config(*epochs, "classifier.max_images=32"), found(100))
     assert "segmenter 39" in workload(config(*epochs, "segmenter.enabled=true"), found(100))
+    assert "(classifier 70);" in workload(config(*epochs, "walk.affinity=rgb"), found(100))
 
 
 def test_a_large_set_is_left_as_the_preset_has_it() -> None:
