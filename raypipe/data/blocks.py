@@ -44,7 +44,7 @@ def pack(table: pa.Table) -> pa.Table:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     packed = sink.getvalue()
-    # Not `pa.array([memoryview(packed)])`: of a memoryview pyarrow 26 keeps the memory for as long as the process lives.
+    # Not `pa.array([memoryview(packed)])`: of a memoryview pyarrow 26 keeps the memory while the process lives.
     ends = pa.py_buffer(np.array([0, packed.size], np.int64))
     return pa.table({_PACKED: pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, packed])})
 
