@@ -9,16 +9,17 @@ def counted(number: int, what: str) -> str:
     Args:
         number: how many there are.
         what: in the plural, such as "images" or "files that are no images". The first word that ends in "s" is its
-            noun, which verbs before a semicolon follow.
+            noun, which the first verb behind it follows.
     """
     if number != 1:
         return f"{number:,} {what}"
     clause, semicolon, rest = what.partition(";")
     words = clause.split(" ")
     noun = next((index for index, word in enumerate(words) if word.rstrip(",").endswith("s")), None)
-    words = [_VERBS.get(word, word) if noun is not None and index > noun else word for index, word in enumerate(words)]
     if noun is not None:
         words[noun] = _singular(words[noun])
+        verb = next((index for index, word in enumerate(words) if index > noun and word in _VERBS), noun)
+        words[verb] = _VERBS.get(words[verb], words[verb])
     return f"1 {' '.join(words).replace('is no images', 'is no image')}{semicolon}{rest}"
 
 

@@ -52,7 +52,7 @@ def test_import_table(photos: Path, tmp_path: Path) -> None:
 def test_import_table_of_a_folder(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,labels\ncat/1,cat\nabsent,cat\n")
     table = ["import", "table", tmp_path / "labels.csv", tmp_path / "m.parquet", "--image-column", "file"]
-    assert "1 images" in call(*table, "--images", photos, "--skip-missing")
+    assert "1 image, 1 class," in call(*table, "--images", photos, "--skip-missing")
 
 
 def test_import_webdataset(tmp_path: Path, jpeg: bytes) -> None:

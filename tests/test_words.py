@@ -17,6 +17,7 @@ from raypipe.words import counted
         ("rows that name an image again", "1 row that names an image again"),
         ("HEIC images, which need pillow-heif", "1 HEIC image, which needs pillow-heif"),
         ("images have no label file; they teach nothing", "1 image has no label file; they teach nothing"),
+        ("rows have labels that they aren't given", "1 row has labels that they aren't given"),
         ("of the whole", "1 of the whole"),
     ],
 )

@@ -19,6 +19,7 @@ from raypipe.credentials import refuse_credentials
 from raypipe.data.rows import ONLY_PART, InMemory, Part
 from raypipe.uri import absolute, parent
 from raypipe.uri_columns import absolute_all
+from raypipe.words import counted
 
 REQUIRED_COLUMNS = ("image_id", "image_uri", "labels")
 URI_COLUMNS = ("image_uri", "mask_uri", "saliency_uri")
@@ -253,13 +254,14 @@ def _check_image_ids(ids: pa.ChunkedArray) -> None:
     if pc.any(unusable).as_py():
         rows = pc.indices_nonzero(unusable).to_pylist()
         raise ValueError(
-            f"{len(rows)} rows have no image_id, first row {rows[0]} (counted from 0): every row needs its own"
+            f"{counted(len(rows), 'rows have no image_id')}, first row {rows[0]} (counted from 0): every row needs its "
+            "own"
         )
     counts = pc.value_counts(ids)
     twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
     if twice:
         raise ValueError(
-            f"{len(twice)} image_ids are given more than once, such as {twice[:3]}: every row needs its own"
+            f"{counted(len(twice), 'image_ids are given more than once')}, such as {twice[:3]}: every row needs its own"
         )
 
 

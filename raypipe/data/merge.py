@@ -12,6 +12,7 @@ from raypipe.data.images import encode_png
 from raypipe.data.manifest import Manifest, nearest
 from raypipe.data.names import file_stem
 from raypipe.schema import SUPERVISED
+from raypipe.words import counted
 
 
 def with_masks(manifest: Manifest, masks: Mapping[str, str]) -> Manifest:
@@ -27,7 +28,8 @@ def with_masks(manifest: Manifest, masks: Mapping[str, str]) -> Manifest:
     ids = manifest.table["image_id"].to_pylist()
     if unknown := sorted(masks.keys() - set(ids)):
         raise ValueError(
-            f"{len(unknown)} masks belong to no row of the manifest, such as {unknown[0]!r}{nearest(unknown[0], ids)}"
+            f"of no row of the manifest: {counted(len(unknown), 'masks')}, such as "
+            f"{unknown[0]!r}{nearest(unknown[0], ids)}"
         )
     table = manifest.table
     for name, new in (("mask_uri", masks), ("supervision", dict.fromkeys(masks, SUPERVISED))):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from raypipe import storage, uri
 from raypipe.data.content import HEAD, image_kind, what_helps
+from raypipe.words import counted
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2"),
@@ -98,7 +99,7 @@ def list_images(folder: str) -> Listing:
     if not (images or unknown or skipped) and not storage.exists(folder):
         raise FileNotFoundError(f"there is no folder {folder}")
     if not images:
-        found = "; ".join(f"{len(paths):,} {reason}: {paths[0]!r}" for reason, paths in skipped.items())
+        found = "; ".join(f"{counted(len(paths), reason)}: {paths[0]!r}" for reason, paths in skipped.items())
         raise ValueError(f"no images below {folder}; found {found or 'nothing'}")
     return Listing({path: uri.join(folder, path) for path in sorted(images)}, dict(skipped))
 

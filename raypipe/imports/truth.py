@@ -126,7 +126,7 @@ def check_masks(
             uris[row] = target or None
             if error:
                 failed.append(f"{mask_uris[row]} ({error})")
-    account.say(f"{len(rows) - len(failed):,} masks with the manifest's ids were written into {options.folder}")
+    account.say(f"masks with the manifest's ids, written into {options.folder}: {len(rows) - len(failed):,}")
     account.leave_out("masks that can't be used; their rows have none", failed)
     return uris
 

@@ -21,6 +21,7 @@ from raypipe.streams.collect import collect, count
 from raypipe.streams.plan import Plan
 from raypipe.training.order import repeat_factors
 from raypipe.training.tasks import SegmenterTask
+from raypipe.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +108,8 @@ def _checked(context: Context, rows: pa.Table) -> pa.Table:
     missing = rows.filter(pc.and_(pc.equal(rows["supervision"], SUPERVISED), pc.is_null(rows["mask_uri"])))
     if missing.num_rows:
         raise ValueError(
-            f"{missing.num_rows} rows have supervision {SUPERVISED!r} but no mask_uri ({missing['image_id'][0]}, …): "
-            f"give them their masks, or supervision {WEAK!r}"
+            f"{counted(missing.num_rows, 'rows have supervision')} {SUPERVISED!r} but no mask_uri "
+            f"({missing['image_id'][0]}, …): give them their masks, or supervision {WEAK!r}"
         )
     if rows.num_rows == 0:
         raise ValueError(
@@ -124,7 +125,7 @@ def _rows_to_learn(context: Context, *, masks: Artifact | None, own_masks: bool)
     rows = _trained_on(context, unlabelled=own_masks)
     if masks is None:
         if num_weak := count(rows.where(_is_weak)):
-            raise ValueError(f"{num_weak} rows have supervision {WEAK!r}: they need pseudo-masks")
+            raise ValueError(f"{counted(num_weak, 'rows have supervision')} {WEAK!r}, which needs pseudo-masks")
         rows = rows.then(_without_places)
     else:
         rows = held(rows, masks, optional=True)

@@ -83,8 +83,8 @@ def test_select_without_any_split() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row("a"), row("b"), row("a")], r"1 image_ids are given more than once, such as \['a'\]"),
-        ([row("a"), row("")], "1 rows have no image_id, first row 1"),
+        ([row("a"), row("b"), row("a")], r"1 image_id is given more than once, such as \['a'\]"),
+        ([row("a"), row("")], "1 row has no image_id, first row 1"),
         ([row("a"), row(None), row("  ")], "2 rows have no image_id, first row 1"),
         ([{"image_uri": "x", "labels": []}], "no image_id"),
         ([row("a", label="cat")], "unknown column 'label': did you mean 'labels'"),

@@ -25,7 +25,7 @@ def test_named_rows_get_masks_and_all_else_stays() -> None:
 
 
 def test_masks_of_no_row_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 masks belong to no row of the manifest, such as 'aa': did you mean 'a'"):
+    with pytest.raises(ValueError, match="of no row of the manifest: 1 mask, such as 'aa': did you mean 'a'"):
         with_masks(Manifest.from_rows(ROWS, ["cat"]), {"aa": "new.png"})
 
 

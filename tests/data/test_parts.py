@@ -146,7 +146,7 @@ def test_relative_uris_start_from_the_file_of_their_part(folder: Path) -> None:
 
 def test_an_id_in_two_parts_is_refused_where_all_rows_are_read(folder: Path) -> None:
     write(folder / "two.parquet", make(["a"]))
-    with pytest.raises(ValueError, match=r"1 image_ids are given more than once, such as \['a'\]"):
+    with pytest.raises(ValueError, match=r"1 image_id is given more than once, such as \['a'\]"):
         read_manifest(str(folder))
 
 
@@ -155,7 +155,7 @@ def test_a_row_that_is_not_valid_names_its_part(folder: Path) -> None:
     ids = table.set_column(0, "image_id", pa.array([""], pa.string()))
     (folder / "two.parquet").write_bytes(manifest_bytes(ids, CLASSES))
     found = open_manifest(str(folder))
-    with pytest.raises(ValueError, match=r"two\.parquet: 1 rows have no image_id"):
+    with pytest.raises(ValueError, match=r"two\.parquet: 1 row has no image_id"):
         found.read()
 
 

@@ -110,7 +110,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(NotADirectoryError, match=r"a\.txt is a file"):
         list_images(str(tmp_path / "a.txt"))
-    with pytest.raises(ValueError, match=r"found 1 files that are no images: 'a\.txt'"):
+    with pytest.raises(ValueError, match=r"found 1 file that is no image: 'a\.txt'"):
         list_images(str(tmp_path))
 
 

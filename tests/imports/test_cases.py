@@ -46,7 +46,7 @@ def test_http(server: str) -> None:
         (place,) = column(imported(*words, "m.parquet"), "image_uri")
         assert place == f"{server}/img/a.jpg"
     Path("lost.csv").write_text(f"image_uri,labels\n{server}/img/b.jpg,cat\n")
-    with pytest.raises(Said, match=r"1 of 1 images .*img/b\.jpg"):
+    with pytest.raises(Said, match=r"1 of 1 image .*img/b\.jpg"):
         run("table", "lost.csv", "m.parquet")
 
 
@@ -274,7 +274,7 @@ def test_places_that_do_not_exist(name: str) -> None:
     if name.strip() == "images/a.jpg":
         assert len(imported("table", "t.csv", "m.parquet")) == 1
         return
-    with pytest.raises(Said, match=r"1 of 1 images.*t\.csv, line 2"):
+    with pytest.raises(Said, match=r"1 of 1 image.*t\.csv, line 2"):
         run("table", "t.csv", "m.parquet")
     assert not Path("m.parquet").exists()
 

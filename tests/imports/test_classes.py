@@ -102,7 +102,7 @@ def test_who_says_the_order(
             r"the label 'cow' isn't among the 2 classes of labelmap\.txt: known are dog, cat\. Complete labelmap\.txt",
         ),
         ([["cat"], ["cow"]], {"classes": ("cat", "cw")}, r"--classes: did you mean 'cw'\?: complete --classes"),
-        ([["cat"], ["cow"]], {"stated": ["x"], "usual": True, "classes": ("cat",)}, r"1 classes of --classes"),
+        ([["cat"], ["cow"]], {"stated": ["x"], "usual": True, "classes": ("cat",)}, r"1 class of --classes"),
         ([["cat"]], {"stated": ["cat"], "classes": ("cat", "dog")}, r"'dog', which labelmap\.txt doesn't"),
         ([["cat"]], {"classes": ("cat", "cat")}, "twice"),
         ([["cat"]], {"stated": ["cat", "cat "]}, "twice"),
@@ -187,7 +187,7 @@ def test_rare_classes_are_dropped_and_others_named() -> None:
     account = Account()
     found = decide([["a"], ["b"], ["b"]], min_images=2, account=account)
     assert found.names == ("b",)
-    assert account.lines == ["1 classes dropped: 'a'; their images stay"]
+    assert account.lines == ["1 class dropped: 'a'; their images stay"]
     say_rare({"a": 1, "b": 9, "c": 10, "d": 0}, "abcd", account)
     assert account.lines[1:] == ["classes with fewer than 10 images: d 0, a 1, b 9"]
 

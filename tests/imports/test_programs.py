@@ -113,7 +113,7 @@ def test_json_lines_whose_first_row_has_no_label(photos: list[str]) -> None:
         ("file,labels\na.jpg,cat/dog\nb.jpg,cow;dog\n", [], r"line 3, column 'labels': 'cow;dog' may be"),
         ("file;labels\na.jpg;cat,dog\n", [], r"line 2, column 'labels'"),
         ("file,labels\na.jpg,background\n", [], "'background' can't be a class"),
-        ("file,labels\n" + "x" * 200_000 + ",cat\n", [], "1 of 1 images"),
+        ("file,labels\n" + "x" * 200_000 + ",cat\n", [], "1 of 1 image"),
         ("file,labels\na.jpg," + "x" * 200_000 + ",y\n", [], "line 2: expected 2 cells"),
     ],
 )  # fmt: skip

@@ -219,7 +219,7 @@ def test_of_other_images_nothing_is_read(context: Context, masks: str, monkeypat
 def test_what_cannot_be_explained_says_why(context: Context, masks: str) -> None:
     with pytest.raises(ValueError, match="no image_id 'photo_3': did you mean 'photo_"):
         write_explanation(context, "photo_3")
-    with pytest.raises(ValueError, match=r"broken has no mask, it is in quarantine: FetchImages: ImageError"):
+    with pytest.raises(ValueError, match=r"broken has no mask, it is in quarantine: (?!FetchImages|ImageError)"):
         write_explanation(context, "broken")
     with pytest.raises(NotFinished, match=r"late has no mask yet.*`raypipe masks CONFIG` goes on"):
         write_explanation(context, "late")

@@ -107,7 +107,7 @@ def test_what_can_t_be_learned_from_is_refused(synthetic: tuple[str, Manifest], 
         train_segmenter(context, masks=None, classifier=None)
     context = make_context(manifest, tmp_path, {image_ids[3]: "weak"})
     assert has_weak_rows(context)
-    with pytest.raises(ValueError, match="1 rows have supervision 'weak': they need pseudo-masks"):
+    with pytest.raises(ValueError, match="1 row has supervision 'weak', which needs pseudo-masks"):
         train_segmenter(context, masks=None, classifier=None)
     with pytest.raises(ValueError, match="no mask of a row that is trained on"):
         train_segmenter(context, masks=Artifact(str(tmp_path / "empty"), "m"), classifier=None)
@@ -117,7 +117,7 @@ def test_what_can_t_be_learned_from_is_refused(synthetic: tuple[str, Manifest], 
         ),
         manifest.classes,
     )
-    with pytest.raises(ValueError, match="1 rows have supervision 'mask' but no mask_uri"):
+    with pytest.raises(ValueError, match="1 row has supervision 'mask' but no mask_uri"):
         train_segmenter(make_context(without, tmp_path, {image_ids[3]: "mask"}), masks=None, classifier=None)
 
 

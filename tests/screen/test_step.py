@@ -102,7 +102,7 @@ def test_what_fails_has_no_last_line(said: Said) -> None:
 def test_a_step_that_is_not_planned_has_no_number(said: Said) -> None:
     with step("calibrated") as counted:
         counted.update(1, 1)
-    assert said.messages == ["calibrated: 1 of 1 images, 0 s"]
+    assert said.messages == ["calibrated: 1 of 1 image, 0 s"]
 
 
 def test_times() -> None:

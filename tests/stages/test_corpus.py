@@ -74,8 +74,8 @@ def test_pictures_look_as_they_should(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([{"image_id": "a"}, {"image_id": "b"}, {"image_id": "a"}], r"given more than once, such as \['a'\]"),
-        ([{"image_id": "a"}, {"image_id": ""}], "1 rows have no image_id, first row 1"),
-        ([{"image_id": "a"}, {"image_id": None}], "1 rows have no image_id, first row 1"),
+        ([{"image_id": "a"}, {"image_id": ""}], "1 row has no image_id, first row 1"),
+        ([{"image_id": "a"}, {"image_id": None}], "1 row has no image_id, first row 1"),
         ([{"image_id": "a\ud800"}], "doesn't fit the manifest's columns"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from raypipe.formats.draft import Draft, draft_table
 from raypipe.formats.listing import list_images
+from raypipe.words import counted
 
 
 def read_folder(root: str, *, split: str | None = None, split_folders: bool = False) -> Draft:
@@ -30,8 +31,8 @@ def read_folder(root: str, *, split: str | None = None, split_folders: bool = Fa
     expected = f"{'<split>/' * split_folders}<class>/<image> below {root}"
     if not rows:
         raise ValueError(
-            f"{len(stray)} images are in no class's folder, such as {stray[0]!r}: expected {expected}. Labels in a CSV "
-            "are read by `raypipe import table`, whose --images names the folder"
+            f"{counted(len(stray), 'images are in no class')}'s folder, such as {stray[0]!r}: expected "
+            f"{expected}. Labels in a CSV are read by `raypipe import table`, whose --images names the folder"
         )
     skipped = {**listing.skipped, **({f"images in no class's folder (expected {expected})": stray} if stray else {})}
     return Draft(

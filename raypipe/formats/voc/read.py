@@ -15,6 +15,7 @@ from raypipe.formats.labels import LabelReader
 from raypipe.formats.listing import IMAGE_SUFFIXES, without_suffix
 from raypipe.formats.table.dialect import Dialect
 from raypipe.formats.table.records import read_records
+from raypipe.words import counted
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -68,7 +69,7 @@ def read_voc(root: str, *, lists: Sequence[str] | None = None, labels: str | Non
     classes = labelmap.classes if labelmap else VOC_CLASSES if seen and seen <= set(VOC_CLASSES) else None
     notes = []
     if labels is not None and (extra := [image_id for image_id in found if image_id not in splits]):
-        notes.append(f"{len(extra):,} images of {labels} are in no list, such as {extra[0]!r}")
+        notes.append(f"{counted(len(extra), f'images of {labels} are in no list')}, such as {extra[0]!r}")
     return Draft(
         table=draft_table(rows),
         source=root,

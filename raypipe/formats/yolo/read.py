@@ -26,6 +26,7 @@ from raypipe.formats.listing import list_images, without_suffix
 from raypipe.formats.quote import quote
 from raypipe.formats.yolo.polygons import Ring, fill
 from raypipe.schema import BACKGROUND, IGNORE
+from raypipe.words import counted
 
 SPLITS = ("train", "val", "valid", "test")
 _NOTHING = ("", "~", "null", "Null", "NULL")
@@ -74,7 +75,7 @@ def read_yolo(source: str, *, masks: str | None = None) -> Draft:
             row["labels"] = None if text is None else _labels(shapes, names)
             damaged += bad
         if missing := sum(text is None for text in texts):
-            notes.append(f"{missing:,} images have no label file: nobody has labelled them")
+            notes.append(f"{counted(missing, 'images have no label file')}: nobody has labelled such images")
     else:
         rows = [row | {"labels_uri": row["mask"] and storage.join(root, row["mask"])} for row in exported]
 

@@ -35,6 +35,7 @@ from raypipe.stages.base import Row, Stage
 from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.collect import count, rows_digest
 from raypipe.streams.plan import Plan
+from raypipe.words import counted
 
 Source = Literal["masks", "calibrated", "truth"]
 """A run's masks, the same calibrated, or the manifest's true masks."""
@@ -200,7 +201,7 @@ class ExportMasks(Stage):
         num_classes = len(self.format.classes)
         highest = int(mask[mask != IGNORE].max(initial=0))
         if highest > num_classes:
-            raise ValueError(f"the mask has the class id {highest}, but there are {num_classes} classes")
+            raise ValueError(f"the mask has the class id {highest}, of {counted(num_classes, 'classes')}")
         confidence = None if row["confidence"] is None else decode_mask(row["confidence"], size=size)
         if confidence is not None:
             if confidence.shape != mask.shape:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from raypipe.data.manifest import nearest
 from raypipe.data.parts import StoredManifest
 from raypipe.imports.account import Account, shown, some
+from raypipe.words import counted
 
 _EXAMPLES = 3
 
@@ -93,7 +94,7 @@ class Seen:
 def account_of(seen: Seen, *, source: str, manifest: str, classes: Sequence[str]) -> Account:
     """What there is to say at the end of an import."""
     account = Account()
-    account.say(f"{source}: maps of {seen.num_images:,} images")
+    account.say(f"{source}: maps of {counted(seen.num_images, 'images')}")
     if seen.num_left_out:
         reasons = "; ".join(f"{shown(name)!r}: {reason}" for name, reason in seen.left_out.items())
         account.say(f"left out: {seen.num_left_out:,} that break the contract, such as {reasons}")
@@ -108,7 +109,7 @@ def account_of(seen: Seen, *, source: str, manifest: str, classes: Sequence[str]
     ]
     for names, what in told:
         if names.number:
-            account.say(f"{names.number:,} {what}; such as {names}")
+            account.say(f"{counted(names.number, what)}; such as {names}")
     foreign = sorted(set(seen.classes) - set(classes))
     if foreign:
         account.say(f"not used: {some(foreign, f'classes that {manifest} lacks')}{nearest(foreign[0], classes)}")

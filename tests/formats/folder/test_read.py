@@ -49,8 +49,8 @@ def test_bad_folders(tmp_path: Path) -> None:
     write(tmp_path, "cat/notes.txt", "cat/1.jpg")
     with pytest.raises(NotADirectoryError, match=r"notes\.txt is a file; a folder is needed"):
         read_folder(str(tmp_path / "cat/notes.txt"))
-    with pytest.raises(ValueError, match=r"1 images are in no class's folder.*<split>/<class>/<image>.*import table"):
+    with pytest.raises(ValueError, match=r"1 image is in no class's folder.*<split>/<class>/<image>.*import table"):
         read_folder(str(tmp_path), split_folders=True)
     (tmp_path / "cat/1.jpg").unlink()
-    with pytest.raises(ValueError, match=r"no images below .*1 files that are no images: 'cat/notes\.txt'"):
+    with pytest.raises(ValueError, match=r"no images below .*1 file that is no image: 'cat/notes\.txt'"):
         read_folder(str(tmp_path))

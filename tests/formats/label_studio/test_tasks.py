@@ -68,8 +68,8 @@ def test_one_region_that_cannot_be_read_costs_its_own_mask(tmp_path: Path) -> No
     tasks = [task(tmp_path, f"{n}", [region("dog", slice(0, 9), slice(0, 9))]) for n in range(3)]
     source = write(tmp_path, [*tasks, task(tmp_path, "x", [polygon]), task(tmp_path, "y", [damaged])])
     said = run("labelstudio-tasks", source, "--masks", tmp_path / "masks", tmp_path / "m.parquet")
-    assert "1 masks of tasks whose regions can't be read" in said
-    assert "1 masks that can't be drawn" in said
+    assert "1 mask of tasks whose regions can't be read" in said
+    assert "1 mask that can't be drawn" in said
 
 
 def test_without_a_configuration_classes_are_those_of_the_labels(tmp_path: Path) -> None:

@@ -88,4 +88,4 @@ def test_a_mask_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         make_image(root / f"img_dir/train/{number}.jpg", seed=number)
         make_mask(root / f"ann_dir/train/{number}.png", 1)
     (root / "ann_dir/train/a.png").write_bytes(b"garbage")
-    assert "1 masks that can't be read" in run("mmseg", root, tmp_path / "m.parquet")
+    assert "1 mask that can't be read" in run("mmseg", root, tmp_path / "m.parquet")

@@ -81,7 +81,7 @@ def test_label_table_and_other_classes(root: Path) -> None:
     draft = read_voc(str(root), labels="labels.csv")
     assert draft.classes is None
     assert draft.table["labels"].to_pylist() == [["yak", "cat"], [], ["cat"], None]
-    assert draft.notes == ["1 images of labels.csv are in no list, such as '8'"]
+    assert draft.notes == ["1 image of labels.csv is in no list, such as '8'"]
 
 
 def test_a_labelmap_says_the_classes(root: Path) -> None:

@@ -156,7 +156,7 @@ def test_true_masks_have_no_confidence_to_be_too_low(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"mask": encode_png(np.full((2, 3), 2, np.uint8))}, "class id 2, but there are 1 classes"),
+        ({"mask": encode_png(np.full((2, 3), 2, np.uint8))}, "class id 2, of 1 class"),
         ({"mask": b"broken"}, "ImageError"),
         ({"confidence": encode_png(np.ones((3, 3), np.uint8))}, r"the mask is \(2, 3\), its confidence \(3, 3\)"),
     ],

@@ -89,7 +89,7 @@ def test_what_is_left_out_is_counted() -> None:
     said = run("table", "t.csv", "--long", "--min-confidence", "0.5", "m.parquet")
     assert "t.csv: 8 rows\none tag a row, of 4 images\n" in said
     assert "2 tags of confidence 0" in said
-    assert "1 tags below" in said
+    assert "1 tag below" in said
     assert read_manifest("m.parquet").classes == ("007", "cat", "dog")
 
 

@@ -31,7 +31,7 @@ def test_what_fits_needs_no_words(manifest: StoredManifest) -> None:
     all_fit = Seen.of(manifest, seeds(a=["cat"], b=["dog", "cat"], c=["dog"], d=[]), {})
     assert str(account_of(all_fit, source="s", manifest="m", classes=CLASSES)).splitlines() == [
         "s: maps of 4 images",
-        "1 classes have no map in any image: 'cow'",
+        "1 class has no map in any image: 'cow'",
     ]
 
 
@@ -42,5 +42,5 @@ def test_what_doesnt_fit_is_counted_and_some_of_it_named(manifest: StoredManifes
     assert lines[1].startswith("left out: 5 that break the contract, such as 'bad0': no floats; 'bad1'")
     assert "4 images that m lacks: they wait until it has them; such as 'w', 'x', 'y'" in lines
     assert "2 images with labels have no maps: a run puts them into quarantine; such as 'a', 'c'" in lines
-    assert "1 images have no map of one of their labels: where it is, is unknown; such as 'b'" in lines
-    assert "not used: 1 classes that m lacks: 'dgo': did you mean 'dog'?" in lines
+    assert "1 image has no map of one of their labels: where it is, is unknown; such as 'b'" in lines
+    assert "not used: 1 class that m lacks: 'dgo': did you mean 'dog'?" in lines

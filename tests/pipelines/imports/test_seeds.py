@@ -88,10 +88,10 @@ def test_every_row_of_the_manifest_stays_with_its_seeds_or_without(tmp_path: Pat
     for line in (
         f"{source}: maps of 4 images",
         "left out: 1 that break the contract, such as 'none': ValueError: expected values in [0, 1]",
-        f"1 images that {manifest} lacks: they wait until it has them; such as 'elsewhere'",
-        "1 images with labels have no maps: a run puts them into quarantine; such as 'c'",
-        "1 images have no map of one of their labels: where it is, is unknown; such as 'b'",
-        "not used: 1 classes that",
+        f"1 image that {manifest} lacks: they wait until it has them; such as 'elsewhere'",
+        "1 image with labels has no maps: a run puts them into quarantine; such as 'c'",
+        "1 image has no map of one of their labels: where it is, is unknown; such as 'b'",
+        "not used: 1 class that",
         f"checkpoints.seeds={out}",
     ):
         assert line in said, said
