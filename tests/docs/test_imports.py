@@ -69,7 +69,7 @@ def test_commands(data: None) -> None:
     assert classes[f"{table} more.csv --into manifest.parquet"] == ("cat", "dog", "wolf")
     assert classes[f"{table} mended.csv --into manifest.parquet --replace"] == ("cat", "dog", "wolf")
     assert (
-        "1 regions that can't be drawn"
+        "1 region that can't be drawn"
         in said["raypipe import coco annotations.json photos/ manifest.parquet --masks masks/"]
     )
     corrected = read_manifest("corrected.parquet")
