@@ -241,7 +241,7 @@ def main() -> None:
     token = the_screen.set(screen)
     screen.interrupt_on_sigterm()
     try:
-        code = app(standalone_mode=False)  # whose frames around errors would be other than all else that is said
+        code = app(prog_name="raypipe", standalone_mode=False)  # else typer shows errors itself, in frames
         if code == INTERRUPTED:  # typer has taken the interrupt
             screen.fail(KeyboardInterrupt())
         sys.exit(code)

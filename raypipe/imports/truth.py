@@ -127,7 +127,7 @@ def check_masks(
             if error:
                 failed.append(f"{mask_uris[row]} ({error})")
     account.say(f"masks with the manifest's ids, written into {options.folder}: {len(rows) - len(failed):,}")
-    account.leave_out("masks that can't be used; their rows have none", failed)
+    account.leave_out("masks that can't be used; without them, rows have no mask", failed)
     return uris
 
 

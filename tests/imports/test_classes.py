@@ -99,9 +99,9 @@ def test_who_says_the_order(
         (
             [["cat"], ["cow"]],
             {"stated": ["cat", "dog"]},
-            r"the label 'cow' isn't among the 2 classes of labelmap\.txt: known are dog, cat\. Complete labelmap\.txt",
+            r"the label 'cow' isn't among the 2 classes of labelmap\.txt: known are cat, dog\. Complete labelmap\.txt",
         ),
-        ([["cat"], ["cow"]], {"classes": ("cat", "cw")}, r"--classes: did you mean 'cw'\?: complete --classes"),
+        ([["cat"], ["cow"]], {"classes": ("cat", "cw")}, r"--classes: did you mean 'cw'\? Complete --classes"),
         ([["cat"], ["cow"]], {"stated": ["x"], "usual": True, "classes": ("cat",)}, r"1 class of --classes"),
         ([["cat"]], {"stated": ["cat"], "classes": ("cat", "dog")}, r"'dog', which labelmap\.txt doesn't"),
         ([["cat"]], {"classes": ("cat", "cat")}, "twice"),

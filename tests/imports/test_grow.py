@@ -7,6 +7,7 @@ import pytest
 from raypipe.data.manifest import Manifest
 from raypipe.imports.account import Account
 from raypipe.imports.grow import add_rows
+from raypipe.words import counted
 
 CLASSES = ("dog", "cat")
 
@@ -38,7 +39,7 @@ def test_rows_keep_their_place(old: str, new: str, replace: bool, expected: dict
     assert found.classes == (*CLASSES, "ant")
     replaced = len(set(old) & set(new))
     assert account.lines == [
-        f"{len(new) - replaced:,} rows added to the {len(old):,} of the manifest, {replaced:,} replaced"
+        f"{counted(len(new) - replaced, 'rows')} added to the {len(old):,} of the manifest, {replaced:,} replaced"
     ]
 
 

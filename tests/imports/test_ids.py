@@ -55,7 +55,7 @@ def test_stems_for_who_wants_them() -> None:
     uris = ["/photos/sub/a.b.jpg", "/photos/c.png"]
     assert make_ids([None, "7"], uris, root="/photos", ids="stem") == ["a.b", "c"]
     assert make_ids([None] * 2, [uris[0]] * 2, root="/photos", ids="stem") == ["a.b", "a.b"]
-    with pytest.raises(ValueError, match=r"1 file names are of several images: 'a'.*leave out --ids stem"):
+    with pytest.raises(ValueError, match=r"1 file name is of several images: 'a'.*leave out --ids stem"):
         make_ids([None] * 2, ["/photos/x/a.jpg", "/photos/y/a.jpg"], root="/photos", ids="stem")
 
 

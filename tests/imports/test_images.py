@@ -17,6 +17,7 @@ from raypipe.formats.listing import list_images
 from raypipe.imports import images as images_module
 from raypipe.imports.account import Account
 from raypipe.imports.images import find_images
+from raypipe.words import counted
 
 
 def png() -> bytes:
@@ -150,7 +151,7 @@ def test_one_in_a_hundred_may_be_missing(tmp_path: Path, number: int, missing: i
     (tmp_path / "x").mkdir()
     names = [f"{k}.png" for k in range(number)]
     if refused:
-        with pytest.raises(ValueError, match=f"{missing} of {number} images"):
+        with pytest.raises(ValueError, match=f"{missing} of {counted(number, 'images')}"):
             find(names, str(tmp_path))
         return
     _, keep, account = find(names, str(tmp_path))

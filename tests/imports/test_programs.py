@@ -17,6 +17,7 @@ from PIL import Image
 from raypipe import storage
 from raypipe.data.images import decode_mask
 from raypipe.data.parts import read_manifest
+from raypipe.words import counted
 
 
 @pytest.fixture(autouse=True)
@@ -274,7 +275,7 @@ CATEGORIES = [(1, "cat"), (2, "dog")]
 def test_one_bad_annotation_of_coco(photos: list[str], bad: dict[str, Any], said: str) -> None:
     write_coco(Path("c.json"), photos, CATEGORIES, [whole(image_id=1), whole(**bad), whole(image_id=2, category_id=2)])
     output = run("coco", "c.json", "photos", "m.parquet", "--masks", "masks")
-    assert f"left out: 1 {said}" in output
+    assert f"left out: {counted(1, said)}" in output
     manifest = read_manifest("m.parquet")
     assert column(manifest, "labels")[1:] == [["cat"], ["dog"]]
     masks = [decode_mask(storage.read_bytes(place)) for place in column(manifest, "mask_uri")]
@@ -446,4 +447,4 @@ def test_a_hundred_thousand_rows_within_seconds(tmp_path: Path) -> None:
     seconds, memory = (float(word) for word in done.stdout.splitlines()[-1].split()[1:])
     assert seconds < 30
     assert memory < 800_000  # KiB
-    assert "100000 images, 50 classes" in done.stdout
+    assert "100,000 images, 50 classes" in done.stdout

@@ -199,7 +199,7 @@ def test_masks_that_fail_when_they_are_written_anew(tmp_path: Path) -> None:
     masks = [square(1)] * 39 + ["absent"]
     found, account = check(tmp_path, masks, [["cat"]] * 40, known=["x"], stated=["cat"])
     assert [one is None for one in found] == [False] * 39 + [True]
-    assert "masks that can't be used; their rows have none" in account
+    assert "1 mask that can't be used; without them, rows have no mask" in account
 
 
 def test_masks_that_are_read_are_never_overwritten(tmp_path: Path) -> None:

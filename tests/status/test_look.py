@@ -277,7 +277,7 @@ def test_rows_in_quarantine_are_counted_by_reason_and_tried_again_when_told_to(
     entries.unlink()
     found = look(open_context(config()))
     assert not step_of(found, "masks").is_left
-    assert closing(found)[:2] == ["masks: 3 of 4 images, 1 quarantined", "  1 x DecodeImages: can't be read"]
+    assert closing(found)[:2] == ["masks: 3 of 4 images, 1 quarantined", "  1 x can't be read"]
     again = look(open_context(config(), retry_quarantined="masks"))
     assert "3 of 4 images, none quarantined, 1 left" in describe(again)
 

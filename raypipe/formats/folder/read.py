@@ -4,6 +4,8 @@ from raypipe.formats.draft import Draft, draft_table
 from raypipe.formats.listing import list_images
 from raypipe.words import counted
 
+_STRAY = "images are in no class's folder"
+
 
 def read_folder(root: str, *, split: str | None = None, split_folders: bool = False) -> Draft:
     """Returns the images in folders that are named after their class, at any depth.
@@ -31,7 +33,7 @@ def read_folder(root: str, *, split: str | None = None, split_folders: bool = Fa
     expected = f"{'<split>/' * split_folders}<class>/<image> below {root}"
     if not rows:
         raise ValueError(
-            f"{counted(len(stray), 'images are in no class')}'s folder, such as {stray[0]!r}: expected "
+            f"{counted(len(stray), _STRAY)}, such as {stray[0]!r}: expected "
             f"{expected}. Labels in a CSV are read by `raypipe import table`, whose --images names the folder"
         )
     skipped = {**listing.skipped, **({f"images in no class's folder (expected {expected})": stray} if stray else {})}
