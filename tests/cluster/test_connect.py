@@ -214,26 +214,29 @@ def test_a_ray_that_starts_too_slowly_is_tried_once_more(
 
 
 LONG = """
-import signal, subprocess, sys
-from raypipe.cluster.connect import connect
+import signal, subprocess
+from raypipe.cluster import connect as module
 from raypipe.config import Cluster
 
 def ended(*_):
     print("ended")
     raise KeyboardInterrupt
 
-class Popen(subprocess.Popen):
-    def __init__(self, *arguments, **options):
-        signal.raise_signal(signal.SIGTERM)
-        subprocess.Popen = before
-        super().__init__(*arguments, **options)
+def fork(*arguments, **options):
+    subprocess.Popen.__init__ = init
+    signal.raise_signal(signal.SIGTERM)
+    init(*arguments, **options)
+
+def start(*arguments):
+    subprocess.Popen.__init__ = fork
+    begin(*arguments)
 
 signal.signal(signal.SIGTERM, ended)
-before, subprocess.Popen = subprocess.Popen, Popen
+init, begin, module._start = subprocess.Popen.__init__, module._start, start
 try:
-    connect(Cluster(num_cpus=1, object_store_memory=80 * 2**20))
+    module.connect(Cluster(num_cpus=1, object_store_memory=80 * 2**20))
 except KeyboardInterrupt:
-    assert subprocess.Popen is before
+    assert subprocess.Popen.__init__ is init
     assert signal.getsignal(signal.SIGTERM) is ended
 import ray
 print(ray._private.worker._global_node.get_session_dir_path())
