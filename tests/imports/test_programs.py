@@ -446,4 +446,4 @@ def test_a_hundred_thousand_rows_within_seconds(tmp_path: Path) -> None:
     seconds, memory = (float(word) for word in done.stdout.splitlines()[-1].split()[1:])
     assert seconds < 30
     assert memory < 800_000  # KiB
-    assert "100000 images, 50 classes" in done.stdout
+    assert "100,000 images, 50 classes" in done.stdout
