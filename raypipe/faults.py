@@ -105,8 +105,8 @@ def in_words(error: BaseException) -> str:
 
 
 def sentence(reason: str) -> str:
-    """A reason of `in_words` without the error's name, which is a programmer's word."""
-    return re.sub(r"^(?=\w*[a-z])(?=[A-Z]\w*[A-Z])\w+: (?=\S)", "", reason)
+    """A reason of `in_words` without the error's name and number, which are programmers' words."""
+    return re.sub(r"^(?=\w*[a-z])(?=[A-Z]\w*[A-Z])\w+: (?:\[Errno \d+\] )?(?=\S)", "", reason)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -115,6 +115,7 @@ def test_denied_is_what_may_be_one_objects_fault(code: str, *, denied: bool) -> 
     [
         ("ValueError: labels are null", "labels are null"),
         ("OSError: disk: full", "disk: full"),
+        ("FileNotFoundError: [Errno 2] No such file: 'a'", "No such file: 'a'"),
         ("UnknownLabel: unknown label 'a'", "unknown label 'a'"),
         ("ImageError: ", "ImageError: "),
         ("JPEG: cut off", "JPEG: cut off"),
