@@ -15,7 +15,7 @@ from raypipe.cluster.findings import Finding, problem, size_text, time_text, to_
 from raypipe.cluster.survey import Node, View, find_gpus, survey
 from raypipe.config import RunConfig
 from raypipe.doctor import cluster_checks, data_checks, memory_checks
-from raypipe.doctor.first_look import look_at_data
+from raypipe.doctor.first_look import look_at_images, look_at_masks
 from raypipe.doctor.fit import check_fit
 from raypipe.doctor.forecast import (
     PoolForecast,
@@ -79,7 +79,9 @@ def diagnose(config: RunConfig, *, num_images: int = 16, seeds: str | None = Non
     findings = [data_checks.check_manifest(context)]
     if findings[0].status == "problem":
         return Diagnosis(findings=findings)
-    findings += [*look_at_data(context), *read_photographs(context)]
+    # Large scenes, which are read by windows, are no photographs: of those the beginnings are looked at.
+    findings.append(look_at_images(context) if context.config.images.by_windows else read_photographs(context))
+    findings += look_at_masks(context)
     try:
         connect(context.config.cluster)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:

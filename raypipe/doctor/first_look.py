@@ -31,9 +31,18 @@ def look_at_data(context: Context, *, raise_outages: bool = False) -> Iterator[F
         context: config and manifest.
         raise_outages: where nothing more is wrong than that storage can't be asked, that is an error, and no finding.
     """
+    yield look_at_images(context, raise_outages=raise_outages)
+    yield from look_at_masks(context, raise_outages=raise_outages)
+
+
+def look_at_images(context: Context, *, raise_outages: bool = False) -> Finding:
+    """Checks the beginnings of a sample of images; arguments as of `look_at_data`."""
     rows = evenly_spaced_rows(context.seed_rows(), NUM_IMAGES)
-    allowed = allowed_share(context)
-    yield check_images(rows["image_uri"].to_pylist(), allowed=allowed, raise_outages=raise_outages)
+    return check_images(rows["image_uri"].to_pylist(), allowed=allowed_share(context), raise_outages=raise_outages)
+
+
+def look_at_masks(context: Context, *, raise_outages: bool = False) -> Iterator[Finding]:
+    """Checks a sample of true masks, where there are any; arguments as of `look_at_data`."""
     try:
         scored = context.rows(context.config.evaluation.splits)
     except ValueError as error:

@@ -1,7 +1,6 @@
 """Reads and decodes photographs: all of a small set, for a damaged one is no rarer than one in a hundred there."""
 
 import time
-from collections.abc import Iterator
 
 from raypipe import storage
 from raypipe.cluster.findings import Finding, judge
@@ -20,16 +19,13 @@ _AT_A_TIME = 8
 _SHOWN = 3
 
 
-def read_photographs(context: Context, *, seconds: float = SECONDS) -> Iterator[Finding]:
-    """Checks that photographs can be decoded, in this process; scenes, read by windows, are left to the sample.
+def read_photographs(context: Context, *, seconds: float = SECONDS) -> Finding:
+    """Checks that photographs can be decoded, in this process, as a whole.
 
     Args:
         context: config and manifest.
         seconds: after which no more are read.
     """
-    images = context.config.images
-    if images.by_windows:
-        return
     rows = context.seed_rows()
     chosen = evenly_spaced_rows(rows, MOST).select(["image_id", "image_uri"]).to_pylist()
     end, read = time.monotonic() + seconds, 0
@@ -45,20 +41,20 @@ def read_photographs(context: Context, *, seconds: float = SECONDS) -> Iterator[
                 content = contents.get(row["image_uri"], b"")
                 if isinstance(content, Exception):
                     raise content  # noqa: TRY301 - both are the same to a row
-                decode_image(content, max_side=images.max_side)
+                decode_image(content, max_side=context.config.images.max_side)
             except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and all of them are findings
                 wrong[row["image_id"]] = sentence(in_words(error))
     allowed, of_all = allowed_share(context), f"{read:,} of {counted(rows.most, 'images')}"
     too_many = len(wrong) > allowed * read
     examples = "; ".join(f"{name}: {reason}" for name, reason in list(wrong.items())[:_SHOWN])
-    yield judge(
+    return judge(
         "photographs",
         f"{of_all} were read, and {len(wrong):,} of these can't be used: {examples}"
         if wrong
         else f"{of_all} were read",
         status="ok" if not wrong else "problem" if too_many else "warning",
         needed=f"images that can be decoded; {what_may_fail(allowed)}",
-        way_out="mend such images, or raise budget.max_rows"
+        way_out="mend such images or the manifest's image_uri, or raise budget.max_rows"
         if too_many
         else "mend such images, or leave them as they are: a run puts them into quarantine",
     )

@@ -28,7 +28,7 @@ def context(tmp_path: Path) -> Context:
 
 
 def test_every_damaged_photograph_of_a_small_set_is_found(context: Context) -> None:
-    (found,) = read_photographs(context)
+    found = read_photographs(context)
     assert found.status == "warning"
     assert found.found.startswith("20 of 20 images were read, and 2 of these can't be used: 7: ")
     assert "Error: " not in found.found
@@ -36,5 +36,5 @@ def test_every_damaged_photograph_of_a_small_set_is_found(context: Context) -> N
 
 
 def test_reading_ends_in_time_and_says_how_far_it_came(context: Context) -> None:
-    (found,) = read_photographs(context, seconds=-1)
+    found = read_photographs(context, seconds=-1)
     assert (found.status, found.found) == ("ok", "0 of 20 images were read")
