@@ -26,12 +26,14 @@ def own_sigterm() -> Iterator[None]:
         return
     import ray._private.utils as of_ray
 
-    set_handler: Any = of_ray.set_sigterm_handler
+    # Not public: a Ray without it is left with its handler while it starts.
+    set_handler: Any = getattr(of_ray, "set_sigterm_handler", None)
     of_ray.set_sigterm_handler = lambda _handler: None
     try:
         yield
     finally:
         of_ray.set_sigterm_handler = set_handler
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
