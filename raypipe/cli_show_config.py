@@ -7,7 +7,7 @@ import typer
 
 from raypipe.cli_config import Overrides
 from raypipe.config import load_config
-from raypipe.config.fitting import Fingerprint, Fitted, commented_yaml, fit, notes, workload
+from raypipe.config.fitting import Fingerprint, Fitted, commented_yaml, fit, notes, training_steps
 from raypipe.config.loading import presets
 from raypipe.config.overrides import read_override
 from raypipe.config.reference import commented_config
@@ -55,7 +55,7 @@ def fitted_config(manifest: str, *, preset: str | None, overrides: Sequence[str]
     entries += [each for each in fit(config, found) if each.name not in given]
     about = [_summary(found, max_side=config.images.max_side), *notes(found)]
     fitted = load_config(commented_yaml(entries, heading=about))  # what is written can be read
-    return commented_yaml(entries, heading=[*about, workload(fitted, found)])
+    return commented_yaml(entries, heading=[*about, training_steps(fitted, found)])
 
 
 def _summary(found: Fingerprint, *, max_side: int) -> str:

@@ -8,11 +8,13 @@ from stands beside each of them.
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raypipe.config.root import RunConfig
+from raypipe.config.training import TrainingSection
 
 STEPS = 360
 """Of a training at least, of 16 images each: on VOC maps of 180 steps had 28.4 mIoU, of 360 38.8, of 540 39.0 (n = 104,
@@ -21,7 +23,8 @@ MOST_EPOCHS = 100
 """More passes than these over the same images teach them by heart."""
 FEW = 500
 """Images below which the maps are refitted and no AffinityNet is trained: on three classes of VOC, 100 images, the walk
-along learned affinities was worse than no walk, along frozen ones better (benchmarks/small_sets.md)."""
+along learned affinities was worse than no walk, along frozen ones better (benchmarks/small_sets.md). Of 1,446 images an
+AffinityNet learns enough; nothing in between was measured."""
 RARE = 0.5
 """Share of an even distribution below which a class is rare: its images come more often."""
 WIDEST = 1.5
@@ -112,14 +115,13 @@ def notes(found: Fingerprint) -> Iterator[str]:
         yield f"fewer than 20 images show {', '.join(few[:5])}: their maps will be rough"
 
 
-def workload(config: RunConfig, found: Fingerprint) -> str:
+def training_steps(config: RunConfig, found: Fingerprint) -> str:
     """How many steps the trainings of a config take on a dataset, in a line."""
     steps = {}
     trained = {"affinity": config.walk.affinity == "learned", "segmenter": config.segmenter.enabled}
     for name in ("classifier", *(name for name, wanted in trained.items() if wanted)):
         section = getattr(config, name)
-        num_images = min(found.num_images, section.max_images or found.num_images)
-        steps[name] = section.epochs * -(-num_images // section.batch_size)
+        steps[name] = section.epochs * _steps_an_epoch(section, found)
     each = ", ".join(f"{name} {number:,}" for name, number in steps.items())
     return f"steps of training: {sum(steps.values()):,} ({each}); `raypipe doctor CONFIG` forecasts how long they take"
 
@@ -132,9 +134,13 @@ def _splits(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
             yield Fitted(name, None, f"the manifest has no {', '.join(sorted(set(named) - found.splits))}: all images")
 
 
+def _steps_an_epoch(section: TrainingSection, found: Fingerprint) -> int:
+    return math.ceil(min(found.num_images, section.max_images or found.num_images) / section.batch_size)
+
+
 def _epochs(config: RunConfig, found: Fingerprint, name: str) -> Iterator[Fitted]:
     section = getattr(config, name)
-    steps = -(-found.num_images // section.batch_size)
+    steps = _steps_an_epoch(section, found)
     # A batch of half the size needs twice as many steps to have seen as much.
     wanted = STEPS * 16 // section.batch_size
     epochs = min(MOST_EPOCHS, -(-wanted // max(1, steps)))

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from raypipe.config import RunConfig, load_config
-from raypipe.config.fitting import Fingerprint, Fitted, commented_yaml, fit, notes, workload
+from raypipe.config.fitting import Fingerprint, Fitted, commented_yaml, fit, notes, training_steps
 
 
 def config(*overrides: str) -> RunConfig:
@@ -35,10 +35,10 @@ def test_steps_of_all_trainings_by_hand() -> None:
     """Seven steps an epoch of 16 images, thirteen of 8."""
     epochs = ("classifier.epochs=10", "affinity.epochs=2")
     text = "steps of training: 96 (classifier 70, affinity 26); `raypipe doctor CONFIG` forecasts how long they take"
-    assert workload(config(*epochs), found(100)) == text
-    assert "(classifier 20, affinity 26)" in workload(config(*epochs, "classifier.max_images=32"), found(100))
-    assert "segmenter 39" in workload(config(*epochs, "segmenter.enabled=true"), found(100))
-    assert "(classifier 70);" in workload(config(*epochs, "walk.affinity=rgb"), found(100))
+    assert training_steps(config(*epochs), found(100)) == text
+    assert "(classifier 20, affinity 26)" in training_steps(config(*epochs, "classifier.max_images=32"), found(100))
+    assert "segmenter 39" in training_steps(config(*epochs, "segmenter.enabled=true"), found(100))
+    assert "(classifier 70);" in training_steps(config(*epochs, "walk.affinity=rgb"), found(100))
 
 
 def test_a_large_set_is_left_as_the_preset_has_it() -> None:
