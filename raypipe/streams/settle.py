@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from raypipe import storage
 from raypipe.data.rows import Part
+from raypipe.faults import sentence
 from raypipe.outputs.lease import check_epoch
 from raypipe.outputs.ledger import (
     ATTEMPTS,
@@ -73,7 +74,7 @@ def settle(source: Source, part: Part) -> Settled:
         pc.sum(pc.is_in(wanted["image_id"], _ids(table))).as_py() or 0 for table in (finished, quarantined)
     )
     failed = quarantined.filter(pc.is_in(quarantined["image_id"], _ids(wanted)))
-    reasons = tuple(f"{row['image_id']}: {row['reason']}" for row in failed.slice(0, 3).to_pylist())
+    reasons = tuple(f"{row['image_id']}: {sentence(row['reason'])}" for row in failed.slice(0, 3).to_pylist())
     account = Settled(wanted.num_rows, num_finished, num_quarantined, reasons)
     exact = len(finished) == len(ledger.finished) and len(quarantined) == len(ledger.quarantined)
     if num_finished + num_quarantined == wanted.num_rows and not (exact and ledger.is_settled):

@@ -177,7 +177,7 @@ def test_what_is_deleted_is_computed_again(local_ray: None, tmp_path: Path, gone
 
 
 def test_budget_fails_the_run_and_says_where_to_look(local_ray: None, tmp_path: Path) -> None:
-    with pytest.raises(BudgetExceeded, match=r"2 of 21 rows are in quarantine, allowed are 1\..*image3: ValueError"):
+    with pytest.raises(BudgetExceeded, match=r"2 of 21 rows are in quarantine, allowed are 1\..*image3: bad row"):
         run(tmp_path, make_rows(NAMES), budget={"max_rows": 1}, bad=("image3", "image4"))
 
 
