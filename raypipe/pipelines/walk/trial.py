@@ -1,7 +1,8 @@
 """A trial of a search of the walk's settings: one walk of a beta and a radius, on more and more images.
 
 Its expansion gives every number of steps, and all alphas walk along in it. Of its settings the best third sees the
-next images, which shortens the walk; whether the trial itself goes on is the scheduler's choice.
+next images, which shortens the walk, for the first time before trials are compared; whether the trial itself goes on is
+the scheduler's choice.
 """
 
 import json
@@ -62,20 +63,22 @@ def try_walk(
     found = Separations.none(list(dict.fromkeys([*known, *ladder])))
     is_first, uri = settings[0] in known, storage.join(folder, FIRST)
     first = {} if is_first else json.loads(storage.read_bytes(uri))
-    seen = 0
-    for number in rungs(len(places)):
+    seen, compared = 0, rungs(len(places))
+    for number in sorted({max(1, compared[0] // REDUCTION), *compared}):
         new = places[seen:number]
         chunks = [new[start : start + IMAGES_PER_TASK] for start in range(0, len(new), IMAGES_PER_TASK)]
         scoring = partial(score_stored, replace(walk, settings=found.settings))
         found = found.and_images(list(in_tasks(scoring, chunks, inline=False, cpus=1)))
         seen = number
-        objective, best = found.objective(), found.settings[int(found.objective().argmax())]
-        highest = float(objective.max())
+        objective = found.objective()
+        best, highest = found.settings[int(objective.argmax())], float(objective.max())
+        found = found.only(_going_on(objective, len(known)))
+        if number not in compared:
+            continue
         if is_first:
             first[str(number)] = highest
         report = {"gain": highest - first[str(number)], "objective": highest, "num_images": number, "scores": ""}
         report |= {"alpha": best.alpha, "num_steps": best.num_steps}
-        found = found.only(_going_on(objective, len(known)))
         if number == len(places):
             report["scores"] = storage.join(folder, f"{beta:g}_{radius}.parquet")
             found.write(report["scores"])

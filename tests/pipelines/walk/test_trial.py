@@ -72,7 +72,7 @@ def test_a_trial_scores_fewer_settings_on_more_images(trials: Trials) -> None:
     trials.scored.clear()
     trials.run(4.0004, 4)
     ladder = len(ALPHAS) * len(STEPS)
-    assert trials.scored == [(4, ladder), (8, 27), (28, NUM_FINALISTS)]
+    assert trials.scored == [(1, ladder), (3, 27), (8, NUM_FINALISTS), (28, NUM_FINALISTS)]
     _, *reports = trials.reports
     assert [report["num_images"] for report in reports] == [4, 12, 40]
     assert [bool(report["scores"]) for report in reports] == [False, False, True]
