@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 EXPERIMENT = "ray_tune"
 """Ray Tune's own folder: which trials are done. A search that was interrupted goes on from there."""
 
-NUM_TRIALS = 12
+NUM_TRIALS = 10
 NUM_RANDOM = 4
 """Trials before the Gaussian process proposes any, those of known settings included."""
 
