@@ -169,7 +169,8 @@ def report(
     samples: Annotated[int, typer.Option(min=0, max=100, help="Images of each kind: best, worst, random.")] = 6,
 ) -> None:
     """Write the HTML report."""
-    typer.echo(open_run(config, overrides, until="scores", mostly_done=True).report(num_samples=samples))
+    steps = open_run(config, overrides, until="scores", mostly_done=True, trains=False)
+    typer.echo(steps.report(num_samples=samples))
 
 
 app.command(rich_help_panel=HAND_OVER)(export)

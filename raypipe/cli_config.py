@@ -32,10 +32,15 @@ named_seeds: ContextVar[str | None] = ContextVar("named_seeds", default=None)
 
 
 def open_run(
-    config: str, overrides: list[str] | None, *, until: "Step | None" = None, mostly_done: bool = False
+    config: str,
+    overrides: list[str] | None,
+    *,
+    until: "Step | None" = None,
+    mostly_done: bool = False,
+    trains: bool = True,
 ) -> Any:
     """The steps of a config file and overrides, a `raypipe.run.Run`, with Ray connected; see `connect_run`."""
-    return connect_run(read_config(config, overrides), until=until, mostly_done=mostly_done)
+    return connect_run(read_config(config, overrides), until=until, mostly_done=mostly_done, trains=trains)
 
 
 def connect_run(
@@ -46,6 +51,7 @@ def connect_run(
     whole: bool = False,
     until: "Step | None" = None,
     mostly_done: bool = False,
+    trains: bool = True,
 ) -> Any:
     """The steps of a config, a `raypipe.run.Run`, with Ray connected and its nodes looked at.
 
@@ -57,6 +63,7 @@ def connect_run(
         until: the step that will be taken, with those before it: the same is refused of them.
         mostly_done: the command is one for a run that has come to its end: where a Ray would have to be started, and
             the driver reads the rows itself, that waits until something is to be computed.
+        trains: as of `Context`: whoever looks at masks or hands them over expects no hours of training.
 
     Raises:
         ValueError: if the nodes don't agree, or what is asked for doesn't fit.
@@ -66,6 +73,7 @@ def connect_run(
     context = open_context(
         config, retrain=retrain, retry_quarantined=retry_quarantined, seeds=named_seeds.get()
     )  # what is wrong with it is said at once
+    context = replace(context, trains=trains)
     if named_seeds.get() or config.checkpoints.seeds:
         from raypipe.pipelines.seeds import check_given_seeds
 

@@ -42,7 +42,7 @@ def export(
 
     options = Options(instances=instances, min_area=min_area, tolerance=tolerance, copy_images=copy_images)
     make_format(format_name, (), options)  # before Ray starts and hours of masks: a library may be missing
-    steps = open_run(config, overrides, until=None if source == "truth" else "masks", mostly_done=True)
+    steps = open_run(config, overrides, until=None if source == "truth" else "masks", mostly_done=True, trains=False)
     tell_differences(steps.config)
     made = {"masks": steps.make_masks, "calibrated": steps.calibrate, "truth": lambda: None}[source]
     folder, summary = run_export(
@@ -64,7 +64,7 @@ def review(
     ] = 10,
 ) -> None:
     """Queue the masks whose correction probably helps most: a gallery, a table and tasks for Label Studio."""
-    steps = open_run(config, overrides, until="masks", mostly_done=True)
+    steps = open_run(config, overrides, until="masks", mostly_done=True, trains=False)
     from raypipe.pages.review import GALLERY_FILE, run_review
 
     folder, num_images = run_review(

@@ -52,6 +52,8 @@ class Context:
     """Whose rows in quarantine are tried again, with those of the streams after it."""
     provider: SeedProvider | None = None
     """Code from elsewhere that makes the maps; None takes those that the config names, or a classifier's."""
+    trains: bool = True
+    """Whether a network that isn't there is trained; if not, that is an error."""
     start: Callable[[], None] | None = field(default=None, compare=False, repr=False)
     """Connects to Ray where something is to be computed; None where that is done."""
 

@@ -20,6 +20,7 @@ from raypipe.outputs.records import RECORD_FILE, open_folder, set_digest
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
 from raypipe.pipelines.in_use import Use, find_in_use, find_use, put_in_use
+from raypipe.pipelines.last_run import find_last_run
 from raypipe.schema import SHARD_DIGEST, SHARD_ROW, SHARD_URI
 from raypipe.screen.step import is_there, step
 from raypipe.stages.base import columns_after
@@ -105,6 +106,7 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
 
     Raises:
         OtherClasses: if networks in use were trained for other classes.
+        ValueError: if it isn't there, and the context says that nothing is trained.
     """
     if context.retrain != "all" and (used := _in_use(context, plan)):
         is_there(plan.task.name)
@@ -113,6 +115,8 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
     if trained is not None:
         is_there(plan.task.name)
     else:
+        if not context.trains:
+            raise ValueError(_untrained(context, plan.task.name))
         folder = _folder(context, plan)
         open_folder(folder, plan.provenance())
         uri = storage.join(folder, CHECKPOINT)
@@ -125,6 +129,17 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
         trained = Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
     put_in_use(context.config.out, plan.task.name, trained, num_rows=plan.rows.num_rows, **_use(context, plan))
     return trained
+
+
+def _untrained(context: Context, name: str) -> str:
+    """What is said where a command that trains nothing needs a network that isn't there."""
+    last = find_last_run(context.config.out)
+    changed = [] if last is None else last.differences(context.config)
+    others = f" and its last run had other options ({', '.join(changed)}): give those," if changed else ""
+    return (
+        f"{context.config.out} has no {name} that was trained with these options,{others} or train it first: "
+        "`raypipe run CONFIG` with the same overrides"
+    )
 
 
 def find_trained(context: Context, plan: NetworkPlan) -> Artifact | None:

@@ -1,6 +1,7 @@
 """What an output folder remembers of its last run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from raypipe.config import load_config
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
+from raypipe.pipelines.classifier import train_classifier
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.last_run import RUN_FILE, OtherManifest, check_manifest, find_last_run, remember_run
 
@@ -132,3 +134,13 @@ def test_options_that_change_nothing_are_no_difference(first: Path) -> None:
     assert last is not None
     other = make_context(first, range(1), "walk.beta=4", "cluster.num_cpus=2", "budget.max_rows=5")
     assert last.differences(other.config) == ["walk.beta 8 → 4"]
+
+
+def test_a_command_that_trains_nothing_names_the_options_of_the_last_run(first: Path) -> None:
+    context = replace(make_context(first, range(1000), "walk.beta=8", "classifier.epochs=7"), trains=False)
+    with pytest.raises(
+        ValueError, match=r"has no classifier that was trained with these options, and its last run"
+    ) as error:
+        train_classifier(context)
+    assert "classifier.epochs 15 → 7" in str(error.value)
+    assert "raypipe run CONFIG" in str(error.value)
