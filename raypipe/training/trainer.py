@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from raypipe import storage
 from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, write_checkpoint
 from raypipe.training import reservations
 from raypipe.training.attempts import fit_until_done, place_of
-from raypipe.training.loop import LoopSettings, Stopped, train_on_worker
+from raypipe.training.loop import LoopSettings, Stopped, train_on_worker, unchecked
 from raypipe.training.state import read_state
 
 METRICS_FILE = "metrics.jsonl"
@@ -42,6 +42,7 @@ def train(
     folder: str,
     classes: tuple[str, ...],
     scaling: ScalingConfig,
+    check: Callable[[], None] = unchecked,
     max_failures: int = 3,
 ) -> Checkpoint:
     """Trains a network, or continues an interrupted training of the same folder.
@@ -51,6 +52,8 @@ def train(
         folder: URI of the folder that gets `checkpoint/`, `metrics.jsonl` and `tensorboard/`.
         classes: the dataset's class names, which the checkpoint stores.
         scaling: workers and their resources.
+        check: raises an error where this process must write to the folder no more; called before each start of the
+            workers, and before the checkpoint is written.
         max_failures: how often in a row, without a new state in between, the training is started again.
 
     Raises:
@@ -68,6 +71,7 @@ def train(
     scaling, number = reservations.mark(scaling)
 
     def fit() -> Result:
+        check()
         trainer = TorchTrainer(
             train_on_worker,  # type: ignore[arg-type] # it returns something, which the first version wouldn't take
             train_loop_config={"settings": settings},
@@ -113,6 +117,7 @@ def train(
         config=settings.training.model_dump(mode="json"),
         weights=state["weights"],
     )
+    check()
     write_metrics(state["history"], folder)
     write_checkpoint(checkpoint, storage.join(folder, CHECKPOINT))
     return checkpoint

@@ -19,6 +19,7 @@ from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.outputs.lease import hold
 from raypipe.outputs.ledger import INDEX, QUARANTINED, write_entries
 from raypipe.outputs.records import read_summary, write_summary
+from raypipe.pipelines import networks
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.in_use import OtherClasses
@@ -322,6 +323,27 @@ def test_of_a_run_that_is_at_work_it_says_who_works_and_what_is_left(config: Cal
         assert "masks       goes on  3 of 4 images, none quarantined, 1 left: a run is at work" in describe(found)
         assert "at work: the stream masks (process " in describe(found)
     assert step_of(look(open_context(config())), "masks").why.startswith("new or changed images")
+
+
+def test_a_training_that_is_at_work_is_named_too(
+    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during = []
+
+    def train(*_: object) -> None:
+        during.append(look(open_context(config())))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(networks, "_train", train)
+    with pytest.raises(KeyboardInterrupt):
+        run(config())
+    (found,) = during
+    step = step_of(found, "classifier")
+    assert (step.state, step.why) == ("begun", "a run is at work")
+    assert "at work: the training of the classifier (process " in describe(found)
+    after = look(open_context(config()))
+    assert step_of(after, "classifier").why.startswith("its training ")
+    assert "at work" not in describe(after)
 
 
 def test_the_command_says_it_without_ray_and_of_a_bucket(
