@@ -16,7 +16,7 @@ from raypipe.status.changes import Words, earlier_folders, in_words, nearest_dif
 from raypipe.status.content import State, Step
 from raypipe.streams.moves import PARTS_FILE
 from raypipe.streams.plan import Plan
-from raypipe.training.trainer import read_metrics
+from raypipe.training.trainer import last_state, read_metrics
 from raypipe.uri import parent
 
 _AT_WORK = "a run is at work"
@@ -77,8 +77,7 @@ class Steps:
         begun = storage.exists(storage.join(folder, RECORD_FILE))
         holder = self._holder(folder) if begun else None
         if begun:
-            state = "begun"
-            why = "its training was begun and goes on from its last state" if holder is None else _AT_WORK
+            state, why = "begun", self._training_left_over(folder, holder)
         else:
             words, renewed = self._differences(name, plan.provenance(), task=name)
             why = f"{words}: {why}" if str(words) else why
@@ -148,6 +147,18 @@ class Steps:
         """Seconds of the longest earlier training of a network; other numbers of images or epochs aren't reckoned."""
         found = [sum(epoch["seconds"] for epoch in read_metrics(folder)) for folder in earlier_folders(self.out, name)]
         return max(found, default=0.0) or None
+
+    def _training_left_over(self, folder: str, holder: Holder | None) -> str:
+        """Why a training that was begun isn't done, and where it goes on."""
+        if holder is not None:
+            return _AT_WORK
+        if last_state(folder) is not None:
+            return "its training was begun and goes on from its last state"
+        minutes = self.context.config.cluster.state_minutes
+        return (
+            "its training begins again, as no state of it was written yet "
+            f"(one is written every {minutes:g} minutes: cluster.state_minutes)"
+        )
 
     def _stream_left(self, name: str, account: Account, folder: str, holder: Holder | None) -> float | None:
         """Seconds, by what a row took: in the run that is at work, or in the last one that came to its end."""

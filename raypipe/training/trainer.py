@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,8 @@ def train(
             reservations.free(number)
             raise
 
-    def last_state() -> Result | None:
-        try:
-            return Result.from_path(f"{path}/{RUN}", storage_filesystem=fs)
-        except RuntimeError:  # nothing is saved
-            return None
-
     name = f"training of the {settings.task.name}"
-    result = fit_until_done(fit, last_state, name=name, folder=states, max_failures=max_failures)
+    result = fit_until_done(fit, partial(last_state, folder), name=name, folder=states, max_failures=max_failures)
     stopped: Stopped | None = result.return_value  # type: ignore[attr-defined] # the same
     if stopped is not None:
         good = place_of(result, states)
@@ -121,6 +116,19 @@ def train(
     write_metrics(state["history"], folder)
     write_checkpoint(checkpoint, storage.join(folder, CHECKPOINT))
     return checkpoint
+
+
+def last_state(folder: str) -> Result | None:
+    """The last state of a training, from which it goes on, as of Ray Train; None where none is saved.
+
+    Args:
+        folder: URI of the training's folder.
+    """
+    fs, path = storage.arrow_filesystem(folder)
+    try:
+        return Result.from_path(f"{path}/{RUN}", storage_filesystem=fs)
+    except RuntimeError:  # nothing is saved
+        return None
 
 
 def _can_see(stopped: Stopped) -> bool:

@@ -30,7 +30,14 @@ from raypipe.training.loop import Feed, LoopSettings, unchecked
 from raypipe.training.order import Position, worker_draws
 from raypipe.training.state import read_state
 from raypipe.training.tasks import SegmenterTask
-from raypipe.training.trainer import TrainingBlind, TrainingDiverged, read_metrics, restored_sigint, train
+from raypipe.training.trainer import (
+    TrainingBlind,
+    TrainingDiverged,
+    last_state,
+    read_metrics,
+    restored_sigint,
+    train,
+)
 from raypipe.training.validation import Validation
 
 # Workers can't import test modules: what is defined here travels by value.
@@ -228,8 +235,10 @@ def test_killed_workers_of_three_change_nothing(local_ray: None, tmp_path: Path)
 
 
 def test_a_training_that_failed_goes_on_by_the_same_command(local_ray: None, tmp_path: Path) -> None:
+    assert last_state(str(tmp_path / "out")) is None
     with pytest.raises(NoProgress, match=r"1 failures .* can't be drawn.* epoch 1, step 1 .*the same command goes on"):
         run(tmp_path / "out", log=tmp_path / "log", fault="error", max_failures=0)
+    assert last_state(str(tmp_path / "out")) is not None
     run(tmp_path / "out", log=tmp_path / "log")
     assert (tmp_path / "log").read_text() == "0.0 1.1 "
 
