@@ -19,6 +19,7 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.data.rows import Rows
 from raypipe.outputs.imported import SEEDS_FILE
+from raypipe.outputs.lease import Lease
 from raypipe.outputs.ledger import INDEX, SHARDS, write_entries
 from raypipe.outputs.load import held
 from raypipe.outputs.records import open_folder, write_summary
@@ -75,7 +76,7 @@ class Made:
         write_summary(made.uri, asdict(summary))
         return made, summary
 
-    def train(self, context: Context, plan: NetworkPlan, folder: str) -> None:  # noqa: ARG002 - as the real one
+    def train(self, _context: Context, plan: NetworkPlan, folder: str, _lease: Lease) -> None:
         """In the place of a training."""
         write_metadata(storage.join(folder, CHECKPOINT), plan.task.name, digest(plan.provenance()))
 

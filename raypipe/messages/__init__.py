@@ -65,7 +65,8 @@ def _said_already(chain: Chain) -> Found:
         return None
     if isinstance(error, ValueError | FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return text_of(error), WRONG_INPUT
-    return text_of(error), SURROUNDINGS if isinstance(error, OSError) else FAILED
+    otherwise = SURROUNDINGS if isinstance(error, OSError) else FAILED
+    return text_of(error), getattr(error, "exit_code", otherwise)
 
 
 def _own_fault(chain: Chain) -> tuple[str, int]:

@@ -5,7 +5,7 @@ FAILED = 1
 WRONG_INPUT = 2
 """What was given can't be used: options, a config, a manifest, a file that isn't there."""
 SURROUNDINGS = 3
-"""Something around the command is away or refuses: storage, credentials, rights, a disk, Ray."""
+"""Something around the command is away or refuses: storage, credentials, rights, a disk, Ray, another run at work."""
 INTERRUPTED = 130
 """Someone pressed Ctrl-C."""
 

@@ -94,7 +94,7 @@ def load_state(
 
     module.load_state_dict(current | {own[name]: tensor for name, tensor in given.items()})
     if dropped:
-        logger.info("%s: dropped the head of another network: %s", source, ", ".join(dropped))
+        logger.info("%s: the head for its own classes is left out, as it should be: %s", source, ", ".join(dropped))
     if kept:
         logger.info("%s has no head: these keep their initial weights: %s", source, ", ".join(kept))
     return kept

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from raypipe import storage
+from raypipe.messages.codes import SURROUNDINGS
 from raypipe.processes import Process, this_process
 from raypipe.uri import name_of
 
@@ -42,9 +43,13 @@ _EXPIRES = 0.75
 class FolderInUse(RuntimeError):  # noqa: N818 - says what is wrong
     """Another process writes to the folder."""
 
+    exit_code = SURROUNDINGS
+
 
 class LeaseLost(RuntimeError):  # noqa: N818 - says what happened
     """This process must write no more: another one may have begun."""
+
+    exit_code = SURROUNDINGS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Trains a network by its plan: what it learns from and how, and the folder that follows from that."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from raypipe.config import Training
 from raypipe.data.checkpoints import CHECKPOINT, Task, has_checkpoint, read_metadata
 from raypipe.networks.backbones import default_preprocessing
 from raypipe.networks.preprocessing import PREPROCESSINGS
-from raypipe.outputs.records import RECORD_FILE, open_folder, set_digest
+from raypipe.outputs.lease import Lease, check_epoch, hold
+from raypipe.outputs.records import open_folder, set_digest
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.feed import DRAWN, make_feed, make_validation_feed, processes, rows_to_feed
 from raypipe.pipelines.in_use import Use, find_in_use, find_use, put_in_use
@@ -106,29 +108,39 @@ def run_training(context: Context, plan: NetworkPlan) -> Artifact:
 
     Raises:
         OtherClasses: if networks in use were trained for other classes.
+        FolderInUse: if another run trains the network.
         ValueError: if it isn't there, and the context says that nothing is trained.
     """
     if context.retrain != "all" and (used := _in_use(context, plan)):
         is_there(plan.task.name)
         return used
     trained = _trained(context, plan)
-    if trained is not None:
-        is_there(plan.task.name)
-    else:
+    if trained is None:
         if not context.trains:
             raise ValueError(_untrained(context, plan.task.name))
-        folder = _folder(context, plan)
+        folder = training_folder(context, plan)
         open_folder(folder, plan.provenance())
-        uri = storage.join(folder, CHECKPOINT)
-        if plan.asked is not None:
-            write_asked(plan.asked, uri)
-        with step(plan.task.name, unit="batches") as counted:
-            epochs = plan.training.section.epochs
-            counted.note = f"{epochs} epoch{'s' if epochs > 1 else ''} of {plan.rows.num_rows:,} images"
-            _train(context, plan, folder)
-        trained = Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
+        with hold(folder, holder=f"the training of the {plan.task.name}") as lease:
+            trained = _trained(context, plan)  # perhaps by the run that this one has waited for
+            if trained is None:
+                trained = _trained_now(context, plan, folder, lease)
+            else:
+                is_there(plan.task.name)
+    else:
+        is_there(plan.task.name)
     put_in_use(context.config.out, plan.task.name, trained, num_rows=plan.rows.num_rows, **_use(context, plan))
     return trained
+
+
+def _trained_now(context: Context, plan: NetworkPlan, folder: str, lease: Lease) -> Artifact:
+    uri = storage.join(folder, CHECKPOINT)
+    if plan.asked is not None:
+        write_asked(plan.asked, uri)
+    with step(plan.task.name, unit="batches") as counted:
+        epochs = plan.training.section.epochs
+        counted.note = f"{epochs} epoch{'s' if epochs > 1 else ''} of {plan.rows.num_rows:,} images"
+        _train(context, plan, folder, lease)
+    return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"])
 
 
 def _untrained(context: Context, name: str) -> str:
@@ -155,11 +167,6 @@ def find_network_in_use(context: Context, plan: NetworkPlan) -> Use | None:
     return find_use(context.config.out, plan.task.name, **_use(context, plan))
 
 
-def is_begun(context: Context, plan: NetworkPlan) -> bool:
-    """Whether a network's training was begun, and would go on from its last state."""
-    return storage.exists(storage.join(_folder(context, plan), RECORD_FILE))
-
-
 def _in_use(context: Context, plan: NetworkPlan) -> Artifact | None:
     return find_in_use(context.config.out, plan.task.name, **_use(context, plan))
 
@@ -176,15 +183,16 @@ def _use(context: Context, plan: NetworkPlan) -> dict[str, Any]:
 
 
 def _trained(context: Context, plan: NetworkPlan) -> Artifact | None:
-    uri = storage.join(_folder(context, plan), CHECKPOINT)
+    uri = storage.join(training_folder(context, plan), CHECKPOINT)
     return Artifact(uri, read_metadata(uri, task=plan.task.name)["digest"]) if has_checkpoint(uri) else None
 
 
-def _folder(context: Context, plan: NetworkPlan) -> str:
+def training_folder(context: Context, plan: NetworkPlan) -> str:
+    """The folder of a network's training, which was begun where it has a record."""
     return storage.join(context.config.out, plan.task.name, digest(plan.provenance()))
 
 
-def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
+def _train(context: Context, plan: NetworkPlan, folder: str, lease: Lease) -> None:
     import ray  # takes seconds, as the next ones
     from ray.train import ScalingConfig
 
@@ -226,6 +234,7 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
         threads=resources.threads,
         state_seconds=60 * config.cluster.state_minutes,
         validation=validation,
+        check=partial(check_epoch, folder, lease.epoch),
     )
     elastic = resources.min_workers < resources.workers
     scaling = ScalingConfig(  # type: ignore[call-arg] # seen as that of Ray Train's first version
@@ -239,7 +248,7 @@ def _train(context: Context, plan: NetworkPlan, folder: str) -> None:
     each = f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
     needs = f"{resources.min_workers} workers, each of {each}, and their loaders"
     with watch_start(f"training of the {plan.task.name}", needs, timeout=config.cluster.start_timeout):
-        train(settings, folder=folder, classes=plan.classes, scaling=scaling)
+        train(settings, folder=folder, classes=plan.classes, scaling=scaling, check=lease.check)
 
 
 def crop_options(context: Context, training: Training, task: TrainingTask) -> dict[str, Any]:

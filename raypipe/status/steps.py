@@ -10,15 +10,16 @@ from raypipe.outputs.lease import Holder, find_holder
 from raypipe.outputs.records import RECORD_FILE, read_stream_summary, read_summary
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.last_run import find_last_run
-from raypipe.pipelines.networks import NetworkPlan, find_network_in_use, find_trained, is_begun
+from raypipe.pipelines.networks import NetworkPlan, find_network_in_use, find_trained, training_folder
 from raypipe.status.account import Account, account_of
 from raypipe.status.changes import Words, earlier_folders, in_words, nearest_differences
 from raypipe.status.content import State, Step
 from raypipe.streams.moves import PARTS_FILE
 from raypipe.streams.plan import Plan
-from raypipe.training.trainer import read_metrics
+from raypipe.training.trainer import last_state, read_metrics
 from raypipe.uri import parent
 
+_AT_WORK = "a run is at work"
 _TRAININGS = ("classifier", "affinity", "segmenter")
 
 
@@ -72,14 +73,25 @@ class Steps:
         state: State = "missing"
         words, renewed = Words([], []), False
         why = f"learns from {plan.rows.num_rows:,} images"
-        if is_begun(self.context, plan):
-            state, why = "begun", "its training was begun and goes on from its last state"
+        folder = training_folder(self.context, plan)
+        begun = storage.exists(storage.join(folder, RECORD_FILE))
+        holder = self._holder(folder) if begun else None
+        if begun:
+            state, why = "begun", self._training_left_over(folder, holder)
         else:
             words, renewed = self._differences(name, plan.provenance(), task=name)
             why = f"{words}: {why}" if str(words) else why
-        left = self._training_left(name)
+        left, elapsed = self._training_left(name), _elapsed(holder)
         self.found.append(
-            Step(name=name, state=state, why=why, changes=words.options, is_renewed=renewed, seconds_left=left)
+            Step(
+                name=name,
+                state=state,
+                why=why,
+                changes=words.options,
+                is_renewed=renewed,
+                seconds=elapsed,
+                seconds_left=left if left is None or not elapsed else max(0.0, left - elapsed) or None,
+            )
         )
         return None
 
@@ -90,9 +102,7 @@ class Steps:
         if self.context.retries(plan.name):
             account.num_quarantined = 0
         begun = storage.exists(storage.join(made.uri, RECORD_FILE))
-        holder = find_holder(made.uri) if begun else None
-        if holder is not None:
-            self.at_work.append(holder.text)
+        holder = self._holder(made.uri) if begun else None
         state: State = "done"
         words, renewed, why = Words([], []), False, ""
         if not begun:
@@ -109,7 +119,7 @@ class Steps:
                 is_renewed=renewed,
                 artifact=made,
                 account=account,
-                seconds=(_elapsed(holder) if holder else 0) + (summary.total_seconds if summary else 0),
+                seconds=_elapsed(holder) + (summary.total_seconds if summary else 0),
                 seconds_left=self._stream_left(plan.name, account, made.uri, holder),
             )
         )
@@ -119,6 +129,13 @@ class Steps:
         """What all runs of a stream took that came to their end."""
         summary = read_stream_summary(plan.artifact(self.out).uri)
         return summary.total_seconds if summary else 0
+
+    def _holder(self, folder: str) -> Holder | None:
+        """Notes who is at work in a folder."""
+        holder = find_holder(folder)
+        if holder is not None:
+            self.at_work.append(holder.text)
+        return holder
 
     def _differences(self, name: str, provenance: dict[str, object], *, task: str | None = None) -> tuple[Words, bool]:
         """Why an output isn't one that is there, and whether any is."""
@@ -130,6 +147,18 @@ class Steps:
         """Seconds of the longest earlier training of a network; other numbers of images or epochs aren't reckoned."""
         found = [sum(epoch["seconds"] for epoch in read_metrics(folder)) for folder in earlier_folders(self.out, name)]
         return max(found, default=0.0) or None
+
+    def _training_left_over(self, folder: str, holder: Holder | None) -> str:
+        """Why a training that was begun isn't done, and where it goes on."""
+        if holder is not None:
+            return _AT_WORK
+        if last_state(folder) is not None:
+            return "its training was begun and goes on from its last state"
+        minutes = self.context.config.cluster.state_minutes
+        return (
+            "its training begins again, as no state of it was written yet "
+            f"(one is written every {minutes:g} minutes: cluster.state_minutes)"
+        )
 
     def _stream_left(self, name: str, account: Account, folder: str, holder: Holder | None) -> float | None:
         """Seconds, by what a row took: in the run that is at work, or in the last one that came to its end."""
@@ -150,14 +179,14 @@ class Steps:
         return None
 
 
-def _elapsed(holder: Holder) -> float:
-    return max(0.0, time.time() - holder.started.timestamp())
+def _elapsed(holder: Holder | None) -> float:
+    return 0.0 if holder is None else max(0.0, time.time() - holder.started.timestamp())
 
 
 def _left_over(folder: str, rows: Rows, *, was_finished: bool, holder: Holder | None) -> str:
     """Why a stream that was begun has rows left."""
     if holder is not None:
-        return "a run is at work"
+        return _AT_WORK
     uri = storage.join(folder, PARTS_FILE)
     before = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
     if before and not before.keys() <= {part.name for part in rows.parts}:

@@ -32,6 +32,10 @@ Feed = Callable[[Position, int, int], Iterator[pa.Table]]
 """Maps (start, rank, world size) to this worker's parts of all following batches, epoch by epoch."""
 
 
+def unchecked() -> None:
+    """Where nobody else can write to the folder of a training."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
     """What a worker needs for a training."""
@@ -46,6 +50,8 @@ class LoopSettings:
     """After so many seconds without a new state the workers save one."""
     validation: Validation | None = None
     """Validates each epoch and keeps the best epoch's weights; None keeps the last epoch's."""
+    check: Callable[[], None] = unchecked
+    """Raises an error where another run has begun; worker 0 asks before it writes a state."""
 
 
 DISTRIBUTED = {
@@ -93,6 +99,12 @@ def train_on_worker(config: dict[str, Any]) -> "Stopped | None":
         )
         return distributed_loss(task, sums, counts, world_size=world_size), sums, counts
 
+    def report(position: Position, totals: dict[str, Any] | None) -> None:
+        if rank == 0:
+            settings.check()
+        state.report(position, totals, rank=rank)
+        timer.saved()
+
     timer = SaveTimer(seconds=settings.state_seconds)
     batches = settings.feed(start, rank, world_size)
     target_shapes = task.target_shapes(section.crop_size)
@@ -122,8 +134,7 @@ def train_on_worker(config: dict[str, Any]) -> "Stopped | None":
                 so_far = totals.metrics(task)
                 if _is_blind(so_far) or not _all_finite(state, so_far["loss"], device):
                     return _stopped(so_far, Position(epoch, step + 1))
-                state.report(Position(epoch, step + 1), totals.over_workers(), rank=rank)
-                timer.saved()
+                report(Position(epoch, step + 1), totals.over_workers())
         metrics = totals.metrics(task) | {"epoch": epoch, "lr": state.lr}
         if _is_blind(metrics) or not _all_finite(state, metrics["loss"], device):
             return _stopped(metrics, Position(epoch, steps_per_epoch))
@@ -131,8 +142,7 @@ def train_on_worker(config: dict[str, Any]) -> "Stopped | None":
             metrics["mean_iou"] = settings.validation.mean_iou(network, rank, world_size)
         state.finish_epoch(metrics)
         if timer.is_due() or epoch + 1 == section.epochs:
-            state.report(Position(epoch + 1, 0), None, rank=rank)
-            timer.saved()
+            report(Position(epoch + 1, 0), None)
     return None
 
 

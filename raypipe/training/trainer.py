@@ -6,8 +6,9 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from raypipe import storage
 from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, write_checkpoint
 from raypipe.training import reservations
 from raypipe.training.attempts import fit_until_done, place_of
-from raypipe.training.loop import LoopSettings, Stopped, train_on_worker
+from raypipe.training.loop import LoopSettings, Stopped, train_on_worker, unchecked
 from raypipe.training.state import read_state
 
 METRICS_FILE = "metrics.jsonl"
@@ -42,6 +43,7 @@ def train(
     folder: str,
     classes: tuple[str, ...],
     scaling: ScalingConfig,
+    check: Callable[[], None] = unchecked,
     max_failures: int = 3,
 ) -> Checkpoint:
     """Trains a network, or continues an interrupted training of the same folder.
@@ -51,6 +53,8 @@ def train(
         folder: URI of the folder that gets `checkpoint/`, `metrics.jsonl` and `tensorboard/`.
         classes: the dataset's class names, which the checkpoint stores.
         scaling: workers and their resources.
+        check: raises an error where this process must write to the folder no more; called before each start of the
+            workers, and before the checkpoint is written.
         max_failures: how often in a row, without a new state in between, the training is started again.
 
     Raises:
@@ -68,6 +72,7 @@ def train(
     scaling, number = reservations.mark(scaling)
 
     def fit() -> Result:
+        check()
         trainer = TorchTrainer(
             train_on_worker,  # type: ignore[arg-type] # it returns something, which the first version wouldn't take
             train_loop_config={"settings": settings},
@@ -89,14 +94,8 @@ def train(
             reservations.free(number)
             raise
 
-    def last_state() -> Result | None:
-        try:
-            return Result.from_path(f"{path}/{RUN}", storage_filesystem=fs)
-        except RuntimeError:  # nothing is saved
-            return None
-
     name = f"training of the {settings.task.name}"
-    result = fit_until_done(fit, last_state, name=name, folder=states, max_failures=max_failures)
+    result = fit_until_done(fit, partial(last_state, folder), name=name, folder=states, max_failures=max_failures)
     stopped: Stopped | None = result.return_value  # type: ignore[attr-defined] # the same
     if stopped is not None:
         good = place_of(result, states)
@@ -113,9 +112,23 @@ def train(
         config=settings.training.model_dump(mode="json"),
         weights=state["weights"],
     )
+    check()
     write_metrics(state["history"], folder)
     write_checkpoint(checkpoint, storage.join(folder, CHECKPOINT))
     return checkpoint
+
+
+def last_state(folder: str) -> Result | None:
+    """The last state of a training, from which it goes on, as of Ray Train; None where none is saved.
+
+    Args:
+        folder: URI of the training's folder.
+    """
+    fs, path = storage.arrow_filesystem(folder)
+    try:
+        return Result.from_path(f"{path}/{RUN}", storage_filesystem=fs)
+    except RuntimeError:  # nothing is saved
+        return None
 
 
 def _can_see(stopped: Stopped) -> bool:

@@ -12,6 +12,7 @@ from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.data.manifest import Manifest
+from raypipe.outputs.lease import Lease
 from raypipe.pipelines import networks
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context
@@ -74,7 +75,7 @@ def test_a_grown_set_trains_only_when_it_is_told_to(
 ) -> None:
     trained: list[int] = []
 
-    def train(_context: Context, plan: networks.NetworkPlan, folder: str) -> None:
+    def train(_context: Context, plan: networks.NetworkPlan, folder: str, _lease: Lease) -> None:
         trained.append(plan.rows.num_rows)
         checkpoint = Checkpoint(
             task="classifier",

@@ -1,6 +1,8 @@
 """What a network depends on, and that it is trained once; in the place of a training, a checkpoint is written."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,18 @@ from raypipe.data.checkpoints import CHECKPOINT, Checkpoint, CheckpointError, re
 from raypipe.data.manifest import Manifest
 from raypipe.networks.backbones import BACKBONES
 from raypipe.networks.preprocessing import IMAGENET, PREPROCESSINGS, Preprocessing
+from raypipe.outputs.lease import FolderInUse, Lease, LeaseLost, find_holder, hold
 from raypipe.pipelines import networks
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.networks import NetworkPlan, crop_options, find_trained, given_checkpoint, run_training
+from raypipe.pipelines.networks import (
+    NetworkPlan,
+    crop_options,
+    find_trained,
+    given_checkpoint,
+    run_training,
+    training_folder,
+)
 from raypipe.streams.collect import collect
 from raypipe.training import trainer
 from raypipe.training.held_out import Asked, read_asked
@@ -53,7 +63,7 @@ class Trainings:
     def __init__(self) -> None:
         self.folders: list[str] = []
 
-    def __call__(self, _context: Context, plan: NetworkPlan, folder: str) -> None:
+    def __call__(self, _context: Context, plan: NetworkPlan, folder: str, *_: Any) -> None:
         """In the place of `networks._train`."""
         self.folders.append(folder)
         weights = {"weight": torch.full((2,), float(len(self.folders)))}
@@ -106,6 +116,54 @@ def test_a_training_that_was_interrupted_goes_on_in_its_folder(
     run_training(context, plan)
     (folder,) = (tmp_path / "classifier").iterdir()
     assert trainings.folders == [str(folder)]
+
+
+def test_a_second_run_doesnt_train_in_the_folder_of_one_that_does(tmp_path: Path, trainings: Trainings) -> None:
+    context = make_context(out=str(tmp_path))
+    plan = make_plan(context)
+    folder = training_folder(context, plan)
+    with (
+        hold(folder, holder="the training of the classifier", beat=0.05),
+        pytest.raises(FolderInUse, match=r"is written to by the training of the classifier \(process .* wait until"),
+    ):
+        run_training(context, plan)
+    assert not trainings.folders
+    run_training(context, plan)
+    assert trainings.folders == [folder]
+
+
+def test_who_trains_is_known_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def train(context: Context, plan: NetworkPlan, folder: str, lease: Lease) -> None:
+        lease.check()
+        found.append(find_holder(folder))
+        Trainings()(context, plan, folder)
+
+    monkeypatch.setattr(networks, "_train", train)
+    context = make_context(out=str(tmp_path))
+    run_training(context, make_plan(context))
+    (holder,) = found
+    assert holder is not None
+    assert holder.text.startswith("the training of the classifier (process ")
+    assert find_holder(training_folder(context, make_plan(context))) is None
+
+
+def test_what_another_run_has_trained_meanwhile_is_taken(
+    tmp_path: Path, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context(out=str(tmp_path))
+    plan = make_plan(context)
+
+    @contextmanager
+    def waited(folder: str, *, holder: str) -> Iterator[Lease]:
+        trainings(context, plan, folder)
+        with hold(folder, holder=holder) as lease:
+            yield lease
+
+    monkeypatch.setattr(networks, "hold", waited)
+    assert run_training(context, plan) == find_trained(context, plan)
+    assert len(trainings.folders) == 1
 
 
 def test_a_network_depends_on_its_rows_and_not_on_their_order() -> None:
@@ -248,6 +306,19 @@ def test_a_training_is_started_as_the_machine_and_the_config_say(
     assert options["scaling"].elastic_resize_monitor_interval_s >= 120, "each change of the width costs up to a state"
 
 
+def test_workers_write_no_state_once_another_run_has_begun(
+    tmp_path: Path, started: list[tuple[LoopSettings, dict[str, Any]]]
+) -> None:
+    context = make_context(out=str(tmp_path))
+    run_training(context, make_plan(context))
+    ((settings, options),) = started
+    settings.check()
+    options["check"]()
+    Path(options["folder"], "lease", "00000002.json").write_text("{}")
+    with pytest.raises(LeaseLost, match=r"another run \(number 2\) has begun"):
+        settings.check()
+
+
 def test_workers_are_given_the_copy_of_published_weights(
     tmp_path: Path, started: list[tuple[LoopSettings, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,7 +358,7 @@ def test_who_is_asked_afterwards_is_kept_before_the_training(tmp_path: Path, mon
     """A set may grow before a training that was interrupted goes on: other images would be held out of it then."""
     asked = Asked(held_out=["c"], learned=["a", "b"])
 
-    def interrupted(_context: Context, _plan: NetworkPlan, folder: str) -> None:
+    def interrupted(_context: Context, _plan: NetworkPlan, folder: str, _lease: Lease) -> None:
         assert read_asked(f"{folder}/{CHECKPOINT}") == asked
         raise KeyboardInterrupt
 

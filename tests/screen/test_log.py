@@ -46,9 +46,9 @@ def test_what_others_say_is_in_the_log_and_shown_where_that_is_asked_for(make_lo
 def test_a_workers_warning_is_shown_and_its_remark_is_not(make_log: Callable[..., Log]) -> None:
     log = make_log()
     log.foreign(marked(text="no PNG", level=logging.WARNING))
-    log.foreign(marked(text="weights: dropped the head", level=logging.INFO))
+    log.foreign(marked(text="weights: the head is left out", level=logging.INFO))
     assert shown(log) == "no PNG\n"
-    assert log.path.read_text() == "(pid=7) WARNING no PNG\n(pid=7) INFO weights: dropped the head\n"
+    assert log.path.read_text() == "(pid=7) WARNING no PNG\n(pid=7) INFO weights: the head is left out\n"
 
 
 def test_a_workers_count_is_that_of_its_step(make_log: Callable[..., Log]) -> None:

@@ -16,12 +16,14 @@ from raypipe.cli_status import begin_run
 from raypipe.config import RunConfig, load_config, to_yaml
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
-from raypipe.outputs.lease import hold
+from raypipe.outputs.lease import Lease, hold
 from raypipe.outputs.ledger import INDEX, QUARANTINED, write_entries
 from raypipe.outputs.records import read_summary, write_summary
+from raypipe.pipelines import networks
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.in_use import OtherClasses
+from raypipe.pipelines.networks import NetworkPlan
 from raypipe.run import Run
 from raypipe.status.content import Status, Step
 from raypipe.status.look import look
@@ -322,6 +324,48 @@ def test_of_a_run_that_is_at_work_it_says_who_works_and_what_is_left(config: Cal
         assert "masks       goes on  3 of 4 images, none quarantined, 1 left: a run is at work" in describe(found)
         assert "at work: the stream masks (process " in describe(found)
     assert step_of(look(open_context(config())), "masks").why.startswith("new or changed images")
+
+
+def test_a_training_that_is_at_work_is_named_too(
+    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during = []
+
+    def train(*_: object) -> None:
+        during.append(look(open_context(config())))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(networks, "_train", train)
+    with pytest.raises(KeyboardInterrupt):
+        run(config())
+    (found,) = during
+    step = step_of(found, "classifier")
+    assert (step.state, step.why) == ("begun", "a run is at work")
+    assert "at work: the training of the classifier (process " in describe(found)
+    after = look(open_context(config()))
+    assert step_of(after, "classifier").state == "begun"
+    assert "at work" not in describe(after)
+
+
+def test_a_training_without_a_state_begins_again(
+    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train leaves a file in its folder before there is any state."""
+
+    def train(_context: Context, _plan: NetworkPlan, folder: str, _lease: Lease) -> None:
+        Path(folder, "ray_train").mkdir()
+        Path(folder, "ray_train", ".validate_storage_marker").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(networks, "_train", train)
+    again = config("cluster.state_minutes=3")
+    with pytest.raises(KeyboardInterrupt):
+        run(again)
+    said = "its training begins again, as no state of it was written yet (one is written every 3 minutes: "
+    assert step_of(look(open_context(again)), "classifier").why == f"{said}cluster.state_minutes)"
+    monkeypatch.setattr("raypipe.status.steps.last_state", lambda folder: folder)
+    why = step_of(look(open_context(again)), "classifier").why
+    assert why == "its training was begun and goes on from its last state"
 
 
 def test_the_command_says_it_without_ray_and_of_a_bucket(

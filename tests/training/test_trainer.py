@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,11 +26,18 @@ from raypipe.config import TrainingSection, load_config
 from raypipe.data.checkpoints import Checkpoint, read_checkpoint
 from raypipe.data.images import encode_png
 from raypipe.training.attempts import NoProgress
-from raypipe.training.loop import Feed, LoopSettings
+from raypipe.training.loop import Feed, LoopSettings, unchecked
 from raypipe.training.order import Position, worker_draws
 from raypipe.training.state import read_state
 from raypipe.training.tasks import SegmenterTask
-from raypipe.training.trainer import TrainingBlind, TrainingDiverged, read_metrics, restored_sigint, train
+from raypipe.training.trainer import (
+    TrainingBlind,
+    TrainingDiverged,
+    last_state,
+    read_metrics,
+    restored_sigint,
+    train,
+)
 from raypipe.training.validation import Validation
 
 # Workers can't import test modules: what is defined here travels by value.
@@ -160,6 +167,8 @@ def run(
     task: SegmenterTask = TASK,
     state_seconds: float | None = None,
     max_failures: int = 1,
+    check: Callable[[], None] = unchecked,
+    check_state: Callable[[], None] = unchecked,
 ) -> Checkpoint:
     options = ["manifest=m", "out=o", "network.backbone=tiny", "network.weights=null", "precision=fp32"]
     options += ["segmenter.epochs=2", "segmenter.batch_size=4", "segmenter.crop_size=32", "segmenter.lr=1e-3"]
@@ -173,9 +182,12 @@ def run(
         threads=1,
         state_seconds=state_seconds or (600 if fault is None else 1e-3),  # the latter is after every step
         validation=validation,
+        check=check_state,
     )
     scaling = ScalingConfig(num_workers=num_workers, resources_per_worker={"CPU": 1})
-    return train(settings, folder=str(folder), classes=("a", "b"), scaling=scaling, max_failures=max_failures)
+    return train(
+        settings, folder=str(folder), classes=("a", "b"), scaling=scaling, check=check, max_failures=max_failures
+    )
 
 
 @pytest.fixture(scope="module")
@@ -223,8 +235,10 @@ def test_killed_workers_of_three_change_nothing(local_ray: None, tmp_path: Path)
 
 
 def test_a_training_that_failed_goes_on_by_the_same_command(local_ray: None, tmp_path: Path) -> None:
+    assert last_state(str(tmp_path / "out")) is None
     with pytest.raises(NoProgress, match=r"1 failures .* can't be drawn.* epoch 1, step 1 .*the same command goes on"):
         run(tmp_path / "out", log=tmp_path / "log", fault="error", max_failures=0)
+    assert last_state(str(tmp_path / "out")) is not None
     run(tmp_path / "out", log=tmp_path / "log")
     assert (tmp_path / "log").read_text() == "0.0 1.1 "
 
@@ -252,6 +266,23 @@ def test_divergence_names_the_last_good_state_and_which_knob_to_turn(local_ray: 
     assert not (tmp_path / "checkpoint").exists()
     for file in tmp_path.rglob("state.pt"):
         assert all(value.isfinite().all() for value in read_state(str(file.parent))["network"].values())
+
+
+def test_once_another_run_has_begun_nothing_is_written(local_ray: None, tmp_path: Path) -> None:
+    starts = []
+
+    def check() -> None:
+        starts.append("")
+        if len(starts) == 2:
+            raise RuntimeError("it has begun")
+
+    def check_state() -> None:
+        raise RuntimeError("another run has begun")
+
+    with pytest.raises(RuntimeError, match=r"^it has begun"):
+        run(tmp_path, check=check, check_state=check_state, state_seconds=1e-3, max_failures=9)
+    assert not [*tmp_path.rglob("state.pt")]
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def test_an_interrupted_training_is_an_interrupt_like_others() -> None:
