@@ -22,7 +22,7 @@ from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.masks_file import find_masks_file
 from raypipe.pipelines.needs import makes_seeds, uses_classifier
 from raypipe.pipelines.networks import given_checkpoint
-from raypipe.pipelines.refit import find_refit, refits
+from raypipe.pipelines.refit import find_refit, refit_plan, refits
 from raypipe.pipelines.saliency_maps import lacks_saliency, saliency_plan, saliency_weights, unmapped_rows
 from raypipe.pipelines.seeds import given_seeds, seeds_plan
 from raypipe.pipelines.segmenter import has_weak_rows, segment_plan, segment_rows, segmenter_plan
@@ -114,7 +114,16 @@ def _refit(steps: Steps, classifier: Artifact | None) -> Artifact | None:
         steps.follow(REFIT)
         return None
     found = find_refit(steps.context, classifier)
-    steps.found.append(Step(name=REFIT, state="missing" if found is None else "done", artifact=found))
+    plan = refit_plan(steps.context, classifier)
+    steps.found.append(
+        Step(
+            name=REFIT,
+            state="missing" if found is None else "done",
+            artifact=found,
+            seconds=steps.seconds_of(plan),
+            seconds_left=0 if found else steps.seconds_before(REFIT),
+        )
+    )
     return found
 
 

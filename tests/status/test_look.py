@@ -1,5 +1,6 @@
 """What a status says of runs in which nothing is computed (`made_runs`), and that a run then does just that."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from raypipe.run import Run
 from raypipe.status.content import Status, Step
 from raypipe.status.look import look
 from raypipe.status.text import announcement, closing, describe
+from raypipe.training.trainer import METRICS_FILE
 
 
 @pytest.fixture(scope="module")
@@ -290,14 +292,37 @@ def test_the_time_so_far_is_that_of_all_runs(config: Callable[..., RunConfig]) -
     summary = read_summary(masks.uri)
     assert summary is not None
     write_summary(masks.uri, summary | {"seconds": 60.0, "total_seconds": 480.0})
-    assert "time: 8 minutes so far" in closing(look(open_context(config())))
+    assert "time: 8 minutes so far with these options" in closing(look(open_context(config())))
     gates = [folder for folder in Path(config().out, "gate").iterdir() if read_summary(str(folder))]
     assert gates
     for folder in gates:
         summary = read_summary(str(folder))
         assert summary is not None
         write_summary(str(folder), summary | {"seconds": 60.0, "total_seconds": 120.0})
-    assert f"time: {8 + 2 * len(gates)} minutes so far" in closing(look(open_context(config())))
+    assert f"time: {8 + 2 * len(gates)} minutes so far with these options" in closing(look(open_context(config())))
+
+
+def test_the_time_left_of_a_training_is_reckoned_by_images_and_epochs(config: Callable[..., RunConfig]) -> None:
+    """An earlier one of 2 epochs of 32 images took 64 s, so an image takes 1 s."""
+    run(config())
+    (folder,) = Path(config().out, "classifier").iterdir()
+    epochs = [json.dumps({"num_images": 32, "seconds": 32.0})] * 2
+    Path(folder, METRICS_FILE).write_text("\n".join(epochs) + "\n")
+    for epochs_now, batch_size, seconds in ((1, 2, 4), (5, 2, 20), (5, 3, 15), (5, 16, 80)):
+        context = open_context(config(f"classifier.epochs={epochs_now}", f"classifier.batch_size={batch_size}"))
+        assert step_of(look(context), "classifier").seconds_left == seconds, "it learns from 3 images"
+    (folder,) = Path(config().out, "affinity").iterdir()
+    Path(folder, METRICS_FILE).write_text(epochs[0])
+    waits = look(open_context(config("classifier.lr=0.1", "affinity.epochs=5", "affinity.batch_size=16")))
+    assert step_of(waits, "affinity").state == "follows"
+    assert step_of(waits, "affinity").seconds_left == 5 * 32, "of as many images as then"
+
+
+def test_before_the_first_run_the_time_left_is_not_known(config: Callable[..., RunConfig]) -> None:
+    for options in ([], ["walk.affinity=frozen", "network.weights=FOLDER/weights.pth", "cams.refit=true"]):
+        assert describe(look(open_context(config(*options)))).endswith(
+            "time: 0 seconds so far with these options; time left isn't known yet: `raypipe doctor CONFIG` forecasts it"
+        )
 
 
 def test_a_guess_of_the_time_left_needs_no_summary_of_this_version(config: Callable[..., RunConfig]) -> None:
