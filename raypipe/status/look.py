@@ -70,7 +70,7 @@ def look(context: Context) -> Status:
         at_work=steps.at_work,
         labels=[] if classifier is None else _labels(context, classifier),
         gates=decisions,
-        differs=[] if steps.last is None else steps.last.differences(context.config),
+        differs=[] if steps.last is None else steps.last.differences(context.config, context.classes),
         last_masks=find_masks_file(out),
     )
 

@@ -198,6 +198,16 @@ def test_a_grown_manifest_is_computed_for_its_new_rows(
     assert step_of(renewed, "classifier").why == "other images to learn from: learns from 4 images"
 
 
+def test_a_new_class_is_announced_before_options(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    context = open_context(config())
+    begin_run(context, reuse_out=False)
+    run(config())
+    manifest = str(tmp_path / "other.parquet")
+    write_manifest(Manifest.from_rows(context.manifest.table.to_pylist(), ("cat", "dog", "emu")), manifest)
+    more = look(open_context(config(f"manifest={manifest}", "classifier.epochs=3"), retrain="all"))
+    assert announcement(more).startswith("class emu new, classifier.epochs 20 → 3")
+
+
 def test_other_classes_are_refused_as_by_a_run(config: Callable[..., RunConfig]) -> None:
     run(config())
     context = open_context(config())
