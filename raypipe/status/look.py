@@ -164,10 +164,12 @@ def _masks(
         if not left:
             seconds = sum(steps.seconds_of(plan) for plan in decided)
             steps.found.append(Step(name="gate", state="done", seconds=seconds))
-        elif context.retrain != "none":
-            steps.follow("gate", f"--retrain={context.retrain} decides again")
         else:
-            steps.stream(left[0], sample_rows(context))
+            steps.stream(left[0], sample_rows(context))  # what it has scored stays, also where it decides again
+            if not steps.found[-1].is_left:
+                renewed = "" if context.retrain == "none" else f"--retrain={context.retrain} "
+                why = f"{renewed}decides {'again ' if renewed else ''}by the scores that are there"
+                steps.found[-1] = replace(steps.found[-1], state="begun", why=why, is_renewed=bool(renewed))
         if steps.found[-1].is_left:
             steps.follow("masks")
             return None, []

@@ -19,8 +19,9 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.outputs.lease import hold
 from raypipe.outputs.ledger import INDEX, QUARANTINED, write_entries
-from raypipe.outputs.records import read_summary, write_summary
+from raypipe.outputs.records import SUMMARY_FILE, read_summary, write_summary
 from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.gate import DECISION_FILE
 from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.in_use import OtherClasses
 from raypipe.run import Run
@@ -206,6 +207,27 @@ def test_a_new_class_is_announced_before_options(config: Callable[..., RunConfig
     write_manifest(Manifest.from_rows(context.manifest.table.to_pylist(), ("cat", "dog", "emu")), manifest)
     more = look(open_context(config(f"manifest={manifest}", "classifier.epochs=3"), retrain="all"))
     assert announcement(more).startswith("class emu new, classifier.epochs 20 → 3")
+
+
+def test_what_a_gate_has_scored_stays_where_it_decides_again(config: Callable[..., RunConfig]) -> None:
+    run(config())
+    found = step_of(look(open_context(config(), retrain="decisions")), "gate")
+    assert (found.state, found.why) == ("begun", "--retrain=decisions decides again by the scores that are there")
+    assert found.account is not None
+    assert found.account.num_left == 0
+    (folder,) = Path(config().out, "gate").iterdir()
+    (folder / DECISION_FILE).unlink()
+    assert step_of(look(open_context(config())), "gate").why == "decides by the scores that are there"
+    (entries,) = (folder / "index" / "all").iterdir()
+    done = pq.read_table(entries)
+    entries.unlink()
+    write_entries(str(folder), INDEX, "all", done.slice(3), run=2)
+    (folder / SUMMARY_FILE).unlink()
+    for retrain in ("none", "all"):
+        step = step_of(look(open_context(config(), retrain=retrain)), "gate")
+        assert (step.state, step.why) == ("begun", "was interrupted and goes on"), retrain
+        assert step.account is not None
+        assert step.account.num_finished == 1
 
 
 def test_other_classes_are_refused_as_by_a_run(config: Callable[..., RunConfig]) -> None:
