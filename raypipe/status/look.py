@@ -28,13 +28,17 @@ from raypipe.pipelines.seeds import given_seeds, seeds_plan
 from raypipe.pipelines.segmenter import has_weak_rows, segment_plan, segment_rows, segmenter_plan
 from raypipe.results import Decision
 from raypipe.stages.networks import REFIT
-from raypipe.status.content import Status, Step
+from raypipe.status.changes import earlier_folders
+from raypipe.status.content import State, Status, Step
 from raypipe.status.steps import Steps
 from raypipe.streams.collect import count
 from raypipe.streams.plan import Plan
 from raypipe.training.staging import find_weights
 from raypipe.training.trainer import read_metrics
 from raypipe.uri import parent
+
+FEATURES = "features"
+"""Of a frozen backbone, which takes the AffinityNet's place in its folder."""
 
 
 def look(context: Context) -> Status:
@@ -137,11 +141,15 @@ def _affinity(steps: Steps, seeds: Plan | None, classifier: Artifact | None) -> 
     start = classifier if config.affinity.start == "classifier" else None
     waits = config.affinity.start == "classifier" and classifier is None
     if not makes_seeds(config):
+        renewed = bool(earlier_folders(steps.out, "affinity"))
         if waits:
-            steps.follow("affinity")
+            steps.follow(FEATURES)
+            steps.found[-1] = replace(steps.found[-1], is_renewed=renewed, seconds_left=0)
             return None, False
         frozen = find_frozen(context, classifier=start)
-        steps.found.append(Step(name="affinity", state="done" if frozen else "missing", artifact=frozen))
+        state: State = "missing" if frozen is None else "done"
+        why = f"those of the {'pretrained network' if start is None else 'classifier'} as they are"
+        steps.found.append(Step(name=FEATURES, state=state, why=why, artifact=frozen, is_renewed=renewed))
         return frozen, frozen is not None
     if seeds is None:
         steps.follow("seeds")

@@ -11,6 +11,9 @@ import pytest
 from made_runs import BASE, make_nothing, write_inputs
 from typer.testing import CliRunner
 
+import raypipe.run as run_module
+import raypipe.status.look as look_module
+from raypipe.artifacts import Artifact
 from raypipe.cli import app
 from raypipe.cli_config import tell_differences
 from raypipe.cli_status import begin_run
@@ -394,6 +397,27 @@ def test_the_command_says_it_without_ray_and_of_a_bucket(
     assert said[0].stdout == said[1].stdout
     assert "walk.beta 8 → 4: gate, masks, segmenter, segments and scores again, 4 images" in said[0].stdout
     assert f"the last ones are in {bucket}/run/masks/" in said[0].stdout
+
+
+def test_features_of_a_frozen_backbone_are_named_for_what_they_are(
+    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = ["walk.affinity=frozen", "network.weights=FOLDER/weights.pth"]
+    found = look(open_context(config(*frozen)))
+    assert "affinity" not in states(found)
+    assert "features    to do    those of the pretrained network as they are" in describe(found)
+    made = Artifact("features", "made")
+    monkeypatch.setattr(run_module, "freeze_backbone", lambda *_, **__: made)
+    monkeypatch.setattr(look_module, "find_frozen", lambda *_, **__: made)
+    run(config(*frozen))
+    found = look(open_context(config(*frozen)))
+    assert step_of(found, "features").artifact == made
+    waits = look(open_context(config(*frozen, "affinity.start=classifier", "classifier.lr=0.1")))
+    assert (step_of(waits, "features").state, step_of(waits, "features").why) == (
+        "follows",
+        "needs the classifier first",
+    )
+    assert step_of(waits, "features").seconds_left == 0
 
 
 def test_refitted_maps_are_a_step_and_what_is_made_of_them_follows(config: Callable[..., RunConfig]) -> None:
