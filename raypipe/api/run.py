@@ -1,6 +1,7 @@
 """A finished run, as Python reads it: its manifest, its masks, and what led to one of them."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,8 @@ import pyarrow as pa
 
 from raypipe import storage
 from raypipe import uri as uris
-from raypipe.api.masks import Masks
+from raypipe.api.masks import Mask, Masks
+from raypipe.api.single_image import Picture, segment_image
 from raypipe.config import RunConfig
 from raypipe.config_file import read_config
 from raypipe.data.manifest import Manifest
@@ -18,6 +20,7 @@ from raypipe.outputs.load import held
 from raypipe.pages.explain import explain, manifest_row
 from raypipe.pages.finished import FinishedMasks, find_masks
 from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.needs import has_given_seeds
 from raypipe.reports.explain import Explanation
 from raypipe.results import Decision
 from raypipe.streams.collect import collect, quarantined
@@ -126,6 +129,27 @@ class FinishedRun:
         """
         row = manifest_row(self.context, image_id)
         return explain(self.finished, row, pixel=pixel)
+
+    def segment_image(self, image: Picture, labels: Sequence[str], *, device: str | None = None) -> Mask:
+        """The mask of one picture, which needn't be one of the run's, as the run makes masks of its own.
+
+        The run's networks are found, and what its gates rejected is left out.
+
+        Args:
+            image: as of `raypipe.segment_image`.
+            labels: names of the classes that the picture shows.
+            device: as of `raypipe.segment_image`.
+
+        Raises:
+            NotFinished: as of `masks`.
+            ValueError: as of `raypipe.segment_image`; or the run's maps are given ones, and no network makes more.
+        """
+        found = self.finished
+        if has_given_seeds(self.context):
+            raise ValueError("the run's maps were given: there is no classifier that makes some of another picture")
+        affinity = None if found.affinity is None else found.affinity.uri
+        config = found.context.config
+        return segment_image(image, labels, classifier=found.maps.uri, affinity=affinity, config=config, device=device)
 
     @cached_property
     def finished(self) -> FinishedMasks:

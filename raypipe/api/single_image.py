@@ -40,7 +40,7 @@ def segment_image(
     classifier: str | None = None,
     affinity: str | None = None,
     segmenter: str | None = None,
-    config: str | os.PathLike[str] = "-",
+    config: str | os.PathLike[str] | RunConfig = "-",
     overrides: Sequence[str] = (),
     device: str | None = None,
 ) -> Mask:
@@ -48,7 +48,8 @@ def segment_image(
 
     With a classifier and an AffinityNet the mask is a run's pseudo-mask: class activation maps of the labels, walked
     and refined. It equals a run's own with the same config and device, unless the run's gate has rejected the walk or
-    its refinement: that is decided on a sample of its images, and here both stay as configured. With a segmentation
+    its refinement: that is decided on a sample of its images, and here both stay as configured.
+    `FinishedRun.segment_image` knows what a run has decided, and where its checkpoints are. With a segmentation
     network no labels are needed; where some are given, no other class is possible.
 
     The networks of the last call are kept, so that a loop over pictures loads them once.
@@ -58,10 +59,11 @@ def segment_image(
         labels: names of the classes that the picture shows; an empty list is a picture of nothing but background.
         classifier: folder or URI of its checkpoint, such as `out/classifier/…/checkpoint`; with `cams.refit` that of
             `out/refit/…/checkpoint`.
-        affinity: that of the AffinityNet. It may be missing where `walk.num_steps` is 0 or `walk.affinity` is `rgb`.
+        affinity: that of the AffinityNet, or of the frozen backbone in its place, such as `out/affinity/…/checkpoint`.
+            It may be missing where `walk.num_steps` is 0 or `walk.affinity` is `rgb`.
         segmenter: that of the segmentation network, instead of the other two.
-        config: YAML file whose settings are used; `-` takes the defaults. Its manifest, `out` and checkpoints don't
-            matter.
+        config: YAML file whose settings are used, or a loaded config; `-` takes the defaults. Its manifest, `out` and
+            checkpoints don't matter.
         overrides: dotted ones, such as `walk.beta=4`.
         device: as torch names it; None takes the first GPU, or the CPU where there is none.
 
@@ -76,13 +78,19 @@ def segment_image(
     checkpoints: dict[Task, str | None] = {"classifier": classifier, "affinity": affinity, "segmenter": segmenter}
     given = {task: uri for task, uri in checkpoints.items() if uri is not None}
     _check(list(given), labels)
-    settings = _for_one(read_config(os.fspath(config), ["manifest=-", "out=-", *overrides]))
+    if not isinstance(config, RunConfig):
+        config = read_config(os.fspath(config), ["manifest=-", "out=-", *overrides])
+    elif overrides:
+        raise ValueError(f"got a loaded config and overrides {list(overrides)}: give these to `load_config`")
+    settings = _for_one(config)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     networks = tuple((task, _artifact(uri, task)) for task, uri in given.items())
     if segmenter is None and affinity is None and settings.walk.affinity != "rgb" and settings.walk.num_steps:
+        needed = "a frozen backbone" if settings.walk.affinity == "frozen" else "an AffinityNet"
         raise ValueError(
-            "a walk needs an AffinityNet: give affinity=CHECKPOINT, or overrides=['walk.num_steps=0'] for a mask of "
-            "the maps alone"
+            f"a walk needs {needed}: give affinity=CHECKPOINT, which a run has in out/affinity/…/checkpoint; or call "
+            "raypipe.open_run(CONFIG).segment_image, which finds it; or give overrides=['walk.num_steps=0'] for a mask "
+            "of the maps alone"
         )
     stages, classes = _ready(to_yaml(settings), networks, labels is not None, device)
     row: Row = {
@@ -118,7 +126,7 @@ def _for_one(config: RunConfig) -> RunConfig:
     """
     if config.images.by_windows:
         raise ValueError("images.bands and images.tile are a run's: give the pixels as an array, or leave them null")
-    return config.model_copy(update={"checkpoints": Checkpoints()})
+    return config.model_copy(update={"checkpoints": Checkpoints(), "manifest": "-", "out": "-"})
 
 
 def _artifact(uri: str, task: Task) -> Artifact:

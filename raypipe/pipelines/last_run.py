@@ -50,13 +50,18 @@ class LastRun:
     config: Mapping[str, Any]
     """Its options by their dotted names."""
 
-    def differences(self, config: RunConfig) -> list[str]:
-        """Options of a config that were others, as `walk.beta 8 → 4`, but for those that change no output."""
+    def differences(self, config: RunConfig, classes: Sequence[str] | None = None) -> list[str]:
+        """What was otherwise: classes, and options that change an output, as `walk.beta 8 → 4`.
+
+        Args:
+            config: as it is now.
+            classes: of the manifest now; None leaves them out.
+        """
         old, new = (
             {name: value for name, value in options.items() if not name.startswith(_CHANGES_NOTHING)}
             for options in (self.config, flat(config.model_dump(mode="json")))
         )
-        return changed_options(old, new)
+        return [*(changed_classes(self.classes, classes) if classes else ()), *changed_options(old, new)]
 
 
 def find_last_run(out: str) -> LastRun | None:
@@ -98,8 +103,9 @@ def check_manifest(context: Context, *, reuse: bool) -> dict[str, str | None]:
     """
     last = None if reuse else find_last_run(context.config.out)
     if last is not None and context.classes[: len(last.classes)] != last.classes:
-        how = f"of the classes {_some(last.classes)}, and this manifest has {_some(context.classes)}"
-        raise _refusal(context, last, how)
+        changes = ", ".join(changed_classes(last.classes, context.classes))
+        how = f"of the classes {_some(last.classes)}, and this one has {_some(context.classes)} ({changes})"
+        raise _refusal(context, last, how, what="classes")
     known = () if last is None else last.image_ids
     rows = context.rows(None, columns=("image_id", "image_uri"))
     found = list(in_tasks(partial(_of_part, rows, known), rows.read_parts, inline=are_few(rows)))
@@ -143,11 +149,23 @@ def _check_images(context: Context, last: LastRun, uris: Mapping[str, str | None
     )
 
 
-def _refusal(context: Context, last: LastRun, how: str) -> OtherManifest:
+def _refusal(context: Context, last: LastRun, how: str, *, what: str = "images") -> OtherManifest:
+    changed = last.manifest == context.config.manifest
+    before = f"the manifest's {what} have changed: " if changed else ""
+    of = f"{last.manifest} as it was" if changed else f"another manifest, {last.manifest}"
     return OtherManifest(
-        f"{context.config.out} holds a run of another manifest, {last.manifest}, {how}: give another `out`, so that "
-        "its report and config stay as they are, or `raypipe run --reuse-out`, with --retrain=all where classes differ"
+        f"{before}{context.config.out} holds a run of {of}, {how}: give another `out`, so that its report and config "
+        "stay as they are, or `raypipe run --reuse-out`, with --retrain=all where classes differ"
     )
+
+
+def changed_classes(old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """Classes that have come or gone, or that they are in another order."""
+    come, gone = ([name for name in ones if name not in others] for ones, others in ((new, old), (old, new)))
+    if not come and not gone:
+        return [] if tuple(old) == tuple(new) else ["classes in another order"]
+    named = [(come, "new"), (gone, "gone")]
+    return [f"{'class' if len(names) == 1 else 'classes'} {_some(names)} {how}" for names, how in named if names]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -106,7 +106,10 @@ def in_words(
     named: dict[str, str] = {}
     others: dict[str, None] = {}
     bare: dict[tuple[str, str], None] = {}
+    listed = any(path[-1] == "classes" for path, _, _ in found)
     for path, old, new in found:
+        if listed and path[-1] == "num_classes":
+            continue  # the lists say it
         name = _option(path, new, options, task)
         if path[0] in _OF_ROWS:
             others["other images to learn from"] = None

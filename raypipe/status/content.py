@@ -18,7 +18,7 @@ class Step:
     """A step of a run."""
 
     name: str
-    """That of its folder below `out`."""
+    """That of its folder below `out`; a frozen backbone's `features` are in that of the AffinityNet."""
     state: State
     why: str = ""
     """Why something is left to do; what is known of it where nothing is."""

@@ -22,19 +22,23 @@ from raypipe.pipelines.masks import masks_plan
 from raypipe.pipelines.masks_file import find_masks_file
 from raypipe.pipelines.needs import makes_seeds, uses_classifier
 from raypipe.pipelines.networks import given_checkpoint
-from raypipe.pipelines.refit import find_refit, refits
+from raypipe.pipelines.refit import find_refit, refit_plan, refits
 from raypipe.pipelines.saliency_maps import lacks_saliency, saliency_plan, saliency_weights, unmapped_rows
 from raypipe.pipelines.seeds import given_seeds, seeds_plan
 from raypipe.pipelines.segmenter import has_weak_rows, segment_plan, segment_rows, segmenter_plan
 from raypipe.results import Decision
 from raypipe.stages.networks import REFIT
-from raypipe.status.content import Status, Step
+from raypipe.status.changes import earlier_folders
+from raypipe.status.content import State, Status, Step
 from raypipe.status.steps import Steps
 from raypipe.streams.collect import count
 from raypipe.streams.plan import Plan
 from raypipe.training.staging import find_weights
 from raypipe.training.trainer import read_metrics
 from raypipe.uri import parent
+
+FEATURES = "features"
+"""Of a frozen backbone, which takes the AffinityNet's place in its folder."""
 
 
 def look(context: Context) -> Status:
@@ -70,7 +74,7 @@ def look(context: Context) -> Status:
         at_work=steps.at_work,
         labels=[] if classifier is None else _labels(context, classifier),
         gates=decisions,
-        differs=[] if steps.last is None else steps.last.differences(context.config),
+        differs=[] if steps.last is None else steps.last.differences(context.config, context.classes),
         last_masks=find_masks_file(out),
     )
 
@@ -114,7 +118,16 @@ def _refit(steps: Steps, classifier: Artifact | None) -> Artifact | None:
         steps.follow(REFIT)
         return None
     found = find_refit(steps.context, classifier)
-    steps.found.append(Step(name=REFIT, state="missing" if found is None else "done", artifact=found))
+    plan = refit_plan(steps.context, classifier)
+    steps.found.append(
+        Step(
+            name=REFIT,
+            state="missing" if found is None else "done",
+            artifact=found,
+            seconds=steps.seconds_of(plan),
+            seconds_left=0 if found else steps.seconds_before(REFIT),
+        )
+    )
     return found
 
 
@@ -128,11 +141,15 @@ def _affinity(steps: Steps, seeds: Plan | None, classifier: Artifact | None) -> 
     start = classifier if config.affinity.start == "classifier" else None
     waits = config.affinity.start == "classifier" and classifier is None
     if not makes_seeds(config):
+        renewed = bool(earlier_folders(steps.out, "affinity"))
         if waits:
-            steps.follow("affinity")
+            steps.follow(FEATURES)
+            steps.found[-1] = replace(steps.found[-1], is_renewed=renewed, seconds_left=0)
             return None, False
         frozen = find_frozen(context, classifier=start)
-        steps.found.append(Step(name="affinity", state="done" if frozen else "missing", artifact=frozen))
+        state: State = "missing" if frozen is None else "done"
+        why = f"those of the {'pretrained network' if start is None else 'classifier'} as they are"
+        steps.found.append(Step(name=FEATURES, state=state, why=why, artifact=frozen, is_renewed=renewed))
         return frozen, frozen is not None
     if seeds is None:
         steps.follow("seeds")
@@ -155,10 +172,12 @@ def _masks(
         if not left:
             seconds = sum(steps.seconds_of(plan) for plan in decided)
             steps.found.append(Step(name="gate", state="done", seconds=seconds))
-        elif context.retrain != "none":
-            steps.follow("gate", f"--retrain={context.retrain} decides again")
         else:
-            steps.stream(left[0], sample_rows(context))
+            steps.stream(left[0], sample_rows(context))  # what it has scored stays, also where it decides again
+            if not steps.found[-1].is_left:
+                renewed = "" if context.retrain == "none" else f"--retrain={context.retrain} "
+                why = f"{renewed}decides {'again ' if renewed else ''}by the scores that are there"
+                steps.found[-1] = replace(steps.found[-1], state="begun", why=why, is_renewed=bool(renewed))
         if steps.found[-1].is_left:
             steps.follow("masks")
             return None, []

@@ -2,9 +2,11 @@
 
 import json
 import time
+from typing import Any, get_args
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
+from raypipe.data.checkpoints import Task
 from raypipe.data.rows import Rows
 from raypipe.outputs.lease import Holder, find_holder
 from raypipe.outputs.records import RECORD_FILE, read_stream_summary, read_summary
@@ -16,11 +18,11 @@ from raypipe.status.changes import Words, earlier_folders, in_words, nearest_dif
 from raypipe.status.content import State, Step
 from raypipe.streams.moves import PARTS_FILE
 from raypipe.streams.plan import Plan
+from raypipe.training.order import num_steps_per_epoch
 from raypipe.training.trainer import last_state, read_metrics
 from raypipe.uri import parent
 
 _AT_WORK = "a run is at work"
-_TRAININGS = ("classifier", "affinity", "segmenter")
 
 
 class Steps:
@@ -55,15 +57,16 @@ class Steps:
         """Notes a step that is made of what isn't made yet: of the first one that is left, or for another reason."""
         if why is None:
             why = f"needs the {next(step.name for step in self.found if step.is_left)} first"
-        renewed, taken = bool(earlier_folders(self.out, name)), self._seconds_of(name)
-        left = self._training_left(name) if name in _TRAININGS else taken and taken[0]
+        renewed = bool(earlier_folders(self.out, name))
+        task = next((task for task in get_args(Task) if task == name), None)
+        left = self.seconds_before(name) if task is None else self._training_left(task)
         self.found.append(Step(name=name, state="follows", why=why, is_renewed=renewed, seconds_left=left))
 
     def network(self, plan: NetworkPlan) -> Artifact | None:
         """Looks at a network; None where it is to be trained."""
         name = plan.task.name
         if found := find_trained(self.context, plan):
-            seconds = sum(epoch["seconds"] for epoch in read_metrics(parent(found.uri)))
+            seconds = _seconds(read_metrics(parent(found.uri)))
             used = find_network_in_use(self.context, plan)
             why = ""
             if used is not None and not used.is_of_now:
@@ -81,7 +84,7 @@ class Steps:
         else:
             words, renewed = self._differences(name, plan.provenance(), task=name)
             why = f"{words}: {why}" if str(words) else why
-        left, elapsed = self._training_left(name), _elapsed(holder)
+        left, elapsed = self._training_left(name, num_images=plan.rows.num_rows), _elapsed(holder)
         self.found.append(
             Step(
                 name=name,
@@ -137,16 +140,32 @@ class Steps:
             self.at_work.append(holder.text)
         return holder
 
+    def seconds_before(self, name: str) -> float | None:
+        """What the last run of a stream took, of whatever options and rows; None where there was none."""
+        taken = self._seconds_of(name)
+        return None if taken is None else taken[0]
+
     def _differences(self, name: str, provenance: dict[str, object], *, task: str | None = None) -> tuple[Words, bool]:
         """Why an output isn't one that is there, and whether any is."""
         found = nearest_differences(earlier_folders(self.out, name), provenance)
         last = None if self.last is None else self.last.config
         return in_words(found or [], self.context.config, task=task, last=last), found is not None
 
-    def _training_left(self, name: str) -> float | None:
-        """Seconds of the longest earlier training of a network; other numbers of images or epochs aren't reckoned."""
-        found = [sum(epoch["seconds"] for epoch in read_metrics(folder)) for folder in earlier_folders(self.out, name)]
-        return max(found, default=0.0) or None
+    def _training_left(self, name: Task, *, num_images: int | None = None) -> float | None:
+        """Seconds of a whole training, by what an image took in the longest earlier one of this network.
+
+        Args:
+            name: of the network.
+            num_images: that it learns from; None where nobody knows yet, and it is reckoned with those of then.
+        """
+        found = [metrics for folder in earlier_folders(self.out, name) if (metrics := read_metrics(folder))]
+        if not found:
+            return None
+        longest = max(found, key=_seconds)
+        section = self.context.config.training(name).section
+        images = [epoch["num_images"] for epoch in longest]  # as they are drawn: the last batch is filled up
+        drawn = section.batch_size * num_steps_per_epoch(num_images or images[-1], section.batch_size)
+        return _seconds(longest) / sum(images) * section.epochs * drawn if sum(images) else None
 
     def _training_left_over(self, folder: str, holder: Holder | None) -> str:
         """Why a training that was begun isn't done, and where it goes on."""
@@ -177,6 +196,11 @@ class Steps:
             if summary.get("num_computed") and "seconds" in summary:
                 return summary["seconds"], summary["num_computed"]
         return None
+
+
+def _seconds(metrics: list[dict[str, Any]]) -> float:
+    """Of a training, by the metrics of its epochs."""
+    return float(sum(epoch["seconds"] for epoch in metrics))
 
 
 def _elapsed(holder: Holder | None) -> float:

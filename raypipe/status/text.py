@@ -106,16 +106,18 @@ def _num_left(status: Status) -> int:
 
 
 def _times(steps: Sequence[Step]) -> str:
-    so_far = f"{time_text(sum(step.seconds for step in steps) / 3600)} so far"
+    so_far = f"{time_text(sum(step.seconds for step in steps) / 3600)} so far with these options"
     left = [step for step in steps if step.is_left]
     if not left:
         return so_far
     unknown = [step.name for step in left if step.seconds_left is None]
-    known = time_text(sum(step.seconds_left or 0 for step in left) / 3600)
+    seconds = sum(step.seconds_left or 0 for step in left)
+    known = f"about {time_text(seconds / 3600)} left"
     if not unknown:
-        return f"{so_far}, about {known} left"
-    forecast = f"`raypipe doctor CONFIG` forecasts {_listed(unknown)}"
-    return f"{so_far}; {forecast}" if len(unknown) == len(left) else f"{so_far}, about {known} left; {forecast}"
+        return f"{so_far}, {known}"
+    if not seconds:
+        return f"{so_far}; time left isn't known yet: `raypipe doctor CONFIG` forecasts it"
+    return f"{so_far}, {known} without {_listed(unknown)}, which `raypipe doctor CONFIG` forecasts"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """A finished run as Python reads it: made in this process, by its stages; no Ray."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,22 @@ def test_a_single_image_gets_the_mask_that_the_run_made(run: FinishedRun, config
     uri = Path(config).parent / "photo_1.jpg"
     mask = raypipe.segment_image(uri, ["dog", "cat"], config=config, device="cpu", **networks)
     assert {**mask.row, "image_id": "photo_1"} == run.masks["photo_1"].row
+    assert run.segment_image(uri, ["dog", "cat"], device="cpu").row == mask.row
+
+
+def test_a_picture_is_walked_only_where_the_gates_let_it(run: FinishedRun, config: str) -> None:
+    unwalked = FinishedRun(open_run(config, "walk.num_steps=0").context)
+    object.__setattr__(run, "finished", replace(run.finished, context=unwalked.context))
+    mask = run.segment_image(Path(config).parent / "photo_1.jpg", ["dog", "cat"], device="cpu")
+    assert mask.row["walk_steps"] != run.masks["photo_1"].row["walk_steps"]
+
+
+def test_given_maps_are_none_of_another_picture(run: FinishedRun) -> None:
+    config = run.config.model_copy(update={"checkpoints": run.config.checkpoints.model_copy(update={"seeds": "maps"})})
+    given = FinishedRun(replace(run.context, config=config))
+    object.__setattr__(given, "finished", run.finished)
+    with pytest.raises(ValueError, match="the run's maps were given"):
+        given.segment_image(b"", ["dog"])
 
 
 def test_other_settings_mean_other_masks(config: str) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from raypipe.api.masks import Mask
 from raypipe.api.single_image import segment_image
+from raypipe.config import load_config
 from raypipe.data.checkpoints import Checkpoint, CheckpointError, write_checkpoint
 from raypipe.data.images import decode_image
 from raypipe.data.manifest import UnknownLabel
@@ -90,6 +91,13 @@ def test_a_segmenter_needs_no_labels(jpeg: bytes, segmenter_uri: str) -> None:
 def test_the_maps_alone_need_no_affinity(jpeg: bytes, classifier_uri: str) -> None:
     with pytest.raises(ValueError, match="a walk needs an AffinityNet: give affinity=CHECKPOINT"):
         segment(jpeg, ["dog"], classifier=classifier_uri)
+    frozen = ["walk.affinity=frozen", "network.weights=w.pth"]
+    with pytest.raises(
+        ValueError, match=r"needs a frozen backbone: .* out/affinity/…/checkpoint; or call raypipe\.open"
+    ):
+        segment_image(jpeg, ["dog"], classifier=classifier_uri, overrides=frozen)
+    with pytest.raises(ValueError, match=r"a loaded config and overrides \['cams.scales"):
+        segment(jpeg, ["dog"], classifier=classifier_uri, config=load_config("", ["manifest=-", "out=-"]))
     unwalked = segment_image(
         jpeg, ["dog"], classifier=classifier_uri, overrides=[*SMALL, "walk.num_steps=0"], device="cpu"
     )

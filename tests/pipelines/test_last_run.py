@@ -11,7 +11,14 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import write_manifest
 from raypipe.pipelines.classifier import train_classifier
 from raypipe.pipelines.context import Context, open_context
-from raypipe.pipelines.last_run import RUN_FILE, OtherManifest, check_manifest, find_last_run, remember_run
+from raypipe.pipelines.last_run import (
+    RUN_FILE,
+    OtherManifest,
+    changed_classes,
+    check_manifest,
+    find_last_run,
+    remember_run,
+)
 
 
 def make_context(
@@ -41,9 +48,13 @@ def test_a_grown_manifest_goes_on(first: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "classes", "message"),
     [
-        (range(600, 2000), ("cat", "dog"), r"holds a run of another manifest, .*m\.parquet, and of 256 of its images"),
-        (range(1000), ("dog", "cat"), r"of the classes cat, dog, and this manifest has dog, cat: .*--reuse-out"),
-        (range(1000), ("cat",), "this manifest has cat:"),
+        (range(600, 2000), ("cat", "dog"), r"images have changed: .*/m\.parquet as it was, and of 256 of its images"),
+        (
+            range(1000),
+            ("dog", "cat"),
+            r"the classes cat, dog, and this one has dog, cat \(classes in another order\): .*--reuse-out",
+        ),
+        (range(1000), ("cat",), r"^the manifest's classes have changed: .* this one has cat \(class dog gone\):"),
     ],
     ids=["other images", "other order", "fewer classes"],
 )
@@ -51,8 +62,16 @@ def test_another_manifest_is_refused(first: Path, ids: range, classes: tuple[str
     context = make_context(first, ids, classes=classes)
     with pytest.raises(OtherManifest, match=message):
         check_manifest(context, reuse=False)
+    elsewhere = Context(context.config.model_copy(update={"manifest": "other.parquet"}), context.manifest)
+    with pytest.raises(OtherManifest, match=r"^\S+ holds a run of another manifest, \S+/m\.parquet, "):
+        check_manifest(elsewhere, reuse=False)
     remember_run(context, check_manifest(context, reuse=True))
     assert check_manifest(context, reuse=False)
+
+
+def test_classes_that_differ_are_named() -> None:
+    assert changed_classes(["cat", "dog"], ["cat", "emu", "fox"]) == ["classes emu, fox new", "class dog gone"]
+    assert changed_classes(["cat"], ["cat"]) == []
 
 
 def test_an_id_in_two_parts_is_left_to_the_check_of_ids(tmp_path: Path) -> None:

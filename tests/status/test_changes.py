@@ -50,6 +50,11 @@ def test_what_no_option_holds_has_its_own_name_and_an_option_is_said_once() -> N
     assert in_words(found, CONFIG).options == ["walk.beta 8 → 4", "crop_size 96 → 7"]
 
 
+def test_another_number_of_classes_is_not_said_beside_the_classes() -> None:
+    found = [Difference(("task", "num_classes"), 2, 3), Difference(("classes",), ["a"], ["a", "b"])]
+    assert in_words(found, CONFIG).options == ['classes ["a"] → ["a", "b"]']
+
+
 def test_what_has_changed_is_what_was_in_the_last_run() -> None:
     found = [Difference(("stages", "Walk", "beta"), 8.0, 4.0)]
     assert in_words(found, CONFIG, last={"walk.beta": 2.0}).options == ["walk.beta 2 → 4"]

@@ -1,5 +1,6 @@
 """What a status says of runs in which nothing is computed (`made_runs`), and that a run then does just that."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from made_runs import BASE, make_nothing, write_inputs
 from typer.testing import CliRunner
 
+import raypipe.run as run_module
+import raypipe.status.look as look_module
+from raypipe.artifacts import Artifact
 from raypipe.cli import app
 from raypipe.cli_config import tell_differences
 from raypipe.cli_status import begin_run
@@ -18,9 +22,10 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.outputs.lease import Lease, hold
 from raypipe.outputs.ledger import INDEX, QUARANTINED, write_entries
-from raypipe.outputs.records import read_summary, write_summary
+from raypipe.outputs.records import SUMMARY_FILE, read_summary, write_summary
 from raypipe.pipelines import networks
 from raypipe.pipelines.context import Context, open_context
+from raypipe.pipelines.gate import DECISION_FILE
 from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.in_use import OtherClasses
 from raypipe.pipelines.networks import NetworkPlan
@@ -28,6 +33,7 @@ from raypipe.run import Run
 from raypipe.status.content import Status, Step
 from raypipe.status.look import look
 from raypipe.status.text import announcement, closing, describe
+from raypipe.training.trainer import METRICS_FILE
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +204,37 @@ def test_a_grown_manifest_is_computed_for_its_new_rows(
     assert step_of(renewed, "classifier").why == "other images to learn from: learns from 4 images"
 
 
+def test_a_new_class_is_announced_before_options(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    context = open_context(config())
+    begin_run(context, reuse_out=False)
+    run(config())
+    manifest = str(tmp_path / "other.parquet")
+    write_manifest(Manifest.from_rows(context.manifest.table.to_pylist(), ("cat", "dog", "emu")), manifest)
+    more = look(open_context(config(f"manifest={manifest}", "classifier.epochs=3"), retrain="all"))
+    assert announcement(more).startswith("class emu new, classifier.epochs 20 → 3")
+
+
+def test_what_a_gate_has_scored_stays_where_it_decides_again(config: Callable[..., RunConfig]) -> None:
+    run(config())
+    found = step_of(look(open_context(config(), retrain="decisions")), "gate")
+    assert (found.state, found.why) == ("begun", "--retrain=decisions decides again by the scores that are there")
+    assert found.account is not None
+    assert found.account.num_left == 0
+    (folder,) = Path(config().out, "gate").iterdir()
+    (folder / DECISION_FILE).unlink()
+    assert step_of(look(open_context(config())), "gate").why == "decides by the scores that are there"
+    (entries,) = (folder / "index" / "all").iterdir()
+    done = pq.read_table(entries)
+    entries.unlink()
+    write_entries(str(folder), INDEX, "all", done.slice(3), run=2)
+    (folder / SUMMARY_FILE).unlink()
+    for retrain in ("none", "all"):
+        step = step_of(look(open_context(config(), retrain=retrain)), "gate")
+        assert (step.state, step.why) == ("begun", "was interrupted and goes on"), retrain
+        assert step.account is not None
+        assert step.account.num_finished == 1
+
+
 def test_other_classes_are_refused_as_by_a_run(config: Callable[..., RunConfig]) -> None:
     run(config())
     context = open_context(config())
@@ -292,14 +329,37 @@ def test_the_time_so_far_is_that_of_all_runs(config: Callable[..., RunConfig]) -
     summary = read_summary(masks.uri)
     assert summary is not None
     write_summary(masks.uri, summary | {"seconds": 60.0, "total_seconds": 480.0})
-    assert "time: 8 minutes so far" in closing(look(open_context(config())))
+    assert "time: 8 minutes so far with these options" in closing(look(open_context(config())))
     gates = [folder for folder in Path(config().out, "gate").iterdir() if read_summary(str(folder))]
     assert gates
     for folder in gates:
         summary = read_summary(str(folder))
         assert summary is not None
         write_summary(str(folder), summary | {"seconds": 60.0, "total_seconds": 120.0})
-    assert f"time: {8 + 2 * len(gates)} minutes so far" in closing(look(open_context(config())))
+    assert f"time: {8 + 2 * len(gates)} minutes so far with these options" in closing(look(open_context(config())))
+
+
+def test_the_time_left_of_a_training_is_reckoned_by_images_and_epochs(config: Callable[..., RunConfig]) -> None:
+    """An earlier one of 2 epochs of 32 images took 64 s, so an image takes 1 s."""
+    run(config())
+    (folder,) = Path(config().out, "classifier").iterdir()
+    epochs = [json.dumps({"num_images": 32, "seconds": 32.0})] * 2
+    Path(folder, METRICS_FILE).write_text("\n".join(epochs) + "\n")
+    for epochs_now, batch_size, seconds in ((1, 2, 4), (5, 2, 20), (5, 3, 15), (5, 16, 80)):
+        context = open_context(config(f"classifier.epochs={epochs_now}", f"classifier.batch_size={batch_size}"))
+        assert step_of(look(context), "classifier").seconds_left == seconds, "it learns from 3 images"
+    (folder,) = Path(config().out, "affinity").iterdir()
+    Path(folder, METRICS_FILE).write_text(epochs[0])
+    waits = look(open_context(config("classifier.lr=0.1", "affinity.epochs=5", "affinity.batch_size=16")))
+    assert step_of(waits, "affinity").state == "follows"
+    assert step_of(waits, "affinity").seconds_left == 5 * 32, "of as many images as then"
+
+
+def test_before_the_first_run_the_time_left_is_not_known(config: Callable[..., RunConfig]) -> None:
+    for options in ([], ["walk.affinity=frozen", "network.weights=FOLDER/weights.pth", "cams.refit=true"]):
+        assert describe(look(open_context(config(*options)))).endswith(
+            "time: 0 seconds so far with these options; time left isn't known yet: `raypipe doctor CONFIG` forecasts it"
+        )
 
 
 def test_a_guess_of_the_time_left_needs_no_summary_of_this_version(config: Callable[..., RunConfig]) -> None:
@@ -381,6 +441,27 @@ def test_the_command_says_it_without_ray_and_of_a_bucket(
     assert said[0].stdout == said[1].stdout
     assert "walk.beta 8 → 4: gate, masks, segmenter, segments and scores again, 4 images" in said[0].stdout
     assert f"the last ones are in {bucket}/run/masks/" in said[0].stdout
+
+
+def test_features_of_a_frozen_backbone_are_named_for_what_they_are(
+    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = ["walk.affinity=frozen", "network.weights=FOLDER/weights.pth"]
+    found = look(open_context(config(*frozen)))
+    assert "affinity" not in states(found)
+    assert "features    to do    those of the pretrained network as they are" in describe(found)
+    made = Artifact("features", "made")
+    monkeypatch.setattr(run_module, "freeze_backbone", lambda *_, **__: made)
+    monkeypatch.setattr(look_module, "find_frozen", lambda *_, **__: made)
+    run(config(*frozen))
+    found = look(open_context(config(*frozen)))
+    assert step_of(found, "features").artifact == made
+    waits = look(open_context(config(*frozen, "affinity.start=classifier", "classifier.lr=0.1")))
+    assert (step_of(waits, "features").state, step_of(waits, "features").why) == (
+        "follows",
+        "needs the classifier first",
+    )
+    assert step_of(waits, "features").seconds_left == 0
 
 
 def test_refitted_maps_are_a_step_and_what_is_made_of_them_follows(config: Callable[..., RunConfig]) -> None:
