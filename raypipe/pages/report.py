@@ -43,7 +43,8 @@ def write_report(
     Args:
         context: config and manifest.
         maps: the checkpoint that makes the maps, or what given seeds are known by.
-        seeds: folder of seeds; may be missing where the maps were computed in the masks' stream.
+        seeds: folder of seeds; where it is missing, since the masks' stream computed the maps, a stream of their own
+            makes the samples' maps.
         masks: folder of masks.
         segments: folder of the segmentation network's masks, if there are any.
         networks: task to checkpoint.
@@ -77,7 +78,13 @@ def write_report(
         known=known,
         sayings=[] if known is None else label_sayings(config, known, epochs=curves["classifier"]),
         samples=collect_samples(
-            context, outputs, affinity=affinity, evaluation=evaluation, scores=scores, num_samples=num_samples
+            context,
+            outputs,
+            maps=maps,
+            affinity=affinity,
+            evaluation=evaluation,
+            scores=scores,
+            num_samples=num_samples,
         ),
         confusions=final_confusions(evaluation, list(scores)),
         counts=count_masks(context.rows(None), masks, classes=context.classes, num_labelled=num_labelled),
