@@ -6,7 +6,6 @@ from typing import Any
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.checkpoints import Task
-from raypipe.outputs.records import read_summary
 from raypipe.pages.class_counts import count_masks
 from raypipe.pages.counts import count_labels, count_quarantined, count_walks, final_confusions
 from raypipe.pages.curves import collect_risks, collect_sweeps
@@ -14,6 +13,7 @@ from raypipe.pages.headline import headline
 from raypipe.pages.provenance import provenance
 from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pages.samples import collect_samples
+from raypipe.pages.times import stream_summaries
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.labels.knowledge import label_sayings, read_label_precision
 from raypipe.reports.html import Report, render_report
@@ -92,7 +92,7 @@ def write_report(
         risks=collect_risks(config.out, masks=masks, evaluation=evaluation, scores=scores),
         sweeps=collect_sweeps(config.out, maps=maps, affinity=affinity),
         saliency=saliency_samples(context, classifier=classifier, num_samples=num_samples) if classifier else (),
-        streams={name: summary for name, folder in folders.items() if (summary := read_summary(folder))},
+        streams=stream_summaries(context, outputs, maps=maps, affinity=affinity, classifier=classifier),
         quarantine=count_quarantined(folders),
         provenance=provenance(context, outputs=outputs, networks=networks, resources=resources),
     )
