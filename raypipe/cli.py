@@ -149,7 +149,7 @@ def sweep(config: ConfigFile, overrides: Overrides = None) -> None:
     from raypipe.pipelines.walk.sweep import result_table
 
     typer.echo(result_table(result))
-    typer.echo(f"table and plots: {result.folder}\nconfig for `raypipe masks`: {result.best_config}")
+    typer.echo(f"table and plots: {result.folder}\nconfig for `raypipe run`: {result.best_config}")
 
 
 @app.command(rich_help_panel=RUN)

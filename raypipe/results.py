@@ -6,6 +6,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+SURE = 2.0
+"""Standard errors from which a difference is hardly chance."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSummary:
@@ -83,8 +86,16 @@ class Decision:
     standard_error: float | None = None
     """Of the difference; None for less than two images."""
 
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether a refinement is kept for a difference of so few standard errors that chance alone may bring it."""
+        if self.difference is None or not self.standard_error:
+            return False
+        return self.kept and 0 < self.difference < SURE * self.standard_error
+
     def __str__(self) -> str:
-        return f"{self.refinement} {'kept' if self.kept else 'rejected'}: {self.reason}"
+        chance = ", which chance alone may do" if self.may_be_chance else ""
+        return f"{self.refinement} {'kept' if self.kept else 'rejected'}: {self.reason}{chance}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ from typing import Any
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.checkpoints import Task
-from raypipe.outputs.records import read_summary
 from raypipe.pages.class_counts import count_masks
 from raypipe.pages.counts import count_labels, count_quarantined, count_walks, final_confusions
 from raypipe.pages.curves import collect_risks, collect_sweeps
@@ -14,6 +13,7 @@ from raypipe.pages.headline import headline
 from raypipe.pages.provenance import provenance
 from raypipe.pages.saliency_samples import saliency_samples
 from raypipe.pages.samples import collect_samples
+from raypipe.pages.times import stream_summaries
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.labels.knowledge import label_sayings, read_label_precision
 from raypipe.reports.html import Report, render_report
@@ -43,7 +43,8 @@ def write_report(
     Args:
         context: config and manifest.
         maps: the checkpoint that makes the maps, or what given seeds are known by.
-        seeds: folder of seeds; may be missing where the maps were computed in the masks' stream.
+        seeds: folder of seeds; where it is missing, since the masks' stream computed the maps, a stream of their own
+            makes the samples' maps.
         masks: folder of masks.
         segments: folder of the segmentation network's masks, if there are any.
         networks: task to checkpoint.
@@ -77,7 +78,13 @@ def write_report(
         known=known,
         sayings=[] if known is None else label_sayings(config, known, epochs=curves["classifier"]),
         samples=collect_samples(
-            context, outputs, affinity=affinity, evaluation=evaluation, scores=scores, num_samples=num_samples
+            context,
+            outputs,
+            maps=maps,
+            affinity=affinity,
+            evaluation=evaluation,
+            scores=scores,
+            num_samples=num_samples,
         ),
         confusions=final_confusions(evaluation, list(scores)),
         counts=count_masks(context.rows(None), masks, classes=context.classes, num_labelled=num_labelled),
@@ -85,7 +92,7 @@ def write_report(
         risks=collect_risks(config.out, masks=masks, evaluation=evaluation, scores=scores),
         sweeps=collect_sweeps(config.out, maps=maps, affinity=affinity),
         saliency=saliency_samples(context, classifier=classifier, num_samples=num_samples) if classifier else (),
-        streams={name: summary for name, folder in folders.items() if (summary := read_summary(folder))},
+        streams=stream_summaries(context, outputs, maps=maps, affinity=affinity, classifier=classifier),
         quarantine=count_quarantined(folders),
         provenance=provenance(context, outputs=outputs, networks=networks, resources=resources),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_cam
 from raypipe.data.rows import Rows
@@ -20,6 +21,7 @@ from raypipe.outputs.load import held
 from raypipe.pages.shown import shown_mask
 from raypipe.pages.truth import usable_truth
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.sample_maps import run_sample_maps
 from raypipe.pipelines.tally import read_image_scores
 from raypipe.reports.content import KINDS, Sample
 from raypipe.results import Score
@@ -35,13 +37,12 @@ _COLUMNS = {
     "segments": columns(MASKS, "image_id", "height", "width", "mask"),
 }
 
-_NO_CAM = np.zeros((0, 1, 1), np.float32)
-
 
 def collect_samples(
     context: Context,
     outputs: Mapping[str, Artifact],
     *,
+    maps: Artifact,
     affinity: Artifact | None,
     evaluation: Artifact | None,
     scores: Sequence[Score],
@@ -51,7 +52,9 @@ def collect_samples(
 
     Args:
         context: config and manifest.
-        outputs: folders of `masks`, and of `seeds` and `segments` where they are.
+        outputs: folders of `masks`, of `segments` where they are, and of `seeds`: where these were never written, since
+            the masks' stream computed the maps, the samples' maps are computed now.
+        maps: as of `masks_plan`.
         affinity: the AffinityNet; None with `walk.affinity=rgb`.
         evaluation: folder of the scores; None where there are none.
         scores: those of the last stage rank the images.
@@ -64,6 +67,8 @@ def collect_samples(
         return
     rows = with_ids(everything, [image_id for image_id, _, _ in chosen])
     manifest = {row["image_id"]: row for row in collect(rows).to_pylist()}
+    if "seeds" in outputs and not storage.exists(outputs["seeds"].uri):
+        outputs = {**outputs, "seeds": run_sample_maps(context, rows, maps=maps)}
     found = {
         stage: {row["image_id"]: row for row in outputs_of(folder, rows, _COLUMNS[stage]).to_pylist()}
         for stage, folder in outputs.items()
@@ -132,7 +137,7 @@ def _sample(
     assert mask is not None  # samples have one
     final = shown_mask(mask, images)
     walk = None if mask["walk_mask"] is None else shown_mask(mask, images, column="walk_mask")
-    cam = decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"]) if seed else _NO_CAM
+    cam = decode_cam(seed["cam"], height=seed["cam_height"], width=seed["cam_width"]) if seed else None
     return Sample(
         image_id=row["image_id"],
         kind=kind,

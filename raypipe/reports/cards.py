@@ -49,7 +49,7 @@ def draw_columns(sample: Sample) -> Pictures:
     }
     return {
         "photograph": photo,
-        "CAM": draw_cam(photo, sample.cam, sample.class_ids),
+        "CAM": None if sample.cam is None else draw_cam(photo, sample.cam, sample.class_ids),
         "affinity": None if sample.affinity is None else draw_affinity(photo, sample.affinity, sample.pixels.shape),
         **{name: None if mask is None else draw_mask(photo, mask) for name, mask in masks.items()},
     }

@@ -30,8 +30,8 @@ class Sample:
     """(H, W, 3), RGB."""
     class_ids: tuple[int, ...]
     """Class ids of the channels of `cam`."""
-    cam: NDArray[np.float32]
-    """(K, h, w), 0..1; K = 0 for an image without classes."""
+    cam: NDArray[np.float32] | None
+    """(K, h, w), 0..1; K = 0 for an image without classes; None where nobody has kept or computed the maps."""
     affinity: NDArray[np.float32] | None
     """(num_offsets, h8, w8) at stride 8, in the order of `ops.affinity.pair_offsets`."""
     walk_mask: NDArray[np.uint8]

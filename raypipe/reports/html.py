@@ -21,6 +21,8 @@ __all__ = ["Report", "Sample", "render_report"]
 
 _FOLDER = Path(__file__).parent
 
+_SCRIPTS = ("compare.js", "strips.js")
+
 INSEPARABLE = 0.9
 """From this share of a class's images with another class on, labels can hardly tell the two apart."""
 
@@ -32,7 +34,7 @@ def render_report(report: Report) -> str:
     splits = list(dict.fromkeys(score.split for score in report.scores))
     results = [(split, [score for score in report.scores if score.split == split]) for split in splits]
     samples, num_left_out = sample_cards(report.samples)
-    script = (_FOLDER / "compare.js").read_text()
+    script = "".join((_FOLDER / name).read_text() for name in _SCRIPTS)
     shown = {
         "results": [(split, scores, tables.best_of(scores)) for split, scores in results],
         "samples": samples,

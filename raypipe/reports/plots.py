@@ -131,6 +131,9 @@ def _line_color(number: int) -> str:
 def setting_charts(table: pd.DataFrame, *, chosen: Mapping[str, float]) -> dict[str, str]:
     """Draws AffinityNet's Fig. 8 of a sweep: over beta and the number of steps, and over alpha, the rest as chosen.
 
+    Where few settings share a chosen value, such as one that the config alone has, the lines are those of the nearest
+    value that many share, and the title says so; the chosen setting is marked all the same.
+
     Args:
         table: one row for each setting, with `alpha, beta, num_steps, radius`, `objective` and `one_walk_mean_iou`
             (nan without truth).
@@ -140,39 +143,62 @@ def setting_charts(table: pd.DataFrame, *, chosen: Mapping[str, float]) -> dict[
         File name to a stand-alone SVG.
     """
     table = table[table["radius"] == chosen["radius"]]
-    same = {name: table[name] == value for name, value in chosen.items()}
     return {
-        "beta_and_steps": _setting_chart(table[same["alpha"]], x="num_steps", series="beta", chosen=chosen),
-        "alpha": _setting_chart(table[same["beta"] & same["num_steps"]], x="alpha", series="beta", chosen=chosen),
+        "beta_and_steps": _setting_chart(table, x="num_steps", fixed=("alpha",), chosen=chosen),
+        "alpha": _setting_chart(table, x="alpha", fixed=("beta", "num_steps"), chosen=chosen),
     }
 
 
-def _setting_chart(table: pd.DataFrame, *, x: str, series: str, chosen: Mapping[str, float]) -> str:
-    names = {"num_steps": "steps t", "alpha": "alpha", "beta": "beta"}
-    panels = {"objective (no truth)": table["objective"]}
+def _nearest_shared(values: pd.Series, chosen: float) -> float:
+    """The value next to the chosen one, on a logarithmic scale, that at least half as many have as the commonest."""
+    counts = values.value_counts()
+    shared = counts.index[2 * counts >= counts.max()].to_numpy(float)
+    return float(shared[np.abs(np.log1p(shared) - np.log1p(chosen)).argmin()])
+
+
+_NAMES = {"num_steps": "steps t", "alpha": "alpha", "beta": "beta"}
+
+
+def _fixed_at(drawn: Mapping[str, float], chosen: Mapping[str, float]) -> str:
+    """What all settings of the lines share, in words."""
+    others = {name: chosen[name] for name, value in drawn.items() if value != chosen[name]}
+    at = ", ".join(f"{_NAMES[name]} {value:g}" for name, value in drawn.items())
+    if not others:
+        return f"at {at}"
+    few = ", ".join(f"{_NAMES[name]} {value:g}" for name, value in others.items())
+    return f"at {at}, the nearest to the chosen {few},\nof which too few settings were tried"
+
+
+def _setting_chart(table: pd.DataFrame, *, x: str, fixed: Sequence[str], chosen: Mapping[str, float]) -> str:
+    drawn = {name: _nearest_shared(table[name], chosen[name]) for name in fixed}
+    mark = table[np.logical_and.reduce([table[name] == value for name, value in chosen.items()])]
+    table = table[np.logical_and.reduce([table[name] == value for name, value in drawn.items()])]
+    series = "beta"
+    panels = {"objective (no truth)": ("objective", 1)}
     if table["one_walk_mean_iou"].notna().any():
-        panels["mIoU of one walk, %"] = 100 * table["one_walk_mean_iou"]
+        panels["mIoU of one walk, %"] = ("one_walk_mean_iou", 100)
     colors = mpl.colormaps["viridis"]
     with mpl.rc_context(_STYLE | {name: "#444444" for name, value in _STYLE.items() if value in (_INK, _GRID)}):
         figure = Figure(figsize=(0.8 + 3.9 * len(panels), 3.2), layout="constrained")
-        for axes, (label, heights) in zip(
+        figure.suptitle(_fixed_at(drawn, chosen), fontsize=9)
+        for axes, (label, (column, factor)) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
             groups = sorted(table[series].unique())
             for number, value in enumerate(groups):
-                line = table[table[series] == value].assign(height=heights).sort_values(x)
+                line = table[table[series] == value].sort_values(x)
                 if len(line) > 1 or len(groups) == 1:
                     color = colors(0.9 * number / max(1, len(groups) - 1))
-                    axes.plot(line[x], line["height"], color=color, marker="o", markersize=3, label=f"{value:g}")
-            at = (table[x] == chosen[x]) & (table[series] == chosen[series])
-            axes.plot(table[x][at], heights[at], "o", markersize=10, fillstyle="none", color="#c00000", label="chosen")
-            axes.set_xscale("symlog" if (table[x] == 0).any() else "log", base=2)
-            ticks = sorted(table[x].unique())
+                    axes.plot(line[x], factor * line[column], color=color, marker="o", markersize=3, label=f"{value:g}")
+            style = {"markersize": 10, "fillstyle": "none", "color": "#c00000", "label": "chosen"}
+            axes.plot(mark[x], factor * mark[column], "o", **style)
+            ticks = sorted({*table[x], *mark[x]})
+            axes.set_xscale("symlog" if 0 in ticks else "log", base=2)
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
-            axes.set(xlabel=names[x], ylabel=label)
+            axes.set(xlabel=_NAMES[x], ylabel=label)
             axes.grid(axis="y", color="#dddddd")
-        axes.legend(title=names[series], loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(title=_NAMES[series], loc="center left", bbox_to_anchor=(1.0, 0.5))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         return buffer.getvalue()

@@ -14,9 +14,6 @@ from raypipe.reports.page import stage_name
 from raypipe.reports.plots import bar_chart, line_chart, risk_chart
 from raypipe.results import Decision, Score
 
-SURE = 2.0
-"""Standard errors from which a difference is hardly chance."""
-
 _MAX_BARS = 40
 """Most classes in a bar chart; of more, the weakest are shown."""
 
@@ -128,7 +125,7 @@ def _verdict(decision: Decision) -> str:
     if not error:
         return "better with it"
     times = decision.difference / error
-    if times < SURE:
+    if decision.may_be_chance:
         return f"better with it, but by {times:.1f} standard errors only, which chance alone may do"
     return f"better with it, by {times:.1f} standard errors"
 

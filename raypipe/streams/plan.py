@@ -59,6 +59,8 @@ class Plan:
     reuse: tuple[Stage, Load] | None = None
     """A stage, and what to load of an earlier stream instead of running it. The outputs are the same, so their digest
     is."""
+    title: str = ""
+    """What the screen calls it, where a command has several streams of one name; empty calls it by its name."""
 
     @property
     def digest(self) -> str:

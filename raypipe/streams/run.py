@@ -121,7 +121,7 @@ def run_stream(
         while True:
             run = _Run(source, settings, pools, lease, num_computed, start=start, on_gpus=on_gpus)
             try:
-                with step(plan.name) as counted:
+                with step(plan.title or plan.name) as counted:
                     return artifact, run.finish(counted)
             except Exception as error:
                 if run.sick is None or not are_more_sick(run.sick):

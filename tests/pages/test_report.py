@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from stream_outputs import write_outputs, write_quarantine
 
 from raypipe import storage
@@ -17,8 +18,10 @@ from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.config.stages import Walk
 from raypipe.data.arrays import encode_cam
+from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.data.images import encode_png, read_shape
 from raypipe.data.manifest import Manifest
+from raypipe.networks import build_classifier
 from raypipe.outputs import load
 from raypipe.outputs.load import held
 from raypipe.pages.counts import (
@@ -35,7 +38,9 @@ from raypipe.pages.report import write_report
 from raypipe.pages.samples import choose_samples, collect_samples
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.evaluate import CONFUSION_FILE, _confusions_file, read_confusions
+from raypipe.pipelines.sample_maps import sample_maps_plan
 from raypipe.pipelines.tally import IMAGE_SCORES
+from raypipe.reports.cards import draw_columns
 from raypipe.reports.content import OwnWalks
 from raypipe.results import Score
 from raypipe.schema import MASKS, SEEDS
@@ -142,7 +147,7 @@ def test_a_photograph_that_was_deleted_is_no_sample(
     rows[0]["image_uri"] = str(tmp_path / "deleted.jpg")
     gone = replace(context, manifest=Manifest.from_rows(rows, context.classes))
     evaluation = evaluation_of(tmp_path / "e", **{rows[0]["image_id"]: 0.9, rows[1]["image_id"]: 0.5})
-    options = {"affinity": None, "evaluation": evaluation, "scores": [make_score()], "num_samples": 1}
+    options = {"maps": Artifact("", ""), "affinity": None, "evaluation": evaluation, "scores": [make_score()], "num_samples": 1}
     samples = list(collect_samples(gone, {"masks": masks}, **options))
     assert rows[0]["image_id"] not in {sample.image_id for sample in samples}
     assert len(samples) == 2
@@ -164,7 +169,7 @@ def test_only_the_chosen_rows_are_read(context: Context, masks: Artifact, tmp_pa
     seeds = write_outputs(str(tmp_path / "seeds"), SEEDS, [{"image_id": row["image_id"], **cam}])
     evaluation = evaluation_of(tmp_path / "e", **{row["image_id"]: 0.5})
     outputs = {"seeds": seeds, "masks": masks}
-    options = {"affinity": None, "evaluation": evaluation, "scores": [make_score()], "num_samples": 2}
+    options = {"maps": Artifact("", ""), "affinity": None, "evaluation": evaluation, "scores": [make_score()], "num_samples": 2}
     first, *others = collect_samples(context, outputs, **options)
     ids = {sample.image_id for sample in (first, *others)}
     assert Counter(seen) == Counter([*ids, row["image_id"]]), "three masks and a seed"
@@ -172,6 +177,43 @@ def test_only_the_chosen_rows_are_read(context: Context, masks: Artifact, tmp_pa
     assert first.cam.shape == (1, 24, 32)
     assert first.truth is not None
     assert [sample.kind for sample in others] == ["random", "random"]
+
+
+def test_samples_show_maps_that_the_masks_stream_kept_none_of(
+    local_ray: None, context: Context, masks: Artifact, tmp_path: Path
+) -> None:
+    """Without seeds, the picture would be a grey photograph below the words "heat of the strongest class"."""
+    torch.manual_seed(0)
+    network = build_classifier("tiny", num_classes=len(context.classes))
+    checkpoint = Checkpoint(
+        task="classifier",
+        backbone="tiny",
+        classes=context.classes,
+        preprocessing=network.preprocessing.to_dict(),
+        config={"section": {"saliency": "none"}},
+        weights=network.state_dict(),
+    )
+    maps = Artifact(str(tmp_path / "checkpoint"), checkpoint.digest)
+    write_checkpoint(checkpoint, maps.uri)
+    outputs = {"seeds": Artifact(str(tmp_path / "seeds/none"), "none"), "masks": masks}
+    samples = list(
+        collect_samples(context, outputs, maps=maps, affinity=None, evaluation=None, scores=[], num_samples=2)
+    )
+    assert len(samples) == 2
+    for sample in samples:
+        assert sample.cam is not None
+        assert len(sample.cam) == len(sample.class_ids) == len(sample.labels) > 0
+        picture = draw_columns(sample)["CAM"]
+        assert picture is not None
+        assert np.ptp(picture.astype(int), axis=2).max() > 50, "a picture without colour"
+    made = tmp_path / "samples"
+    assert [path.name for path in made.iterdir()] == [sample_maps_plan(context, maps=maps).digest]
+
+
+def test_a_sample_whose_maps_are_missing_shows_none(context: Context, masks: Artifact) -> None:
+    options = {"maps": Artifact("", ""), "affinity": None, "evaluation": None, "scores": [], "num_samples": 1}
+    (sample,) = collect_samples(context, {"masks": masks}, **options)
+    assert draw_columns(sample)["CAM"] is None
 
 
 def test_quarantined_images_are_counted_by_reason(tmp_path: Path) -> None:
@@ -311,12 +353,12 @@ def test_provenance_names_code_and_inputs(context: Context, masks: Artifact, cla
 
 
 def test_page_of_a_run_without_truth_and_with_quarantine(
-    context: Context, masks: Artifact, classifier_uri: str
+    context: Context, masks: Artifact, classifier_uri: str, tmp_path: Path
 ) -> None:
     uri = write_report(
         context,
         maps=Artifact(classifier_uri, "c"),
-        seeds=Artifact(masks.uri + "-none", "none"),
+        seeds=write_outputs(str(tmp_path / "seeds"), SEEDS, []),
         masks=masks,
         segments=None,
         networks={"classifier": Artifact(classifier_uri, "c")},

@@ -24,6 +24,7 @@ from raypipe.pipelines.labels.knowledge import write_label_precision
 from raypipe.pipelines.masks import masks_plan
 from raypipe.results import ClassPrecision, LabelPrecision
 from raypipe.run import Run, open_run
+from raypipe.results import Decision
 from raypipe.schema import MASKS
 from raypipe.stages.judge import GateMasks
 from raypipe.status.look import look
@@ -94,7 +95,30 @@ def test_weigh_by_hand() -> None:
     assert (decision.before, decision.after) == (pytest.approx(0.3), pytest.approx(0.4))
     assert decision.difference == pytest.approx(0.1)
     assert decision.standard_error == pytest.approx(0.2 / 3**0.5)
-    assert str(decision) == "dcrf kept: class consistency 0.3000 → 0.4000, +0.1000 ± 0.1155, n = 3"
+    assert str(decision) == (
+        "dcrf kept: class consistency 0.3000 → 0.4000, +0.1000 ± 0.1155, n = 3, which chance alone may do"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kept", "difference", "error", "is_chance"),
+    [
+        (True, 0.1, 0.1, True),
+        (True, 0.2, 0.1, False),
+        (True, 0.1, 0.0, False),
+        (True, 0.1, None, False),
+        (True, None, None, False),
+        (True, -0.1, 0.1, False),
+        (False, -0.1, 0.1, False),
+    ],
+)
+def test_less_than_two_standard_errors_may_be_chance(
+    difference: float | None, error: float | None, *, kept: bool, is_chance: bool
+) -> None:
+    values = {"refinement": "dcrf", "judge": "class consistency", "reason": "r", "num_images": 9}
+    decision = Decision(**values, kept=kept, difference=difference, standard_error=error)
+    assert decision.may_be_chance == is_chance
+    assert str(decision).endswith("r, which chance alone may do") == is_chance
 
 
 @pytest.mark.parametrize(("after", "kept"), [(0.6, True), (0.5, False), (0.4, False)])

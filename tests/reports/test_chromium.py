@@ -40,6 +40,10 @@ frame.onload = () => setTimeout(() => {
     sliders: page.querySelectorAll("article input[type=range]").length,
     cut: stage.style.getPropertyValue("--cut"),
     said: slider.getAttribute("aria-valuetext"),
+    hidden: [...page.querySelectorAll(".strip")].map((strip) => strip.scrollWidth > strip.clientWidth + 1),
+    faded: [...page.querySelectorAll(".strip")].map((strip) => ["left", "right"].map((side) =>
+      strip.style.getPropertyValue(`--hidden-${side}`))),
+    masks: [...page.querySelectorAll(".strip")].map((strip) => frame.contentWindow.getComputedStyle(strip).maskImage),
     paper: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
   });
 }, 300);
@@ -147,6 +151,9 @@ def test_everything_loads_and_fits(page: str, tmp_path: Path, width: int, scheme
     assert found["images"] == 2 * 7 + 2 * 2 + 1
     assert found["sliders"] == 2
     assert found["cut"] == "25%"
+    assert found["hidden"] == [width == 390] * 2
+    assert found["faded"] == [["0px", "24px" if width == 390 else "0px"]] * 2
+    assert all("linear-gradient" in mask for mask in found["masks"])
     assert found["said"] == "25 % CAM, the rest segmenter"
     assert found["paper"] == ("rgb(247, 247, 245)" if scheme == "light" else "rgb(20, 22, 26)")
 

@@ -51,6 +51,46 @@ def test_smoke_lines(heights):
     assert "<style" not in svg  # it would style the whole page
 
 
+def settings_of(alphas, betas, steps):
+    return [
+        {"alpha": a, "beta": b, "num_steps": t, "radius": 5, "objective": a / (b + t + 1), "one_walk_mean_iou": math.nan}
+        for a in alphas
+        for b in betas
+        for t in steps
+    ]
+
+
+def drawn_lines(svg: str) -> list[int]:
+    """Numbers of points of the lines that have markers."""
+    groups = re.findall(r'<g id="line2d_\d+">(.*?)</g>\s*</g>', svg, flags=re.DOTALL)
+    return [number for group in groups if (number := group.count("<use ")) > 1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "charts"),
+    [
+        ({"alpha": 1.0, "beta": 8.0, "num_steps": 64}, {"beta_and_steps": "alpha 2, the nearest to the chosen alpha 1,"}),
+        ({"alpha": 2.0, "beta": 8.0, "num_steps": 64}, {}),
+        (
+            {"alpha": 8.0, "beta": 7.0, "num_steps": 100},
+            {"alpha": "beta 8, steps t 64, the nearest to the chosen beta 7, steps t 100,"},
+        ),
+    ],
+)
+def test_a_setting_that_the_config_alone_has_is_marked_beside_the_grids_lines(chosen, charts):
+    """All but one of the settings have another alpha than 1: a chart of that alpha would be a single dot."""
+    rows = settings_of((2.0, 8.0, 32.0), (4.0, 8.0), (0, 16, 64))
+    rows += settings_of(*([chosen[name]] for name in ("alpha", "beta", "num_steps")))
+    table = pd.DataFrame(rows).drop_duplicates(["alpha", "beta", "num_steps"])
+    for name, svg in setting_charts(table, chosen=chosen | {"radius": 5}).items():
+        texts = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("text")]  # noqa: S314
+        said = [text for text in texts if "the nearest" in text]
+        assert said == [f"at {charts[name]}"] if name in charts else not said
+        lines = [line for line in drawn_lines(svg) if line >= 3]
+        assert len(lines) == (2 if name == "beta_and_steps" else 1)
+        assert "chosen" in texts
+
+
 @pytest.mark.parametrize("truth", [True, False])
 def test_settings_over_steps_and_alpha(truth):
     rows = [

@@ -143,6 +143,7 @@ def sweep_plan(
         stages=(fetch_images(context), decode_images(context), compute_cams(context, maps), score),
         schema=SETTINGS,
         classes=context.classes,
+        title="all settings, coarsely" if stride > 1 else "the best settings, in full",
     )
 
 

@@ -236,6 +236,7 @@ def result_table(result: SweepResult, *, num_rows: int = 10) -> str:
         one_walk_mean_iou=100 * shown["one_walk_mean_iou"],
         mask_mean_iou=100 * shown["mask_mean_iou"],
     )
+    shown = shown.dropna(axis="columns", how="all")  # without truth nothing is known of any IoU
     choice = result.choice
     by = (
         f"{result.num_labelled} true masks and the objective" if result.num_labelled else "the objective, without truth"

@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +20,7 @@ from raypipe.pipelines.context import open_context
 from raypipe.pipelines.walk import search as walk_search
 from raypipe.pipelines.walk.sweep import result_table
 from raypipe.run import Run, open_run
+from raypipe.screen.step import plan_steps
 
 SWEEP = [
     "splits.masks=[val]",
@@ -74,6 +77,23 @@ def test_every_setting_is_in_the_table_best_first(swept: Run) -> None:
     assert ("sweep.alphas could go further" in text) == at_the_end
     assert "without truth" in text
     assert "paper" in text
+
+
+def test_what_nobody_knows_has_no_column(swept: Run) -> None:
+    result = swept.sweep()
+    assert "mask_mean_iou" in result_table(result)
+    unknown = result.table.assign(one_walk_mean_iou=math.nan, mask_mean_iou=math.nan)
+    text = result_table(replace(result, table=unknown))
+    assert "mean_iou" not in text
+    assert text.split()[0] == "alpha"
+
+
+def test_the_two_scorings_have_names_of_their_own(swept: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="raypipe.screen.step")
+    plan_steps(())
+    open_run(swept.config).sweep()
+    said = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert [name for name in said if "settings" in name] == ["all settings, coarsely", "the best settings, in full"]
 
 
 def test_the_files(swept: Run) -> None:
