@@ -14,10 +14,9 @@ from raypipe.data.manifest import nearest
 from raypipe.formats.labels import PLAIN, LabelReader
 from raypipe.formats.table.dialect import Dialect, read_header
 from raypipe.formats.table.files import PARQUETS, TEXTS, ending, unpacked_stream
-from raypipe.formats.table.read import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
+from raypipe.formats.table.read import CONFIDENCE_COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS, find_column
 from raypipe.formats.table.records import read_records
 
-CONFIDENCE_COLUMNS = ("confidence", "score")
 LONG_IMAGE_COLUMNS = (*IMAGE_COLUMNS, "imageid", "image_id", "photo_id", "id")
 LONG_LABEL_COLUMNS = (*LABEL_COLUMNS, "tag", "labelname", "label_name", "name")
 
