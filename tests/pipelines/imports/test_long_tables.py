@@ -215,7 +215,18 @@ def test_classes_are_decided_alike_whatever_the_size(most: int, monkeypatch: pyt
     with pytest.raises(Said, match="can't be a class"):
         run("table", "t.csv", "--long", "m.parquet")
     write([*ROWS, ("a.jpg", "Cat", 1.0), ("b.jpg", "\u200bcat\u00a0", 1.0)])
-    assert "'Cat' and 'cat' are kept" in run("table", "t.csv", "--long", "m.parquet")
+    assert "may mean the same: 'Cat' and 'cat'" in run("table", "t.csv", "--long", "m.parquet")
+
+
+@pytest.mark.parametrize("most", [2, 1_000_000])
+def test_a_slip_in_the_map_is_told(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_long, "MOST_ROWS", most)
+    write([*ROWS, ("a.jpg", "rust", 1.0), ("b.jpg", "leaf rust", 1.0)])
+    Path("map.csv").write_text("leaf rust,rsut\nrusty,rust\n")
+    said = run("table", "t.csv", "--long", "--map", "map.csv", "m.parquet")
+    assert "classes: 007, cat, dog, rsut, rust, tree\n" in said
+    assert "1 name in the map that no row has: 'rusty'" in said
+    assert "classes that may mean the same: 'rsut' and 'rust'" in said
 
 
 def test_missing_images_of_the_sample_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
