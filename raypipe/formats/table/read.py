@@ -16,7 +16,7 @@ from raypipe.formats.hugging_face.features import class_names, features_of
 from raypipe.formats.labels import PLAIN, LabelReader, is_missing
 from raypipe.formats.listing import IMAGE_SUFFIXES
 from raypipe.formats.quote import quote
-from raypipe.formats.table.dialect import Dialect
+from raypipe.formats.table.dialect import Dialect, full_width_hint
 from raypipe.formats.table.files import TEXTS, ending, find_tables, folder_of
 from raypipe.formats.table.records import Record, parquet_schema, read_records
 from raypipe.schema import CLASSES_KEY
@@ -264,6 +264,7 @@ def find_column(
     raise ValueError(
         f"{table} has none of the columns {', '.join(usual[:4])}, …: name the one that is meant ({option}); there are "
         f"{', '.join(quote(name) for name in columns[:10])}{', …' if len(columns) > 10 else ''}{hint}"
+        f"{full_width_hint(''.join(columns))}"
     )
 
 

@@ -173,6 +173,25 @@ def test_tables_that_cannot_be_read(text: str, message: str) -> None:
         run("table", "t.csv", "--long", "m.parquet")
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding", "message"),
+    [
+        ("file\uff0ctag\na.jpg\uff0ccat\n", "utf-8", r"none of the columns.*full-width comma \uff0c \(U\+FF0C\)"),
+        ("file,tag\nb.jpg,dog\na.jpg\uff0ccat\n", "utf-8", r"Expected 2 columns, got 1.*full-width comma"),
+        ("file;tag\nb.jpg;dog\na.jpg\uff1bcat\n", "utf-8", r"full-width semicolon \uff1b \(U\+FF1B\)"),
+        ("file,tag\na.jpg,\xe9t\xe9\n", "cp1252", r"isn't utf-8\. Name its encoding, such as --encoding cp1252"),
+        ("file,tag\n\xe9.jpg,cat\n", "cp1252", r"isn't utf-8\. Name its encoding, such as --encoding cp1252"),
+    ],
+)
+@pytest.mark.parametrize("long", [["--long"], ["--label-column", "tag"]])
+def test_texts_that_are_divided_or_encoded_otherwise(text: str, encoding: str, message: str, long: list[str]) -> None:
+    Path("t.csv").write_bytes(text.encode(encoding))
+    if "--long" not in long:
+        message = message.replace("Expected 2 columns, got 1", "expected 2 cells").replace(r"8\. Name", "8.*Name")
+    with pytest.raises(Said, match=f"(?s){message}"):
+        run("table", "t.csv", *long, "m.parquet")
+
+
 def test_the_sample_is_that_of_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose images are looked for doesn't depend on the partitions that they came by."""
     write(ROWS)
