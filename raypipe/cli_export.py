@@ -38,17 +38,31 @@ def export(
     if source not in ("masks", "calibrated", "truth"):
         raise typer.BadParameter(f"got {source!r}, allowed are masks, calibrated, truth", param_hint="--masks")
     from raypipe.formats.base import Options
-    from raypipe.pipelines.exports.datasets import make_format, run_export
+    from raypipe.pipelines.exports.datasets import check_export, make_format, run_export
 
     options = Options(instances=instances, min_area=min_area, tolerance=tolerance, copy_images=copy_images)
-    make_format(format_name, (), options)  # before Ray starts and hours of masks: a library may be missing
+    format_ = make_format(format_name, (), options)  # before Ray starts and hours of masks: a library may be missing
     steps = open_run(config, overrides, until=None if source == "truth" else "masks", mostly_done=True, trains=False)
     tell_differences(steps.config)
+    check_export(
+        steps.context,
+        format_name,
+        out,
+        of_truth=source == "truth",
+        options=options,
+        splits=splits,
+        min_confidence=min_confidence,
+    )
     made = {"masks": steps.make_masks, "calibrated": steps.calibrate, "truth": lambda: None}[source]
     folder, summary = run_export(
         steps.context, format_name, out, masks=made(), options=options, splits=splits, min_confidence=min_confidence
     )
     typer.echo(f"{folder}: {summary}")
+    if format_.images_inside and not copy_images:
+        typer.echo(
+            f"no images were copied: trainers look for them in {format_.image_folder('<split>')}. Bring them there by "
+            f"images.csv, or export into another folder with --copy-images, which copies them"
+        )
 
 
 def review(

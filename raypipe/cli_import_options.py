@@ -15,6 +15,7 @@ from raypipe.data.manifest import Manifest
 from raypipe.data.parts import check_target, read_manifest, write_manifest
 from raypipe.formats.draft import Draft
 from raypipe.formats.labels import without_background
+from raypipe.imports.account import named_classes
 from raypipe.imports.class_map import read_class_map
 from raypipe.imports.class_names import class_colors, parse_classes
 from raypipe.imports.classes import ClassOptions, clean, clean_map, renamed_classes
@@ -163,6 +164,7 @@ def _write_long(found: LongImport, common: dict[str, Any], target: str, *, image
             shutil.rmtree(scratch, ignore_errors=True)
     unlabelled = gathered.seen.unlabelled
     typer.echo(f"{counted(number, 'images')}, {counted(len(names), 'classes')}, {unlabelled} without labels: {target}")
+    typer.echo(named_classes(names))
     typer.echo(str(account))
 
 
@@ -215,6 +217,7 @@ def save(manifest: Manifest, target: str) -> None:
     unlabelled = manifest.table["labels"].null_count
     number, classes = counted(len(manifest), "images"), counted(len(manifest.classes), "classes")
     typer.echo(f"{number}, {classes}, {unlabelled} without labels: {target}")
+    typer.echo(named_classes(manifest.classes))
 
 
 def _mask_values(text: str) -> dict[int, str]:

@@ -18,8 +18,9 @@ def counted(number: int, what: str) -> str:
     noun = next((index for index, word in enumerate(words) if word.rstrip(",").endswith("s")), None)
     if noun is not None:
         words[noun] = _singular(words[noun])
-        verb = next((index for index, word in enumerate(words) if index > noun and word in _VERBS), noun)
-        words[verb] = _VERBS.get(words[verb], words[verb])
+        verb = next((index for index, word in enumerate(words) if index > noun and word in _VERBS), None)
+        if verb is not None:
+            words[verb] = _VERBS[words[verb]]
     return f"1 {' '.join(words).replace('is no images', 'is no image')}{semicolon}{rest}"
 
 

@@ -37,6 +37,7 @@ def photos(tmp_path: Path, jpeg: bytes) -> Path:
 def test_import_folder(photos: Path, tmp_path: Path) -> None:
     output = call("import", "folder", photos, tmp_path / "m.parquet", "--split", "train")
     assert "3 images, 2 classes, 0 without labels" in output
+    assert "\nclasses: cat, dog\n" in output
     manifest = read_manifest(str(tmp_path / "m.parquet"))
     assert manifest.classes == ("cat", "dog")
     assert set(manifest.table["split"].to_pylist()) == {"train"}

@@ -18,6 +18,8 @@ from raypipe.words import counted
         ("HEIC images, which need pillow-heif", "1 HEIC image, which needs pillow-heif"),
         ("images have no label file; they teach nothing", "1 image has no label file; they teach nothing"),
         ("rows have labels that they aren't given", "1 row has labels that they aren't given"),
+        ("names", "1 name"),
+        ("names in the map that no row has", "1 name in the map that no row has"),
         ("of the whole", "1 of the whole"),
     ],
 )

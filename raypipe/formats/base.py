@@ -152,6 +152,8 @@ class Format(ABC):
     readable: ClassVar[frozenset[str] | None] = None
     """Endings of images that the tool reads, as `image_suffix` gives them; None reads all."""
 
+    images_inside: ClassVar[bool] = False
+    """Whether the tool looks for images in `image_folder`, wherever they are."""
     names_from_folder: ClassVar[bool] = False
     """Whether the tool is told a folder, from which the names of all images count."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from raypipe.words import counted
 
 _EXAMPLES = 3
+_CLASSES = 12
 _LONGEST = 60
 """Characters of a name."""
 
@@ -32,6 +33,12 @@ class Account:
 def unlabelled_text(number: int) -> str:
     """What is said of images that nobody has labelled."""
     return f"{counted(number, 'images')} without labels: nothing is learned from such images, and they get no mask"
+
+
+def named_classes(names: Sequence[str]) -> str:
+    """The first of a manifest's class names, and how many more there are."""
+    more = f", and {len(names) - _CLASSES} more" if len(names) > _CLASSES else ""
+    return f"classes: {', '.join(map(shown, names[:_CLASSES]))}{more}"
 
 
 def shown(name: str) -> str:

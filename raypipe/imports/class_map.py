@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from raypipe import storage
 from raypipe.formats.quote import quote
+from raypipe.formats.table.dialect import full_width_hint
 
 HEADERS = (
     *(("name", "new"), ("from", "to"), ("old", "new"), ("label", "new"), ("class", "new"), ("label", "class")),
@@ -28,7 +29,7 @@ def read_class_map(uri: str) -> dict[str, str | None]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no file {uri} (--map)") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{uri} isn't UTF-8: {error}") from error
+        raise ValueError(f"{uri} (--map) isn't UTF-8: save it as UTF-8 ({error})") from error
     found: dict[str, str | None] = {}
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = next((one for one in ",;\t" if one in first), ",")
@@ -40,7 +41,7 @@ def read_class_map(uri: str) -> dict[str, str | None]:
         if len(cells) < 2 or not cells[0]:
             raise ValueError(
                 f"{uri}, line {number}: expected a name and the name that takes its place (empty drops it), got "
-                f"{quote(cells)}"
+                f"{quote(cells)}{full_width_hint(''.join(cells))}"
             )
         old, new = cells[0], cells[1] or None
         if found.setdefault(old, new) != new:

@@ -7,7 +7,7 @@ are numbers, else that of the names. It is never a guess: masks are held against
 import re
 import string
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,8 +15,8 @@ from raypipe.data.manifest import check_classes, nearest
 from raypipe.formats.draft import Draft
 from raypipe.formats.labels import without_background
 from raypipe.imports.account import Account, shown, some
+from raypipe.imports.alike import alike
 from raypipe.imports.class_map import final_names
-from raypipe.imports.draft_map import form
 from raypipe.imports.label_column import LabelColumn
 from raypipe.schema import BACKGROUND, IGNORE
 from raypipe.words import counted
@@ -32,6 +32,9 @@ _INVISIBLE = (
 
 _IN_LISTS = (" ", "/", "+", "&", "-", "_")
 """What may stand between names in a text, and in a name as well."""
+
+_MOST_PAIRS = 5
+"""Pairs of names that may mean the same that an account names."""
 
 FEW_IMAGES = 10
 """A class of fewer images is named in the account: it can hardly be learned."""
@@ -154,7 +157,7 @@ def choose_names(
             f"new classes, after those of the manifest: {', '.join(map(shown, added[:10]))}"
             f"{', …' if len(added) > 10 else ''}"
         )
-    _say_twins(names, account)
+    _say_alike(names, account)
     _say_lists(names, account)
     return names
 
@@ -240,14 +243,14 @@ def _drop_rare(
     return tuple(name for name in names if name in kept)
 
 
-def _say_twins(names: Sequence[str], account: Account) -> None:
-    spellings: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        spellings[form(name)].append(name)
-    twins = [" and ".join(repr(name[:60]) for name in alike) for alike in spellings.values() if len(alike) > 1]
-    if twins:
-        first = f"{', '.join(twins[:3])}{f', and {len(twins) - 3} more pairs,' if len(twins) > 3 else ''}"
-        account.say(f"{first} are kept as classes of their own: --map makes them one")
+def _say_alike(names: Sequence[str], account: Account) -> None:
+    pairs = [f"{shown(one)!r} and {shown(other)!r}" for one, other in alike(names)]
+    if pairs:
+        more = f", and {counted(len(pairs) - _MOST_PAIRS, 'more pairs')}" if len(pairs) > _MOST_PAIRS else ""
+        account.say(
+            f"classes that may mean the same: {', '.join(pairs[:_MOST_PAIRS])}{more}. They are kept as classes "
+            "of their own: --map makes them one"
+        )
 
 
 def _say_lists(names: Sequence[str], account: Account) -> None:

@@ -9,8 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from raypipe.imports.alike import alike
 from raypipe.imports.classes import FEW_IMAGES
-from raypipe.imports.draft_map import merge_twins
 from raypipe.imports.label_column import LabelColumn
 from raypipe.words import counted
 
@@ -72,7 +72,7 @@ def report(found: LabelCounts) -> str:
         ),
     ]
     lines += _section("Often together, so that they can hardly be told apart:", _pairs(found))
-    twins = [f"{name} and {first}" for name, first in merge_twins(names).items() if name != first]
+    twins = [f"{other} and {first}" for first, other in alike(names)]
     lines += _section("Names that may mean the same:", twins)
     rare = [f"{name}: {found.counts[name]}" for name in names if found.counts[name] < FEW_IMAGES]
     lines += _section(f"Fewer than {FEW_IMAGES} images, too few to be learned:", rare)

@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 from raypipe import storage
 from raypipe.data.manifest import nearest
 from raypipe.formats.labels import PLAIN, LabelReader
-from raypipe.formats.table.dialect import Dialect, read_header
+from raypipe.formats.table.dialect import NAME_ENCODING, Dialect, full_width_hint, read_header
 from raypipe.formats.table.files import PARQUETS, TEXTS, ending, unpacked_stream
-from raypipe.formats.table.read import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
+from raypipe.formats.table.read import CONFIDENCE_COLUMNS, IMAGE_COLUMNS, LABEL_COLUMNS, find_column
 from raypipe.formats.table.records import read_records
 
-CONFIDENCE_COLUMNS = ("confidence", "score")
 LONG_IMAGE_COLUMNS = (*IMAGE_COLUMNS, "imageid", "image_id", "photo_id", "id")
 LONG_LABEL_COLUMNS = (*LABEL_COLUMNS, "tag", "labelname", "label_name", "name")
 
@@ -88,8 +87,11 @@ def _csv_batches(table: str, options: LongOptions) -> Iterator[pa.RecordBatch]:
                     f"{table}, row {cell['row']} without empty ones, column {columns[-1]!r}: {cell['value'][:100]!r} "
                     "is no number. Mend the cell, or empty it: a tag without a confidence counts as sure"
                 ) from error
+            if "invalid UTF8" in str(error):
+                raise ValueError(f"{table} isn't {header.encoding}. {NAME_ENCODING}") from error
             raise ValueError(
                 f"{table} can't be read as a CSV with {header.delimiter!r} between cells: {str(error)[:300]}"
+                f"{full_width_hint(str(error))}"
             ) from error
 
 

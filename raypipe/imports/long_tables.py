@@ -47,6 +47,8 @@ class Seen:
     unlabelled: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     """Images of each name."""
+    renamed: set[str] = field(default_factory=set)
+    """Names of the class map that rows have."""
     sample: list[tuple[int, str]] = field(default_factory=list)
     """Hashes and URIs of the images whose hashes are smallest."""
 
@@ -59,6 +61,7 @@ class Seen:
         self.images += other.images
         self.unlabelled += other.unlabelled
         self.counts += other.counts
+        self.renamed |= other.renamed
         self.sample = sorted(self.sample + other.sample)[:SAMPLE]
 
 
@@ -131,6 +134,7 @@ def gather(part: int, tables: int, class_map: Mapping[str, str | None], scratch:
         writer.write_table(table, max_chunksize=10_000)
     hashes = hash_names(names, "existence")
     smallest = np.argsort(hashes, kind="stable")[:SAMPLE]
+    seen.renamed = {name for name in kinds if name in class_map}
     seen.images, seen.unlabelled = len(order), int((~looked).sum())
     counts = zip(column.names, column.counts().tolist(), strict=True)
     seen.counts = Counter({name: number for name, number in counts if number})

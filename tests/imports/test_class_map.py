@@ -61,3 +61,9 @@ def test_chains_are_followed_to_their_end() -> None:
 def test_a_long_chain_is_no_problem() -> None:
     chain: dict[str, str | None] = {str(k): str(k + 1) for k in range(300)}
     assert set(final_names(chain).values()) == {"300"}
+
+
+def test_a_full_width_comma_is_named(tmp_path: Path) -> None:
+    (tmp_path / "map.csv").write_text("cat\uff0cpet\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 1: expected a name.*full-width comma"):
+        read_class_map(str(tmp_path / "map.csv"))

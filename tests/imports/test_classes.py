@@ -41,6 +41,12 @@ def labels(classes: Classes) -> list[list[str] | None]:
     return classes.labels.arrow().to_pylist()  # type: ignore[no-any-return]
 
 
+def test_classes_that_may_mean_the_same_are_told() -> None:
+    account = Account()
+    decide([["rust"], ["rust blight"], ["rsut"], ["cat", "Cat"]], account=account)
+    assert "classes that may mean the same: 'Cat' and 'cat', 'rsut' and 'rust'. They" in str(account)
+
+
 @pytest.mark.parametrize(
     ("names", "order"),
     [
@@ -226,8 +232,11 @@ def test_known_classes_are_limited_too() -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([["dog"], ["Dog"]], "'Dog' and 'dog' are kept"),
-        ([["ice cream"], ["ice_cream"], ["Ice-Cream"]], "'Ice-Cream' and 'ice cream' and 'ice_cream' are kept"),
+        ([["dog"], ["Dog"]], "may mean the same: 'Dog' and 'dog'"),
+        (
+            [["ice cream"], ["ice_cream"], ["Ice-Cream"]],
+            "may mean the same: 'Ice-Cream' and 'ice cream', 'Ice-Cream' and 'ice_cream'",
+        ),
         ([["haze"], ["primary"], ["haze primary"]], r"'haze primary': each part is a class, too.*--separator ' '"),
         ([["cat"], ["dog"], ["cat/dog"]], "'cat/dog': each part is a class"),
         ([["cat"], ["dog"], ["cat+dog"]], "'cat+dog': each part is a class"),

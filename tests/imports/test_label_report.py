@@ -37,6 +37,11 @@ def test_what_is_worth_a_look() -> None:
     assert "is no class" in text.split("unicorn", 1)[1].splitlines()[0]
 
 
+def test_a_slip_may_mean_the_same() -> None:
+    text = report(count_labels(chunks([["rust"], ["rust"], ["rsut"]], 100), ("rsut", "rust")))
+    assert "Names that may mean the same:\n  rsut and rust" in text
+
+
 def test_the_command(tmp_path: Path) -> None:
     rows = [{"image_id": str(i), "image_uri": f"/{i}.jpg", "labels": names} for i, names in enumerate(LISTS)]
     write_manifest(Manifest.from_rows(rows, CLASSES), str(tmp_path / "m"), rows_per_part=4)

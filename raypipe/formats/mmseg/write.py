@@ -20,6 +20,7 @@ from raypipe.formats.palette import voc_colors
 class Mmseg(Format):
     """`ann_dir/<split>/`, `splits/<split>.txt`, `metainfo.json`; images, if exported, in `img_dir/<split>/`."""
 
+    images_inside = True
     one_suffix = True
 
     def image_folder(self, folder: str) -> str | None:

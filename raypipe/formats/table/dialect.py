@@ -22,6 +22,11 @@ MARKS = (
 )
 """First bytes that name an encoding."""
 
+NAME_ENCODING = "Name its encoding, such as --encoding cp1252 for files of Windows programs, or save it as UTF-8"
+
+FULL_WIDTH = {"\uff0c": "comma", "\uff1b": "semicolon"}
+"""Characters of keyboards for Chinese and Japanese that look like those between cells, and are none."""
+
 _BEGINNING = 64 * 1024
 """Bytes of a text that hold its header."""
 
@@ -77,10 +82,18 @@ def decoded(data: bytes, table: str, dialect: Dialect) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{table} isn't {encoding}: byte 0x{data[error.start]:02x} in line {line}. Name its encoding, such as "
-            "--encoding cp1252 for files of Windows programs, or save it as UTF-8"
+            f"{table} isn't {encoding}: byte 0x{data[error.start]:02x} in line {line}. {NAME_ENCODING}"
         ) from error
     return text.removeprefix("\ufeff")
+
+
+def full_width_hint(text: str) -> str:
+    """The end of a message on text that isn't divided as expected; empty where it has no full-width characters."""
+    found = next((one for one in FULL_WIDTH if one in text), None)
+    if found is None:
+        return ""
+    kind, code = FULL_WIDTH[found], f"U+{ord(found):04X}"
+    return f". It has the full-width {kind} {found} ({code}), which divides no cells: write a plain one in its place"
 
 
 def divided(text: str, table: str, dialect: Dialect) -> tuple[str, str]:

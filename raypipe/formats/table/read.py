@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from raypipe.formats.hugging_face.features import class_names, features_of
 from raypipe.formats.labels import PLAIN, LabelReader, is_missing
 from raypipe.formats.listing import IMAGE_SUFFIXES
 from raypipe.formats.quote import quote
-from raypipe.formats.table.dialect import Dialect
+from raypipe.formats.table.dialect import Dialect, full_width_hint
 from raypipe.formats.table.files import TEXTS, ending, find_tables, folder_of
 from raypipe.formats.table.records import Record, parquet_schema, read_records
 from raypipe.schema import CLASSES_KEY
@@ -37,6 +38,8 @@ IMAGE_COLUMNS = (
 )
 """Columns that hold images' names, in the order in which one of them is taken."""
 LABEL_COLUMNS = ("labels", "label", "tags", "classes", "class", "categories", "category")
+CONFIDENCE_COLUMNS = ("confidence", "score")
+"""Columns of tables of one tag a row, which say how sure a tag is."""
 ID_COLUMN = "image_id"
 OPTIONAL_COLUMNS = ("split", "mask_uri", "saliency_uri", "supervision")
 """Columns that go into the manifest if the table has them."""
@@ -162,9 +165,25 @@ class _RowReader:
             if absent := [name for name in hot if name not in columns]:
                 raise ValueError(f"{table} has no column {absent[0]!r} (--multi-hot){nearest(absent[0], columns)}")
         else:
-            label = find_column(columns, options.label_column, LABEL_COLUMNS, "--label-column", table)
+            unread = _confidence_column(columns)
+            is_long = unread is not None or _come_again([record.values.get(image) for record in first])
+            label = find_column(
+                columns,
+                options.label_column,
+                LABEL_COLUMNS,
+                "--label-column",
+                table,
+                hint=". The table looks like one of a tag a row: add --long, which reads such tables"
+                if is_long
+                else "",
+            )
             if options.label_column is None and label != LABEL_COLUMNS[0]:
                 notes.append(f"labels are those of the column {label!r}")
+            if unread is not None and unread != label:
+                notes.append(
+                    f"the column {unread!r} isn't read, so a tag of any confidence becomes a label: where each row is "
+                    "one tag, --long reads it, and --min-confidence leaves unsure tags out"
+                )
         counted = tuple(class_names(features_of(schema), label) or ()) if schema is not None and label else ()
         reader = replace(options.labels, names=counted or options.labels.names)
         names = hot or counted or _classes_of_manifest(schema) or None
@@ -206,8 +225,28 @@ def _classes_of_manifest(schema: pa.Schema | None) -> tuple[str, ...]:
     return () if stored is None else tuple(map(str, json.loads(stored)))
 
 
-def find_column(columns: Sequence[str], given: str | None, usual: Sequence[str], option: str, table: str) -> str:
+def _confidence_column(columns: Sequence[str]) -> str | None:
+    return next((name for name in columns if name.lower() in CONFIDENCE_COLUMNS), None)
+
+
+def _come_again(images: Sequence[Any]) -> bool:
+    """Whether most images stand in several rows."""
+    counts = Counter(name for name in images if isinstance(name, str))
+    return 2 * sum(number > 1 for number in counts.values()) > len(counts)
+
+
+def find_column(
+    columns: Sequence[str], given: str | None, usual: Sequence[str], option: str, table: str, *, hint: str = ""
+) -> str:
     """Returns the column that is named, or else the first of the usual ones.
+
+    Args:
+        columns: of the table.
+        given: the one that is named.
+        usual: names in lower case, of which the first that is there is taken.
+        option: that names the column.
+        table: for messages.
+        hint: ends the message where there is none.
 
     Raises:
         ValueError: there is none.
@@ -220,12 +259,12 @@ def find_column(columns: Sequence[str], given: str | None, usual: Sequence[str],
     for name in usual:
         if name in found:
             return found[name]
-    hint = ""
     if ending(table) in TEXTS and any(name.lower().endswith(IMAGE_SUFFIXES) for name in columns):
         hint = ". The first line has to name the columns: write such a line above the others"
     raise ValueError(
         f"{table} has none of the columns {', '.join(usual[:4])}, …: name the one that is meant ({option}); there are "
         f"{', '.join(quote(name) for name in columns[:10])}{', …' if len(columns) > 10 else ''}{hint}"
+        f"{full_width_hint(''.join(columns))}"
     )
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypipe.formats.quote import quote
-from raypipe.formats.table.dialect import Dialect, decoded, divided
+from raypipe.formats.table.dialect import Dialect, decoded, divided, full_width_hint
 from raypipe.formats.table.files import JSON_LINES, PARQUETS, TEXTS, ending, unpacked
 
 LONGEST_FIELD = 64 * 2**20
@@ -78,7 +78,7 @@ def _read_csv(text: str, table: str, dialect: Dialect) -> Iterator[Record]:
             if len(cells) != len(header):
                 raise ValueError(
                     f"{place}: expected {len(header)} cells, as in the header, got {len(cells)}: {quote(cells)}. A "
-                    f"cell that holds {delimiter!r} is written in quotes"
+                    f"cell that holds {delimiter!r} is written in quotes{full_width_hint(''.join(cells))}"
                 )
             yield Record(dict(zip(header, cells, strict=True)), place)
     except csv.Error as error:

@@ -15,6 +15,7 @@ from raypipe.formats.palette import voc_colors
 class Voc(Format):
     """`SegmentationClass/`, `ImageSets/Segmentation/`, `labelmap.txt`; images, if exported, in `JPEGImages/`."""
 
+    images_inside = True
     one_suffix = True
 
     def image_folder(self, folder: str) -> str | None:  # noqa: ARG002

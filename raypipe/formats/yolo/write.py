@@ -36,6 +36,7 @@ class Yolo(Format):
     A list of images would name some that aren't there, where they aren't copied; of a folder YOLO takes what it holds.
     """
 
+    images_inside = True
     readable = frozenset({".jpg", ".png", ".webp", ".tif", ".bmp", ".avif", ".jp2"})
 
     def image_folder(self, folder: str) -> str | None:

@@ -28,6 +28,7 @@ from raypipe.outputs.ledger import SHARDS
 from raypipe.outputs.load import Load, held
 from raypipe.outputs.records import MixedOutputs, stream_summary
 from raypipe.pipelines.context import Context
+from raypipe.pipelines.exports.destination import note_asked, refuse_other, what_is_asked
 from raypipe.pipelines.exports.images import fit_images
 from raypipe.results import StreamSummary
 from raypipe.schema import EXPORTS, IGNORE, MASKS, columns
@@ -67,6 +68,37 @@ def make_format(name: str, classes: tuple[str, ...], options: Options) -> Format
     return find_format(name)(classes, options)
 
 
+def check_export(
+    context: Context,
+    name: str,
+    out: str,
+    *,
+    of_truth: bool,
+    options: Options,
+    splits: Sequence[str] | None = None,
+    min_confidence: float = 0.0,
+) -> None:
+    """Refuses what `run_export` would, as far as that is known before there are masks.
+
+    Args:
+        context: config and manifest.
+        name: of the format.
+        out: URI of the folder to write into.
+        of_truth: true masks are exported.
+        options: as of `run_export`.
+        splits: as of `run_export`.
+        min_confidence: as of `run_export`.
+
+    Raises:
+        MixedOutputs: if the folder holds an export that was asked for otherwise.
+        ValueError: if there is no such split.
+    """
+    if splits is not None:
+        context.rows(splits)
+    asked = what_is_asked(name, context.classes, options, of_truth=of_truth, min_confidence=min_confidence)
+    refuse_other(storage.join(storage.absolute(out), WORK), asked)
+
+
 def run_export(
     context: Context,
     name: str,
@@ -96,6 +128,9 @@ def run_export(
         ValueError: if there is nothing to export.
     """
     out = storage.absolute(out)
+    work = storage.join(out, WORK)
+    asked = what_is_asked(name, context.classes, options, of_truth=masks is None, min_confidence=min_confidence)
+    refuse_other(work, asked)
     rows = export_rows(context, masks=masks, splits=splits)
     known = rows if masks is None else held(rows, masks)
     options = fit_images(make_format(name, context.classes, options), known, all_rows=context.rows(None))
@@ -111,13 +146,13 @@ def run_export(
         schema=EXPORTS,
         classes=context.classes,
     )
-    work = storage.join(out, WORK)
     # The files that many images stand in are written once: another set of rows is another export.
     exported = digest([plan.digest, rows_digest(known, plan.row_columns())])
     _refuse_mixing(out, exported)
     summary_uri = storage.join(work, DONE_FILE)
     if storage.exists(summary_uri):
         return out, stream_summary(json.loads(storage.read_bytes(summary_uri))["summary"], uri=summary_uri)
+    note_asked(work, asked)
     storage.write_bytes_atomic(storage.join(work, NAME_FILE), exported.encode())
     folder, summary = context.run(plan, rows, out=work)
     shards = storage.list_files(storage.join(folder.uri, SHARDS), suffix=".parquet")

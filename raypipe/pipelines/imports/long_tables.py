@@ -14,7 +14,7 @@ from raypipe.data.manifest import manifest_bytes
 from raypipe.data.parts import ROWS_PER_PART, delete_other_parts, part_place
 from raypipe.formats.draft import NUMBER, Draft, draft_table
 from raypipe.formats.table.files import COMPRESSED
-from raypipe.imports.account import Account, unlabelled_text
+from raypipe.imports.account import Account, some, unlabelled_text
 from raypipe.imports.classes import ClassOptions, choose_names, natural_order, say_rare
 from raypipe.imports.images import MOST_ROWS, find_images
 from raypipe.imports.long_rows import LongOptions
@@ -38,6 +38,8 @@ class Gathered(NamedTuple):
     partitions: int
     scratch: str
     inline: bool
+    unused: tuple[str, ...]
+    """Names of the class map that no row has."""
 
 
 def gather_tables(
@@ -65,7 +67,7 @@ def gather_tables(
     gathering = partial(_gather, tables=len(tables), class_map=class_map, scratch=scratch)
     for of_partition in in_tasks(gathering, range(partitions), inline=inline, cpus=1):
         seen.add(of_partition)
-    return Gathered(seen, partitions, scratch, inline)
+    return Gathered(seen, partitions, scratch, inline, tuple(name for name in class_map if name not in seen.renamed))
 
 
 def draft_of(found: Gathered, *, source: str, root: str) -> Draft:
@@ -84,12 +86,13 @@ def draft_of(found: Gathered, *, source: str, root: str) -> Draft:
         num_read=found.seen.rows,
         root=root,
         place=lambda _: source,
-        notes=notes_of(found.seen),
+        notes=notes_of(found),
     )
 
 
-def notes_of(seen: Seen) -> list[str]:
-    """What is said of rows that are left out."""
+def notes_of(found: Gathered) -> list[str]:
+    """What is said of rows that are left out, and of names that no row has."""
+    seen = found.seen
     notes = [f"one tag a row, of {counted(seen.images, 'images')}"]
     if seen.nameless:
         notes.append(f"{counted(seen.nameless, 'rows that name no image')} left out")
@@ -103,6 +106,8 @@ def notes_of(seen: Seen) -> list[str]:
             f"{counted(seen.unsure, 'tags below --min-confidence')} left out; an image that has no others counts as "
             "one without labels"
         )
+    if found.unused:
+        notes.append(some(found.unused, "names in the map that no row has"))
     return notes
 
 
@@ -135,7 +140,7 @@ def write_long(
     """
     account = Account()
     account.say(f"{source}: {counted(found.seen.rows, 'rows')}")
-    for note in notes_of(found.seen):
+    for note in notes_of(found):
         account.say(note)
     sample = [place for _, place in found.seen.sample]
     draft = Draft(

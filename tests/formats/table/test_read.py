@@ -160,6 +160,43 @@ def test_bad_tables(tmp_path: Path, name: str, text: str, message: str) -> None:
         read(write(tmp_path, name, text))
 
 
+LONG = "The table looks like one of a tag a row: add --long"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_long"),
+    [
+        ("file,tag,confidence\na.jpg,cat,0.9\n", True),
+        ("file,tag,Score\na.jpg,cat,0.9\n", True),
+        ("file,tag\na.jpg,cat\na.jpg,dog\nb.jpg,cat\nb.jpg,dog\nc.jpg,cat\n", True),
+        ("file,tag\na.jpg,cat\na.jpg,dog\nb.jpg,cat\n", False),
+    ],
+)
+def test_the_refusal_of_a_long_table_names_the_option(tmp_path: Path, text: str, is_long: bool) -> None:
+    with pytest.raises(ValueError, match="--label-column") as error:
+        read(write(tmp_path, "t.csv", text))
+    assert (LONG in str(error.value)) == is_long
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "is_told"),
+    [
+        ("file,tag,confidence", {"label_column": "tag"}, True),
+        ("file,label,score", {}, True),
+        ("file,tag,sure", {"label_column": "tag"}, False),
+        ("file,label,score", {"label_column": "score"}, False),
+        ("file,label,score", {"multi_hot": ("score",)}, False),
+    ],
+)
+def test_a_column_of_confidences_that_is_not_read(
+    tmp_path: Path, header: str, options: dict[str, Any], is_told: bool
+) -> None:
+    notes = " ".join(read(write(tmp_path, "t.csv", f"{header}\na.jpg,cat,1\na.jpg,dog,0\n"), **options).notes)
+    assert (
+        "isn't read, so a tag of any confidence becomes a label: where each row is one tag, --long" in notes
+    ) == is_told
+
+
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no table .*absent\.csv"):
         read(str(tmp_path / "absent.csv"))

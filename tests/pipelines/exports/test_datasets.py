@@ -30,8 +30,9 @@ from raypipe.imports.finish import ImportOptions, finish
 from raypipe.outputs.records import MixedOutputs
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.exports import datasets as export
-from raypipe.pipelines.exports.datasets import ExportMasks, export_rows, find_format, run_export
+from raypipe.pipelines.exports.datasets import ExportMasks, check_export, export_rows, find_format, run_export
 from raypipe.pipelines.imports.containers import read_containers
+from raypipe.run import Run
 from raypipe.stages.base import Row, with_error_columns
 from raypipe.streams.collect import collect
 
@@ -211,6 +212,56 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         export_rows(make_context(manifest()), masks=Artifact(str(tmp_path), "m"), splits=None)
     with pytest.raises(ValueError, match=r"no row of splits \['train'\] has a true mask"):
         export_rows(make_context(manifest()), masks=None, splits=["train"])
+
+
+def call(tmp_path: Path, manifest: Manifest, *words: str) -> Any:
+    write_manifest(manifest, str(tmp_path / "m.parquet"))
+    common = [f"manifest={tmp_path / 'm.parquet'}", f"out={tmp_path / 'run'}"]
+    return CliRunner().invoke(app, ["export", "-", *words, *common])
+
+
+def test_another_export_is_refused_before_masks_are_made(
+    in_this_process: None, mixed: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "coco")
+    run_export(make_context(mixed), "coco", out, masks=None, options=Options())
+
+    def make_masks(_: Run) -> None:
+        pytest.fail("masks are made")
+
+    monkeypatch.setattr(Run, "make_masks", make_masks)
+    arguments: dict[str, Any] = {"of_truth": True, "options": Options()}
+    check_export(make_context(mixed), "coco", out, **arguments)
+    check_export(make_context(mixed), "coco", str(tmp_path / "new"), **arguments)
+    for name, changed, message in (
+        ("yolo", {}, 'format "coco", and not "yolo"'),
+        ("coco", {"options": Options(copy_images=True)}, "copy_images false, and not true"),
+        ("coco", {"min_confidence": 0.5}, "min_confidence 0.0, and not 0.5"),
+        ("coco", {"of_truth": False}, 'masks "true masks", and not'),
+    ):
+        with pytest.raises(MixedOutputs, match=rf"coco holds another export \({message}.*give another folder"):
+            check_export(make_context(mixed), name, out, **arguments | changed)
+    result = call(tmp_path, mixed, "coco", out)
+    assert isinstance(result.exception, MixedOutputs)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["yolo"], "trainers look for them in images/<split>."),
+        (["voc"], "trainers look for them in JPEGImages."),
+        (["yolo", "--copy-images"], None),
+        (["coco"], None),
+    ],
+)
+def test_images_that_were_not_copied_are_told(
+    in_this_process: None, mixed: Manifest, tmp_path: Path, words: list[str], told: str | None
+) -> None:
+    webp = Manifest(mixed.table.slice(1, 1), mixed.classes)
+    result = call(tmp_path, webp, words[0], str(tmp_path / "x"), "--masks", "truth", *words[1:])
+    assert "1 of 1 rows finished" in result.stdout
+    assert (told is None) == ("no images were copied" not in result.stdout)
+    assert told is None or told in result.stdout
 
 
 ENDINGS = {"shot #7.png": "PNG", "what?.webp": "WEBP", "50%.jpg": "JPEG", "a.gif": "GIF"}

@@ -173,6 +173,25 @@ def test_tables_that_cannot_be_read(text: str, message: str) -> None:
         run("table", "t.csv", "--long", "m.parquet")
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding", "message"),
+    [
+        ("file\uff0ctag\na.jpg\uff0ccat\n", "utf-8", r"none of the columns.*full-width comma \uff0c \(U\+FF0C\)"),
+        ("file,tag\nb.jpg,dog\na.jpg\uff0ccat\n", "utf-8", r"Expected 2 columns, got 1.*full-width comma"),
+        ("file;tag\nb.jpg;dog\na.jpg\uff1bcat\n", "utf-8", r"full-width semicolon \uff1b \(U\+FF1B\)"),
+        ("file,tag\na.jpg,\xe9t\xe9\n", "cp1252", r"isn't utf-8\. Name its encoding, such as --encoding cp1252"),
+        ("file,tag\n\xe9.jpg,cat\n", "cp1252", r"isn't utf-8\. Name its encoding, such as --encoding cp1252"),
+    ],
+)
+@pytest.mark.parametrize("long", [["--long"], ["--label-column", "tag"]])
+def test_texts_that_are_divided_or_encoded_otherwise(text: str, encoding: str, message: str, long: list[str]) -> None:
+    Path("t.csv").write_bytes(text.encode(encoding))
+    if "--long" not in long:
+        message = message.replace("Expected 2 columns, got 1", "expected 2 cells").replace(r"8\. Name", "8.*Name")
+    with pytest.raises(Said, match=f"(?s){message}"):
+        run("table", "t.csv", *long, "m.parquet")
+
+
 def test_the_sample_is_that_of_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose images are looked for doesn't depend on the partitions that they came by."""
     write(ROWS)
@@ -215,7 +234,18 @@ def test_classes_are_decided_alike_whatever_the_size(most: int, monkeypatch: pyt
     with pytest.raises(Said, match="can't be a class"):
         run("table", "t.csv", "--long", "m.parquet")
     write([*ROWS, ("a.jpg", "Cat", 1.0), ("b.jpg", "\u200bcat\u00a0", 1.0)])
-    assert "'Cat' and 'cat' are kept" in run("table", "t.csv", "--long", "m.parquet")
+    assert "may mean the same: 'Cat' and 'cat'" in run("table", "t.csv", "--long", "m.parquet")
+
+
+@pytest.mark.parametrize("most", [2, 1_000_000])
+def test_a_slip_in_the_map_is_told(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_long, "MOST_ROWS", most)
+    write([*ROWS, ("a.jpg", "rust", 1.0), ("b.jpg", "leaf rust", 1.0)])
+    Path("map.csv").write_text("leaf rust,rsut\nrusty,rust\n")
+    said = run("table", "t.csv", "--long", "--map", "map.csv", "m.parquet")
+    assert "classes: 007, cat, dog, rsut, rust, tree\n" in said
+    assert "1 name in the map that no row has: 'rusty'" in said
+    assert "classes that may mean the same: 'rsut' and 'rust'" in said
 
 
 def test_missing_images_of_the_sample_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
