@@ -28,6 +28,7 @@ from raypipe.pipelines.gate import DECISION_FILE
 from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.in_use import OtherClasses
 from raypipe.run import Run
+from raypipe.screen.step import plan_steps
 from raypipe.status.content import Status, Step
 from raypipe.status.look import look
 from raypipe.status.text import announcement, closing, describe
@@ -125,6 +126,21 @@ def test_a_second_command_says_nothing_of_what_the_first_one_has_said(
         in_log = [record.getMessage() for record in records]
         assert sum(line.startswith(("labels: ", "gate: ")) for line in in_log) == 3
     assert any("in use is the one that was trained on 3 images" in line for line in in_log)
+
+
+def test_each_step_has_a_line_and_what_was_made_before_says_so(
+    config: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    """So that the numbers of a run's steps have no gap."""
+    refitted = config("cams.refit=true", "segmenter.enabled=false")
+    run(refitted)
+    caplog.set_level("INFO", logger="raypipe.screen.step")
+    for made_before in (["classifier", "labels", "refit", "affinity", "gate"], []):
+        plan_steps([])
+        caplog.clear()
+        run(refitted if made_before else config("cams.refit=true", "segmenter.enabled=false", "classifier.lr=0.1"))
+        lines = [record.getMessage() for record in caplog.records if "made before" in record.getMessage()]
+        assert lines == [f"{name}: made before" for name in made_before]
 
 
 def test_as_long_as_gates_have_decided_nothing_a_status_has_nothing_of_them(config: Callable[..., RunConfig]) -> None:
