@@ -218,6 +218,20 @@ def test_a_grown_manifest_is_computed_for_its_new_rows(
     assert step_of(renewed, "classifier").why == "other images to learn from: learns from 4 images"
 
 
+def test_a_mask_of_an_image_that_is_no_row_any_more_is_announced(
+    config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    small = ["segmenter.enabled=false", "affinity.start=pretrained"]
+    run(config(*small))
+    manifest = open_context(config()).manifest
+    for gone, says in ((1, "1 mask of an image that is no row"), (2, "2 masks of images that are no rows")):
+        fewer = str(tmp_path / f"fewer{gone}.parquet")
+        write_manifest(Manifest.from_rows(manifest.table.to_pylist()[gone:], ("cat", "dog")), fewer)
+        assert says in announcement(look(open_context(config(*small, f"manifest={fewer}"))))
+    other_split = look(open_context(config(*small, "splits.masks=[train]")))
+    assert "any more" not in announcement(other_split), "those of rows that aren't asked for stay"
+
+
 def test_a_new_class_is_announced_before_options(config: Callable[..., RunConfig], tmp_path: Path) -> None:
     context = open_context(config())
     begin_run(context, reuse_out=False)
