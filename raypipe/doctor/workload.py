@@ -90,9 +90,21 @@ def parts_until(context: Context, until: Step) -> list[Plan | Training]:
 
 
 def step_names(context: Context, until: Step) -> list[Step]:
-    """Names of a step and those before it, in the order in which a run comes to them; arguments as `parts_until`."""
+    """Names of a step and those before it, in the order in which a run comes to them; arguments as `parts_until`.
+
+    What the manifest's rows need nothing of isn't among them: saliency maps where none is missing, scores without
+    true masks.
+    """
+    # torch takes seconds to import
+    from raypipe.pipelines.evaluate import has_truth
+    from raypipe.pipelines.saliency_maps import lacks_saliency
+
     parts = parts_until(context, until)
     names = {part.task if isinstance(part, Training) else part.name for part in parts}
+    if "scores" in names and not has_truth(context):
+        names.discard("scores")
+    if "saliency" in names and not lacks_saliency(context):
+        names.discard("saliency")
     return [step for step in get_args(Step) if step in names]
 
 

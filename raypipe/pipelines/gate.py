@@ -36,6 +36,7 @@ from raypipe.pipelines.steps import (
 )
 from raypipe.results import Decision
 from raypipe.schema import GATES
+from raypipe.screen.step import is_there
 from raypipe.stages.base import Stage
 from raypipe.streams.budget import BudgetExceeded
 from raypipe.streams.collect import draw_rows, outputs_of
@@ -108,6 +109,7 @@ def run_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, ju
 
     def decide(context: Context, networks: _Networks) -> dict[str, Decision]:
         if context.retrain == "none" and (stored := _stored(context, networks)):
+            is_there("gate")
             return stored
         decided = _decide(context, networks)
         new.extend(decided.values())

@@ -29,6 +29,7 @@ from raypipe.pipelines.labels.knowledge import read_label_precision, write_label
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.needs import has_given_seeds
 from raypipe.pipelines.steps import decode_images, fetch_images, sample_cells
+from raypipe.screen.step import is_there
 from raypipe.stages.networks import REFIT, is_refit
 from raypipe.stages.sample_cells import CELLS, RefitSettings
 from raypipe.streams.collect import draw_rows, outputs_of, rows_digest, with_ids
@@ -60,6 +61,7 @@ def refit_classifier(context: Context, classifier: Artifact) -> Artifact:
         ValueError: the maps are sure of no cell.
     """
     if found := find_refit(context, classifier):
+        is_there(REFIT)
         return found
     plan, rows = refit_plan(context, classifier), _rows(context)
     made, summary = context.run(plan, rows)

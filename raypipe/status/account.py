@@ -23,6 +23,8 @@ class Account:
     """That are asked for."""
     num_finished: int = 0
     num_quarantined: int = 0
+    num_removed: int = 0
+    """Outputs of images that are no rows of the manifest any more: a run that comes to its end removes them."""
     reasons: Reasons = field(default_factory=Reasons)
     """Of the rows in quarantine."""
 
@@ -36,6 +38,7 @@ class Account:
         self.num_rows += other.num_rows
         self.num_finished += other.num_finished
         self.num_quarantined += other.num_quarantined
+        self.num_removed += other.num_removed
         self.reasons.merge(other.reasons)
 
 
@@ -64,10 +67,20 @@ def _count(source: Source, part: Part) -> Account:
         num_rows=wanted.num_rows,
         num_finished=wanted.num_rows - unfinished.num_rows,
         num_quarantined=unfinished.num_rows - left.num_rows,
+        num_removed=_num_removed(part, wanted, ledger.finished),
     )
     if account.num_quarantined:
         account.reasons.add(_of(ledger.quarantined, unfinished).to_pylist())
     return account
+
+
+def _num_removed(part: Part, wanted: pa.Table, finished: pa.Table) -> int:
+    """Outputs of a part that it has no row for; those of rows that aren't asked for stay."""
+    ids = pc.unique(finished["image_id"])
+    others = ids.filter(pc.invert(pc.is_in(ids, wanted["image_id"].combine_chunks())))
+    if not len(others):
+        return 0
+    return int(pc.sum(pc.invert(pc.is_in(others, part.read()["image_id"].combine_chunks()))).as_py())
 
 
 def _of(quarantined: pa.Table, rows: pa.Table) -> pa.Table:

@@ -35,9 +35,12 @@ def announcement(status: Status) -> str:
     differs = [change for change in status.differs if not change.startswith(_NOT_OF_RUNS)]
     if not left:
         since = f" (since the last run: {', '.join(differs)})" if differs else ""
-        return f"everything is done{since}"
+        removed = _removed(status)
+        return f"everything is done{since}{f'; {removed}' if removed else ''}"
     changes = differs or list(dict.fromkeys(change for step in left for change in step.changes))
     names, number = _listed(step.name for step in left), counted(_num_left(status), "images")
+    if removed := _removed(status):
+        number = f"{number}; {removed}"
     if changes and all(step.is_renewed for step in left):
         return f"{', '.join(changes)}: {names} again, {number}"
     first = left[0]
@@ -73,6 +76,15 @@ def _ending(status: Status, *, labels: Sequence[str]) -> list[str]:
     if storage.exists(report := storage.join(status.out, REPORT_FILE)):
         lines.append(f"report: {report}")
     return lines
+
+
+def _removed(status: Status) -> str:
+    """What a run does with masks of images that the manifest has no more."""
+    masks = status.step("masks")
+    number = 0 if masks is None or masks.account is None else masks.account.num_removed
+    if number == 1:
+        return "1 mask of an image that is no row any more is removed"
+    return f"{number:,} masks of images that are no rows any more are removed" if number else ""
 
 
 def _detail(step: Step) -> str:

@@ -7,6 +7,7 @@ from raypipe.config import RunConfig, load_config
 from raypipe.data.manifest import Manifest
 from raypipe.doctor.workload import (
     Training,
+    step_names,
     streams_of,
     trainings_of,
     trains_classifier,
@@ -144,3 +145,14 @@ def test_masks_take_up_the_maps_of_seeds_that_the_run_makes() -> None:
     assert [load.imported for load in given.read_loads] == [True]
     assert [load.imported for load in taken_up.read_loads] == [False], "of seeds that are made, none is read twice"
     assert given.row_columns() == taken_up.row_columns()
+
+
+def test_a_step_has_a_number_only_where_the_manifest_has_something_for_it() -> None:
+    config = make_config("classifier.saliency=eps++", "saliency.weights=s.pth", "cams.refit=true")
+    row = {"image_id": "a", "image_uri": "a.jpg", "labels": ["cat"], "split": "train"}
+    names = [
+        step_names(Context(config, Manifest.from_rows([row | more], ("cat", "dog"))), "scores")
+        for more in ({}, {"saliency_uri": "s.png"}, {"mask_uri": "m.png"})
+    ]
+    between = ["classifier", "labels", "refit", "seeds", "affinity", "gate", "masks"]
+    assert names == [["saliency", *between], between, ["saliency", *between, "scores"]]

@@ -227,7 +227,7 @@ def test_a_harmful_refinement_is_rejected_once_for_the_run(
 
 def said(caplog: pytest.LogCaptureFixture, level: str) -> list[str]:
     """What the log has of gates at a level."""
-    of_gates = [record for record in caplog.records if record.getMessage().startswith("gate: ")]
+    of_gates = [record for record in caplog.records if record.name == gate.__name__ and "gate: " in record.getMessage()]
     return [record.getMessage() for record in of_gates if record.levelname == level]
 
 

@@ -30,6 +30,7 @@ from raypipe.pipelines.in_use import FOLDER as IN_USE
 from raypipe.pipelines.in_use import OtherClasses
 from raypipe.pipelines.networks import NetworkPlan
 from raypipe.run import Run
+from raypipe.screen.step import plan_steps
 from raypipe.status.content import Status, Step
 from raypipe.status.look import look
 from raypipe.status.text import announcement, closing, describe
@@ -129,6 +130,21 @@ def test_a_second_command_says_nothing_of_what_the_first_one_has_said(
     assert any("in use is the one that was trained on 3 images" in line for line in in_log)
 
 
+def test_each_step_has_a_line_and_what_was_made_before_says_so(
+    config: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    """So that the numbers of a run's steps have no gap."""
+    refitted = config("cams.refit=true", "segmenter.enabled=false")
+    run(refitted)
+    caplog.set_level("INFO", logger="raypipe.screen.step")
+    for made_before in (["classifier", "labels", "refit", "affinity", "gate"], []):
+        plan_steps([])
+        caplog.clear()
+        run(refitted if made_before else config("cams.refit=true", "segmenter.enabled=false", "classifier.lr=0.1"))
+        lines = [record.getMessage() for record in caplog.records if "made before" in record.getMessage()]
+        assert lines == [f"{name}: made before" for name in made_before]
+
+
 def test_as_long_as_gates_have_decided_nothing_a_status_has_nothing_of_them(config: Callable[..., RunConfig]) -> None:
     run(config())
     assert len(look(open_context(config())).gates) == 2
@@ -202,6 +218,20 @@ def test_a_grown_manifest_is_computed_for_its_new_rows(
     renewed = look(replace(open_context(grown), retrain="all"))
     assert states(renewed)["classifier"] == "missing"
     assert step_of(renewed, "classifier").why == "other images to learn from: learns from 4 images"
+
+
+def test_a_mask_of_an_image_that_is_no_row_any_more_is_announced(
+    config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    small = ["segmenter.enabled=false", "affinity.start=pretrained"]
+    run(config(*small))
+    manifest = open_context(config()).manifest
+    for gone, says in ((1, "1 mask of an image that is no row"), (2, "2 masks of images that are no rows")):
+        fewer = str(tmp_path / f"fewer{gone}.parquet")
+        write_manifest(Manifest.from_rows(manifest.table.to_pylist()[gone:], ("cat", "dog")), fewer)
+        assert says in announcement(look(open_context(config(*small, f"manifest={fewer}"))))
+    other_split = look(open_context(config(*small, "splits.masks=[train]")))
+    assert "any more" not in announcement(other_split), "those of rows that aren't asked for stay"
 
 
 def test_a_new_class_is_announced_before_options(config: Callable[..., RunConfig], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from raypipe.pipelines.labels.knowledge import read_label_precision, say, write_
 from raypipe.pipelines.networks import NetworkPlan
 from raypipe.pipelines.steps import decode_images, fetch_images, pixels_per_pass
 from raypipe.results import ClassPrecision, LabelPrecision
+from raypipe.screen.step import is_there
 from raypipe.stages.score_labels import OnWholeImages, PoolFeatures, ScoreLabels
 from raypipe.streams.budget import BudgetExceeded
 from raypipe.streams.collect import draw_rows, outputs_of, with_ids
@@ -45,6 +46,7 @@ def measure_labels(context: Context, classifier: Artifact, trained: NetworkPlan)
         None where the checkpoint doesn't say which images it hasn't learned from.
     """
     if known := read_label_precision(classifier):
+        is_there("labels")
         _say(classifier, known, trained, is_new=False)
         return known
     asked = read_asked(classifier.uri)
