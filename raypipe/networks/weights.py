@@ -96,7 +96,7 @@ def load_state(
     if dropped:
         logger.info("%s: the head for its own classes is left out, as it should be: %s", source, ", ".join(dropped))
     if kept:
-        logger.info("%s has no head: these keep their initial weights: %s", source, ", ".join(kept))
+        logger.info("%s: the head of this network begins with initial weights: %s", source, ", ".join(kept))
     return kept
 
 

@@ -56,7 +56,7 @@ def test_mobilenets_imagenet_checkpoint(weights_dir: Path, caplog: pytest.LogCap
         "the head for its own classes is left out, as it should be: classifier.1.weight, classifier.1.bias"
         in caplog.text
     )
-    assert "no head: these keep their initial weights: fc8.weight" in caplog.text
+    assert "the head of this network begins with initial weights: fc8.weight" in caplog.text
 
 
 def test_own_and_published_names_and_containers_are_the_same(save: Callable[[object], Path]) -> None:
