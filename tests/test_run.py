@@ -248,7 +248,9 @@ def test_a_walk_along_frozen_features_trains_nothing_and_is_judged(finished: Run
     run = open_run(make_config(finished.config.manifest, tmp_path / "out", *frozen))
     assert run.report(num_samples=1)
     assert not (tmp_path / "out/seeds").exists()
-    assert len(list((tmp_path / "out/samples").iterdir())) == 1, "the report's maps, which the masks' stream kept none of"
+    assert len(list((tmp_path / "out/samples").iterdir())) == 1, (
+        "the report's maps, which the masks' stream kept none of"
+    )
     found = find_masks(run.context)
     assert found.affinity == run.train_affinity()
     (decision,) = found.decisions

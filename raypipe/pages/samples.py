@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, zip_longest
 from typing import Any
 
-import numpy as np
-
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_cam

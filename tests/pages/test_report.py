@@ -147,7 +147,13 @@ def test_a_photograph_that_was_deleted_is_no_sample(
     rows[0]["image_uri"] = str(tmp_path / "deleted.jpg")
     gone = replace(context, manifest=Manifest.from_rows(rows, context.classes))
     evaluation = evaluation_of(tmp_path / "e", **{rows[0]["image_id"]: 0.9, rows[1]["image_id"]: 0.5})
-    options = {"maps": Artifact("", ""), "affinity": None, "evaluation": evaluation, "scores": [make_score()], "num_samples": 1}
+    options = {
+        "maps": Artifact("", ""),
+        "affinity": None,
+        "evaluation": evaluation,
+        "scores": [make_score()],
+        "num_samples": 1,
+    }
     samples = list(collect_samples(gone, {"masks": masks}, **options))
     assert rows[0]["image_id"] not in {sample.image_id for sample in samples}
     assert len(samples) == 2
@@ -169,7 +175,13 @@ def test_only_the_chosen_rows_are_read(context: Context, masks: Artifact, tmp_pa
     seeds = write_outputs(str(tmp_path / "seeds"), SEEDS, [{"image_id": row["image_id"], **cam}])
     evaluation = evaluation_of(tmp_path / "e", **{row["image_id"]: 0.5})
     outputs = {"seeds": seeds, "masks": masks}
-    options = {"maps": Artifact("", ""), "affinity": None, "evaluation": evaluation, "scores": [make_score()], "num_samples": 2}
+    options = {
+        "maps": Artifact("", ""),
+        "affinity": None,
+        "evaluation": evaluation,
+        "scores": [make_score()],
+        "num_samples": 2,
+    }
     first, *others = collect_samples(context, outputs, **options)
     ids = {sample.image_id for sample in (first, *others)}
     assert Counter(seen) == Counter([*ids, row["image_id"]]), "three masks and a seed"

@@ -22,7 +22,9 @@ def context(synthetic: tuple[str, Manifest], tmp_path: Path) -> Context:
 
 
 def made(artifact: Artifact, *, seconds: float, classifier: str = "") -> Artifact:
-    open_folder(artifact.uri, {"stages": [{"class": "FetchImages"}, {"class": "ScoreLabels", "classifier": classifier}]})
+    open_folder(
+        artifact.uri, {"stages": [{"class": "FetchImages"}, {"class": "ScoreLabels", "classifier": classifier}]}
+    )
     write_summary(artifact.uri, {"num_rows": 9, "seconds": seconds})
     return artifact
 
@@ -30,7 +32,10 @@ def made(artifact: Artifact, *, seconds: float, classifier: str = "") -> Artifac
 def test_all_that_led_to_the_masks_counts(context: Context, classifier_uri: str, tmp_path: Path) -> None:
     classifier, maps = Artifact(classifier_uri, "c"), Artifact(classifier_uri, "refitted")
     options = {"maps": maps, "affinity": None, "classifier": classifier}
-    outputs = {"seeds": Artifact(str(tmp_path / "seeds/none"), "none"), "masks": Artifact(str(tmp_path / "masks/m"), "m")}
+    outputs = {
+        "seeds": Artifact(str(tmp_path / "seeds/none"), "none"),
+        "masks": Artifact(str(tmp_path / "masks/m"), "m"),
+    }
     made(outputs["masks"], seconds=5)
     assert list(stream_summaries(context, outputs, **options)) == ["masks"]
     made(Artifact(str(tmp_path / "labels/another"), ""), seconds=100, classifier="another")

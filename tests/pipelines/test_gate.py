@@ -22,9 +22,8 @@ from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.gate import run_gates, sample_rows, weigh
 from raypipe.pipelines.labels.knowledge import write_label_precision
 from raypipe.pipelines.masks import masks_plan
-from raypipe.results import ClassPrecision, LabelPrecision
+from raypipe.results import ClassPrecision, Decision, LabelPrecision
 from raypipe.run import Run, open_run
-from raypipe.results import Decision
 from raypipe.schema import MASKS
 from raypipe.stages.judge import GateMasks
 from raypipe.status.look import look

@@ -53,7 +53,14 @@ def test_smoke_lines(heights):
 
 def settings_of(alphas, betas, steps):
     return [
-        {"alpha": a, "beta": b, "num_steps": t, "radius": 5, "objective": a / (b + t + 1), "one_walk_mean_iou": math.nan}
+        {
+            "alpha": a,
+            "beta": b,
+            "num_steps": t,
+            "radius": 5,
+            "objective": a / (b + t + 1),
+            "one_walk_mean_iou": math.nan,
+        }
         for a in alphas
         for b in betas
         for t in steps
@@ -69,7 +76,10 @@ def drawn_lines(svg: str) -> list[int]:
 @pytest.mark.parametrize(
     ("chosen", "charts"),
     [
-        ({"alpha": 1.0, "beta": 8.0, "num_steps": 64}, {"beta_and_steps": "alpha 2, the nearest to the chosen alpha 1,"}),
+        (
+            {"alpha": 1.0, "beta": 8.0, "num_steps": 64},
+            {"beta_and_steps": "alpha 2, the nearest to the chosen alpha 1,"},
+        ),
         ({"alpha": 2.0, "beta": 8.0, "num_steps": 64}, {}),
         (
             {"alpha": 8.0, "beta": 7.0, "num_steps": 100},
