@@ -158,6 +158,10 @@ def _write_long(found: LongImport, common: dict[str, Any], target: str, *, image
             skip_missing=common["skip_missing"],
             split=found.split,
         )
+    except OSError as error:
+        if error.errno is None or not str(error.filename).startswith(scratch):
+            raise
+        raise type(error)(error.errno, error.strerror, target or common["draft_map"]) from error
     finally:
         storage.delete_many(storage.list_files(scratch))
         if uri.is_local(scratch):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from raypipe import storage
 from raypipe.config import ConfigError, RunConfig, load_config
+from raypipe.messages.nearest import nearest_name
 
 
 def read_config(config: str, overrides: Sequence[str] | None = None) -> RunConfig:
@@ -17,7 +18,9 @@ def read_config(config: str, overrides: Sequence[str] | None = None) -> RunConfi
         ConfigError: if it can't be used.
     """
     if config != "-" and not storage.exists(config):
-        raise ConfigError(f"there is no config file {config}; `raypipe config` prints one to start from")
+        raise ConfigError(
+            f"there is no config file {config}{nearest_name(config)}; `raypipe config` prints one to start from"
+        )
     try:
         text = "" if config == "-" else storage.read_bytes(config).decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
 """Masks that a run has made, one by one as arrays, and together as Arrow."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -117,7 +117,15 @@ class Masks:
     stand in a PyTorch Dataset whose workers are processes.
     """
 
-    def __init__(self, index: pa.Table, outputs: Artifact, classes: tuple[str, ...], images: Images) -> None:
+    def __init__(
+        self,
+        index: pa.Table,
+        outputs: Artifact,
+        classes: tuple[str, ...],
+        images: Images,
+        *,
+        is_named: Callable[[str], bool] | None = None,
+    ) -> None:
         """Takes what is known of the masks; `FinishedRun.masks` makes it.
 
         Args:
@@ -125,9 +133,11 @@ class Masks:
             outputs: the masks' folder.
             classes: class names of the class ids 1..C.
             images: how images are read.
+            is_named: whether the manifest has an image of an id: such an id isn't misspelt, if it has no mask.
         """
         self.classes = classes
         self._index, self._outputs, self._images = index, outputs, images
+        self._is_named = is_named
 
     @property
     def uri(self) -> str:
@@ -217,7 +227,8 @@ class Masks:
     def _known(self, image_id: str, column: str) -> Any:
         number = self._numbers.get(image_id)
         if number is None:
-            hint = nearest(image_id, list(self._numbers)[:_MOST_NAMES])
+            is_there = self._is_named is not None and self._is_named(image_id)
+            hint = "" if is_there else nearest(image_id, list(self._numbers)[:_MOST_NAMES])
             raise NoMask(f"{self.uri} has no mask of {image_id!r} (the run's `quarantine` lists what failed){hint}")
         return self._index[column][number].as_py()
 
@@ -230,5 +241,6 @@ class Masks:
         return RowReader()
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the reader, which holds a lock."""
-        return {name: value for name, value in self.__dict__.items() if name != "_reader"}
+        """All but the reader, which holds a lock, and what reads the manifest."""
+        kept = {name: value for name, value in self.__dict__.items() if name != "_reader"}
+        return kept | {"_is_named": None}

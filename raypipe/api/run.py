@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe import storage
 from raypipe import uri as uris
@@ -23,7 +24,7 @@ from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.needs import has_given_seeds
 from raypipe.reports.explain import Explanation
 from raypipe.results import Decision
-from raypipe.streams.collect import collect, quarantined
+from raypipe.streams.collect import collect, count, quarantined
 
 
 def open_run(config: str | os.PathLike[str] | RunConfig, *overrides: str, seeds: str | None = None) -> "FinishedRun":
@@ -93,7 +94,12 @@ class FinishedRun:
             NotFinished: there are none of this config; the message says which command makes them.
         """
         made, rows = self.finished.masks, self.context.rows(None).select(["image_id", "image_uri"])
-        return Masks(collect(held(rows, made)), made, self.classes, self.config.images)
+        return Masks(collect(held(rows, made)), made, self.classes, self.config.images, is_named=self._is_named)
+
+    def _is_named(self, image_id: str) -> bool:
+        """Whether the manifest has an image of this id."""
+        ids = self.context.rows(None).where(lambda table: pc.equal(table["image_id"], image_id))
+        return count(ids) > 0
 
     @property
     def quarantine(self) -> pa.Table:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from raypipe import storage
 from raypipe.formats.quote import quote
 from raypipe.formats.table.dialect import full_width_hint
+from raypipe.messages.nearest import nearest_name
 
 HEADERS = (
     *(("name", "new"), ("from", "to"), ("old", "new"), ("label", "new"), ("class", "new"), ("label", "class")),
@@ -27,7 +28,7 @@ def read_class_map(uri: str) -> dict[str, str | None]:
     try:
         text = storage.read_bytes(uri).decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no file {uri} (--map)") from error
+        raise FileNotFoundError(f"there is no file {uri} (--map){nearest_name(uri)}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{uri} (--map) isn't UTF-8: save it as UTF-8 ({error})") from error
     found: dict[str, str | None] = {}

@@ -9,6 +9,7 @@ from typing import Any
 from raypipe import storage, uri
 from raypipe.formats.labelmap import read_labelmap
 from raypipe.formats.quote import quote
+from raypipe.messages.nearest import nearest_name
 
 _TEXTS = (".txt", ".names", ".labels")
 _OBJECTS = (".json", ".yaml", ".yml")
@@ -72,8 +73,8 @@ def _content(text: str) -> str | None:
     )
     if not is_file and "/" in text and "," not in text:
         raise FileNotFoundError(
-            f"there is no file {text} (--classes); a single class whose name has a slash is written with a comma after "
-            f"it: '{text},'"
+            f"there is no file {text} (--classes){nearest_name(text)}; a single class whose name has a slash is "
+            f"written with a comma after it: '{text},'"
         )
     if not is_file:
         return None
@@ -82,7 +83,7 @@ def _content(text: str) -> str | None:
     except IsADirectoryError:
         return None  # a class whose folder is here
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no file {text} (--classes)") from error
+        raise FileNotFoundError(f"there is no file {text} (--classes){nearest_name(text)}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{text} isn't UTF-8: {error}") from error
 

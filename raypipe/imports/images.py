@@ -209,11 +209,12 @@ class _Search:
             more = f" (and {counted(len(rows) - 1, 'others')} like it)" if len(rows) > 1 else ""
             examples.append(f"{self._named(row)} {reason}{f'; the nearest name is {near!r}' if near else ''}{more}")
         number, looked = len(self.problems), len(self.looked)
-        damaged = ""
-        if self.num_damaged and self.num_looked_into < looked:
-            damaged = f", {self.num_damaged:,} of them among {self.num_looked_into:,} files that were looked into"
+        if self.is_partly_seen:  # how many of all are such is known by their share of these alone
+            examples.append(
+                f"Of {self.num_looked_into:,} files that were looked into, {self.num_damaged:,} can't be used"
+            )
         return (
-            f"{number:,} of {counted(looked, 'images')}{' of the sample' if of_sample else ''} can't be used{damaged}: "
+            f"{number:,} of {counted(looked, 'images')}{' of the sample' if of_sample else ''} can't be used: "
             f"{'. '.join(examples)}"
         )
 

@@ -52,7 +52,8 @@ def _of_usage(chain: Chain) -> Found:
         return None
     said = error.format_message()  # type: ignore[attr-defined]
     command = getattr(getattr(error, "ctx", None), "command_path", None) or "raypipe"
-    return f"{said.rstrip('.')}. `{command} --help` lists what there is", WRONG_INPUT
+    said = said.rstrip(".")
+    return f"{said}{'' if said.endswith('?') else '.'} `{command} --help` lists what there is", WRONG_INPUT
 
 
 def _said_already(chain: Chain) -> Found:

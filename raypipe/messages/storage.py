@@ -1,12 +1,12 @@
 """What is said of storage that refuses, is away, or doesn't have what is asked for."""
 
-import difflib
 import os
 import re
 
 from raypipe.faults import ACCOUNT_CODES, DENIED_CODES, answer_code
 from raypipe.messages.chains import Chain, path_of, scheme_of, status_of, text_of, words_of
 from raypipe.messages.codes import AGAIN, SURROUNDINGS, WRONG_INPUT, Found
+from raypipe.messages.nearest import nearest_name
 
 PACKAGES = (
     *("botocore", "aiobotocore", "s3fs", "gcsfs", "google.", "azure.", "adlfs", "aiohttp", "fsspec", "httpx"),
@@ -24,8 +24,6 @@ _UNREACHABLE = re.compile(
     r"gaierror|Endpoint(Connection)?Error|Connect|Timeout|ServerDisconnected|ClientOSError|ClientPayload|Proxy"
     r"|IncompleteRead|ResponseStreaming|HTTPClientError|TransportError|TooManyRedirects"
 )
-_MOST_NAMES = 5_000
-"""In a folder in which a name is looked for."""
 _NO_REGION = re.compile(r"(No|Invalid|Unknown)RegionError|ServiceNotInRegionError")
 
 
@@ -60,20 +58,9 @@ def of_absence(chain: Chain) -> Found:
     error = chain[0]
     if isinstance(error, FileNotFoundError) or status_of(error) in (404, 410):
         named = path_of(chain)
-        said = f"there is no file or folder {named}{_nearest(named)}" if named else words_of(error)
+        said = f"there is no file or folder {named}{nearest_name(named)}" if named else words_of(error)
         return f"{said}. Mend the path, or make what it names", WRONG_INPUT
     return None
-
-
-def _nearest(path: str) -> str:
-    """The name in the same folder of this machine that is most like that of a path, as a part of a message."""
-    folder, name = os.path.split(path.rstrip("/"))
-    try:
-        there = sorted(os.listdir(folder or "."))[:_MOST_NAMES]  # noqa: PTH208 - names, not paths
-    except OSError:
-        return ""
-    near = difflib.get_close_matches(name, there, n=1)
-    return f"; the nearest name there is {near[0]!r}" if near else ""
 
 
 def of_network(chain: Chain) -> Found:

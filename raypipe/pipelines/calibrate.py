@@ -63,9 +63,11 @@ def rows_with_truth(context: Context) -> Rows:
     """
     rows = context.rows(context.config.splits.masks).where(lambda table: pc.is_valid(table["mask_uri"]))
     if not count(rows):
+        splits = context.config.splits.masks
+        which = "the manifest" if splits is None else f"splits.masks={splits}"
         raise ValueError(
-            f"no row of splits.masks={context.config.splits.masks} has a true mask (mask_uri), and calibration learns "
-            "from those; 50 are enough: give the importer their folder"
+            f"no row of {which} has a true mask (mask_uri), and calibration learns from those; 50 are enough. Import a "
+            "table whose column mask_uri names them, or a layout that has masks (VOC, COCO)"
         )
     return rows
 

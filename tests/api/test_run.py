@@ -95,6 +95,9 @@ def test_a_mask_by_its_id(run: FinishedRun) -> None:
     ) as error:
         run.masks["photo_3"]
     assert not str(error.value).startswith("'")
+    for image_id in ("late", "broken"):  # they are in the manifest, so nobody has misspelt them
+        with pytest.raises(NoMask, match=rf"has no mask of '{image_id}' \(.*\)$"):
+            run.masks[image_id]
     with pytest.raises(KeyError, match="has no mask of 'late'"):
         run.masks.image("late")
 

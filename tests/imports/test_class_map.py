@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from raypipe.config import ConfigError
+from raypipe.config_file import read_config
+from raypipe.formats.table.files import find_tables
 from raypipe.imports.class_map import final_names, read_class_map
+from raypipe.imports.class_names import parse_classes
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,18 @@ def test_chains_are_followed_to_their_end() -> None:
 def test_a_long_chain_is_no_problem() -> None:
     chain: dict[str, str | None] = {str(k): str(k + 1) for k in range(300)}
     assert set(final_names(chain).values()) == {"300"}
+
+
+def test_a_misspelt_file_is_told_with_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text("cat,pet\n")
+    with pytest.raises(FileNotFoundError, match=r"name\.csv \(--map\); the nearest name there is 'names\.csv'"):
+        read_class_map(str(tmp_path / "name.csv"))
+    with pytest.raises(FileNotFoundError, match=r"name\.csv \(--classes\); the nearest name there is 'names\.csv'"):
+        parse_classes(str(tmp_path / "name.csv"))
+    with pytest.raises(FileNotFoundError, match=r"no table .*name\.csv; the nearest name there is 'names\.csv'"):
+        find_tables(str(tmp_path / "name.csv"))
+    with pytest.raises(ConfigError, match=r"no config file .*name\.csv; the nearest name there is 'names\.csv'"):
+        read_config(str(tmp_path / "name.csv"))
 
 
 def test_a_full_width_comma_is_named(tmp_path: Path) -> None:

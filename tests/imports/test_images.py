@@ -132,7 +132,7 @@ def test_what_files_hold_counts(photos: str, name: str, reason: str) -> None:
 
 def test_one_refusal_names_all_kinds(photos: str) -> None:
     names = ["a.jpg", "zzzzzzzz.jpg", "text.jpg", "empty.jpg", "page.jpg", "lost.jpg", "gone.jpg", ""]
-    with pytest.raises(ValueError, match="7 of 8 images can't be used, 3 of them among 4 files") as refused:
+    with pytest.raises(ValueError, match="7 of 8 images can't be used: 'zzz") as refused:
         find(names, photos)
     said = str(refused.value)
     assert "'zzzzzzzz.jpg' (row 1) isn't there (and 2 others like it)" in said
@@ -205,6 +205,16 @@ def test_a_sample_is_named_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         find(names, str(tmp_path))
     with pytest.raises(ValueError, match="54 of 60 images can't be used"):
         find(names, str(tmp_path), check="all")
+
+
+def test_damaged_files_of_a_sample_have_a_clause_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images_module, "LOOKS", 5)
+    for k in range(60):
+        (tmp_path / f"{k}.png").write_bytes(b"no image")
+    with pytest.raises(
+        ValueError, match=r"5 of 60 images can't be used: '.*\. Of 5 files that were looked into, 5 can't"
+    ):
+        find([f"{k}.png" for k in range(60)], str(tmp_path))
 
 
 ODD_KEYS = (

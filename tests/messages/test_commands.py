@@ -63,6 +63,7 @@ def test_rays_lines_are_no_words_of_the_command() -> None:
         ("run empty.yaml", "/empty has no Parquet files"),
         ("run absent.yaml", "there is no file or folder .*/absent.parquet"),
         ("run - manifest=foldr.parquet out=o", "/foldr.parquet; the nearest name there is 'folder.parquet'. Mend"),
+        ("exprt", r"^error: No such command 'exprt'\. Did you mean .*'\? `raypipe --help` lists what there is\n$"),
         ("nosuch --clases", r"^error: No such command 'nosuch'\. `raypipe --help` lists what there is\n$"),
         (
             "import table t.csv m --clases a",

@@ -172,7 +172,7 @@ def test_without_true_masks_it_says_what_is_needed(
 ) -> None:
     rows = [row | {"mask_uri": None} for row in synthetic[1].table.to_pylist()]
     context = make_context(Manifest.from_rows(rows, synthetic[1].classes), tmp_path, "splits.masks=[val]")
-    with pytest.raises(ValueError, match=r"splits.masks=\('val',\) has a true mask .* give the importer"):
+    with pytest.raises(ValueError, match=r"splits.masks=\('val',\) has a true mask .* column mask_uri"):
         rows_with_truth(context)
     with pytest.raises(ValueError, match="no such split: \\['absent'\\]"):
         rows_with_truth(make_context(synthetic[1], tmp_path, "splits.masks=[absent]"))

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from raypipe import storage, uri
 from raypipe.formats.listing import is_hidden
+from raypipe.messages.nearest import nearest_name
 
 TEXTS = (".csv", ".tsv", ".tab", ".txt")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -30,7 +31,7 @@ def find_tables(source: str) -> list[str]:
     if found == [source]:
         return found
     if not found and not storage.exists(source):
-        raise FileNotFoundError(f"there is no table {source}")
+        raise FileNotFoundError(f"there is no table {source}{nearest_name(source)}")
     tables = [one for one in found if ending(one) in (*TEXTS, *JSON_LINES, *PARQUETS) and not _is_hidden(one, source)]
     if not tables:
         raise FileNotFoundError(f"the folder {source} holds no table: no .csv, .jsonl or .parquet")

@@ -1,5 +1,6 @@
 """Tables of one tag a row become the manifest that a table of one image a row would be."""
 
+import errno
 import gzip
 import json
 import random
@@ -12,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from import_cases import Said, column, imported, make_image, run
+from typer.testing import CliRunner
 
+from raypipe.cli import app
 from raypipe.data.manifest import Manifest
 from raypipe.data.parts import read_manifest
 from raypipe.formats.draft import Draft
@@ -190,6 +193,17 @@ def test_texts_that_are_divided_or_encoded_otherwise(text: str, encoding: str, m
         message = message.replace("Expected 2 columns, got 1", "expected 2 cells").replace(r"8\. Name", "8.*Name")
     with pytest.raises(Said, match=f"(?s){message}"):
         run("table", "t.csv", *long, "m.parquet")
+
+
+def test_a_folder_without_rights_is_named_as_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(ROWS)
+
+    def denied(*_: object, scratch: str, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"{scratch}/rows/00000/000000.arrow")
+
+    monkeypatch.setattr(import_long, "gather_tables", denied)
+    with pytest.raises(PermissionError, match=r"m\.parquet'$"):
+        CliRunner().invoke(app, ["import", "table", "t.csv", "m.parquet", "--long"], catch_exceptions=False)
 
 
 def test_the_sample_is_that_of_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
