@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -59,6 +60,8 @@ class CountingServer(ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
+        self.prefix = f"{uuid.uuid4().hex}/"
+        """Of the server's paths. What a process knows of a file goes by its URI, and ports come again."""
         self.knows_ranges = True
         self.away = False
         """Closes connections without an answer."""
@@ -68,7 +71,7 @@ class CountingServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """Of the folder."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://127.0.0.1:{self.server_address[1]}/{self.prefix.rstrip('/')}"
 
     @property
     def num_bytes(self) -> int:
@@ -81,14 +84,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: CountingServer
 
     def do_HEAD(self) -> None:
-        path = self.server.folder / unquote(urlsplit(self.path).path).lstrip("/")
+        path = self.server.folder / self._name()
         self._answer(200 if path.is_file() else 404, b"", size=path.stat().st_size if path.is_file() else 0)
 
     def do_GET(self) -> None:
         if self.server.away:
             self.close_connection = True
             return
-        name = unquote(urlsplit(self.path).path).lstrip("/")
+        name = self._name()
         path = self.server.folder / name
         if not path.is_file():
             self._answer(404, b"")
@@ -103,6 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
             status = 206 if start < size else 416
         self.server.asked.append((name, len(content)))
         self._answer(status, content)
+
+    def _name(self) -> str:
+        return unquote(urlsplit(self.path).path).lstrip("/").removeprefix(self.server.prefix)
 
     def _answer(self, status: int, content: bytes, *, size: int | None = None) -> None:
         self.send_response(status)
