@@ -17,14 +17,13 @@ import numpy as np
 import pytest
 import ray
 import s3fs
-import torch
 from PIL import Image
+from tiny_networks import write_tiny
 
 from raypipe.cluster.connect import connect
 from raypipe.config import Cluster
-from raypipe.data.checkpoints import Checkpoint, Task, write_checkpoint
+from raypipe.data.checkpoints import Task
 from raypipe.data.manifest import Manifest
-from raypipe.networks import build_affinity_net, build_classifier
 from raypipe.synthetic.generate import generate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -188,19 +187,7 @@ def affinity_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _write_network(tmp_path_factory: pytest.TempPathFactory, task: Task) -> str:
-    torch.manual_seed(0)
-    network = build_classifier("tiny", num_classes=2) if task == "classifier" else build_affinity_net("tiny")
-    checkpoint = Checkpoint(
-        task=task,
-        backbone="tiny",
-        classes=("cat", "dog"),
-        preprocessing=network.preprocessing.to_dict(),
-        config={"section": {"saliency": "none"}},
-        weights=network.state_dict(),
-    )
-    uri = str(tmp_path_factory.mktemp(task))
-    write_checkpoint(checkpoint, uri)
-    return uri
+    return write_tiny(str(tmp_path_factory.mktemp(task)), task=task).uri
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,11 @@ OURS = (
         r"gate: (walk|dcrf) .*",
         r"masks: 24 of 24 images, none quarantined",
     ),
-    *(r"where: .*/masks/\w{12}, whose files .*/masks\.json names", r"time: .* so far with these options", r"report: .*/report\.html"),
+    *(
+        r"where: .*/masks/\w{12}, whose files .*/masks\.json names",
+        r"time: .* so far with these options",
+        r"report: .*/report\.html",
+    ),
     *(r"split  images  stage  mIoU  post-processing", r"(train|val) +\d+ +(cam|walk|dcrf) +\d+\.\d +.*"),
 )
 """All that the demo says."""

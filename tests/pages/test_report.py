@@ -10,18 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from stream_outputs import write_outputs, write_quarantine
+from tiny_networks import write_tiny
 
 from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.config.stages import Walk
 from raypipe.data.arrays import encode_cam
-from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.data.images import encode_png, read_shape
 from raypipe.data.manifest import Manifest
-from raypipe.networks import build_classifier
 from raypipe.outputs import load
 from raypipe.outputs.load import held
 from raypipe.pages.counts import (
@@ -195,18 +193,7 @@ def test_samples_show_maps_that_the_masks_stream_kept_none_of(
     local_ray: None, context: Context, masks: Artifact, tmp_path: Path
 ) -> None:
     """Without seeds, the picture would be a grey photograph below the words "heat of the strongest class"."""
-    torch.manual_seed(0)
-    network = build_classifier("tiny", num_classes=len(context.classes))
-    checkpoint = Checkpoint(
-        task="classifier",
-        backbone="tiny",
-        classes=context.classes,
-        preprocessing=network.preprocessing.to_dict(),
-        config={"section": {"saliency": "none"}},
-        weights=network.state_dict(),
-    )
-    maps = Artifact(str(tmp_path / "checkpoint"), checkpoint.digest)
-    write_checkpoint(checkpoint, maps.uri)
+    maps = write_tiny(str(tmp_path / "checkpoint"), classes=context.classes)
     outputs = {"seeds": Artifact(str(tmp_path / "seeds/none"), "none"), "masks": masks}
     samples = list(
         collect_samples(context, outputs, maps=maps, affinity=None, evaluation=None, scores=[], num_samples=2)

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tiny_networks import write_tiny
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
 from raypipe.data.arrays import decode_cam
-from raypipe.data.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from raypipe.data.checkpoints import read_checkpoint
 from raypipe.data.manifest import Manifest
-from raypipe.networks import build_classifier
 from raypipe.pipelines import refit as pipeline
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.labels.knowledge import class_skills, write_label_precision
@@ -32,18 +32,7 @@ def context(synthetic: tuple[str, Manifest], tmp_path: Path) -> Context:
 
 @pytest.fixture
 def classifier(context: Context, tmp_path: Path) -> Artifact:
-    torch.manual_seed(0)
-    network = build_classifier("tiny", num_classes=len(context.classes))
-    checkpoint = Checkpoint(
-        task="classifier",
-        backbone="tiny",
-        classes=context.classes,
-        preprocessing=network.preprocessing.to_dict(),
-        config={"section": {"saliency": "none"}},
-        weights=network.state_dict(),
-    )
-    made = Artifact(str(tmp_path / "classifier"), checkpoint.digest)
-    write_checkpoint(checkpoint, made.uri)
+    made = write_tiny(str(tmp_path / "classifier"), classes=context.classes)
     learned = [
         ClassPrecision(name=name, num_positive=9, precision=0.8, chance=0.2, learned=1.0) for name in context.classes
     ]

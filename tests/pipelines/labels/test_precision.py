@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from tiny_networks import write_tiny
 
 from raypipe.artifacts import Artifact
 from raypipe.config import load_config
-from raypipe.data.checkpoints import Checkpoint, write_checkpoint
 from raypipe.data.manifest import Manifest
-from raypipe.networks import build_classifier
 from raypipe.pipelines.classifier import classifier_plan
 from raypipe.pipelines.context import Context, open_context
 from raypipe.pipelines.labels.knowledge import class_skills, read_label_precision
@@ -79,17 +78,7 @@ def context(synthetic: tuple[str, Manifest], tmp_path: Path) -> Context:
 
 @pytest.fixture
 def random_classifier(context: Context, tmp_path: Path) -> Artifact:
-    network = build_classifier("tiny", num_classes=len(context.classes))
-    checkpoint = Checkpoint(
-        task="classifier",
-        backbone="tiny",
-        classes=context.classes,
-        preprocessing=network.preprocessing.to_dict(),
-        config={"section": {"saliency": "none"}},
-        weights=network.state_dict(),
-    )
-    write_checkpoint(checkpoint, str(tmp_path / "classifier"))
-    return Artifact(str(tmp_path / "classifier"), checkpoint.digest)
+    return write_tiny(str(tmp_path / "classifier"), classes=context.classes)
 
 
 def test_a_random_classifier_is_measured_and_what_it_knows_said_once(
