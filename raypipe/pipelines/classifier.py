@@ -12,7 +12,7 @@ from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
 from raypipe.pipelines.labels.precision import measure_labels
 from raypipe.pipelines.learned_rows import draw_to_learn
 from raypipe.pipelines.networks import NetworkPlan, crop_options, network_options, run_training
-from raypipe.pipelines.saliency_maps import lacks_saliency, run_saliency, with_saliency
+from raypipe.pipelines.saliency_maps import find_saliency, lacks_saliency, run_saliency, with_saliency
 from raypipe.stages.crops import LoadClassifierCrops
 from raypipe.stages.saliency_crops import LoadSaliencyCrops
 from raypipe.streams.collect import count
@@ -26,7 +26,7 @@ _COLUMNS = (*MANIFEST_COLUMNS, "saliency_uri")
 
 def train_classifier(context: Context) -> Artifact:
     """Trains the classifier, and measures what it has learned, unless that is done already."""
-    maps, _ = run_saliency(context) if lacks_saliency(context) else (None, None)
+    maps = run_saliency(context)[0] if context.trains and lacks_saliency(context) else find_saliency(context)
     plan = classifier_plan(context, maps=maps)
     trained = run_training(context, plan)
     measure_labels(context, trained, plan)

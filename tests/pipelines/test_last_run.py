@@ -163,3 +163,12 @@ def test_a_command_that_trains_nothing_names_the_options_of_the_last_run(first: 
         train_classifier(context)
     assert "classifier.epochs 15 → 7" in str(error.value)
     assert "raypipe run CONFIG" in str(error.value)
+
+
+def test_nor_does_it_predict_saliency_first(first: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.onnx").write_bytes(b"never read as a network")
+    saliency = ["classifier.saliency=eps", f"saliency.weights={tmp_path}/weights.onnx"]
+    context = replace(make_context(first, range(1000), *saliency), trains=False)
+    with pytest.raises(ValueError, match="has no classifier that was trained with these options"):
+        train_classifier(context)
+    assert not (first / "saliency").exists()
