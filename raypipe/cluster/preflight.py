@@ -30,26 +30,31 @@ _NEEDED = {
     "out": OUT_NEEDED,
     "clock": CLOCK_NEEDED,
     "images": "images that every node can read",
+    "packages": "the packages that the config's options use",
 }
 _WAYS_OUT = {
     "answer": "see Ray's log there",
     "out": "the same mount, rights and credentials on every node",
     "clock": CLOCK_WAY_OUT,
     "images": "the same mount, rights and credentials on every node",
+    "packages": "one image for all nodes, with raypipe's extras",
 }
 
 
-def look_at_nodes(out: str, *, image_uris: Sequence[str]) -> tuple[list[Finding], dict[str, str]]:
+def look_at_nodes(
+    out: str, *, image_uris: Sequence[str], packages: Sequence[str] = ()
+) -> tuple[list[Finding], dict[str, str]]:
     """Asks every node of a cluster, all at once.
 
     Args:
         out: URI of the run's folder, in which the nodes write and delete a probe each.
         image_uris: some images of the manifest.
+        packages: what must be installed, by importable names.
 
     Returns:
         Problems, with which no run starts, and warnings. And the nodes to leave out, by Ray's id, each with its reason.
     """
-    driver, nodes = survey(out=out, image_uris=image_uris, seconds=SECONDS)
+    driver, nodes = survey(out=out, image_uris=image_uris, packages=packages, seconds=SECONDS)
     return judge_nodes(out, driver, nodes)
 
 
@@ -114,6 +119,8 @@ def _faults(node: Node, driver: View, told: Sequence[Node]) -> Iterator[tuple[st
         return
     if node.view.out:
         yield "out", ", ".join(node.view.out)
+    if node.view.lacking:
+        yield "packages", f"{', '.join(node.view.lacking)} not installed"
     if text := clock_problem(node):
         yield "clock", text
     # An image that nobody can read says nothing about a node.

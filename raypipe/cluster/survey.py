@@ -43,6 +43,8 @@ class View:
     absent: dict[str, str]
     """Files that aren't there, and why."""
     cores: int
+    lacking: tuple[str, ...] = ()
+    """Packages that aren't installed."""
     spill_room: float | None = None
     """Bytes that Ray can spill to this machine's disk; None where that isn't known."""
     clock: float = 0.0
@@ -86,7 +88,12 @@ class Gpu:
 
 
 def survey(
-    *, out: str, image_uris: Sequence[str] = (), files: Sequence[str] = (), seconds: float = SECONDS
+    *,
+    out: str,
+    image_uris: Sequence[str] = (),
+    files: Sequence[str] = (),
+    packages: Sequence[str] = (),
+    seconds: float = SECONDS,
 ) -> tuple[View, list[Node]]:
     """What the driver and every node see.
 
@@ -94,11 +101,12 @@ def survey(
         out: URI under which probes are written, read, listed and deleted.
         image_uris: images to read.
         files: files that must be there.
+        packages: what must be installed, by importable names.
         seconds: how long all nodes together may take.
     """
     deadline = time.monotonic() + seconds
     with probing(out) as (beacon, problems):
-        given: dict[str, Any] = {"out": out, "image_uris": image_uris, "files": files}
+        given: dict[str, Any] = {"out": out, "image_uris": image_uris, "files": files, "packages": packages}
         given["beacon"] = None if problems else beacon
         alive, asked = alive_nodes(), time.time()
         # Ray spills beside its sockets, unless it was told another folder. No CPUs: a busy node can tell, too.
@@ -134,7 +142,13 @@ def find_gpus() -> dict[str, Gpu | str]:
 
 
 def look(
-    *, out: str, beacon: str | None, image_uris: Sequence[str], files: Sequence[str], spill_folder: str | None = None
+    *,
+    out: str,
+    beacon: str | None,
+    image_uris: Sequence[str],
+    files: Sequence[str],
+    packages: Sequence[str] = (),
+    spill_folder: str | None = None,
 ) -> View:
     """What this machine sees.
 
@@ -143,6 +157,7 @@ def look(
         beacon: probe of another machine, which should be seen from here; None where it couldn't be written.
         image_uris: see `survey`.
         files: see `survey`.
+        packages: see `survey`.
         spill_folder: where Ray spills to.
     """
     with probing(out) as (_, problems):
@@ -155,6 +170,7 @@ def look(
         unread={uri: describe(error) for uri, error in unread.items()},
         absent={uri: reason for uri in files if (reason := absent(uri))},
         cores=len(os.sched_getaffinity(0)),
+        lacking=tuple(missing_packages(packages)),
         spill_room=_spill_room(spill_folder) if spill_folder else None,
         clock=time.time(),
     )
@@ -176,6 +192,11 @@ def _torch_version() -> str:
         return "missing"
     # Not the package's metadata: what is imported is this file.
     return str(runpy.run_path(str(Path(found.origin).with_name("version.py")))["__version__"])
+
+
+def missing_packages(packages: Sequence[str]) -> list[str]:
+    """Those of some packages that aren't installed on this machine; none is imported."""
+    return [name for name in packages if find_spec(name) is None]
 
 
 def look_for_gpu() -> Gpu | str:

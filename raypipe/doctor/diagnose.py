@@ -26,6 +26,7 @@ from raypipe.doctor.forecast import (
     forecast,
     time_sample,
 )
+from raypipe.doctor.package_checks import check_packages, packages_of
 from raypipe.doctor.photographs import read_photographs
 from raypipe.doctor.training_forecast import TrainingForecast, forecast_trainings
 from raypipe.pipelines.context import Context, open_context
@@ -95,13 +96,19 @@ def diagnose(config: RunConfig, *, num_images: int = 16, seeds: str | None = Non
     rows = evenly_spaced_rows(context.seed_rows(), num_images)
     image_uris = [uri for uri in rows["image_uri"].to_pylist() if uri]
     logger.info("looking at storage, images and versions from every node")
-    driver, nodes = survey(out=context.config.out, image_uris=image_uris, files=data_checks.network_files(context))
+    driver, nodes = survey(
+        out=context.config.out,
+        image_uris=image_uris,
+        files=data_checks.network_files(context),
+        packages=list(packages_of(context)),
+    )
     places = places_of(driver, nodes)
     allowed_share = data_checks.allowed_share(context)
     findings += [
         data_checks.check_networks(context, places),
         data_checks.check_images(places, num_sampled=len(set(image_uris)), allowed_share=allowed_share),
         *check_alike(context.config.out, driver, nodes),
+        *check_packages(context, {place: view.lacking for place, view in places.items()}),
         *_check_cluster(context, nodes),
     ]
     if not Diagnosis(findings=findings).healthy:

@@ -9,8 +9,9 @@ from raypipe import storage
 from raypipe.cluster.findings import Finding
 from raypipe.cluster.health import leave_out
 from raypipe.cluster.preflight import look_at_nodes
-from raypipe.cluster.survey import alive_nodes
+from raypipe.cluster.survey import alive_nodes, missing_packages
 from raypipe.doctor.fit import check_fit, check_step
+from raypipe.doctor.package_checks import check_packages, packages_of
 from raypipe.doctor.workload import Step
 from raypipe.pipelines.context import CONFIG_FILE, Context
 from raypipe.streams.unique import check_unique
@@ -40,7 +41,11 @@ def preflight(context: Context) -> dict[str, str]:
         from raypipe.doctor.data_checks import check_networks  # torch takes seconds
         from raypipe.doctor.first_look import look_at_data
 
-        networks = check_networks(context, {}, local_weights=len(alive_nodes()) < 2)
+        alone = len(alive_nodes()) < 2
+        if alone:
+            lacking = {"this machine": missing_packages(list(packages_of(context)))}
+            _tell(list(check_packages(context, lacking)), of="what the config's options need isn't installed:")
+        networks = check_networks(context, {}, local_weights=alone)
         if networks.status == "problem":  # trainings would try in vain, again and again
             _tell([networks], of="what the config names can't be used:")
         _tell(list(look_at_data(context, raise_outages=True)), of="what the manifest names can't be used:")
@@ -71,7 +76,8 @@ def preflight_nodes(context: Context, *, until: Step | None = None) -> dict[str,
 def _look(context: Context) -> tuple[list[Finding], dict[str, str]]:
     if len(alive_nodes()) < 2:
         return [], {}
-    findings, sick = look_at_nodes(context.config.out, image_uris=list(_some_images(context)))
+    packages = list(packages_of(context))
+    findings, sick = look_at_nodes(context.config.out, image_uris=list(_some_images(context)), packages=packages)
     leave_out(sick)
     return findings, sick
 

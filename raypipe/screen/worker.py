@@ -11,6 +11,7 @@ MARK = "__raypipe__"
 """Before the JSON of a marked line."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_REPEATED = re.compile(r" \[repeated (\d+)x across cluster\]")
 _SECONDS_BETWEEN_COUNTS = 1.0
 
 
@@ -79,6 +80,8 @@ def read(line: str) -> tuple[str, Said | Counted] | None:
         found, end = json.JSONDecoder().raw_decode(rest)
         if "step" in found:
             return before, Counted(**found)
-        return before, Said(text=found["text"] + rest[end:].rstrip(), level=found["level"])
+        repeated = _REPEATED.match(rest, end)  # the first of these goes on about Ray's options
+        more = f" (and {repeated[1]} times more)" if repeated else ""
+        return before, Said(text=found["text"] + more, level=found["level"])
     except (ValueError, TypeError, KeyError):  # torn, or another program's
         return None

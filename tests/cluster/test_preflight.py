@@ -109,3 +109,9 @@ def test_a_head_that_runs_nothing_does_not_keep_a_run_alive() -> None:
         "no node is left: from 10.0.0.2, 10.0.0.3: the clock is 15 minutes ahead of the driver's"
     ]
     assert problems(judge_nodes(OUT, VIEW, [head, node(2, clock_error=900.0), node(3)])) == []
+
+
+def test_a_node_that_lacks_a_package_is_left_out() -> None:
+    findings, sick = judge_nodes(OUT, VIEW, [node(1), node(2, lacking=("onnxruntime",))])
+    assert sick == {"10.0.0.2": "onnxruntime not installed"}
+    assert [(finding.check, finding.status) for finding in findings] == [("packages", "warning")]

@@ -22,7 +22,10 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 def test_every_node_is_asked_and_nothing_is_left(local_ray: None, bucket: str, jpeg: bytes) -> None:
     image, absent = storage.join(bucket, "images/a.jpg"), storage.join(bucket, "images/absent.jpg")
     storage.write_bytes_atomic(image, jpeg)
-    driver, nodes = survey(out=storage.join(bucket, "run"), image_uris=[image, absent], files=[image, absent])
+    packages = ["raypipe", "no_such_package"]
+    driver, nodes = survey(
+        out=storage.join(bucket, "run"), image_uris=[image, absent], files=[image, absent], packages=packages
+    )
     assert len(nodes) == 1
     for view in (driver, nodes[0].view):
         assert isinstance(view, View)
@@ -32,6 +35,7 @@ def test_every_node_is_asked_and_nothing_is_left(local_ray: None, bucket: str, j
         assert view.absent == {absent: "there is no such file"}
         assert view.versions == driver.versions
         assert view.cores >= 1
+        assert view.lacking == ("no_such_package",)
     assert isinstance(nodes[0].view, View)
     assert nodes[0].view.spill_room is not None
     assert driver.spill_room is None  # it holds no objects

@@ -74,6 +74,17 @@ def test_weights_that_are_not_there_are_no_reason_to_try_a_training(local_ray: N
     preflight(absent)
 
 
+def test_a_package_that_an_option_needs_is_missed_before_anything_starts(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "missing_packages", lambda packages: [name for name in packages if name == "tifffile"])
+    context = make_context(tmp_path, "images.bands=[1,2,3]")
+    with pytest.raises(ValueError, match=r"isn't installed:\npackages: from this machine: tifffile not installed"):
+        preflight(context)
+    (tmp_path / "config.yaml").touch()
+    preflight(context)
+
+
 def test_weights_that_other_machines_may_have_alone_are_not_missed(nodes: list[Node], tmp_path: Path) -> None:
     preflight(make_context(tmp_path, FITTING, f"network.weights={tmp_path}/absent.pth"))
     with pytest.raises(ValueError, match=r"networks: memory://absent.pth: there is no such"):

@@ -29,7 +29,8 @@ def test_a_message_comes_through(marked: logging.Logger, capsys: pytest.CaptureF
 
 def test_what_several_workers_say_comes_once_with_how_often() -> None:
     line = MARK + json.dumps({"text": "no PNG", "level": 30}) + "\x1b[32m [repeated 3x across cluster]\x1b[0m"
-    assert read(line) == ("", Said("no PNG [repeated 3x across cluster]", 30))
+    assert read(line) == ("", Said("no PNG (and 3 times more)", 30))
+    assert read(line + " (Ray deduplicates logs by default.)") == read(line)
 
 
 def test_counts_come_once_a_second_and_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
