@@ -103,8 +103,13 @@ def _lines(tree: dict[str, Any], indent: str) -> Iterator[str]:
         yield f"{indent}{name}: {json.dumps(found.value, ensure_ascii=False)}"
 
 
-def notes(found: Fingerprint) -> Iterator[str]:
-    """What no option mends."""
+def notes(config: RunConfig, found: Fingerprint) -> Iterator[str]:
+    """What these rules don't mend."""
+    if config.network.weights is None and config.network.backbone != "tiny":  # whose weights nobody has
+        yield (
+            "network.weights is null: the networks start from random numbers, which takes far more images and steps; "
+            "name pretrained ones (docs/backbones.md)"
+        )
     everywhere = [name for name, number in found.class_images.items() if number >= found.num_images]
     if everywhere:
         yield (

@@ -29,8 +29,7 @@ def read_fingerprint(context: Context) -> Fingerprint:
         ValueError: if no row has usable labels.
     """
     rows, classes = context.rows(None), context.classes
-    counts = in_tasks(partial(_count, rows, classes), rows.read_parts, inline=are_few(rows))
-    totals = reduce(Totals.plus, counts)
+    totals = count_labelled(rows, classes)
     if not totals.num_rows:
         raise ValueError(f"no row has usable labels; labels must be lists of {', '.join(classes[:5])}…")
     sides = _long_sides(rows)
@@ -40,6 +39,12 @@ def read_fingerprint(context: Context) -> Fingerprint:
         long_side=min(round(statistics.median(sides)), context.config.images.max_side) if sides else None,
         splits=frozenset(context.manifest.splits),
     )
+
+
+def count_labelled(rows: Rows, classes: tuple[str, ...]) -> Totals:
+    """Counts the rows whose labels can be learned."""
+    counts = in_tasks(partial(_count, rows, classes), rows.read_parts, inline=are_few(rows))
+    return reduce(Totals.plus, counts)
 
 
 def _count(rows: Rows, classes: tuple[str, ...], part: Part) -> Totals:

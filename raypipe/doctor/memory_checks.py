@@ -80,7 +80,8 @@ def check_object_store(streams: Sequence[StreamForecast], nodes: Sequence[Node])
     """The source's rows and those between pools against Ray Data's part of the object store."""
     have = OBJECT_STORE_SHARE * sum(node.resources.get("object_store_memory", 0) for node in nodes)
     need = max(stream.in_flight_bytes for stream in streams)
-    found = f"about {size_text(need)} of rows in flight, Ray Data's part is {size_text(have)}"
+    rows = f"about {size_text(need)} of rows in flight" if need else "no rows are in flight between actors"
+    found = f"{rows}, Ray Data's part is {size_text(have)}"
     return judge(
         "object store",
         found if need <= have else f"{found}: it would spill to disk, or hold stages back",

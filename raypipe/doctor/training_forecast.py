@@ -15,6 +15,7 @@ import ray
 from raypipe.cluster.trainings import TrainingPlan
 from raypipe.config import Training
 from raypipe.data.checkpoints import Task
+from raypipe.doctor.fingerprint import count_labelled
 from raypipe.doctor.fit import plan_of
 from raypipe.doctor.forecast import SECONDS, SampleFailed
 from raypipe.doctor.workload import checkpoint, trainings_of
@@ -22,7 +23,6 @@ from raypipe.pipelines.affinity import affinity_task
 from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.segmenter import segmenter_task
-from raypipe.streams.collect import count
 from raypipe.training.order import num_steps_per_epoch
 from raypipe.training.tasks import TrainingTask
 
@@ -61,14 +61,14 @@ def forecast_trainings(context: Context) -> list[TrainingForecast]:
     trainings = list(trainings_of(context))
     if not trainings:
         return []
-    rows = count(context.rows(config.splits.train))
+    labelled = count_labelled(context.rows(config.splits.train), context.classes).num_rows
     found = []
     for training in trainings:
         plan = plan_of(training, context.machine, config.cluster)
         options = config.training(training.task)
         seconds = _time(_task(context, training.task), options, plan)
         section = options.section
-        num_images = rows if section.max_images is None else min(rows, section.max_images)
+        num_images = labelled if section.max_images is None else min(labelled, section.max_images)
         rounds = 1 + (config.segmenter.rounds if training.task == "segmenter" else 0)
         num_steps = rounds * section.epochs * num_steps_per_epoch(num_images, section.batch_size)
         found.append(

@@ -126,16 +126,26 @@ def _text(value: Any) -> str | None:
 
 
 def _columns(names: list[str], table: str, options: LongOptions) -> list[str]:
-    found = [
-        find_column(names, options.image_column, LONG_IMAGE_COLUMNS, "--image-column", table),
-        find_column(names, options.label_column, LONG_LABEL_COLUMNS, "--label-column", table),
-    ]
-    usual = {name.lower(): name for name in names}
-    confidence = options.confidence_column or next((usual[one] for one in CONFIDENCE_COLUMNS if one in usual), None)
+    found, errors = [], {}
+    for option, given, usual in (
+        ("--image-column", options.image_column, LONG_IMAGE_COLUMNS),
+        ("--label-column", options.label_column, LONG_LABEL_COLUMNS),
+    ):
+        try:
+            found.append(find_column(names, given, usual, option, table))
+        except ValueError as error:
+            errors[option] = str(error)
+    known = {name.lower(): name for name in names}
+    confidence = options.confidence_column or next((known[one] for one in CONFIDENCE_COLUMNS if one in known), None)
     if confidence is not None and confidence not in names:
-        raise ValueError(f"{table} has no column {confidence!r} (--confidence-column){nearest(confidence, names)}")
+        errors["--confidence-column"] = (
+            f"{table} has no column {confidence!r} (--confidence-column){nearest(confidence, names)}"
+        )
     if confidence is None and options.min_confidence is not None:
-        raise ValueError(f"{table} has no column of confidences: name it (--confidence-column)")
+        errors["--confidence-column"] = f"{table} has no column of confidences: name it (--confidence-column)"
+    if errors:
+        first, *more = errors
+        raise ValueError(errors[first] + (f". It needs {' and '.join(more)}, too" if more else ""))
     if found[0] == found[1]:
         raise ValueError(f"{table}: the column {found[0]!r} can't hold both images and labels")
     return [*found, confidence] if confidence else found

@@ -53,7 +53,7 @@ def stage_weights(weights: str, *, out: str, preprocessing: Preprocessing | None
     if found := find_weights(weights, out=out):
         return found
     uri = _copy(weights, out)
-    logger.info("weights: %s is copied to %s", weights, uri)
+    logger.info("weights: looking for %s", weights)
     if weights.startswith(TORCHVISION_SCHEME):
         load_torchvision_weights(weights)  # checks its hash
         data = cached_file(weights).read_bytes()
@@ -62,6 +62,7 @@ def stage_weights(weights: str, *, out: str, preprocessing: Preprocessing | None
     else:
         data = storage.read_bytes(weights)
     storage.write_bytes_atomic(uri, data)
+    logger.info("weights: %s is copied to %s", weights, uri)
     return uri
 
 

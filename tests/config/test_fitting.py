@@ -109,10 +109,13 @@ def test_lists_that_a_manifest_does_not_have_become_all_images() -> None:
 
 
 def test_what_no_option_mends_is_noted() -> None:
-    lines = list(notes(found(60, class_images={"cat": 60, "dog": 7})))
+    tiny = config("network.backbone=tiny")
+    lines = list(notes(tiny, found(60, class_images={"cat": 60, "dog": 7})))
     assert lines[0].startswith("all images show cat: nothing tells them from the background")
     assert lines[1] == "fewer than 20 images show dog 7: their maps will be rough"
-    assert list(notes(found(60))) == []
+    assert list(notes(tiny, found(60))) == []
+    (line,) = notes(config(), found(60))
+    assert line.startswith("network.weights is null: the networks start from random numbers")
 
 
 def test_each_option_is_written_behind_its_reason() -> None:

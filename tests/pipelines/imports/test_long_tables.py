@@ -165,6 +165,7 @@ def test_the_order_of_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
             "t.csv, row 3 without empty ones, column 'confidence': 'high' is no number",
         ),
         ("photo,tag\na.jpg,cat\n", "--image-column"),
+        ("photo,seen\na.jpg,cat\n", r"there are 'photo', 'seen'. It needs --label-column, too"),
         ("file,tag\n", "no rows"),
         ("file,tag\na.jpg,\n", "no image has a label"),
         ('file,tag\na.jpg,"cat,dog"\n', "one name or several"),
