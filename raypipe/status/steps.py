@@ -174,10 +174,7 @@ class Steps:
         if last_state(folder) is not None:
             return "its training was begun and goes on from its last state"
         minutes = self.context.config.cluster.state_minutes
-        return (
-            "its training begins again, as no state of it was written yet "
-            f"(one is written every {minutes:g} minutes: cluster.state_minutes)"
-        )
+        return f"its training begins again, as no state of it was written yet (cluster.state_minutes is {minutes:g})"
 
     def _stream_left(self, name: str, account: Account, folder: str, holder: Holder | None) -> float | None:
         """Seconds, by what a row took: in the run that is at work, or in the last one that came to its end."""

@@ -1,6 +1,7 @@
 """Runs a training on Ray Train, and writes a checkpoint, metrics for each epoch and a TensorBoard log."""
 
 import json
+import logging
 import math
 import os
 import signal
@@ -125,10 +126,15 @@ def last_state(folder: str) -> Result | None:
         folder: URI of the training's folder.
     """
     fs, path = storage.arrow_filesystem(folder)
+    rays = logging.getLogger("ray.train")
+    level = rays.level
+    rays.setLevel(logging.WARNING)  # it remarks on what it finds, and Ray's import has set its own level
     try:
         return Result.from_path(f"{path}/{RUN}", storage_filesystem=fs)
     except RuntimeError:  # nothing is saved
         return None
+    finally:
+        rays.setLevel(level)
 
 
 def _can_see(stopped: Stopped) -> bool:

@@ -451,8 +451,8 @@ def test_a_training_without_a_state_begins_again(
     again = config("cluster.state_minutes=3")
     with pytest.raises(KeyboardInterrupt):
         run(again)
-    said = "its training begins again, as no state of it was written yet (one is written every 3 minutes: "
-    assert step_of(look(open_context(again)), "classifier").why == f"{said}cluster.state_minutes)"
+    said = "its training begins again, as no state of it was written yet (cluster.state_minutes is 3)"
+    assert step_of(look(open_context(again)), "classifier").why == said
     monkeypatch.setattr("raypipe.status.steps.last_state", lambda folder: folder)
     why = step_of(look(open_context(again)), "classifier").why
     assert why == "its training was begun and goes on from its last state"

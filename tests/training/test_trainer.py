@@ -234,11 +234,17 @@ def test_killed_workers_of_three_change_nothing(local_ray: None, tmp_path: Path)
     assert killed.digest == whole.digest
 
 
-def test_a_training_that_failed_goes_on_by_the_same_command(local_ray: None, tmp_path: Path) -> None:
+def test_a_training_that_failed_goes_on_by_the_same_command(
+    local_ray: None, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     assert last_state(str(tmp_path / "out")) is None
     with pytest.raises(NoProgress, match=r"1 failures .* can't be drawn.* epoch 1, step 1 .*the same command goes on"):
         run(tmp_path / "out", log=tmp_path / "log", fault="error", max_failures=0)
-    assert last_state(str(tmp_path / "out")) is not None
+    capfd.readouterr()
+    caplog.clear()
+    with caplog.at_level("INFO", logger="ray.train"):
+        assert last_state(str(tmp_path / "out")) is not None
+    assert (capfd.readouterr().err, caplog.messages) == ("", [])
     run(tmp_path / "out", log=tmp_path / "log")
     assert (tmp_path / "log").read_text() == "0.0 1.1 "
 
