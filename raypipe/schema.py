@@ -161,7 +161,7 @@ GATES = pa.schema(
         *(pa.field(name, pa.float64()) for name in ("walk_before", "walk_after", "refined_before", "refined_after")),
     ]
 )
-"""One row an image of a gate's sample: truth-free scores before and after the walk (separation), and before and after
+"""One row an image of a gate's sample: truth-free scores before and after the walk (objective), and before and after
 the refinement of its mask (class consistency). Null without labels, and where nothing is judged."""
 
 EXPORTS = pa.schema(

@@ -169,7 +169,7 @@ def _gated(context: Context, networks: _Networks, *, decide: Decide) -> Gated:
     decisions = []
     judged: dict[str, Decision] | None = None
     if networks.affinity is None:
-        decisions.append(Decision(refinement="walk", judge="separation", kept=True, reason=COLOURS, num_images=0))
+        decisions.append(Decision(refinement="walk", judge="objective", kept=True, reason=COLOURS, num_images=0))
     elif config.walk.num_steps:
         judged = decide(context, networks)
         decisions += [judged["walk"]] if "walk" in judged else []
@@ -240,7 +240,7 @@ def _decide(context: Context, networks: _Networks) -> dict[str, Decision]:
     scores = outputs_of(plan.artifact(context.config.out), sample, plan.schema)
     decisions = {}
     for judged, refinement, judge in (
-        ("walk", "walk", "separation"),
+        ("walk", "walk", "objective"),
         ("refined", context.config.refinement.method, CONSISTENCY),
     ):
         columns = [f"{judged}_before", f"{judged}_after"]

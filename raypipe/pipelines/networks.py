@@ -147,11 +147,10 @@ def _untrained(context: Context, name: str) -> str:
     """What is said where a command that trains nothing needs a network that isn't there."""
     last = find_last_run(context.config.out)
     changed = [] if last is None else last.differences(context.config)
-    others = f" and its last run had other options ({', '.join(changed)}): give those," if changed else ""
-    return (
-        f"{context.config.out} has no {name} that was trained with these options,{others} or train it first: "
-        "`raypipe run CONFIG` with the same overrides"
-    )
+    way_out = "train it first: `raypipe run CONFIG` with the same overrides"
+    if changed:
+        way_out = f"its last run had other options ({', '.join(changed)}); give those, or {way_out}"
+    return f"{context.config.out} has no {name} that was trained with these options: {way_out}"
 
 
 def find_trained(context: Context, plan: NetworkPlan) -> Artifact | None:

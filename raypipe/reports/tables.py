@@ -92,7 +92,7 @@ def confusion(found: Confusion, classes: Sequence[str]) -> dict[str, Any]:
 
 
 MEANINGS = {
-    "separation": "how well the masks part features and colours",
+    "objective": "how well the masks part features and colours",
     "class consistency": "how much of a class the classifier finds inside its mask, and misses outside",
 }
 """What the scores of gates are, in words."""

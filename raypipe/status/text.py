@@ -6,6 +6,7 @@ from raypipe import storage
 from raypipe.cluster.findings import time_text
 from raypipe.pages.report import REPORT_FILE
 from raypipe.pipelines.masks_file import MASKS_FILE
+from raypipe.reports.content import Quarantined
 from raypipe.status.account import Account
 from raypipe.status.content import Status, Step
 from raypipe.words import counted
@@ -63,7 +64,7 @@ def _ending(status: Status, *, labels: Sequence[str]) -> list[str]:
         account = masks.account
         lines.append(f"masks: {_finished(account)}, {_quarantined(account)}")
         groups = account.reasons.groups(_MOST_REASONS) if account.num_quarantined else []
-        lines += [f"  {group.num_images:,} x {group.reason}" for group in groups]
+        lines += [f"  {group.num_images:,} x {group.reason}{_examples(group)}" for group in groups]
         named = status.last_masks == masks.artifact.uri
         files = f", whose files {storage.join(status.out, MASKS_FILE)} names" if named else ""
         lines.append(f"where: {masks.artifact.uri}{files}")
@@ -76,6 +77,11 @@ def _ending(status: Status, *, labels: Sequence[str]) -> list[str]:
     if storage.exists(report := storage.join(status.out, REPORT_FILE)):
         lines.append(f"report: {report}")
     return lines
+
+
+def _examples(group: Quarantined) -> str:
+    more = ", …" if group.num_images > len(group.image_ids) else ""
+    return f" ({', '.join(group.image_ids)}{more})" if group.image_ids else ""
 
 
 def _removed(status: Status) -> str:

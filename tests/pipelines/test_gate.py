@@ -122,13 +122,13 @@ def test_less_than_two_standard_errors_may_be_chance(
 
 @pytest.mark.parametrize(("after", "kept"), [(0.6, True), (0.5, False), (0.4, False)])
 def test_what_doesnt_help_is_rejected(after: float, *, kept: bool) -> None:
-    decision = weigh([0.5], [after], refinement="walk", judge="separation")
+    decision = weigh([0.5], [after], refinement="walk", judge="objective")
     assert decision.kept == kept
     assert decision.standard_error is None
 
 
 def test_nothing_judged_leaves_the_refinement_as_configured() -> None:
-    decision = weigh([], [], refinement="walk", judge="separation")
+    decision = weigh([], [], refinement="walk", judge="objective")
     assert decision.kept
     assert "stays as configured" in str(decision)
 
@@ -248,7 +248,7 @@ def test_what_is_decided_again_is_said_again(
         with caplog.at_level("DEBUG"):
             run_gates(replace(context, retrain=retrain), maps=maps, affinity=affinity)
         assert said(caplog, level) == [
-            "gate: walk rejected: separation 0.4000 → 0.4000, +0.0000 ± 0.0000, n = 2",
+            "gate: walk rejected: objective 0.4000 → 0.4000, +0.0000 ± 0.0000, n = 2",
             "gate: dcrf kept: class consistency 0.6000 → 0.7000, +0.1000 ± 0.0000, n = 2",
         ]
         assert said(caplog, other) == []

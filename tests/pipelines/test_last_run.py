@@ -158,7 +158,7 @@ def test_options_that_change_nothing_are_no_difference(first: Path) -> None:
 def test_a_command_that_trains_nothing_names_the_options_of_the_last_run(first: Path) -> None:
     context = replace(make_context(first, range(1000), "walk.beta=8", "classifier.epochs=7"), trains=False)
     with pytest.raises(
-        ValueError, match=r"has no classifier that was trained with these options, and its last run"
+        ValueError, match=r"has no classifier that was trained with these options: its last run"
     ) as error:
         train_classifier(context)
     assert "classifier.epochs 15 → 7" in str(error.value)

@@ -171,9 +171,9 @@ def decision(**changes):
 
 
 def test_gates_say_what_was_kept_and_why(make_report):
-    walk = Decision(refinement="walk", judge="separation", kept=True, reason="no image <b>", num_images=0)
+    walk = Decision(refinement="walk", judge="objective", kept=True, reason="no image <b>", num_images=0)
     text = Page(render_report(make_report(gate="run", decisions=[walk, decision()]))).text
-    assert "random walk separation how well the masks part features and colours – – – 0 kept no image <b>" in text
+    assert "random walk objective how well the masks part features and colours – – – 0 kept no image <b>" in text
     assert "0.186 0.009 −0.177 ± 0.020 64 rejected not better with it" in text
     assert "Each image has the better of its masks" in Page(render_report(make_report(gate="image"))).text
 

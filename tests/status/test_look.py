@@ -96,8 +96,8 @@ def test_of_a_finished_run_everything_is_done(config: Callable[..., RunConfig]) 
     assert announcement(found) == "everything is done"
     text = describe(found)
     assert "masks: 4 of 4 images, none quarantined" in text
-    gates = ["gate: walk kept: separation 0.0000 → 1.0000, +1.0000 ± 0.0000, n = 4"]
-    gates += [gates[0].replace("walk", "dcrf").replace("separation", "class consistency")]
+    gates = ["gate: walk kept: objective 0.0000 → 1.0000, +1.0000 ± 0.0000, n = 4"]
+    gates += [gates[0].replace("walk", "dcrf").replace("objective", "class consistency")]
     for lines in (closing(found), text.splitlines()):
         assert [line for line in lines if line.startswith("gate: ")] == gates
     assert f"where: {config().out}/masks/" in text
@@ -346,7 +346,7 @@ def test_rows_in_quarantine_are_counted_by_reason_and_tried_again_when_told_to(
     entries.unlink()
     found = look(open_context(config()))
     assert not step_of(found, "masks").is_left
-    assert closing(found)[:2] == ["masks: 3 of 4 images, 1 quarantined", "  1 x can't be read"]
+    assert closing(found)[:2] == ["masks: 3 of 4 images, 1 quarantined", f"  1 x can't be read ({done['image_id'][0]})"]
     again = look(open_context(config(), retry_quarantined="masks"))
     assert "3 of 4 images, none quarantined, 1 left" in describe(again)
 
