@@ -29,6 +29,7 @@ from raypipe.faults import sentence
 from raypipe.pipelines.affinity import affinity_task
 from raypipe.pipelines.classifier import classifier_task
 from raypipe.pipelines.context import Context, plan_pools
+from raypipe.pipelines.gate import is_labelled, sample_rows
 from raypipe.pipelines.needs import needs_affinity
 from raypipe.stages.base import ERRORS, with_error_columns
 from raypipe.streams.collect import collect, count, with_imported
@@ -36,6 +37,9 @@ from raypipe.streams.execute import CALLS_PER_ACTOR
 from raypipe.streams.plan import Plan, Pool
 from raypipe.streams.run import USUAL_ROWS, rows_per_block
 from raypipe.training.tasks import TrainingTask
+
+GATE_IMAGES = 4
+"""Of the sample, on which the gate is timed: it takes several times as long as a mask, of few images in all."""
 
 _MOST_PARTS = 8
 """Of the manifest that a sample is drawn of."""
@@ -121,8 +125,8 @@ def evenly_spaced(length: int, number: int) -> list[int]:
 
 
 def forecast_plans(context: Context) -> list[Plan]:
-    """The streams that are forecast: seeds, where the run makes some, and masks."""
-    return [plan for plan in streams_of(context) if plan.name in ("seeds", "masks")]
+    """The streams that are forecast: seeds and gate, where the run makes some, and masks."""
+    return [plan for plan in streams_of(context) if plan.name in ("seeds", "gate", "masks")]
 
 
 def random_networks(context: Context) -> dict[Task, RandomNetwork]:
@@ -154,6 +158,9 @@ def time_sample(context: Context, rows: pa.Table) -> Sample:
     table = with_error_columns(rows)
     for plan in forecast_plans(context):
         pools, resources = plan_pools(plan, context.machine, context.config)
+        all_rows = table
+        if plan.name == "gate":
+            table = table.filter(is_labelled(table)).slice(0, GATE_IMAGES)
         table = with_imported(table, plan)
         times[plan.name] = []
         for pool, of_pool in zip(pools, resources.pools, strict=True):
@@ -162,7 +169,9 @@ def time_sample(context: Context, rows: pa.Table) -> Sample:
         output_bytes[plan.name] = _shard_bytes(table, plan.schema)
         bad = table.filter(pc.is_valid(table["error_stage"])).select(["image_id", *ERRORS.names]).to_pylist()
         failed |= {row["image_id"]: sentence(row["error_reason"]) for row in bad}
-        if plan.name == "seeds":  # the next stream's rows are the manifest's with the seeds' maps
+        if plan.name == "gate":
+            table = all_rows
+        if plan.name == "seeds":  # the next streams' rows are the manifest's with the seeds' maps
             table = table.select([*rows.column_names, "cam", "cam_height", "cam_width", *ERRORS.names])
     good = table.filter(pc.is_null(table["error_stage"]))
     sizes = zip(good["width"].to_pylist(), good["height"].to_pylist(), strict=True)
@@ -209,7 +218,11 @@ def forecast(context: Context, sample: Sample, *, cores: float) -> list[StreamFo
         sample: of the manifest, timed.
         cores: cores that there really are.
     """
-    rows = {"seeds": count(context.seed_rows()), "masks": count(context.rows(context.config.splits.masks))}
+    rows = {
+        "seeds": count(context.seed_rows()),
+        "gate": count(sample_rows(context)),
+        "masks": count(context.rows(context.config.splits.masks)),
+    }
     return [_forecast_stream(context, plan, rows[plan.name], sample, cores=cores) for plan in forecast_plans(context)]
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import raypipe
 from raypipe import storage
-from raypipe.artifacts import Artifact, identity
+from raypipe.artifacts import Artifact
+from raypipe.config import RunConfig
 from raypipe.data.arrays import decode_cam
 from raypipe.data.images import decode_mask
 from raypipe.data.manifest import nearest
@@ -156,8 +157,8 @@ def explain(finished: FinishedMasks, row: Row, *, pixel: tuple[int, int] | None 
         mean_iou=mean,
         num_different=int(np.count_nonzero(decode_mask(stored["mask"]) != mask)),
         notes=_notes(finished, given=walker, taken=taken, from_seeds=seed is not None),
-        settings=_settings(plan.stages),
-        provenance=_provenance(finished),
+        settings=_settings(context.config),
+        provenance=_provenance(finished, from_seeds=seed is not None),
     )
 
 
@@ -274,18 +275,21 @@ def _notes(finished: FinishedMasks, *, given: PropagateCams, taken: PropagateCam
     return notes
 
 
-def _settings(stages: Sequence[Stage]) -> list[tuple[str, str]]:
-    """The settings that the mask depends on, as the stages have them."""
+def _settings(config: RunConfig) -> list[tuple[str, str]]:
+    """The options that a mask depends on, once its networks are trained."""
+    found = config.model_dump(mode="json", include={"images", "cams", "walk", "refinement", "inference"})
     return [
-        (f"{type(stage).__name__}.{name}", json.dumps(value, ensure_ascii=False))
-        for stage in stages
-        for name, value in identity(stage).items()
-        if name != "class"
+        (f"{section}.{name}", json.dumps(value, ensure_ascii=False))
+        for section, options in found.items()
+        for name, value in options.items()
     ]
 
 
-def _provenance(finished: FinishedMasks) -> list[tuple[str, str]]:
+def _provenance(finished: FinishedMasks, *, from_seeds: bool) -> list[tuple[str, str]]:
     maps = {"given seeds": finished.maps} if has_given_seeds(finished.context) else {}
-    networks = {**maps, "classifier": finished.judge, "AffinityNet": finished.affinity}
+    affinity = "frozen features" if finished.context.config.walk.affinity == "frozen" else "AffinityNet"
+    networks = {**maps, "classifier": finished.judge, affinity: finished.affinity}
     made = [(name, f"{network.uri} (digest {network.digest})") for name, network in networks.items() if network]
-    return [*made, ("seeds", finished.seeds.uri), ("masks", finished.masks.uri), ("raypipe", raypipe.__version__)]
+    if from_seeds:
+        made.append(("seeds", finished.seeds.uri))
+    return [*made, ("masks", finished.masks.uri), ("raypipe", raypipe.__version__)]

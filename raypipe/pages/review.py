@@ -26,7 +26,7 @@ from raypipe.data.opening import MAX_PIXELS
 from raypipe.data.rows import Part, Rows
 from raypipe.data.scenes import read_image
 from raypipe.data.shards import iter_shards
-from raypipe.faults import ROW_ERRORS
+from raypipe.faults import ROW_ERRORS, in_words, sentence
 from raypipe.formats.base import NO_SPLIT, ExportedRow, Item, MaskRow
 from raypipe.formats.label_studio.write import LabelStudio
 from raypipe.ops.review import expected_gain
@@ -249,5 +249,5 @@ def _card(row: Row, images: Images, explanation: str | None) -> dict[str, Any]:
     try:
         pixels = read_image(row["image_uri"] or "", images).pixels
     except ROW_ERRORS as error:
-        logger.warning("no photograph of %s in the gallery: %s", row["image_id"], error)
+        logger.warning("no photograph of %s in the gallery: %s", row["image_id"], sentence(in_words(error)))
     return review_card(row, pixels=pixels, mask=mask, explanation=explanation)

@@ -111,6 +111,8 @@ def run_gates(context: Context, *, maps: Artifact, affinity: Artifact | None, ju
         if context.retrain == "none" and (stored := _stored(context, networks)):
             is_there("gate")
             return stored
+        if new:
+            logger.info("gate: the walk is rejected, so what refines masks is judged once more, without it")
         decided = _decide(context, networks)
         new.extend(decided.values())
         return decided

@@ -24,6 +24,7 @@ from raypipe.run import Run
 from raypipe.synthetic.generate import generate
 
 TWO_CORES = "cluster.autoscaling=['cpus=2,memory=16']"
+WITHOUT_GATE = ("walk.affinity=rgb", "refinement.gate=off")
 WITH_GPUS = "cluster.autoscaling=['cpus=32,gpus=2,memory=256']"
 
 
@@ -78,13 +79,13 @@ def made_up_sample(context: Context, seconds: dict[str, float]) -> Sample:
         image_bytes=1000,
         random=[],
         times=times,
-        output_bytes={"seeds": 10, "masks": 20},
+        output_bytes={"seeds": 10, "gate": 1, "masks": 20},
     )
 
 
 def test_the_slowest_pool_sets_the_pace(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     actors = ["cluster.cpu_actors=3", "cluster.network_actors=2", "cluster.gpus_per_actor=1"]
-    context = make_context(synthetic[0], tmp_path, WITH_GPUS, "walk.affinity=rgb", *actors)
+    context = make_context(synthetic[0], tmp_path, WITH_GPUS, *WITHOUT_GATE, *actors)
     sample = made_up_sample(context, {"ComputeCams": 9, "RefineMasks": 12})
     (masks,) = forecast(context, sample, cores=1000)  # nobody trains an AffinityNet: no seeds
     rows = 24  # of both splits
@@ -105,7 +106,7 @@ def test_only_what_goes_between_pools_weighs_on_the_object_store(
     synthetic: tuple[str, Manifest], tmp_path: Path
 ) -> None:
     def in_flight(machine: str) -> float:
-        context = make_context(synthetic[0], tmp_path, machine, "walk.affinity=rgb", "cluster.cpu_actors=3")
+        context = make_context(synthetic[0], tmp_path, machine, *WITHOUT_GATE, "cluster.cpu_actors=3")
         return forecast(context, made_up_sample(context, {}), cores=2)[0].in_flight_bytes
 
     assert in_flight(TWO_CORES) == 0
@@ -115,8 +116,9 @@ def test_only_what_goes_between_pools_weighs_on_the_object_store(
 
 def test_maps_of_seeds_are_not_computed_twice(synthetic: tuple[str, Manifest], tmp_path: Path) -> None:
     context = make_context(synthetic[0], tmp_path, TWO_CORES)
-    seeds, masks = forecast(context, made_up_sample(context, {}), cores=2)
-    assert (seeds.loads_maps, masks.loads_maps) == (False, True)
+    seeds, gate, masks = forecast(context, made_up_sample(context, {}), cores=2)
+    assert (seeds.loads_maps, gate.loads_maps, masks.loads_maps) == (False, True, True)
+    assert (gate.name, gate.num_rows) == ("gate", 24), "all rows of a small set, 64 of others"
     assert "ComputeCams" in [stage.name for stage in seeds.pools[0].time.stages]
     assert "ComputeCams" not in [stage.name for stage in masks.pools[0].time.stages]
 

@@ -1,5 +1,6 @@
 """Explanations of a run that was made in this process, by its stages; no Ray."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,8 @@ def stored(masks: str, image_id: str) -> dict[str, object]:
 @pytest.mark.parametrize("image_id", ["photo_1", "photo_2", "empty"])
 def test_the_mask_is_the_one_that_the_run_wrote(context: Context, masks: str, image_id: str) -> None:
     found = explain(find_masks(context), manifest_row(context, image_id))
+    assert ("walk.beta", json.dumps(context.config.walk.beta)) in found.settings
+    assert "seeds" not in dict(found.provenance), "the run has written none"
     row = stored(masks, image_id)
     assert found.mask_png == row["mask"]
     assert found.num_different == 0
@@ -172,6 +175,7 @@ def test_maps_and_trimap_of_the_seeds_are_taken(context: Context, masks: str) ->
     assert np.array_equal(found.trimap, trimap)
     assert found.num_different == np.count_nonzero(found.mask != decode_mask(stored(masks, "photo_2")["mask"]))  # type: ignore[arg-type]
     assert found.num_different
+    assert [name for name, _ in found.provenance] == ["classifier", "AffinityNet", "seeds", "masks", "raypipe"]
 
 
 def test_the_page_is_one_file(context: Context, masks: str) -> None:

@@ -6,6 +6,7 @@ export goes on where it was interrupted, and rows that can't be exported are qua
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -22,21 +23,24 @@ from raypipe.data.names import file_stem
 from raypipe.data.opening import MAX_PIXELS
 from raypipe.data.rows import Part, Rows
 from raypipe.data.shards import read_shard
+from raypipe.faults import sentence
 from raypipe.formats.base import NO_SPLIT, ExportedRow, Format, Item, MaskRow, Options
 from raypipe.formats.registry import FORMATS
-from raypipe.outputs.ledger import SHARDS
+from raypipe.outputs.ledger import QUARANTINED, SHARDS
 from raypipe.outputs.load import Load, held
 from raypipe.outputs.records import MixedOutputs, stream_summary
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.exports.destination import note_asked, refuse_other, what_is_asked
 from raypipe.pipelines.exports.images import fit_images
 from raypipe.results import StreamSummary
-from raypipe.schema import EXPORTS, IGNORE, MASKS, columns
+from raypipe.schema import EXPORTS, IGNORE, MASKS, QUARANTINE, columns
 from raypipe.stages.base import Row, Stage
 from raypipe.stages.true_masks import LoadTrueMasks
 from raypipe.streams.collect import count, rows_digest
 from raypipe.streams.plan import Plan
 from raypipe.words import counted
+
+logger = logging.getLogger(__name__)
 
 Source = Literal["masks", "calibrated", "truth"]
 """A run's masks, the same calibrated, or the manifest's true masks."""
@@ -151,7 +155,9 @@ def run_export(
     _refuse_mixing(out, exported)
     summary_uri = storage.join(work, DONE_FILE)
     if storage.exists(summary_uri):
-        return out, stream_summary(json.loads(storage.read_bytes(summary_uri))["summary"], uri=summary_uri)
+        done = stream_summary(json.loads(storage.read_bytes(summary_uri))["summary"], uri=summary_uri)
+        _tell_left_out(plan.artifact(work).uri)
+        return out, done
     note_asked(work, asked)
     storage.write_bytes_atomic(storage.join(work, NAME_FILE), exported.encode())
     folder, summary = context.run(plan, rows, out=work)
@@ -159,6 +165,7 @@ def run_export(
     make_format(name, context.classes, options).conclude(lambda: read_exported(shards), out)
     content = plan.provenance() | {"format": name, "summary": asdict(summary)}
     storage.write_bytes_atomic(summary_uri, json.dumps(content, indent=1, default=str).encode())
+    _tell_left_out(folder.uri)
     for uri in shards:  # joined, and as large as what they were joined to
         storage.delete(uri)
     return out, summary
@@ -269,10 +276,22 @@ class ExportMasks(Stage):
         return encode_rgb_png(decode_image(data, max_side=None).pixels) if self.format.converts(image_uri) else data
 
 
+def _tell_left_out(folder: str) -> None:
+    """Says where the rows are that couldn't be exported, with an example."""
+    place = storage.join(folder, QUARANTINED)
+    for uri in storage.list_files(place, suffix=".parquet")[:1]:
+        row = read_shard(uri, columns=QUARANTINE.names).to_pylist()[0]
+        reason = sentence(row["reason"])
+        logger.warning("not exported: %s (%s); all such rows are in %s", row["image_id"], reason, place)
+
+
 def _refuse_mixing(out: str, exported: str) -> None:
     uri = storage.join(out, WORK, NAME_FILE)
-    if storage.exists(uri) and (found := storage.read_bytes(uri).decode()) != exported:
-        raise MixedOutputs(f"{out} holds another export ({found}): give another folder, or delete it")
+    if storage.exists(uri) and storage.read_bytes(uri).decode() != exported:
+        raise MixedOutputs(
+            f"{out} holds an export of other rows or masks, as the manifest, its labels or the run have changed since: "
+            "give another folder, or delete it"
+        )
 
 
 def read_exported(shards: Sequence[str]) -> Iterator[ExportedRow]:

@@ -67,7 +67,7 @@ def test_true_masks_by_the_command(local_ray: None, synthetic: tuple[str, Manife
 
     again = CliRunner().invoke(app, words, catch_exceptions=False)
     assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
-    with pytest.raises(MixedOutputs, match="holds another export"):
+    with pytest.raises(MixedOutputs, match="holds an export of other rows or masks"):
         run_export(make_context(synthetic[1]), "coco", str(out), masks=None, options=Options())
 
 
@@ -262,6 +262,20 @@ def test_images_that_were_not_copied_are_told(
     assert "1 of 1 rows finished" in result.stdout
     assert (told is None) == ("no images were copied" not in result.stdout)
     assert told is None or told in result.stdout
+
+
+def test_what_cannot_be_exported_is_named_with_its_place(
+    in_this_process: None, mixed: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = mixed.table.slice(1, 1).to_pylist()[0]
+    Path(gone["image_uri"]).unlink()
+    for _ in range(2):  # by the run that computes, and by the next, which has nothing to do
+        caplog.clear()
+        result = call(tmp_path, mixed, "voc", str(tmp_path / "x"), "--masks", "truth", "--copy-images")
+        assert "3 of 4 rows finished, 1 quarantined" in result.stdout
+        (told,) = [text for text in caplog.messages if text.startswith("not exported")]
+        assert told.startswith(f"not exported: {gone['image_id']} (")
+        assert list(Path(told.rsplit(" ", 1)[1]).rglob("*.parquet"))
 
 
 ENDINGS = {"shot #7.png": "PNG", "what?.webp": "WEBP", "50%.jpg": "JPEG", "a.gif": "GIF"}
