@@ -103,12 +103,13 @@ class FinishedRun:
 
     @property
     def quarantine(self) -> pa.Table:
-        """`image_id`, `split`, `error_stage` and `error_reason` of the rows that have no mask because they failed.
+        """`image_id`, `split`, `stage` and `reason` of the rows that have no mask because they failed.
 
         Raises:
             NotFinished: as of `masks`.
         """
-        return quarantined(self.finished.masks, self.context.rows(None).select(["image_id", "split"]))
+        failed = quarantined(self.finished.masks, self.context.rows(None).select(["image_id", "split"]))
+        return failed.rename_columns(["image_id", "split", "stage", "reason"])
 
     @property
     def decisions(self) -> list[Decision]:

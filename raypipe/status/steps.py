@@ -70,7 +70,7 @@ class Steps:
             used = find_network_in_use(self.context, plan)
             why = ""
             if used is not None and not used.is_of_now:
-                why = f"of {used.num_rows:,} images: --retrain=all takes those of now"
+                why = f"trained on {used.num_rows:,} images, not on those of now; --retrain=all trains it anew"
             self.found.append(Step(name=name, state="done", why=why, artifact=found, seconds=seconds))
             return found
         state: State = "missing"

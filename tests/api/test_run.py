@@ -125,7 +125,7 @@ def test_masks_travel_to_other_processes(run: FinishedRun) -> None:
 def test_what_failed_has_a_reason(run: FinishedRun) -> None:
     (row,) = run.quarantine.to_pylist()
     assert row["image_id"] == "broken"
-    assert row["error_stage"] == "FetchImages"
+    assert row["stage"] == "FetchImages"
 
 
 def test_an_explanation_ends_in_the_mask(run: FinishedRun) -> None:

@@ -207,7 +207,7 @@ def test_a_grown_manifest_is_computed_for_its_new_rows(
     grown = config(f"manifest={tmp_path}/grown.parquet")
     found = look(open_context(grown))
     assert states(found)["classifier"] == "done", "the network in use stays"
-    assert step_of(found, "classifier").why == "of 3 images: --retrain=all takes those of now"
+    assert step_of(found, "classifier").why == "trained on 3 images, not on those of now; --retrain=all trains it anew"
     account = step_of(found, "seeds").account
     assert account is not None
     assert (account.num_rows, account.num_finished, account.num_left) == (5, 4, 1)

@@ -41,7 +41,7 @@ def fit_images(format_: Format, rows: Rows, *, all_rows: Rows) -> Options:
 
 def _with_suffix(format_: Format, rows: Rows) -> Options:
     """The options, with the one ending of images that a tool wants."""
-    options, name = format_.options, type(format_).__name__
+    options = format_.options
     found: Counter[str] = sum(
         in_tasks(partial(_count_suffixes, rows), rows.read_parts, inline=are_few(rows)), Counter()
     )
@@ -56,8 +56,8 @@ def _with_suffix(format_: Format, rows: Rows) -> Options:
             else "none of those that end in " + ", ".join(sorted(converted))
         )
         raise ValueError(
-            f"{name} reads {wanted}, but there are {shown}: export with --copy-images, which writes what it can't read "
-            "as PNG, without loss"
+            f"readers of this format want {wanted}, but there are {shown}: export with "
+            "--copy-images, which writes what they can't read as PNG, without loss"
         )
     return options
 
