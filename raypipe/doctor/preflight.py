@@ -25,8 +25,8 @@ NUM_IMAGES = 2
 def preflight(context: Context) -> dict[str, str]:
     """Checks that everything that a whole run starts fits, and looks at the nodes as `preflight_nodes` does.
 
-    Until a whole run has come to its end, it also looks at some images and true masks and for weights and checkpoints;
-    later runs go on, whatever was deleted meanwhile.
+    Until a whole run has come to its end, it also looks at some images and true masks, and for weights, checkpoints and
+    packages that options need; later runs go on, whatever was deleted meanwhile.
 
     Returns:
         The nodes that are left out, by Ray's id, each with its reason.
@@ -37,7 +37,7 @@ def preflight(context: Context) -> dict[str, str]:
     """
     findings, sick = _look(context)
     _tell([*findings, *check_fit(context)])
-    if not storage.exists(storage.join(context.config.out, CONFIG_FILE)):
+    if _is_first(context):
         from raypipe.doctor.data_checks import check_networks  # torch takes seconds
         from raypipe.doctor.first_look import look_at_data
 
@@ -76,10 +76,15 @@ def preflight_nodes(context: Context, *, until: Step | None = None) -> dict[str,
 def _look(context: Context) -> tuple[list[Finding], dict[str, str]]:
     if len(alive_nodes()) < 2:
         return [], {}
-    packages = list(packages_of(context))
+    packages = list(packages_of(context)) if _is_first(context) else []
     findings, sick = look_at_nodes(context.config.out, image_uris=list(_some_images(context)), packages=packages)
     leave_out(sick)
     return findings, sick
+
+
+def _is_first(context: Context) -> bool:
+    """Whether no whole run has come to its end yet."""
+    return not storage.exists(storage.join(context.config.out, CONFIG_FILE))
 
 
 def _some_images(context: Context) -> Iterator[str]:
