@@ -33,7 +33,7 @@ IMAGES = {  # labels, columns of the mask (of 10) that are cat and dog, predicte
     "true": (["cat"], 4, 0, 0.1),
 }
 
-WALK = Decision(refinement="walk", judge="separation", kept=False, reason="lower", num_images=64)
+WALK = Decision(refinement="walk", judge="objective", kept=False, reason="lower", num_images=64)
 
 
 @pytest.fixture

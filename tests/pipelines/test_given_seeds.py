@@ -112,7 +112,7 @@ def test_scribbles_become_masks(made: Made) -> None:
 def test_complete_maps_are_judged_as_a_classifiers_are(made: Made, classifier_uri: str) -> None:
     made.seeds(both=complete("cat", "dog"), dog=complete("dog"), late=complete("cat"))
     walk, refined = made.run().decide_gates().decisions
-    assert (walk.num_images, walk.judge) == (3, "separation")
+    assert (walk.num_images, walk.judge) == (3, "objective")
     assert refined.reason == NO_CLASSIFIER
     walk, refined = made.run(f"checkpoints.classifier={classifier_uri}").decide_gates().decisions
     assert (walk.num_images, refined.num_images, refined.judge) == (3, 3, "class consistency")

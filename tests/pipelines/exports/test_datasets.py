@@ -332,7 +332,7 @@ def test_images_of_one_ending_keep_it(in_this_process: None, mixed: Manifest, tm
 
 def test_only_what_yolo_passes_over_becomes_png(in_this_process: None, mixed: Manifest, tmp_path: Path) -> None:
     out = tmp_path / "yolo"
-    with pytest.raises(ValueError, match=r"reads none of those that end in \.gif, but there are .*--copy-images"):
+    with pytest.raises(ValueError, match=r"want none of those that end in \.gif, but there are .*--copy-images"):
         run_export(make_context(mixed), "yolo", str(out), masks=None, options=Options())
     run_export(make_context(mixed), "yolo", str(out), masks=None, options=Options(copy_images=True))
     files = sorted(path.suffix for path in (out / "images").rglob("*.*"))
