@@ -93,8 +93,8 @@ def connect_run(
         if len(context.manifest) <= FEW_ROWS:
             return Run(replace(context, start=cache(partial(_start, context, until))))
     if cluster_address(config.cluster):
-        # A cluster is connected to in no time. And while a submitted job connects, its working directory was seen to be
-        # away for a moment, on which torch's import fails.
+        # A cluster is connected to in no time. And while a submitted job connects, its working directory is away for a
+        # moment, on which imports beside it fail.
         importing.join()
     connect(config.cluster)
     importing.join()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from raypipe.cluster.head import watch_head
 from raypipe.cluster.interrupts import interrupts_wait, own_sigterm
 from raypipe.cluster.machines import local_cpus
+from raypipe.cluster.working_directory import replaced
 from raypipe.config import Cluster
 from raypipe.messages.chains import words_of
 from raypipe.screen.log import ray_begins
@@ -80,7 +81,8 @@ def connect(cluster: Cluster) -> None:
         way_out = "Start it, mend cluster.address or RAY_ADDRESS, or leave both out for a Ray of this machine alone"
         with own_sigterm(), _explained(f"no Ray cluster answers at {address[:200]}", way_out):
             _wait_for(address)
-            ray.init(address=address, log_to_driver=True)
+            with replaced():
+                ray.init(address=address, log_to_driver=True)
         watch_head()
         return
     # Workers inherit this. Threads that wait by spinning would take the cores from those that work: training was seen
