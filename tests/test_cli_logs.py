@@ -23,7 +23,7 @@ OURS = (
         r"starting Ray on this machine",
         r"to do: classifier, .* 24 images",
         r"labels: .*",
-        r"gate: (walk|dcrf) .*",
+        r"gate: (walk|dcrf|the walk is rejected).*",
         r"masks: 24 of 24 images, none quarantined",
     ),
     *(
