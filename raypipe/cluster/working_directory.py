@@ -23,11 +23,16 @@ UNPACKED = "working_dir_files"
 QUIET_SECONDS = 1.0
 """For so long it has to be whole."""
 MOST_SECONDS = 60.0
+"""For so long it is waited for."""
 
 
 @contextmanager
 def replaced() -> Iterator[None]:
-    """Connects, within; ends when the working directory stays whole, and at once where raypipe isn't in one."""
+    """Connects, within; ends when the working directory stays whole, and at once where raypipe isn't in one.
+
+    Raises:
+        FileNotFoundError: the working directory hasn't come back.
+    """
     if UNPACKED not in PACKAGE.parts:
         yield
         return

@@ -28,9 +28,9 @@ from raypipe.formats.base import NO_SPLIT, ExportedRow, Format, Item, MaskRow, O
 from raypipe.formats.registry import FORMATS
 from raypipe.outputs.ledger import QUARANTINED, SHARDS
 from raypipe.outputs.load import Load, held
-from raypipe.outputs.records import MixedOutputs, stream_summary
+from raypipe.outputs.records import stream_summary
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.exports.destination import note_asked, refuse_other, what_is_asked
+from raypipe.pipelines.exports.destination import note_asked, note_rows, refuse_other, refuse_other_rows, what_is_asked
 from raypipe.pipelines.exports.images import fit_images
 from raypipe.results import StreamSummary
 from raypipe.schema import EXPORTS, IGNORE, MASKS, QUARANTINE, columns
@@ -48,8 +48,6 @@ Source = Literal["masks", "calibrated", "truth"]
 WORK = "_raypipe"
 """Folder of an export's own books, in its output folder."""
 DONE_FILE = "export.json"
-NAME_FILE = "digest"
-"""Says which export the folder holds."""
 
 
 def find_format(name: str) -> type[Format]:
@@ -152,14 +150,14 @@ def run_export(
     )
     # The files that many images stand in are written once: another set of rows is another export.
     exported = digest([plan.digest, rows_digest(known, plan.row_columns())])
-    _refuse_mixing(out, exported)
+    refuse_other_rows(work, exported)
     summary_uri = storage.join(work, DONE_FILE)
     if storage.exists(summary_uri):
         done = stream_summary(json.loads(storage.read_bytes(summary_uri))["summary"], uri=summary_uri)
         _tell_left_out(plan.artifact(work).uri)
         return out, done
     note_asked(work, asked)
-    storage.write_bytes_atomic(storage.join(work, NAME_FILE), exported.encode())
+    note_rows(work, exported)
     folder, summary = context.run(plan, rows, out=work)
     shards = storage.list_files(storage.join(folder.uri, SHARDS), suffix=".parquet")
     make_format(name, context.classes, options).conclude(lambda: read_exported(shards), out)
@@ -283,15 +281,6 @@ def _tell_left_out(folder: str) -> None:
         row = read_shard(uri, columns=QUARANTINE.names).to_pylist()[0]
         reason = sentence(row["reason"])
         logger.warning("not exported: %s (%s); all such rows are in %s", row["image_id"], reason, place)
-
-
-def _refuse_mixing(out: str, exported: str) -> None:
-    uri = storage.join(out, WORK, NAME_FILE)
-    if storage.exists(uri) and storage.read_bytes(uri).decode() != exported:
-        raise MixedOutputs(
-            f"{out} holds an export of other rows or masks, as the manifest, its labels or the run have changed since: "
-            "give another folder, or delete it"
-        )
 
 
 def read_exported(shards: Sequence[str]) -> Iterator[ExportedRow]:

@@ -1,4 +1,4 @@
-"""Whether a folder is free for an export, as far as that is known before the masks are."""
+"""Whether a folder is free for an export: by what is asked for, which is known before the masks are, then by rows."""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from raypipe.outputs.records import MixedOutputs
 
 ASKED_FILE = "asked.json"
 """Says what the export of a folder was asked for, in the folder of its own books."""
+ROWS_FILE = "digest"
+"""Says of which rows and masks it is, likewise."""
 
 
 def what_is_asked(
@@ -54,3 +56,26 @@ def refuse_other(books: str, asked: dict[str, Any]) -> None:
 def note_asked(books: str, asked: dict[str, Any]) -> None:
     """Writes down what an export was asked for."""
     storage.write_bytes_atomic(storage.join(books, ASKED_FILE), json.dumps(asked, indent=1).encode())
+
+
+def refuse_other_rows(books: str, digest: str) -> None:
+    """Refuses a folder that holds an export of other rows or masks.
+
+    Args:
+        books: as of `refuse_other`.
+        digest: of the export with its rows and masks.
+
+    Raises:
+        MixedOutputs: it holds such an export.
+    """
+    place = storage.join(books, ROWS_FILE)
+    if storage.exists(place) and storage.read_bytes(place).decode() != digest:
+        raise MixedOutputs(
+            f"{uri.parent(books)} holds an export of other rows or masks, as the manifest, its labels or the run have "
+            "changed since: give another folder, or delete it"
+        )
+
+
+def note_rows(books: str, digest: str) -> None:
+    """Writes down of which rows and masks an export is; arguments as of `refuse_other_rows`."""
+    storage.write_bytes_atomic(storage.join(books, ROWS_FILE), digest.encode())
