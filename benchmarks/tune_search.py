@@ -3,10 +3,12 @@
     python benchmarks/tune_search.py config.yaml splits.masks=[train]
 
 The config names trained networks in `checkpoints`; its images need true masks, which choose nothing here. Grid and
-searches run in one Ray. Both are taken without the scoring at full resolution that follows them and is the same for
-both; mean IoU is that at a quarter of the resolution. Core-seconds are those of the driver and of Ray's workers.
+searches run in one Ray and take turns, each from nothing but the networks: what a core does in a second changes by
+itself. Both are taken without the scoring at full resolution that follows them and is the same for both; mean IoU is
+that at a quarter of the resolution. Core-seconds are those of the driver and of Ray's workers.
 """
 
+import statistics
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,17 +75,19 @@ def chosen(parted: Separations) -> tuple[Setting, float]:
 
 
 def scored(run: Run, settings: list[Setting]) -> SettingScores:
-    """Scores of settings at a quarter of the resolution."""
+    """Scores of settings at a quarter of the resolution; nothing is computed for what the run's `out` has."""
     maps, affinity = run.find_maps(), run.train_affinity()
     plan = sweep_plan(run.context, settings, maps=maps, affinity=affinity, stride=STRIDE, chosen=False)
     return score_settings(run.context, plan, scored_rows(run.context), settings, maps=maps)[1]
 
 
-def searched(run: Run, folder: str) -> Search:
-    """A search of its own; the cells that it walks on are those of the first one."""
+def searched(run: Run) -> Search:
+    """A search of its own, maps and cells included."""
     maps, affinity, context = run.find_maps(), run.train_affinity(), run.context
     plan = cells_plan(context, maps=maps, affinity=affinity)
-    return search_walk(context, scored_rows(context), plan, maps=maps, folder=folder)
+    return search_walk(
+        context, scored_rows(context), plan, maps=maps, folder=storage.join(context.config.out, "search")
+    )
 
 
 def text(setting: Setting) -> str:
@@ -99,33 +103,37 @@ def main(
     """Prints the table of benchmarks/sweep.md."""
     print(machine(), end="\n\n")
     base = load_config(storage.read_bytes(config).decode(), [*(overrides or []), "sweep.num_images=null"])
-    run, watch = connect_run(base), CoreSeconds()
+    watch = CoreSeconds()
     spent: dict[str, float] = {}
-    with watch.of("grid", spent):
-        settings = grid(run.context)
-        whole = scored(run, settings)
-    with watch.of("cells", spent):
-        plan = cells_plan(run.context, maps=run.find_maps(), affinity=run.train_affinity())
-        run.context.run(plan, scored_rows(run.context))
-    found: dict[str, tuple[Setting, float]] = {"grid": chosen(whole.separations)}
-    truth = whole.mean_iou(whole.with_truth())
+    found: dict[str, tuple[Setting, float]] = {}
+    ratios = []
+    for seed in range(num_seeds):
+        run = connect_run(with_values(base, seed=seed, out=storage.join(base.out, "turns", str(seed))))
+        run.find_maps()
+        run.train_affinity()
+        names = {each: f"{each}, seed {seed}" for each in ("grid", "search")}
+        for each in ("grid", "search") if seed % 2 == 0 else ("search", "grid"):
+            with watch.of(names[each], spent):
+                parted = (scored(run, grid(run.context)) if each == "grid" else searched(run)).separations
+            found[names[each]] = chosen(parted)
+        ratios.append(spent[names["search"]] / spent[names["grid"]])
+        for name in names.values():
+            setting, value = found[name]
+            print(f"{name}: {text(setting)}, objective {value:.4f}, {spent[name]:.1f} core-s", flush=True)
     print(
-        f"grid's best by truth: {text(settings[truth.argmax()])}, {100 * truth.max():.2f}; core-s: {spent}", flush=True
+        f"core-seconds, search / grid: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}, "
+        f"at most 1 in {sum(ratio <= 1 for ratio in ratios)} of {num_seeds}",
+        flush=True,
     )
-    cut = connect_run(with_values(base, sweep=CUT_OFF, walk={"alpha": 4.0, "beta": 32.0, "num_steps": 8}))
+    settings = grid(run.context)
+    whole = scored(run, settings)
+    truth = whole.mean_iou(whole.with_truth())
+    print(f"grid's best by truth: {text(settings[truth.argmax()])}, {100 * truth.max():.2f}", flush=True)
+    short = {"alpha": 4.0, "beta": 32.0, "num_steps": 8}
+    cut = connect_run(with_values(base, sweep=CUT_OFF, walk=short, out=storage.join(base.out, "turns", "cut")))
     found["grid, cut off"] = chosen(scored(cut, grid(cut.context)).separations)
     with watch.of("search where the grid is cut off", spent):
-        search = searched(cut, storage.join(base.out, "searches", "cut"))
-    spent["search where the grid is cut off"] += spent["cells"]
-    found["search where the grid is cut off"] = chosen(search.separations)
-    for seed in range(num_seeds):
-        name = f"search, seed {seed}"
-        other = connect_run(with_values(base, seed=seed))
-        with watch.of(name, spent):
-            search = searched(other, storage.join(base.out, "searches", str(seed)))
-        found[name] = chosen(search.separations)
-        print(f"{name}: {text(found[name][0])}, objective {found[name][1]:.4f}, {spent[name]:.1f} core-s", flush=True)
-        spent[name] += spent["cells"]
+        found["search where the grid is cut off"] = chosen(searched(cut).separations)
     each = list(dict.fromkeys(setting for setting, _ in found.values()))
     last = scored(run, each)
     mean_iou = dict(zip(each, 100 * last.mean_iou(last.with_truth()), strict=True))
