@@ -4,8 +4,9 @@
 
 The config names trained networks in `checkpoints`; its images need true masks, which choose nothing here. Grid and
 searches run in one Ray and take turns, each from nothing but the networks: what a core does in a second changes by
-itself. Both are taken without the scoring at full resolution that follows them and is the same for both; mean IoU is
-that at a quarter of the resolution. Core-seconds are those of the driver and of Ray's workers.
+itself. So `out` must hold no earlier measurement: what is finished isn't computed again. Both are taken without the
+scoring at full resolution that follows them and is the same for both; mean IoU is that at a quarter of the resolution.
+Core-seconds are those of the driver and of Ray's workers.
 """
 
 import statistics
@@ -103,13 +104,16 @@ def main(
     """Prints the table of benchmarks/sweep.md."""
     print(machine(), end="\n\n")
     base = load_config(storage.read_bytes(config).decode(), [*(overrides or []), "sweep.num_images=null"])
+    turns = storage.join(base.out, "turns")
+    if storage.list_files(turns):
+        raise typer.BadParameter(f"{turns} holds an earlier measurement, whose work would be free now: delete it")
     watch = CoreSeconds()
     spent: dict[str, float] = {}
     found: dict[str, tuple[Setting, float]] = {}
     ratios = []
     for seed in range(num_seeds):
-        run = connect_run(with_values(base, seed=seed, out=storage.join(base.out, "turns", str(seed))))
-        run.find_maps()
+        run = connect_run(with_values(base, seed=seed, out=storage.join(turns, str(seed))))
+        run.find_maps()  # both before the time counts
         run.train_affinity()
         names = {each: f"{each}, seed {seed}" for each in ("grid", "search")}
         for each in ("grid", "search") if seed % 2 == 0 else ("search", "grid"):
@@ -130,10 +134,9 @@ def main(
     truth = whole.mean_iou(whole.with_truth())
     print(f"grid's best by truth: {text(settings[truth.argmax()])}, {100 * truth.max():.2f}", flush=True)
     short = {"alpha": 4.0, "beta": 32.0, "num_steps": 8}
-    cut = connect_run(with_values(base, sweep=CUT_OFF, walk=short, out=storage.join(base.out, "turns", "cut")))
+    cut = connect_run(with_values(base, sweep=CUT_OFF, walk=short, out=storage.join(turns, "cut")))
     found["grid, cut off"] = chosen(scored(cut, grid(cut.context)).separations)
-    with watch.of("search where the grid is cut off", spent):
-        found["search where the grid is cut off"] = chosen(searched(cut).separations)
+    found["search where the grid is cut off"] = chosen(searched(cut).separations)
     each = list(dict.fromkeys(setting for setting, _ in found.values()))
     last = scored(run, each)
     mean_iou = dict(zip(each, 100 * last.mean_iou(last.with_truth()), strict=True))
