@@ -1,5 +1,6 @@
 """Trains a network by its plan: what it learns from and how, and the folder that follows from that."""
 
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -32,6 +33,8 @@ from raypipe.training.staging import stage_weights
 from raypipe.training.tasks import TrainingTask
 from raypipe.training.validation import Validation
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPlan:
@@ -50,6 +53,8 @@ class NetworkPlan:
     """Images with true masks whose scores choose the best epoch; None takes the last epoch."""
     asked: Asked | None = None
     """Images whose labels the network is asked for afterwards; None asks for none."""
+    warning: str = ""
+    """What is said of the rows when the training begins; a look at what a run would do doesn't say it."""
 
     def provenance(self) -> dict[str, Any]:
         """All that the network depends on."""
@@ -136,6 +141,8 @@ def _trained_now(context: Context, plan: NetworkPlan, folder: str, lease: Lease)
     uri = storage.join(folder, CHECKPOINT)
     if plan.asked is not None:
         write_asked(plan.asked, uri)
+    if plan.warning:
+        logger.warning("%s: %s", plan.task.name, plan.warning)
     with step(plan.task.name, unit="batches") as counted:
         epochs = plan.training.section.epochs
         counted.note = f"{epochs} epoch{'s' if epochs > 1 else ''} of {plan.rows.num_rows:,} images"

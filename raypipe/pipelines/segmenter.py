@@ -1,7 +1,5 @@
 """The segmentation network: trained on pseudo-masks and true masks, then used on any images of a manifest."""
 
-import logging
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,8 +20,6 @@ from raypipe.streams.plan import Plan
 from raypipe.training.order import repeat_factors
 from raypipe.training.tasks import SegmenterTask
 from raypipe.words import counted
-
-logger = logging.getLogger(__name__)
 
 OWN_MASKS_CONFIDENCE = 0.5
 """`min_confidence` of masks that the network has made itself, in rounds of self-training."""
@@ -60,7 +56,7 @@ def segmenter_plan(
     """What the segmentation network is trained of; arguments and errors as of `train_segmenter`."""
     config = context.config
     training = config.training("segmenter")
-    rows = _rows_to_learn(context, masks=masks, own_masks=own_masks)
+    rows, warning = _rows_to_learn(context, masks=masks, own_masks=own_masks)
     task = segmenter_task(context, classifier=classifier)
     crops = LoadSegmenterCrops(
         masks=masks,
@@ -77,6 +73,7 @@ def segmenter_plan(
         classes=context.classes,
         factors=_factors(rows, mask_share=config.segmenter.mask_share, repeat_threshold=config.repeat_threshold),
         validated_rows=_validated_rows(context),
+        warning=warning,
     )
 
 
@@ -119,9 +116,9 @@ def _checked(context: Context, rows: pa.Table) -> pa.Table:
     return rows
 
 
-def _rows_to_learn(context: Context, *, masks: Artifact | None, own_masks: bool) -> pa.Table:
-    """The rows that are learned from, with the places of their pseudo-masks; weak rows without one are left out."""
-    config = context.config
+def _rows_to_learn(context: Context, *, masks: Artifact | None, own_masks: bool) -> tuple[pa.Table, str]:
+    """The rows that are learned from, with the places of their pseudo-masks; and what is said of those without one."""
+    config, warning = context.config, ""
     rows = _trained_on(context, unlabelled=own_masks)
     if masks is None:
         if num_weak := count(rows.where(_is_weak)):
@@ -130,17 +127,16 @@ def _rows_to_learn(context: Context, *, masks: Artifact | None, own_masks: bool)
     else:
         rows = held(rows, masks, optional=True)
         if missing := count(rows.where(_lacks_its_mask)):
-            logger.warning(
-                "%d of %d weak rows have no pseudo-mask (not in splits.masks, or in quarantine) and are left out",
-                missing,
-                count(rows.where(_is_weak)),
+            warning = (
+                f"left out: {missing:,} of {counted(count(rows.where(_is_weak)), 'weak rows')}, without a pseudo-mask "
+                "(not in splits.masks, or in quarantine)"
             )
         rows = rows.where(lambda table: pc.invert(_lacks_its_mask(table)))
     number = config.segmenter.max_images
     found = draw_to_learn(rows, classes=context.classes, number=number, seed=config.seed)
     if found.num_rows == 0 and masks is not None and count(_trained_on(context)):
         raise ValueError(f"{masks.uri} has no mask of a row that is trained on: let splits.masks hold splits.train")
-    return _checked(context, found)
+    return _checked(context, found), warning
 
 
 def _is_weak(rows: pa.Table) -> pa.ChunkedArray:
