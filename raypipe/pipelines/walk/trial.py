@@ -57,7 +57,9 @@ def try_walk(
         walk: how the maps are scored.
         folder: where the scores of the settings that come to the end are written.
     """
-    beta, radius = rounded(point["beta"]), int(point["radius"])
+    radius = int(point["radius"])
+    exact = (setting.beta for setting in settings if math.isclose(setting.beta, point["beta"]))
+    beta = next(exact, rounded(point["beta"]))  # a config's own may have more digits, and is to be found again
     known = [setting for setting in settings if setting[1::2] == (beta, radius)]
     ladder = [Setting(alpha, beta, num_steps, radius) for alpha, num_steps in product(ALPHAS, STEPS)]
     found = Separations.none(list(dict.fromkeys([*known, *ladder])))

@@ -31,6 +31,7 @@ class Trials:
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)
+        self.settings = (OWN, PAPER)
         self.reports: list[dict[str, Any]] = []
         self.scored: list[tuple[int, int]] = []
 
@@ -46,7 +47,7 @@ class Trials:
 
     def run(self, beta: float, radius: int) -> None:
         point = {"beta": beta, "radius": radius}
-        try_walk(point, places=PLACES, settings=(OWN, PAPER), walk=WALK, folder=self.folder)
+        try_walk(point, places=PLACES, settings=self.settings, walk=WALK, folder=self.folder)
 
 
 @pytest.fixture
@@ -65,6 +66,16 @@ def test_the_trial_of_known_settings_reports_in_the_end_and_keeps_them(trials: T
     found = read_separations([report["scores"]])
     assert {OWN, PAPER} <= set(found.settings)
     assert found.num_images == 40
+
+
+def test_a_known_beta_of_many_digits_is_found_again(trials: Trials) -> None:
+    own = OWN._replace(beta=12.3456)
+    trials.settings = (own, PAPER)
+    trials.run(own.beta, 5)
+    (report,) = trials.reports
+    assert own in read_separations([report["scores"]]).settings
+    trials.run(12.3, 5)
+    assert own not in read_separations([trials.reports[-1]["scores"]]).settings
 
 
 def test_a_trial_scores_fewer_settings_on_more_images(trials: Trials) -> None:
