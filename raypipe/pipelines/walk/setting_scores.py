@@ -90,13 +90,15 @@ def choose(scores: SettingScores, config: RunConfig) -> Choice:
     """The choice among the first ten settings, by the objective or by `sweep.num_labelled` true masks.
 
     Raises:
-        ValueError: if no image has a label.
+        ValueError: if no image has a label, or fewer could be scored with a true mask than are asked for.
     """
     number, seed = config.sweep.num_labelled, config.seed
     parted = scores.separations.only(range(min(NUM_FINALISTS, len(scores.settings))))
     if not number:
         return choose_by_objective(parted.objective, num_images=parted.num_images, seed=seed)
     known = scores.with_truth()
+    # Again, as some images that have one may be in quarantine.
+    check_labelled(number, num_known=len(known), num_images=len(scores.rows))
     labelled = [known[i] for i in draw([scores.rows[i]["image_id"] for i in known], number, seed=seed)]
 
     def mean_iou(weights: NDArray[np.float64]) -> NDArray[np.float64]:
