@@ -1,9 +1,11 @@
 """An experiment of Ray Tune that goes on where it was interrupted."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from ray import tune
@@ -35,6 +37,9 @@ def run_experiment(
         folder: URI of the folder that holds the experiment.
         name: of the experiment's own folder.
         verbose: how much Ray Tune prints; None leaves it to Ray.
+
+    Raises:
+        KeyboardInterrupt: at Ctrl-C, once the state is saved.
     """
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # what relative paths on sys.path count from
     fs, path = storage.arrow_filesystem(folder)
@@ -54,8 +59,31 @@ def run_experiment(
                 name=name, storage_path=path, storage_filesystem=fs, verbose=verbose, callbacks=[_Ended(number)]
             ),
         )
-    with counting(name, unit="trials"), redirect_stdout(sys.stderr):  # Tune prints tables, which belong into the log
+    # Tune prints tables, which belong into the log.
+    with interrupted_by_sigint(), counting(name, unit="trials"), redirect_stdout(sys.stderr):
         return tuner.fit()
+
+
+@contextmanager
+def interrupted_by_sigint() -> Iterator[None]:
+    """Makes Ctrl-C the interrupt that it is elsewhere, within and afterwards.
+
+    Tune's handler ends the experiment, which saves its state and returns the trials so far as if they were all: a
+    setting would be chosen of them. Where it isn't called it stays, and goes on ending the finished experiment.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "0"  # without a handler of Tune's an interrupt would lose its state
+    before = signal.getsignal(signal.SIGINT)
+    was_called = False
+    try:
+        yield
+        was_called = signal.getsignal(signal.SIGINT) is before  # Tune's puts back what it found
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if was_called:
+        raise KeyboardInterrupt
 
 
 class _Ended(tune.Callback):
