@@ -5,6 +5,7 @@ outside. Neither network has optimised it.
 """
 
 import logging
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -94,6 +95,8 @@ def _decide(context: Context, name: str, before: Artifact, after: Artifact, clas
     scores = outputs_of(judged, sample, plan.schema)
     values = (scores[name].to_pylist() for name in ("refined_before", "refined_after"))
     decision = weigh(*values, refinement=name, judge=CONSISTENCY)
+    if not decision.num_images:  # nothing says that they are better, which a round is kept for
+        decision = replace(decision, kept=False, reason="no image with labels could be judged; the network stays")
     logger.log(_level(summary), "self-training: %s", decision)
     return decision
 

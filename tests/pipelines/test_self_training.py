@@ -117,6 +117,18 @@ def test_only_labels_that_teach_are_looked_at(
     assert rounds.judged == [["weak", "weak too"]]
 
 
+def test_masks_that_nobody_can_judge_are_no_better(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row | {"labels": []} for row in context.manifest.table.to_pylist()]
+    unlabelled = Context(context.config, Manifest.from_rows(rows, context.classes))
+    rounds, last, (decision,) = run_rounds(unlabelled, tmp_path, monkeypatch, [0.1])
+    assert last == Artifact("segmenter0", "s")
+    assert rounds.trained_on == []
+    assert (decision.kept, decision.num_images) == (False, 0)
+    assert decision.reason == "no image with labels could be judged; the network stays"
+
+
 @pytest.mark.parametrize(("computed", "level"), [(1, "INFO"), (0, "DEBUG")], ids=["now", "before"])
 def test_what_was_judged_before_is_in_the_log_alone(
     computed: int,
