@@ -136,7 +136,11 @@ def refitted(checkpoint: Checkpoint, cells: pa.Table) -> Checkpoint:
     features = features.reshape(len(labels), checkpoint.weights["fc8.weight"].shape[1])
     counts = np.bincount(labels, minlength=len(checkpoint.classes) + 1)
     if unseen := [name for name, number in zip(checkpoint.classes, counts[1:], strict=True) if not number]:
-        logger.warning("refit: no map is sure of a cell of %s, which no mask will show", ", ".join(unseen))
+        # Its scores are 0 everywhere, against which the background's is low wherever any object is.
+        logger.warning(
+            "refit: no map is sure of a cell of %s: its maps will show whatever doesn't look like background",
+            ", ".join(unseen),
+        )
     solved = fit_cells(features, labels, num_labels=len(counts), lam=SETTINGS.lam, target=SETTINGS.target)
     weights = torch.from_numpy(solved.astype(np.float32))
     layer = {"refit.weight": weights[:, :-1, None, None].contiguous(), "refit.bias": weights[:, -1].contiguous()}
