@@ -1,21 +1,24 @@
 """Self-training: the segmentation network learns again, from its own masks, as long as they are better than the last.
 
 Better is what a score says that needs no truth: class consistency, what the classifier finds inside a mask and misses
-outside. Neither network has optimised it.
+outside. Neither network has optimised it. As a gate's, a decision is kept while a set grows: otherwise a few new images
+might give all of them another network.
 """
 
+import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypipe import storage
 from raypipe.artifacts import Artifact
 from raypipe.config import Budget
 from raypipe.data.rows import Part
 from raypipe.outputs.load import Load, held
 from raypipe.pipelines.context import MANIFEST_COLUMNS, Context
-from raypipe.pipelines.gate import CONSISTENCY, SAMPLE_SIZE, is_labelled, weigh
+from raypipe.pipelines.gate import CONSISTENCY, DECISION_FILE, SAMPLE_SIZE, is_labelled, weigh
 from raypipe.pipelines.labels.knowledge import knows_nothing
 from raypipe.pipelines.segmenter import segment_plan, train_segmenter
 from raypipe.pipelines.steps import decode_images, fetch_images, gate_masks
@@ -77,11 +80,10 @@ def _with_labels_that_teach(rows: pa.Table, _: Part) -> pa.Table:
 
 
 def _decide(context: Context, name: str, before: Artifact, after: Artifact, classifier: Artifact) -> Decision:
-    """Whether the masks `after` are more consistent than those `before`, on a sample of the weakly labelled images."""
-    rows = context.supervised_rows(context.config.splits.train)
-    rows = rows.where(lambda table: pc.equal(table["supervision"], WEAK)).select(MANIFEST_COLUMNS).where(is_labelled)
-    found = held(held(rows, after), before, prefix="before_")
-    sample = rows.only(drawn_ids(found, SAMPLE_SIZE))
+    """Whether the masks `after` are more consistent than those `before`, on a sample of the weakly labelled images.
+
+    What was decided before holds, unless decisions are renewed.
+    """
     new = columns(MASKS, "mask", "confidence", "areas", "mean_confidences")
     earlier = Load(outputs=before, columns=columns(MASKS, "mask"), names=("walk_mask",), prefix="before_")
     plan = Plan(
@@ -91,12 +93,23 @@ def _decide(context: Context, name: str, before: Artifact, after: Artifact, clas
         schema=pa.schema([field for field in GATES if not field.name.startswith("walk")]),
         classes=context.classes,
     )
+    uri = storage.join(plan.artifact(context.config.out).uri, DECISION_FILE)
+    if context.retrain == "none" and storage.exists(uri):
+        decision = Decision(**json.loads(storage.read_bytes(uri)))
+        logger.debug("self-training: %s", decision)
+        return decision
+    rows = context.supervised_rows(context.config.splits.train)
+    rows = rows.where(lambda table: pc.equal(table["supervision"], WEAK)).select(MANIFEST_COLUMNS).where(is_labelled)
+    found = held(held(rows, after), before, prefix="before_")
+    sample = rows.only(drawn_ids(found, SAMPLE_SIZE))
     judged, summary = context.run(plan, sample, budget=Budget(max_fraction=1))
     scores = outputs_of(judged, sample, plan.schema)
     values = (scores[name].to_pylist() for name in ("refined_before", "refined_after"))
     decision = weigh(*values, refinement=name, judge=CONSISTENCY)
     if not decision.num_images:  # nothing says that they are better, which a round is kept for
         decision = replace(decision, kept=False, reason="no image with labels could be judged; the network stays")
+    else:
+        storage.write_bytes_atomic(uri, json.dumps(asdict(decision), indent=1).encode())
     logger.log(_level(summary), "self-training: %s", decision)
     return decision
 

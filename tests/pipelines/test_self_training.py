@@ -1,6 +1,7 @@
 """Rounds of self-training: when they go on, and what they look at. Real networks are in test_segmenter.py."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from raypipe.pipelines import self_training
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.self_training import self_train
 from raypipe.results import Decision, StreamSummary
-from raypipe.schema import GATES
+from raypipe.schema import GATES, MASKS
 from raypipe.streams.collect import collect
 from raypipe.streams.plan import Plan
 
@@ -39,6 +40,7 @@ class Rounds:
     def __init__(self, folder: Path, rises: Sequence[float], *, computed: int) -> None:
         self.folder, self.computed = folder, computed
         self.rises = list(rises)
+        self.passes = 0
         self.segmented: list[dict[str, Any]] = []
         self.judged: list[list[str]] = []
         self.trained_on: list[Artifact] = []
@@ -51,9 +53,10 @@ class Rounds:
         ids = table["image_id"].to_pylist()
         if plan.name == "segments":
             self.segmented = table.to_pylist()
-            return write_masks(
-                str(self.folder / f"own{len(self.judged)}"), [{"image_id": name} for name in ids]
-            ), summary
+            name = f"own{self.passes}"
+            self.passes += 1
+            found = [{"image_id": name} for name in ids]
+            return write_outputs(str(self.folder / name), MASKS, found, digest=name), summary
         self.judged.append(sorted(ids))
         rise = self.rises[len(self.judged) - 1]
         folder = str(self.folder / f"gate{len(self.judged)}")
@@ -127,6 +130,22 @@ def test_masks_that_nobody_can_judge_are_no_better(
     assert rounds.trained_on == []
     assert (decision.kept, decision.num_images) == (False, 0)
     assert decision.reason == "no image with labels could be judged; the network stays"
+
+
+def test_a_decision_stays_until_it_is_renewed(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set that has grown since has another sample."""
+    _, _, decided = run_rounds(context, tmp_path / "first", monkeypatch, [0.1, -0.1])
+    rounds, last, again = run_rounds(context, tmp_path / "second", monkeypatch, [])
+    assert again == decided
+    assert last == Artifact("segmenter0", "s")
+    assert rounds.judged == []
+    renewing = replace(context, retrain="decisions")
+    rounds, last, again = run_rounds(renewing, tmp_path / "third", monkeypatch, [0.1, 0.1, -0.1])
+    assert [decision.kept for decision in again] == [True, True, False]
+    assert last == Artifact("segmenter1", "s")
+    assert len(rounds.judged) == 3
 
 
 @pytest.mark.parametrize(("computed", "level"), [(1, "INFO"), (0, "DEBUG")], ids=["now", "before"])
