@@ -180,9 +180,9 @@ def _in_use(context: Context, plan: NetworkPlan) -> Artifact | None:
 def _use(context: Context, plan: NetworkPlan) -> dict[str, Any]:
     rows, config = plan.provenance(), context.config
     # These choose rows: as options they renew a network, as rows of a set that grows they don't.
-    chosen_by = [config.splits.train, config.segmenter.validation_splits, plan.training.section.max_images]
+    chosen_by = [config.splits.train, plan.training.section.max_images]
     return {
-        "options": digest([plan.options, *chosen_by, config.repeat_threshold, config.segmenter.mask_share]),
+        "options": digest([plan.options, *chosen_by]),
         "classes": plan.classes,
         "rows": digest([rows["rows"], rows["validated_rows"]]),
     }

@@ -100,6 +100,21 @@ def test_another_plan_is_another_network(tmp_path: Path, trainings: Trainings) -
     assert find_trained(context, make_plan(context)) == made
 
 
+@pytest.mark.parametrize(
+    ("option", "stays"),
+    [("segmenter.mask_share=0.5", True), ("segmenter.validation_splits=[val]", True), ("repeat_threshold=0.5", False)],
+)
+def test_a_set_that_grows_keeps_a_network_while_none_of_its_own_options_change(
+    tmp_path: Path, trainings: Trainings, option: str, stays: bool
+) -> None:
+    context, other = (make_context(*options, out=str(tmp_path)) for options in ([], [option]))
+    plan = make_plan(context)
+    made = run_training(context, replace(plan, rows=plan.rows[:1]))
+    assert find_trained(context, plan) == made
+    assert find_trained(other, make_plan(other)) == (made if stays else None)
+    assert len(trainings.folders) == 1
+
+
 def test_a_training_that_was_interrupted_goes_on_in_its_folder(
     tmp_path: Path, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
