@@ -37,8 +37,6 @@ class Seen:
 
     num_images: int
     """With maps."""
-    shards: list[str]
-    """Paths of the files that hold them."""
     left_out: dict[str, str]
     """Reasons by ids; those of the first only, where there are many."""
     num_left_out: int
@@ -55,7 +53,7 @@ class Seen:
 
     @classmethod
     def of(cls, manifest: StoredManifest, seeds: pa.Table, left_out: Mapping[str, str]) -> "Seen":
-        """Compares seeds, with `image_id`, `shard` and `classes`, to a manifest, part by part."""
+        """Compares seeds, with `image_id` and `classes`, to a manifest, part by part."""
         unknown, unseeded, lacking, surplus = (Names() for _ in range(4))
         ids = seeds["image_id"].combine_chunks()
         met = pa.array([False] * len(ids), pa.bool_())
@@ -80,7 +78,6 @@ class Seen:
         counts = pc.value_counts(pc.list_flatten(seeds["classes"]))
         return cls(
             num_images=len(ids),
-            shards=pc.unique(seeds["shard"]).cast(pa.string()).to_pylist(),
             left_out=dict(list(left_out.items())[:_EXAMPLES]),
             num_left_out=len(left_out),
             unknown=unknown,

@@ -76,13 +76,13 @@ def import_seeds(source: str, manifest: str, out: str) -> Account:
         connect(Cluster())
     with hold(out, holder="the import of seeds"):
         found = list(in_tasks(partial(_read_unit, out), units, inline=inline, cpus=1))
-        (seen,) = in_tasks(partial(_index, out, manifest), [found], inline=inline, cpus=1)
+        ((seen, shards),) = in_tasks(partial(_index, out, manifest), [found], inline=inline, cpus=1)
         if not seen.num_images:
             raise ValueError(
                 f"{source} has no maps that could be used; the first: {next(iter(seen.left_out.values()), 'no row')}"
             )
         write_seeds_file(out, source=source, num_images=seen.num_images)
-        kept = {*(storage.absolute(storage.join(out, name)) for name in seen.shards), *found}
+        kept = {*(storage.absolute(storage.join(out, name)) for name in shards), *found}
         old = [uri for kind in (SHARDS, UNITS) for uri in storage.list_files(storage.join(out, kind))]
         storage.delete_many(uri for uri in old if uri not in kept)
     return account_of(seen, source=source, manifest=manifest, classes=rows.classes)
@@ -140,8 +140,12 @@ def _write(out: str, seeds: Sequence[FoundSeed]) -> pa.Table:
     return pa.concat_tables([entries.cast(UNIT), pa.Table.from_pylist(left_out, schema=UNIT)])
 
 
-def _index(out: str, manifest: str, units: list[str]) -> Seen:
-    """Writes where each image's maps are, and which are left out; what there is to say of them."""
+def _index(out: str, manifest: str, units: list[str]) -> tuple[Seen, list[str]]:
+    """Writes where each image's maps are, and which are left out; what there is to say of them, and all shards.
+
+    The shards are those that the units name, whether an image takes its maps from there or not: once it has one map
+    alone, the next import finds the unit done and reads nothing again.
+    """
     contents = storage.read_many(units)
     tables = []
     for content in contents.values():
@@ -169,7 +173,7 @@ def _index(out: str, manifest: str, units: list[str]) -> Seen:
         made_of = json.dumps([rows["image_id"].to_pylist(), rows[ROW_DIGEST].to_pylist()])
         new = write_entries(out, kind, ONLY_PART, rows, run=1, level=SETTLED, made_of=made_of)
         storage.delete_many(uri for uri in old if new is None or uri != storage.absolute(new))
-    return Seen.of(open_manifest(manifest), seeds, dict(said))
+    return Seen.of(open_manifest(manifest), seeds, dict(said)), pc.unique(good["shard"].cast(pa.string())).to_pylist()
 
 
 def _once(table: pa.Table) -> tuple[pa.Table, list[str]]:

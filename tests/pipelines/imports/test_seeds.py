@@ -169,6 +169,21 @@ def test_an_image_with_two_maps_has_none_unless_they_are_the_same(tmp_path: Path
     assert (found["a"]["seed"], found["a"]["error_stage"]) == (None, "ImportSeeds")
 
 
+@pytest.mark.parametrize("second", [0.75, 0.25], ids=["other maps", "the same maps"])
+def test_the_map_that_is_kept_is_there_after_the_next_import(tmp_path: Path, manifest: str, second: float) -> None:
+    """No image took its maps from one of the files, or from neither, until the other was deleted."""
+    source, out = tmp_path / "maps", str(tmp_path / "seeds")
+    write(source, seed("a", 0.25), seed("b"), name="1")
+    write(source, seed("a", second), name="2")
+    write(source, seed("c", 0.5, "dog"), name="3")
+    import_seeds(str(source), manifest, out)
+    (source / "1.parquet").unlink()
+    import_seeds(str(source), manifest, out)
+    found = rows_of(out, manifest)
+    assert decode_seed(found["a"])[0, 0, 0] == second
+    assert found["b"]["seed"] is None
+
+
 def test_a_file_that_cant_be_read_is_named_and_the_others_are_used(tmp_path: Path, manifest: str) -> None:
     source, out = tmp_path / "maps", str(tmp_path / "seeds")
     write(source, seed("a"))
