@@ -7,7 +7,9 @@ import hashlib
 import io
 import json
 import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +41,14 @@ _ROWS_AT_A_TIME = 8
 """Of a Parquet file: one may hold many megabytes."""
 
 _MOST_BYTES = 8 * MOST_CELLS
+
+_DAMAGE = (
+    *(ValueError, KeyError, EOFError, MemoryError, OSError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+    RuntimeError,  # zipfile's, of an archive with a password
+    tokenize.TokenError,  # NumPy's, of an array's head
+)
+"""What is raised of an `.npz` whose bytes were read, and which holds no arrays all the same."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def _read_npz(uri: str) -> FoundSeed:
     content = storage.read_bytes(uri)
     try:
         return _parse_npz(without_suffix(name_of(uri)), content)
-    except (ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, OSError) as error:
+    except _DAMAGE as error:
         return _left_out(without_suffix(name_of(uri)), f"{name_of(uri)}: {in_words(error)}")
 
 

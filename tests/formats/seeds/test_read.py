@@ -153,6 +153,34 @@ def test_a_damaged_npz_is_left_out(tmp_path: Path, content: bytes) -> None:
     assert (seed.reason or "").startswith("a.npz: ")
 
 
+def test_an_npz_with_any_byte_wrong_is_left_out_or_read(tmp_path: Path) -> None:
+    """Zip, zlib and NumPy each raise errors of their own."""
+    np.savez_compressed(tmp_path / "good.npz", classes=["cat", "dog"], maps=maps(0, 2, 5, 6))
+    np.savez(tmp_path / "plain.npz", classes=["cat", "dog"], maps=maps(0, 2, 5, 6))
+    left_out = 0
+    for name in ("good", "plain"):
+        content = (tmp_path / f"{name}.npz").read_bytes()
+        for place in range(0, len(content), 3):
+            damaged = bytearray(content)
+            damaged[place] ^= 0xFF if place % 2 else 0x21
+            (tmp_path / "a.npz").write_bytes(damaged)
+            (seed,) = read_seeds(str(tmp_path / "a.npz"))
+            left_out += seed.columns is None
+    assert left_out > 200
+
+
+def test_an_npz_with_a_password_is_left_out(tmp_path: Path) -> None:
+    save(tmp_path, classes=["cat"], maps=maps(0, 1, 2, 2))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    for head, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = content.find(head)
+        while place >= 0:
+            content[place + flags] |= 1
+            place = content.find(head, place + 1)
+    (tmp_path / "a.npz").write_bytes(content)
+    assert "encrypted" in (found(tmp_path)["a"].reason or "")
+
+
 def test_an_npz_that_claims_more_than_memory_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raypipe.formats.seeds.read._MOST_BYTES", 1000)
     np.savez_compressed(tmp_path / "a.npz", classes=["cat"], maps=np.zeros((1, 100, 100)))
