@@ -52,7 +52,7 @@ def fitted_config(manifest: str, *, preset: str | None, overrides: Sequence[str]
     found = read_fingerprint(open_context(config))
     entries = [Fitted(name, value, "") for name, value in ({"preset": preset} if preset else {}).items()]
     entries += [Fitted(name, value, "") for name, value in given.items()]
-    entries += [each for each in fit(config, found) if each.name not in given]
+    entries += fit(config, found, given=given)
     about = [_summary(found, max_side=config.images.max_side), *notes(config, found)]
     fitted = load_config(commented_yaml(entries, heading=about))  # what is written can be read
     return commented_yaml(entries, heading=[*about, training_steps(fitted, found)])

@@ -9,7 +9,7 @@ from stands beside each of them.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,16 +59,22 @@ class Fitted:
     reason: str
 
 
-def fit(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
+def fit(config: RunConfig, found: Fingerprint, *, given: Collection[str] = ()) -> Iterator[Fitted]:
     """The options that should be other than a config has them.
 
     Args:
         config: to start from, such as a preset's.
         found: of the dataset.
+        given: dotted names of options that are settled: no rule replaces them, and what others make of them follows.
     """
-    few = list(_few(config, found))
+    yield from (each for each in _all_rules(config, found, given) if each.name not in given)
+
+
+def _all_rules(config: RunConfig, found: Fingerprint, given: Collection[str]) -> Iterator[Fitted]:
+    few = list(_few(config, found, given))
+    frozen = any(each.name == "walk.affinity" for each in few)
     yield from _splits(config, found)
-    for name in ("classifier",) if few else ("classifier", "affinity"):
+    for name in ("classifier",) if frozen else ("classifier", "affinity"):
         yield from _epochs(config, found, name)
     yield from few
     yield from _sampling(config, found)
@@ -154,14 +160,18 @@ def _epochs(config: RunConfig, found: Fingerprint, name: str) -> Iterator[Fitted
         yield Fitted(f"{name}.epochs", epochs, reason + (f"; {MOST_EPOCHS} at most" if epochs == MOST_EPOCHS else ""))
 
 
-def _few(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:
+def _few(config: RunConfig, found: Fingerprint, given: Collection[str]) -> Iterator[Fitted]:
     suits = config.network.weights is not None and config.images.tile is None and config.walk.affinity == "learned"
     if found.num_images >= FEW or not suits:
         return
-    reason = "maps of few images cover an object's surroundings, too: a layer learns what is background"
-    yield Fitted(name="cams.refit", value=True, reason=reason)
-    yield Fitted("walk.affinity", "frozen", f"an AffinityNet wants more images, {FEW} or so")
-    yield Fitted("walk.alpha", 1.0, "refitted maps know the background: its exponent needs to make up for nothing")
+    refits = config.checkpoints.seeds is None and (config.cams.refit or "cams.refit" not in given)
+    if refits:
+        reason = "maps of few images cover an object's surroundings, too: a layer learns what is background"
+        yield Fitted(name="cams.refit", value=True, reason=reason)
+    if config.checkpoints.affinity is None and "walk.affinity" not in given:
+        yield Fitted("walk.affinity", "frozen", f"an AffinityNet wants more images, {FEW} or so")
+    if refits:
+        yield Fitted("walk.alpha", 1.0, "refitted maps know the background: its exponent needs to make up for nothing")
 
 
 def _sampling(config: RunConfig, found: Fingerprint) -> Iterator[Fitted]:

@@ -68,6 +68,27 @@ def test_others_keep_the_walk_of_their_preset(number: int, overrides: list[str])
     assert "affinity.epochs" in options
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["cams.refit=false"], {"walk.affinity": "frozen"}),
+        (["cams.refit=true"], {"walk.affinity": "frozen", "walk.alpha": 1}),
+        (["walk.affinity=learned"], {"cams.refit": True, "walk.alpha": 1, "affinity.epochs": 56}),
+        (["checkpoints.affinity=a"], {"cams.refit": True, "walk.alpha": 1, "affinity.epochs": 56}),
+        (["checkpoints.seeds=s"], {"walk.affinity": "frozen"}),
+    ],
+    ids=["no refit", "refit", "an AffinityNet", "a trained AffinityNet", "given seeds"],
+)
+def test_what_few_images_get_follows_from_what_was_given(overrides: list[str], expected: dict[str, Any]) -> None:
+    """Maps that aren't refitted don't get the exponent of refitted ones; an AffinityNet that is trained gets steps."""
+    given = {override.partition("=")[0] for override in overrides}
+    entries = [*fit(config(WEIGHTS, *overrides), found(100), given=given)]
+    concerned = ("cams.", "walk.", "affinity.epochs")
+    assert {each.name: each.value for each in entries if each.name.startswith(concerned)} == expected
+    read = load_config(commented_yaml(entries, heading=[]), ["manifest=m", "out=o", WEIGHTS, *overrides])
+    assert read.walk.affinity == ("frozen" if "walk.affinity" in expected else "learned")
+
+
 def test_no_image_comes_too_often() -> None:
     assert fitted(10)["classifier.epochs"] == 100
 
