@@ -1,15 +1,16 @@
 """`raypipe config`: all options and what they do, or with --for a short config that fits a dataset, with reasons."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from raypipe.cli_config import Overrides
 from raypipe.config import load_config
+from raypipe.config.base import Section
 from raypipe.config.fitting import Fingerprint, Fitted, commented_yaml, fit, notes, training_steps
 from raypipe.config.loading import presets
-from raypipe.config.overrides import read_override
+from raypipe.config.overrides import option_type, read_override
 from raypipe.config.reference import commented_config
 from raypipe.words import counted
 
@@ -42,7 +43,8 @@ def fitted_config(manifest: str, *, preset: str | None, overrides: Sequence[str]
         ConfigError: the preset or an override can't be used.
         ValueError: the manifest can't be read, or no row has usable labels.
     """
-    given = dict(read_override(each) for each in ["out=out", *overrides]) | {"manifest": manifest}
+    read = [read_override(each) for each in ["out=out", *overrides]]
+    given = {name: value for override in read for name, value in _options(*override)} | {"manifest": manifest}
     start = f"preset: {preset}" if preset else ""
     config = load_config(start, ["out=out", *overrides, f"manifest={manifest}"])
 
@@ -56,6 +58,16 @@ def fitted_config(manifest: str, *, preset: str | None, overrides: Sequence[str]
     about = [_summary(found, max_side=config.images.max_side), *notes(config, found)]
     fitted = load_config(commented_yaml(entries, heading=about))  # what is written can be read
     return commented_yaml(entries, heading=[*about, training_steps(fitted, found)])
+
+
+def _options(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The options of an override, which may be a section's mapping."""
+    kind = option_type(name)
+    if not (isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, Section)):
+        yield name, value
+        return
+    for option, of_option in value.items():
+        yield from _options(f"{name}.{option}", of_option)
 
 
 def _summary(found: Fingerprint, *, max_side: int) -> str:

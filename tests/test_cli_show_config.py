@@ -21,3 +21,17 @@ def test_a_config_fits_its_set_and_what_was_given_stays(synthetic: tuple[str, Ma
     written = fitted_config(synthetic[0], preset=None, overrides=[])
     assert "preset" not in written
     assert load_config(written).out.endswith("out")
+
+
+def test_what_was_given_for_a_whole_section_stays(synthetic: tuple[str, Manifest]) -> None:
+    """The rules add to the section; they stood beside a mapping, which no text can say."""
+    overrides = ["walk={beta: 4, alpha: 3}", "classifier={saliency_loss: {stride: 2}, crop_size: 64}"]
+    config = load_config(fitted_config(synthetic[0], preset=None, overrides=overrides))
+    assert (config.walk.beta, config.walk.alpha, config.walk.affinity) == (4, 3, "frozen")
+    assert (config.classifier.saliency_loss.stride, config.classifier.crop_size, config.classifier.epochs) == (
+        2,
+        64,
+        100,
+    )
+    swept = fitted_config(synthetic[0], preset=None, overrides=["sweep.training={classifier.lr: [1e-4, 3e-4]}"])
+    assert load_config(swept).sweep.training == {"classifier.lr": (1e-4, 3e-4)}
