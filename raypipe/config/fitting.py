@@ -36,7 +36,7 @@ class Fingerprint:
     """What is known of a dataset before any training."""
 
     num_images: int
-    """With usable labels, that are learned from."""
+    """With usable labels, that are learned from: those of `splits.train`, if the manifest has it."""
     class_images: dict[str, int]
     """Images that show each class."""
     long_side: int | None

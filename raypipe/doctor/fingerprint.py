@@ -23,21 +23,24 @@ NUM_IMAGES = 64
 
 
 def read_fingerprint(context: Context) -> Fingerprint:
-    """The fingerprint of all rows of a manifest, whatever the config's splits are.
+    """The fingerprint of the rows that networks learn from: of `splits.train`, or of all where the manifest lacks one.
 
     Raises:
-        ValueError: if no row has usable labels.
+        ValueError: if none of them has usable labels.
     """
-    rows, classes = context.rows(None), context.classes
+    splits, present = context.config.splits.train, frozenset(context.manifest.splits)
+    learned = splits if splits and present.issuperset(splits) else None
+    rows, classes = context.rows(learned), context.classes
     totals = count_labelled(rows, classes)
     if not totals.num_rows:
-        raise ValueError(f"no row has usable labels; labels must be lists of {', '.join(classes[:5])}…")
+        where = "" if learned is None else f" of splits.train={list(learned)}"
+        raise ValueError(f"no row{where} has usable labels; labels must be lists of {', '.join(classes[:5])}…")
     sides = _long_sides(rows)
     return Fingerprint(
         num_images=totals.num_rows,
         class_images=dict(zip(classes, totals.of_classes.tolist(), strict=True)),
         long_side=min(round(statistics.median(sides)), context.config.images.max_side) if sides else None,
-        splits=frozenset(context.manifest.splits),
+        splits=present,
     )
 
 
