@@ -126,7 +126,7 @@ def score(config: RunConfig, *, limit: int | None) -> Scored:
             truth, size=(row["original_height"], row["original_width"]), image=lambda row=row: row["image"]
         )
         image = gate.prepare(row)
-        (walked,) = gate.walk.propagate([image], steps=steps_around(config.walk.num_steps))
+        (walked,) = gate.walk.propagate([image], steps=steps_around(config.walk.num_steps, gate.choice))
         (objectives,) = compared([image], [walked])
         assert walked is not None
         assert objectives is not None

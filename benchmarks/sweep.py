@@ -27,7 +27,7 @@ from raypipe.data.parts import read_manifest, write_manifest
 from raypipe.data.shards import read_shards
 from raypipe.data.truth import read_truth
 from raypipe.outputs.ledger import SHARDS
-from raypipe.pipelines.steps import chooses_walks
+from raypipe.pipelines.steps import walk_choice
 from raypipe.pipelines.walk.setting_scores import sweep_plan
 from raypipe.pipelines.walk.sweep import grid
 from raypipe.run import Run
@@ -54,7 +54,7 @@ def finalists_folder(swept: Run, finalists: list[int]) -> str:
         maps=swept.find_maps(),
         affinity=affinity,
         stride=1,
-        chosen=chooses_walks(swept.config, affinity),
+        choice=walk_choice(swept.config, affinity),
     )
     return plan.artifact(swept.config.out).uri
 

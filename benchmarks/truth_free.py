@@ -230,7 +230,7 @@ def _score_rows(config: RunConfig, rows: list[Row]) -> list[ImageScores]:
     context = open_context(config)
     settings, num_classes = settings_of(config), len(context.classes) + 1
     classifier, affinity = find_networks(context)
-    plan = sweep_plan(context, settings, maps=classifier, affinity=affinity, stride=STRIDE, chosen=False)
+    plan = sweep_plan(context, settings, maps=classifier, affinity=affinity, stride=STRIDE, choice="given")
     cams, stage = compute_cams(context, classifier), plan.stages[-1]
     assert isinstance(cams, ComputeCams)
     assert isinstance(stage, ScoreSettings)

@@ -78,7 +78,7 @@ def chosen(parted: Separations) -> tuple[Setting, float]:
 def scored(run: Run, settings: list[Setting]) -> SettingScores:
     """Scores of settings at a quarter of the resolution; nothing is computed for what the run's `out` has."""
     maps, affinity = run.find_maps(), run.train_affinity()
-    plan = sweep_plan(run.context, settings, maps=maps, affinity=affinity, stride=STRIDE, chosen=False)
+    plan = sweep_plan(run.context, settings, maps=maps, affinity=affinity, stride=STRIDE, choice="given")
     return score_settings(run.context, plan, scored_rows(run.context), settings, maps=maps)[1]
 
 

@@ -7,11 +7,16 @@ background, and a short walk stops before a class has run over its object's edge
 objective (`raypipe.ops.separation`) of the image's own features and colours says which it is. A mask of one region has
 0, so that a flood is never chosen while anything else is there.
 
+Along frozen features nothing shorter than s is chosen: the maps were made of such features, too, refitted ones by a
+layer upon them, so that they part the features well before any walk, and the objective would favour short ones.
+
 All these walks together cost about one walk of 2s steps: they are steps of the same expansion, and the backgrounds walk
 along in it as further maps.
 
-Source: measured on synthetic images and VOC's (benchmarks/sweep.md).
+Source: measured on synthetic images and VOC's (benchmarks/sweep.md, benchmarks/small_sets.md).
 """
+
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -19,22 +24,27 @@ from torch import Tensor
 
 from raypipe.ops.separation import objective, separation
 
+WalkChoice = Literal["given", "longer", "any"]
+"""What an image chooses among: the given walk alone, walks that aren't shorter than it, or all around it."""
+
 NUM_HALVINGS = 2
 """Of alpha. A third one gives the worst images more, but takes parts of large objects (benchmarks/sweep.md)."""
 
 
-def alphas_around(alpha: float) -> tuple[float, ...]:
+def alphas_around(alpha: float, choice: WalkChoice) -> tuple[float, ...]:
     """Returns the exponents of the background that an image chooses among, the given one first."""
-    return tuple(alpha / 2**halving for halving in range(NUM_HALVINGS + 1))
+    return (alpha,) if choice == "given" else tuple(alpha / 2**halving for halving in range(NUM_HALVINGS + 1))
 
 
-def steps_around(num_steps: int) -> tuple[int, ...]:
+def steps_around(num_steps: int, choice: WalkChoice) -> tuple[int, ...]:
     """Returns the numbers of steps that an image chooses among, the given one first.
 
-    Twice as many, half of it, and so on down to 1 and 0; 0 is left alone, which is no walk.
+    Twice as many, and with `any` half of it, and so on down to 1 and 0; 0 is left alone, which is no walk.
     """
+    if choice == "given" or not num_steps:
+        return (num_steps,)
     shorter = [num_steps >> halving for halving in range(1, num_steps.bit_length() + 1)]
-    return (num_steps, 2 * num_steps, *shorter) if num_steps else (0,)
+    return (num_steps, 2 * num_steps, *(shorter if choice == "any" else ()))
 
 
 def best_labels(maps: Float[Tensor, "*T maps h w"], *, num_backgrounds: int) -> UInt8[Tensor, "*T A h w"]:

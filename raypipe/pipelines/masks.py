@@ -9,7 +9,6 @@ from raypipe.pipelines.labels.knowledge import knows_nothing
 from raypipe.pipelines.needs import judge_of
 from raypipe.pipelines.seeds import find_seeds, run_seeds
 from raypipe.pipelines.steps import (
-    chooses_walks,
     compute_cams,
     decode_images,
     encode_masks,
@@ -19,6 +18,7 @@ from raypipe.pipelines.steps import (
     given_loads,
     propagate_cams,
     refine_masks,
+    walk_choice,
 )
 from raypipe.results import StreamSummary
 from raypipe.schema import MASKS, SEEDS, columns
@@ -39,7 +39,7 @@ def masks_plan(context: Context, *, maps: Artifact, affinity: Artifact | None, j
         judge: of given seeds, the classifier that `refinement.gate` asks; None asks none.
     """
     judge = judge_of(context, maps=maps, judge=judge)
-    walk = gate_walk if chooses_walks(context.config, affinity) else propagate_cams
+    walk = propagate_cams if walk_choice(context.config, affinity) == "given" else gate_walk
     refinement = context.config.refinement
     if refinement.gate != "image" or refinement.method == "none" or (judge is not None and knows_nothing(judge)):
         judge = None

@@ -5,6 +5,7 @@ from typing import Literal
 from raypipe.artifacts import Artifact
 from raypipe.config import RunConfig
 from raypipe.ops.dense_crf import COMPAT_BILATERAL
+from raypipe.ops.walk_choice import WalkChoice
 from raypipe.outputs.imported import load_imported
 from raypipe.outputs.load import Load
 from raypipe.pipelines.context import Context
@@ -126,9 +127,11 @@ def propagate_cams(context: Context, affinity: Artifact | None, *, maps: Artifac
     return _walking(context, _walk(context, affinity, maps))
 
 
-def chooses_walks(config: RunConfig, affinity: Artifact | None) -> bool:
-    """Whether each image takes the walk that suits it, which nothing judges along colours."""
-    return config.refinement.gate != "off" and affinity is not None
+def walk_choice(config: RunConfig, affinity: Artifact | None) -> WalkChoice:
+    """Which walks each image takes the one of that suits it; along colours nothing judges that."""
+    if config.refinement.gate == "off" or affinity is None:
+        return "given"
+    return "longer" if config.walk.affinity == "frozen" else "any"
 
 
 def _walking(context: Context, walk: PropagateCams | GateWalk) -> Stage:
@@ -155,8 +158,8 @@ def _walk(context: Context, affinity: Artifact | None, maps: Artifact) -> Propag
 
 def gate_walk(context: Context, affinity: Artifact | None, *, maps: Artifact) -> Stage:
     """The random walk, judged, and the one that suits each image; arguments as of `propagate_cams`."""
-    walk, chosen = _walk(context, affinity, maps), chooses_walks(context.config, affinity)
-    return _walking(context, GateWalk(walk=walk, chosen=chosen, pixels_per_pass=walk.pixels_per_pass))
+    walk, choice = _walk(context, affinity, maps), walk_choice(context.config, affinity)
+    return _walking(context, GateWalk(walk=walk, choice=choice, pixels_per_pass=walk.pixels_per_pass))
 
 
 def refine_masks(context: Context) -> tuple[Stage, ...]:

@@ -24,7 +24,7 @@ from raypipe.networks import network_input
 from raypipe.networks.cuda import to_device
 from raypipe.networks.precision import autocasting
 from raypipe.ops.consistency import class_consistency, masked_copies
-from raypipe.ops.walk_choice import alphas_around, steps_around
+from raypipe.ops.walk_choice import WalkChoice, alphas_around, steps_around
 from raypipe.schema import GATES, MASKS, columns
 from raypipe.stages.base import Row
 from raypipe.stages.batching import JointStage, in_passes
@@ -48,8 +48,8 @@ class GateWalk(JointStage[PooledImage]):
     """
 
     walk: PropagateCams
-    chosen: bool
-    """An image takes of the walks around this one the one that suits it (`raypipe.ops.walk_choice`)."""
+    choice: WalkChoice
+    """What an image chooses among: it takes the one that suits it (`raypipe.ops.walk_choice`)."""
 
     reads = PropagateCams.reads
     writes = pa.schema([*PropagateCams.writes, *WALK_SCORES])
@@ -60,19 +60,18 @@ class GateWalk(JointStage[PooledImage]):
 
     def prepare(self, row: Row) -> PooledImage:
         """Pools the maps, with the backgrounds that the image chooses among."""
-        return self.walk.pooled(row, alphas_around(self.walk.alpha) if self.chosen else (self.walk.alpha,))
+        return self.walk.pooled(row, alphas_around(self.walk.alpha, self.choice))
 
     def compute(self, prepared: Sequence[PooledImage]) -> list[Row]:
         """Walks the images, judges the walk as it is given, and takes one walk of each image."""
-        num_steps = self.walk.num_steps
-        walked = self.walk.propagate(prepared, steps=steps_around(num_steps) if self.chosen else (num_steps, 0))
+        steps = steps_around(self.walk.num_steps, self.choice)
+        walked = self.walk.propagate(prepared, steps=steps if steps[-1] == 0 else (*steps, 0))
         taken, judged = list[TakenWalk | None](), list[Row]()
         for walk, objectives in zip(walked, compared(prepared, walked), strict=True):
             step, alpha, before, after = 0, 0, None, None
             if objectives is not None:
                 before, after = objectives[-1, 0].item(), objectives[0, 0].item()
-                if self.chosen:
-                    step, alpha = divmod(int(objectives.argmax()), objectives.shape[1])
+                step, alpha = divmod(int(objectives[: len(steps)].argmax()), objectives.shape[1])
             taken.append(None if walk is None else walk.taken(step, alpha))
             judged.append({"walk_before": before, "walk_after": after})
         return [row | scores for row, scores in zip(encode_walks(prepared, walked, taken), judged, strict=True)]

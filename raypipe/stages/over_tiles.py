@@ -165,7 +165,7 @@ class WalkOverTiles(OverTiles[PropagateCams | GateWalk]):
 
     def run(self, row: Row) -> Row:
         """Walks in one tile as in all others: tiles that chose their walks would not fit together."""
-        stage = replace(self.stage, chosen=False) if isinstance(self.stage, GateWalk) else self.stage
+        stage = replace(self.stage, choice="given") if isinstance(self.stage, GateWalk) else self.stage
         return stage.process(row)
 
     @property

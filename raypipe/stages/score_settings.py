@@ -11,6 +11,7 @@ from torch import Tensor
 
 from raypipe.data.arrays import decode_cam
 from raypipe.data.truth import as_shown, read_truth
+from raypipe.ops.walk_choice import WalkChoice
 from raypipe.schema import SETTINGS, columns
 from raypipe.stages.base import Row
 from raypipe.stages.cells import Cells, cell_colours
@@ -42,7 +43,7 @@ class ScoreSettings(WalkStage[ScoredImage]):
     count_padding: bool
     cam_stride: int
     """Pixels a cell of the maps that come in."""
-    chosen: bool
+    choice: WalkChoice
     """See `WalkScores`."""
 
     reads = (
@@ -85,7 +86,7 @@ class ScoreSettings(WalkStage[ScoredImage]):
             stride=self.stride,
             count_padding=self.count_padding,
             cam_stride=self.cam_stride,
-            chosen=self.chosen,
+            choice=self.choice,
         )
 
 

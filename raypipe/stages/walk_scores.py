@@ -19,7 +19,7 @@ from raypipe.ops.cam import upsample_to_image
 from raypipe.ops.random_walk import check_walked, propagate_at
 from raypipe.ops.separation import separation
 from raypipe.ops.unknown import has_blind_cells
-from raypipe.ops.walk_choice import alphas_around, best_labels, steps_around, walk_objectives
+from raypipe.ops.walk_choice import WalkChoice, alphas_around, best_labels, steps_around, walk_objectives
 from raypipe.schema import GRID_STRIDE, IGNORE
 from raypipe.stages.base import Row
 from raypipe.stages.cells import Cells
@@ -68,8 +68,8 @@ class WalkScores:
     count_padding: bool
     cam_stride: int
     """Pixels a cell of the maps."""
-    chosen: bool
-    """An image takes of the walks around a setting the one that suits it, as in `GateWalk`."""
+    choice: WalkChoice
+    """What an image chooses among with a setting, as in `GateWalk`."""
 
     @torch.inference_mode()
     def score(self, image: SeenImage) -> Row:
@@ -135,8 +135,8 @@ class WalkScores:
             affinity = cells.affinity(radius=radius)
             for beta in sorted({setting.beta for setting in self.settings if setting.radius == radius}):
                 members = [index for index, each in enumerate(self.settings) if each[1::2] == (beta, radius)]
-                around = self.chosen and not partial
-                walks = [walks_of(self.settings[index], around=around) for index in members]
+                choice: WalkChoice = "given" if partial else self.choice
+                walks = [walks_of(self.settings[index], choice) for index in members]
                 steps, alphas = (sorted(set(values)) for values in zip(*chain(*walks), strict=True))
                 pooled = grid_scores(cam, alphas=alphas, count_padding=self.count_padding, cam_stride=self.cam_stride)
                 scores = to_device(pooled, affinity.device)
@@ -144,11 +144,9 @@ class WalkScores:
                 yield _Expansion(members, walks, steps, alphas, without_noise(walked) if partial else walked)
 
 
-def walks_of(setting: Setting, *, around: bool) -> list[tuple[int, float]]:
+def walks_of(setting: Setting, choice: WalkChoice) -> list[tuple[int, float]]:
     """Number of steps and alpha of each walk that an image may take with a setting, in the order of `GateWalk`."""
-    if not around:
-        return [(setting.num_steps, setting.alpha)]
-    return list(product(steps_around(setting.num_steps), alphas_around(setting.alpha)))
+    return list(product(steps_around(setting.num_steps, choice), alphas_around(setting.alpha, choice)))
 
 
 @dataclass

@@ -6,11 +6,14 @@ from raypipe.ops.walk_choice import alphas_around, best_labels, steps_around, wa
 
 
 def test_what_is_chosen_among_by_hand() -> None:
-    assert alphas_around(3.0) == (3.0, 1.5, 0.75)
-    assert steps_around(16) == (16, 32, 8, 4, 2, 1, 0)
-    assert steps_around(20) == (20, 40, 10, 5, 2, 1, 0)
-    assert steps_around(1) == (1, 2, 0)
-    assert steps_around(0) == (0,), "where there is no walk none is made"
+    assert alphas_around(3.0, "any") == alphas_around(3.0, "longer") == (3.0, 1.5, 0.75)
+    assert alphas_around(3.0, "given") == (3.0,)
+    assert steps_around(16, "any") == (16, 32, 8, 4, 2, 1, 0)
+    assert steps_around(20, "any") == (20, 40, 10, 5, 2, 1, 0)
+    assert steps_around(1, "any") == (1, 2, 0)
+    assert steps_around(16, "longer") == (16, 32)
+    assert steps_around(16, "given") == (16,)
+    assert steps_around(0, "any") == steps_around(0, "longer") == (0,), "where there is no walk none is made"
 
 
 def test_best_labels_take_the_first_of_equals() -> None:

@@ -166,7 +166,9 @@ def outputs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         run.calibrate()
         affinity = run.train_affinity()
         rows, context = scored_rows(run.context), run.context
-        plan = sweep_plan(context, grid(context), maps=run.find_maps(), affinity=affinity, stride=STRIDE, chosen=False)
+        plan = sweep_plan(
+            context, grid(context), maps=run.find_maps(), affinity=affinity, stride=STRIDE, choice="given"
+        )
         folders = [path for path in Path(run.config.out).iterdir() if path.is_dir() and path.name != IN_USE]
         found = {path.name: {each.name for each in path.iterdir()} for path in folders}
         return found | {

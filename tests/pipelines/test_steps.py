@@ -63,6 +63,23 @@ def test_the_stages_of_seeds_and_masks() -> None:
     assert walked == [*first, "PropagateCams", "RefineMasks", "EncodeMasks", "GateMasks"]
 
 
+@pytest.mark.parametrize(
+    ("options", "affinity", "choice"),
+    [
+        ([], AFFINITY, "any"),
+        (["walk.affinity=frozen", "network.weights=w.pth"], AFFINITY, "longer"),
+        (["walk.affinity=rgb"], None, "given"),
+        (["refinement.gate=off"], AFFINITY, "given"),
+    ],
+)
+def test_what_an_image_chooses_its_walk_among(options: list[str], affinity: Artifact | None, choice: str) -> None:
+    context = make_context(*options)
+    assert steps.walk_choice(context.config, affinity) == choice
+    gate = steps.gate_walk(context, affinity, maps=MAPS)
+    assert isinstance(gate, GateWalk)
+    assert gate.choice == choice
+
+
 def test_given_maps_take_the_place_of_a_classifier() -> None:
     given = make_context("checkpoints.seeds=maps", "cams.out_stride=1")
     stage = steps.compute_cams(given, MAPS)

@@ -77,7 +77,7 @@ STAGES: dict[str, Callable[[Uris, int | None], Stage]] = {
     ),
     "PropagateCams along colours": lambda _, pixels: PropagateCams(affinity=None, pixels_per_pass=pixels, **ONE),
     "GateWalk": lambda uris, pixels: GateWalk(
-        walk=PropagateCams(affinity=Artifact(uris["affinity"], "a"), **ONE), chosen=True, pixels_per_pass=pixels
+        walk=PropagateCams(affinity=Artifact(uris["affinity"], "a"), **ONE), choice="any", pixels_per_pass=pixels
     ),
     "GateMasks": lambda uris, pixels: GateMasks(
         classifier=Artifact(uris["classifier"], "c"),
@@ -90,7 +90,7 @@ STAGES: dict[str, Callable[[Uris, int | None], Stage]] = {
         affinity=Artifact(uris["affinity"], "a"),
         settings=SETTINGS,
         stride=4,
-        chosen=True,
+        choice="any",
         num_classes=3,
         pixels_per_pass=pixels,
         **WALK,

@@ -10,6 +10,7 @@ from PIL import Image
 from raypipe.artifacts import Artifact
 from raypipe.data.arrays import decode_scores, encode_cam
 from raypipe.data.images import decode_mask, encode_png
+from raypipe.ops.walk_choice import WalkChoice
 from raypipe.stages.base import Row
 from raypipe.stages.encode import sums_of_classes
 from raypipe.stages.judge import GateMasks, GateWalk
@@ -71,8 +72,8 @@ def masks_gate(classifier: str, *, keep_better: bool) -> GateMasks:
     return gate
 
 
-def walk_gate(*, chosen: bool, **changes: Any) -> GateWalk:
-    gate = GateWalk(walk=PropagateCams(**{**WALK, **changes}), chosen=chosen)
+def walk_gate(choice: WalkChoice, **changes: Any) -> GateWalk:
+    gate = GateWalk(walk=PropagateCams(**{**WALK, **changes}), choice=choice)
     gate.setup("cpu")
     return gate
 
@@ -113,22 +114,22 @@ def cam_row(image: bytes, rows: slice, columns: slice) -> dict[str, Any]:
 
 def test_a_walk_that_fills_the_object_parts_it_better(square: bytes) -> None:
     row = cam_row(square, slice(4, 10), slice(4, 12))  # three quarters of the square
-    out = walk_gate(chosen=False).process(row)
+    out = walk_gate("given").process(row)
     assert 0 < out["walk_before"] < out["walk_after"] == pytest.approx(1, abs=1e-3)
     plain = propagate(row)
     assert {name: out[name] for name in plain} == plain
     assert (out["walk_alpha"], out["walk_steps"]) == (4, 16)
 
 
-@pytest.mark.parametrize("chosen", [True, False])
-def test_an_image_takes_no_walk_where_every_walk_harms(square: bytes, *, chosen: bool) -> None:
+@pytest.mark.parametrize("choice", ["any", "longer", "given"])
+def test_an_image_takes_no_walk_where_every_walk_harms(square: bytes, *, choice: WalkChoice) -> None:
     """beta 0 walks across every edge: the square is lost."""
     row = cam_row(square, slice(4, 12), slice(4, 12))
-    out = walk_gate(chosen=chosen, beta=0.0, num_steps=256).process(row)
+    out = walk_gate(choice, beta=0.0, num_steps=256).process(row)
     assert out["walk_after"] < out["walk_before"] == pytest.approx(1, abs=1e-3)
-    assert (out["walk_alpha"], out["walk_steps"]) == (4, 0 if chosen else 256)
+    assert (out["walk_alpha"], out["walk_steps"]) == (4, 0 if choice == "any" else 256)
     start = propagate(row, num_steps=0)
-    assert (out["scores"] == start["scores"]) == chosen
+    assert (out["scores"] == start["scores"]) == (choice == "any")
 
 
 def test_an_image_whose_maps_flood_it_takes_more_background(square: bytes) -> None:
@@ -136,7 +137,7 @@ def test_an_image_whose_maps_flood_it_takes_more_background(square: bytes) -> No
     cam = np.full((1, 16, 16), 0.4, np.float32)
     cam[0, 4:12, 4:12] = 0.9
     row = cam_row(square, slice(0), slice(0)) | {"cam": encode_cam(cam)}
-    plain, out = (walk_gate(chosen=chosen).process(row) for chosen in (False, True))
+    plain, out = (walk_gate(choice).process(row) for choice in ("given", "any"))
     assert plain["walk_before"] == plain["walk_after"] == 0, "all is object"
     scores = decode_scores(out["scores"], height=8, width=8)
     red = np.zeros((8, 8), bool)
@@ -149,17 +150,17 @@ def test_an_image_whose_maps_flood_it_takes_more_background(square: bytes) -> No
 
 def test_an_image_takes_the_given_walk_unless_another_is_better(square: bytes) -> None:
     row = cam_row(square, slice(4, 12), slice(4, 12))  # all walks find the square
-    assert walk_gate(chosen=True).process(row) == walk_gate(chosen=False).process(row)
+    assert walk_gate("any").process(row) == walk_gate("given").process(row)
 
 
-@pytest.mark.parametrize("chosen", [True, False])
-def test_a_walk_from_a_few_strokes_is_kept_unjudged(square: bytes, *, chosen: bool) -> None:
+@pytest.mark.parametrize("choice", ["any", "longer", "given"])
+def test_a_walk_from_a_few_strokes_is_kept_unjudged(square: bytes, *, choice: WalkChoice) -> None:
     """Before it there is no mask. The same walk is rejected where the maps are known everywhere."""
     cam = np.full((1, 16, 16), np.nan, np.float32)
     cam[0, 4:12, 4:12], cam[0, 0], cam[0, :, 0] = 1, 0, 0
     row = {"image": square, "class_ids": [1], "cam": encode_cam(cam), "cam_height": 16, "cam_width": 16}
     options: dict[str, Any] = {"beta": 0.0, "num_steps": 256}
-    out = walk_gate(chosen=chosen, **options).process(row)
+    out = walk_gate(choice, **options).process(row)
     assert (out["walk_before"], out["walk_after"]) == (None, None)
     assert out["scores"] == propagate(row, **options)["scores"]
 
@@ -174,31 +175,31 @@ def test_images_that_share_a_pass_choose_as_if_they_were_alone(square: bytes) ->
         cam_row(square, slice(0, 16), slice(0, 9)),
     ]
     fine: dict[str, Any] = {"error_stage": None, "error_reason": None}
-    gate = walk_gate(chosen=True)
+    gate = walk_gate("any")
     gate.pixels_per_pass = 10**6
     together = gate.process_all([row | fine for row in rows])
     names = gate.writes.names
-    alone = walk_gate(chosen=True)
+    alone = walk_gate("any")
     assert [[one[name] for name in names] for one in together] == [
         [found[name] for name in names] for found in map(alone.process, rows)
     ]
 
 
-@pytest.mark.parametrize("chosen", [True, False])
+@pytest.mark.parametrize("choice", ["any", "longer", "given"])
 def test_a_walk_that_gave_nan_is_an_error_also_where_the_maps_before_it_are_taken(
-    square: bytes, monkeypatch: pytest.MonkeyPatch, *, chosen: bool
+    square: bytes, monkeypatch: pytest.MonkeyPatch, *, choice: WalkChoice
 ) -> None:
     def spoiled(cams: Sequence[torch.Tensor], *_: object, steps: Sequence[int], **__: object) -> list[torch.Tensor]:
         return [torch.stack([cam * (torch.nan if t else 1) for t in steps]) for cam in cams]
 
     monkeypatch.setattr("raypipe.stages.propagate.propagate_batch", spoiled)
     with pytest.raises(ValueError, match="the walk gave NaN or infinity"):
-        walk_gate(chosen=chosen).process(cam_row(square, slice(4, 10), slice(4, 12)))
+        walk_gate(choice).process(cam_row(square, slice(4, 10), slice(4, 12)))
 
 
 def test_walk_of_an_image_without_labels_is_not_judged(square: bytes) -> None:
     row = cam_row(square, slice(0, 1), slice(0, 1)) | {"cam": b"", "error_stage": None, "error_reason": None}
-    (out,) = walk_gate(chosen=True).process_all([row])
+    (out,) = walk_gate("any").process_all([row])
     assert out["walk_before"] is out["walk_after"] is out["walk_alpha"] is out["walk_steps"] is None
     assert (decode_scores(out["scores"], height=8, width=8) == 1).all()
 

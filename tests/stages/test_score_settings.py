@@ -9,6 +9,7 @@ import torch
 from raypipe.artifacts import Artifact
 from raypipe.data.arrays import encode_cam
 from raypipe.data.images import decode_mask, encode_png
+from raypipe.ops.walk_choice import WalkChoice
 from raypipe.stages.judge import GateWalk
 from raypipe.stages.propagate import PropagateCams
 from raypipe.stages.refine import RefineMasks
@@ -54,7 +55,7 @@ def score(
         stride=stride,
         num_classes=9,
         affinity=Artifact(checkpoint, "a"),
-        **{**WALK, "chosen": False, **changes},
+        **{**WALK, "choice": "given", **changes},
     )
     stage.setup("cpu")
     return stage.process(row)
@@ -64,20 +65,21 @@ def counts(data: bytes) -> np.ndarray:
     return np.frombuffer(data, "<i4").reshape(len(SETTINGS), 3)
 
 
-@pytest.mark.parametrize(("chosen", "partial"), [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("choice", ["given", "longer", "any"])
 def test_every_setting_counts_the_very_pixels_of_its_own_run(
-    affinity_uri: str, row: dict[str, Any], *, chosen: bool, partial: bool
+    affinity_uri: str, row: dict[str, Any], *, choice: WalkChoice, partial: bool
 ) -> None:
     if partial:  # known along two columns alone
         cam = np.full((2, 16, 21), np.nan, np.float32)
         cam[:, :, 3], cam[:, :, 15] = [[1], [0]], [[0], [1]]
         row["cam"] = encode_cam(cam)
-    out = score(affinity_uri, row, chosen=chosen)
+    out = score(affinity_uri, row, choice=choice)
     truth, taken = decode_mask(Path(row["mask_uri"]).read_bytes()), set()
     for index, (alpha, beta, num_steps, radius) in enumerate(SETTINGS):
         affinity = Artifact(affinity_uri, "a")
         walk = PropagateCams(affinity=affinity, alpha=alpha, beta=beta, num_steps=num_steps, radius=radius, **WALK)
-        stage = GateWalk(walk=walk, chosen=True) if chosen else walk
+        stage = walk if choice == "given" else GateWalk(walk=walk, choice=choice)
         stage.setup("cpu")
         walked = stage.process(row)
         taken.add((walked["walk_alpha"] / alpha, walked["walk_steps"] - num_steps))
@@ -87,7 +89,7 @@ def test_every_setting_counts_the_very_pixels_of_its_own_run(
         hits = [((mask == label) & (truth == label)).sum() for label in (0, 2, 7)]
         assert counts(out["predicted"])[index].tolist() == predicted
         assert counts(out["hits"])[index].tolist() == hits
-    assert (len(taken) > 1) == (chosen and not partial)
+    assert (len(taken) > 1) == (choice != "given" and not partial)
     values, pixels = np.unique(truth[truth != 255], return_counts=True)
     assert (out["truth_ids"], out["truth_pixels"]) == (values.tolist(), pixels.tolist())
 
@@ -98,11 +100,11 @@ def test_a_quarter_counts_one_pixel_in_sixteen(affinity_uri: str, row: dict[str,
     np.testing.assert_allclose(16 * counts(quarter["predicted"]), counts(full["predicted"]), atol=0.12 * SIZE[0] * 83)
 
 
-@pytest.mark.parametrize("chosen", [False, True])
-def test_separations_are_those_of_each_mask(affinity_uri: str, row: dict[str, Any], *, chosen: bool) -> None:
-    together = score(affinity_uri, row, chosen=chosen)
+@pytest.mark.parametrize("choice", ["given", "longer", "any"])
+def test_separations_are_those_of_each_mask(affinity_uri: str, row: dict[str, Any], *, choice: WalkChoice) -> None:
+    together = score(affinity_uri, row, choice=choice)
     for index in (0, 4, 11):
-        alone = score(affinity_uri, row, settings=[SETTINGS[index]], chosen=chosen)
+        alone = score(affinity_uri, row, settings=[SETTINGS[index]], choice=choice)
         for name in ("feature_separations", "colour_separations"):
             assert alone[name][0] == pytest.approx(together[name][index], rel=1e-5)
 

@@ -10,7 +10,7 @@ from raypipe.stages.store_cells import STORED, StoreCells, stored_image
 from raypipe.stages.walk_scores import Setting, WalkScores
 
 SETTINGS = tuple(Setting(alpha, 4.0, t, radius) for alpha in (2.0, 16.0) for t in (0, 16) for radius in (3, 5))
-WALK: dict[str, Any] = {"settings": SETTINGS, "stride": 4, "count_padding": False, "cam_stride": 4, "chosen": True}
+WALK: dict[str, Any] = {"settings": SETTINGS, "stride": 4, "count_padding": False, "cam_stride": 4, "choice": "any"}
 IMAGES: dict[str, Any] = {"max_side": 1024, "precision": "fp32"}
 
 

@@ -143,7 +143,7 @@ def search_walk(context: Context, rows: Rows, plan: Plan, *, maps: Artifact, fol
                 stride=4,
                 count_padding=config.walk.count_padding,
                 cam_stride=config.cams.out_stride,
-                chosen=False,
+                choice="given",
             ),
             "folder": storage.join(folder, "trials"),
         },

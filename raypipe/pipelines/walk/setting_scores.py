@@ -12,6 +12,7 @@ from raypipe.config import RunConfig
 from raypipe.data.rows import Rows
 from raypipe.ops.choice import Choice, choose_by_objective, choose_with_truth
 from raypipe.ops.metrics import mean_iou_of_counts
+from raypipe.ops.walk_choice import WalkChoice
 from raypipe.pipelines.context import Context
 from raypipe.pipelines.masks import taking_up, with_seeds
 from raypipe.pipelines.steps import (
@@ -114,7 +115,7 @@ def sweep_plan(
     maps: Artifact,
     affinity: Artifact | None,
     stride: Literal[1, 4],
-    chosen: bool,
+    choice: WalkChoice,
 ) -> Plan:
     """FetchImages → DecodeImages → ComputeCams → ScoreSettings.
 
@@ -124,7 +125,7 @@ def sweep_plan(
         maps: as of `masks_plan`.
         affinity: as of `masks_plan`.
         stride: pixels per counted pixel, in both directions.
-        chosen: each image takes of the walks around a setting the one that suits it.
+        choice: what an image chooses among with a setting.
     """
     config = context.config
     score = ScoreSettings(
@@ -134,7 +135,7 @@ def sweep_plan(
         affinity=affinity,
         count_padding=config.walk.count_padding,
         cam_stride=config.cams.out_stride,
-        chosen=chosen,
+        choice=choice,
         max_side=config.images.max_side,
         precision=config.precision,
         pixels_per_pass=pixels_per_pass(config),

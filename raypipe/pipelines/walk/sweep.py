@@ -25,7 +25,7 @@ from raypipe.data.rows import Rows
 from raypipe.ops.choice import Choice
 from raypipe.outputs.load import placed
 from raypipe.pipelines.context import Context
-from raypipe.pipelines.steps import chooses_walks
+from raypipe.pipelines.steps import walk_choice
 from raypipe.pipelines.walk.separations import Separations
 from raypipe.pipelines.walk.setting_scores import (
     NUM_FINALISTS,
@@ -102,7 +102,7 @@ def run_sweep(context: Context, *, maps: Artifact, affinity: Artifact | None) ->
     folder, settings = candidates.folder, candidates.separations.settings
     finalists = _finalists(context, candidates.separations)
     best = [settings[index] for index in finalists]
-    plan = sweep_plan(context, best, maps=maps, affinity=affinity, stride=1, chosen=chooses_walks(config, affinity))
+    plan = sweep_plan(context, best, maps=maps, affinity=affinity, stride=1, choice=walk_choice(config, affinity))
     _, full = score_settings(context, plan, rows, best, maps=maps, scored=candidates.scored)
     choice = _of_all(choose(full, config), finalists, len(settings))
     table = _table(candidates, choice)
@@ -155,13 +155,13 @@ class _Candidates:
 def _of_grid(context: Context, rows: Rows, *, maps: Artifact, affinity: Artifact | None) -> _Candidates:
     """Every setting of the grid in one stream."""
     settings = grid(context)
-    plan = sweep_plan(context, settings, maps=maps, affinity=affinity, stride=STRIDE, chosen=False)
+    plan = sweep_plan(context, settings, maps=maps, affinity=affinity, stride=STRIDE, choice="given")
     scored, scores = score_settings(context, plan, rows, settings, maps=maps)
     if not scores.separations.num_images:
         raise ValueError("expected at least one image with a label to choose a setting by, got none")
     known = scores.with_truth()
     return _Candidates(
-        folder=sweep_folder(context, plan, rows, chooses_walks(context.config, affinity)),
+        folder=sweep_folder(context, plan, rows, walk_choice(context.config, affinity)),
         scored=scored,
         separations=scores.separations,
         mean_iou=scores.mean_iou(known) if known else None,
@@ -174,7 +174,7 @@ def _of_search(context: Context, rows: Rows, *, maps: Artifact, affinity: Artifa
 
     check_installed()
     plan = cells_plan(context, maps=maps, affinity=affinity)
-    folder = sweep_folder(context, plan, rows, chooses_walks(context.config, affinity), search_space(context))
+    folder = sweep_folder(context, plan, rows, walk_choice(context.config, affinity), search_space(context))
     search = search_walk(context, rows, plan, maps=maps, folder=folder)
     return _Candidates(folder=folder, scored=search.scored, separations=search.separations, search=search)
 

@@ -15,7 +15,7 @@ from raypipe.pipelines.walk.trial import ALPHAS, STEPS, rungs, try_walk
 from raypipe.stages.walk_scores import Setting, WalkScores
 
 OWN, PAPER = Setting(32.0, 8.0, 16, 5), Setting(16.0, 8.0, 256, 5)
-WALK = WalkScores(settings=(), stride=4, count_padding=False, cam_stride=4, chosen=False)
+WALK = WalkScores(settings=(), stride=4, count_padding=False, cam_stride=4, choice="given")
 PLACES = [Place(f"shard{index}", index) for index in range(40)]
 
 
