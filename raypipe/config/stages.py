@@ -3,6 +3,7 @@
 Values are those of the papers unless said otherwise; section numbers are AffinityNet's (Ahn & Kwak, CVPR 2018).
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
@@ -189,7 +190,8 @@ class Saliency(Section):
         if isinstance(found, str):
             return found
         mean, std = (each if isinstance(each, tuple) else (each,) for each in found)
-        if any(not (each == 0 or 1 <= each <= 255) for each in mean) or min(std) < 1:
+        means_fit = all(each == 0 or 1 <= each <= 255 for each in mean)
+        if not means_fit or not all(1 <= each < math.inf for each in std):
             raise ValueError(
                 f"mean {list(mean)} and deviation {list(std)} aren't those of pixels of 0 to 255: means are 0 or 1 to "
                 "255, deviations at least 1; multiply what is meant for pixels of 0 to 1 by 255"

@@ -164,6 +164,7 @@ def test_backbones_of_config_are_those_of_networks() -> None:
         ("saliency.preprocessing=[[1,2],3]", "expected imagenet"),
         ("saliency.preprocessing=[0.5,1]", r"mean \[0.5\] .* multiply what is meant for pixels of 0 to 1 by 255"),
         ("saliency.preprocessing=[0,0.229]", r"deviation \[0.229\] .* multiply"),
+        ("saliency.preprocessing=[128,.nan]", r"deviation \[nan\]"),
         ("saliency.preprocessing=[-1,255]", r"means are 0 or 1 to 255"),
         ("classifier.saliency=epsp", "Did you mean 'eps'"),
         ("classifier.saliency_loss.ird_tau=2", "less than or equal to 1"),
