@@ -7,8 +7,8 @@ background, and a short walk stops before a class has run over its object's edge
 objective (`raypipe.ops.separation`) of the image's own features and colours says which it is. A mask of one region has
 0, so that a flood is never chosen while anything else is there.
 
-Along frozen features nothing shorter than s is chosen: the maps were made of such features, too, refitted ones by a
-layer upon them, so that they part the features well before any walk, and the objective would favour short ones.
+Along frozen features nothing shorter than s is chosen. Maps of the same network part them before any walk, refitted
+ones most, as these are a layer upon such features: the objective chose short walks that harm.
 
 All these walks together cost about one walk of 2s steps: they are steps of the same expansion, and the backgrounds walk
 along in it as further maps.
