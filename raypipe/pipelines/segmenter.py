@@ -127,10 +127,11 @@ def _rows_to_learn(context: Context, *, masks: Artifact | None, own_masks: bool)
     else:
         rows = held(rows, masks, optional=True)
         if missing := count(rows.where(_lacks_its_mask)):
-            warning = (
-                f"left out: {missing:,} of {counted(count(rows.where(_is_weak)), 'weak rows')}, without a pseudo-mask "
-                "(not in splits.masks, or in quarantine)"
-            )
+            num_weak = count(rows.where(_is_weak))
+            warning = f"left out: {missing:,} of {counted(num_weak, 'weak rows')}, without a pseudo-mask "
+            warning += "(not in splits.masks, or in quarantine)"
+            if own_masks:  # of all rows, those with supervision none, too
+                warning = f"left out: {missing:,} of {counted(num_weak, 'rows')} to segment, which are in quarantine"
         rows = rows.where(lambda table: pc.invert(_lacks_its_mask(table)))
     number = config.segmenter.max_images
     found = draw_to_learn(rows, classes=context.classes, number=number, seed=config.seed)

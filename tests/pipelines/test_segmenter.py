@@ -77,6 +77,8 @@ def test_from_mixed_supervision_to_scores(
     masks = write_pseudo_masks(manifest, image_ids[8:16], tmp_path / "pseudo")
     said = "left out: 2 of 10 weak rows, without a pseudo-mask"
     assert segmenter_plan(context, masks=masks, classifier=None).warning.startswith(said)
+    own = segmenter_plan(context, masks=masks, classifier=None, own_masks=True).warning
+    assert own == "left out: 8 of 16 rows to segment, which are in quarantine"
     assert said not in caplog.text  # masks that a look misses may be made before the training
     segmenter = train_segmenter(context, masks=masks, classifier=None)
     assert f"segmenter: {said}" in caplog.text
