@@ -14,7 +14,7 @@ from made_runs import BASE, make_nothing, write_inputs, write_metadata
 from raypipe.artifacts import digest
 from raypipe.config import RunConfig, load_config
 from raypipe.pipelines.in_use import FOLDER as IN_USE
-from raypipe.pipelines.steps import chooses_walks
+from raypipe.pipelines.steps import walk_choice
 from raypipe.pipelines.walk.setting_scores import sweep_plan
 from raypipe.pipelines.walk.sweep import STRIDE, grid, scored_rows, sweep_folder
 from raypipe.run import open_run
@@ -172,7 +172,7 @@ def outputs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         folders = [path for path in Path(run.config.out).iterdir() if path.is_dir() and path.name != IN_USE]
         found = {path.name: {each.name for each in path.iterdir()} for path in folders}
         return found | {
-            "sweep": {sweep_folder(context, plan, rows, chooses_walks(context.config, affinity))[-12:]},
+            "sweep": {sweep_folder(context, plan, rows, walk_choice(context.config, affinity))[-12:]},
             "trials": {digest(trials_provenance(context))},
         }
 
