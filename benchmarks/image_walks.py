@@ -1,18 +1,20 @@
-"""One walk for all images against each image's own: how good the masks are, and what predicts that.
+"""One walk for all images against each image's own, shorter ones or not: how good the masks are, what predicts that.
 
     OMP_NUM_THREADS=1 python benchmarks/image_walks.py synthetic/config.yaml voc/config.yaml
 
 Each config is that of a finished run with seeds, whose networks are given as `checkpoints` or found under its `out`.
-Images are those of split train that have a label and a true mask. Both walks are the stream's own (`GateWalk`), at the
-config's setting; where the config refines masks, they are scored once more behind that. "Worst tenth" is the mean IoU
-of each way's own worst tenth of the images. Intervals are those of 1,000 bootstraps of the images.
+Images are those of split train, or all where there is none, that have a label and a true mask. The walks are the
+stream's own (`GateWalk`), at the config's setting, whatever it lets an image choose among; where the config refines
+masks, they are scored once more behind that. "Worst tenth" is the mean IoU of each way's own worst tenth of the images.
+Intervals are those of 1,000 bootstraps of the images.
 
-The predicted IoU is fitted to each image's own walk, on all images of the first config and every second one of the
-second's, by `image_id`, and reported on the others, which choose nothing.
+The predicted IoU is fitted to each image's own walk as the config lets it choose, on all images of the first config and
+every second one of the second's, by `image_id`, and reported on the others, which choose nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -27,7 +29,7 @@ from raypipe.config import RunConfig, load_config
 from raypipe.data.truth import as_shown, read_truth
 from raypipe.ops.metrics import mean_iou_of_counts
 from raypipe.ops.predicted_iou import FREE_BORDER, predicted_iou
-from raypipe.ops.walk_choice import steps_around
+from raypipe.ops.walk_choice import WalkChoice, alphas_around, steps_around
 from raypipe.pipelines.context import open_context
 from raypipe.pipelines.seeds import find_seeds
 from raypipe.pipelines.steps import gate_walk, refine_masks, refining
@@ -37,7 +39,7 @@ from raypipe.stages.judge import GateWalk
 from raypipe.stages.walked import compared, encode_grid, mask_cues
 from raypipe.streams.collect import collect, outputs_of
 
-WAYS = ("one walk for all", "each image's own")
+WAYS: dict[str, WalkChoice] = {"one walk for all": "given", "own, none shorter": "longer", "own, any": "any"}
 NUM_DRAWS = 1000
 LARGE = (0.6, 0.8)
 """Shares of the image that the truth's objects cover."""
@@ -83,10 +85,12 @@ class Scored:
 
     masks: dict[tuple[str, str], Masks]
     """By what is scored (walk, or what refines its masks) and way."""
-    cues: NDArray[np.float64]
-    """(N, 4) of each image's own walk: margin, separation, share of the border, number of labels."""
-    others: int
-    """Images whose own walk is another than the run's."""
+    cues: dict[str, NDArray[np.float64]]
+    """(N, 4) by way, of the walk that an image takes: margin, separation, share of the border, number of labels."""
+    others: dict[str, int]
+    """By way, images whose own walk is another than the run's."""
+    own: str
+    """The config's way."""
 
 
 def counts(mask: NDArray[np.uint8], truth: NDArray[np.uint8], num_classes: int) -> list[NDArray[np.int64]]:
@@ -108,14 +112,18 @@ def score(config: RunConfig, *, limit: int | None) -> Scored:
     refined = {"walk": refining(context, "none")}
     if config.refinement.method != "none":
         refined[config.refinement.method] = refine_masks(context)
-    for stage in (gate, *(stage for stages in refined.values() for stage in stages)):
+    own = next(way for way in WAYS if WAYS[way] == gate.choice)
+    for stage in (stage for stages in refined.values() for stage in stages):
         stage.setup("cpu")
-    every = context.rows(["train"])
+    gate = replace(gate, choice="any")
+    gate.setup("cpu")
+    every = context.rows(["train"] if "train" in context.manifest.splits else None)
     rows = [row for row in collect(every).sort_by("image_id").to_pylist() if row["mask_uri"] and row["labels"]][:limit]
     maps = outputs_of(seeds, every, columns(SEEDS, "image_id", "class_ids", "cam", "cam_height", "cam_width"))
     of_image = {row["image_id"]: row for row in maps.to_pylist()}
     found: dict[tuple[str, str], list[list[NDArray[np.int64]]]] = {(name, way): [] for name in refined for way in WAYS}
-    cues, others, num_classes = [], 0, len(context.classes) + 1
+    cues: dict[str, list[list[float]]] = {way: [] for way in WAYS}
+    others, num_classes = dict.fromkeys(WAYS, 0), len(context.classes) + 1
     for row in (
         row | of_image[row["image_id"]]
         for start in range(0, len(rows), 8)
@@ -126,19 +134,22 @@ def score(config: RunConfig, *, limit: int | None) -> Scored:
             truth, size=(row["original_height"], row["original_width"]), image=lambda row=row: row["image"]
         )
         image = gate.prepare(row)
-        (walked,) = gate.walk.propagate([image], steps=steps_around(config.walk.num_steps, gate.choice))
+        (walked,) = gate.walk.propagate([image], steps=steps_around(config.walk.num_steps, "any"))
         (objectives,) = compared([image], [walked])
         assert walked is not None
         assert objectives is not None
-        own = divmod(int(objectives.argmax()), objectives.shape[1])
-        others += own != (0, 0)
-        for way, place in zip(WAYS, ((0, 0), own), strict=True):
+        for way, choice in WAYS.items():
+            # Longer walks are the first of all that there are.
+            steps, alphas = steps_around(config.walk.num_steps, choice), alphas_around(config.walk.alpha, choice)
+            among = objectives[: len(steps), : len(alphas)]
+            place = divmod(int(among.argmax()), len(alphas))
+            others[way] += place != (0, 0)
             scores = walked.taken(*place).scores
             for name, stages in refined.items():
                 found[name, way].append(counts(made(stages, row | encode_grid(scores.numpy())), shown, num_classes))
-        cues.append([*map(float, mask_cues(scores, walked.cells.features)), len(row["class_ids"])])
+            cues[way].append([*map(float, mask_cues(scores, walked.cells.features)), len(row["class_ids"])])
     arrays = {key: Masks(*np.array(of_images, np.float64).swapaxes(0, 1)) for key, of_images in found.items()}
-    return Scored(arrays, np.array(cues), others)
+    return Scored(arrays, {way: np.array(values) for way, values in cues.items()}, others, own)
 
 
 def made(stages: Sequence[Stage], row: Row) -> NDArray[np.uint8]:
@@ -162,24 +173,24 @@ def interval(number: int, value: Callable[[NDArray[np.int64]], float]) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
-def ways_rows(name: str, before: Masks, after: Masks) -> Iterator[tuple[str, ...]]:
-    """Both ways, and how far each image's own walk is ahead."""
+def way_row(name: str, way: str, masks: Masks) -> tuple[str, ...]:
+    """How good one way's masks are."""
+    large = [masks.objects > share for share in LARGE]
+    of_large = [f"{masks.image_iou[those].mean():.1f}" if those.any() else "" for those in large]
+    values = (masks.mean_iou, masks.worst_tenth, masks.image_iou.mean())
+    return (name, way, *(f"{value:.1f}" for value in values), *of_large)
+
+
+def difference_row(name: str, way: str, before: Masks, after: Masks) -> tuple[str, ...]:
+    """How far one way is ahead of another."""
     large = [before.objects > share for share in LARGE]
-    for way, masks in zip(WAYS, (before, after), strict=True):
-        of_large = [f"{masks.image_iou[those].mean():.1f}" if those.any() else "" for those in large]
-        yield (
-            name,
-            way,
-            *(f"{value:.1f}" for value in (masks.mean_iou, masks.worst_tenth, masks.image_iou.mean())),
-            *of_large,
-        )
     gains = after.image_iou - before.image_iou
 
     def gain(what: str) -> str:
         return interval(len(gains), lambda index: getattr(after.take(index), what) - getattr(before.take(index), what))
 
-    yield (
-        *(name, "difference", gain("mean_iou"), gain("worst_tenth")),
+    return (
+        *(name, way, gain("mean_iou"), gain("worst_tenth")),
         interval(len(gains), lambda index: gains[index].mean()),
         *(
             f"{gains[those].mean():+.1f}, worse in {(gains[those] < 0).sum()} of {those.sum()}" if those.any() else ""
@@ -191,7 +202,13 @@ def ways_rows(name: str, before: Masks, after: Masks) -> Iterator[tuple[str, ...
 def ways_table(scored: Scored) -> str:
     """The rows of all that was scored."""
     names = dict.fromkeys(name for name, _ in scored.masks)
-    rows = [row for name in names for row in ways_rows(name, *(scored.masks[name, way] for way in WAYS))]
+    one, longer, shorter = WAYS
+    rows = []
+    for name in names:
+        masks = {way: scored.masks[name, way] for way in WAYS}
+        rows += [way_row(name, way, masks[way]) for way in WAYS]
+        for before, after in ((one, longer), (one, shorter), (shorter, longer)):
+            rows.append(difference_row(name, f"{after} − {before}", masks[before], masks[after]))
     large = (f"truth covers over {share:.0%}" for share in LARGE)
     return table(("masks of", "way", "mIoU", "worst tenth", "mean over images", *large), rows)
 
@@ -200,6 +217,16 @@ def design(cues: NDArray[np.float64]) -> NDArray[np.float64]:
     """What `predicted_iou` is linear in."""
     margin, parted, border, num_labels = cues.T
     return np.stack([np.ones(len(cues)), margin, parted, 1 / num_labels, np.maximum(0, border - FREE_BORDER)], axis=1)
+
+
+def predictions(cues: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The predicted IoU as the code computes it."""
+    return np.array(
+        [
+            predicted_iou(margin=margin, separation=parted, border=border, num_classes=int(number))
+            for margin, parted, border, number in cues
+        ]
+    )
 
 
 def predicted_table(sets: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]], fitted_on: Sequence[str]) -> str:
@@ -216,13 +243,7 @@ def predicted_table(sets: dict[str, tuple[NDArray[np.float64], NDArray[np.float6
     lines = [f"weights: {', '.join(f'{name} {weight:.3f}' for name, weight in zip(names, weights, strict=True))}", ""]
     rows = []
     for name, (of_set, true) in sets.items():
-        present = np.array(
-            [
-                predicted_iou(margin=margin, separation=parted, border=border, num_classes=int(number))
-                for margin, parted, border, number in of_set
-            ]
-        )
-        x = design(of_set)
+        present, x = predictions(of_set), design(of_set)
         for what, predicted in {
             "without the border": x[:, :4] @ three,
             "with it": x @ weights,
@@ -236,25 +257,30 @@ def predicted_table(sets: dict[str, tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def main(
-    synthetic: Annotated[str, typer.Argument(help="config of a run on the synthetic dataset")],
-    voc: Annotated[str, typer.Argument(help="config of a run on VOC")],
+    first: Annotated[str, typer.Argument(help="config of a run, which its folder names")],
+    second: Annotated[str, typer.Argument(help="another one")],
     limit: Annotated[int | None, typer.Option(min=4, help="images of each run at most")] = None,
 ) -> None:
     """Prints the tables of benchmarks/sweep.md."""
     print(machine(), end="\n\n")
     sets = {}
-    for name, uri in (("synthetic", synthetic), ("VOC", voc)):
+    for uri in (first, second):
+        name = Path(uri).parent.name
         config = load_config(storage.read_bytes(uri).decode())
         scored = score(config, limit=limit)
-        iou = scored.masks["walk", WAYS[1]].image_iou / 100
+        cues, iou = scored.cues[scored.own], scored.masks["walk", scored.own].image_iou / 100
         walk = config.walk
         print(
             f"{name}: {len(iou)} images, alpha {walk.alpha:g}, beta {walk.beta:g}, {walk.num_steps} steps; "
-            f"{scored.others} images take another walk\n"
+            f"{scored.others[scored.own]} images take another walk ({scored.own})\n"
         )
         print(ways_table(scored), end="\n\n")
-        sets |= {f"{name}, half {half}": (scored.cues[start::2], iou[start::2]) for half, start in (("A", 0), ("B", 1))}
-    fitted_on = [name for name in sets if name != "VOC, half B"]
+        for way in WAYS:
+            way_iou = scored.masks["walk", way].image_iou
+            print(f"Spearman of the predicted IoU, {way}: {spearmanr(predictions(scored.cues[way]), way_iou)[0]:.2f}")
+        print()
+        sets |= {f"{name}, half {half}": (cues[start::2], iou[start::2]) for half, start in (("A", 0), ("B", 1))}
+    *fitted_on, _ = sets
     print(predicted_table(sets, fitted_on))
 
 
